@@ -1,0 +1,45 @@
+# Needs Python 3.11 to 3.13, pip, make and git. Everything is installed into .venv from requirements.lock.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+UV_VERSION := 0.13.8
+
+.PHONY: demo test lint format lock browser clean
+
+demo: $(VENV)/.installed ## install, then train, compress, aggregate and report on real handwritten digits
+	@echo "==> running the default experiment: python -m sharedlabel.train"
+	$(RUN) -m sharedlabel.train
+
+test: $(VENV)/.installed ## install, then run the tests
+	@echo "==> running the tests"
+	$(RUN) -m pytest
+
+lint: $(VENV)/.installed ## style, types and layers
+	@echo "==> linting"
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.installed ## rewrite the code in the project's format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+$(VENV)/bin/uv:
+	@echo "==> creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "expected Python 3.11 to 3.13, got %d.%d; set PYTHON=python3.12, for example" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(VENV)/.installed: requirements.lock pyproject.toml $(VENV)/bin/uv
+	@echo "==> installing the locked dependencies into $(VENV) (about 5 GB with the CUDA libraries; needed once)"
+	$(VENV)/bin/uv pip install --python $(RUN) --quiet --require-hashes -r requirements.lock
+	$(VENV)/bin/uv pip install --python $(RUN) --quiet --no-deps --editable .
+	@touch $@
+
+lock: $(VENV)/bin/uv ## resolve the newest versions for every supported Python, with hashes
+	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
+
+clean: ## remove the environment and caches, keep runs and data
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

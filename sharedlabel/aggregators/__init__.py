@@ -1,0 +1,1 @@
+"""Set aggregators: one file each."""

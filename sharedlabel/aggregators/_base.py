@@ -1,0 +1,126 @@
+"""The aggregator contract: anytime, causal, normalised."""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from sharedlabel.errors import ConfigError
+from sharedlabel.types import SetShape
+
+# Floors and ceilings of what the networks read; posteriors of the pools are not touched.
+MAX_DEVIATIONS = 10.0
+MIN_LOG_PROBABILITY = -20.0
+
+
+class Aggregator(nn.Module, abc.ABC):
+    """Fuse the instances of a tuple into one posterior over labels, for every prefix of the tuple.
+
+    `forward(embeddings, logits)[:, k]` depends on instances `0..k` of the same tuple only, and is a normalised
+    natural-log posterior in float32 or wider. `logits` are calibrated per instance: `softmax(logits)` is the posterior
+    of one instance under the prior.
+
+    An aggregator with parameters is trained by gradient descent on the mean negative log-likelihood over all prefixes,
+    unless its `fit` says that it is done.
+    """
+
+    permutation_invariant: ClassVar[bool]
+
+    @abc.abstractmethod
+    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix."""
+
+    def fit(
+        self,
+        embeddings: Float[Tensor, "t n d"],
+        logits: Float[Tensor, "t n c"],
+        labels: Int64[Tensor, "t"],
+        weights: Float[Tensor, "t"],
+    ) -> bool:
+        """Fit parameters directly on training tuples, before any gradient descent.
+
+        Args:
+            embeddings: `[t n d]`.
+            logits: `[t n c]`, calibrated.
+            labels: `[t]`.
+            weights: `[t]`, relative weight of each tuple; any positive scale.
+
+        Returns:
+            True if that was all the training there is; False (the default) to be trained by gradient descent.
+        """
+        del embeddings, logits, labels, weights
+        return False
+
+
+class Standardize(nn.Module):
+    """Shift and scale embeddings by the statistics of the aggregator split.
+
+    Values beyond `MAX_DEVIATIONS` are cut there: a unit that is dead on the aggregator split has the floor as its
+    scale, and one stray activation on other images would otherwise be worth thousands of deviations.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, shape: SetShape) -> None:
+        super().__init__()
+        self.register_buffer("mean", shape.embedding_mean.clone())
+        self.register_buffer("scale", shape.embedding_scale.clone())
+
+    def forward(self, embeddings: Float[Tensor, "t n d"]) -> Float[Tensor, "t n d"]:
+        """Standardise embeddings, in the type of the statistics."""
+        deviations: Tensor = (embeddings.to(self.mean.dtype) - self.mean) / self.scale
+        return deviations.clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
+
+
+def widen(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return values in float32, or as they are when wider; bfloat16 cannot hold a sum of log-probabilities."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def normalize(scores: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+    """Normalise natural-log scores over the classes, in float32 or wider."""
+    return widen(scores).log_softmax(-1)
+
+
+def instance_features(standardized: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n f"]:
+    """Concatenate standardised embeddings with log-probabilities cut at `MIN_LOG_PROBABILITY`, `f = d + c`."""
+    log_probabilities = normalize(logits).clamp_min(MIN_LOG_PROBABILITY)
+    return torch.cat([standardized, log_probabilities.to(standardized.dtype)], dim=-1)
+
+
+def prefix_counts(reference: Float[Tensor, "t n c"]) -> Float[Tensor, "n 1"]:
+    """Return 1, 2, ..., n as a column, on the device and of the type of `reference`."""
+    return torch.arange(1, reference.shape[1] + 1, device=reference.device, dtype=reference.dtype)[:, None]
+
+
+def prefix_loss(log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"]) -> Float[Tensor, "t n"]:
+    """Return the negative log-likelihood (nats) of the label at every prefix."""
+    index = labels[:, None, None].expand(-1, log_posterior.shape[1], 1)
+    return -log_posterior.gather(2, index).squeeze(2)
+
+
+def check_positive(**options: int | float) -> None:
+    """Refuse options that are not above zero.
+
+    Raises:
+        ConfigError: names the option and its value.
+    """
+    for name, value in options.items():
+        if not value > 0:
+            raise ConfigError(f"{name} must be above 0, got {value}; leave it out to use the default")
+
+
+def check_fraction(**options: int | float) -> None:
+    """Refuse options outside [0, 1).
+
+    Raises:
+        ConfigError: names the option and its value.
+    """
+    for name, value in options.items():
+        if not 0 <= value < 1:
+            raise ConfigError(f"{name} must be a fraction in [0, 1), got {value}; leave it out to use the default")

@@ -1,0 +1,89 @@
+"""Gated attention pooling over embeddings and log-probabilities, causal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sharedlabel.aggregators._base import (
+    Aggregator,
+    Standardize,
+    check_fraction,
+    check_positive,
+    instance_features,
+    normalize,
+    prefix_counts,
+)
+from sharedlabel.types import SetShape
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of gated attention.
+
+    Args:
+        attention: width of the two gates, units; 128 is L in the authors' code.
+        hidden: width of the network that reads the pooled vector, units (ours).
+        dropout: fraction of the pooled vector's hidden units dropped in training, in [0, 1) (ours).
+    """
+
+    attention: int = 128
+    hidden: int = 64
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive(attention=self.attention, hidden=self.hidden)
+        check_fraction(dropout=self.dropout)
+
+
+class Attention(Aggregator):
+    """Pool the instances seen so far with gated attention weights, then classify the pooled vector.
+
+    A weighted mean throws away how much evidence went into it, so the classifier is also given log k.
+
+    Args:
+        config: widths and dropout.
+        shape: statistics of the embeddings, and the prior.
+
+    Reference:
+        Ilse, Tomczak & Welling, "Attention-based Deep Multiple Instance Learning" (2018), eq. 9.
+    """
+
+    permutation_invariant = True
+
+    def __init__(self, config: Config, shape: SetShape) -> None:
+        super().__init__()
+        width = shape.embedding_dim + shape.num_classes
+        self.standardize = Standardize(shape)
+        self.content = nn.Linear(width, config.attention, bias=False)
+        self.gate = nn.Linear(width, config.attention, bias=False)
+        self.score = nn.Linear(config.attention, 1, bias=False)
+        self.classify = nn.Sequential(
+            nn.Linear(width + 1, config.hidden),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden, shape.num_classes),
+        )
+
+    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix."""
+        features = instance_features(self.standardize(embeddings), logits)
+        pooled = self.weights(features).to(features.dtype) @ features
+        log_counts = prefix_counts(features).log().expand(len(features), -1, 1)
+        return normalize(self.classify(torch.cat([pooled, log_counts.to(pooled.dtype)], dim=-1)))
+
+    def weights(self, features: Float[Tensor, "t n f"]) -> Float[Tensor, "t n n"]:
+        """Return the weight of every instance (last axis) in every prefix; 0 beyond the prefix."""
+        scores = self.score(self.content(features).tanh() * self.gate(features).sigmoid()).mT  # [t, 1, n]
+        size = features.shape[1]
+        later = torch.ones(size, size, dtype=torch.bool, device=features.device).triu(1)
+        masked: Tensor = scores.expand(-1, size, -1).masked_fill(later, -torch.inf)
+        return masked.softmax(-1)
+
+
+def build(config: Config, shape: SetShape) -> Attention:
+    """Build gated attention."""
+    return Attention(config, shape)

@@ -1,0 +1,56 @@
+"""Majority vote: every instance votes for its most probable label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from sharedlabel.aggregators._base import Aggregator, check_positive, normalize, widen
+from sharedlabel.types import SetShape
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the majority vote.
+
+    Args:
+        alpha: weight of the prior, in votes, above 0; 1 counts the prior as one instance (ours).
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive(alpha=self.alpha)
+
+
+class MajorityVote(Aggregator):
+    """Posterior (count_y + alpha p(y)) / (k + alpha) after k votes.
+
+    An instance whose top probabilities tie votes for the lowest class index.
+
+    Args:
+        log_prior: `[c]`, natural log.
+        alpha: weight of the prior, in votes.
+    """
+
+    permutation_invariant = True
+    prior: Tensor
+
+    def __init__(self, log_prior: Float[Tensor, "c"], alpha: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.register_buffer("prior", log_prior.exp())
+
+    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the log of the smoothed share of votes after every prefix."""
+        del embeddings
+        votes = one_hot(logits.argmax(-1), logits.shape[-1]).to(widen(logits).dtype)
+        return normalize((votes.cumsum(1) + self.alpha * self.prior).log())
+
+
+def build(config: Config, shape: SetShape) -> MajorityVote:
+    """Build a majority vote."""
+    return MajorityVote(shape.log_prior, config.alpha)

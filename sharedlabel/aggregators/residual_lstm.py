@@ -1,0 +1,120 @@
+"""The crafted LSTM: it corrects the tempered log-pool and starts exactly there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from sharedlabel.aggregators._base import (
+    Aggregator,
+    Standardize,
+    check_fraction,
+    check_positive,
+    instance_features,
+    normalize,
+)
+from sharedlabel.aggregators._pool import TemperedPool
+from sharedlabel.types import SetShape
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the residual LSTM.
+
+    Args:
+        hidden: width of the state, units; small, since tuples are endless but images are not (ours).
+        projection: width that embeddings are projected to, units (ours).
+        dropout: fraction of the LSTM's inputs and outputs dropped in training, in [0, 1) (ours).
+        forget_bias: bias of the forget gate at the start (Jozefowicz et al. 2015).
+        bound: largest evidence for or against a label that the LSTM may add at one instance, nats (ours).
+        correction: `evidence` corrects the evidence of each instance before the pool sums and tempers it; `posterior`
+            corrects the pooled log-posterior by the output at each step alone.
+    """
+
+    hidden: int = 64
+    projection: int = 64
+    dropout: float = 0.2
+    forget_bias: float = 1.0
+    bound: float = 3.0
+    correction: Literal["evidence", "posterior"] = "evidence"
+
+    def __post_init__(self) -> None:
+        check_positive(hidden=self.hidden, projection=self.projection, bound=self.bound)
+        check_fraction(dropout=self.dropout)
+
+
+class ResidualLstm(Aggregator):
+    """Correct the tempered log-pool by an LSTM with a bounded read-out that is zero at the start.
+
+    The bound keeps the correction from running away for more instances than in training: no single step can outweigh
+    the evidence of all others.
+
+    Args:
+        config: widths, dropout and the form of the correction.
+        shape: statistics of the embeddings, and the prior.
+    """
+
+    permutation_invariant = False
+
+    def __init__(self, config: Config, shape: SetShape) -> None:
+        super().__init__()
+        self.config = config
+        self.pool = TemperedPool(shape.log_prior)
+        self.standardize = Standardize(shape)
+        self.project = nn.Linear(shape.embedding_dim, config.projection)
+        width = config.projection + shape.num_classes + 2
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.lstm = nn.LSTM(width, config.hidden, batch_first=True)
+        self.read_out = nn.Linear(config.hidden, shape.num_classes)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        nn.init.zeros_(self.read_out.weight)
+        nn.init.zeros_(self.read_out.bias)
+        biases = dict(self.lstm.named_parameters())
+        for name, value in (("bias_ih_l0", self.config.forget_bias), ("bias_hh_l0", 0.0)):
+            forget = biases[name].chunk(4)[1]  # torch orders the gates input, forget, cell, output
+            nn.init.constant_(forget, value)
+
+    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix."""
+        evidence = self.pool.evidence(logits)
+        outputs, _ = self.lstm(self.dropout(self._features(embeddings, logits)))
+        correction = self._bounded(self.read_out(self.dropout(outputs))).to(evidence.dtype)
+        if self.config.correction == "evidence":
+            return normalize(self.pool(evidence + correction))
+        return normalize(self.pool(evidence) + correction)
+
+    def fit(
+        self,
+        embeddings: Float[Tensor, "t n d"],
+        logits: Float[Tensor, "t n c"],
+        labels: Int64[Tensor, "t"],
+        weights: Float[Tensor, "t"],
+    ) -> bool:
+        """Start at the tempered log-pool; gradient descent does the rest."""
+        del embeddings
+        self.pool.fit(logits, labels, weights)
+        return False
+
+    def _features(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n f"]:
+        projected = self.project(self.standardize(embeddings))
+        features = instance_features(projected, logits)
+        log_probabilities = features[..., projected.shape[-1] :]
+        entropy = -(log_probabilities.exp() * log_probabilities).sum(-1, keepdim=True)
+        confidence = log_probabilities.amax(-1, keepdim=True)
+        normed: Tensor = self.norm(torch.cat([features, entropy, confidence], dim=-1))
+        return normed
+
+    def _bounded(self, scores: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        return self.config.bound * (scores / self.config.bound).tanh()
+
+
+def build(config: Config, shape: SetShape) -> ResidualLstm:
+    """Build a residual LSTM."""
+    return ResidualLstm(config, shape)

@@ -1,0 +1,79 @@
+"""The backbone contract: `embed`, then `classify`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor, nn
+
+
+class Normalize(nn.Module):
+    """Map images to zero mean and unit variance per channel; `uint8` is scaled to [0, 1] first.
+
+    The statistics are set once from the backbone split and travel with the weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+
+    def forward(self, images: Num[Tensor, "b C H W"]) -> Float[Tensor, "b C H W"]:
+        """Normalise a batch."""
+        scaled = images.to(self.mean.dtype)
+        if not images.is_floating_point():
+            scaled = scaled / 255
+        return (scaled - self.mean[:, None, None]) / self.std[:, None, None]
+
+
+class Backbone(nn.Module):
+    """A network that embeds an image and classifies the embedding.
+
+    Args:
+        body: maps normalised images `[b C H W]` to embeddings `[b d]` (or `[b d 1 1]`).
+        classifier: the linear layer that leads to the logits; pruners leave it alone.
+        channels: image channels.
+    """
+
+    def __init__(self, body: nn.Module, classifier: nn.Linear, channels: int) -> None:
+        super().__init__()
+        self.normalize = Normalize(channels)
+        self.body = body
+        self.classifier = classifier
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width `d` of the embedding."""
+        return self.classifier.in_features
+
+    def embed(self, images: Num[Tensor, "b C H W"]) -> Float[Tensor, "b d"]:
+        """Embed a batch of images (`uint8` or float)."""
+        embedding: Tensor = self.body(self.normalize(images))
+        return embedding.flatten(1)
+
+    def classify(self, embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
+        """Map embeddings to logits."""
+        logits: Tensor = self.classifier(embedding)
+        return logits
+
+    def forward(self, images: Num[Tensor, "b C H W"]) -> Float[Tensor, "b c"]:
+        """Classify a batch of images."""
+        return self.classify(self.embed(images))
+
+
+def initialize(network: nn.Module) -> None:
+    """Draw convolutions (by fan-out) and linear layers (by fan-in) from He's normal for ReLU; biases are 0.
+
+    Reference: He, Zhang, Ren & Sun, "Delving Deep into Rectifiers" (2015).
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            mode: Literal["fan_in", "fan_out"] = "fan_out" if isinstance(module, nn.Conv2d) else "fan_in"
+            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

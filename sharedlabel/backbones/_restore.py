@@ -1,0 +1,72 @@
+"""Rebuild a backbone from its configuration and a stored state, also when pruning changed layer sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.config import Plugin
+from sharedlabel.plugins import load
+
+MASK = "weight_mask"
+
+
+def state(backbone: Backbone) -> dict[str, Tensor]:
+    """Return the tensors to store: parameters and buffers, masks as `bool`."""
+    return {
+        name: (tensor.bool() if name.endswith(MASK) else tensor).detach().cpu()
+        for name, tensor in backbone.state_dict().items()
+    }
+
+
+def restore(
+    plugin: Plugin, image_shape: tuple[int, int, int], num_classes: int, tensors: Mapping[str, Tensor]
+) -> Backbone:
+    """Build the backbone and load a stored state into it, taking layer sizes and masks from the state.
+
+    Args:
+        plugin: the backbone.
+        image_shape: channels, height, width.
+        num_classes: number of labels.
+        tensors: what `state` returned.
+    """
+    with torch.random.fork_rng(devices=[]):  # initial values are overwritten; the caller's stream must not move
+        backbone: Backbone = load("backbones", plugin.name).build(plugin.config, image_shape, num_classes)
+    for name, module in backbone.named_modules():
+        _resize(module, name, tensors)
+    backbone.load_state_dict(
+        {name: tensor.float() if name.endswith(MASK) else tensor for name, tensor in tensors.items()}
+    )
+    return backbone.eval()
+
+
+def _resize(module: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Give a module's parameters, buffers and size attributes the shapes found in the state."""
+    prefix = f"{name}." if name else ""
+    for key, parameter in list(module.named_parameters(recurse=False)):
+        stored = tensors[prefix + key]
+        if stored.shape != parameter.shape:
+            setattr(module, key, nn.Parameter(torch.empty_like(stored)))
+    for key, buffer in list(module.named_buffers(recurse=False)):
+        stored = tensors[prefix + key]
+        if stored.shape != buffer.shape:
+            setattr(module, key, torch.empty_like(stored))
+    if prefix + MASK in tensors:
+        module.register_buffer(MASK, torch.ones_like(tensors[prefix + MASK], dtype=torch.float32))
+    _update_sizes(module)
+
+
+def _update_sizes(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.modules.conv._ConvNd):
+        module.out_channels = module.weight.shape[0]
+        if module.groups == 1:
+            module.in_channels = module.weight.shape[1]
+        elif module.weight.shape[1] == 1:  # depthwise: one group per channel
+            module.in_channels = module.groups = module.out_channels
+    elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:
+        module.num_features = module.weight.numel()

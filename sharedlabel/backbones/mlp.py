@@ -1,0 +1,48 @@
+"""Multilayer perceptron with ReLU units."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from torch import nn
+
+from sharedlabel.backbones._base import Backbone, initialize
+from sharedlabel.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the multilayer perceptron.
+
+    Args:
+        widths: units of each hidden layer, input side first; the last is the width of the embedding. Empty: the
+            embedding is the flattened image and the network is a linear classifier.
+        bias: whether the linear layers have biases.
+    """
+
+    widths: tuple[int, ...] = (256, 128)
+    bias: bool = True
+
+
+def build(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> Backbone:
+    """Build the network.
+
+    Args:
+        config: options.
+        image_shape: channels, height and width of an image.
+        num_classes: number of classes.
+
+    Raises:
+        ConfigError: a width below 1.
+    """
+    if any(width < 1 for width in config.widths):
+        raise ConfigError(f"expected hidden widths of at least 1 unit, got widths={config.widths}; remove that layer")
+    sizes = (math.prod(image_shape), *config.widths)
+    body = nn.Sequential(nn.Flatten())
+    for inputs, outputs in itertools.pairwise(sizes):
+        body.extend([nn.Linear(inputs, outputs, bias=config.bias), nn.ReLU()])
+    backbone = Backbone(body, nn.Linear(sizes[-1], num_classes, bias=config.bias), image_shape[0])
+    initialize(backbone)
+    return backbone

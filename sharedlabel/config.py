@@ -1,0 +1,421 @@
+"""The configuration of a grid: frozen dataclasses, strict YAML, overrides by dotted name, canonical JSON.
+
+The defaults are the embedded experiment on handwritten digits. No plugin's options appear here: they live beside the
+plugin, and `resolve` checks them when the plugin is loaded. This module imports no torch, so `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from sharedlabel import plugins
+from sharedlabel.errors import ConfigError, nearest
+
+PluginSpec: TypeAlias = str | dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """How images are shared out. Test images come from the source's own test set where it has one.
+
+    Args:
+        backbone: share of the images outside test that trains and retrains backbones, relative to the other two.
+        aggregator: share that trains aggregators; backbones never see it.
+        validation: share on which everything is chosen and calibrated.
+        test: share of all images, used only where the source has no test set of its own; fraction in (0, 1).
+        seed: seed of the split; the same for every training seed.
+        groups: `whole` keeps each group within one split; `divided` shares every group out over all splits.
+        limit: keep at most this many images per class, for quick trials; 0 keeps all.
+    """
+
+    backbone: PositiveFloat = 0.5
+    aggregator: PositiveFloat = 0.25
+    validation: PositiveFloat = 0.25
+    test: PositiveFloat = 0.25
+    seed: NonNegativeInt = 0
+    groups: Literal["whole", "divided"] = "whole"
+    limit: NonNegativeInt = 0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a backbone is trained (dense) or retrained after pruning.
+
+    Args:
+        epochs: passes over the backbone split; 0 trains nothing.
+        batch_size: images per step, over all devices.
+        optimizer: `sgd` (Nesterov momentum) or `adamw`.
+        learning_rate: peak learning rate.
+        momentum: momentum of `sgd`.
+        weight_decay: L2 penalty of `sgd`, decoupled decay of `adamw`.
+        schedule: `cosine` to zero, or `constant`; both after the warm-up.
+        warmup: share of the steps with a linearly rising learning rate, in [0, 1].
+        label_smoothing: in [0, 1].
+        crop: pad by this many pixels and crop at random; 0 is off.
+        flip: mirror left to right at random.
+    """
+
+    epochs: NonNegativeInt = 20
+    batch_size: PositiveInt = 64
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: PositiveFloat = 0.003
+    momentum: ClosedUnitInterval = 0.9
+    weight_decay: NonNegativeFloat = 0.0005
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: ClosedUnitInterval = 0.1
+    label_smoothing: ClosedUnitInterval = 0.0
+    crop: NonNegativeInt = 0
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How aggregators with parameters are trained: AdamW on the likelihood of every prefix, early stopping on validation.
+
+    Args:
+        epochs: passes over the aggregator split; its tuples are formed anew for each.
+        batch_size: tuples per step.
+        learning_rate: peak of a cosine schedule with 10% warm-up.
+        weight_decay: decoupled.
+        patience: stop after this many epochs without a better validation likelihood; the best epoch is kept.
+    """
+
+    epochs: PositiveInt = 60
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 0.003
+    weight_decay: NonNegativeFloat = 0.01
+    patience: PositiveInt = 15
+
+
+@dataclass(frozen=True)
+class JointConfig:
+    """How a pruned backbone and its aggregator are trained together through the likelihood of the whole tuple.
+
+    Args:
+        epochs: passes over the aggregator split.
+        batch_size: tuples per step; the backbone sees `batch_size * max(n)` images.
+        learning_rate: peak of a cosine schedule with 10% warm-up, AdamW.
+        weight_decay: decoupled.
+        instance_loss: weight of the cross-entropy of each single instance beside the tuple loss.
+        batch_norm: `frozen` keeps the running statistics, `running` updates them.
+    """
+
+    epochs: PositiveInt = 3
+    batch_size: PositiveInt = 16
+    learning_rate: PositiveFloat = 0.0003
+    weight_decay: NonNegativeFloat = 0.0005
+    instance_loss: NonNegativeFloat = 0.5
+    batch_norm: Literal["frozen", "running"] = "frozen"
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How posteriors are scored.
+
+    Args:
+        n: tuple sizes to report; aggregators are trained at the largest.
+        protocols: `iid` draws instances freely within the class, `grouped` within one group of the class.
+        partitions: times that the images are cut into disjoint tuples.
+        prior: class prior of tuples, `uniform` or `empirical`.
+        seed: seed of the partitions; the same for every training seed, so that methods are compared on the same tuples.
+    """
+
+    n: tuple[PositiveInt, ...] = (1, 2, 4, 8)
+    protocols: tuple[Literal["iid", "grouped"], ...] = ("iid",)
+    partitions: PositiveInt = 20
+    prior: Literal["uniform", "empirical"] = "uniform"
+    seed: NonNegativeInt = 0
+
+
+@dataclass(frozen=True)
+class SweetSpotConfig:
+    """Parameters of the sweet-spot rules.
+
+    Args:
+        retain: share of the dense network's RI to keep at the same n.
+        budgets: dense passes per tuple.
+        target: n-accuracy to reach.
+        marginal: smallest gain in RI per doubling of cost that is worth paying.
+        replicates: bootstrap replicates over images and seeds for the stability of each choice.
+    """
+
+    retain: ClosedUnitInterval = 0.98
+    budgets: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
+    target: ClosedUnitInterval = 0.95
+    marginal: NonNegativeFloat = 0.02
+    replicates: PositiveInt = 200
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """Where and how training runs; passed on to the Lightning Trainer. Only `precision` can change results on purpose.
+
+    Args:
+        accelerator: `auto`, `cpu`, `gpu`, ...; asking for an absent one is an error.
+        devices: number of devices, or `auto`.
+        strategy: Lightning strategy; with several devices `auto` means `ddp_spawn`, which suits a grid in one process.
+        precision: Lightning precision, such as `32-true`, `16-mixed` or `bf16-mixed`.
+        gradient_clip: largest gradient norm for aggregators and joint training; 0 is off.
+        channels_last: memory format of convolutional backbones while training and embedding.
+        compile: compile backbones with torch.compile.
+        latency_batch: images per batch of the latency measurement.
+        options: further keyword arguments of `lightning.Trainer`.
+    """
+
+    accelerator: str = "auto"
+    devices: int | Literal["auto"] = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    gradient_clip: NonNegativeFloat = 1.0
+    channels_last: bool = False
+    compile: bool = False
+    latency_batch: PositiveInt = 32
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A grid of cells (backbone, pruner, ratio, aggregator, seed) on one data set. Every list is an axis.
+
+    Args:
+        name: name of the run, used for its folder and its W&B group.
+        data: a data set, by name or with its options.
+        backbones: backbones, each by name or with its options; `label` renames one in tables.
+        pruners: compression methods, likewise; the dense network at ratio 1 is always included.
+        ratios: compression ratios over all parameters, each at least 1.
+        aggregators: set aggregators, likewise.
+        training: `frozen` trains aggregators on fixed features, `joint` goes on to train backbone and aggregator together.
+        seeds: training seeds.
+        split: how images are shared out.
+        dense: training of the dense backbone.
+        retrain: retraining after pruning; the dense network gets the same.
+        fit: training of aggregators.
+        joint: joint training.
+        evaluation: tuples and protocols.
+        sweet_spot: the rules' parameters.
+        trainer: devices, precision and other Trainer options.
+        tracking: W&B `online`, `offline`, `none`, or `auto`: online with an API key, else offline.
+        project: W&B project.
+        output: folder of reports and of the artifact store.
+        data_root: folder of downloads and decoded images.
+    """
+
+    name: str = "digits"
+    data: PluginSpec = "digits"
+    backbones: tuple[PluginSpec, ...] = ("mlp",)
+    pruners: tuple[PluginSpec, ...] = ("magnitude", "unit", "random")
+    ratios: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+    aggregators: tuple[PluginSpec, ...] = (
+        "mean_vote",
+        "majority_vote",
+        "log_pool",
+        "tempered_log_pool",
+        "attention",
+        "lstm",
+        "residual_lstm",
+    )
+    training: tuple[Literal["frozen", "joint"], ...] = ("frozen",)
+    seeds: tuple[NonNegativeInt, ...] = (0,)
+    split: SplitConfig = SplitConfig()
+    dense: TrainConfig = TrainConfig()
+    retrain: TrainConfig = TrainConfig(epochs=10, learning_rate=0.001)
+    fit: FitConfig = FitConfig()
+    joint: JointConfig = JointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    sweet_spot: SweetSpotConfig = SweetSpotConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    tracking: Literal["auto", "online", "offline", "none"] = "auto"
+    project: str = "sharedlabel"
+    output: str = "runs"
+    data_root: str = "data"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plugin with its checked options.
+
+    Attributes:
+        kind: plugin folder.
+        name: module name.
+        label: what tables call it; not part of any key.
+        config: an instance of the plugin's own `Config`.
+    """
+
+    kind: str
+    name: str
+    label: str
+    config: Any
+
+    def payload(self) -> dict[str, Any]:
+        """Return what artifacts depend on: the name and every option."""
+        return {"name": self.name, **dataclasses.asdict(self.config)}
+
+
+def parser() -> ArgumentParser:
+    """Return the command-line parser of an experiment: `--config FILE` and every value by its dotted name."""
+    built = ArgumentParser(
+        prog="python -m sharedlabel.train",
+        description="Train, prune, aggregate and evaluate a grid; then report the sweet spot of compression.",
+        exit_on_error=False,
+    )
+    built.add_argument("--config", action="config", help="YAML file with any of the options below")
+    built.add_argument("--plan", action="store_true", help="print which cells are done, missing and what they cost; run nothing")
+    built.add_class_arguments(Experiment)
+    return built
+
+
+def parse(arguments: Sequence[str] | None) -> tuple[Experiment, Namespace]:
+    """Parse a command line into an experiment and the remaining switches.
+
+    Raises:
+        ConfigError: unknown or misspelt key (the nearest valid one is named), wrong type, value out of range, unreadable file.
+    """
+    built = parser()
+    try:
+        namespace = built.parse_args(arguments)
+        values = built.instantiate(namespace)
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise ConfigError(_explain(str(error), _keys(Experiment))) from error
+    names = {item.name for item in dataclasses.fields(Experiment)}
+    experiment = Experiment(**{key: value for key, value in vars(values).items() if key in names})
+    return check(experiment), namespace
+
+
+def from_yaml(path: Path) -> Experiment:
+    """Read an experiment from a YAML file."""
+    return parse([f"--config={path}"])[0]
+
+
+def check(experiment: Experiment) -> Experiment:
+    """Check what types alone cannot express; return the experiment.
+
+    Raises:
+        ConfigError: an empty axis, a repeated value, or a ratio below 1.
+    """
+    for axis in ("backbones", "pruners", "ratios", "aggregators", "training", "seeds"):
+        _check_axis(axis, getattr(experiment, axis))
+    _check_axis("evaluation.n", experiment.evaluation.n)
+    _check_axis("evaluation.protocols", experiment.evaluation.protocols)
+    for ratio in experiment.ratios:
+        if not 1 <= ratio < float("inf"):
+            raise ConfigError(f"ratios: expected finite compression ratios of at least 1, got {ratio:g}; 1 is the dense network")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", experiment.name):
+        raise ConfigError(f"name: expected letters, digits, '.', '_' and '-', got {experiment.name!r}; it names a folder")
+    return experiment
+
+
+def resolve(kind: str, spec: PluginSpec) -> Plugin:
+    """Load a plugin and check its options.
+
+    Args:
+        kind: plugin folder.
+        spec: its name, or a mapping with `name`, an optional `label`, and the plugin's options.
+
+    Raises:
+        ConfigError: unknown plugin or option (the nearest valid one is named), or a value of the wrong type.
+    """
+    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name, label = options.pop("name", None), options.pop("label", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"{kind}: expected a plugin name or a mapping with 'name', got {spec!r}; {nearest('', plugins.available(kind))}")
+    config_class = plugins.load(kind, name).Config
+    config = build(config_class, options, where=f"{kind.removesuffix('s')} {name!r}")
+    return Plugin(kind, name, str(label) if label is not None else _label(name, config), config)
+
+
+def build(config_class: type[Any], options: Mapping[str, Any], where: str) -> Any:
+    """Build a frozen dataclass from a mapping, strictly.
+
+    Raises:
+        ConfigError: unknown key or wrong type; `where` starts the message.
+    """
+    built = ArgumentParser(exit_on_error=False)
+    built.add_class_arguments(config_class)
+    try:
+        values = built.instantiate(built.parse_object(dict(options)))
+        return config_class(**vars(values))
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {_explain(str(error), _keys(config_class))}") from error
+
+
+def canonical(value: Any) -> str:
+    """Serialise a value to canonical JSON: sorted keys, no white space, dataclasses with all their defaults.
+
+    >>> canonical({"b": 1, "a": (1.0, None)})
+    '{"a":[1.0,null],"b":1}'
+    """
+
+    def encode(item: Any) -> Any:
+        if isinstance(item, Plugin):
+            return item.payload()
+        if dataclasses.is_dataclass(item) and not isinstance(item, type):
+            return {entry.name: getattr(item, entry.name) for entry in dataclasses.fields(item)}
+        raise TypeError(f"cannot serialise {type(item).__name__} into a key")
+
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=encode)
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def _check_axis(axis: str, values: Sequence[Any]) -> None:
+    if not values:
+        raise ConfigError(f"{axis}: expected at least one value, got none")
+    seen = [canonical(value) for value in values]
+    for value, text in zip(values, seen, strict=True):
+        if seen.count(text) > 1:
+            raise ConfigError(f"{axis}: {value!r} is listed twice; each value may stand once")
+
+
+def _label(name: str, config: Any) -> str:
+    """Name a plugin by what differs from its defaults: `magnitude(scope=layer)`."""
+    default = type(config)()
+    changed = [
+        f"{item.name}={getattr(config, item.name)}"
+        for item in dataclasses.fields(config)
+        if getattr(config, item.name) != getattr(default, item.name)
+    ]
+    return f"{name}({', '.join(changed)})" if changed else name
+
+
+def _keys(config_class: type[Any], prefix: str = "") -> list[str]:
+    keys = []
+    for item in dataclasses.fields(config_class):
+        keys.append(prefix + item.name)
+        nested = item.default if item.default is not dataclasses.MISSING else None
+        if dataclasses.is_dataclass(nested) and not isinstance(nested, type):
+            keys += _keys(type(nested), f"{prefix}{item.name}.")
+    return keys
+
+
+_UNKNOWN = (
+    re.compile(r"[Uu]nrecognized arguments: (?:--)?(?P<key>[^\s=]+)"),
+    re.compile(r"Group '(?P<group>[^']+)' does not accept option '(?P<key>[^']+)'"),
+    re.compile(r"[Oo]ption '(?P<key>[^']+)' is not accepted"),
+)
+
+
+def _explain(message: str, keys: Sequence[str]) -> str:
+    """Rewrite a parser message: name the nearest valid key, and put key, expectation and value on one line."""
+    for pattern in _UNKNOWN:
+        if found := pattern.search(message):
+            groups = found.groupdict()
+            key = f"{groups['group']}.{groups['key']}" if groups.get("group") else groups["key"]
+            scope = key.rpartition(".")[0]
+            siblings = [name for name in keys if name.rpartition(".")[0] == scope] or list(keys)
+            return f"unknown option {key!r}; {nearest(key, siblings)}"
+    flat = re.sub(r"\s*\n\s*", " ", message).strip()
+    flat = re.sub(r"<class '([^']+)'>", r"\1", flat)
+    return re.sub(r'^Parser key "([^"]+)":', r"\1:", flat)

@@ -1,0 +1,106 @@
+"""Tuples of instances that share a label: disjoint within a partition, shuffled, weighted by the prior."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from sharedlabel.data._shuffle import joint_cells, rank_within, shuffle_within
+from sharedlabel.errors import DataError
+from sharedlabel.types import Tuples
+
+
+def prior(labels: Int64[Tensor, "N"], kind: Literal["uniform", "empirical"], classes: int) -> Float64[Tensor, "c"]:
+    """Return the prior over labels from which tuples draw their class.
+
+    Args:
+        labels: labels of the instances.
+        kind: `uniform`, or `empirical` for the shares of the classes among the labels.
+        classes: number of classes `c`.
+
+    Returns:
+        Probabilities that sum to 1.
+
+    >>> prior(torch.tensor([0, 0, 0, 1]), "empirical", 2).tolist()
+    [0.75, 0.25]
+    """
+    if kind == "uniform":
+        return torch.full((classes,), 1 / classes, dtype=torch.float64)
+    return torch.bincount(labels, minlength=classes).double() / labels.numel()
+
+
+def partition(
+    labels: Int64[Tensor, "N"],
+    n: int,
+    partitions: int,
+    prior: Float[Tensor, "c"],
+    generator: torch.Generator,
+    groups: Int64[Tensor, "N"] | None = None,
+    class_names: tuple[str, ...] | None = None,
+) -> Tuples:
+    """Shuffle each class's instances and cut them into disjoint n-tuples, once per partition.
+
+    A class whose size is not a multiple of `n` leaves a remainder, another one in every partition. The order of the
+    tuples is random too, so that a tuple's position does not give its label away.
+
+    Args:
+        labels: labels of the instances.
+        n: instances per tuple.
+        partitions: number of independent partitions.
+        prior: probability of each class; the tuples of a class together weigh as much.
+        generator: source of the randomness.
+        groups: group of each instance for the grouped protocol: tuples stay within one class and group. None for iid.
+        class_names: names for error messages; class indices by default.
+
+    Returns:
+        Tuples whose indices are positions in `labels`.
+
+    Raises:
+        DataError: `n` or `partitions` below 1, a label outside the prior, or a class or group with fewer than `n`
+            instances.
+    """
+    _check(labels, n, partitions, prior.numel(), groups, class_names)
+    cells = labels if groups is None else joint_cells(labels, groups)
+    sizes = torch.bincount(cells)
+    # All rows list the cells in the same order, so one mask cuts the remainders off every partition.
+    kept = rank_within(sizes) < (sizes // n * n).repeat_interleave(sizes)
+    indices = shuffle_within(cells, partitions, generator)[:, kept].reshape(partitions, -1, n)  # [p, t, n]
+    order = torch.rand(indices.shape[:2], generator=generator).argsort(dim=1)
+    indices = indices.gather(1, order[:, :, None].expand(-1, -1, n))
+    tuple_labels = labels[indices[:, :, 0]]
+    counts = torch.bincount(tuple_labels[0], minlength=prior.numel())
+    return Tuples(indices, tuple_labels, (prior / counts)[tuple_labels])
+
+
+def _check(
+    labels: Tensor, n: int, partitions: int, classes: int, groups: Tensor | None, class_names: tuple[str, ...] | None
+) -> None:
+    if n < 1 or partitions < 1:
+        raise DataError(f"expected n >= 1 and partitions >= 1, got n = {n} and partitions = {partitions}; raise them")
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise DataError(
+            f"expected labels from 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}; "
+            "the prior needs one entry per class"
+        )
+    names = class_names or tuple(str(index) for index in range(classes))
+    size, label = torch.bincount(labels, minlength=classes).min(0)
+    if size < n:
+        raise DataError(_too_small(f"class {names[int(label)]!r}", int(size), n))
+    if groups is not None:
+        _check_groups(labels, groups, n, names)
+
+
+def _check_groups(labels: Tensor, groups: Tensor, n: int, names: tuple[str, ...]) -> None:
+    cells, sizes = torch.unique(torch.stack([labels, groups]), dim=1, return_counts=True)
+    size, smallest = sizes.min(0)
+    if size < n:
+        label, group = cells[:, smallest].tolist()
+        raise DataError(_too_small(f"group {group} of class {names[label]!r}", int(size), n))
+
+
+def _too_small(what: str, size: int, n: int) -> str:
+    remedy = f"use n <= {size} or add instances" if size else "add instances"
+    return f"expected at least n = {n} instances, got {size} in {what}; {remedy}"

@@ -1,0 +1,67 @@
+"""Errors that are the user's to fix: what was expected, what came, what to do.
+
+The entry points print them without a traceback and exit with code 2; everything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+
+_LISTED = 30
+
+
+class SharedLabelError(Exception):
+    """Base of every error whose message is written for the user."""
+
+
+class ConfigError(SharedLabelError):
+    """A configuration that cannot be run."""
+
+
+class DataError(SharedLabelError):
+    """Data that cannot be used: missing, corrupt, mislabelled or too small."""
+
+
+class CompressionError(SharedLabelError):
+    """A compression ratio or method that this network cannot take."""
+
+
+class TrainingError(SharedLabelError):
+    """Training that cannot go on, such as a loss that is not finite."""
+
+
+class StoreError(SharedLabelError):
+    """Stored artifacts that cannot be read or written."""
+
+
+def nearest(name: str, available: Iterable[str]) -> str:
+    """Phrase the valid names, the nearest first, for an error message.
+
+    >>> nearest("magntude", ["random", "magnitude"])
+    "did you mean 'magnitude'? available: magnitude, random"
+    """
+    names = sorted(available)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    if len(names) > _LISTED:
+        return f"{hint}nearest: {', '.join(close)}" if close else f"there are {len(names)}; see --help"
+    return f"{hint}available: {', '.join(names)}"
+
+
+def guarded(main: Callable[[], None]) -> int:
+    """Run an entry point and return its exit code: 0, or 2 with one line on stderr for what the user can fix.
+
+    Finished artifacts are on disk before the next call starts, so an interrupt loses only the call under way.
+    """
+    try:
+        main()
+    except SharedLabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped: everything finished so far is stored; run the same command again to go on", file=sys.stderr)
+        return 2
+    return 0

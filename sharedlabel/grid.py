@@ -1,0 +1,252 @@
+"""A configuration becomes a grid of cells, each the end of a chain of stage calls; plan, run and resume them.
+
+```
+dense -> prune -> features -> calibrate -> aggregate -> evaluate
+                                              \\-> joint -> features -> evaluate
+```
+Chains share their beginnings: one pruned backbone feeds every aggregator and protocol.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sharedlabel import cost, modules, provenance, stages
+from sharedlabel.config import Experiment, Plugin, canonical, resolve
+from sharedlabel.data import splits, tuples
+from sharedlabel.errors import CompressionError, ConfigError, DataError
+from sharedlabel.plugins import load
+from sharedlabel.stages import STAGES, Data
+from sharedlabel.store import Artifact, Store, artifact_key
+
+
+@dataclass(frozen=True)
+class Node:
+    """One call of a stage: its configuration and the calls whose outputs it reads."""
+
+    stage: str
+    config: Any
+    inputs: tuple[tuple[str, Node], ...]
+    data_key: str
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Content address of the output."""
+        inputs = {role: node.key for role, node in self.inputs} | {"data": self.data_key}
+        return artifact_key(self.stage, STAGES[self.stage].version, self.config, inputs)
+
+    def chain(self) -> Iterator[Node]:
+        """Yield the calls needed for this one, inputs first, itself last."""
+        for _, node in self.inputs:
+            yield from node.chain()
+        yield self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid, by its labels, and the stage calls that hold its numbers."""
+
+    backbone: str
+    pruner: str
+    ratio: float
+    aggregator: str
+    training: str
+    protocol: str
+    seed: int
+    pruned: Node
+    aggregate: Node | None
+    evaluate: Node
+
+    @property
+    def id(self) -> str:
+        """Short content address."""
+        return self.evaluate.key[:16]
+
+    def __str__(self) -> str:
+        joint = " joint" if self.training == "joint" else ""
+        return f"{self.backbone} {self.pruner} {self.ratio:g}x {self.aggregator}{joint} {self.protocol} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """An experiment with its data loaded, its plugins checked and its cells laid out."""
+
+    experiment: Experiment
+    data: Data
+    cells: tuple[Cell, ...]
+    backbones: dict[str, torch.nn.Module] = field(repr=False)
+
+
+def prepare(experiment: Experiment) -> Grid:
+    """Load the data, check everything that can be checked before the first training step, and lay out the cells.
+
+    Raises:
+        SharedLabelError: a plugin, option, ratio, tuple size or device that cannot work.
+    """
+    modules.trainer(experiment.trainer, epochs=1)
+    plugin = resolve("data", experiment.data)
+    backbones = tuple(resolve("backbones", spec) for spec in experiment.backbones)
+    pruners = tuple(resolve("pruners", spec) for spec in experiment.pruners)
+    aggregators = tuple(resolve("aggregators", spec) for spec in experiment.aggregators)
+    for plugins_of_kind in (backbones, pruners, aggregators):
+        _check_labels(plugins_of_kind)
+    dataset = load("data", plugin.name).load(plugin.config, Path(experiment.data_root))
+    split = splits.split(dataset, experiment.split)
+    prior = tuples.prior(dataset.labels, experiment.evaluation.prior, dataset.num_classes)
+    data = Data(dataset, split, prior, stages.data_key(dataset, experiment.split, experiment.evaluation.prior))
+    _check_tuples(data, experiment)
+    dense = {}
+    for backbone in backbones:
+        with torch.random.fork_rng(devices=[]):
+            network = load("backbones", backbone.name).build(backbone.config, dataset.image_shape, dataset.num_classes)
+        dense[backbone.label] = network
+        for pruner in pruners:
+            _check_ratios(network, backbone, pruner, experiment.ratios)
+    cells = tuple(_cells(experiment, data, plugin, backbones, pruners, aggregators))
+    return Grid(experiment, data, cells, dense)
+
+
+def run_node(node: Node, data: Data, store: Store, experiment: Experiment, progress: Callable[[Node, float | None], None]) -> Artifact:
+    """Return a call's artifact, computing it and what it needs where the store has none.
+
+    Args:
+        node: the call.
+        data: the data that its stage reads.
+        store: where artifacts lie.
+        experiment: says on which devices to run.
+        progress: told of each call before it is computed (None) and after it (seconds).
+    """
+    if store.has(node.stage, node.key):
+        return store.load(node.stage, node.key)
+    inputs = {role: run_node(needed, data, store, experiment, progress) for role, needed in node.inputs}
+    progress(node, None)
+    started = time.perf_counter()
+    output = STAGES[node.stage](node.config, data, inputs, experiment.trainer)
+    record = {
+        "version": STAGES[node.stage].version,
+        "config": json.loads(canonical(node.config)),
+        "inputs": {role: needed.key for role, needed in node.inputs} | {"data": node.data_key},
+        "provenance": provenance.collect(str(modules.device(experiment.trainer))),
+    }
+    artifact = store.save(node.stage, node.key, output, record, started)
+    progress(node, time.perf_counter() - started)
+    return artifact
+
+
+def missing(grid: Grid, store: Store) -> list[Node]:
+    """List the stage calls that are not stored yet, in the order they would run."""
+    seen: dict[str, Node] = {}
+    for cell in grid.cells:
+        for node in (*cell.pruned.chain(), *cell.evaluate.chain()):
+            seen.setdefault(node.key, node)
+    return [node for node in seen.values() if not store.has(node.stage, node.key)]
+
+
+def training_macs(node: Node, grid: Grid) -> float:
+    """Estimate the MACs of a backbone training call: three times the forward pass, per image and epoch; 0 for other calls.
+
+    Masked weights are counted, since training executes them.
+    """
+    recipe = {"dense": "train", "prune": "retrain"}.get(node.stage)
+    if recipe is None:
+        return 0.0
+    label = node.config.backbone.label
+    forward = cost.macs(grid.backbones[label], grid.data.dataset.image_shape).executed
+    return 3.0 * forward * len(grid.data.splits["backbone"]) * getattr(node.config, recipe).epochs
+
+
+def _cells(
+    experiment: Experiment,
+    data: Data,
+    plugin: Plugin,
+    backbones: tuple[Plugin, ...],
+    pruners: tuple[Plugin, ...],
+    aggregators: tuple[Plugin, ...],
+) -> Iterator[Cell]:
+    scoring = experiment.evaluation
+    for seed in experiment.seeds:
+        for backbone in backbones:
+            pruned = list(_pruned(experiment, data, backbone, pruners, seed))
+            for pruner, ratio, node in pruned:
+                for protocol in scoring.protocols:
+                    for aggregator in aggregators:
+                        yield from _chains(experiment, data, (backbone, pruner, ratio, node), aggregator, protocol, seed)
+    if hasattr(load("data", plugin.name), "exact_log_posterior"):
+        pruner, ratio, node = next(_pruned(experiment, data, backbones[0], pruners, experiment.seeds[0]))
+        for protocol in scoring.protocols:
+            config = stages.ExactConfig(plugin, scoring.n, protocol, scoring.partitions, scoring.seed)
+            scored = Node("exact", config, (), data.key)
+            yield Cell(backbones[0].label, pruner.label, ratio, "exact", "frozen", protocol, experiment.seeds[0], node, None, scored)
+
+
+def _pruned(
+    experiment: Experiment, data: Data, backbone: Plugin, pruners: tuple[Plugin, ...], seed: int
+) -> Iterator[tuple[Plugin, float, Node]]:
+    """Yield the dense network, retrained like the others, then every pruner at every ratio above 1."""
+    precision = experiment.trainer.precision
+    dense = Node("dense", stages.DenseConfig(backbone, experiment.dense, precision, seed), (), data.key)
+    points = [(resolve("pruners", "none"), 1.0)]
+    points += [(pruner, float(ratio)) for pruner in pruners if pruner.name != "none" for ratio in sorted(experiment.ratios) if ratio > 1]
+    for pruner, ratio in points:
+        config = stages.PruneConfig(backbone, pruner, ratio, experiment.retrain, precision, experiment.trainer.latency_batch, seed)
+        yield pruner, ratio, Node("prune", config, (("dense", dense),), data.key)
+
+
+def _chains(
+    experiment: Experiment, data: Data, compressed: tuple[Plugin, Plugin, float, Node], aggregator: Plugin, protocol: str, seed: int
+) -> Iterator[Cell]:
+    """Yield the cells of one aggregator on one compressed backbone: frozen features, and joint training if asked for."""
+    backbone, pruner, ratio, pruned = compressed
+    n, clip = experiment.evaluation.n, float(experiment.trainer.gradient_clip)
+    scoring = stages.EvaluateConfig(aggregator, n, protocol, experiment.evaluation.partitions, experiment.evaluation.seed)
+    features = Node("features", stages.FeaturesConfig(backbone), (("backbone", pruned),), data.key)
+    calibrate = Node("calibrate", stages.CalibrateConfig(), (("features", features),), data.key)
+    fitting = stages.AggregateConfig(aggregator, experiment.fit, clip, n, protocol, seed)
+    aggregate = Node("aggregate", fitting, (("features", features), ("calibrate", calibrate)), data.key)
+    for training in experiment.training:
+        fitted, embedded = aggregate, features
+        if training == "joint":
+            config = stages.JointTrainingConfig(backbone, aggregator, experiment.joint, clip, n, protocol, experiment.trainer.precision, seed)
+            fitted = Node("joint", config, (("backbone", pruned), ("calibrate", calibrate), ("aggregate", aggregate)), data.key)
+            embedded = Node("features", stages.FeaturesConfig(backbone), (("backbone", fitted),), data.key)
+        scored = Node("evaluate", scoring, (("features", embedded), ("calibrate", calibrate), ("aggregate", fitted)), data.key)
+        yield Cell(backbone.label, pruner.label, ratio, aggregator.label, training, protocol, seed, pruned, aggregate, scored)
+
+
+def _check_labels(plugins_of_kind: tuple[Plugin, ...]) -> None:
+    labels = [plugin.label for plugin in plugins_of_kind]
+    for plugin in plugins_of_kind:
+        if labels.count(plugin.label) > 1:
+            raise ConfigError(f"{plugin.kind}: two entries are called {plugin.label!r} in tables; give one of them a `label`")
+
+
+def _check_ratios(network: torch.nn.Module, backbone: Plugin, pruner: Plugin, ratios: tuple[float, ...]) -> None:
+    """Refuse ratios above what the network can reach before anything is trained."""
+    if pruner.name == "none" or max(ratios) == 1:
+        return
+    ceiling = load("pruners", pruner.name).ceiling(network, pruner.config)
+    if max(ratios) > ceiling:
+        raise CompressionError(
+            f"ratios: {pruner.label} on {backbone.label} reaches at most {ceiling:.4g}x over all parameters "
+            f"(weights of the classifier, biases and norms stay), got {max(ratios):g}; leave out ratios above the ceiling or use a wider backbone"
+        )
+
+
+def _check_tuples(data: Data, experiment: Experiment) -> None:
+    """Refuse tuple sizes that a split cannot fill, and the grouped protocol without groups."""
+    for protocol in experiment.evaluation.protocols:
+        if protocol == "grouped" and data.dataset.groups is None:
+            raise DataError(f"evaluation.protocols: 'grouped' needs group ids, and {data.dataset.name} has none; use [iid] or a data set with groups")
+        for role in stages.FEATURE_ROLES:
+            try:
+                data.tuples(role, protocol, max(experiment.evaluation.n), 1, 0)
+            except DataError as error:
+                raise DataError(f"evaluation.n on the {role} split, protocol {protocol}: {error}") from error

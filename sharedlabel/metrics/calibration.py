@@ -1,0 +1,184 @@
+"""Calibration: one temperature per prefix length, expected calibration error, negative log-likelihood."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sharedlabel.errors import DataError
+from sharedlabel.metrics._weights import normalized, weighted_mean
+from sharedlabel.metrics.information import log2_posterior_of_label
+
+TEMPERATURE_LIMITS = (0.02, 50.0)
+FLAT = 1e-9
+BINS = 15
+
+
+def _slope(
+    log_posterior: Float[Tensor, "t n c"],
+    target: Float[Tensor, "n"],
+    weights: Float[Tensor, "t"],
+    inverse: Float[Tensor, "n"],
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+    """First and second derivative of the mean negative log-likelihood (nats) by the inverse temperature."""
+    tempered = (log_posterior * inverse[:, None]).softmax(dim=2)
+    mean = (tempered * log_posterior).sum(dim=2)
+    spread = (tempered * (log_posterior - mean[..., None]).square()).sum(dim=2)
+    return weights @ mean - target, weights @ spread
+
+
+def fit_temperature(
+    log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"] | None = None
+) -> Float[Tensor, "n"]:
+    """Fit one temperature per prefix length by maximum likelihood.
+
+    The likelihood is concave in 1/T: a bracketed Newton search from T = 1 stops where it is flat (slope below 1e-9
+    nats), so a prefix that is always right keeps the temperature nearest to 1 that is flat, and T stays in
+    `TEMPERATURE_LIMITS` in any case.
+
+    Args:
+        log_posterior: log-posterior on validation, natural log, finite; not floored.
+        labels: class index of each tuple.
+        weights: weight of each tuple; equal if None.
+
+    Returns:
+        T of each prefix length; above 1 softens.
+
+    Raises:
+        DataError: the log-posterior is not finite.
+
+    Reference:
+        Guo et al., "On Calibration of Modern Neural Networks" (2017).
+    """
+    if not bool(log_posterior.isfinite().all()):
+        raise DataError("expected finite log-posteriors, got NaN or infinity; check the aggregator and its features")
+    logs = log_posterior.double().log_softmax(dim=2)
+    mass = normalized(labels, weights)
+    index = labels[:, None, None].expand(-1, logs.shape[1], 1)
+    target = weighted_mean(logs.gather(2, index).squeeze(2), mass)
+    low, high = (torch.full_like(target, 1 / limit) for limit in reversed(TEMPERATURE_LIMITS))
+    at_low = _slope(logs, target, mass, low)[0] >= FLAT
+    at_high = _slope(logs, target, mass, high)[0] <= -FLAT
+    inverse = torch.where(at_low, low, torch.where(at_high, high, 1.0))
+    for _ in range(100):
+        slope, curvature = _slope(logs, target, mass, inverse)
+        done = at_low | at_high | (slope.abs() < FLAT) | (high - low < 1e-12 * high)
+        if bool(done.all()):
+            break
+        low, high = torch.where(slope < 0, inverse, low), torch.where(slope > 0, inverse, high)
+        newton = inverse - slope / curvature.clamp(min=1e-300)
+        inside = (newton > low) & (newton < high)
+        inverse = torch.where(done, inverse, torch.where(inside, newton, (low * high).sqrt()))
+    return 1 / inverse
+
+
+def apply_temperature(log_posterior: Float[Tensor, "t n c"], temperature: Float[Tensor, "n"]) -> Float[Tensor, "t n c"]:
+    """Divide a log-posterior by the temperature of its prefix length and normalise it, in float64.
+
+    Args:
+        log_posterior: natural log, not floored.
+        temperature: T of each prefix length.
+    """
+    return (log_posterior.double() / temperature[:, None]).log_softmax(dim=2)
+
+
+def negative_log_likelihood(
+    log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"] | None = None
+) -> Float[Tensor, "n"]:
+    """Return the mean of -log2 of the label's posterior, in bits.
+
+    Args:
+        log_posterior: normalised, natural log; floor it first (`floor_posterior`).
+        labels: class index of each tuple.
+        weights: weight of each tuple; equal if None.
+    """
+    return -weighted_mean(log2_posterior_of_label(log_posterior, labels), normalized(labels, weights))
+
+
+class Reliability(NamedTuple):
+    """A reliability diagram for every prefix length.
+
+    Attributes:
+        confidence: mean largest posterior of each bin; 0 in an empty bin.
+        accuracy: share of right decisions in each bin; 0 in an empty bin.
+        mass: share of the tuples in each bin.
+    """
+
+    confidence: Float[Tensor, "n bins"]
+    accuracy: Float[Tensor, "n bins"]
+    mass: Float[Tensor, "n bins"]
+
+
+def bin_sums(
+    log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"], bins: int
+) -> Float[Tensor, "3 n bins"]:
+    """Sum confidence, right decisions and mass over tuples, per bin of confidence.
+
+    Args:
+        log_posterior: normalised, natural log.
+        labels: class index of each tuple.
+        weights: weight of each tuple, on any scale.
+        bins: number of bins of equal width, closed on the right, over [0, 1].
+    """
+    top, decision = log_posterior.double().max(dim=2)
+    confidence = top.exp()
+    right = (decision == labels[:, None]).double()
+    index = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
+    values = torch.stack([confidence, right, torch.ones_like(right)]) * weights.double()[:, None]  # [3, t, n]
+    sums = values.new_zeros(3, right.shape[1], bins)
+    return sums.scatter_add_(2, index.T.expand(3, -1, -1), values.transpose(1, 2))
+
+
+def reliability_from_sums(sums: Float[Tensor, "3 n bins"]) -> Reliability:
+    """Turn `bin_sums` into means per bin and the share of each bin."""
+    confidence, right, mass = sums
+    filled = mass.where(mass > 0, 1.0)
+    return Reliability(confidence / filled, right / filled, mass / mass.sum(dim=1, keepdim=True))
+
+
+def reliability(
+    log_posterior: Float[Tensor, "t n c"],
+    labels: Int64[Tensor, "t"],
+    weights: Float[Tensor, "t"] | None = None,
+    bins: int = BINS,
+) -> Reliability:
+    """Return confidence against accuracy in bins of equal width.
+
+    Args:
+        log_posterior: normalised, natural log.
+        labels: class index of each tuple.
+        weights: weight of each tuple; equal if None.
+        bins: number of bins.
+    """
+    return reliability_from_sums(bin_sums(log_posterior, labels, normalized(labels, weights), bins))
+
+
+def calibration_gap(diagram: Reliability) -> Float[Tensor, "n"]:
+    """Return the mean distance of a reliability diagram from the diagonal."""
+    return (diagram.mass * (diagram.confidence - diagram.accuracy).abs()).sum(dim=1)
+
+
+def expected_calibration_error(
+    log_posterior: Float[Tensor, "t n c"],
+    labels: Int64[Tensor, "t"],
+    weights: Float[Tensor, "t"] | None = None,
+    bins: int = BINS,
+) -> Float[Tensor, "n"]:
+    """Return the expected calibration error of the top label, for every prefix.
+
+    Args:
+        log_posterior: normalised, natural log.
+        labels: class index of each tuple.
+        weights: weight of each tuple; equal if None.
+        bins: number of bins of equal width.
+
+    Returns:
+        Mean gap between confidence and accuracy, in [0, 1].
+
+    Reference:
+        Naeini, Cooper & Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (2015).
+    """
+    return calibration_gap(reliability(log_posterior, labels, weights, bins))

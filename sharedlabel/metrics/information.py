@@ -1,0 +1,203 @@
+"""Information gain in bits, by three estimators, and relative information.
+
+The posterior estimator is primary: a lower bound on the mutual information of the label and the instances (Barber &
+Agakov 2003; Xu et al. 2020). It is negative when the posterior is worse than the prior, and never clipped.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sharedlabel.errors import DataError
+from sharedlabel.metrics._weights import normalized, weighted_mean
+
+FLOOR = 1e-6
+
+
+def label_entropy(log_prior: Float[Tensor, "c"]) -> float:
+    """Return H(Y) in bits.
+
+    Args:
+        log_prior: log prior over labels, natural log; `-inf` for a label that never occurs.
+
+    >>> label_entropy(torch.tensor([0.5, 0.25, 0.25]).log())
+    1.5
+    """
+    return float(torch.special.entr(log_prior.double().exp()).sum() / math.log(2))
+
+
+def floor_posterior(log_posterior: Float[Tensor, "t n c"], epsilon: float = FLOOR) -> Float[Tensor, "t n c"]:
+    """Normalise a log-posterior in float64 and mix it with the uniform distribution.
+
+    Args:
+        log_posterior: natural log; need not be normalised.
+        epsilon: share of the uniform distribution in the mixture, in (0, 1).
+
+    Returns:
+        Normalised log-posterior, natural log, at least `log(epsilon / c)` everywhere.
+    """
+    uniform = math.log(epsilon / log_posterior.shape[2])
+    mixed = log_posterior.double().log_softmax(dim=2) + math.log1p(-epsilon)
+    return torch.logaddexp(mixed, mixed.new_tensor(uniform))
+
+
+def log2_posterior_of_label(log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"]) -> Float[Tensor, "t n"]:
+    """Return the log2 of the posterior of the true label: minus the bits still missing.
+
+    Args:
+        log_posterior: normalised, natural log; floor it first (`floor_posterior`).
+        labels: class index of each tuple.
+    """
+    index = labels[:, None, None].expand(-1, log_posterior.shape[1], 1)
+    return log_posterior.double().gather(2, index).squeeze(2) / math.log(2)
+
+
+def posterior_gain(
+    log2_posterior: Float[Tensor, "t n"], weights: Float[Tensor, "t"] | None, entropy: float
+) -> Float[Tensor, "n"]:
+    """Return H(Y) - mean(-log2 p(Y)), the primary estimator.
+
+    Args:
+        log2_posterior: log2 posterior of the true label (`log2_posterior_of_label`).
+        weights: weight of each tuple; equal if None.
+        entropy: H(Y) in bits.
+
+    Returns:
+        Bits, in (-inf, H(Y)].
+    """
+    labels = torch.empty(len(log2_posterior), dtype=torch.int64, device=log2_posterior.device)
+    return entropy + weighted_mean(log2_posterior, normalized(labels, weights))
+
+
+def confusion(
+    log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"] | None = None
+) -> Float[Tensor, "n c c"]:
+    """Return the joint distribution of label (rows) and decision (columns) for every prefix.
+
+    Args:
+        log_posterior: log-posterior after each prefix; ties go to the lowest class index.
+        labels: class index of each tuple.
+        weights: weight of each tuple; equal if None.
+
+    Returns:
+        Shares that sum to 1 for each prefix.
+    """
+    _, prefixes, classes = log_posterior.shape
+    cell = labels[:, None] * classes + log_posterior.argmax(dim=2)  # [t, n]
+    mass = normalized(labels, weights)[:, None].expand(-1, prefixes)
+    joint = mass.new_zeros(prefixes, classes * classes).scatter_add_(1, cell.T, mass.T)
+    return joint.view(prefixes, classes, classes)
+
+
+def _entropy(probabilities: Float[Tensor, "n m"]) -> Float[Tensor, "n"]:
+    nats: Tensor = torch.special.entr(probabilities).sum(dim=1)
+    return nats / math.log(2)
+
+
+def decision_gain(joint: Float[Tensor, "n c c"], samples: int | None = None) -> Float[Tensor, "n"]:
+    """Return the mutual information of label and decision, plug-in or Miller-Madow corrected.
+
+    The plug-in estimate is biased upwards when classes are many: read it beside `decision_gain_null`.
+
+    Args:
+        joint: distribution of label and decision (`confusion`).
+        samples: number of tuples behind it, for the Miller-Madow correction; None for plug-in. Tuples of several
+            partitions share instances, so the number in one partition is the careful choice.
+
+    Returns:
+        Bits.
+
+    Reference:
+        Miller, "Note on the bias of information estimates" (1955).
+    """
+    rows, columns, cells = joint.sum(2), joint.sum(1), joint.flatten(1)
+    gain = _entropy(rows) + _entropy(columns) - _entropy(cells)
+    if samples is None:
+        return gain
+    support = [(part > 0).sum(dim=1) - 1 for part in (rows, columns, cells)]
+    return gain + (support[0] + support[1] - support[2]) / (2 * samples * math.log(2))
+
+
+def _whole(probabilities: Float[Tensor, "c"], samples: int) -> Float[Tensor, "c"]:
+    """Round shares to counts that sum to `samples`, by largest remainder."""
+    exact = probabilities * samples
+    counts = (exact + 1e-9).floor()
+    missing = round(samples - float(counts.sum()))
+    counts[(exact - counts).argsort(descending=True, stable=True)[:missing]] += 1
+    return counts
+
+
+def _null(rows: Float[Tensor, "c"], columns: Float[Tensor, "c"], samples: int) -> Float[Tensor, ""]:
+    # Few distinct margins occur, so the sum over c * c cells collapses to distinct pairs.
+    (a, times_a), (b, times_b) = (torch.unique(m[m > 0], return_counts=True) for m in (rows, columns))
+    a, b = a[:, None, None], b[None, :, None]
+    shared = torch.arange(1, int(min(a.max(), b.max())) + 1, dtype=a.dtype, device=a.device)
+    rest = samples - a - b + shared
+    possible = (shared <= a) & (shared <= b) & (rest >= 0)
+
+    def log_factorial(count: Tensor) -> Tensor:
+        return torch.lgamma(count.clamp(min=0) + 1)
+
+    chosen = log_factorial(a) + log_factorial(b) + log_factorial(samples - a) + log_factorial(samples - b)
+    left = log_factorial(a - shared) + log_factorial(b - shared) + log_factorial(rest) + log_factorial(shared)
+    log_mass = chosen - left - math.lgamma(samples + 1)
+    term = log_mass.exp() * shared / samples * torch.log2(samples * shared / (a * b))
+    per_pair: Tensor = torch.where(possible, term, 0.0).sum(dim=2)
+    return torch.einsum("i,ij,j", times_a.double(), per_pair, times_b.double())
+
+
+def decision_gain_null(joint: Float[Tensor, "n c c"], samples: int) -> Float[Tensor, "n"]:
+    """Return what the plug-in `decision_gain` gives on average when labels and decisions are independent.
+
+    It is the exact mean over all permutations of the decisions (a hypergeometric sum), with the given margins
+    rounded to whole tuples: the asymptotic (c-1)^2 / (2 N ln 2) exceeds H(Y) itself when classes are many.
+
+    Args:
+        joint: distribution of label and decision; only its margins matter.
+        samples: number of tuples.
+
+    Returns:
+        Bits.
+
+    Reference:
+        Vinh, Epps & Bailey, "Information theoretic measures for clusterings comparison" (2010), equation 24a.
+    """
+    margins = zip(joint.double().sum(2), joint.double().sum(1), strict=True)
+    return torch.stack([_null(_whole(rows, samples), _whole(columns, samples), samples) for rows, columns in margins])
+
+
+def accuracy_gain(accuracy: Float[Tensor, "n"], classes: int) -> Float[Tensor, "n"]:
+    """Return the information gain of a symmetric channel with this accuracy; it needs no posterior.
+
+    Args:
+        accuracy: n-accuracy in [0, 1].
+        classes: number of classes, at least 2.
+
+    Returns:
+        Bits; 0 for an accuracy at or below chance.
+    """
+    wrong = 1 - accuracy
+    bits = torch.xlogy(accuracy, accuracy) + torch.xlogy(wrong, wrong / (classes - 1)) + math.log(classes)
+    return torch.where(accuracy > 1 / classes, bits / math.log(2), 0.0)
+
+
+def relative_information(gain: Float[Tensor, "*shape"], entropy: float) -> Float[Tensor, "*shape"]:
+    """Return the information gain as a share of the label entropy.
+
+    Args:
+        gain: bits.
+        entropy: H(Y) in bits.
+
+    Returns:
+        RI, in (-inf, 1] for the posterior estimator.
+
+    Raises:
+        DataError: the label is certain, so there is no information to gain.
+    """
+    if entropy <= 0:
+        raise DataError(f"expected at least two labels that occur, got a label entropy of {entropy} bits; add a class")
+    return gain / entropy

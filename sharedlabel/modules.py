@@ -1,0 +1,382 @@
+"""LightningModules: thin shells that train the pure parts, and the only place where Lightning is imported.
+
+Batches come from two loaders that know their rank, so any number of devices sees disjoint batches: `ImageLoader` for
+single images, `TupleLoader` for tuples that are formed anew every epoch.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float, Int64, Num
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from sharedlabel import rng
+from sharedlabel.aggregators._base import Aggregator, prefix_loss
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.config import FitConfig, JointConfig, TrainConfig, TrainerConfig
+from sharedlabel.data.tuples import partition
+from sharedlabel.errors import ConfigError, TrainingError
+from sharedlabel.pruners._masks import enforce, mask_gradients
+
+ImageBatch = tuple[Tensor, Tensor]
+TupleBatch = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Anything that an index tensor looks instances up in: a tensor, or images that stay on disk."""
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """Return the instances `[..., *]` at `index [...]`."""
+
+
+class ImageLoader:
+    """Batches of images and labels in a fresh random order every epoch; an incomplete last batch is left out.
+
+    Args:
+        images: `[N C H W]`, in memory or memory-mapped.
+        labels: `[N]`.
+        indices: the images to use.
+        batch_size: images per step over all devices.
+        seed: seed of the order.
+    """
+
+    def __init__(
+        self, images: Num[Tensor, "N C H W"], labels: Int64[Tensor, "N"], indices: Int64[Tensor, "m"], batch_size: int, seed: int
+    ) -> None:
+        self.images, self.labels, self.indices = images, labels, indices
+        self.batch_size, self.seed, self.epoch = min(batch_size, len(indices)), seed, 0
+
+    def __len__(self) -> int:
+        return len(self.indices) // self.batch_size
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        order = torch.randperm(len(self.indices), generator=rng.generator(self.seed, "images", self.epoch))
+        self.epoch += 1
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            batch = self.indices[_share_of_rank(order[start : start + self.batch_size])]
+            yield self.images[batch], self.labels[batch]
+
+
+class TupleLoader:
+    """Batches of tuples, formed anew every epoch: instances `[t n ...]` of each source, labels and weights.
+
+    Args:
+        sources: what is looked up by instance, such as embeddings and logits, or images.
+        labels: `[m]`.
+        n: instances per tuple.
+        batch_size: tuples per step over all devices.
+        prior: `[c]`, class prior; a tuple's weight is scaled to a mean of one.
+        seed: seed of the tuples.
+        groups: `[m]` group ids for the grouped protocol.
+    """
+
+    def __init__(
+        self,
+        sources: tuple[Source, ...],
+        labels: Int64[Tensor, "m"],
+        n: int,
+        batch_size: int,
+        prior: Float[Tensor, "c"],
+        seed: int,
+        groups: Int64[Tensor, "m"] | None,
+    ) -> None:
+        self.sources, self.labels, self.n, self.prior, self.seed, self.groups = sources, labels, n, prior, seed, groups
+        self.epoch = 0
+        self.tuples = partition(labels, n, 1, prior, rng.generator(seed, "tuples", 0), groups).labels.shape[1]
+        self.batch_size = min(batch_size, self.tuples)
+
+    def __len__(self) -> int:
+        return self.tuples // self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        drawn = partition(self.labels, self.n, 1, self.prior, rng.generator(self.seed, "tuples", self.epoch), self.groups)
+        self.epoch += 1
+        weights = drawn.weights[0] * self.tuples
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            rows = _share_of_rank(torch.arange(start, start + self.batch_size))
+            index = drawn.indices[0, rows]
+            yield *(source[index] for source in self.sources), drawn.labels[0, rows], weights[rows].float()
+
+
+class _Trained(pl.LightningModule):
+    """What the three modules share: the optimiser, the schedule, masks kept at zero and the record of losses."""
+
+    history: Tensor
+
+    def __init__(self, epochs: int, learning_rate: float, weight_decay: float, warmup: float = 0.1) -> None:
+        super().__init__()
+        self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup
+        self.register_buffer("history", torch.full((max(epochs, 1),), math.nan))
+        self._losses: list[Tensor] = []
+
+    def make_optimizer(self, parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Return the optimiser; AdamW unless a module says otherwise."""
+        return torch.optim.AdamW(parameters, lr=self.learning_rate)
+
+    def configure_optimizers(self) -> Any:
+        """Decay weights but not biases and norms; warm up linearly, then follow the schedule, step by step."""
+        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = self.make_optimizer(
+            [
+                {"params": [p for p in trainable if p.ndim > 1], "weight_decay": self.weight_decay},
+                {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+            ]
+        )
+        steps = max(int(self.trainer.estimated_stepping_batches), 1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.scale(step, steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def scale(self, step: int, steps: int) -> float:
+        """Return the learning rate at a step as a share of its peak: linear warm-up, then cosine to zero."""
+        rising = max(1, round(self.warmup * steps))
+        if step < rising:
+            return (step + 1) / rising
+        return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+    def record(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """Keep a step's loss for the epoch's mean without waiting for the device."""
+        self._losses.append(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Store the epoch's mean loss; stop with a message if it is not finite."""
+        mean = torch.stack(self._losses).mean()
+        self._losses.clear()
+        self.history[self.current_epoch] = mean
+        if not torch.isfinite(mean):
+            raise TrainingError(
+                f"expected a finite loss, got {mean.item()} in epoch {self.current_epoch + 1}; "
+                f"lower learning_rate (now {self.learning_rate:g}) or check the images for NaN and Inf"
+            )
+
+    def losses(self) -> list[float]:
+        """Return the mean loss (nats) of every epoch trained."""
+        return [value for value in self.history.tolist() if not math.isnan(value)]
+
+
+class BackboneModule(_Trained):
+    """Train or retrain a backbone on single images; masked weights stay exactly zero.
+
+    Args:
+        backbone: dense or pruned.
+        config: the recipe.
+        compiled: train through torch.compile.
+    """
+
+    def __init__(self, backbone: Backbone, config: TrainConfig, compiled: bool = False) -> None:
+        super().__init__(config.epochs, config.learning_rate, config.weight_decay, config.warmup)
+        self.backbone, self.config = backbone, config
+        self._network: nn.Module = torch.compile(backbone) if compiled else backbone  # type: ignore[assignment]
+
+    def make_optimizer(self, parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Return AdamW, or SGD with Nesterov momentum."""
+        if self.config.optimizer == "adamw":
+            return super().make_optimizer(parameters)
+        momentum = float(self.config.momentum)
+        return torch.optim.SGD(parameters, lr=self.learning_rate, momentum=momentum, nesterov=momentum > 0)
+
+    def scale(self, step: int, steps: int) -> float:
+        """Follow the configured schedule."""
+        rising = max(1, round(self.warmup * steps))
+        return 1.0 if self.config.schedule == "constant" and step >= rising else super().scale(step, steps)
+
+    def training_step(self, batch: ImageBatch) -> Tensor:
+        """Return the cross-entropy of an augmented batch."""
+        images, labels = batch
+        logits = self._network(augment(images, self.config))
+        return self.record(nn.functional.cross_entropy(logits, labels, label_smoothing=float(self.config.label_smoothing)))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Keep pruned weights out of the gradient."""
+        mask_gradients(self.backbone)
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        """Set pruned weights back to zero after weight decay and momentum."""
+        enforce(self.backbone)
+
+
+class AggregatorModule(_Trained):
+    """Train an aggregator on frozen features by the likelihood of every prefix; keep the epoch best on validation.
+
+    Args:
+        aggregator: the set aggregator.
+        config: the recipe.
+        validation: embeddings `[t n d]`, logits `[t n c]`, labels `[t]` and weights `[t]` for early stopping.
+    """
+
+    def __init__(self, aggregator: Aggregator, config: FitConfig, validation: TupleBatch) -> None:
+        super().__init__(config.epochs, config.learning_rate, config.weight_decay)
+        self.aggregator, self.config, self.validation = aggregator, config, validation
+        self.best, self.best_epoch, self.best_state = self._validation_loss(), 0, copy.deepcopy(aggregator.state_dict())
+
+    def training_step(self, batch: TupleBatch) -> Tensor:
+        """Return the weighted negative log-likelihood (nats), averaged over prefixes."""
+        embeddings, logits, labels, weights = batch
+        losses = prefix_loss(self.aggregator(embeddings, logits), labels).mean(1)
+        return self.record((losses * weights).mean())
+
+    def on_train_epoch_end(self) -> None:
+        """Keep the best epoch; stop when it is long ago."""
+        super().on_train_epoch_end()
+        loss = self._validation_loss()
+        if loss < self.best:
+            self.best, self.best_epoch = loss, self.current_epoch + 1
+            self.best_state = copy.deepcopy(self.aggregator.state_dict())
+        if self.current_epoch + 1 - self.best_epoch >= self.config.patience:
+            self.trainer.should_stop = True
+
+    def on_fit_end(self) -> None:
+        """Restore the best epoch."""
+        self.aggregator.load_state_dict(self.best_state)
+
+    @torch.no_grad()
+    def _validation_loss(self) -> float:
+        training = self.aggregator.training
+        self.aggregator.eval()
+        embeddings, logits, labels, weights = (part.to(self.device) for part in self.validation)
+        losses = prefix_loss(self.aggregator(embeddings, logits), labels).mean(1)
+        self.aggregator.train(training)
+        return float((losses * weights).sum() / weights.sum())
+
+
+class SharedLabelModule(_Trained):
+    """A backbone at its compression ratio and an aggregator, trained together through the likelihood of the tuple.
+
+    Args:
+        backbone: dense or pruned.
+        aggregator: the set aggregator.
+        config: the recipe.
+        temperature: divides the corrected logits before the aggregator sees them.
+        log_correction: `[c]`, added to the logits: the change from the backbone's class frequencies to the prior of tuples.
+    """
+
+    log_correction: Tensor
+
+    def __init__(
+        self, backbone: Backbone, aggregator: Aggregator, config: JointConfig, temperature: float, log_correction: Float[Tensor, "c"]
+    ) -> None:
+        super().__init__(config.epochs, config.learning_rate, config.weight_decay)
+        self.backbone, self.aggregator, self.config, self.temperature = backbone, aggregator, config, temperature
+        self.register_buffer("log_correction", log_correction)
+
+    def instances(self, images: Num[Tensor, "t n C H W"]) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t n c"]]:
+        """Return the embeddings and raw logits of every instance."""
+        embeddings = self.backbone.embed(images.flatten(0, 1))
+        logits = self.backbone.classify(embeddings)
+        return embeddings.unflatten(0, images.shape[:2]), logits.unflatten(0, images.shape[:2])
+
+    def forward(self, images: Num[Tensor, "t n C H W"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix of every tuple of images."""
+        embeddings, logits = self.instances(images)
+        posterior: Tensor = self.aggregator(embeddings, (logits + self.log_correction) / self.temperature)
+        return posterior
+
+    def on_train_epoch_start(self) -> None:
+        """Keep batch-norm statistics fixed if asked to."""
+        if self.config.batch_norm == "frozen":
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Return the tuple loss plus the weighted loss of single instances (nats)."""
+        images, labels, weights = batch
+        embeddings, logits = self.instances(images)
+        posterior = self.aggregator(embeddings, (logits + self.log_correction) / self.temperature)
+        losses = prefix_loss(posterior, labels).mean(1)
+        single = prefix_loss(logits.log_softmax(-1), labels).mean(1)
+        return self.record(((losses + float(self.config.instance_loss) * single) * weights).mean())
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Keep pruned weights out of the gradient."""
+        mask_gradients(self.backbone)
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        """Set pruned weights back to zero."""
+        enforce(self.backbone)
+
+
+def augment(images: Num[Tensor, "b C H W"], config: TrainConfig) -> Num[Tensor, "b C H W"]:
+    """Crop and mirror every image of a batch on its own, on its device."""
+    batch, _, height, width = images.shape
+    if config.crop:
+        padded = nn.functional.pad(images, [config.crop] * 4)
+        top, left = torch.randint(0, 2 * config.crop + 1, (2, batch, 1), device=images.device)
+        rows = (top + torch.arange(height, device=images.device))[:, None, :, None]
+        columns = (left + torch.arange(width, device=images.device))[:, None, None, :]
+        channels = torch.arange(images.shape[1], device=images.device)[:, None, None]
+        images = padded[torch.arange(batch, device=images.device)[:, None, None, None], channels, rows, columns]
+    if config.flip:
+        mirrored = torch.rand(batch, device=images.device) < 0.5
+        images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    return images
+
+
+def trainer(config: TrainerConfig, epochs: int, gradient_clip: float = 0.0, small: bool = False) -> pl.Trainer:
+    """Build the Lightning Trainer.
+
+    Args:
+        config: where and how.
+        epochs: passes over the loader.
+        gradient_clip: largest gradient norm; 0 is off.
+        small: train on one device in full precision, as aggregators are.
+
+    Raises:
+        ConfigError: a device that is absent or an option that Lightning does not know.
+    """
+    devices: Any = 1 if small else config.devices
+    several = devices not in (1, "1")
+    strategy = "ddp_spawn" if several and config.strategy == "auto" else config.strategy
+    try:
+        return pl.Trainer(
+            max_epochs=epochs,
+            accelerator=config.accelerator,
+            devices=devices,
+            strategy="auto" if small else strategy,
+            precision="32-true" if small else config.precision,  # type: ignore[arg-type]
+            gradient_clip_val=gradient_clip or None,
+            **{"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False, **config.options},
+        )
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"trainer: accelerator={config.accelerator!r}, devices={config.devices!r} cannot be used here: {error}; "
+            "choose accelerator=auto to use what is there"
+        ) from error
+
+
+def fit(module: _Trained, loader: Iterable[Any], config: TrainerConfig, epochs: int, gradient_clip: float = 0.0, small: bool = False) -> None:
+    """Train a module and leave it on the CPU in evaluation mode."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    if epochs:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*(does not have many workers|GPU available but not used|logging interval).*")
+            trainer(config, epochs, gradient_clip, small).fit(module, loader)
+    module.to("cpu").eval()
+
+
+def device(config: TrainerConfig) -> torch.device:
+    """Return the device that features are computed on: the one the Trainer would use first."""
+    name = config.accelerator
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name in {"gpu", "cuda"}:
+        return torch.device("cuda")
+    return torch.device(name)
+
+
+def _share_of_rank(rows: Int64[Tensor, "b"]) -> Int64[Tensor, "b_share"]:
+    """Return this process's equal share of a batch."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return rows
+    world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+    return rows[rank : len(rows) // world * world : world] if len(rows) >= world else rows

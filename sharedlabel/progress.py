@@ -1,0 +1,101 @@
+"""What a run says while it works: a live bar on a terminal, a line per call elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sharedlabel.grid import Grid, Node, missing, training_macs
+from sharedlabel.store import Store
+
+
+def describe(node: Node) -> str:
+    """Say in a few words what a call computes."""
+    parts = [node.stage]
+    for name in ("backbone", "pruner", "aggregator"):
+        plugin = getattr(node.config, name, None)
+        if plugin is not None:
+            parts.append(plugin.label)
+    if hasattr(node.config, "ratio"):
+        parts.append(f"{node.config.ratio:g}x")
+    if hasattr(node.config, "protocol"):
+        parts.append(node.config.protocol)
+    if hasattr(node.config, "seed") and node.stage not in {"evaluate", "exact"}:
+        parts.append(f"seed {node.config.seed}")
+    return " ".join(parts)
+
+
+class Reporter:
+    """Follows the calls of a run.
+
+    Args:
+        console: where to write.
+        total: number of calls to compute.
+    """
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console, self.total, self.done = console, total, 0
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.task = self.bar.add_task("starting", total=total)
+
+    def __call__(self, node: Node, seconds: float | None) -> None:
+        """Tell that a call starts (None) or took so many seconds."""
+        if seconds is None:
+            self.bar.update(self.task, description=describe(node))
+            return
+        self.done += 1
+        self.bar.advance(self.task)
+        if not self.console.is_terminal:
+            self.console.print(f"[{self.done}/{self.total}] {describe(node)}: {seconds:.1f} s", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def reporting(console: Console, total: int) -> Iterator[Reporter]:
+    """Show progress inside the block."""
+    reporter = Reporter(console, total)
+    with reporter.bar:
+        yield reporter
+
+
+def print_plan(grid: Grid, store: Store, console: Console) -> None:
+    """Print which cells are done and missing, and what the missing stage calls will cost."""
+    absent = missing(grid, store)
+    keys = {node.key for node in absent}
+    cells = Table(title=f"{grid.experiment.name}: {len(grid.cells)} cells", title_justify="left")
+    for header in ("backbone", "pruner", "ratio", "seed"):
+        cells.add_column(header)
+    cells.add_column("done", justify="right")
+    cells.add_column("missing", justify="right")
+    rows: dict[tuple[str, str, float, int], list[bool]] = {}
+    for cell in grid.cells:
+        rows.setdefault((cell.backbone, cell.pruner, cell.ratio, cell.seed), []).append(cell.evaluate.key not in keys)
+    for (backbone, pruner, ratio, seed), done in rows.items():
+        cells.add_row(backbone, pruner, f"{ratio:g}", str(seed), str(sum(done)), str(len(done) - sum(done)))
+    console.print(cells)
+    if not absent:
+        console.print("Every cell is done; a run computes nothing and only writes the report.")
+        return
+    console.print(_costs(absent, grid, store))
+
+
+def _costs(absent: Iterable[Node], grid: Grid, store: Store) -> Table:
+    costs = Table(title="what the missing cells cost", title_justify="left")
+    for header in ("stage", "calls", "training TMACs", "seconds, estimated"):
+        costs.add_column(header, justify="left" if header == "stage" else "right")
+    by_stage: dict[str, list[Node]] = {}
+    for node in absent:
+        by_stage.setdefault(node.stage, []).append(node)
+    total, known = 0.0, True
+    for stage, nodes in by_stage.items():
+        spent = [manifest["seconds"] for manifest in store.manifests(stage)]
+        seconds = sum(spent) / len(spent) * len(nodes) if spent else None
+        total, known = total + (seconds or 0.0), known and seconds is not None
+        macs = sum(training_macs(node, grid) for node in nodes)
+        costs.add_row(stage, str(len(nodes)), f"{macs / 1e12:.2f}" if macs else "-", "unknown until one has run" if seconds is None else f"{seconds:.0f}")
+    costs.add_row("all", str(sum(len(nodes) for nodes in by_stage.values())), "", f"{total:.0f}" if known else f"over {total:.0f}")
+    return costs

@@ -1,0 +1,1 @@
+"""Pruners: one compression method per file."""

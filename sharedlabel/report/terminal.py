@@ -1,0 +1,120 @@
+"""The report in the terminal: tables, sweet spots in sentences, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sharedlabel.report import views
+from sharedlabel.report.sentences import edge, percent, sentence, title
+from sharedlabel.report.views import Best, View
+from sharedlabel.results import Results, SweetSpot
+
+_SHOWN_TIES = 2
+_SPOKEN_RULES = ("budget", "retain", "target")
+
+
+def print_report(results: Results, console: Console) -> None:
+    """Print the report.
+
+    Args:
+        results: what a grid found.
+        console: where to print; 100 columns are enough.
+    """
+    for renderable in render(results):
+        console.print(renderable)
+
+
+def render(results: Results) -> list[RenderableType]:
+    """Render the report: per data set, backbone and protocol the best methods and the sweet spots, then warnings.
+
+    Raises:
+        StoreError: no cell has finished.
+    """
+    parts: list[RenderableType] = []
+    for view in views.split(results):
+        seeds = f"{view.seeds} seed{'s' * (view.seeds > 1)}"
+        parts += [Text(), Text(f"{view.data}, {view.backbone}, {view.protocol} tuples, {seeds}", style="bold")]
+        parts.append(_best_table(view))
+        spots = views.winners(view)
+        if spots:
+            parts += [_spot_table(spots, view), _sentences(spots, view)]
+    parts += [Text(f"warning: {line}", style="yellow") for line in views.collapses(results)]
+    return parts
+
+
+def _table(title: str, caption: str, columns: Sequence[tuple[str, bool | None]]) -> Table:
+    table = Table(
+        title=Text(title), caption=Text(caption), box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left"
+    )
+    for name, numeric in columns:
+        table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=numeric is not False, overflow="fold")
+    return table
+
+
+def _best_table(view: View) -> Table:
+    columns: list[tuple[str, bool | None]] = [("ratio", True), ("n", True), ("best", False), ("pruner", False), ("RI", True), ("right", True)]
+    table = _table(
+        "Best method per ratio and n",
+        "Chosen on validation, shown on test: calibrated RI [95%], n-accuracy. Tied: not worse on test.",
+        [*columns, ("tied", False)],
+    )
+    previous = None
+    for best in views.best_methods(view):
+        chosen = best.chosen
+        if previous not in {None, chosen.ratio}:
+            table.add_section()
+        ratio = f"{chosen.ratio:g}x" if chosen.ratio != previous else ""
+        previous = chosen.ratio
+        ri = f"{chosen.ri:.3f} [{chosen.ri_low:.3f}, {chosen.ri_high:.3f}]"
+        where = (views.method(chosen), views.network(chosen))
+        table.add_row(*map(Text, (ratio, str(chosen.n), *where, ri, percent(chosen.n_accuracy), best.tied(_SHOWN_TIES))))
+    return table
+
+
+def _spot_table(spots: Sequence[SweetSpot], view: View) -> Table:
+    table = _table(
+        "Sweet spots",
+        "Best method of each rule, chosen on validation, shown on test. Agree: share of replicates.",
+        [
+            ("rule", None),
+            ("ratio", True),
+            ("n", True),
+            ("method", False),
+            ("pruner", False),
+            ("RI", True),
+            ("passes", True),
+            ("grid edge", False),
+            ("agree", True),
+        ],
+    )
+    for spot in spots:
+        if spot.ratio is None:
+            table.add_row(Text(title(spot)), "-", "-", Text("nothing qualifies"))
+            continue
+        cells = (
+            title(spot),
+            f"{spot.ratio:g}x",
+            str(spot.n),
+            views.method(spot),
+            views.network(spot),
+            f"{spot.ri or 0.0:.3f}",
+            f"{spot.cost_dense_passes or 0.0:.2f}",
+            edge(spot, view),
+            f"{100 * spot.modal_share:.0f}%",
+        )
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _sentences(spots: Sequence[SweetSpot], view: View) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    for spot in spots:
+        if spot.rule in _SPOKEN_RULES or spot.ratio is None:
+            text = Text.assemble((f"{title(spot)}: ", "bold"), sentence(spot, view))
+            grid.add_row(Text(" -"), text)
+    return grid

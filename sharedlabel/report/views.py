@@ -1,0 +1,229 @@
+"""What the report says, picked from the rows: views, best methods, sweet-spot winners, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from sharedlabel.errors import StoreError
+from sharedlabel.results import Comparison, ReliabilityBin, Results, Row, Summary, SweetSpot
+
+DENSE = "none"
+ORACLE = "exact"
+Split: TypeAlias = Literal["validation", "test"]
+RULES = ("budget", "retain", "target", "knee", "marginal")
+
+
+@dataclass(frozen=True)
+class View:
+    """The records of one data set, backbone and protocol.
+
+    Attributes:
+        reliability: bins of the protocol; they do not name data and backbone, so views of one protocol share them.
+    """
+
+    data: str
+    backbone: str
+    protocol: str
+    rows: tuple[Row, ...]
+    summaries: tuple[Summary, ...]
+    comparisons: tuple[Comparison, ...]
+    sweet_spots: tuple[SweetSpot, ...]
+    reliability: tuple[ReliabilityBin, ...]
+
+    @property
+    def network(self) -> tuple[str, str]:
+        """Data set and backbone: what views of different protocols have in common."""
+        return self.data, self.backbone
+
+    @property
+    def pruners(self) -> tuple[str, ...]:
+        """Pruners in alphabetical order; the dense network alone stands in when there are none."""
+        return tuple(sorted({s.pruner for s in self.summaries} - {DENSE})) or (DENSE,)
+
+    @property
+    def ns(self) -> tuple[int, ...]:
+        """Instances per tuple, ascending."""
+        return tuple(sorted({s.n for s in self.summaries}))
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Requested ratios, ascending."""
+        return tuple(sorted({s.ratio for s in self.summaries}))
+
+    @property
+    def seeds(self) -> int:
+        """Training seeds of the best covered method."""
+        return max(s.seeds for s in self.summaries)
+
+    def tests(self, pruner: str | None = None, n: int | None = None) -> list[Summary]:
+        """List the test summaries, of one pruner (the dense network included) and one n if they are given."""
+        return [
+            s
+            for s in self.summaries
+            if s.split == "test" and (pruner is None or s.pruner in {pruner, DENSE}) and (n is None or s.n == n)
+        ]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The method with the highest RI on validation at one ratio and n.
+
+    Attributes:
+        chosen: its summary on test.
+        ties: methods that are not shown to be worse on test, best first.
+        rivals: methods it was compared with.
+    """
+
+    chosen: Summary
+    ties: tuple[Summary, ...]
+    rivals: int
+
+    def tied(self, shown: int) -> str:
+        """Name the ties, the first `shown` of them if they are many."""
+        if self.ties and len(self.ties) == self.rivals:
+            return "all" if self.rivals > 1 else method(self.ties[0])
+        own = network(self.chosen)
+        names = [method(s) if network(s) == own else f"{method(s)} on {network(s)}" for s in self.ties]
+        return ", ".join(names[:shown]) + (f" +{len(names) - shown}" if len(names) > shown else "")
+
+
+def split(results: Results) -> tuple[View, ...]:
+    """Split results into one view per data set, backbone and protocol.
+
+    Raises:
+        StoreError: no cell has finished.
+    """
+    keys = sorted({(s.data, s.backbone, s.protocol) for s in results.summaries}, key=lambda k: (*k[:2], k[2] != "iid"))
+    if not keys:
+        raise StoreError(
+            f"expected at least one finished cell in {results.experiment!r}, got no summaries; run the grid to the end"
+        )
+    return tuple(_view(results, *key) for key in keys)
+
+
+def _view(results: Results, data: str, backbone: str, protocol: str) -> View:
+    def inside(record: Row | Summary | Comparison | SweetSpot) -> bool:
+        return (record.data, record.backbone, record.protocol) == (data, backbone, protocol)
+
+    return View(
+        data,
+        backbone,
+        protocol,
+        tuple(r for r in results.rows if inside(r)),
+        tuple(s for s in results.summaries if inside(s)),
+        tuple(c for c in results.comparisons if inside(c)),
+        tuple(s for s in results.sweet_spots if inside(s)),
+        tuple(b for b in results.reliability if b.protocol == protocol),
+    )
+
+
+def method(record: Row | Summary | SweetSpot | ReliabilityBin) -> str:
+    """Name an aggregator and, when it is not the default, its training."""
+    return record.aggregator if record.training == "frozen" else f"{record.aggregator} ({record.training})"
+
+
+def place(record: Row | Summary | SweetSpot) -> str:
+    """Name a method and the network that it runs on."""
+    return f"{method(record)} on {network(record)}"
+
+
+def network(record: Row | Summary | SweetSpot) -> str:
+    """Name the compressed network: its pruner, or `dense`."""
+    return "dense" if dense(record) else record.pruner
+
+
+def dense(record: Row | Summary | SweetSpot) -> bool:
+    """Tell whether a record is about the uncompressed network."""
+    return record.pruner == DENSE or record.ratio == 1
+
+
+def best_methods(view: View) -> list[Best]:
+    """Pick the best method for every ratio and n.
+
+    The choice is made on validation, what is shown is test. The exact posterior of synthetic data is not a method.
+    A method ties when no paired comparison finds it worse or, on another network, where the intervals overlap.
+    """
+    verdicts = {
+        (c.pruner, c.ratio, c.training, c.n, c.method, c.reference): c.verdict
+        for c in view.comparisons
+        if c.metric == "ri"
+    }
+    groups: dict[tuple[float, int], list[Summary]] = {}
+    for summary in view.summaries:
+        if summary.aggregator != ORACLE:
+            groups.setdefault((summary.ratio, summary.n), []).append(summary)
+    found = (_best(groups[key], verdicts) for key in sorted(groups))
+    return [best for best in found if best is not None]
+
+
+def _best(group: Sequence[Summary], verdicts: dict[tuple[object, ...], str]) -> Best | None:
+    tests = {_identity(s): s for s in group if s.split == "test"}
+    validation = [s for s in group if s.split == "validation" and _identity(s) in tests]
+    if not validation:
+        return None
+    chosen = tests[_identity(max(validation, key=lambda s: s.ri))]
+    others = sorted((s for s in tests.values() if s is not chosen), key=lambda s: -s.ri)
+    return Best(chosen, tuple(s for s in others if _ties(chosen, s, verdicts)), len(others))
+
+
+def _identity(summary: Summary) -> tuple[str, str, str]:
+    return summary.pruner, summary.aggregator, summary.training
+
+
+def _ties(best: Summary, other: Summary, verdicts: dict[tuple[object, ...], str]) -> bool:
+    if (best.pruner, best.training) == (other.pruner, other.training):
+        where = (best.pruner, best.ratio, best.training, best.n)
+        forward = verdicts.get((*where, best.aggregator, other.aggregator))
+        backward = verdicts.get((*where, other.aggregator, best.aggregator))
+        if forward or backward:
+            return forward != "better" and backward != "worse"
+    return other.ri_high >= best.ri_low
+
+
+def winners(view: View, rules: Iterable[str] = RULES) -> list[SweetSpot]:
+    """Pick, for every rule, value and n, the method whose choice is best on validation.
+
+    `target`: the cheapest choice wins. `retain`: the cheapest that keeps the share of the best dense RI, so that a method
+    with a poor dense RI does not win by keeping little. The other rules: the highest RI. Where nothing qualifies for any
+    method, one of the choices without a ratio stands for all.
+    """
+    groups: dict[tuple[str, float, int], list[SweetSpot]] = {}
+    for spot in view.sweet_spots:
+        if spot.rule in set(rules) and spot.aggregator != ORACLE:
+            groups.setdefault((spot.rule, spot.value or 0.0, spot.rule_n or 0), []).append(spot)
+    order = sorted(groups, key=lambda key: (RULES.index(key[0]), *key[1:]))
+    return [min(groups[key], key=lambda spot: _rank(spot, view)) for key in order]
+
+
+def _rank(spot: SweetSpot, view: View) -> tuple[bool, bool, float, float]:
+    cost = float("inf") if spot.cost_dense_passes is None else spot.cost_dense_passes
+    ri = float("-inf") if spot.validation_ri is None else spot.validation_ri
+    short = spot.rule == "retain" and ri < (spot.value or 0.0) * _dense_ri(view, spot.rule_n)
+    cheapest = spot.rule in {"target", "retain"} and not short
+    return spot.ratio is None, short, cost if cheapest else 0.0, -ri
+
+
+def _dense_ri(view: View, n: int | None) -> float:
+    found = (s.ri for s in view.summaries if s.split == "validation" and s.n == n and dense(s) and s.aggregator != ORACLE)
+    return max(found, default=float("-inf"))
+
+
+def headline(view: View) -> SweetSpot | None:
+    """Return the winner at a budget of one dense pass, or at the middle budget, or None without budgets."""
+    budgets = winners(view, ("budget",))
+    return next((s for s in budgets if s.value == 1), budgets[len(budgets) // 2] if budgets else None)
+
+
+def collapses(results: Results) -> list[str]:
+    """Phrase a warning for every network that has a layer without a weight left."""
+    found: dict[tuple[str, str, str, float, str], set[int]] = {}
+    for row in results.rows:
+        if row.collapsed_layers:
+            found.setdefault((row.data, row.backbone, row.pruner, row.ratio, row.collapsed_layers), set()).add(row.seed)
+    return [
+        f"{pruner} at {ratio:g}x left layers of {backbone} on {data} without a weight: {layers} "
+        f"(seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))})"
+        for (data, backbone, pruner, ratio, layers), seeds in sorted(found.items())
+    ]

@@ -1,0 +1,349 @@
+"""Result records: the flat rows that every table, plot, dashboard and rule is made from.
+
+`results.json` holds one `Results`; each list is also written as CSV. Everything is in plain units: information in bits,
+MACs, bytes, milliseconds; intervals are at the 95% level. Columns whose name starts with `measured_` are wall-clock
+measurements; all others are reproduced bit for bit by the same machine.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from sharedlabel.errors import StoreError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell at one prefix length, under one protocol, on one split.
+
+    Attributes:
+        cell: sha256 of everything the numbers depend on, 16 hex digits.
+        data: data set name.
+        backbone: label of the backbone.
+        pruner: label of the pruner; `none` for the dense network.
+        ratio: requested compression ratio, all parameters.
+        aggregator: label of the aggregator; `exact` for the exact posterior of synthetic data.
+        training: `frozen` features or `joint` training of backbone and aggregator.
+        seed: training seed.
+        protocol: `iid` or `grouped`.
+        split: `validation` (choices are made here) or `test` (reported).
+        n: instances per tuple.
+        tuples: evaluated tuples, all partitions together.
+        partitions: partitions they come from.
+        achieved_ratio: compression ratio reached, all parameters.
+        prunable_ratio: the same counted over prunable weights only.
+        sparsity: share of prunable weights removed, in [0, 1].
+        parameters_dense: parameters of the dense network.
+        parameters: parameters left.
+        macs_dense: MACs of the dense network for one image.
+        macs_executed: MACs that dense kernels execute for one image (masked weights count).
+        macs_effective: MACs left when masked weights cost nothing.
+        theoretical_speedup: macs_dense / macs_effective.
+        bytes_dense: bytes of the remaining tensors stored densely.
+        bytes_sparse: bytes when masked weights are stored as a bit mask and the values left.
+        collapsed_layers: names of layers without a weight left, joined by commas; empty if none.
+        measured_latency_ms: median time of one batch on the device named.
+        measured_latency_batch: batch size of that measurement.
+        measured_threads: CPU threads of that measurement.
+        measured_device: device of that measurement.
+        validation_accuracy_before_retrain: accuracy of single images after pruning, before retraining.
+        validation_accuracy: accuracy of single images after retraining.
+        n_accuracy: share of tuples whose most probable label is right.
+        n_accuracy_low: lower end of its interval over images.
+        n_accuracy_high: upper end.
+        label_entropy: H(Y) in bits.
+        information_gain: posterior estimator, calibrated, bits.
+        information_gain_raw: posterior estimator before calibration, bits.
+        information_gain_decision: plug-in mutual information of label and decision, bits.
+        information_gain_decision_corrected: the same with the Miller-Madow correction.
+        information_gain_decision_null: what the plug-in estimator gives for independent labels, bits.
+        information_gain_accuracy: symmetric-channel estimate from the n-accuracy alone, bits.
+        ri: relative information, calibrated (primary).
+        ri_low: lower end of its interval over images.
+        ri_high: upper end.
+        ri_raw: relative information before calibration.
+        negative_log_likelihood: calibrated, bits.
+        negative_log_likelihood_raw: before calibration, bits.
+        calibration_error: expected calibration error after calibration.
+        calibration_error_raw: before calibration.
+        temperature: the temperature of this prefix length, fitted on validation.
+        aggregator_macs: MACs of the aggregator for a tuple of n.
+        cost_macs: n * macs_effective + aggregator_macs.
+        cost_dense_passes: cost_macs / macs_dense.
+        efficiency: information_gain / cost_dense_passes, bits per dense pass.
+    """
+
+    cell: str
+    data: str
+    backbone: str
+    pruner: str
+    ratio: float
+    aggregator: str
+    training: Literal["frozen", "joint"]
+    seed: int
+    protocol: Literal["iid", "grouped"]
+    split: Literal["validation", "test"]
+    n: int
+    tuples: int
+    partitions: int
+    achieved_ratio: float
+    prunable_ratio: float
+    sparsity: float
+    parameters_dense: int
+    parameters: int
+    macs_dense: int
+    macs_executed: int
+    macs_effective: float
+    theoretical_speedup: float
+    bytes_dense: int
+    bytes_sparse: int
+    collapsed_layers: str
+    measured_latency_ms: float
+    measured_latency_batch: int
+    measured_threads: int
+    measured_device: str
+    validation_accuracy_before_retrain: float
+    validation_accuracy: float
+    n_accuracy: float
+    n_accuracy_low: float
+    n_accuracy_high: float
+    label_entropy: float
+    information_gain: float
+    information_gain_raw: float
+    information_gain_decision: float
+    information_gain_decision_corrected: float
+    information_gain_decision_null: float
+    information_gain_accuracy: float
+    ri: float
+    ri_low: float
+    ri_high: float
+    ri_raw: float
+    negative_log_likelihood: float
+    negative_log_likelihood_raw: float
+    calibration_error: float
+    calibration_error_raw: float
+    temperature: float
+    aggregator_macs: int
+    cost_macs: float
+    cost_dense_passes: float
+    efficiency: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A method at one ratio and n, over its seeds.
+
+    Attributes:
+        seeds: number of training seeds.
+        theoretical_speedup: mean over seeds.
+        cost_dense_passes: mean over seeds.
+        efficiency: bits per dense pass, mean over seeds.
+        n_accuracy: mean over seeds, with an interval over seeds and images.
+        ri: likewise.
+        ri_raw: mean over seeds.
+        calibration_error: mean over seeds, after calibration.
+        measured_latency_ms: median over seeds.
+    """
+
+    data: str
+    backbone: str
+    pruner: str
+    ratio: float
+    aggregator: str
+    training: Literal["frozen", "joint"]
+    protocol: Literal["iid", "grouped"]
+    split: Literal["validation", "test"]
+    n: int
+    seeds: int
+    theoretical_speedup: float
+    cost_dense_passes: float
+    efficiency: float
+    n_accuracy: float
+    n_accuracy_low: float
+    n_accuracy_high: float
+    ri: float
+    ri_low: float
+    ri_high: float
+    ri_raw: float
+    calibration_error: float
+    measured_latency_ms: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two aggregators on the same backbone and the same tuples: method minus reference, on test.
+
+    Attributes:
+        metric: `n_accuracy` or `ri`.
+        difference: mean paired difference; positive when the method is better.
+        low: lower end of its interval over seeds and images.
+        high: upper end.
+        p_value: two-sided.
+        p_holm: adjusted over all comparisons of the same metric and protocol in this file (Holm).
+        verdict: `better` or `worse` when p_holm < 0.05, else `tied`.
+    """
+
+    data: str
+    backbone: str
+    pruner: str
+    ratio: float
+    training: Literal["frozen", "joint"]
+    protocol: Literal["iid", "grouped"]
+    n: int
+    method: str
+    reference: str
+    metric: Literal["n_accuracy", "ri"]
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    p_holm: float
+    verdict: Literal["better", "worse", "tied"]
+
+
+@dataclass(frozen=True)
+class SweetSpot:
+    """A chosen compression: by which rule, where, and what it gives on test.
+
+    Attributes:
+        rule: `retain`, `budget`, `target`, `knee` or `marginal`.
+        value: the rule's parameter (rho, dense passes, n-accuracy, none, RI per doubling); None for `knee`.
+        rule_n: the n at which the rule was applied; None where the rule chooses n itself.
+        ratio: chosen ratio, or None when nothing qualifies.
+        n: chosen n, or None.
+        cost_dense_passes: cost of the choice.
+        validation_ri: RI on validation, where the choice was made.
+        ri: RI on test, with its interval over seeds and images.
+        n_accuracy: n-accuracy on test.
+        dense_ri: RI on test of the dense network at the same n.
+        dense_n_accuracy: its n-accuracy.
+        interior: strictly inside the grid of ratios.
+        interior_share: share of replicates (seeds and images) in which the choice is interior.
+        modal_share: share of replicates that choose this very ratio and n.
+        replicates: how many replicates.
+        reason: why nothing qualifies, or a remark; empty otherwise.
+    """
+
+    data: str
+    backbone: str
+    pruner: str
+    aggregator: str
+    training: Literal["frozen", "joint"]
+    protocol: Literal["iid", "grouped"]
+    rule: Literal["retain", "budget", "target", "knee", "marginal"]
+    value: float | None
+    rule_n: int | None
+    ratio: float | None
+    n: int | None
+    cost_dense_passes: float | None
+    validation_ri: float | None
+    ri: float | None
+    ri_low: float | None
+    ri_high: float | None
+    n_accuracy: float | None
+    n_accuracy_low: float | None
+    n_accuracy_high: float | None
+    dense_ri: float | None
+    dense_n_accuracy: float | None
+    interior: bool
+    interior_share: float
+    modal_share: float
+    replicates: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """One bin of a reliability diagram on test (seeds pooled): confidence against accuracy, before and after calibration.
+
+    Attributes:
+        calibrated: after the temperature was applied.
+        confidence: mean largest posterior in the bin.
+        accuracy: share right in the bin.
+        mass: share of tuples in the bin.
+    """
+
+    pruner: str
+    ratio: float
+    aggregator: str
+    training: Literal["frozen", "joint"]
+    protocol: Literal["iid", "grouped"]
+    n: int
+    calibrated: bool
+    confidence: float
+    accuracy: float
+    mass: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a grid found.
+
+    Attributes:
+        format: version of this file's layout.
+        experiment: name of the grid.
+        config: the resolved configuration.
+        provenance: commit, versions, device, date, seconds.
+        rows: per seed.
+        summaries: over seeds.
+        comparisons: paired differences between aggregators.
+        sweet_spots: per rule and method.
+        reliability: bins of the reliability diagrams.
+    """
+
+    format: int
+    experiment: str
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    rows: tuple[Row, ...]
+    summaries: tuple[Summary, ...]
+    comparisons: tuple[Comparison, ...]
+    sweet_spots: tuple[SweetSpot, ...]
+    reliability: tuple[ReliabilityBin, ...]
+
+
+TABLES = ("rows", "summaries", "comparisons", "sweet_spots", "reliability")
+
+
+def write(results: Results, folder: Path) -> None:
+    """Write `results.json` and one CSV per table into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    payload = dataclasses.asdict(results)
+    (folder / "results.json").write_text(json.dumps(payload, indent=1, allow_nan=False) + "\n")
+    for table in TABLES:
+        records = payload[table]
+        if not records:
+            continue
+        with (folder / f"{table}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(records[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(records)
+
+
+def read(path: Path) -> Results:
+    """Read `results.json`, or the folder that holds it.
+
+    Raises:
+        StoreError: it is absent, not readable, of another format or not what this version writes.
+    """
+    file = path / "results.json" if path.is_dir() else path
+    try:
+        payload = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"expected a results.json at {file}, got: {error}; run `python -m sharedlabel.train` first") from error
+    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+        found = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
+        raise StoreError(f"{file} has format {found!r}, this version reads {FORMAT}; run the grid again to rewrite it")
+    try:
+        return TypeAdapter(Results).validate_python(payload)
+    except ValidationError as error:
+        raise StoreError(f"{file} is not a results file of this version: {error.errors()[0]}") from error

@@ -1,0 +1,246 @@
+"""Content-addressed artifacts: has / load / save. The one file that knows paths.
+
+An artifact is a folder `artifacts/<stage>/<key>` of safetensors shards and a `manifest.json`. It is written to a temporary
+folder and renamed into place last, so it is whole or absent. Its key says everything that its content depends on; paths,
+devices and worker counts are not in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from sharedlabel.config import canonical, digest
+from sharedlabel.errors import StoreError
+
+FORMAT = 1
+Shard = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a stage returns.
+
+    Attributes:
+        tensors: one shard, or an iterable of shards that are written as they are made; shards are concatenated along the
+            first axis when they are read.
+        meta: JSON-able facts; may be filled while the shards are being made.
+    """
+
+    tensors: Shard | Iterable[Shard]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A stored output.
+
+    Attributes:
+        key: sha256 of all it depends on.
+        manifest: config, versions, device, seconds, checksums.
+        folder: where it lies.
+    """
+
+    key: str
+    manifest: dict[str, Any]
+    folder: Path
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the stage reported besides its tensors."""
+        facts: dict[str, Any] = self.manifest["meta"]
+        return facts
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Read all tensors; a single shard is memory-mapped, several are concatenated."""
+        shards = [safetensors.torch.load_file(self.folder / name) for name in self.manifest["files"]]
+        if len(shards) == 1:
+            return shards[0]
+        return {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
+
+
+def artifact_key(stage: str, version: int, config: Any, inputs: Mapping[str, str]) -> str:
+    """Return the key of a stage call.
+
+    Args:
+        stage: name of the stage.
+        version: the stage's version; raised when its code changes what it computes.
+        config: every value that the stage reads, defaults and seed included.
+        inputs: keys of its inputs by role.
+    """
+    return digest({"stage": stage, "version": version, "config": config, "inputs": dict(inputs)})
+
+
+class Store:
+    """Artifacts in a folder, shared by any number of runs and processes.
+
+    Args:
+        root: the folder; made when absent.
+
+    Raises:
+        StoreError: the folder cannot be written, or a newer version of this package wrote it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._verified: set[str] = set()
+        try:
+            (root / "artifacts").mkdir(parents=True, exist_ok=True)
+            (root / "partial").mkdir(exist_ok=True)
+            marker = root / "store.json"
+            if not marker.exists():
+                _write_atomically(marker, json.dumps({"format": FORMAT}).encode())
+            found = json.loads(marker.read_text())["format"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"expected a store that can be read and written at {root}, got: {error}; choose another folder with --output") from error
+        if found > FORMAT:
+            raise StoreError(f"{root} has store format {found}, this version reads up to {FORMAT}; upgrade sharedlabel or choose another --output")
+        self._remove_leftovers()
+
+    def has(self, stage: str, key: str) -> bool:
+        """Tell whether a whole artifact with intact checksums is there; a damaged one is removed, with a warning."""
+        folder = self._folder(stage, key)
+        if not folder.exists():
+            return False
+        if key in self._verified:
+            return True
+        problem = _damage(folder)
+        if problem:
+            warnings.warn(f"artifact {stage}/{key[:12]} is damaged ({problem}); it is computed again", RuntimeWarning, stacklevel=2)
+            shutil.rmtree(folder)
+            return False
+        self._verified.add(key)
+        return True
+
+    def load(self, stage: str, key: str) -> Artifact:
+        """Open a stored artifact.
+
+        Raises:
+            StoreError: there is none.
+        """
+        if not self.has(stage, key):
+            raise StoreError(f"no artifact {stage}/{key[:12]} in {self.root}; run the grid to compute it")
+        folder = self._folder(stage, key)
+        return Artifact(key, json.loads((folder / "manifest.json").read_text()), folder)
+
+    def save(self, stage: str, key: str, output: Output, record: Mapping[str, Any], started: float) -> Artifact:
+        """Write an artifact; whole or not at all.
+
+        Args:
+            stage: name of the stage.
+            key: its key.
+            output: what the stage returned.
+            record: provenance to keep in the manifest, such as config, versions and device.
+            started: `time.perf_counter()` when the stage began, for the seconds it took.
+
+        Raises:
+            StoreError: the disk is full or not writable; nothing half-written stays.
+        """
+        partial = self.root / "partial" / f"{key}@{socket.gethostname()}@{os.getpid()}"
+        try:
+            partial.mkdir()
+            files = _write_shards(partial, output.tensors)
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            facts = {"format": FORMAT, "key": key, "stage": stage, "created": created, **record}
+            facts |= {"seconds": round(time.perf_counter() - started, 3), "meta": output.meta}
+            manifest = json.loads(canonical({**facts, "files": files}))
+            (partial / "manifest.json").write_text(json.dumps({"sha256": digest(manifest), **manifest}, indent=1))
+            _flush(partial)
+            self._publish(partial, self._folder(stage, key))
+        except OSError as error:
+            raise StoreError(f"could not write artifact {stage}/{key[:12]} to {self.root}: {error.strerror or error}; nothing is lost, free some space or fix the permissions and run the same command again") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return self.load(stage, key)
+
+    def manifests(self, stage: str) -> list[dict[str, Any]]:
+        """Read the manifests of all artifacts of a stage, in key order."""
+        folder = self.root / "artifacts" / stage
+        return [json.loads(path.read_text()) for path in sorted(folder.glob("*/manifest.json"))]
+
+    def _folder(self, stage: str, key: str) -> Path:
+        return self.root / "artifacts" / stage / key
+
+    @staticmethod
+    def _publish(partial: Path, final: Path) -> None:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.rename(final)
+        except OSError:
+            if not final.exists():  # another process finished the same artifact first: its content is the same
+                raise
+
+    def _remove_leftovers(self) -> None:
+        """Remove what killed processes of this machine left behind."""
+        for folder in (self.root / "partial").iterdir():
+            host, _, pid = folder.name.partition("@")[2].partition("@")
+            if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _write_shards(folder: Path, tensors: Shard | Iterable[Shard]) -> dict[str, str]:
+    shards = [tensors] if isinstance(tensors, Mapping) else tensors
+    files = {}
+    for index, shard in enumerate(shards):
+        name = f"shard-{index:05d}.safetensors"
+        content = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in shard.items()})
+        (folder / name).write_bytes(content)
+        files[name] = hashlib.sha256(content).hexdigest()
+    return files
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def _flush(folder: Path) -> None:
+    """Force a folder's files to disk, so that a power cut after the rename leaves a whole artifact."""
+    for path in (*folder.iterdir(), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _damage(folder: Path) -> str:
+    """Say what is wrong with an artifact's folder; empty if it is intact."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        expected = manifest.pop("sha256")
+        if digest(manifest) != expected:
+            return "its manifest was altered"
+        for name, checksum in manifest["files"].items():
+            with (folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
+                    return f"{name} does not match its checksum"
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""

@@ -1,0 +1,134 @@
+"""Weights & Biases: a view on finished cells, never the source of a number. Imported only when it is used.
+
+One run per cell (its hash is the run's id), grouped by experiment, and one summary run with the comparison tables and
+plots. Without an API key runs are written offline, for `wandb sync` later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sharedlabel.config import Experiment
+from sharedlabel.results import TABLES, Results, Row
+
+CURVES = ("n_accuracy", "ri", "ri_raw", "negative_log_likelihood", "calibration_error", "cost_dense_passes", "efficiency")
+
+
+class Tracker:
+    """Publishes cells and the summary of one experiment.
+
+    Args:
+        experiment: the resolved experiment; `tracking` chooses the mode.
+        folder: where offline runs lie; remembers which cells were published.
+    """
+
+    def __init__(self, experiment: Experiment, folder: Path) -> None:
+        self.experiment, self.folder = experiment, folder
+        self.mode = _mode(experiment.tracking)
+        if self.mode != "none":
+            os.environ.setdefault("WANDB_SILENT", "true")
+            (folder / "published").mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.mode != "none":
+            import wandb  # noqa: PLC0415 - the import takes a second and W&B may be absent
+
+            wandb.teardown()
+
+    def cell(self, rows: Sequence[Row], losses: Mapping[str, Sequence[float]]) -> None:
+        """Publish a finished cell once: configuration, curves against n and epochs, and its rows.
+
+        Args:
+            rows: the cell's rows of both splits.
+            losses: mean training loss (nats) per epoch, by stage.
+        """
+        first = rows[0]
+        if self.mode == "none" or self._marker(first.cell).exists():
+            return
+        identity = {name: getattr(first, name) for name in ("data", "backbone", "pruner", "ratio", "aggregator", "training", "protocol", "seed")}
+        with self._run(first.cell, f"{first.pruner}-{first.ratio:g}x-{first.aggregator}-{first.protocol}-s{first.seed}", "cell", identity) as run:
+            run.define_metric("*", step_metric="n")
+            for stage, values in losses.items():
+                run.define_metric(f"loss/{stage}", step_metric="epoch")
+                for epoch, value in enumerate(values, start=1):
+                    run.log({"epoch": epoch, f"loss/{stage}": value})
+            for n in sorted({row.n for row in rows}):
+                run.log({"n": n} | {f"{row.split}/{metric}": getattr(row, metric) for row in rows if row.n == n for metric in CURVES})
+            run.log({"rows": _table(rows)})
+            last = max((row for row in rows if row.split == "test"), key=lambda row: row.n)
+            run.summary.update(dataclasses.asdict(last))
+        self._marker(first.cell).touch()
+
+    def summary(self, results: Results, figures: Mapping[str, str], identifier: str) -> None:
+        """Publish the comparison tables and plots as one run.
+
+        Args:
+            results: the whole grid.
+            figures: SVG text by name.
+            identifier: hash of the grid's cells.
+        """
+        if self.mode == "none" or self._marker(identifier).exists():
+            return
+        import wandb  # noqa: PLC0415 - as above
+
+        with self._run(identifier, f"{results.experiment}-summary", "summary", results.config) as run:
+            run.log({table: _table(getattr(results, table)) for table in TABLES if getattr(results, table)})
+            run.log({f"plot/{name}": wandb.Html(svg) for name, svg in figures.items()})
+        self._marker(identifier).touch()
+
+    def _marker(self, identifier: str) -> Path:
+        return self.folder / "published" / f"{self.mode}-{identifier}"
+
+    def _run(self, identifier: str, name: str, job_type: str, config: Mapping[str, Any]) -> Any:
+        import wandb  # noqa: PLC0415 - as above
+
+        def start(mode: str) -> Any:
+            return wandb.init(
+                project=self.experiment.project,
+                group=self.experiment.name,
+                job_type=job_type,
+                id=identifier,
+                name=name,
+                config=dict(config),
+                dir=str(self.folder),
+                mode=mode,  # type: ignore[arg-type]
+                resume="allow" if mode == "online" else None,
+                settings=wandb.Settings(x_disable_stats=True, console="off", save_code=False, disable_git=True),
+            )
+
+        try:
+            return start(self.mode)
+        except wandb.errors.CommError as error:
+            warnings.warn(f"W&B cannot be reached ({error}); going on offline, `wandb sync` later", RuntimeWarning, stacklevel=2)
+            self.mode = "offline"
+            return start(self.mode)
+
+
+def _mode(requested: str) -> str:
+    """Resolve `auto`: what WANDB_MODE says, else online with an API key, else offline."""
+    if requested != "auto":
+        return requested
+    stated = os.environ.get("WANDB_MODE", "")
+    if stated in {"online", "offline"}:
+        return stated
+    if stated in {"disabled", "dryrun"}:
+        return "none" if stated == "disabled" else "offline"
+    import wandb  # noqa: PLC0415 - as above
+
+    return "online" if wandb.api.api_key else "offline"
+
+
+def _table(records: Sequence[Any]) -> Any:
+    import wandb  # noqa: PLC0415 - as above
+
+    columns = [item.name for item in dataclasses.fields(records[0])]
+    return wandb.Table(columns=columns, data=[[getattr(record, name) for name in columns] for record in records])

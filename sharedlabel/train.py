@@ -1,0 +1,99 @@
+"""`python -m sharedlabel.train`: run a grid, or what is missing of it, and report.
+
+Without arguments it runs the embedded experiment on real handwritten digits.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sharedlabel.config import digest, parse
+from sharedlabel.errors import guarded
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sharedlabel.grid import Grid
+    from sharedlabel.results import Results
+    from sharedlabel.store import Store
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, or 2 for what the user can fix."""
+    return guarded(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> None:
+    experiment, switches = parse(arguments)
+    # Everything below needs torch and Lightning, which take seconds to import: help and mistakes should not wait for them.
+    from rich.console import Console  # noqa: PLC0415
+
+    from sharedlabel.grid import prepare  # noqa: PLC0415
+    from sharedlabel.progress import print_plan  # noqa: PLC0415
+    from sharedlabel.store import Store  # noqa: PLC0415
+
+    console = Console(soft_wrap=False)
+    store = Store(Path(experiment.output) / "store")
+    grid = prepare(experiment)
+    dataset = grid.data.dataset
+    console.print(
+        f"{experiment.name}: {len(dataset.labels)} images of {dataset.name}, {dataset.num_classes} classes, {len(grid.cells)} cells",
+        highlight=False,
+    )
+    if switches.plan:
+        print_plan(grid, store, console)
+        return
+    run(grid, store, console)
+
+
+def run(grid: Grid, store: Store, console: Console) -> Results:
+    """Compute the missing cells, then write rows, plots and the report, and print the tables.
+
+    Args:
+        grid: from `grid.prepare`.
+        store: holds the artifacts.
+        console: where to print.
+    """
+    from sharedlabel.collect import collect, losses, rows  # noqa: PLC0415 - as in _main
+    from sharedlabel.executors.local import Local  # noqa: PLC0415
+    from sharedlabel.grid import Cell, missing, run_node  # noqa: PLC0415
+    from sharedlabel.progress import reporting  # noqa: PLC0415
+    from sharedlabel.report import publish  # noqa: PLC0415
+    from sharedlabel.results import write  # noqa: PLC0415
+    from sharedlabel.tracking import Tracker  # noqa: PLC0415
+
+    experiment = grid.experiment
+    folder = Path(experiment.output) / experiment.name
+    started = time.perf_counter()
+    absent = missing(grid, store)
+    with Tracker(experiment, folder / "wandb") as tracker:
+        with reporting(console, len(absent)) as progress:
+
+            def compute(cell: Cell) -> None:
+                for node in (cell.pruned, cell.evaluate):
+                    run_node(node, grid.data, store, experiment, progress)
+                tracker.cell(rows(cell, grid, store), losses(cell, store))
+
+            executor = Local(compute)
+            for cell in grid.cells:
+                executor.submit(cell)
+        results = collect(grid, store, seconds=time.perf_counter() - started)
+        write(results, folder)
+        figures = publish(results, folder, console)
+        tracker.summary(results, figures, grid_id(grid))
+    computed = f"computed {len(absent)} stage calls" if absent else "computed nothing: every cell was done"
+    console.print(f"\n{computed}; report: {folder / 'report.html'}, rows: {folder / 'rows.csv'}", highlight=False, soft_wrap=True)
+    return results
+
+
+def grid_id(grid: Grid) -> str:
+    """Return a hash of all cells, the id of the summary run."""
+    return digest([cell.id for cell in grid.cells])[:16]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Shape aliases (jaxtyping) and the frozen records that stages hand over.
+
+Axis names, used everywhere: `N` instances of a data set, `p` partitions, `t` tuples, `n` instances of a tuple (and
+prefixes of it), `d` embedding width, `c` classes, `b` batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from jaxtyping import Bool, Float, Int64, Num
+from torch import Tensor
+
+ROLES = ("backbone", "aggregator", "validation", "test")
+PROTOCOLS = ("iid", "grouped")
+Role: TypeAlias = Literal["backbone", "aggregator", "validation", "test"]
+Protocol: TypeAlias = Literal["iid", "grouped"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled instances, in memory or memory-mapped.
+
+    Attributes:
+        name: what tables call the data set.
+        images: `uint8 [N C H W]` (synthetic data may be `float32`); may be a memory map, index it in batches.
+        labels: class index of each instance, in `[0, c)`.
+        class_names: one name per class, in index order.
+        groups: id of each instance's group (track, speaker, specimen), or None.
+        holdout: True where the source itself puts the instance in its test set, or None if it has none.
+        fingerprint: sha256 of the content, independent of where it lies and when it was read.
+    """
+
+    name: str
+    images: Num[Tensor, "N C H W"]
+    labels: Int64[Tensor, "N"]
+    class_names: tuple[str, ...]
+    groups: Int64[Tensor, "N"] | None
+    holdout: Bool[Tensor, "N"] | None
+    fingerprint: str
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+
+@dataclass(frozen=True)
+class Tuples:
+    """Index arrays: partitions of instances into disjoint tuples that share a label.
+
+    Attributes:
+        indices: `[p t n]`, positions in the split's arrays; no instance twice within a partition.
+        labels: `[p t]`, the shared label of each tuple.
+        weights: `[p t]`, weight of each tuple so that each class weighs its prior; sums to 1 in every partition.
+    """
+
+    indices: Int64[Tensor, "p t n"]
+    labels: Int64[Tensor, "p t"]
+    weights: Float[Tensor, "p t"]
+
+
+@dataclass(frozen=True)
+class SetShape:
+    """What an aggregator is built for.
+
+    Attributes:
+        embedding_mean: `[d]`, mean of the embeddings on the aggregator split.
+        embedding_scale: `[d]`, their standard deviation, floored at a small positive value.
+        log_prior: `[c]`, log prior over labels, natural log.
+    """
+
+    embedding_mean: Float[Tensor, "d"]
+    embedding_scale: Float[Tensor, "d"]
+    log_prior: Float[Tensor, "c"]
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of an embedding."""
+        return self.embedding_mean.numel()
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.log_prior.numel()

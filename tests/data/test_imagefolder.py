@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sharedlabel.data import _decode, imagefolder
+from sharedlabel.data.imagefolder import Config
+from sharedlabel.errors import DataError
+from sharedlabel.types import Dataset
+
+Make = Callable[..., Path]
+
+
+def load(path: Path, root: Path | None = None, **options: object) -> Dataset:
+    return imagefolder.load(Config(path=str(path), **options), root or path.parent / "root")  # type: ignore[arg-type]
+
+
+def shades(dataset: Dataset) -> list[int]:
+    return dataset.images[:, 0, 0, 0].tolist()
+
+
+def test_reads_split_class_file_in_sorted_order(make: Make, files: dict[str, bytes]) -> None:
+    dataset = load(make(files))
+    assert dataset.images.shape == (8, 1, 4, 4)
+    assert dataset.images.dtype == torch.uint8
+    assert shades(dataset) == [5, 15, 25, 35, 45, 55, 65, 75]
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.labels.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
+    assert dataset.holdout is not None
+    assert dataset.holdout.tolist() == [True] * 4 + [False] * 4
+    assert dataset.groups is None
+    assert dataset.name == "pets"
+    assert load(make(files), name="mine").name == "mine"
+
+
+def test_reads_training_and_test_as_split(make: Make, files: dict[str, bytes]) -> None:
+    dataset = load(make({name.replace("train/", "training/"): data for name, data in files.items()}))
+    assert dataset.holdout is not None
+    assert dataset.holdout.sum() == 4
+
+
+@pytest.mark.parametrize("prefix", ["", "wrapper/"])
+def test_reads_class_file_without_a_holdout(make: Make, png: Callable[..., bytes], prefix: str) -> None:
+    dataset = load(make({f"{prefix}{label}/{index}.png": png(index) for label in "ab" for index in range(2)}))
+    assert dataset.holdout is None
+    assert dataset.labels.tolist() == [0, 0, 1, 1]
+    assert dataset.class_names == ("a", "b")
+
+
+def test_a_wrapping_folder_makes_no_difference_to_pixels_and_labels(make: Make, files: dict[str, bytes]) -> None:
+    wrapped = load(make({f"pets-1.0/{name}": data for name, data in files.items()} | {"README.md": b"x"}))
+    plain = load(make(files, name="plain"))
+    assert torch.equal(wrapped.images, plain.images)
+    assert torch.equal(wrapped.labels, plain.labels)
+    assert wrapped.class_names == plain.class_names
+
+
+def test_ignores_what_systems_leave_behind(make: Make, files: dict[str, bytes]) -> None:
+    junk = {"__MACOSX/train/cat/._0.png": b"x", "train/cat/.DS_Store": b"x", "train/dog/Thumbs.db": b"x"}
+    clean, dirty = load(make(files)), load(make(files | junk | {"licence.txt": b"x"}, name="dirty"))
+    assert torch.equal(clean.images, dirty.images)
+    assert clean.fingerprint == dirty.fingerprint
+
+
+def test_fingerprint_depends_on_content_and_options_not_on_place_or_date(
+    both: Callable[..., tuple[Path, Path]], files: dict[str, bytes], png: Callable[..., bytes], tmp_path: Path
+) -> None:
+    folder, archive = both(files)
+    reference = load(folder).fingerprint
+    assert load(archive).fingerprint == reference
+    moved = Path(shutil.copytree(folder, tmp_path / "elsewhere" / "renamed"))
+    os.utime(moved / "train/cat/0.png", (0, 0))
+    assert load(moved).fingerprint == reference
+    (moved / "train/cat/0.png").write_bytes(png(200))
+    assert load(moved).fingerprint != reference
+    assert load(folder, size=2).fingerprint != reference
+    assert load(folder, channels=3).fingerprint != reference
+    assert load(folder, groups="level:2").fingerprint != reference
+    (folder / "train/cat/0.png").rename(folder / "train/dog/9.png")
+    assert load(folder).fingerprint != reference
+
+
+def test_second_load_never_decodes(make: Make, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(files)
+    first = load(path)
+    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("decoded again"))
+    second = load(path)
+    assert torch.equal(first.images, second.images)
+    assert first.fingerprint == second.fingerprint
+
+
+def test_writing_to_loaded_images_leaves_the_cache_alone(make: Make, files: dict[str, bytes]) -> None:
+    path = make(files)
+    load(path).images.zero_()
+    assert shades(load(path)) == [5, 15, 25, 35, 45, 55, 65, 75]
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-3])
+
+
+def overwrite(file: Path) -> None:
+    file.write_bytes(b"\0" * file.stat().st_size)
+
+
+@pytest.mark.parametrize("damage", [truncate, overwrite, Path.unlink])
+@pytest.mark.parametrize("suffix", ["npy", "json"])
+def test_damaged_cache_is_decoded_again_with_a_warning(
+    make: Make, files: dict[str, bytes], tmp_path: Path, damage: Callable[[Path], None], suffix: str
+) -> None:
+    path = make(files)
+    expected = load(path).images.clone()
+    (cache,) = tmp_path.glob(f"root/**/*.{suffix}")
+    damage(cache)
+    with pytest.warns(RuntimeWarning, match="damaged .* decoding again"):
+        repaired = load(path)
+    assert torch.equal(repaired.images, expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(path)
+
+
+def test_failed_decoding_leaves_no_cache(make: Make, files: dict[str, bytes], tmp_path: Path) -> None:
+    path = make(files | {"train/dog/1.png": b"not an image"})
+    with pytest.raises(DataError, match=r"train/dog/1\.png"):
+        load(path)
+    assert not [file for file in tmp_path.glob("root/**/*") if file.is_file()]
+
+
+def test_decoding_holds_one_image_at_a_time(tmp_path: Path) -> None:
+    held: list[int] = []
+
+    def images() -> object:
+        for index in range(50):
+            held.append(index)
+            # What is written so far is on its way to the disk: the writer asks for the next image only then.
+            yield np.full((1, 2, 2), index, dtype=np.uint8)
+
+    stored = _decode.cached(tmp_path, "key", 50, images)  # type: ignore[arg-type]
+    assert held == list(range(50))
+    assert stored[:, 0, 0, 0].tolist() == held
+
+
+def test_channels(make: Make, png: Callable[..., bytes]) -> None:
+    grey = {f"{label}/{index}.png": png(100) for label in "ab" for index in range(2)}
+    colour = {name: png(100, mode="RGB") for name in grey}
+    assert load(make(grey, name="grey")).image_shape == (1, 4, 4)
+    assert load(make(grey, name="grey"), channels=3).image_shape == (3, 4, 4)
+    assert load(make(colour, name="colour")).image_shape == (3, 4, 4)
+    assert load(make(colour, name="colour"), channels=1).image_shape == (1, 4, 4)
+    clear = {name: png(100, mode="RGBA") for name in grey}
+    assert load(make(clear, name="clear")).images.unique().tolist() == [100]
+
+
+def test_colour_images_are_channels_first(make: Make, noise_png: Callable[[int], bytes], tmp_path: Path) -> None:
+    path = make({f"{label}/0.png": noise_png(seed) for seed, label in enumerate("ab")})
+    (tmp_path / "reference.png").write_bytes(noise_png(1))
+    with Image.open(tmp_path / "reference.png") as image:
+        expected = np.asarray(image)
+    assert np.array_equal(load(path).images[1].permute(1, 2, 0).numpy(), expected)
+
+
+def test_size_cuts_the_centre_square(make: Make, tmp_path: Path) -> None:
+    pixels = np.zeros((4, 8), dtype=np.uint8)
+    pixels[:, 2:6] = 200
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    data = (tmp_path / "wide.png").read_bytes()
+    dataset = load(make({"a/0.png": data, "b/0.png": data}), size=2)
+    assert dataset.images.shape == (2, 1, 2, 2)
+    assert dataset.images.unique().tolist() == [200]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_groups_from_a_table(make: Make, files: dict[str, bytes], tmp_path: Path, inside: bool) -> None:
+    rows = "".join(f"{name},{'zoe' if name.endswith('0.png') else 'adam'}\n" for name in files)
+    table = f"path,group\n{rows}not/there.png,nobody\n".encode()
+    path = make(files | ({"groups.csv": table} if inside else {}))
+    if not inside:
+        (tmp_path / "groups.csv").write_bytes(table)
+    dataset = load(path, groups="groups.csv")
+    assert dataset.groups is not None
+    assert dataset.groups.tolist() == [1, 0] * 4
+
+
+def test_groups_from_a_level_of_the_path(make: Make, png: Callable[..., bytes]) -> None:
+    files = {f"{label}/{track}/{index}.png": png(index) for label in "ab" for track in "xy" for index in range(2)}
+    dataset = load(make(files), groups="level:2")
+    assert dataset.groups is not None
+    assert dataset.groups.tolist() == [0, 0, 1, 1] * 2
+    assert dataset.labels.tolist() == [0] * 4 + [1] * 4
+
+
+def test_absent_path_names_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"folder or a zip .* at .*/nowhere\.zip, got nothing"):
+        load(tmp_path / "nowhere.zip")
+    with pytest.raises(DataError, match="set `path`"):
+        imagefolder.load(Config(), tmp_path)
+
+
+def test_file_that_is_no_zip(tmp_path: Path, files: dict[str, bytes]) -> None:
+    (tmp_path / "pets.zip").write_bytes(files["train/cat/0.png"])
+    with pytest.raises(DataError, match=r"pets\.zip, got a file that is not a zip"):
+        load(tmp_path / "pets.zip")
+
+
+def test_no_permission(make: Make, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(files)
+
+    def refuse(*_: object, **__: object) -> object:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    # A test may run as root, whom the file system refuses nothing.
+    monkeypatch.setattr(zipfile, "ZipFile", refuse)
+    monkeypatch.setattr(os, "walk", refuse)
+    with pytest.raises(DataError, match=f"expected to read .*{path.name}, got: permission denied"):
+        load(path)
+
+
+def test_root_that_cannot_be_written(make: Make, files: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "occupied").write_text("a file, not a folder")
+    with pytest.raises(DataError, match=r"expected to store the decoded images in .*occupied"):
+        load(make(files), root=tmp_path / "occupied")
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (("train/cat", "test/cat"), r"at least two class folders with images, got 1 \(cat\)"),
+        ((), "at least two class folders with images, got none"),
+        (("train/",), "expected the folders train and test, got only 'train'; add 'test'"),
+        (("test/",), "expected the folders train and test, got only 'test'; add 'train'"),
+        (("train/", "test/cat"), r"'dog' has no images in test, only in train \(1 such classes\)"),
+        (("train/cat", "test/"), r"'dog' has no images in train, only in test \(1 such classes\)"),
+    ],
+)
+def test_missing_classes_and_sides(make: Make, files: dict[str, bytes], keep: tuple[str, ...], message: str) -> None:
+    kept = {name: data for name, data in files.items() if name.startswith(keep)} if keep else {}
+    with pytest.raises(DataError, match=message):
+        load(make(kept | {"readme.txt": b"x"}))
+
+
+def test_empty_class_folder_is_named(make: Make, files: dict[str, bytes]) -> None:
+    with pytest.raises(DataError, match="got none in 'train/bird'; remove it"):
+        load(make(files, empty=("train/bird",)))
+
+
+def test_unknown_side_is_named(make: Make, files: dict[str, bytes]) -> None:
+    with pytest.raises(DataError, match="got also val;"):
+        load(make(files | {"val/cat/0.png": files["train/cat/0.png"]}))
+
+
+def test_image_outside_a_class_folder_is_named(make: Make, files: dict[str, bytes]) -> None:
+    with pytest.raises(DataError, match=r"images as split/class/file, got 'train/stray\.png'"):
+        load(make(files | {"train/stray.png": files["train/cat/0.png"]}))
+
+
+@pytest.mark.parametrize("broken", [b"hello", b"", "truncated"])
+def test_broken_image_is_named(
+    make: Make, files: dict[str, bytes], noise_png: Callable[[int], bytes], broken: bytes | str
+) -> None:
+    data = noise_png(0)[:-400] if isinstance(broken, str) else broken
+    with pytest.raises(DataError, match=r"expected an image in 'test/cat/0\.png', got: .*; repair or remove"):
+        load(make(files | {"test/cat/0.png": data}))
+
+
+def test_more_than_eight_bits_are_refused(make: Make, files: dict[str, bytes], png: Callable[..., bytes]) -> None:
+    with pytest.raises(DataError, match=r"'train/cat/0\.png', got: pixels of mode I;16"):
+        load(make(files | {"train/cat/0.png": png(300, mode="I;16")}))
+
+
+def test_zip_whose_checksum_does_not_fit(tmp_path: Path, both: Callable[..., tuple[Path, Path]]) -> None:
+    marker = b"payload"
+    _, path = both({"a/0.png": marker, "b/0.png": marker})
+    path.write_bytes(path.read_bytes().replace(marker, b"changed", 1))
+    with pytest.raises(DataError, match=r"expected to read '[ab]/0\.png' in .*pets\.zip, got: Bad CRC-32"):
+        load(path)
+
+
+def test_different_sizes_are_named_unless_scaled(
+    make: Make, files: dict[str, bytes], png: Callable[..., bytes]
+) -> None:
+    path = make(files | {"train/dog/1.png": png(9, size=(6, 5))})
+    with pytest.raises(DataError, match=r"4x4 in 'test/cat/0\.png' and 6x5 in 'train/dog/1\.png'; set `size`"):
+        load(path)
+    assert load(path, size=4).image_shape == (1, 4, 4)
+
+
+def test_grey_among_colour_is_named_unless_asked_for(
+    make: Make, files: dict[str, bytes], png: Callable[..., bytes]
+) -> None:
+    path = make(files | {"train/dog/1.png": png(9, mode="RGB")})
+    with pytest.raises(DataError, match=r"1 in 'test/cat/0\.png' and 3 in 'train/dog/1\.png'; set `channels`"):
+        load(path)
+    assert load(path, channels=3).image_shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("groups", "table", "message"),
+    [
+        ("groups.csv", None, r"table of groups 'groups\.csv' inside .* got none; add it"),
+        ("groups.csv", "file,speaker\na,b\n", r"columns path, group in groups\.csv, got file, speaker"),
+        ("groups.csv", "", r"columns path, group in groups\.csv, got none"),
+        ("groups.csv", "path,group\ntest/cat/0.png,x\n", r"none for 'test/cat/1\.png' \(7 images lack one\)"),
+        ("level:3", None, r"level:K with K from 1 to 2, .* got 'level:3'"),
+        ("level:0", None, r"level:K with K from 1 to 2, .* got 'level:0'"),
+        ("level:x", None, r"level:K with K from 1 to 2, .* got 'level:x'"),
+    ],
+)
+def test_bad_groups(make: Make, files: dict[str, bytes], groups: str, table: str | None, message: str) -> None:
+    path = make(files if table is None else files | {"groups.csv": table.encode()})
+    with pytest.raises(DataError, match=message):
+        load(path, groups=groups)
+
+
+def test_bad_size(make: Make, files: dict[str, bytes]) -> None:
+    with pytest.raises(DataError, match="at least 1 pixel, got 0"):
+        load(make(files), size=0)
+
+
+def test_options_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().size = 3  # type: ignore[misc]

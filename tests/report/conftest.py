@@ -1,0 +1,253 @@
+"""Plausible synthetic results: two pruners, six ratios, five aggregators, four n, both protocols, two seeds."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import zlib
+from typing import Any
+
+import pytest
+
+from sharedlabel import results as records
+
+RATIOS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+NS = (1, 2, 4, 8)
+SKILL = {"mean_vote": 0.74, "log_pool": 0.95, "attention": 0.88, "lstm": 0.93, "residual_lstm": 1.03}
+ERROR = {"magnitude": 0.11, "random": 0.34}
+PARAMETERS, MACS = 77_000, 12_500_000
+ENTROPY = math.log2(10)
+KEYS = ("data", "backbone", "pruner", "ratio", "aggregator", "training", "protocol", "split", "n")
+
+
+def noise(*parts: object) -> float:
+    """A reproducible number in [-1, 1)."""
+    return zlib.crc32(repr(parts).encode()) / 2**31 - 1
+
+
+def quality(pruner: str, ratio: float, aggregator: str, protocol: str, n: int, *salt: object) -> tuple[float, float]:
+    """n-accuracy and RI that fall with the ratio and rise with n."""
+    single = 0.22 + (ERROR[pruner] if pruner != "none" else 0) * math.log2(ratio) ** 1.6 / 12
+    useful = 1 + (n - 1) * (1 if protocol == "iid" else 0.35)
+    skill = 1 if n == 1 else SKILL[aggregator] + (0.06 if aggregator == "residual_lstm" and ratio >= 8 else 0)
+    accuracy = 1 - single ** (useful**0.85 * skill) + 0.002 * noise(pruner, ratio, aggregator, n, salt)
+    ri = 1 - (single * 1.25) ** (useful**0.9 * skill) + 0.002 * noise(aggregator, pruner, n, ratio, salt)
+    return min(accuracy, 1.0), min(ri, 0.999)
+
+
+def row(data: str, pruner: str, ratio: float, aggregator: str, seed: int, protocol: Any, split: Any, n: int) -> Any:
+    """One row with every column consistent with the others."""
+    accuracy, ri = quality(pruner, ratio, aggregator, protocol, n, split, seed)
+    margin = 0.006 + 0.01 * (1 - accuracy)
+    speedup = ratio**0.82
+    aggregator_macs = n * (90_000 if "lstm" in aggregator else 2_000)
+    cost = n * MACS / speedup + aggregator_macs
+    raw = ri - (0.16 if aggregator == "mean_vote" and n > 1 else 0.01)
+    single = quality(pruner, ratio, "log_pool", protocol, 1)[0]
+    return records.Row(
+        cell=f"{zlib.crc32(repr((data, pruner, ratio, aggregator, seed)).encode()):016x}",
+        data=data,
+        backbone="resnet_cifar-8",
+        pruner=pruner,
+        ratio=ratio,
+        aggregator=aggregator,
+        training="frozen",
+        seed=seed,
+        protocol=protocol,
+        split=split,
+        n=n,
+        tuples=1000 // n * 10,
+        partitions=10,
+        achieved_ratio=ratio * 0.9999,
+        prunable_ratio=ratio * 1.01,
+        sparsity=1 - 1 / ratio,
+        parameters_dense=PARAMETERS,
+        parameters=round(PARAMETERS / ratio),
+        macs_dense=MACS,
+        macs_executed=MACS,
+        macs_effective=MACS / speedup,
+        theoretical_speedup=speedup,
+        bytes_dense=4 * PARAMETERS,
+        bytes_sparse=round(4 * PARAMETERS / ratio + PARAMETERS / 8),
+        collapsed_layers="stages.2.0.shortcut" if (pruner, ratio) == ("random", 32.0) else "",
+        measured_latency_ms=21.5 * (1 + 0.03 * noise(pruner, ratio, seed)),
+        measured_latency_batch=256,
+        measured_threads=2,
+        measured_device="cpu",
+        validation_accuracy_before_retrain=max(0.1, single - 0.03 * (ratio - 1)),
+        validation_accuracy=single,
+        n_accuracy=accuracy,
+        n_accuracy_low=accuracy - margin,
+        n_accuracy_high=min(1.0, accuracy + margin),
+        label_entropy=ENTROPY,
+        information_gain=ri * ENTROPY,
+        information_gain_raw=raw * ENTROPY,
+        information_gain_decision=ri * ENTROPY * 0.93,
+        information_gain_decision_corrected=ri * ENTROPY * 0.92,
+        information_gain_decision_null=0.02,
+        information_gain_accuracy=ri * ENTROPY * 0.9,
+        ri=ri,
+        ri_low=ri - margin,
+        ri_high=min(1.0, ri + margin),
+        ri_raw=raw,
+        negative_log_likelihood=(1 - ri) * ENTROPY,
+        negative_log_likelihood_raw=(1 - raw) * ENTROPY,
+        calibration_error=0.008 + 0.004 * abs(noise(aggregator, n)),
+        calibration_error_raw=0.19 if aggregator == "mean_vote" and n > 1 else 0.035 + 0.02 * noise(aggregator, ratio),
+        temperature=0.4 if aggregator == "mean_vote" else 1.1,
+        aggregator_macs=aggregator_macs,
+        cost_macs=cost,
+        cost_dense_passes=cost / MACS,
+        efficiency=ri * ENTROPY / (cost / MACS),
+    )
+
+
+def summarise(rows: list[Any]) -> list[Any]:
+    """Average rows over seeds."""
+    averaged = [f for f in records.Summary.__dataclass_fields__ if f not in {*KEYS, "seeds"}]
+    groups: dict[tuple[Any, ...], list[Any]] = {}
+    for item in rows:
+        groups.setdefault(tuple(getattr(item, key) for key in KEYS), []).append(item)
+    return [
+        records.Summary(
+            **dict(zip(KEYS, key, strict=True)),
+            seeds=len(group),
+            **{field: statistics.fmean(getattr(item, field) for item in group) for field in averaged},
+        )
+        for key, group in groups.items()
+    ]
+
+
+def compare(summaries: list[Any]) -> list[Any]:
+    """Every pair of aggregators on the same network, test split."""
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for s in summaries:
+        if s.split == "test":
+            groups.setdefault((s.data, s.backbone, s.pruner, s.ratio, s.training, s.protocol, s.n), {})[s.aggregator] = s
+    found = []
+    for key, group in groups.items():
+        for (method, reference), metric in itertools.product(
+            itertools.permutations(group.values(), 2), ("n_accuracy", "ri")
+        ):
+            difference = getattr(method, metric) - getattr(reference, metric)
+            p = min(1.0, math.exp(-abs(difference) / 0.0025))
+            verdict = "tied" if p * 20 >= 0.05 else ("better" if difference > 0 else "worse")
+            names = (method.aggregator, reference.aggregator, metric)
+            interval = (difference - 0.004, difference + 0.004)
+            found.append(records.Comparison(*key, *names, difference, *interval, p, min(1.0, p * 20), verdict))
+    return found
+
+
+def spot(candidates: list[Any], chosen: Any, rule: Any, value: float | None, rule_n: int | None, reason: str) -> Any:
+    """Describe a choice on validation by what it gives on test."""
+    some = candidates[0]
+    pruner = next((c.pruner for c in candidates if c.pruner != "none"), "none")
+    method = (some.data, some.backbone, pruner, some.aggregator, some.training, some.protocol)
+    if chosen is None:
+        return records.SweetSpot(*method, rule, value, rule_n, *([None] * 12), False, 0.0, 0.0, 200, reason)
+
+    def at(ratio: float) -> Any:
+        return next(c for c in candidates if c.split == "test" and (c.ratio, c.n) == (ratio, chosen.n))
+
+    test, dense = at(chosen.ratio), at(1.0)
+    interior = RATIOS[0] < chosen.ratio < RATIOS[-1]
+    return records.SweetSpot(
+        *method,
+        rule,
+        value,
+        rule_n,
+        chosen.ratio,
+        chosen.n,
+        chosen.cost_dense_passes,
+        chosen.ri,
+        test.ri,
+        test.ri_low,
+        test.ri_high,
+        test.n_accuracy,
+        test.n_accuracy_low,
+        test.n_accuracy_high,
+        dense.ri,
+        dense.n_accuracy,
+        interior,
+        0.93 if interior else 0.11,
+        0.71,
+        200,
+        reason,
+    )
+
+
+def sweet_spots(summaries: list[Any]) -> list[Any]:
+    """Choose on validation: budgets, retained RI per n, an unreachable target, and the knee."""
+    found = []
+    for pruner, aggregator, protocol in itertools.product(ERROR, SKILL, ("iid", "grouped")):
+        some = [
+            s
+            for s in summaries
+            if s.aggregator == aggregator and s.protocol == protocol and s.pruner in {pruner, "none"}
+        ]
+        validation = [s for s in some if s.split == "validation"]
+        for budget in (0.5, 1.0, 2.0):
+            fits = [s for s in validation if s.cost_dense_passes <= budget]
+            found.append(spot(some, max(fits, key=lambda s: s.ri), "budget", budget, None, ""))
+        for n in NS:
+            here = [s for s in validation if s.n == n]
+            dense = next(s for s in here if s.ratio == 1)
+            kept = [s for s in here if s.ri >= 0.98 * dense.ri]
+            found.append(spot(some, max(kept, key=lambda s: s.ratio), "retain", 0.98, n, ""))
+        best = max(s.n_accuracy for s in validation)
+        found.append(spot(some, None, "target", 0.9999, None, f"the highest n-accuracy on validation is {best:.4f}"))
+        knee = next(s for s in validation if (s.ratio, s.n) == (8.0, 4))
+        found.append(spot(some, knee, "knee", None, None, ""))
+        found.append(spot(some, knee, "marginal", 0.02, None, ""))
+    return found
+
+
+def reliability(rows: list[Any]) -> list[Any]:
+    """Ten bins per method, over- or under-confident before calibration."""
+    found = []
+    for item in rows:
+        if item.seed or item.split != "test":
+            continue
+        for calibrated, i in itertools.product((False, True), range(1, 11)):
+            confidence = i / 10 - 0.04
+            shift = item.calibration_error if calibrated else item.calibration_error_raw
+            bent = 4 * confidence * (1 - confidence) * shift * (1 if item.aggregator == "mean_vote" else -1)
+            place = (item.pruner, item.ratio, item.aggregator, item.training, item.protocol, item.n)
+            found.append(records.ReliabilityBin(*place, calibrated, confidence, confidence + bent, 0.02 * i - 0.01))
+    return found
+
+
+def make(data: str = "cifar10-small", ratios: tuple[float, ...] = RATIOS, seeds: int = 2) -> records.Results:
+    """Make the whole file."""
+    networks = [("none", 1.0), *itertools.product(ERROR, ratios[1:])]
+    rows = [
+        row(data, pruner, ratio, aggregator, seed, protocol, split, n)
+        for (pruner, ratio), aggregator, seed, protocol, split, n in itertools.product(
+            networks, SKILL, range(seeds), ("iid", "grouped"), ("validation", "test"), NS
+        )
+    ]
+    summaries = summarise(rows)
+    return records.Results(
+        format=records.FORMAT,
+        experiment=f"{data} sweep",
+        config={"data": {"name": data}, "grid": {"ratios": list(ratios), "ns": list(NS)}, "note": "<b>&amp;</b>"},
+        provenance={"commit": "0123abc", "device": "cpu", "versions": {"torch": "2.11.0"}, "seconds": 912.5},
+        rows=tuple(rows),
+        summaries=tuple(summaries),
+        comparisons=tuple(compare(summaries)),
+        sweet_spots=tuple(sweet_spots(summaries)),
+        reliability=tuple(reliability(rows)),
+    )
+
+
+@pytest.fixture(scope="session")
+def results() -> records.Results:
+    """The standard synthetic results."""
+    return make()
+
+
+@pytest.fixture(scope="session")
+def hostile() -> records.Results:
+    """Results whose data set name is markup for HTML, rich, mathtext and JavaScript at once."""
+    return make(data="</script><script>[bold]$x$ `${1}`", seeds=1)
