@@ -13,15 +13,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
 from sharedlabel import plugins
 from sharedlabel.errors import ConfigError, nearest
 
 PluginSpec: TypeAlias = str | dict[str, Any]
+Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,11 @@ class TrainConfig:
     batch_size: PositiveInt = 64
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: PositiveFloat = 0.003
-    momentum: ClosedUnitInterval = 0.9
+    momentum: Fraction = 0.9
     weight_decay: NonNegativeFloat = 0.0005
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: ClosedUnitInterval = 0.1
-    label_smoothing: ClosedUnitInterval = 0.0
+    warmup: Fraction = 0.1
+    label_smoothing: Fraction = 0.0
     crop: NonNegativeInt = 0
     flip: bool = False
 
@@ -149,9 +150,9 @@ class SweetSpotConfig:
         replicates: bootstrap replicates over images and seeds for the stability of each choice.
     """
 
-    retain: ClosedUnitInterval = 0.98
+    retain: Fraction = 0.98
     budgets: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
-    target: ClosedUnitInterval = 0.95
+    target: Fraction = 0.95
     marginal: NonNegativeFloat = 0.02
     replicates: PositiveInt = 200
 
@@ -212,7 +213,7 @@ class Experiment:
 
     name: str = "digits"
     data: PluginSpec = "digits"
-    backbones: tuple[PluginSpec, ...] = ("mlp",)
+    backbones: tuple[PluginSpec, ...] = field(default_factory=lambda: ({"name": "mlp", "label": "mlp", "widths": [512, 256]},))
     pruners: tuple[PluginSpec, ...] = ("magnitude", "unit", "random")
     ratios: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     aggregators: tuple[PluginSpec, ...] = (
@@ -288,7 +289,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Experiment, Namespace]:
         raise ConfigError(_explain(str(error), _keys(Experiment))) from error
     names = {item.name for item in dataclasses.fields(Experiment)}
     experiment = Experiment(**{key: value for key, value in vars(values).items() if key in names})
-    return check(experiment), namespace
+    return check(_bounded(experiment)), namespace
 
 
 def from_yaml(path: Path) -> Experiment:
@@ -343,7 +344,7 @@ def build(config_class: type[Any], options: Mapping[str, Any], where: str) -> An
     built.add_class_arguments(config_class)
     try:
         values = built.instantiate(built.parse_object(dict(options)))
-        return config_class(**vars(values))
+        return _bounded(config_class(**vars(values)))
     except (ArgumentError, TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {_explain(str(error), _keys(config_class))}") from error
 
@@ -368,6 +369,21 @@ def canonical(value: Any) -> str:
 def digest(value: Any) -> str:
     """Return the sha256 of a value's canonical JSON."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def _bounded(config: Any) -> Any:
+    """Check the bounds that annotations state, which the command-line parser does not; return the configuration.
+
+    Raises:
+        ConfigError: names the option, the bound and the value.
+    """
+    try:
+        return TypeAdapter(type(config)).validate_python(dataclasses.asdict(config))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        raise ConfigError(f"{key}: expected a value {expected}, got {first['input']!r}") from error
 
 
 def _check_axis(axis: str, values: Sequence[Any]) -> None:
@@ -417,5 +433,7 @@ def _explain(message: str, keys: Sequence[str]) -> str:
             siblings = [name for name in keys if name.rpartition(".")[0] == scope] or list(keys)
             return f"unknown option {key!r}; {nearest(key, siblings)}"
     flat = re.sub(r"\s*\n\s*", " ", message).strip()
-    flat = re.sub(r"<class '([^']+)'>", r"\1", flat)
+    flat = re.sub(r"<class '([^']+)'>", r"\1", flat).replace("typing.Literal", "one of ")
+    if union := re.search(r"^(?P<key>.*?)Does not validate against any of the Union subtypes Subtypes: (?P<types>.*?) Errors:.*Given value: (?P<value>.*)$", flat):
+        flat = f"{union['key']}expected one of {union['types']}, got {union['value']!r}"
     return re.sub(r'^Parser key "([^"]+)":', r"\1:", flat)

@@ -334,6 +334,7 @@ def trainer(config: TrainerConfig, epochs: int, gradient_clip: float = 0.0, smal
     Raises:
         ConfigError: a device that is absent or an option that Lightning does not know.
     """
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # it announces devices and tips at every start
     devices: Any = 1 if small else config.devices
     several = devices not in (1, "1")
     strategy = "ddp_spawn" if several and config.strategy == "auto" else config.strategy
@@ -356,7 +357,6 @@ def trainer(config: TrainerConfig, epochs: int, gradient_clip: float = 0.0, smal
 
 def fit(module: _Trained, loader: Iterable[Any], config: TrainerConfig, epochs: int, gradient_clip: float = 0.0, small: bool = False) -> None:
     """Train a module and leave it on the CPU in evaluation mode."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     if epochs:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*(does not have many workers|GPU available but not used|logging interval).*")

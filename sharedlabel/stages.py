@@ -26,11 +26,13 @@ from sharedlabel.evaluation import Scores, posterior_over, score
 from sharedlabel.metrics.calibration import fit_temperature
 from sharedlabel.modules import AggregatorModule, BackboneModule, ImageLoader, SharedLabelModule, TupleLoader, device, fit
 from sharedlabel.plugins import load
-from sharedlabel.pruners._masks import Context, enforce
+from sharedlabel.pruners._base import Context
+from sharedlabel.pruners._masks import enforce
 from sharedlabel.store import Artifact, Output
 from sharedlabel.types import Dataset, Role, SetShape, Tuples
 
 FEATURE_ROLES: tuple[Role, ...] = ("aggregator", "validation", "test")
+SCORED_ROLES: tuple[Role, ...] = ("validation", "test")
 SHARD_IMAGES = 16_384
 EMBED_BATCH = 512
 STOPPING_PARTITIONS = 4
@@ -60,6 +62,13 @@ class Data:
         generator = rng.generator(seed, "evaluation", role, protocol)
         groups = self.groups(role, protocol)
         return tuples.partition(self.labels(role), n, partitions, self.prior, generator, groups, self.dataset.class_names)
+
+    def score(
+        self, posterior: Tensor, drawn: Tuples, role: Role, protocol: str, n: tuple[int, ...], temperature: Tensor | None
+    ) -> Scores:
+        """Score log-posteriors `[p*t k c]` of a split's tuples, with intervals over its images or groups."""
+        groups = self.groups(role, protocol)
+        return score(posterior, drawn, self.prior, n, len(self.splits[role]), groups, temperature)
 
 
 class Stage(Interface):
@@ -277,12 +286,12 @@ def evaluate(config: EvaluateConfig, data: Data, inputs: Mapping[str, Artifact],
     learned = {name.removeprefix("aggregator."): tensor for name, tensor in fitted.items() if name.startswith("aggregator.")}
     aggregator = _aggregator(config.aggregator, data, inputs["calibrate"], learned or fitted)
     results: dict[str, Scores] = {}
-    for role in ("validation", "test"):
+    for role in SCORED_ROLES:
         sources = _calibrated(inputs["features"], inputs["calibrate"], role)
         drawn = data.tuples(role, config.protocol, max(config.n), config.partitions, config.seed)
         posterior = posterior_over(aggregator, sources, drawn, config.n)
         temperature = results["validation"].temperature if results else None
-        results[role] = score(posterior, drawn, data.prior, temperature)
+        results[role] = data.score(posterior, drawn, role, config.protocol, config.n, temperature)
     return scored(results, config.n)
 
 
@@ -303,13 +312,13 @@ def exact(config: ExactConfig, data: Data, inputs: Mapping[str, Artifact], runti
     del inputs, runtime
     oracle = load("data", config.data.name).exact_log_posterior
     results: dict[str, Scores] = {}
-    for role in ("validation", "test"):
+    for role in SCORED_ROLES:
         drawn = data.tuples(role, config.protocol, max(config.n), config.partitions, config.seed)
         instances = data.splits[role][drawn.indices.flatten(0, 1)]
         posterior = oracle(config.data.config, data.dataset, instances, data.prior.log())
         prefixes = torch.tensor(config.n) - 1
         temperature = results["validation"].temperature if results else None
-        results[role] = score(posterior[:, prefixes], drawn, data.prior, temperature)
+        results[role] = data.score(posterior[:, prefixes], drawn, role, config.protocol, config.n, temperature)
     return scored(results, config.n)
 
 

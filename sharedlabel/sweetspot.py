@@ -209,7 +209,7 @@ def _grid(points: Sequence[Point], ri: Array | None = None, accuracy: Array | No
         )
     ratio, n, cost, own_ri, own_accuracy = np.array([dataclasses.astuple(point) for point in points]).T
     given_ri = own_ri[None] if ri is None else ri
-    given_accuracy = np.broadcast_to(own_accuracy, given_ri.shape) if accuracy is None else accuracy
+    given_accuracy = np.tile(own_accuracy, (len(given_ri), 1)) if accuracy is None else accuracy
     grid = _Grid(ratio, n.astype(int), cost, given_ri, given_accuracy)
     _check(grid)
     return grid

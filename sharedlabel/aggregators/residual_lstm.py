@@ -30,17 +30,18 @@ class Config:
         projection: width that embeddings are projected to, units (ours).
         dropout: fraction of the LSTM's inputs and outputs dropped in training, in [0, 1) (ours).
         forget_bias: bias of the forget gate at the start (Jozefowicz et al. 2015).
-        bound: largest evidence for or against a label that the LSTM may add at one instance, nats (ours).
-        correction: `evidence` corrects the evidence of each instance before the pool sums and tempers it; `posterior`
-            corrects the pooled log-posterior by the output at each step alone.
+        bound: largest correction of a label's score, nats; e^8 is about 3000 to 1 (ours).
+        correction: `posterior` corrects the pooled log-posterior by the output at each step alone, by `bound` at most
+            however many instances there are; `evidence` corrects the evidence of each instance before the pool sums and
+            tempers it, so that corrections add up (both ours).
     """
 
     hidden: int = 64
     projection: int = 64
     dropout: float = 0.2
     forget_bias: float = 1.0
-    bound: float = 3.0
-    correction: Literal["evidence", "posterior"] = "evidence"
+    bound: float = 8.0
+    correction: Literal["evidence", "posterior"] = "posterior"
 
     def __post_init__(self) -> None:
         check_positive(hidden=self.hidden, projection=self.projection, bound=self.bound)
@@ -50,8 +51,7 @@ class Config:
 class ResidualLstm(Aggregator):
     """Correct the tempered log-pool by an LSTM with a bounded read-out that is zero at the start.
 
-    The bound keeps the correction from running away for more instances than in training: no single step can outweigh
-    the evidence of all others.
+    The bound keeps the correction from running away for more instances than in training.
 
     Args:
         config: widths, dropout and the form of the correction.

@@ -6,7 +6,7 @@ import copy
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torchvision
@@ -90,17 +90,17 @@ def _pretrained(architecture: str, name: str) -> nn.Module:
         raise ConfigError(f"unknown weights {name!r} of {architecture}; {nearest(name, known.__members__)}")
     weights = known[name]
     try:
-        model: nn.Module = torchvision.models.get_model(architecture, weights=weights)
+        model: Any = torchvision.models.get_model(architecture, weights=weights)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise DataError(
-            f"expected the pretrained weights {name} of {architecture}, got: {error}; if this machine is offline or the "
-            f"file is damaged, put {weights.url} into {folder} by hand, or set weights to null"
+            f"expected the pretrained weights {name} of {architecture}, got: {error}; if this machine is offline or "
+            f"the file is damaged, put {weights.url} into {folder} by hand, or set weights to null"
         ) from error
     # GoogLeNet drops its auxiliary classifiers by default, Inception keeps them and then returns two outputs.
     if isinstance(model, torchvision.models.Inception3):
         model.aux_logits, model.AuxLogits = False, None
-    return model
+    return cast("nn.Module", model)
 
 
 def _adapt_stem(model: nn.Module, channels: int, small: bool, pretrained: bool) -> None:
@@ -120,7 +120,7 @@ def _adapt_stem(model: nn.Module, channels: int, small: bool, pretrained: bool) 
                 break
     elif channels != conv.in_channels:
         model.set_submodule(name, _with_channels(conv, channels, pretrained))
-    if channels != 3 and hasattr(model, "transform_input"):
+    if channels != 3 and isinstance(model, (torchvision.models.GoogLeNet, torchvision.models.Inception3)):
         model.transform_input = False  # re-scales ImageNet's three channels
 
 
@@ -151,6 +151,6 @@ def _try(model: nn.Module, image_shape: tuple[int, int, int], width: int, archit
         ) from error
     if not isinstance(embedding, torch.Tensor) or tuple(embedding.shape) != (1, width):
         raise ConfigError(
-            f"expected a torchvision model that ends in a linear layer, got {architecture!r}, whose last linear layer is "
-            "not its output; choose another architecture, such as resnet18"
+            f"expected a torchvision model that ends in a linear layer, got {architecture!r}, whose last linear layer "
+            "is not its output; choose another architecture, such as resnet18"
         )

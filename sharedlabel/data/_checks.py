@@ -26,12 +26,18 @@ def validate(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def fingerprint(images: Num[Tensor, "N C H W"], labels: Int64[Tensor, "N"], class_names: tuple[str, ...]) -> str:
+def fingerprint(
+    images: Num[Tensor, "N C H W"],
+    labels: Int64[Tensor, "N"],
+    class_names: tuple[str, ...],
+    groups: Int64[Tensor, "N"] | None = None,
+) -> str:
     """Return the sha256 of the content of data that are held in memory."""
     digest = hashlib.sha256()
     digest.update(repr((str(images.dtype), tuple(images.shape), class_names)).encode())
-    digest.update(labels.contiguous().numpy().data)
-    digest.update(images.flatten().numpy().data)
+    for column in (images, labels, groups):
+        if column is not None:
+            digest.update(column.flatten().numpy().data)
     return digest.hexdigest()
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from sharedlabel.errors import DataError
@@ -64,7 +64,7 @@ def decode_all(
         try:
             image = decode(read(name), size, channels)
         except _BROKEN as error:
-            raise DataError(f"expected an image in {name!r}, got: {error}; repair or remove the file") from error
+            raise DataError(f"expected an image in {name!r}, got: {_reason(error)}; repair or remove it") from error
         if shape is None:
             first_name, shape = name, image.shape
         elif image.shape != shape:
@@ -101,6 +101,11 @@ def cached(
             f"expected to store the decoded images in {folder.absolute()}, got: {error}; free some space or choose a "
             "root that this user may write to"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    # Pillow would name a buffer in memory.
+    return "no image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def _different(first: str, shape: tuple[int, ...], name: str, other: tuple[int, ...]) -> str:

@@ -63,8 +63,9 @@ def load(config: Config, root: Path) -> Dataset:
     _check(config)
     count = config.classes * config.instances_per_class
     labels = torch.arange(config.classes).repeat_interleave(config.instances_per_class)
-    groups = torch.arange(count // config.group_size).repeat_interleave(config.group_size)
-    images = _draw(config, labels, groups)[:, :, None, None]
+    offsets = torch.arange(count // config.group_size).repeat_interleave(config.group_size)
+    images = _draw(config, labels, offsets)[:, :, None, None]
+    groups = offsets if config.group_size > 1 else None
     names = tuple(str(label) for label in range(config.classes))
     return _checks.validate(
         Dataset(
@@ -72,9 +73,9 @@ def load(config: Config, root: Path) -> Dataset:
             images=images,
             labels=labels,
             class_names=names,
-            groups=groups if config.group_size > 1 else None,
+            groups=groups,
             holdout=None,
-            fingerprint=_checks.fingerprint(images, labels, names),
+            fingerprint=_checks.fingerprint(images, labels, names, groups),
         )
     )
 

@@ -6,44 +6,21 @@ read once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from sharedlabel import rng
+from sharedlabel.config import SplitConfig
 from sharedlabel.data._shuffle import joint_cells, rank_within, shuffle_within
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.types import Dataset, Role
 
 _ROLES: tuple[Role, ...] = get_args(Role)
-_NOT_TEST: tuple[Role, ...] = ("backbone", "aggregator", "validation")
-
-
-@dataclass(frozen=True)
-class SplitConfig:
-    """Shares of the data set.
-
-    Args:
-        backbone: share for training backbones, relative to `aggregator` and `validation`.
-        aggregator: share for training aggregators, relative to the other two.
-        validation: share for every choice (calibration, thresholds, sweet spot), relative to the other two.
-        test: fraction in (0, 1) of the whole for the final report; not used when the data set has its own test set.
-        seed: seed of the split.
-        groups: `whole` keeps each group (track, speaker, specimen) within one role and shares out groups; `divided`
-            gives every role its share of each group. Without groups the two are the same.
-        limit: cap on the instances per class, taken before splitting, for smoke runs; 0 for all.
-    """
-
-    backbone: float = 0.7
-    aggregator: float = 0.2
-    validation: float = 0.1
-    test: float = 0.2
-    seed: int = 0
-    groups: Literal["whole", "divided"] = "whole"
-    limit: int = 0
+# Drawn from the smallest share to the largest: the earlier, the more evenly groups are represented.
+_NOT_TEST: tuple[Role, ...] = ("validation", "aggregator", "backbone")
 
 
 def split(dataset: Dataset, config: SplitConfig) -> dict[Role, Int64[Tensor, "_"]]:
@@ -77,7 +54,7 @@ def split(dataset: Dataset, config: SplitConfig) -> dict[Role, Int64[Tensor, "_"
 
 
 def _shares(config: SplitConfig) -> Float64[Tensor, "3"]:
-    shares = torch.tensor([config.backbone, config.aggregator, config.validation], dtype=torch.float64)
+    shares = torch.tensor([getattr(config, role) for role in _NOT_TEST], dtype=torch.float64)
     return shares / shares.sum()
 
 
@@ -91,48 +68,57 @@ def _limited(dataset: Dataset, config: SplitConfig) -> Int64[Tensor, "m"]:
     cells = joint_cells(dataset.labels, holdout, groups)
     order = shuffle_within(cells, 1, rng.generator(config.seed, "split", "limit"))[0]
     sizes = torch.bincount(dataset.labels)
-    rank, size = rank_within(sizes), sizes.repeat_interleave(sizes)
-    take = size.clamp(max=config.limit)
-    # Evenly spaced ranks of (test set, group, random): exactly `take` of each class, and each cell gets its share.
-    keep = (rank + 1) * take // size > rank * take // size
-    return order[keep].sort().values
+    return order[_evenly(sizes, sizes.clamp(max=config.limit))].sort().values
 
 
 def _assign(
     dataset: Dataset, kept: Tensor, roles: tuple[Role, ...], shares: Tensor, config: SplitConfig
 ) -> Int64[Tensor, "m"]:
     """Return the role index of each kept instance."""
-    units, strata = _units(dataset, kept, config)
+    units, strata, cells = _units(dataset, kept, config)
     sizes = torch.bincount(strata)
-    ends = _cut(sizes, shares)  # [k, r]
-    order = shuffle_within(strata, 1, rng.generator(config.seed, "split", "roles"))[0]
-    slot = (rank_within(sizes)[:, None] >= ends.repeat_interleave(sizes, 0)).sum(1)
-    slots = torch.empty_like(slot).scatter(0, order, slot)
-    return torch.tensor([_ROLES.index(role) for role in roles])[slots[units]]
+    quotas = _quotas(sizes, shares)
+    left = shuffle_within(joint_cells(strata, cells), 1, rng.generator(config.seed, "split", "roles"))[0]
+    assigned = torch.empty_like(left)
+    for role, quota in zip(roles, quotas.unbind(1), strict=True):
+        chosen = _evenly(sizes, quota)
+        assigned[left[chosen]] = _ROLES.index(role)
+        left, sizes = left[~chosen], sizes - quota
+    return assigned[units]
 
 
-def _units(dataset: Dataset, kept: Tensor, config: SplitConfig) -> tuple[Tensor, Tensor]:
-    """Return the unit (what stays together) of each instance, and the stratum of each unit."""
+def _evenly(sizes: Int64[Tensor, "k"], take: Int64[Tensor, "k"]) -> Bool[Tensor, "m"]:
+    """Choose exactly `take` of each consecutive run, evenly spaced, so that each cell within a run gets its share."""
+    rank, size, take = rank_within(sizes), sizes.repeat_interleave(sizes), take.repeat_interleave(sizes)
+    return (rank + 1) * take // size > rank * take // size
+
+
+def _units(dataset: Dataset, kept: Tensor, config: SplitConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the unit (what stays together) of each instance, and the stratum and the cell within it of each unit."""
     labels = dataset.labels[kept]
+    alone = torch.arange(kept.numel())
     if dataset.groups is None:
-        return torch.arange(kept.numel()), joint_cells(labels)
+        return alone, joint_cells(labels), torch.zeros_like(labels)
     groups = joint_cells(dataset.groups[kept])
     if config.groups == "divided":
-        return torch.arange(kept.numel()), joint_cells(labels, groups)
+        return alone, joint_cells(labels), groups
     # Groups may span classes (a speaker says every word): those that hold the same classes form a stratum.
     present = torch.zeros(int(groups.max()) + 1, dataset.num_classes, dtype=torch.bool)
     present[groups, labels] = True
-    return groups, torch.unique(present, dim=0, return_inverse=True)[1]
+    strata = torch.unique(present, dim=0, return_inverse=True)[1]
+    return groups, strata, torch.zeros_like(strata)
 
 
-def _cut(sizes: Int64[Tensor, "k"], shares: Float64[Tensor, "r"]) -> Int64[Tensor, "k r"]:
-    """Return where each share of each stratum ends; a stratum with a unit for every share gives each at least one."""
-    ends = (sizes[:, None] * shares.cumsum(0) + 0.5).floor().long()
+def _quotas(sizes: Int64[Tensor, "k"], shares: Float64[Tensor, "r"]) -> Int64[Tensor, "k r"]:
+    """Round each share of each stratum; a stratum with a unit for every share gives each at least one."""
     count = shares.numel()
-    least = torch.arange(1, count + 1)
-    for column in range(1, count):
-        ends[:, column] = torch.maximum(ends[:, column], ends[:, column - 1] + 1)
-    return torch.where(sizes[:, None] >= count, ends.maximum(least).minimum(sizes[:, None] - count + least), ends)
+    ends = (sizes[:, None] * shares.cumsum(0) + 0.5).floor().long()
+    for column in range(count):
+        before = ends[:, column - 1] if column else torch.zeros_like(sizes)
+        least = torch.where(sizes >= count, before + 1, before)
+        most = torch.where(sizes >= count, sizes - (count - 1 - column), sizes)
+        ends[:, column] = ends[:, column].maximum(least).minimum(most)
+    return ends.diff(dim=1, prepend=torch.zeros_like(ends[:, :1]))
 
 
 def _check_config(config: SplitConfig) -> None:

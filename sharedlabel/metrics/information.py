@@ -22,12 +22,14 @@ def label_entropy(log_prior: Float[Tensor, "c"]) -> float:
     """Return H(Y) in bits.
 
     Args:
-        log_prior: log prior over labels, natural log; `-inf` for a label that never occurs.
+        log_prior: log prior over labels, natural log; `-inf` for a label that never occurs. It is normalised again,
+            so that rounding to float32 does not show.
 
-    >>> label_entropy(torch.tensor([0.5, 0.25, 0.25]).log())
+    >>> round(label_entropy(torch.tensor([0.5, 0.25, 0.25]).log()), 6)
     1.5
     """
-    return float(torch.special.entr(log_prior.double().exp()).sum() / math.log(2))
+    prior = log_prior.double().softmax(dim=0)
+    return float(torch.special.entr(prior).sum() / math.log(2))
 
 
 def floor_posterior(log_posterior: Float[Tensor, "t n c"], epsilon: float = FLOOR) -> Float[Tensor, "t n c"]:

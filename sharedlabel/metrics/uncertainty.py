@@ -1,4 +1,4 @@
-"""Intervals over instances (or groups of them), not over tuples: tuples share instances.
+"""Uncertainty over instances (or groups of them), not over tuples: tuples share instances.
 
 Resampling tuples as if they were independent gives intervals that are far too narrow. Here the variance is that of a
 mean over random partitions of fresh instances: a U-statistic of which P random partitions are seen,
@@ -6,7 +6,8 @@ mean over random partitions of fresh instances: a U-statistic of which P random 
     SE^2 = sum_c prior_c^2 [(1 - 1/P) n^2 / M_c * zeta_c + sigma_c^2 / (T_c P)],
 
 with M_c instances and T_c tuples per partition in class c, zeta_c the covariance of the scores of two tuples that share
-one instance, and sigma_c^2 the variance of one score (Hoeffding 1948; the split into both parts is ours).
+one instance (estimated from pairs of partitions), and sigma_c^2 the variance of one score. The variance of a
+U-statistic is Hoeffding's (1948); the split in two parts and the corrections for small classes are ours.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sharedlabel.errors import DataError
-from sharedlabel.metrics import _quantiles
+from sharedlabel.metrics._variance import center, over_clusters, over_instances
+from sharedlabel.metrics.intervals import two_sided
 from sharedlabel.types import Tuples
 
 
@@ -30,9 +31,9 @@ class Estimate:
     Attributes:
         mean: mean score.
         se: standard error.
-        degrees_of_freedom: of the standard error; `inf` for instances.
+        degrees_of_freedom: of the standard error.
         influence: what each unit (instance or group, then training seed) adds to the mean when it is reweighed; the
-            squares sum to se^2. Units of equal data and seeds line up, so bootstraps over them stay paired.
+            squares sum to se^2. Units of the same data and seeds line up, so bootstraps over them stay paired.
     """
 
     mean: Float[Tensor, "k"]
@@ -54,74 +55,122 @@ class Difference:
     p_value: Float[Tensor, "k"]
 
 
-def _sum_by(index: Int64[Tensor, "r"], values: Float[Tensor, "r k"], size: int) -> Float[Tensor, "size k"]:
-    return values.new_zeros(size, values.shape[1]).index_add_(0, index, values)
-
-
-def _centered(
-    scores: Float[Tensor, "p t k"], tuples: Tuples
-) -> tuple[Float[Tensor, "k"], Float[Tensor, "p t k"], Float[Tensor, "c"]]:
-    """Return the mean, the deviations from the class means, and the total weight of each class."""
-    classes = int(tuples.labels.max()) + 1
-    weights = tuples.weights.double() / tuples.weights.double().sum()
-    label, weight = tuples.labels.flatten(), weights.reshape(-1, 1)
-    flat = scores.double().flatten(0, 1)
-    prior = _sum_by(label, weight, classes)
-    means = _sum_by(label, weight * flat, classes) / prior.clamp(min=1e-300)
-    return prior[:, 0] @ means, (flat - means[label]).view(scores.shape), prior[:, 0]
-
-
-def _per_class(
-    deviation: Float[Tensor, "p t k"], tuples: Tuples, prefixes: Float[Tensor, "k"], instances: int, classes: int
-) -> tuple[Float[Tensor, "c k"], Float[Tensor, "N k"]]:
-    """Return the variance of each class's mean and the raw influence of each instance on it."""
-    partitions, _, width = tuples.indices.shape
-    used = (torch.arange(width, device=prefixes.device)[:, None] < prefixes).double()  # [n, k]
-    spread = deviation[:, :, None] * used
-    at = tuples.indices.flatten()
-    total = _sum_by(at, spread.flatten(0, 2), instances)
-    squares = _sum_by(at, spread.square().flatten(0, 2), instances)
-    count = _sum_by(at, used.expand(*tuples.indices.shape, -1).flatten(0, 2), instances)
-
-    label = tuples.labels.flatten()
-    owner = torch.zeros(instances, dtype=torch.int64, device=at.device)
-    owner[at] = label.repeat_interleave(width)
-    seen = torch.zeros(instances, 1, dtype=torch.float64, device=at.device)
-    seen[at] = 1
-    size = _sum_by(owner, seen, classes)  # instances of each class, [c, 1]
-    drawn = _sum_by(label, torch.ones_like(label[:, None], dtype=torch.float64), classes)  # its tuples, [c, 1]
-
-    pairs = _sum_by(owner, count * (count - 1), classes).clamp(min=1)
-    zeta = _sum_by(owner, total.square() - squares, classes) / pairs
-    # Deviations from the finite sample's own mean shrink a main effect by (M - n) / (M - 1).
-    zeta = zeta * size * (size - 1) / (size - prefixes).clamp(min=1).square()
-    shared = (1 - 1 / partitions) * prefixes.square() / size.clamp(min=1) * zeta
-    # The mean that deviations are taken from is itself uncertain: sigma^2 = mean(d^2) + variance.
-    own = _sum_by(label, deviation.square().flatten(0, 1), classes) / drawn.clamp(min=1)
-    variance = (shared + own / drawn.clamp(min=1)) / (1 - 1 / drawn.clamp(min=2))
-    return variance, prefixes / size[owner].clamp(min=1) * total / count.clamp(min=1)
-
-
-def _over_instances(
-    mean: Float[Tensor, "k"],
-    deviation: Float[Tensor, "p t k"],
-    prior: Float[Tensor, "c"],
+def estimate(
+    scores: Float[Tensor, "p t k"],
     tuples: Tuples,
-    prefixes: Float[Tensor, "k"],
+    prefixes: Sequence[int],
     instances: int,
+    clusters: Int64[Tensor, "N"] | None = None,
 ) -> Estimate:
-    drawn = torch.bincount(tuples.labels.flatten(), minlength=len(prior))
-    if bool(((drawn < 2) & (prior > 0)).any()):
-        label = int(((drawn < 2) & (prior > 0)).nonzero()[0])
-        raise DataError(f"expected two tuples or more of each label, got one of label {label}; lower n or add partitions")
-    variance, raw = _per_class(deviation, tuples, prefixes, instances, len(prior))
-    total = (prior.square() @ variance).clamp(min=0)
-    owner = torch.zeros(instances, dtype=torch.int64, device=raw.device)
-    owner[tuples.indices.flatten()] = tuples.labels.flatten().repeat_interleave(tuples.indices.shape[2])
-    influence = _rescaled(raw * prior[owner, None], total)
-    return Estimate(mean, total.sqrt(), torch.full_like(mean, torch.inf), influence)
+    """Estimate a mean score and its uncertainty over fresh instances, or over fresh groups.
+
+    Args:
+        scores: any score of a tuple after `prefixes[k]` instances: right or wrong, log2 posterior, ...
+        tuples: the tuples that were scored; their weights give each class its prior.
+        prefixes: the n of each column of `scores`.
+        instances: number of instances in the split, N.
+        clusters: group of each instance, for tuples cut inside groups: the standard error is then robust to any
+            dependence within a group. None for instances drawn independently.
+
+    Returns:
+        Mean, standard error, degrees of freedom and influence, over N instances or over the groups in order of id.
+        Simulated 95% intervals over ten partitions cover 93-95% in classes of 25 n instances or more, 90% at 12 n and
+        81-88% at 5 n to 8 n.
+
+    Raises:
+        DataError: too few tuples or groups, or tuples that span groups.
+    """
+    if len(prefixes) != scores.shape[2]:
+        raise ValueError(f"expected one prefix per column of scores, got {len(prefixes)} for {scores.shape[2]} columns")
+    centered = center(scores, tuples)
+    if clusters is not None:
+        variance, influence, groups = over_clusters(centered, tuples, clusters)
+        return Estimate(centered.mean, variance.sqrt(), torch.full_like(variance, groups), influence)
+    lengths = torch.tensor(prefixes, dtype=torch.float64, device=scores.device)
+    variance, raw, freedom = over_instances(centered, tuples, lengths, instances)
+    squares = raw.square().sum(dim=0)
+    scale = torch.where(squares > 0, variance / squares.where(squares > 0, 1.0), 0.0).sqrt()
+    return Estimate(centered.mean, variance.sqrt(), freedom, raw * scale)
 
 
-def _rescaled(influence: Float[Tensor, "units k"], variance: Float[Tensor, "k"]) -> Float[Tensor, "units k"]:
-    squares = influence.square().sum(dim=0)
-    return influence * torch.where(squares > 0, variance / squares.where(squares > 0, 1.0), 0.0).sqrt()
+def seed_average(
+    scores: Float[Tensor, "s p t k"],
+    tuples: Tuples,
+    prefixes: Sequence[int],
+    instances: int,
+    clusters: Int64[Tensor, "N"] | None = None,
+) -> Estimate:
+    """Estimate a mean score over training seeds and instances, both fresh.
+
+    The scores of each tuple are averaged over seeds for the part of the instances; the spread of the seeds' means over
+    the number of seeds is added, with Welch-Satterthwaite degrees of freedom. With one seed the uncertainty is that of
+    the instances alone: nothing is known about training.
+
+    Args:
+        scores: score of the same tuples under each training seed.
+        tuples: as for `estimate`.
+        prefixes: as for `estimate`.
+        instances: as for `estimate`.
+        clusters: as for `estimate`.
+
+    Returns:
+        As `estimate`; with two seeds or more, one unit of influence per seed follows those of the instances.
+    """
+    images = estimate(scores.double().mean(dim=0), tuples, prefixes, instances, clusters)
+    seeds = len(scores)
+    if seeds == 1:
+        return images
+    weights = tuples.weights.double() / tuples.weights.double().sum()
+    means = torch.einsum("pt,sptk->sk", weights, scores.double())
+    influence = (means - means.mean(dim=0)) / (seeds * (seeds - 1)) ** 0.5
+    of_images, of_seeds = images.se.square(), influence.square().sum(dim=0)
+    variance = of_images + of_seeds
+    spread = of_images.square() / images.degrees_of_freedom + of_seeds.square() / (seeds - 1)
+    freedom = torch.where(spread > 0, variance.square() / spread.where(spread > 0, 1.0), torch.inf)
+    return Estimate(images.mean, variance.sqrt(), freedom, torch.cat([images.influence, influence]))
+
+
+def paired_difference(
+    first: Float[Tensor, "s p t k"],
+    second: Float[Tensor, "s p t k"],
+    tuples: Tuples,
+    prefixes: Sequence[int],
+    instances: int,
+    clusters: Int64[Tensor, "N"] | None = None,
+) -> Difference:
+    """Compare two methods on identical tuples, by the differences of each tuple's scores.
+
+    Args:
+        first: scores of one method under each training seed.
+        second: scores of the other, same tuples, same seeds.
+        tuples: as for `estimate`.
+        prefixes: as for `estimate`.
+        instances: as for `estimate`.
+        clusters: as for `estimate`.
+    """
+    found = seed_average(first.double() - second.double(), tuples, prefixes, instances, clusters)
+    return Difference(found, two_sided(found.mean, found.se, found.degrees_of_freedom))
+
+
+def multiplier_bootstrap(
+    estimates: Sequence[Estimate], replicates: int, generator: torch.Generator
+) -> Float[Tensor, "b e k"]:
+    """Draw replicates of several means, keeping the pairing over methods, ratios and n.
+
+    Each unit gets one Gaussian multiplier per replicate, shared by all estimates.
+
+    Args:
+        estimates: over the same units and prefixes.
+        replicates: number of replicates, B.
+        generator: the random stream, on the CPU.
+
+    Returns:
+        Replicates of the mean of each estimate and prefix.
+    """
+    units = sorted({len(found.influence) for found in estimates})
+    if len(units) != 1:
+        raise ValueError(f"expected estimates over the same units, got {units} of them; use the same data and seeds")
+    means = torch.stack([found.mean for found in estimates])
+    multipliers = torch.randn(replicates, units[0], generator=generator, dtype=torch.float64).to(means.device)
+    influence = torch.stack([found.influence for found in estimates])
+    return means + torch.einsum("bu,euk->bek", multipliers, influence)

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sharedlabel.report._panels import heading, label_ends, log_axis, panel_ns, panels, ratio_axis, subject
+from sharedlabel.report._panels import (
+    heading,
+    label_ends,
+    log_axis,
+    panel_ns,
+    panels,
+    ratio_axis,
+    stretched_axis,
+    subject,
+)
 from sharedlabel.report._theme import INK, PAPER, Mark, Palette
 from sharedlabel.report.sentences import title
-from sharedlabel.report.views import DENSE, View, method
+from sharedlabel.report.views import DENSE, ORACLE, View, method
 from sharedlabel.results import Row, Summary, SweetSpot
 
 
-def curves(view: View, pruner: str, n: int) -> Iterator[tuple[str, list[Summary]]]:
-    """Yield every method with its test summaries at one n, by ascending ratio, the dense network first."""
+def curves(view: View, pruner: str, n: int, metric: str) -> Iterator[tuple[str, list[Summary]]]:
+    """Yield every method with its test summaries at one n, by ascending ratio, the dense network first.
+
+    The exact posterior uses no network: it has no efficiency, and its one value holds at every ratio.
+    """
     lines: dict[str, dict[float, Summary]] = {}
     for summary in sorted(view.tests(pruner, n), key=lambda s: s.pruner != DENSE):
         lines.setdefault(method(summary), {})[summary.ratio] = summary
     for name in sorted(lines):
-        yield name, [lines[name][ratio] for ratio in sorted(lines[name])]
+        points = [lines[name][ratio] for ratio in sorted(lines[name])]
+        if points[0].aggregator != ORACLE:
+            yield name, points
+        elif metric != "efficiency":
+            yield name, [points[0], dataclasses.replace(points[0], ratio=view.ratios[-1])]
 
 
 def against_ratio(view: View, pruner: str, palette: Palette) -> Figure:
@@ -30,16 +48,16 @@ def against_ratio(view: View, pruner: str, palette: Palette) -> Figure:
     ns = panel_ns(view.ns)
     figure, axes = panels(2, len(ns), height=2.2, sharey="row")
     heading(figure, "n-accuracy and RI against compression", subject(view, pruner) + ", test, bands: 95% intervals")
-    metrics = (("n_accuracy", "n-accuracy (share right)"), ("ri", "RI, calibrated (share of H(Y))"))
+    metrics = (("n_accuracy", "n-accuracy, stretched towards 1"), ("ri", "RI, stretched towards 1"))
     for line, (metric, label) in zip(axes, metrics, strict=True):
         line[0].set_ylabel(label)
+        drawn = [s for n in ns for s in view.tests(pruner, n)]
+        stretched_axis(line[0], [getattr(s, metric + end) for s in drawn for end in ("", "_low", "_high")])
         for panel, n in zip(line, ns, strict=True):
             _lines(panel, view, pruner, n, metric, palette, band=True)
             panel.set_title(f"n = {n}")
-    for panel in axes[-1]:
-        panel.set_xlabel("")
     figure.supxlabel("compression ratio, dense / compressed parameters (log scale)", fontsize=8.5)
-    _label_last(figure, axes, view, pruner, ns[-1], ("n_accuracy", "ri"), palette)
+    _label_last(axes, view, pruner, ns[-1], ("n_accuracy", "ri"), palette)
     return figure
 
 
@@ -48,8 +66,10 @@ def efficiency(view: View, pruner: str, palette: Palette) -> Figure:
     ns = panel_ns(view.ns)
     figure, axes = panels(1, len(ns), height=2.9)
     heading(figure, "Efficiency against compression: a curve to look at, not a rule", subject(view, pruner) + ", test")
-    positive = all(s.efficiency > 0 for s in view.tests(pruner))
-    marked = [s for s in view.sweet_spots if s.pruner == pruner and (s.rule == "retain" or (s.rule, s.value) == ("budget", 1))]
+    positive = all(s.efficiency > 0 for s in view.tests(pruner) if s.aggregator != ORACLE)
+    marked = [
+        s for s in view.sweet_spots if s.pruner == pruner and (s.rule == "retain" or (s.rule, s.value) == ("budget", 1))
+    ]
     for panel, n in zip(axes[0], ns, strict=True):
         _lines(panel, view, pruner, n, "efficiency", palette, band=False)
         panel.set_title(f"n = {n}")
@@ -58,7 +78,7 @@ def efficiency(view: View, pruner: str, palette: Palette) -> Figure:
             log_axis(panel, "y")
     axes[0][0].set_ylabel("efficiency (bits per dense pass" + (", log scale)" if positive else ")"))
     figure.supxlabel("compression ratio, dense / compressed parameters (log scale)", fontsize=8.5)
-    _label_last(figure, axes, view, pruner, ns[-1], ("efficiency",), palette)
+    _label_last(axes, view, pruner, ns[-1], ("efficiency",), palette)
     _ring_legend(figure, marked)
     return figure
 
@@ -78,7 +98,16 @@ def _rings(panel: Axes, view: View, pruner: str, spots: Sequence[SweetSpot]) -> 
 def _ring_legend(figure: Figure, spots: Sequence[SweetSpot]) -> None:
     names: dict[str, str] = {spot.rule: title(spot).split(", n =")[0] for spot in spots}
     handles = [
-        Line2D([], [], ls="", marker=_RINGS[rule][0], ms=_RINGS[rule][1] - 2, mfc="none", mec=INK, label=f"sweet spot: {name}")
+        Line2D(
+            [],
+            [],
+            ls="",
+            marker=_RINGS[rule][0],
+            ms=_RINGS[rule][1] - 2,
+            mfc="none",
+            mec=INK,
+            label=f"sweet spot: {name}",
+        )
         for rule, name in sorted(names.items())
     ]
     if handles:
@@ -86,10 +115,17 @@ def _ring_legend(figure: Figure, spots: Sequence[SweetSpot]) -> None:
 
 
 def _lines(panel: Axes, view: View, pruner: str, n: int, metric: str, palette: Palette, *, band: bool) -> None:
-    for name, points in curves(view, pruner, n):
+    for _, points in curves(view, pruner, n, metric):
         mark = palette[points[0].aggregator]
         ratios, values = [p.ratio for p in points], [getattr(p, metric) for p in points]
-        panel.plot(ratios, values, linestyle=mark.dash, marker=mark.marker, color=mark.color, label=name, mec=PAPER, mew=0.4)
+        look: dict[str, Any] = {
+            "linestyle": mark.dash,
+            "marker": mark.marker,
+            "color": mark.color,
+            "mec": PAPER,
+            "mew": 0.4,
+        }
+        panel.plot(ratios, values, clip_on=False, **look)
         if band:
             low, high = ([getattr(p, f"{metric}_{end}") for p in points] for end in ("low", "high"))
             panel.fill_between(ratios, low, high, color=mark.color, alpha=0.15, linewidth=0)
@@ -97,7 +133,6 @@ def _lines(panel: Axes, view: View, pruner: str, n: int, metric: str, palette: P
 
 
 def _label_last(
-    figure: Figure,
     axes: Sequence[Sequence[Axes]],
     view: View,
     pruner: str,
@@ -108,7 +143,7 @@ def _label_last(
     for line, metric in zip(axes, metrics, strict=True):
         ends = [
             (name, points[-1].ratio, float(getattr(points[-1], metric)), palette[points[-1].aggregator])
-            for name, points in curves(view, pruner, n)
+            for name, points in curves(view, pruner, n, metric)
         ]
         label_ends(line[-1], ends)
 
@@ -135,7 +170,9 @@ def pruning(view: View, palette: Palette) -> Figure:
 
 def _curve(panel: Axes, points: Sequence[tuple[float, list[float]]], mark: Mark) -> None:
     x = [sparsity for sparsity, _ in points]
-    panel.plot(x, [statistics.fmean(values) for _, values in points], marker=mark.marker, ls=mark.dash, color=mark.color)
+    panel.plot(
+        x, [statistics.fmean(values) for _, values in points], marker=mark.marker, ls=mark.dash, color=mark.color
+    )
     low, high = ([pick(values) for _, values in points] for pick in (min, max))
     panel.fill_between(x, low, high, color=mark.color, alpha=0.15, linewidth=0)
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-from matplotlib.transforms import blended_transform_factory
 
-from sharedlabel.report._theme import INK, MUTED, Mark
+from sharedlabel.report._theme import INK, Mark
 from sharedlabel.report.views import DENSE, View
 
 MAX_PANELS = 5
 _MAX_TICKS = 8
+_STRETCHED_TICKS = (-8, -3, -1, 0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 
 
-def panels(rows: int, columns: int, *, height: float, sharey: bool | str = True) -> tuple[Figure, list[list[Axes]]]:
+def panels(
+    rows: int, columns: int, *, height: float, sharey: Literal["none", "all", "row"] = "all"
+) -> tuple[Figure, list[list[Axes]]]:
     """Make a grid of panels; heights in inches."""
     width = {1: 6.5, 2: 9.0}.get(columns, 10.5)
     figure = Figure(figsize=(width, rows * height + 0.9), layout="constrained")
-    sharing = {True: "all", False: "none"}.get(sharey, sharey) if isinstance(sharey, bool) else sharey
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=False, sharey=sharing)  # type: ignore[arg-type]
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
     return figure, [list(line) for line in axes]
 
 
@@ -73,6 +76,30 @@ def log_axis(axes: Axes, which: str) -> None:
     axis.set_minor_locator(NullLocator())
 
 
+def stretched_axis(axes: Axes, values: Iterable[float]) -> None:
+    """Stretch y towards 1, where good methods differ: the distance to 1 is logarithmic, ticks show plain values.
+
+    Args:
+        axes: panel; values above 0.999 are drawn at its upper edge.
+        values: all that is drawn, each at most 1.
+    """
+    gaps = [1 - value for value in values]
+    floor = max(min((gap for gap in gaps if gap > 0), default=0.1) / 1.3, 1e-3)
+    axes.set_yscale(
+        "function",
+        functions=(lambda v: -np.log10(np.maximum(1 - np.asarray(v), floor)), lambda u: 1 - 10.0 ** -np.asarray(u)),
+    )
+    low, high = 1 - max(gaps) * 1.1, 1 - floor
+    apart = 0.06 * math.log10((1 - low) / floor)
+    ticks: list[float] = []
+    for tick in (tick for tick in reversed(_STRETCHED_TICKS) if low <= tick <= high):
+        if not ticks or math.log10((1 - tick) / (1 - ticks[-1])) >= apart:
+            ticks.append(tick)
+    axes.set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(low, high)
+
+
 def label_ends(axes: Axes, ends: Sequence[tuple[str, float, float, Mark]]) -> None:
     """Write names at the right of a panel, spread so that none overlap, each tied to the end of its line.
 
@@ -80,33 +107,37 @@ def label_ends(axes: Axes, ends: Sequence[tuple[str, float, float, Mark]]) -> No
         axes: panel whose limits are final.
         ends: name, x and y (in data units) of the last point of a line, and its mark.
     """
-    figure_height = axes.figure.get_figheight()  # type: ignore[union-attr]
-    rows = len({round(other.get_subplotspec().rowspan.start) for other in axes.figure.axes})  # type: ignore[union-attr]
-    gap = 0.16 / max((figure_height - 0.9) / rows - 0.5, 0.5)
+    size = axes.get_figure(root=True).get_size_inches()  # type: ignore[union-attr]
+    rows = axes.get_gridspec().nrows  # type: ignore[union-attr]
+    gap = 0.155 / (size[1] / rows - 0.9)
     to_axes = axes.transAxes.inverted()
-    ordered = sorted(ends, key=lambda end: end[2])
-    heights = spread([float(to_axes.transform(axes.transData.transform((x, y)))[1]) for _, x, y, _ in ordered], gap)
-    where = blended_transform_factory(axes.transAxes, axes.transAxes)
-    for (name, x, y, mark), height in zip(ordered, heights, strict=True):
-        line = {"arrowstyle": "-", "color": mark.color, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 2}
-        axes.annotate(
-            name, (x, y), (1.07, height), textcoords=where, va="center", arrowprops=line, annotation_clip=False
-        )
-        axes.plot(1.05, height, mark.marker, color=mark.color, transform=where, clip_on=False)
+    tips = [(*to_axes.transform(axes.transData.transform((x, y))), name, mark) for name, x, y, mark in ends]
+    tips.sort(key=lambda tip: tip[1])
+    for (x, y, name, mark), height in zip(tips, spread([float(tip[1]) for tip in tips], gap), strict=True):
+        placed = {"color": mark.color, "transform": axes.transAxes, "clip_on": False}
+        axes.plot([x, 1.06], [y, height], linewidth=0.8, **placed)
+        axes.plot(1.06, height, mark.marker, **placed)
+        axes.text(1.1, height, name, transform=axes.transAxes, va="center")
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Move ascending positions apart to at least a gap, as little as possible, centred where they crowd.
+    """Move ascending positions in [0, 1] apart to at least a gap, as little as possible, and inside while they fit.
 
-    >>> spread([0.0, 0.0, 1.0], 0.2)
-    [-0.1, 0.1, 1.0]
+    >>> spread([0.5, 0.5, 1.0], 0.2)
+    [0.4, 0.6, 1.0]
     """
     clusters: list[tuple[float, int]] = []
     for height in heights:
-        centre, size = height, 1
+        centre, size = _inside(height, 1, gap), 1
         while clusters and centre - clusters[-1][0] < gap * (size + clusters[-1][1]) / 2:
             below, count = clusters.pop()
             centre = (centre * size + below * count) / (size + count)
             size += count
+            centre = _inside(centre, size, gap)
         clusters.append((centre, size))
     return [centre + gap * (i - (size - 1) / 2) for centre, size in clusters for i in range(size)]
+
+
+def _inside(centre: float, size: int, gap: float) -> float:
+    half = min(gap * (size - 1) / 2, 0.5)
+    return min(max(centre, half), 1 - half)

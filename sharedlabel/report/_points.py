@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Sequence
-from typing import cast
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from sharedlabel.report._panels import heading, log_axis, panels, subject
+from sharedlabel.report._panels import heading, log_axis, panels, stretched_axis, subject
 from sharedlabel.report._theme import INK, MUTED, PAPER, Palette
 from sharedlabel.report.views import DENSE, ORACLE, View, headline, method, winners
 from sharedlabel.results import ReliabilityBin, Row, Summary
@@ -38,16 +38,20 @@ def against_cost(view: View, palette: Palette) -> Figure:
     for panel in flat[len(pruners) :]:
         panel.set_axis_off()
     names: dict[str, str] = {}
+    everything = sorted((s for s in view.tests() if s.aggregator != ORACLE), key=lambda s: s.cost_dense_passes)
+    stretched_axis(flat[0], [s.ri for s in everything])
     for panel, pruner in zip(flat, pruners, strict=False):
         points = [s for s in view.tests(pruner) if s.aggregator != ORACLE]
+        panel.set_xlim(everything[0].cost_dense_passes / 4, everything[-1].cost_dense_passes * 1.3)
         names |= {method(s): s.aggregator for s in points}
+        log_axis(panel, "x")
         _cloud(panel, points, palette)
         _front(panel, front(points))
         _budgets(panel, view, pruner)
         panel.set_title(f"pruned by {pruner}" if pruner != DENSE else "dense only")
         panel.set_xlabel("cost (dense passes per tuple, log scale)")
     for line in axes:
-        line[0].set_ylabel("RI, calibrated (share of H(Y))")
+        line[0].set_ylabel("RI, stretched towards 1")
     _legend(figure, names, palette)
     return figure
 
@@ -55,22 +59,31 @@ def against_cost(view: View, palette: Palette) -> Figure:
 def _cloud(panel: Axes, points: Sequence[Summary], palette: Palette) -> None:
     for s in points:
         mark, size = palette[s.aggregator], 2.6 + 1.1 * s.n.bit_length()
-        panel.plot(s.cost_dense_passes, s.ri, mark.marker, color=mark.color, ms=size, alpha=0.75, mec=PAPER, mew=0.4)
-    log_axis(panel, "x")
+        panel.plot(
+            s.cost_dense_passes,
+            s.ri,
+            mark.marker,
+            color=mark.color,
+            ms=size,
+            alpha=0.75,
+            mec=PAPER,
+            mew=0.4,
+            clip_on=False,
+        )
 
 
 def _front(panel: Axes, points: Sequence[Summary]) -> None:
-    panel.plot(
-        [s.cost_dense_passes for s in points], [s.ri for s in points], color=INK, lw=1, drawstyle="steps-post", zorder=1.5
-    )
-    placed: tuple[float, float] | None = None
+    costs = [s.cost_dense_passes for s in points]
+    panel.plot(costs, [s.ri for s in points], color=INK, lw=1, drawstyle="steps-post", zorder=1.5)
+    placed: list[tuple[float, float]] = []
     for s in points:
-        here = cast("tuple[float, float]", tuple(panel.transData.transform((s.cost_dense_passes, s.ri))))
-        if placed is None or here[0] - placed[0] > 62 or here[1] - placed[1] > 26:
+        x, y = panel.transAxes.inverted().transform(panel.transData.transform((s.cost_dense_passes, s.ri)))
+        if all(abs(x - other) > 0.2 or abs(y - below) > 0.06 for other, below in placed):
+            text = f"{s.ratio:g}x, n = {s.n}"
             panel.annotate(
-                f"{s.ratio:g}x, n={s.n}", (s.cost_dense_passes, s.ri), (-5, 4), textcoords="offset points", ha="right", fontsize=8
+                text, (s.cost_dense_passes, s.ri), (-6, 4), textcoords="offset points", ha="right", fontsize=8
             )
-            placed = here
+            placed.append((x, y))
 
 
 def _budgets(panel: Axes, view: View, pruner: str) -> None:
@@ -92,7 +105,7 @@ def _legend(figure: Figure, names: dict[str, str], palette: Palette) -> None:
 
 
 def reliability_place(view: View, pruner: str) -> tuple[float, int] | None:
-    """Choose the ratio and n of a reliability diagram: the headline's if it has bins, else the middle ratio, largest n."""
+    """Choose ratio and n of a reliability diagram: the headline's if it has bins, else the middle ratio, largest n."""
     places = sorted({(b.ratio, b.n) for b in view.reliability if b.pruner == pruner})
     if not places:
         return None
@@ -111,9 +124,12 @@ def calibration(view: View, pruner: str, palette: Palette) -> Figure | None:
         return None
     ratio, n = chosen
     bins = [b for b in view.reliability if (b.pruner, b.ratio, b.n) == (pruner, ratio, n)]
-    figure, ((before, after, errors),) = panels(1, 3, height=3.2, sharey=False)
+    figure, ((before, after, errors),) = panels(1, 3, height=3.2, sharey="none")
     heading(figure, f"Calibration at {ratio:g}x, n = {n}", subject(view, pruner) + ", test")
-    for panel, calibrated, name in ((before, False, "before calibration"), (after, True, "after one temperature per n")):
+    for panel, calibrated, name in (
+        (before, False, "before calibration"),
+        (after, True, "after one temperature per n"),
+    ):
         _diagram(panel, [b for b in bins if b.calibrated == calibrated], palette)
         panel.set_title(name)
     before.set_ylabel("accuracy in the bin")
@@ -141,13 +157,17 @@ def _errors(panel: Axes, rows: Sequence[Row], palette: Palette) -> None:
     names = sorted(groups, reverse=True)
     for y, name in enumerate(names):
         mark = palette[groups[name][0].aggregator]
-        raw, tempered = (statistics.fmean(getattr(r, c) for r in groups[name]) for c in ("calibration_error_raw", "calibration_error"))
+        raw, tempered = (
+            statistics.fmean(getattr(r, c) for r in groups[name])
+            for c in ("calibration_error_raw", "calibration_error")
+        )
         panel.plot([raw, tempered], [y, y], color=mark.color, lw=1.2)
         panel.plot(raw, y, mark.marker, ms=6, mfc=PAPER, mec=mark.color)
         panel.plot(tempered, y, mark.marker, ms=6, color=mark.color)
     panel.set_yticks(range(len(names)), labels=names)
     panel.set(ylim=(-0.6, len(names) - 0.4), title="hollow: before, filled: after", xlabel="expected calibration error")
     panel.set_xlim(left=0)
+    panel.xaxis.set_major_locator(MaxNLocator(5))
     panel.grid(visible=False, axis="y")
 
 
@@ -159,11 +179,12 @@ def speedup(view: View, palette: Palette) -> Figure | None:
     if some is None or not dense or min(r.measured_latency_ms for r in rows) <= 0:
         return None
     figure, ((panel,),) = panels(1, 1, height=3.6)
-    conditions = f"{some.measured_device}, batch {some.measured_latency_batch}, {some.measured_threads} threads"
+    threads = f"{some.measured_threads} thread{'s' * (some.measured_threads > 1)}"
+    conditions = f"{some.measured_device}, batch {some.measured_latency_batch}, {threads}"
     heading(figure, "Measured against theoretical speedup", f"{subject(view, protocol=False)}, {conditions}")
     reach = [1.0]
     for pruner in view.pruners:
-        points = _speedups([r for r in rows if r.pruner == pruner], statistics.median(dense))
+        points = _speedups([r for r in rows if r.pruner in {pruner, DENSE}], statistics.median(dense))
         mark = palette[pruner]
         panel.plot(*zip(*points, strict=True), marker=mark.marker, ls=mark.dash, color=mark.color, ms=5, label=pruner)
         reach += [value for point in points for value in point]
@@ -171,7 +192,9 @@ def speedup(view: View, palette: Palette) -> Figure | None:
     panel.plot(limits, limits, color=MUTED, lw=0.8, ls=":", label="measured = theoretical")
     for axis in "xy":
         log_axis(panel, axis)
-    panel.set(xlabel="theoretical speedup (dense / effective MACs)", ylabel="measured speedup", xlim=limits, ylim=limits)
+    panel.set(
+        xlabel="theoretical speedup (dense / effective MACs)", ylabel="measured speedup", xlim=limits, ylim=limits
+    )
     figure.legend(loc="outside right center", fontsize=8.5)
     return figure
 

@@ -17,7 +17,7 @@ INK, MUTED, GRID, PAPER = "#1f2328", "#59636e", "#d8dee4", "#ffffff"
 # Okabe-Ito without black and yellow, then three of Paul Tol's muted set: told apart with every common colour blindness.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#999933", "#332288")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
+DASHES = ("-", (0, (4.0, 1.5)), (0, (1.0, 1.2)))
 STYLE = {
     "axes.edgecolor": MUTED,
     "axes.grid": True,
@@ -93,6 +93,7 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
     used = set(re.findall(r"#([^\")]+)[\")]", text))
     text = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", text)
     text = re.sub(r"<[^>]+>", lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match[0]), text)
+    text = re.sub(r' transform="rotate\(-0[^"]*"', "", text)
     text = text.replace("'DejaVu Sans'", "system-ui, sans-serif")
     head = f'<svg role="img" aria-label="{html.escape(label)}" style="stroke-linejoin: round; stroke-linecap: butt"'
     return re.sub(r"\s*\n\s*", "\n", text.replace("<svg", head, 1)).strip() + "\n"

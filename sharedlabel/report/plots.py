@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import matplotlib.style
 from matplotlib.figure import Figure
@@ -17,23 +18,25 @@ from sharedlabel.results import Results
 CAPTIONS = {
     "cost": (
         "Relative information against cost",
-        "Each point is one method at one ratio and n. The line is the Pareto front of the points shown: no cheaper point has "
-        "more information. Dotted lines are compute budgets; rings mark the sweet spots, which were chosen on validation, so "
-        "they may lie a little off the front.",
+        "Each point is one method at one ratio and n. The line is the Pareto front of the points shown: no cheaper "
+        "point has more information. Dotted lines are compute budgets; rings mark the sweet spots, which were chosen "
+        "on validation, so they may lie a little off the front.",
     ),
     "ratio": (
         "n-accuracy and relative information against compression",
-        "Compression costs information, more images per object give it back. Bands are 95% intervals over images and seeds.",
+        "Compression costs information, more images per object give it back. Bands are 95% intervals over images and "
+        "seeds. The y axes are stretched towards 1, where the differences matter; values above 0.999 sit at the "
+        "upper edge.",
     ),
     "efficiency": (
         "Efficiency against compression",
-        "Bits per dense pass. It rewards ever smaller networks, so its maximum is no recommendation; rings show what the "
-        "rules choose.",
+        "Bits per dense pass. It rewards ever smaller networks, so its maximum is no recommendation; rings show what "
+        "the rules choose.",
     ),
     "calibration": (
         "Calibration",
-        "Points above the diagonal are under-confident, below over-confident. One temperature per n is fitted on validation, "
-        "the same way for every method.",
+        "Points above the diagonal are under-confident, below over-confident. One temperature per n is fitted on "
+        "validation, the same way for every method.",
     ),
     "pruning": (
         "Pruning curves",
@@ -41,8 +44,8 @@ CAPTIONS = {
     ),
     "speedup": (
         "Measured against theoretical speedup",
-        "Masked weights still cost time in dense kernels: points far below the diagonal save arithmetic only on hardware or "
-        "kernels that use sparsity.",
+        "Masked weights still cost time in dense kernels: points far below the diagonal save arithmetic only on "
+        "hardware or kernels that use sparsity.",
     ),
 }
 
@@ -60,36 +63,46 @@ def figures(results: Results) -> dict[str, str]:
         StoreError: no cell has finished.
     """
     found: dict[str, str] = {}
-    with matplotlib.style.context(STYLE, after_reset=True):  # type: ignore[arg-type]
-        for kind, about, figure in _drawn(results):
-            name = stem = f"{kind}-{re.sub(r'[^a-z0-9_]+', '-', about.lower()).strip('-')}"
-            for i in range(2, len(found) + 3):
-                if name not in found:
-                    break
-                name = f"{stem}-{i}"
+    with matplotlib.style.context(STYLE, after_reset=True):
+        for kind, parts, about, figure in _drawn(results):
+            name = _free(re.sub(r"[^a-z0-9_]+", "-", "-".join([kind, *parts]).lower()).strip("-"), found)
             found[name] = to_svg(figure, name, f"{CAPTIONS[kind][0]}: {about}")
     return found
 
 
-def _drawn(results: Results) -> Iterator[tuple[str, str, Figure]]:
+def _free(stem: str, taken: Collection[str]) -> str:
+    names = itertools.chain([stem], (f"{stem}-{i}" for i in itertools.count(2)))
+    return next(name for name in names if name not in taken)
+
+
+def _drawn(results: Results) -> Iterator[tuple[str, list[str], str, Figure]]:
     all_views = views.split(results)
+    networks = {view.network: view for view in reversed(all_views)}
     aggregators = Palette(s.aggregator for s in results.summaries)
-    pruners = Palette(s.pruner for s in results.summaries)
+    pruners = Palette(pruner for view in all_views for pruner in view.pruners)
+
+    def prefix(view: View) -> list[str]:
+        return list(view.network) if len(networks) > 1 else []
+
     for view in all_views:
-        yield "cost", subject(view), _points.against_cost(view, aggregators)
-    draws: dict[str, Callable[[View, str, Palette], Figure | None]] = {
-        "ratio": _curves.against_ratio,
-        "efficiency": _curves.efficiency,
-        "calibration": _points.calibration,
-    }
-    for kind, draw in draws.items():
-        for view in all_views:
-            for pruner in view.pruners:
-                figure = draw(view, pruner, aggregators)
-                if figure is not None:
-                    yield kind, subject(view, pruner), figure
-    for view in {view.network: view for view in reversed(all_views)}.values():
-        yield "pruning", subject(view, protocol=False), _curves.pruning(view, pruners)
-        figure = _points.speedup(view, pruners)
+        yield "cost", [*prefix(view), view.protocol], subject(view), _points.against_cost(view, aggregators)
+    for (kind, draw), view in itertools.product(_PER_PRUNER.items(), all_views):
+        for pruner in view.pruners:
+            figure = draw(view, pruner, aggregators)
+            if figure is not None:
+                yield kind, [*prefix(view), pruner, view.protocol], subject(view, pruner), figure
+    for (kind, plot), view in itertools.product(_PER_NETWORK.items(), networks.values()):
+        figure = plot(view, pruners)
         if figure is not None:
-            yield "speedup", subject(view, protocol=False), figure
+            yield kind, prefix(view), subject(view, protocol=False), figure
+
+
+_PER_PRUNER: dict[str, Callable[[View, str, Palette], Figure | None]] = {
+    "ratio": _curves.against_ratio,
+    "efficiency": _curves.efficiency,
+    "calibration": _points.calibration,
+}
+_PER_NETWORK: dict[str, Callable[[View, Palette], Figure | None]] = {
+    "pruning": _curves.pruning,
+    "speedup": _points.speedup,
+}

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sharedlabel.report import views
 from sharedlabel.report.sentences import edge, percent, sentence, title
-from sharedlabel.report.views import Best, View
+from sharedlabel.report.views import View
 from sharedlabel.results import Results, SweetSpot
 
 _SHOWN_TIES = 2
@@ -52,12 +52,21 @@ def _table(title: str, caption: str, columns: Sequence[tuple[str, bool | None]])
         title=Text(title), caption=Text(caption), box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left"
     )
     for name, numeric in columns:
-        table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=numeric is not False, overflow="fold")
+        table.add_column(
+            Text(name), justify="right" if numeric else "left", no_wrap=numeric is not False, overflow="fold"
+        )
     return table
 
 
 def _best_table(view: View) -> Table:
-    columns: list[tuple[str, bool | None]] = [("ratio", True), ("n", True), ("best", False), ("pruner", False), ("RI", True), ("right", True)]
+    columns: list[tuple[str, bool | None]] = [
+        ("ratio", True),
+        ("n", True),
+        ("best", False),
+        ("pruner", False),
+        ("RI", True),
+        ("right", True),
+    ]
     table = _table(
         "Best method per ratio and n",
         "Chosen on validation, shown on test: calibrated RI [95%], n-accuracy. Tied: not worse on test.",
@@ -72,7 +81,9 @@ def _best_table(view: View) -> Table:
         previous = chosen.ratio
         ri = f"{chosen.ri:.3f} [{chosen.ri_low:.3f}, {chosen.ri_high:.3f}]"
         where = (views.method(chosen), views.network(chosen))
-        table.add_row(*map(Text, (ratio, str(chosen.n), *where, ri, percent(chosen.n_accuracy), best.tied(_SHOWN_TIES))))
+        table.add_row(
+            *map(Text, (ratio, str(chosen.n), *where, ri, percent(chosen.n_accuracy), best.tied(_SHOWN_TIES)))
+        )
     return table
 
 

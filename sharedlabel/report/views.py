@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any
 
 from sharedlabel.errors import StoreError
 from sharedlabel.results import Comparison, ReliabilityBin, Results, Row, Summary, SweetSpot
 
 DENSE = "none"
 ORACLE = "exact"
-Split: TypeAlias = Literal["validation", "test"]
 RULES = ("budget", "retain", "target", "knee", "marginal")
 
 
@@ -158,7 +157,7 @@ def best_methods(view: View) -> list[Best]:
     return [best for best in found if best is not None]
 
 
-def _best(group: Sequence[Summary], verdicts: dict[tuple[object, ...], str]) -> Best | None:
+def _best(group: Sequence[Summary], verdicts: Mapping[Any, str]) -> Best | None:
     tests = {_identity(s): s for s in group if s.split == "test"}
     validation = [s for s in group if s.split == "validation" and _identity(s) in tests]
     if not validation:
@@ -172,7 +171,7 @@ def _identity(summary: Summary) -> tuple[str, str, str]:
     return summary.pruner, summary.aggregator, summary.training
 
 
-def _ties(best: Summary, other: Summary, verdicts: dict[tuple[object, ...], str]) -> bool:
+def _ties(best: Summary, other: Summary, verdicts: Mapping[Any, str]) -> bool:
     if (best.pruner, best.training) == (other.pruner, other.training):
         where = (best.pruner, best.ratio, best.training, best.n)
         forward = verdicts.get((*where, best.aggregator, other.aggregator))
@@ -185,9 +184,9 @@ def _ties(best: Summary, other: Summary, verdicts: dict[tuple[object, ...], str]
 def winners(view: View, rules: Iterable[str] = RULES) -> list[SweetSpot]:
     """Pick, for every rule, value and n, the method whose choice is best on validation.
 
-    `target`: the cheapest choice wins. `retain`: the cheapest that keeps the share of the best dense RI, so that a method
-    with a poor dense RI does not win by keeping little. The other rules: the highest RI. Where nothing qualifies for any
-    method, one of the choices without a ratio stands for all.
+    `target`: the cheapest choice wins. `retain`: the cheapest that keeps the share of the best dense RI, so that a
+    method with a poor dense RI does not win by keeping little. The other rules: the highest RI. Where nothing qualifies
+    for any method, one of the choices without a ratio stands for all.
     """
     groups: dict[tuple[str, float, int], list[SweetSpot]] = {}
     for spot in view.sweet_spots:
@@ -206,7 +205,9 @@ def _rank(spot: SweetSpot, view: View) -> tuple[bool, bool, float, float]:
 
 
 def _dense_ri(view: View, n: int | None) -> float:
-    found = (s.ri for s in view.summaries if s.split == "validation" and s.n == n and dense(s) and s.aggregator != ORACLE)
+    found = (
+        s.ri for s in view.summaries if s.split == "validation" and s.n == n and dense(s) and s.aggregator != ORACLE
+    )
     return max(found, default=float("-inf"))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sharedlabel import results as records
+from sharedlabel.report import plots
 
 RATIOS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 NS = (1, 2, 4, 8)
@@ -31,15 +32,15 @@ def quality(pruner: str, ratio: float, aggregator: str, protocol: str, n: int, *
     single = 0.22 + (ERROR[pruner] if pruner != "none" else 0) * math.log2(ratio) ** 1.6 / 12
     useful = 1 + (n - 1) * (1 if protocol == "iid" else 0.35)
     skill = 1 if n == 1 else SKILL[aggregator] + (0.06 if aggregator == "residual_lstm" and ratio >= 8 else 0)
-    accuracy = 1 - single ** (useful**0.85 * skill) + 0.002 * noise(pruner, ratio, aggregator, n, salt)
-    ri = 1 - (single * 1.25) ** (useful**0.9 * skill) + 0.002 * noise(aggregator, pruner, n, ratio, salt)
-    return min(accuracy, 1.0), min(ri, 0.999)
+    accuracy = 1 - single ** (useful**0.7 * skill) * (1 + 0.03 * noise(pruner, ratio, aggregator, n, salt))
+    ri = 1 - (single * 1.25) ** (useful**0.7 * skill) * (1 + 0.03 * noise(aggregator, pruner, n, ratio, salt))
+    return accuracy, ri
 
 
 def row(data: str, pruner: str, ratio: float, aggregator: str, seed: int, protocol: Any, split: Any, n: int) -> Any:
     """One row with every column consistent with the others."""
     accuracy, ri = quality(pruner, ratio, aggregator, protocol, n, split, seed)
-    margin = 0.006 + 0.01 * (1 - accuracy)
+    margin = 0.0005 + 0.06 * (1 - accuracy)
     speedup = ratio**0.82
     aggregator_macs = n * (90_000 if "lstm" in aggregator else 2_000)
     cost = n * MACS / speedup + aggregator_macs
@@ -124,7 +125,9 @@ def compare(summaries: list[Any]) -> list[Any]:
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for s in summaries:
         if s.split == "test":
-            groups.setdefault((s.data, s.backbone, s.pruner, s.ratio, s.training, s.protocol, s.n), {})[s.aggregator] = s
+            groups.setdefault((s.data, s.backbone, s.pruner, s.ratio, s.training, s.protocol, s.n), {})[
+                s.aggregator
+            ] = s
     found = []
     for key, group in groups.items():
         for (method, reference), metric in itertools.product(
@@ -177,10 +180,10 @@ def spot(candidates: list[Any], chosen: Any, rule: Any, value: float | None, rul
     )
 
 
-def sweet_spots(summaries: list[Any]) -> list[Any]:
+def sweet_spots(summaries: list[Any], pruners: tuple[str, ...], protocols: tuple[str, ...]) -> list[Any]:
     """Choose on validation: budgets, retained RI per n, an unreachable target, and the knee."""
     found = []
-    for pruner, aggregator, protocol in itertools.product(ERROR, SKILL, ("iid", "grouped")):
+    for pruner, aggregator, protocol in itertools.product(pruners, SKILL, protocols):
         some = [
             s
             for s in summaries
@@ -218,13 +221,19 @@ def reliability(rows: list[Any]) -> list[Any]:
     return found
 
 
-def make(data: str = "cifar10-small", ratios: tuple[float, ...] = RATIOS, seeds: int = 2) -> records.Results:
+def make(
+    data: str = "cifar10-small",
+    ratios: tuple[float, ...] = RATIOS,
+    seeds: int = 2,
+    pruners: tuple[str, ...] = tuple(ERROR),
+    protocols: tuple[str, ...] = ("iid", "grouped"),
+) -> records.Results:
     """Make the whole file."""
-    networks = [("none", 1.0), *itertools.product(ERROR, ratios[1:])]
+    networks = [("none", 1.0), *itertools.product(pruners, ratios[1:])]
     rows = [
         row(data, pruner, ratio, aggregator, seed, protocol, split, n)
         for (pruner, ratio), aggregator, seed, protocol, split, n in itertools.product(
-            networks, SKILL, range(seeds), ("iid", "grouped"), ("validation", "test"), NS
+            networks, SKILL, range(seeds), protocols, ("validation", "test"), NS
         )
     ]
     summaries = summarise(rows)
@@ -236,7 +245,7 @@ def make(data: str = "cifar10-small", ratios: tuple[float, ...] = RATIOS, seeds:
         rows=tuple(rows),
         summaries=tuple(summaries),
         comparisons=tuple(compare(summaries)),
-        sweet_spots=tuple(sweet_spots(summaries)),
+        sweet_spots=tuple(sweet_spots(summaries, pruners, protocols)),
         reliability=tuple(reliability(rows)),
     )
 
@@ -250,4 +259,22 @@ def results() -> records.Results:
 @pytest.fixture(scope="session")
 def hostile() -> records.Results:
     """Results whose data set name is markup for HTML, rich, mathtext and JavaScript at once."""
-    return make(data="</script><script>[bold]$x$ `${1}`", seeds=1)
+    return make("</script><script>[bold]$x$ `${1}`", (1.0, 8.0, 32.0), 1, ("magnitude",), ("iid",))
+
+
+@pytest.fixture(scope="session")
+def small() -> records.Results:
+    """One pruner, three ratios, one seed, one protocol."""
+    return make("digits", (1.0, 8.0, 32.0), 1, ("magnitude",), ("iid",))
+
+
+@pytest.fixture(scope="session")
+def figures(results: records.Results) -> dict[str, str]:
+    """Figures of the standard results."""
+    return plots.figures(results)
+
+
+@pytest.fixture(scope="session")
+def small_figures(small: records.Results) -> dict[str, str]:
+    """Figures of the small results."""
+    return plots.figures(small)

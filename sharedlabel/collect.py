@@ -1,0 +1,151 @@
+"""Gather the stored numbers of a grid into rows and summaries."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from sharedlabel import modules, provenance
+from sharedlabel.config import canonical
+from sharedlabel.grid import Cell, Grid
+from sharedlabel.metrics import cost
+from sharedlabel.results import FORMAT, Comparison, ReliabilityBin, Results, Row, Summary, SweetSpot
+from sharedlabel.stages import SCORED_ROLES
+from sharedlabel.store import Artifact, Output, Store, artifact_key
+from sharedlabel.summary import VERSION, Method, summarize
+
+_LABELS = ("backbone", "pruner", "ratio", "aggregator", "training", "protocol", "seed")
+
+
+def rows(cell: Cell, grid: Grid, store: Store) -> list[Row]:
+    """Return the rows of a finished cell: every n, validation and test."""
+    scored = store.load(cell.evaluate.stage, cell.evaluate.key)
+    pruned = store.load(cell.pruned.stage, cell.pruned.key).meta
+    macs = store.load(cell.aggregate.stage, cell.aggregate.key).meta["macs"] if cell.aggregate else {}
+    facts = {
+        "cell": cell.id,
+        "data": grid.data.dataset.name,
+        **{name: getattr(cell, name) for name in _LABELS},
+        **_compression(pruned),
+    }
+    partitions = grid.experiment.evaluation.partitions
+    found = []
+    for role in SCORED_ROLES:
+        tuples = scored.tensors()[f"{role}.correct"].shape[1]
+        for metrics in scored.meta[role]:
+            spent = _spent(facts, metrics, int(macs.get(str(metrics["n"]), 0)))
+            found.append(Row(**facts, split=role, tuples=tuples * partitions, partitions=partitions, **metrics, **spent))
+    return found
+
+
+def losses(cell: Cell, store: Store) -> dict[str, list[float]]:
+    """Return the training losses of a cell's stages by epoch, for curves."""
+    calls = {node.stage: node for node in (*cell.pruned.chain(), *cell.evaluate.chain())}
+    found = {name: store.load(node.stage, node.key).meta.get("losses") for name, node in calls.items()}
+    return {name: values for name, values in found.items() if values}
+
+
+def collect(grid: Grid, store: Store, seconds: float) -> Results:
+    """Gather the whole grid.
+
+    Args:
+        grid: all of whose cells are stored.
+        store: where they are.
+        seconds: wall-clock time of the run that asks, for the provenance.
+    """
+    by_cell = {cell.id: rows(cell, grid, store) for cell in grid.cells}
+    summary = _summary(grid, store, by_cell).meta
+    return Results(
+        format=FORMAT,
+        experiment=grid.experiment.name,
+        config=_public_config(grid),
+        provenance=_provenance(grid, seconds),
+        rows=tuple(row for found in by_cell.values() for row in found),
+        summaries=tuple(Summary(**record) for record in summary["summaries"]),
+        comparisons=tuple(Comparison(**record) for record in summary["comparisons"]),
+        sweet_spots=tuple(SweetSpot(**record) for record in summary["sweet_spots"]),
+        reliability=tuple(_reliability(grid, store)),
+    )
+
+
+def _summary(grid: Grid, store: Store, by_cell: dict[str, list[Row]]) -> Artifact:
+    """Return the summary of exactly these cells, stored so that a second run computes nothing."""
+    config = {"sweet_spot": grid.experiment.sweet_spot, "cells": [[getattr(cell, name) for name in _LABELS] for cell in grid.cells]}
+    key = artifact_key("summarize", VERSION, config, {cell.id: cell.evaluate.key for cell in grid.cells} | {"data": grid.data.key})
+    if store.has("summarize", key):
+        return store.load("summarize", key)
+    started = time.perf_counter()
+    methods = [_method(cell, store, by_cell[cell.id]) for cell in grid.cells]
+    summaries, comparisons, sweet_spots = summarize(methods, grid.data, grid.experiment.evaluation, grid.experiment.sweet_spot)
+    meta = {
+        "summaries": [dataclasses.asdict(record) for record in summaries],
+        "comparisons": [dataclasses.asdict(record) for record in comparisons],
+        "sweet_spots": [dataclasses.asdict(record) for record in sweet_spots],
+    }
+    return store.save("summarize", key, Output({}, meta), {"version": VERSION}, started)
+
+
+def _method(cell: Cell, store: Store, found: list[Row]) -> Method:
+    tensors = store.load(cell.evaluate.stage, cell.evaluate.key).tensors()
+    return Method(tuple(found), tensors)
+
+
+def _compression(pruned: dict[str, Any]) -> dict[str, Any]:
+    costs, latency = pruned["costs"], pruned["latency"]
+    return {
+        **costs,
+        "collapsed_layers": ",".join(costs["collapsed_layers"]),
+        "measured_latency_ms": latency["median_ms"],
+        "measured_latency_batch": latency["batch"],
+        "measured_threads": latency["threads"],
+        "measured_device": latency["device"],
+        "validation_accuracy_before_retrain": pruned["validation_accuracy_before_retrain"],
+        "validation_accuracy": pruned["validation_accuracy"],
+    }
+
+
+def _spent(facts: dict[str, Any], metrics: dict[str, Any], aggregator_macs: int) -> dict[str, Any]:
+    spent = float(cost.cost(metrics["n"], facts["macs_effective"], aggregator_macs))
+    passes = float(cost.dense_passes(spent, facts["macs_dense"]))
+    return {
+        "aggregator_macs": aggregator_macs,
+        "cost_macs": spent,
+        "cost_dense_passes": passes,
+        "efficiency": float(cost.efficiency(metrics["information_gain"], passes)),
+    }
+
+
+def _reliability(grid: Grid, store: Store) -> list[ReliabilityBin]:
+    """Return the filled bins of the first seed's cells."""
+    first = grid.experiment.seeds[0]
+    found = []
+    for cell in grid.cells:
+        if cell.seed != first:
+            continue
+        identity = {name: getattr(cell, name) for name in ("pruner", "ratio", "aggregator", "training", "protocol")}
+        for diagram in store.load(cell.evaluate.stage, cell.evaluate.key).meta["reliability"]:
+            bins = zip(diagram["confidence"], diagram["accuracy"], diagram["mass"], strict=True)
+            facts = {**identity, "n": diagram["n"], "calibrated": diagram["calibrated"]}
+            found += [ReliabilityBin(**facts, confidence=c, accuracy=a, mass=m) for c, a, m in bins if m > 0]
+    return found
+
+
+def _public_config(grid: Grid) -> dict[str, Any]:
+    """Return the configuration without the folders of this machine."""
+    config: dict[str, Any] = json.loads(canonical(grid.experiment))
+    for private in ("output", "data_root"):
+        config.pop(private)
+    if isinstance(config["data"], dict) and "path" in config["data"]:
+        config["data"]["path"] = str(config["data"]["path"]).rpartition("/")[2]
+    return config
+
+
+def _provenance(grid: Grid, seconds: float) -> dict[str, Any]:
+    facts: dict[str, Any] = dict(provenance.collect(str(modules.device(grid.experiment.trainer))))
+    facts["date"] = datetime.now(UTC).strftime("%Y-%m-%d")
+    facts["seconds"] = round(seconds, 1)
+    facts["data_sha256"] = grid.data.dataset.fingerprint
+    return facts

@@ -1,0 +1,170 @@
+"""From an aggregator and tuples to scores: one pass serves every n."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
+from torch import Tensor
+
+from sharedlabel.aggregators._base import Aggregator
+from sharedlabel.errors import TrainingError
+from sharedlabel.metrics.calibration import (
+    apply_temperature,
+    calibration_gap,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability,
+)
+from sharedlabel.metrics.information import (
+    accuracy_gain,
+    confusion,
+    decision_gain,
+    decision_gain_null,
+    floor_posterior,
+    label_entropy,
+    log2_posterior_of_label,
+    posterior_gain,
+)
+from sharedlabel.metrics.intervals import interval, wilson
+from sharedlabel.metrics.n_accuracy import correct
+from sharedlabel.metrics.uncertainty import estimate
+from sharedlabel.types import Tuples
+
+CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one aggregator scored on one split.
+
+    Attributes:
+        correct: 1 where the most probable label is right.
+        information: log2 of the calibrated posterior of the label, bits.
+        temperature: per prefix length, fitted on validation.
+        metrics: per prefix length, the metric columns of `results.Row`.
+        reliability: per prefix length, before and after calibration, the bins of the reliability diagram.
+    """
+
+    correct: UInt8[Tensor, "p t k"]
+    information: Float32[Tensor, "p t k"]
+    temperature: Float64[Tensor, "k"]
+    metrics: list[dict[str, float]]
+    reliability: list[dict[str, Any]]
+
+
+@torch.inference_mode()
+def posterior_over(
+    aggregator: Aggregator,
+    sources: tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]],
+    drawn: Tuples,
+    n: Sequence[int],
+) -> Float[Tensor, "pt k c"]:
+    """Return the log-posterior of every tuple of every partition after each n, from one pass over the largest.
+
+    Args:
+        aggregator: in evaluation mode.
+        sources: embeddings and calibrated logits of the split.
+        drawn: tuples of at least `max(n)` instances.
+        n: prefix lengths.
+
+    Raises:
+        TrainingError: the aggregator returned NaN or Inf.
+    """
+    prefixes = torch.tensor(n) - 1
+    parts = []
+    for index in drawn.indices.flatten(0, 1).split(CHUNK):
+        posterior = aggregator(sources[0][index], sources[1][index])
+        parts.append(posterior[:, prefixes])
+    found = torch.cat(parts)
+    if not torch.isfinite(found).all():
+        raise TrainingError(f"expected finite posteriors, got NaN or Inf from {type(aggregator).__name__}; lower fit.learning_rate")
+    return found
+
+
+def score(
+    posterior: Float[Tensor, "pt k c"],
+    drawn: Tuples,
+    prior: Float[Tensor, "c"],
+    n: Sequence[int],
+    instances: int,
+    clusters: Int64[Tensor, "m"] | None,
+    temperature: Float64[Tensor, "k"] | None,
+) -> Scores:
+    """Score log-posteriors: floored, then calibrated by one temperature per n.
+
+    Args:
+        posterior: of every tuple after each n.
+        drawn: the tuples.
+        prior: of the labels.
+        n: prefix lengths.
+        instances: images in the split.
+        clusters: group of each image under the grouped protocol.
+        temperature: fitted elsewhere, or None to fit it here.
+    """
+    labels, weights = drawn.labels.flatten(), drawn.weights.flatten() / len(drawn.weights)
+    raw = floor_posterior(posterior)
+    if temperature is None:
+        temperature = fit_temperature(raw, labels, weights)
+    calibrated = floor_posterior(apply_temperature(raw, temperature))
+    right = correct(posterior, labels).unflatten(0, drawn.labels.shape)
+    bits = log2_posterior_of_label(calibrated, labels).unflatten(0, drawn.labels.shape)
+    metrics = {"temperature": temperature, **_gains(posterior, raw, calibrated, drawn, prior)}
+    metrics |= _with_intervals(right, bits, drawn, prior, n, instances, clusters)
+    diagrams = []
+    for name, version in (("", calibrated), ("_raw", raw)):
+        diagram = reliability(version, labels, weights)
+        metrics[f"calibration_error{name}"] = calibration_gap(diagram)
+        metrics[f"negative_log_likelihood{name}"] = negative_log_likelihood(version, labels, weights)
+        diagrams += [
+            {"n": size, "calibrated": not name, "confidence": bins[0].tolist(), "accuracy": bins[1].tolist(), "mass": bins[2].tolist()}
+            for size, *bins in zip(n, *diagram, strict=True)
+        ]
+    rows = [{name: float(values[index]) for name, values in metrics.items()} for index in range(len(n))]
+    return Scores(right.to(torch.uint8), bits.float(), temperature, rows, diagrams)
+
+
+def _gains(
+    posterior: Tensor, raw: Tensor, calibrated: Tensor, drawn: Tuples, prior: Tensor
+) -> dict[str, Float64[Tensor, "k"]]:
+    labels, weights = drawn.labels.flatten(), drawn.weights.flatten() / len(drawn.weights)
+    entropy, samples = label_entropy(prior.log()), drawn.labels.shape[1]
+    joint = confusion(posterior, labels, weights)
+    gain_raw = posterior_gain(log2_posterior_of_label(raw, labels), weights, entropy)
+    accuracy = torch.diagonal(joint, dim1=1, dim2=2).sum(1).clamp(max=1)  # weights sum to 1 but for rounding
+    return {
+        "label_entropy": torch.full_like(accuracy, entropy),
+        "information_gain_raw": gain_raw,
+        "ri_raw": gain_raw / entropy,
+        "information_gain": posterior_gain(log2_posterior_of_label(calibrated, labels), weights, entropy),
+        "information_gain_decision": decision_gain(joint),
+        "information_gain_decision_corrected": decision_gain(joint, samples),
+        "information_gain_decision_null": decision_gain_null(joint, samples),
+        "information_gain_accuracy": accuracy_gain(accuracy, len(prior)),
+    }
+
+
+def _with_intervals(
+    right: Tensor,
+    bits: Tensor,
+    drawn: Tuples,
+    prior: Tensor,
+    n: Sequence[int],
+    instances: int,
+    clusters: Tensor | None,
+) -> dict[str, Float64[Tensor, "k"]]:
+    """Return n-accuracy and RI with their intervals over images (or groups)."""
+    entropy = label_entropy(prior.log())
+    found = estimate(torch.cat([right.double(), bits.double()], dim=2), drawn, [*n, *n], instances, clusters)
+    mean, bits_mean = found.mean.chunk(2)
+    mean = mean.clamp(max=1)  # as above
+    se, bits_se = found.se.chunk(2)
+    freedom, _ = found.degrees_of_freedom.chunk(2)
+    independent = instances / torch.tensor(n, dtype=torch.float64)
+    low, high = wilson(mean, se, freedom, independent)
+    ri = 1 + bits_mean / entropy
+    ri_low, ri_high = (end.clamp(max=1) for end in interval(ri, bits_se / entropy, freedom))
+    return {"n_accuracy": mean, "n_accuracy_low": low, "n_accuracy_high": high, "ri": ri, "ri_low": ri_low, "ri_high": ri_high}

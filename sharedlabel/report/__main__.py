@@ -1,0 +1,46 @@
+"""`python -m sharedlabel.report FOLDER`: make the report again from stored results and print its tables."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from sharedlabel import results
+from sharedlabel.errors import SharedLabelError
+from sharedlabel.report import html, terminal
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Render a report.
+
+    Args:
+        arguments: command line, without the program's name; `sys.argv` if None.
+
+    Returns:
+        Exit code: 0, or 2 when the user has something to fix.
+    """
+    parser = argparse.ArgumentParser(prog="python -m sharedlabel.report", description=__doc__)
+    parser.add_argument("results", type=Path, help="folder that holds results.json, or that file")
+    parser.add_argument("--output", type=Path, help="HTML file to write (default: report.html beside results.json)")
+    options = parser.parse_args(arguments)
+    try:
+        found = results.read(options.results)
+        home = options.results if options.results.is_dir() else options.results.parent
+        output = options.output or home / "report.html"
+        beside = Path(os.path.relpath(home, output.parent)).as_posix()
+        written = html.write_report(found, output.parent, output.name, csv_folder=beside)
+    except SharedLabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    terminal.print_report(found, Console())
+    print(f"report: {written}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

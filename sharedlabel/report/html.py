@@ -1,0 +1,206 @@
+"""The report as one self-contained HTML file: no request to any network, nothing beside it needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from sharedlabel.errors import StoreError
+from sharedlabel.report import plots, views
+from sharedlabel.report._theme import GRID, INK, MUTED, PAPER, SERIES
+from sharedlabel.report.sentences import percent, sentence, title
+from sharedlabel.report.views import Best, View
+from sharedlabel.results import Comparison, Results, Row, SweetSpot
+
+_LEAD = (
+    "aggregator",
+    "method",
+    "reference",
+    "ratio",
+    "n",
+    "pruner",
+    "protocol",
+    "split",
+    "seed",
+    "rule",
+    "value",
+    "metric",
+)
+_COLORS = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"} | {
+    color: f"--series-{i}" for i, color in enumerate(SERIES)
+}
+
+
+def write_report(results: Results, folder: Path, name: str = "report.html", *, csv_folder: str = ".") -> Path:
+    """Write the HTML report and, beside it, every figure as `plots/*.svg`.
+
+    Args:
+        results: what a grid found.
+        folder: where to write; made if absent.
+        name: file name of the report.
+        csv_folder: folder of the CSV tables, relative to `folder`, for the links.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        StoreError: no cell has finished, or the folder cannot be written.
+    """
+    try:
+        (folder / "plots").mkdir(parents=True, exist_ok=True)
+        drawn = plots.figures(results)
+        text = render(results, drawn, csv_folder=csv_folder)
+        for stem, svg in drawn.items():
+            (folder / "plots" / f"{stem}.svg").write_text(svg, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"expected a folder to write the report to, got: {error}; choose another place") from error
+    return folder / name
+
+
+def render(results: Results, figures: Mapping[str, str] | None = None, *, csv_folder: str = ".") -> str:
+    """Render the report.
+
+    Args:
+        results: what a grid found.
+        figures: SVG text by name if `plots.figures` has run already.
+        csv_folder: folder of the CSV tables, relative to the report.
+
+    Raises:
+        StoreError: no cell has finished.
+    """
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": percent, "number": "{:.3f}".format}
+    return environment.get_template("template.html").render(
+        results=results,
+        views=[_view(view) for view in views.split(results)],
+        warnings=views.collapses(results),
+        figures=_figures(plots.figures(results) if figures is None else figures),
+        tables=_tables(results),
+        provenance=list(_flat(results.provenance)),
+        config=json.dumps(results.config, indent=2, ensure_ascii=False),
+        glossary=_glossary(Row),
+        csv=csv_folder,
+    )
+
+
+def _view(view: View) -> dict[str, Any]:
+    spots = [(title(spot), sentence(spot, view)) for spot in views.winners(view)]
+    headline = views.headline(view)
+    return {
+        "view": view,
+        "headline": headline and (title(headline), sentence(headline, view)),
+        "budgets": [(title(s), sentence(s, view)) for s in views.winners(view, ("budget",)) if s is not headline],
+        "others": [pair for pair, spot in zip(spots, views.winners(view), strict=True) if spot.rule != "budget"],
+        "best": _matrix(views.best_methods(view)),
+        "digest": _digest(view.comparisons),
+        "place": views.place,
+    }
+
+
+def _matrix(found: Sequence[Best]) -> dict[float, dict[int, Best]]:
+    matrix: dict[float, dict[int, Best]] = {}
+    for best in found:
+        matrix.setdefault(best.chosen.ratio, {})[best.chosen.n] = best
+    return matrix
+
+
+def _digest(comparisons: Iterable[Comparison]) -> dict[str, Any]:
+    """Count the Holm verdicts on RI for n >= 2 of every method against every reference."""
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    for c in comparisons:
+        if c.metric == "ri" and c.n >= 2:
+            cell = counts.setdefault((c.method, c.reference), {"better": 0, "tied": 0, "worse": 0})
+            cell[c.verdict] += 1
+    return {
+        "methods": sorted({method for method, _ in counts}),
+        "references": sorted({reference for _, reference in counts}),
+        "counts": counts,
+    }
+
+
+def _figures(drawn: Mapping[str, str]) -> list[dict[str, Any]]:
+    groups = []
+    for kind, (heading, caption) in plots.CAPTIONS.items():
+        own = [(name, Markup(_themed(svg))) for name, svg in drawn.items() if name.split("-")[0] == kind]  # noqa: S704
+        if own:
+            groups.append({"kind": kind, "heading": heading, "caption": caption, "figures": own})
+    return groups
+
+
+def _themed(svg: str) -> str:
+    """Let a figure take its colours from the page and its width from its box."""
+
+    def recolor(match: re.Match[str]) -> str:
+        return re.sub(
+            r"#[0-9a-f]{6}", lambda color: f"var({_COLORS[color[0]]})" if color[0] in _COLORS else color[0], match[0]
+        )
+
+    text = re.sub(r' style="[^"]*"', recolor, svg)
+    width = re.search(r' width="([\d.]+)pt"', text)
+    points = float(width[1]) if width else 720.0
+    text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
+    size = f"min-width: {points * 1.2:.0f}px; max-width: {points * 1.55:.0f}px; "
+    return text.replace('style="', f'style="{size}', 1)
+
+
+def _tables(results: Results) -> list[dict[str, Any]]:
+    def table(name: str, heading: str, about: str, kind: type, records: Sequence[Any]) -> dict[str, Any]:
+        return {"name": name, "heading": heading, "about": about, "json": _json(kind, records), "count": len(records)}
+
+    return [
+        table(
+            "comparisons",
+            "Every paired comparison",
+            "Difference of method minus reference on the same network and the same tuples, with its 95% interval; "
+            "p values are adjusted over all comparisons of the same metric and protocol (Holm).",
+            Comparison,
+            results.comparisons,
+        ),
+        table(
+            "sweet_spots",
+            "Every sweet spot",
+            "Chosen on validation, reported on test. interior: strictly inside the grid of ratios; interior_share and "
+            "modal_share: share of replicates in which the choice is interior, or the very same.",
+            SweetSpot,
+            results.sweet_spots,
+        ),
+        table("rows", "Every row", "One row per cell, protocol, split and n.", Row, results.rows),
+    ]
+
+
+def _json(kind: type, records: Sequence[Any]) -> Markup:
+    """Write records as columns and rows, six digits each, safe inside a script element."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    names.sort(key=lambda name: _LEAD.index(name) if name in _LEAD else len(_LEAD))
+    rows = [[_short(getattr(record, name)) for name in names] for record in records]
+    titles = [_glossary(kind).get(name, "") for name in names]
+    text = json.dumps({"columns": names, "titles": titles, "rows": rows}, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))  # noqa: S704
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _glossary(kind: type) -> dict[str, str]:
+    """Read the meaning of the columns from the record's docstring."""
+    return dict(re.findall(r"^ {8}(\w+): (.+)$", kind.__doc__ or "", flags=re.MULTILINE))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)

@@ -1,0 +1,192 @@
+"""What every pruner has to do, over the pruners found in the folder."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import math
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sharedlabel import cost, plugins, rng
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.errors import CompressionError
+from sharedlabel.pruners import _masks
+from sharedlabel.pruners._base import Context
+
+SHAPE, CLASSES = (3, 8, 8), 4
+NETWORKS = {"mlp": {"widths": (24, 12)}, "resnet_cifar": {"depth": 8, "width": 6}}
+RATIOS = (1.0, 1.4, 2.0, 3.7, 8.0)
+
+
+@pytest.fixture(params=plugins.available("pruners"))
+def pruner(request: pytest.FixtureRequest) -> ModuleType:
+    return plugins.load("pruners", request.param)
+
+
+def build(name: str) -> Backbone:
+    module = plugins.load("backbones", name)
+    with rng.seeded(0, "dense"):
+        backbone: Backbone = module.build(module.Config(**NETWORKS[name]), SHAPE, CLASSES)
+    return backbone
+
+
+def refusal(pruner: ModuleType, backbone: Backbone) -> str:
+    """Return why a pruner does not take a network; empty if it does."""
+    try:
+        pruner.ceiling(backbone, pruner.Config())
+    except CompressionError as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture(params=NETWORKS)
+def dense(request: pytest.FixtureRequest, pruner: ModuleType) -> Backbone:
+    backbone = build(request.param)
+    if reason := refusal(pruner, backbone):
+        pytest.skip(f"refused: {reason}")
+    return backbone
+
+
+def images() -> torch.Tensor:
+    return torch.rand(16, *SHAPE, generator=rng.generator(0, "images"))
+
+
+def prune(pruner: ModuleType, backbone: Backbone, ratio: float, seed: int = 0, **options: Any) -> Backbone:
+    context = Context(rng.generator(seed, "prune"), images(), torch.arange(16) % CLASSES)
+    pruned: Backbone = pruner.prune(backbone, ratio, pruner.Config(**options), context)
+    return pruned
+
+
+def reachable(pruner: ModuleType, backbone: Backbone) -> list[float]:
+    ceiling = pruner.ceiling(backbone, pruner.Config())
+    return [ratio for ratio in RATIOS if ratio <= ceiling]
+
+
+def equal(one: Backbone, other: Backbone) -> bool:
+    left, right = one.state_dict(), other.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def test_contract(pruner: ModuleType) -> None:
+    assert isinstance(pruner.STRUCTURED, bool)
+    assert isinstance(pruner.NESTED, bool)
+    assert pruner.NEEDS.issubset({"data", "labels", "gradients", "trainer"})
+    assert dataclasses.is_dataclass(pruner.Config)
+    assert pruner.Config() == pruner.Config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        pruner.Config().anything = 1
+
+
+def test_takes_a_network_and_refuses_the_others_with_a_reason(pruner: ModuleType) -> None:
+    reasons = [refusal(pruner, build(name)) for name in NETWORKS]
+    assert "" in reasons
+    assert all("expected" in reason and "got" in reason for reason in reasons if reason)
+    for name, reason in zip(NETWORKS, reasons, strict=True):
+        if reason:
+            with pytest.raises(CompressionError, match="expected"):
+                prune(pruner, build(name), 2.0)
+
+
+def test_ratio_is_exact(pruner: ModuleType, dense: Backbone) -> None:
+    """Within one weight; structured pruners within one unit, bounded by the largest row and column it can take away."""
+    step = max(sum(layer.weight.shape[:2]) for layer in _masks.prunable(dense).values()) + 1 if pruner.STRUCTURED else 1
+    total = cost.parameters(dense)
+    for ratio in reachable(pruner, dense):
+        assert abs(cost.parameters(prune(pruner, dense, ratio)) - total / ratio) <= step
+
+
+def test_ratio_one_changes_nothing(pruner: ModuleType, dense: Backbone) -> None:
+    pruned = prune(pruner, dense, 1.0)
+    assert torch.equal(pruned(images()), dense(images()))
+
+
+def test_input_network_is_untouched(pruner: ModuleType, dense: Backbone) -> None:
+    before = copy.deepcopy(dense)
+    pruned = prune(pruner, dense, reachable(pruner, dense)[-1])
+    with torch.no_grad():
+        for parameter in pruned.parameters():
+            parameter.fill_(9)
+    assert equal(before, dense)
+
+
+def test_deterministic_given_the_generator(pruner: ModuleType, dense: Backbone) -> None:
+    ratio = reachable(pruner, dense)[-1]
+    assert equal(prune(pruner, dense, ratio), prune(pruner, dense, ratio))
+
+
+def test_classifier_biases_and_normalisation_stay(pruner: ModuleType, dense: Backbone) -> None:
+    if pruner.STRUCTURED:
+        return
+    pruned = prune(pruner, dense, reachable(pruner, dense)[-1])
+    weights = {f"{name}.weight" for name in _masks.prunable(dense)}
+    parameters = dict(pruned.named_parameters())
+    assert all(torch.equal(value, parameters[key]) for key, value in dense.named_parameters() if key not in weights)
+
+
+def kept(pruned: Backbone) -> torch.Tensor:
+    return torch.cat([mask.flatten() for _, _, mask in _masks.masked(pruned)] or [torch.ones(1)]).bool()
+
+
+def test_masks_nest(pruner: ModuleType, dense: Backbone) -> None:
+    if not pruner.NESTED or pruner.STRUCTURED:
+        return
+    field = {f.name for f in dataclasses.fields(pruner.Config)}
+    ceiling = pruner.ceiling(dense, pruner.Config())
+    ratios = torch.linspace(1, min(ceiling, 12), 25, dtype=torch.float64).clamp(max=ceiling).tolist()
+    for options in [{"scope": "global"}, {"scope": "layer"}] if "scope" in field else [{}]:
+        masks = [kept(prune(pruner, dense, ratio, **options)) for ratio in ratios]
+        assert all(not (more & ~less).any() for less, more in itertools.pairwise(masks))
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.99, -1.0, math.nan, math.inf])
+def test_impossible_ratios_are_refused(pruner: ModuleType, dense: Backbone, ratio: float) -> None:
+    with pytest.raises(CompressionError, match=rf"expected a compression ratio from 1 to .*, got {ratio:g}"):
+        prune(pruner, dense, ratio)
+
+
+def test_above_the_ceiling_is_refused_and_the_ceiling_is_reached(pruner: ModuleType, dense: Backbone) -> None:
+    ceiling = pruner.ceiling(dense, pruner.Config())
+    pruned = prune(pruner, dense, ceiling)
+    assert cost.parameters(dense) / cost.parameters(pruned) == pytest.approx(ceiling)
+    assert torch.isfinite(pruned(images())).all()
+    with pytest.raises(CompressionError, match=f"from 1 to {ceiling:.6g}, got {ceiling * 1.01:g}"):
+        prune(pruner, dense, ceiling * 1.01)
+
+
+def test_ratio_survives_training(pruner: ModuleType, dense: Backbone) -> None:
+    pruned = prune(pruner, dense, reachable(pruner, dense)[-1]).train()
+    parameters = cost.parameters(pruned)
+    optimiser = torch.optim.SGD(pruned.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+    for _ in range(3):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(pruned(images()), torch.arange(16) % CLASSES).backward()
+        _masks.mask_gradients(pruned)
+        optimiser.step()
+        _masks.enforce(pruned)
+    assert all(not weight[mask == 0].any() for _, weight, mask in _masks.masked(pruned))
+    assert cost.parameters(pruned) == parameters
+
+
+def test_bake_leaves_plain_modules(pruner: ModuleType, dense: Backbone) -> None:
+    pruned = prune(pruner, dense, reachable(pruner, dense)[-1]).eval()
+    expected = pruned(images())
+    _masks.bake(pruned)
+    assert torch.equal(pruned(images()), expected)
+    assert pruned.state_dict().keys() == dense.state_dict().keys()
+    assert not any(module._forward_pre_hooks or hasattr(module, "parametrizations") for module in pruned.modules())
+
+
+def test_structured_is_physically_smaller_and_unstructured_is_not(pruner: ModuleType, dense: Backbone) -> None:
+    ratio = reachable(pruner, dense)[-1]
+    before, after = cost.macs(dense, SHAPE), cost.macs(prune(pruner, dense, ratio), SHAPE)
+    if pruner.STRUCTURED:
+        assert after.executed == after.effective < before.executed
+    else:
+        assert after.executed == before.executed
+        assert (after.effective < before.effective) == (ratio > 1)

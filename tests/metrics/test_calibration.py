@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import log_loss
+
+from sharedlabel.errors import DataError
+from sharedlabel.metrics import calibration
+from sharedlabel.rng import generator
+
+
+def _posteriors(tuples: int = 3000, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels drawn from the posteriors themselves, so T = 1 is right."""
+    stream = generator(0, "calibration")
+    log_posterior = (2 * torch.randn(tuples, 3, classes, generator=stream, dtype=torch.float64)).log_softmax(2)
+    log_posterior = log_posterior[:, :1].expand(-1, 3, -1)
+    return log_posterior, torch.multinomial(log_posterior[:, 0].exp(), 1, generator=stream).flatten()
+
+
+def test_temperature_undoes_a_distortion() -> None:
+    log_posterior, labels = _posteriors()
+    distortion = torch.tensor([0.2, 1.0, 8.0], dtype=torch.float64)
+    fitted = calibration.fit_temperature(log_posterior * distortion[:, None], labels)
+    assert (fitted / distortion).tolist() == pytest.approx([1, 1, 1], abs=0.05)
+    assert (fitted / distortion).tolist() == pytest.approx([fitted[1].item()] * 3, rel=1e-6)
+
+
+def test_temperature_is_the_minimiser_of_the_weighted_loss() -> None:
+    log_posterior, labels = _posteriors(300)
+    weights = torch.rand(300, generator=generator(1), dtype=torch.float64)
+    logs = log_posterior[:, :1] * 3
+
+    def loss(temperature: float) -> float:
+        applied = calibration.apply_temperature(logs, torch.tensor([temperature]))
+        return calibration.negative_log_likelihood(applied, labels, weights).item()
+
+    expected = minimize_scalar(loss, bounds=(0.02, 50), method="bounded", options={"xatol": 1e-8}).x
+    assert calibration.fit_temperature(logs, labels, weights).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_temperature_stays_in_its_limits() -> None:
+    log_posterior = torch.tensor([[[0.0, -0.01]], [[0.0, -0.01]]])
+    low, high = calibration.TEMPERATURE_LIMITS
+    assert calibration.fit_temperature(log_posterior, torch.tensor([0, 0])).item() == pytest.approx(low)
+    assert calibration.fit_temperature(log_posterior, torch.tensor([1, 1])).item() == pytest.approx(high)
+
+
+def test_temperature_stops_where_a_perfect_posterior_is_flat() -> None:
+    sure = torch.tensor([0.0, -60.0, -60.0]).expand(4, 2, 3).clone()
+    sure[:, 1] = 0.0
+    assert calibration.fit_temperature(sure, torch.zeros(4, dtype=torch.int64)).tolist() == [1.0, 1.0]
+
+
+def test_temperature_of_hugely_overconfident_posteriors_is_found() -> None:
+    log_posterior = torch.tensor([[[0.0, -900.0]]] * 3 + [[[-900.0, 0.0]]])
+    fitted = calibration.fit_temperature(log_posterior / 30, torch.zeros(4, dtype=torch.int64)).item()
+    assert fitted == pytest.approx(30 / math.log(3), rel=1e-6)
+
+
+def test_temperature_refuses_what_is_not_finite() -> None:
+    with pytest.raises(DataError, match="NaN or infinity"):
+        calibration.fit_temperature(torch.tensor([[[0.0, -torch.inf]]]), torch.tensor([0]))
+
+
+def test_negative_log_likelihood_is_the_log_loss_in_bits() -> None:
+    log_posterior, labels = _posteriors(200)
+    weights = torch.rand(200, generator=generator(2))
+    expected = log_loss(labels, log_posterior[:, 0].exp(), sample_weight=weights) / math.log(2)
+    assert calibration.negative_log_likelihood(log_posterior, labels, weights)[0].item() == pytest.approx(expected)
+
+
+def _brute_force(log_posterior: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, bins: int) -> float:
+    total = 0.0
+    confidence, decision = log_posterior.exp().max(1)
+    for index in range(bins):
+        inside = (confidence > index / bins) & (confidence <= (index + 1) / bins)
+        if inside.any():
+            mass = weights[inside].sum()
+            right = (weights * (decision == labels))[inside].sum() / mass
+            sure = (weights * confidence)[inside].sum() / mass
+            total += float(mass / weights.sum() * (right - sure).abs())
+    return total
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_calibration_error_by_brute_force(bins: int) -> None:
+    log_posterior, labels = _posteriors(500)
+    logs = calibration.apply_temperature(log_posterior, torch.tensor([0.3, 1.0, 4.0]))
+    weights = torch.rand(500, generator=generator(3), dtype=torch.float64)
+    found = calibration.expected_calibration_error(logs, labels, weights, bins)
+    assert found.tolist() == pytest.approx([_brute_force(logs[:, k], labels, weights, bins) for k in range(3)])
+
+
+def test_bins_are_closed_on_the_right() -> None:
+    log_posterior = torch.tensor([[[0.5, 0.5]], [[0.75, 0.25]], [[1.0, 0.0]]], dtype=torch.float64).log()
+    diagram = calibration.reliability(log_posterior, torch.tensor([1, 0, 0]), bins=4)
+    assert diagram.mass[0].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
+    assert diagram.accuracy[0].tolist() == [0, 0, 1, 1]
+    assert diagram.confidence[0].tolist() == pytest.approx([0, 0.5, 0.75, 1])
+
+
+def test_calibrated_posteriors_have_a_small_error_and_sharpened_ones_do_not() -> None:
+    log_posterior, labels = _posteriors()
+    logs = calibration.apply_temperature(log_posterior, torch.tensor([0.25, 1.0, 4.0]))
+    sharp, fair, flat = calibration.expected_calibration_error(logs, labels).tolist()
+    assert fair < 0.03
+    assert min(sharp, flat) > 0.1

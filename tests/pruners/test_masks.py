@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from typing import Literal
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import prune as torch_prune
+
+from sharedlabel import rng
+from sharedlabel.backbones import mlp, resnet_cifar
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.errors import CompressionError
+from sharedlabel.pruners import _masks, magnitude
+from sharedlabel.pruners._base import Context
+
+CONTEXT = Context(torch.Generator())
+
+
+def network(seed: int = 0, bias: bool = True) -> Backbone:
+    with rng.seeded(seed):
+        return mlp.build(mlp.Config(widths=(10, 6), bias=bias), (1, 4, 4), 3)
+
+
+def convolutional() -> Backbone:
+    with rng.seeded(0):
+        return resnet_cifar.build(resnet_cifar.Config(depth=8, width=4, shortcut="projection"), (3, 8, 8), 3)
+
+
+def masks(backbone: Backbone) -> torch.Tensor:
+    return torch.cat([mask.flatten() for _, _, mask in _masks.masked(backbone)]).bool()
+
+
+@given(st.lists(st.integers(-2, 2), min_size=1, max_size=30), st.data())
+@settings(max_examples=200, deadline=None)
+def test_top_k_is_exact_with_the_first_of_equals(values: list[int], data: st.DataObject) -> None:
+    k = data.draw(st.integers(0, len(values)))
+    expected = sorted(range(len(values)), key=lambda i: (-values[i], i))[:k]
+    kept = _masks.keep_highest(torch.tensor(values, dtype=torch.float64), k)
+    assert kept.nonzero().flatten().tolist() == sorted(expected)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.data())
+@settings(max_examples=100, deadline=None)
+def test_one_normalised_rank_cuts_the_same_share_of_every_layer(sizes: list[int], data: st.DataObject) -> None:
+    generator = rng.generator(data.draw(st.integers(0, 99)))
+    ranks = [_masks.normalized_ranks(torch.rand(size, generator=generator)) for size in sizes]
+    k = data.draw(st.integers(0, sum(sizes)))
+    kept = torch.split(_masks.keep_highest(torch.cat(ranks), k), sizes)
+    assert sum(int(part.sum()) for part in kept) == k
+    cuts = [(int(part.sum()) / size, 1 / size) for part, size in zip(kept, sizes, strict=True)]
+    # Half a weight of each of the two layers is the most that rounding can part them.
+    assert all(abs(a - b) <= (u + v) / 2 + 1e-12 for (a, u), (b, v) in itertools.combinations(cuts, 2))
+
+
+def test_prunable_are_the_weights_of_the_body_only() -> None:
+    assert list(_masks.prunable(network())) == ["body.1", "body.3"]
+    assert _masks.count(network()) == (16 * 10 + 10 * 6, 16 * 10 + 10 + 10 * 6 + 6 + 6 * 3 + 3)
+    backbone = convolutional()
+    convolutions = sum(m.weight.numel() for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    assert _masks.count(backbone)[0] == convolutions
+    assert not any(layer is backbone.classifier for layer in _masks.prunable(backbone).values())
+
+
+def test_ceiling_leaves_one_weight() -> None:
+    backbone = network()
+    ceiling = _masks.mask_ceiling(backbone)
+    assert ceiling == 257 / (257 - 219)
+    pruned = magnitude.prune(backbone, ceiling, magnitude.Config(), CONTEXT)
+    assert int(masks(pruned).sum()) == 1
+    assert len(_masks.collapsed_layers(pruned)) == 1
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.001, 1.5, 2.0, 3.0, 5.7])
+def test_number_to_remove_is_the_nearest(ratio: float) -> None:
+    number = _masks.weights_to_remove(network(), ratio)
+    assert abs((257 - number) - 257 / ratio) <= 0.5
+
+
+@pytest.mark.parametrize("ratio", [0.0, -2.0, 0.999, math.nan, math.inf, 6.77])
+def test_ratio_out_of_range_states_the_ceiling_and_why(ratio: float) -> None:
+    with pytest.raises(
+        CompressionError, match=rf"from 1 to 6.76316, got {ratio:g}: 220 of 257 parameters are prunable"
+    ):
+        _masks.weights_to_remove(network(), ratio)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_scores_that_are_not_finite_are_refused(value: float, scope: Literal["global", "layer"]) -> None:
+    backbone = network()
+    scores = {name: torch.zeros_like(layer.weight) for name, layer in _masks.prunable(backbone).items()}
+    scores["body.3"][0, :2] = value
+    with pytest.raises(CompressionError, match=r"got 2 NaN or infinite of 60 in layer 'body.3'"):
+        _masks.prune_by_scores(backbone, 2.0, scores, scope)
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("ratio", [1.0, 1.3, 2.0, 4.0, 6.0])
+def test_all_scores_equal_still_removes_exactly_the_number(ratio: float, scope: Literal["global", "layer"]) -> None:
+    """A threshold removes all or none of equal scores, and none when it is zero."""
+    backbone = network()
+    scores = {name: torch.zeros_like(layer.weight) for name, layer in _masks.prunable(backbone).items()}
+    pruned = _masks.prune_by_scores(backbone, ratio, scores, scope)
+    assert _masks.removed(pruned) == 257 - round(257 / ratio)
+
+
+def test_weights_that_are_zero_go_first_and_only_as_many_as_asked() -> None:
+    backbone = network()
+    with torch.no_grad():
+        for layer in _masks.prunable(backbone).values():
+            layer.weight[:, ::2] = 0
+    pruned = magnitude.prune(backbone, 1.25, magnitude.Config(), CONTEXT)
+    assert _masks.removed(pruned) == 257 - round(257 / 1.25)
+    zero = torch.cat([layer.weight.flatten() == 0 for layer in _masks.prunable(backbone).values()])
+    assert zero[~masks(pruned)].all()
+
+
+def test_global_magnitude_is_that_of_torch() -> None:
+    backbone = convolutional()
+    pruned = magnitude.prune(backbone, 3.0, magnitude.Config(), CONTEXT)
+    reference = copy.deepcopy(backbone)
+    layers = list(_masks.prunable(reference).values())
+    amount = _masks.removed(pruned)
+    torch_prune.global_unstructured([(m, "weight") for m in layers], torch_prune.L1Unstructured, amount=amount)
+    assert torch.equal(masks(pruned), torch.cat([m.weight_mask.flatten() for m in layers]).bool())
+
+
+def test_layer_magnitude_is_that_of_torch() -> None:
+    backbone = network(bias=False)
+    # 119 of 238 parameters: 119 of 220 prunable ones, so the layers of 160 and 60 lose 86.5 and 32.5 weights.
+    pruned = magnitude.prune(backbone, 2.0, magnitude.Config("layer"), CONTEXT)
+    assert _masks.removed(pruned) == 119
+    for name, amount in (("body.1", 87), ("body.3", 32)):
+        reference = copy.deepcopy(_masks.prunable(backbone)[name])
+        torch_prune.l1_unstructured(reference, "weight", amount=amount)
+        assert torch.equal(_masks.prunable(pruned)[name].get_buffer("weight_mask"), reference.weight_mask)
+
+
+def test_channels_last_weights_get_the_same_masks() -> None:
+    backbone = convolutional()
+    turned = copy.deepcopy(backbone).to(memory_format=torch.channels_last)
+    expected, pruned = (magnitude.prune(b, 3.0, magnitude.Config(), CONTEXT) for b in (backbone, turned))
+    assert torch.equal(masks(expected), masks(pruned))
+    for layer in _masks.prunable(pruned).values():
+        assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+        assert layer.get_buffer("weight_mask").stride() == layer.weight.stride()
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_pruning_twice_counts_from_the_dense_network(scope: Literal["global", "layer"]) -> None:
+    once = magnitude.prune(network(), 2.0, magnitude.Config(scope), CONTEXT)
+    same = magnitude.prune(once, 2.0, magnitude.Config(scope), CONTEXT)
+    assert torch.equal(masks(once), masks(same))
+    twice = magnitude.prune(once, 4.0, magnitude.Config(scope), CONTEXT)
+    direct = magnitude.prune(network(), 4.0, magnitude.Config(scope), CONTEXT)
+    assert torch.equal(masks(twice), masks(direct))
+
+
+def test_removed_weights_never_come_back() -> None:
+    once = magnitude.prune(network(), 4.0, magnitude.Config("global"), CONTEXT)
+    again = magnitude.prune(once, 4.0, magnitude.Config("layer"), CONTEXT)
+    assert torch.equal(masks(once), masks(again))
+    scores = {name: (layer.weight == 0).float() for name, layer in _masks.prunable(once).items()}
+    further = _masks.prune_by_scores(once, 5.0, scores, "global")
+    assert not (masks(further) & ~masks(once)).any()
+
+
+def test_a_network_compressed_further_already_is_refused() -> None:
+    pruned = magnitude.prune(network(), 4.0, magnitude.Config(), CONTEXT)
+    with pytest.raises(CompressionError, match=r"at most 2 times, got masks at 4.01562 times; start from the dense"):
+        magnitude.prune(pruned, 2.0, magnitude.Config(), CONTEXT)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_zeros_survive_momentum_and_weight_decay(optimiser: str) -> None:
+    pruned = magnitude.prune(convolutional(), 4.0, magnitude.Config(), CONTEXT).train()
+    kept, before = masks(pruned), copy.deepcopy(pruned.state_dict())
+    step = (
+        torch.optim.SGD(pruned.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True)
+        if optimiser == "sgd"
+        else torch.optim.AdamW(pruned.parameters(), lr=0.1, weight_decay=0.1)
+    )
+    images, labels = torch.rand(8, 3, 8, 8), torch.arange(8) % 3
+    for _ in range(5):
+        step.zero_grad()
+        nn.functional.cross_entropy(pruned(images), labels).backward()
+        _masks.mask_gradients(pruned)
+        step.step()
+        _masks.enforce(pruned)
+        weights = torch.cat([layer.weight.detach().flatten() for layer in _masks.prunable(pruned).values()])
+        assert torch.equal(weights != 0, kept)
+    moved = [key for key, value in pruned.state_dict().items() if not torch.equal(value, before[key])]
+    assert {f"{name}.weight" for name in _masks.prunable(pruned)} <= set(moved)
+    assert not any(key.endswith("weight_mask") for key in moved)
+
+
+def test_gradients_of_removed_weights_are_masked() -> None:
+    pruned = magnitude.prune(network(), 4.0, magnitude.Config(), CONTEXT)
+    pruned(torch.rand(4, 1, 4, 4)).square().sum().backward()
+    _masks.mask_gradients(pruned)
+    gradients = torch.cat([layer.weight.grad.flatten() for layer in _masks.prunable(pruned).values()])
+    assert not gradients[~masks(pruned)].any()
+    assert gradients[masks(pruned)].any()
+
+
+def test_an_emptied_layer_is_reported_and_still_runs() -> None:
+    backbone = network()
+    with torch.no_grad():
+        _masks.prunable(backbone)["body.3"].weight.mul_(1e-9)
+    pruned = magnitude.prune(backbone, 257 / (257 - 60), magnitude.Config(), CONTEXT)
+    assert _masks.collapsed_layers(pruned) == ("body.3",)
+    assert torch.isfinite(pruned(torch.rand(2, 1, 4, 4))).all()
+    assert _masks.collapsed_layers(magnitude.prune(backbone, 2.0, magnitude.Config("layer"), CONTEXT)) == ()
+
+
+def test_bake_keeps_the_function_and_drops_the_masks() -> None:
+    backbone = network()
+    pruned = magnitude.prune(backbone, 3.0, magnitude.Config(), CONTEXT)
+    images = torch.rand(4, 1, 4, 4)
+    expected = pruned(images)
+    _masks.bake(pruned)
+    assert pruned.state_dict().keys() == backbone.state_dict().keys()
+    assert torch.equal(pruned(images), expected)

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sharedlabel
+from sharedlabel import sweetspot
+from sharedlabel.errors import ConfigError, DataError
+from sharedlabel.sweetspot import Choice, Point, Rule
+
+# A grid of four ratios and two n, by hand; speedups 1, 2, 4 and 8.
+GRID = [
+    Point(1.0, 1, 1.0, 0.70, 0.80),
+    Point(2.0, 1, 0.5, 0.70, 0.79),
+    Point(4.0, 1, 0.25, 0.69, 0.78),
+    Point(8.0, 1, 0.125, 0.50, 0.60),
+    Point(1.0, 4, 4.0, 0.96, 0.98),
+    Point(2.0, 4, 2.0, 0.95, 0.97),
+    Point(4.0, 4, 1.0, 0.93, 0.95),
+    Point(8.0, 4, 0.5, 0.80, 0.88),
+]
+
+
+def _place(choice: Choice) -> tuple[float, int] | None:
+    return None if choice.point is None else (choice.point.ratio, choice.point.n)
+
+
+@pytest.mark.parametrize(
+    ("rho", "n", "expected", "interior"),
+    [
+        (0.98, 1, (4.0, 1), True),  # 0.69 >= 0.98 * 0.70 = 0.686
+        (0.98, 4, (2.0, 4), True),  # 0.95 >= 0.9408 > 0.93
+        (1.0, 4, (1.0, 4), False),
+        (0.5, 4, (8.0, 4), False),
+    ],
+)
+def test_retain(rho: float, n: int, expected: tuple[float, int], interior: bool) -> None:
+    choice = sweetspot.retain(GRID, n, rho)
+    assert _place(choice) == expected
+    assert choice.interior is interior
+    assert choice.reason == ""
+
+
+def test_retain_takes_the_cheapest_though_a_dearer_one_fails() -> None:
+    points = [Point(1.0, 2, 2.0, 0.9, 0.9), Point(2.0, 2, 1.0, 0.5, 0.6), Point(4.0, 2, 0.5, 0.89, 0.9)]
+    assert _place(sweetspot.retain(points, 2)) == (4.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("passes", "expected", "interior"),
+    [(1.0, (4.0, 4), True), (0.5, (8.0, 4), False), (2.0, (2.0, 4), True), (100.0, (1.0, 4), False)],
+)
+def test_budget(passes: float, expected: tuple[float, int], interior: bool) -> None:
+    choice = sweetspot.budget(GRID, passes)
+    assert _place(choice) == expected
+    assert choice.interior is interior
+
+
+def test_budget_prefers_the_cheaper_of_equals_and_forgives_rounding() -> None:
+    assert _place(sweetspot.budget(GRID[:3], 1.0)) == (2.0, 1)
+    tenth = Point(2.0, 3, 0.1 + 0.1 + 0.1, 0.5, 0.5)
+    assert _place(sweetspot.budget([tenth], 0.3)) == (2.0, 3)
+
+
+def test_budget_too_small_says_what_the_cheapest_costs() -> None:
+    choice = sweetspot.budget(GRID, 0.1)
+    assert choice.point is None
+    assert not choice.interior
+    assert "0.125 dense passes" in choice.reason
+
+
+@pytest.mark.parametrize(("accuracy", "expected"), [(0.79, (8.0, 4)), (0.9, (4.0, 4)), (0.98, (1.0, 4)), (0.99, None)])
+def test_target(accuracy: float, expected: tuple[float, int] | None) -> None:
+    choice = sweetspot.target(GRID, accuracy)
+    assert _place(choice) == expected
+    assert ("highest n-accuracy is 0.98" in choice.reason) is (expected is None)
+
+
+def test_target_prefers_the_more_accurate_of_equal_cost() -> None:
+    assert _place(sweetspot.target(GRID, 0.7)) == (4.0, 1)
+    assert _place(sweetspot.target([GRID[1], GRID[7]], 0.7)) == (8.0, 4)
+
+
+def test_pareto_envelope_by_hand() -> None:
+    expected = [(8.0, 1), (4.0, 1), (8.0, 4), (4.0, 4), (2.0, 4), (1.0, 4)]
+    assert [(point.ratio, point.n) for point in sweetspot.pareto(GRID)] == expected
+    assert sweetspot.pareto(GRID[::-1]) == sweetspot.pareto(GRID)
+
+
+def test_knee_by_hand() -> None:
+    """Costs 1/8 to 4 are 0, .2, .4, .6, .8, 1 on the log scale; RI from .50 to .96.
+
+    Distances: 0, .213, .252, .335, .178, 0.
+    """
+    choice = sweetspot.knee(GRID)
+    assert _place(choice) == (4.0, 4)
+    assert choice.interior
+
+
+def test_knee_ignores_what_is_off_the_envelope() -> None:
+    dominated = [*GRID, Point(16.0, 4, 3.9, 0.1, 0.2), Point(16.0, 8, 4.0, 0.9, 0.2)]
+    assert _place(sweetspot.knee(dominated)) == (4.0, 4)
+
+
+@pytest.mark.parametrize(
+    "ri", [[0.1, 0.2, 0.3], [0.1, 0.15, 0.9], [0.9, 0.2, 0.1], [0.1, 0.05, 0.9]], ids=["line", "sag", "one", "two"]
+)
+def test_no_knee(ri: list[float]) -> None:
+    points = [Point(4.0 / cost, 1, cost, value, 0.5) for cost, value in zip((1.0, 2.0, 4.0), ri, strict=True)]
+    choice = sweetspot.knee(points)
+    assert choice.point is None
+    assert "above the chord" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("tau", "expected"),
+    [
+        (0.0, (1.0, 4)),
+        (0.015, (2.0, 4)),
+        (0.05, (4.0, 4)),  # gains per doubling along the envelope: .19, .11, .13, .02, .01
+        (0.12, (4.0, 4)),
+        (0.15, (4.0, 1)),
+        (0.5, None),
+    ],
+)
+def test_marginal(tau: float, expected: tuple[float, int] | None) -> None:
+    assert _place(sweetspot.marginal(GRID, tau)) == expected
+
+
+def test_marginal_counts_gains_per_doubling() -> None:
+    points = [Point(4.0, 1, 1.0, 0.1, 0.5), Point(2.0, 1, 8.0, 0.4, 0.5)]
+    assert _place(sweetspot.marginal(points, 0.1 - 1e-9)) == (2.0, 1)
+    assert _place(sweetspot.marginal(points, 0.101)) is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "found"),
+    [
+        (Rule("retain", 0.98, 1), True),
+        (Rule("budget", 1.0), True),
+        (Rule("target", 0.8), True),
+        (Rule("knee"), False),
+        (Rule("marginal", 0.0), False),
+    ],
+)
+def test_a_single_point(rule: Rule, found: bool) -> None:
+    choice = sweetspot.choose(GRID[:1], rule)
+    assert _place(choice) == ((1.0, 1) if found else None)
+    assert not choice.interior
+    assert bool(choice.reason) is not found
+
+
+def test_a_rule_can_be_held_to_one_n() -> None:
+    assert _place(sweetspot.choose(GRID, Rule("budget", 1.0, 1))) == (2.0, 1)
+    assert sweetspot.choose(GRID, Rule("knee", None, 3)).reason == "no point has n = 3"
+
+
+def test_retain_says_why_it_cannot_choose() -> None:
+    assert "no dense network" in sweetspot.retain(GRID[1:4], 1).reason
+    hopeless = [Point(1.0, 1, 1.0, -0.1, 0.1), Point(2.0, 1, 0.5, 0.2, 0.1)]
+    choice = sweetspot.retain(hopeless, 1)
+    assert choice.point is None
+    assert "not positive" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (Point(8.0, 2, 1.0, math.nan, 0.5), r"finite RI, got nan at ratio 8, n = 2"),
+        (Point(8.0, 2, 1.0, 0.5, math.inf), r"finite n-accuracy, got inf at ratio 8"),
+        (Point(8.0, 2, math.nan, 0.5, 0.5), r"finite cost, got nan"),
+        (Point(8.0, 2, 0.0, 0.5, 0.5), r"positive costs, got 0 dense passes"),
+        (Point(8.0, 4, 1.0, 0.5, 0.5), r"two at ratio 8, n = 4"),
+    ],
+)
+def test_points_that_cannot_be_compared_are_refused(bad: Point, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        sweetspot.knee([*GRID, bad])
+
+
+def test_no_points_at_all_are_refused() -> None:
+    with pytest.raises(DataError, match="at least one point"):
+        sweetspot.budget([])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("buget", 1.0), "did you mean 'budget'"),
+        (("budget", None), "positive number of dense passes as its value, got None"),
+        (("budget", 0.0), "got 0"),
+        (("retain", 1.2, 1), r"share in \(0, 1\] as its value, got 1.2"),
+        (("retain", 0.9), "give it an n"),
+        (("knee", 1.0), "nothing as its value"),
+        (("marginal", -0.1), "at least 0"),
+        (("target", 1.5), "got 1.5"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(arguments: tuple[str, float | None], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Rule(*arguments)
+
+
+def test_report_reads_the_same_place_on_test() -> None:
+    choice = sweetspot.budget(GRID, 1.0)
+    test = [Point(p.ratio, p.n, p.cost, p.ri - 0.05, p.n_accuracy) for p in reversed(GRID)]
+    found = sweetspot.report_on(choice, test)
+    assert found is not None
+    assert (found.ratio, found.n, found.ri) == (4.0, 4, pytest.approx(0.88))
+    assert sweetspot.report_on(sweetspot.budget(GRID, 0.01), test) is None
+    with pytest.raises(DataError, match="ratio 4, n = 4"):
+        sweetspot.report_on(choice, GRID[:4])
+
+
+RULES = [
+    Rule("retain", 0.98, 4),
+    Rule("retain", 0.98, 1),
+    Rule("budget", 1.0),
+    Rule("target", 0.9),
+    Rule("knee"),
+    Rule("marginal", 0.05),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.name}-{rule.n}")
+def test_replicates_choose_as_one_by_one(rule: Rule) -> None:
+    random = np.random.default_rng(0)
+    ri = np.array([point.ri for point in GRID]) + 0.15 * random.standard_normal((300, len(GRID)))
+    accuracy = np.array([point.n_accuracy for point in GRID]) + 0.1 * random.standard_normal(ri.shape)
+    found = sweetspot.interior_share(GRID, rule, ri, accuracy)
+    choices = [
+        sweetspot.choose(
+            [Point(p.ratio, p.n, p.cost, float(r), float(a)) for p, r, a in zip(GRID, *row, strict=True)], rule
+        )
+        for row in zip(ri, accuracy, strict=True)
+    ]
+    places = [_place(choice) for choice in choices]
+    assert found.replicates == 300
+    assert found.interior == pytest.approx(np.mean([choice.interior for choice in choices]))
+    assert found.undecided == pytest.approx(places.count(None) / 300)
+    assert found.chosen == pytest.approx({place: places.count(place) / 300 for place in set(places) - {None}})
+    assert list(found.chosen.values()) == sorted(found.chosen.values(), reverse=True)
+    assert sum(found.chosen.values()) + found.undecided == pytest.approx(1)
+
+
+def test_replicates_of_another_shape_are_refused() -> None:
+    with pytest.raises(DataError, match=r"RI as \[replicates, 8\], got \(5, 7\)"):
+        sweetspot.interior_share(GRID, RULES[2], np.zeros((5, 7)))
+    with pytest.raises(DataError, match="got nan at ratio 1, n = 4"):
+        sweetspot.interior_share(GRID, RULES[2], np.where(np.arange(8) == 4, np.nan, np.zeros((5, 8))))
+
+
+def test_choosing_needs_no_torch() -> None:
+    code = "import sys, sharedlabel.sweetspot; sys.exit('torch' in sys.modules)"
+    root = Path(sharedlabel.__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
