@@ -24,12 +24,13 @@ def rows(cell: Cell, grid: Grid, store: Store) -> list[Row]:
     """Return the rows of a finished cell: every n, validation and test."""
     scored = store.load(cell.evaluate.stage, cell.evaluate.key)
     pruned = store.load(cell.pruned.stage, cell.pruned.key).meta
+    latency = store.load(cell.latency.stage, cell.latency.key).meta
     macs = store.load(cell.aggregate.stage, cell.aggregate.key).meta["macs"] if cell.aggregate else {}
     facts = {
         "cell": cell.id,
         "data": grid.data.dataset.name,
         **{name: getattr(cell, name) for name in _LABELS},
-        **_compression(pruned),
+        **_compression(pruned, latency),
     }
     partitions = grid.experiment.evaluation.partitions
     found = []
@@ -43,7 +44,7 @@ def rows(cell: Cell, grid: Grid, store: Store) -> list[Row]:
 
 def losses(cell: Cell, store: Store) -> dict[str, list[float]]:
     """Return the training losses of a cell's stages by epoch, for curves."""
-    calls = {node.stage: node for node in (*cell.pruned.chain(), *cell.evaluate.chain())}
+    calls = {node.stage: node for node in cell.evaluate.chain()}
     found = {name: store.load(node.stage, node.key).meta.get("losses") for name, node in calls.items()}
     return {name: values for name, values in found.items() if values}
 
@@ -93,8 +94,8 @@ def _method(cell: Cell, store: Store, found: list[Row]) -> Method:
     return Method(tuple(found), tensors)
 
 
-def _compression(pruned: dict[str, Any]) -> dict[str, Any]:
-    costs, latency = pruned["costs"], pruned["latency"]
+def _compression(pruned: dict[str, Any], latency: dict[str, Any]) -> dict[str, Any]:
+    costs = pruned["costs"]
     return {
         **costs,
         "collapsed_layers": ",".join(costs["collapsed_layers"]),
@@ -125,7 +126,7 @@ def _reliability(grid: Grid, store: Store) -> list[ReliabilityBin]:
     for cell in grid.cells:
         if cell.seed != first:
             continue
-        identity = {name: getattr(cell, name) for name in ("pruner", "ratio", "aggregator", "training", "protocol")}
+        identity = {name: getattr(cell, name) for name in _LABELS if name != "seed"} | {"data": grid.data.dataset.name}
         for diagram in store.load(cell.evaluate.stage, cell.evaluate.key).meta["reliability"]:
             bins = zip(diagram["confidence"], diagram["accuracy"], diagram["mass"], strict=True)
             facts = {**identity, "n": diagram["n"], "calibrated": diagram["calibrated"]}

@@ -94,7 +94,7 @@ def score(
     clusters: Int64[Tensor, "m"] | None,
     temperature: Float64[Tensor, "k"] | None,
 ) -> Scores:
-    """Score log-posteriors: floored, then calibrated by one temperature per n.
+    """Score log-posteriors, raw and calibrated by one temperature per n, both floored by mixing with the uniform.
 
     Args:
         posterior: of every tuple after each n.
@@ -108,8 +108,8 @@ def score(
     labels, weights = drawn.labels.flatten(), drawn.weights.flatten() / len(drawn.weights)
     raw = floor_posterior(posterior)
     if temperature is None:
-        temperature = fit_temperature(raw, labels, weights)
-    calibrated = floor_posterior(apply_temperature(raw, temperature))
+        temperature = fit_temperature(posterior, labels, weights)
+    calibrated = floor_posterior(apply_temperature(posterior, temperature))
     right = correct(posterior, labels).unflatten(0, drawn.labels.shape)
     bits = log2_posterior_of_label(calibrated, labels).unflatten(0, drawn.labels.shape)
     metrics = {"temperature": temperature, **_gains(posterior, raw, calibrated, drawn, prior)}

@@ -2,7 +2,7 @@
 
 ```
 dense -> prune -> features -> calibrate -> aggregate -> evaluate
-                                              \\-> joint -> features -> evaluate
+              \\-> latency                        \\-> joint -> features -> evaluate
 ```
 Chains share their beginnings: one pruned backbone feeds every aggregator and protocol.
 """
@@ -62,6 +62,7 @@ class Cell:
     protocol: str
     seed: int
     pruned: Node
+    latency: Node
     aggregate: Node | None
     evaluate: Node
 
@@ -69,6 +70,10 @@ class Cell:
     def id(self) -> str:
         """Short content address."""
         return self.evaluate.key[:16]
+
+    def calls(self) -> tuple[Node, ...]:
+        """Return the stage calls that end in the cell's numbers; they bring those before them along."""
+        return self.latency, self.evaluate
 
     def __str__(self) -> str:
         joint = " joint" if self.training == "joint" else ""
@@ -145,8 +150,9 @@ def missing(grid: Grid, store: Store) -> list[Node]:
     """List the stage calls that are not stored yet, in the order they would run."""
     seen: dict[str, Node] = {}
     for cell in grid.cells:
-        for node in (*cell.pruned.chain(), *cell.evaluate.chain()):
-            seen.setdefault(node.key, node)
+        for call in cell.calls():
+            for node in call.chain():
+                seen.setdefault(node.key, node)
     return [node for node in seen.values() if not store.has(node.stage, node.key)]
 
 
@@ -184,7 +190,8 @@ def _cells(
         for protocol in scoring.protocols:
             config = stages.ExactConfig(plugin, scoring.n, protocol, scoring.partitions, scoring.seed)
             scored = Node("exact", config, (), data.key)
-            yield Cell(backbones[0].label, pruner.label, ratio, "exact", "frozen", protocol, experiment.seeds[0], node, None, scored)
+            timed = _latency(experiment, data, backbones[0], node)
+            yield Cell(backbones[0].label, pruner.label, ratio, "exact", "frozen", protocol, experiment.seeds[0], node, timed, None, scored)
 
 
 def _pruned(
@@ -196,7 +203,7 @@ def _pruned(
     points = [(resolve("pruners", "none"), 1.0)]
     points += [(pruner, float(ratio)) for pruner in pruners if pruner.name != "none" for ratio in sorted(experiment.ratios) if ratio > 1]
     for pruner, ratio in points:
-        config = stages.PruneConfig(backbone, pruner, ratio, experiment.retrain, precision, experiment.trainer.latency_batch, seed)
+        config = stages.PruneConfig(backbone, pruner, ratio, experiment.retrain, precision, seed)
         yield pruner, ratio, Node("prune", config, (("dense", dense),), data.key)
 
 
@@ -207,6 +214,7 @@ def _chains(
     backbone, pruner, ratio, pruned = compressed
     n, clip = experiment.evaluation.n, float(experiment.trainer.gradient_clip)
     scoring = stages.EvaluateConfig(aggregator, n, protocol, experiment.evaluation.partitions, experiment.evaluation.seed)
+    latency = _latency(experiment, data, backbone, pruned)
     features = Node("features", stages.FeaturesConfig(backbone), (("backbone", pruned),), data.key)
     calibrate = Node("calibrate", stages.CalibrateConfig(), (("features", features),), data.key)
     fitting = stages.AggregateConfig(aggregator, experiment.fit, clip, n, protocol, seed)
@@ -218,7 +226,11 @@ def _chains(
             fitted = Node("joint", config, (("backbone", pruned), ("calibrate", calibrate), ("aggregate", aggregate)), data.key)
             embedded = Node("features", stages.FeaturesConfig(backbone), (("backbone", fitted),), data.key)
         scored = Node("evaluate", scoring, (("features", embedded), ("calibrate", calibrate), ("aggregate", fitted)), data.key)
-        yield Cell(backbone.label, pruner.label, ratio, aggregator.label, training, protocol, seed, pruned, aggregate, scored)
+        yield Cell(backbone.label, pruner.label, ratio, aggregator.label, training, protocol, seed, pruned, latency, aggregate, scored)
+
+
+def _latency(experiment: Experiment, data: Data, backbone: Plugin, pruned: Node) -> Node:
+    return Node("latency", stages.LatencyConfig(backbone, experiment.trainer.latency_batch), (("backbone", pruned),), data.key)
 
 
 def _check_labels(plugins_of_kind: tuple[Plugin, ...]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from pathlib import Path
 from types import ModuleType
 
 from sharedlabel.errors import ConfigError, nearest
@@ -26,8 +25,8 @@ def available(kind: str) -> tuple[str, ...]:
     """
     if kind not in KINDS:
         raise ConfigError(f"unknown plugin kind {kind!r}; available: {', '.join(KINDS)}")
-    folder = Path(__file__).parent / kind
-    names = (module.name for module in pkgutil.iter_modules([str(folder)]))
+    package = importlib.import_module(f"sharedlabel.{kind}")
+    names = (module.name for module in pkgutil.iter_modules(package.__path__))
     return tuple(sorted(n for n in names if not n.startswith("_") and n not in _NOT_PLUGINS))
 
 

@@ -263,7 +263,7 @@ class SweetSpot:
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """One bin of a reliability diagram on test (seeds pooled): confidence against accuracy, before and after calibration.
+    """One bin of a reliability diagram on test (first seed): confidence against accuracy, before and after calibration.
 
     Attributes:
         calibrated: after the temperature was applied.
@@ -272,6 +272,8 @@ class ReliabilityBin:
         mass: share of tuples in the bin.
     """
 
+    data: str
+    backbone: str
     pruner: str
     ratio: float
     aggregator: str

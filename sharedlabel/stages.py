@@ -126,7 +126,6 @@ class PruneConfig:
     ratio: float
     retrain: TrainConfig
     precision: str
-    latency_batch: int
     seed: int
 
 
@@ -140,17 +139,31 @@ def prune(config: PruneConfig, data: Data, inputs: Mapping[str, Artifact], runti
     with rng.seeded(config.seed, "retrain"):
         losses = _train_backbone(pruned, config.retrain, data, runtime, rng.derive(config.seed, "retrain"))
     enforce(pruned)
-    latency = cost.measure_latency(pruned, data.dataset.image_shape, config.latency_batch, device(runtime))
     return Output(
         state(pruned),
         {
             "costs": dataclasses.asdict(cost.costs(original, pruned, data.dataset.image_shape)),
-            "latency": dataclasses.asdict(latency),
             "losses": losses,
             "validation_accuracy_before_retrain": before,
             "validation_accuracy": _accuracy(pruned, data, runtime),
         },
     )
+
+
+@dataclass(frozen=True)
+class LatencyConfig:
+    """What `latency` depends on, besides the machine."""
+
+    backbone: Plugin
+    batch: int
+
+
+@stage(version=1)
+def latency(config: LatencyConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
+    """Measure how long the pruned backbone takes; apart from `prune`, so that it can be measured again on a quiet machine."""
+    backbone = _backbone(config.backbone, data, inputs["backbone"])
+    found = cost.measure_latency(backbone, data.dataset.image_shape, config.batch, device(runtime))
+    return Output({}, dataclasses.asdict(found))
 
 
 @dataclass(frozen=True)

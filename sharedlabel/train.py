@@ -62,7 +62,9 @@ def run(grid: Grid, store: Store, console: Console) -> Results:
     from sharedlabel.executors.local import Local  # noqa: PLC0415
     from sharedlabel.grid import Cell, missing, run_node  # noqa: PLC0415
     from sharedlabel.progress import reporting  # noqa: PLC0415
-    from sharedlabel.report import publish  # noqa: PLC0415
+    from sharedlabel.report.html import write_report  # noqa: PLC0415
+    from sharedlabel.report.plots import figures  # noqa: PLC0415
+    from sharedlabel.report.terminal import print_report  # noqa: PLC0415
     from sharedlabel.results import write  # noqa: PLC0415
     from sharedlabel.tracking import Tracker  # noqa: PLC0415
 
@@ -74,7 +76,7 @@ def run(grid: Grid, store: Store, console: Console) -> Results:
         with reporting(console, len(absent)) as progress:
 
             def compute(cell: Cell) -> None:
-                for node in (cell.pruned, cell.evaluate):
+                for node in cell.calls():
                     run_node(node, grid.data, store, experiment, progress)
                 tracker.cell(rows(cell, grid, store), losses(cell, store))
 
@@ -83,16 +85,12 @@ def run(grid: Grid, store: Store, console: Console) -> Results:
                 executor.submit(cell)
         results = collect(grid, store, seconds=time.perf_counter() - started)
         write(results, folder)
-        figures = publish(results, folder, console)
-        tracker.summary(results, figures, grid_id(grid))
+        write_report(results, folder)
+        print_report(results, console)
+        tracker.summary(results, figures(results), digest([cell.id for cell in grid.cells])[:16])
     computed = f"computed {len(absent)} stage calls" if absent else "computed nothing: every cell was done"
     console.print(f"\n{computed}; report: {folder / 'report.html'}, rows: {folder / 'rows.csv'}", highlight=False, soft_wrap=True)
     return results
-
-
-def grid_id(grid: Grid) -> str:
-    """Return a hash of all cells, the id of the summary run."""
-    return digest([cell.id for cell in grid.cells])[:16]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Split updates and several processes give the same numbers as one call of the pur
 
 from __future__ import annotations
 
+import abc
 from typing import Any, ClassVar
 
 import torch
@@ -41,9 +42,9 @@ class _TupleMean(Metric):
         self.add_state("total", torch.zeros(prefixes, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("mass", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
+    @abc.abstractmethod
     def score(self, log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"]) -> Float[Tensor, "t n"]:
         """Return what is averaged."""
-        raise NotImplementedError
 
     def update(
         self,

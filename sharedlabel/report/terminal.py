@@ -49,7 +49,13 @@ def render(results: Results) -> list[RenderableType]:
 
 def _table(title: str, caption: str, columns: Sequence[tuple[str, bool | None]]) -> Table:
     table = Table(
-        title=Text(title), caption=Text(caption), box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left"
+        title=Text(title),
+        caption=Text(caption),
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        title_justify="left",
+        caption_justify="left",
     )
     for name, numeric in columns:
         table.add_column(
@@ -99,13 +105,13 @@ def _spot_table(spots: Sequence[SweetSpot], view: View) -> Table:
             ("pruner", False),
             ("RI", True),
             ("passes", True),
-            ("grid edge", False),
+            ("grid", False),
             ("agree", True),
         ],
     )
     for spot in spots:
         if spot.ratio is None:
-            table.add_row(Text(title(spot)), "-", "-", Text("nothing qualifies"))
+            table.add_row(Text(title(spot)), "-", "-", Text("none qualifies"))
             continue
         cells = (
             title(spot),

@@ -16,11 +16,7 @@ RULES = ("budget", "retain", "target", "knee", "marginal")
 
 @dataclass(frozen=True)
 class View:
-    """The records of one data set, backbone and protocol.
-
-    Attributes:
-        reliability: bins of the protocol; they do not name data and backbone, so views of one protocol share them.
-    """
+    """The records of one data set, backbone and protocol."""
 
     data: str
     backbone: str
@@ -103,7 +99,7 @@ def split(results: Results) -> tuple[View, ...]:
 
 
 def _view(results: Results, data: str, backbone: str, protocol: str) -> View:
-    def inside(record: Row | Summary | Comparison | SweetSpot) -> bool:
+    def inside(record: Row | Summary | Comparison | SweetSpot | ReliabilityBin) -> bool:
         return (record.data, record.backbone, record.protocol) == (data, backbone, protocol)
 
     return View(
@@ -114,7 +110,7 @@ def _view(results: Results, data: str, backbone: str, protocol: str) -> View:
         tuple(s for s in results.summaries if inside(s)),
         tuple(c for c in results.comparisons if inside(c)),
         tuple(s for s in results.sweet_spots if inside(s)),
-        tuple(b for b in results.reliability if b.protocol == protocol),
+        tuple(b for b in results.reliability if inside(b)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -22,9 +23,9 @@ def metrics(prefixes: int) -> dict[str, shells.Metric]:
 
 def work(rank: int, folder: str) -> None:
     """Update with every other tuple, compute over both processes, and store what this one saw."""
-    torch.set_num_threads(1)
     store = f"file://{folder}/rendezvous"
-    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    limit = timedelta(minutes=5)
+    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=limit)
     log_posterior, labels, weights = (part[rank::2] for part in torch.load(Path(folder) / "data.pt"))
     found = {}
     for name, metric in metrics(log_posterior.shape[1]).items():
@@ -32,3 +33,9 @@ def work(rank: int, folder: str) -> None:
         found[name] = metric.compute()
     torch.save(found, Path(folder) / f"{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+def spawned(_: int, folder: str) -> None:
+    """Be the second process."""
+    torch.set_num_threads(1)
+    work(1, folder)

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,8 +19,26 @@ from sharedlabel.metrics.uncertainty import (
 from sharedlabel.rng import generator
 from sharedlabel.types import Tuples
 
-sys.path.insert(0, str(Path(__file__).parent))
-import simulator
+PREFIXES = (1, 4, 8)
+ONSET = torch.tensor([1.0, 2.5, 3.5], dtype=torch.float64)
+
+
+def cut(class_size: int, classes: int, partitions: int, width: int, generator: torch.Generator) -> Tuples:
+    """Shuffle each class and cut it into disjoint tuples, once per partition."""
+    count = class_size // width
+    order = torch.rand(partitions, classes, class_size, generator=generator).argsort(dim=2)
+    offset = torch.arange(classes)[:, None] * class_size
+    indices = (order + offset)[:, :, : count * width].reshape(partitions, classes * count, width)
+    labels = torch.arange(classes).repeat_interleave(count).expand(partitions, -1).contiguous()
+    return Tuples(indices, labels, torch.full(labels.shape, 1 / labels.shape[1]))
+
+
+def simulate(quality: Tensor, tuples: Tuples, kind: str) -> Tensor:
+    """Score tuples by the summed quality of their images, `[p t k]`: right or wrong, or a log-likelihood."""
+    summed = quality[tuples.indices].cumsum(dim=2)[:, :, [n - 1 for n in PREFIXES]]
+    if kind == "right":
+        return (summed + ONSET > 0).double()
+    return torch.nn.functional.logsigmoid(summed + ONSET)
 
 
 def _brute_force(scores: Tensor, tuples: Tuples, n: int, classes: int) -> float:
@@ -51,7 +67,7 @@ def _brute_force(scores: Tensor, tuples: Tuples, n: int, classes: int) -> float:
 @pytest.mark.parametrize("partitions", [1, 4])
 def test_standard_error_by_brute_force(partitions: int) -> None:
     stream = generator(0, "brute", partitions)
-    tuples = simulator.cut(11, 3, partitions, 3, stream)
+    tuples = cut(11, 3, partitions, 3, stream)
     weights = torch.tensor([0.5, 0.3, 0.2])[tuples.labels] / 3
     tuples = Tuples(tuples.indices, tuples.labels, weights)
     quality = torch.randn(33, generator=stream, dtype=torch.float64)
@@ -97,14 +113,14 @@ def coverage() -> dict[str, Tensor]:
     stream, repetitions, size, classes = generator(0, "coverage"), 400, 200, 3
     result = {}
     for kind in ("right", "loss"):
-        many = simulator.cut(8 * 100_000, 1, 1, 8, stream)
-        truth = simulator.scores(torch.randn(800_000, generator=stream, dtype=torch.float64), many, kind).mean((0, 1))
+        many = cut(8 * 100_000, 1, 1, 8, stream)
+        truth = simulate(torch.randn(800_000, generator=stream, dtype=torch.float64), many, kind).mean((0, 1))
         held, naive = torch.zeros(3), torch.zeros(3)
         for _ in range(repetitions):
-            tuples = simulator.cut(size, classes, 10, 8, stream)
+            tuples = cut(size, classes, 10, 8, stream)
             quality = torch.randn(size * classes, generator=stream, dtype=torch.float64)
-            scores = simulator.scores(quality, tuples, kind)
-            found = estimate(scores, tuples, simulator.PREFIXES, size * classes)
+            scores = simulate(quality, tuples, kind)
+            found = estimate(scores, tuples, PREFIXES, size * classes)
             low, high = interval(found.mean, found.se, found.degrees_of_freedom)
             held += (low <= truth) & (truth <= high)
             flat = scores.flatten(0, 1)
@@ -127,17 +143,17 @@ def test_tuples_taken_as_independent_do_not_cover(coverage: dict[str, Tensor], k
 
 def _small(seeds: int = 1) -> tuple[Tensor, Tuples]:
     stream = generator(1, "small")
-    tuples = simulator.cut(40, 2, 3, 8, stream)
+    tuples = cut(40, 2, 3, 8, stream)
     quality = torch.randn(seeds, 80, generator=stream, dtype=torch.float64)
-    return torch.stack([simulator.scores(one, tuples, "loss") for one in quality]), tuples
+    return torch.stack([simulate(one, tuples, "loss") for one in quality]), tuples
 
 
 def test_influence_squares_to_the_variance() -> None:
     scores, tuples = _small(seeds=3)
     for found in (
-        estimate(scores[0], tuples, simulator.PREFIXES, 80),
+        estimate(scores[0], tuples, PREFIXES, 80),
         estimate(scores[0, :, :, :1], _singles(tuples), (1,), 80, torch.arange(80) // 4),
-        seed_average(scores, tuples, simulator.PREFIXES, 80),
+        seed_average(scores, tuples, PREFIXES, 80),
     ):
         torch.testing.assert_close(found.influence.square().sum(0), found.se.square())
 
@@ -148,7 +164,7 @@ def _singles(tuples: Tuples) -> Tuples:
 
 def test_one_partition_of_single_instances_is_the_stratified_textbook_case() -> None:
     stream = generator(2, "textbook")
-    tuples = simulator.cut(30, 2, 1, 1, stream)
+    tuples = cut(30, 2, 1, 1, stream)
     scores = torch.randn(1, 60, 1, generator=stream, dtype=torch.float64)
     found = estimate(scores, tuples, (1,), 60)
     by_class = scores.view(2, 30)
@@ -194,31 +210,31 @@ def test_a_class_with_one_group_is_taken_to_vary_as_the_others() -> None:
 def test_seeds_add_their_spread() -> None:
     scores, tuples = _small()
     shifted = torch.cat([scores - 0.1, scores + 0.1])
-    images = estimate(scores[0], tuples, simulator.PREFIXES, 80)
-    both = seed_average(shifted, tuples, simulator.PREFIXES, 80)
+    images = estimate(scores[0], tuples, PREFIXES, 80)
+    both = seed_average(shifted, tuples, PREFIXES, 80)
     torch.testing.assert_close(both.mean, images.mean)
     torch.testing.assert_close(both.se.square(), images.se.square() + 0.1**2)
     welch = both.se**4 / (images.se**4 / images.degrees_of_freedom + 0.1**4)
     torch.testing.assert_close(both.degrees_of_freedom, welch)
-    one = seed_average(scores, tuples, simulator.PREFIXES, 80)
+    one = seed_average(scores, tuples, PREFIXES, 80)
     torch.testing.assert_close(one.se, images.se)
 
 
 def test_paired_difference_cancels_what_methods_share() -> None:
     scores, tuples = _small()
     better = scores + 0.01 * (1 + scores)
-    separate = estimate(scores[0], tuples, simulator.PREFIXES, 80)
-    found = paired_difference(better, scores, tuples, simulator.PREFIXES, 80)
+    separate = estimate(scores[0], tuples, PREFIXES, 80)
+    found = paired_difference(better, scores, tuples, PREFIXES, 80)
     torch.testing.assert_close(found.estimate.se, 0.01 * separate.se)
     assert (found.p_value < 1e-3).all()
-    same = paired_difference(scores, scores, tuples, simulator.PREFIXES, 80)
+    same = paired_difference(scores, scores, tuples, PREFIXES, 80)
     assert same.p_value.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_bootstrap_keeps_the_pairing() -> None:
     scores, tuples = _small()
-    first = estimate(scores[0], tuples, simulator.PREFIXES, 80)
-    second = estimate(scores[0] * 2 + 1, tuples, simulator.PREFIXES, 80)
+    first = estimate(scores[0], tuples, PREFIXES, 80)
+    second = estimate(scores[0] * 2 + 1, tuples, PREFIXES, 80)
     drawn = multiplier_bootstrap([first, second], 4000, generator(5))
     assert drawn.shape == (4000, 2, 3)
     torch.testing.assert_close(drawn[:, 1], drawn[:, 0] * 2 + 1)
@@ -228,7 +244,7 @@ def test_bootstrap_keeps_the_pairing() -> None:
 
 def test_bootstrap_refuses_other_units() -> None:
     scores, tuples = _small()
-    first = estimate(scores[0], tuples, simulator.PREFIXES, 80)
+    first = estimate(scores[0], tuples, PREFIXES, 80)
     shorter = Estimate(first.mean, first.se, first.degrees_of_freedom, first.influence[:70])
     with pytest.raises(ValueError, match=r"\[70, 80\]"):
         multiplier_bootstrap([first, shorter], 2, generator(0))
@@ -239,9 +255,9 @@ def test_user_errors() -> None:
     with pytest.raises(ValueError, match="got 2 for 3 columns"):
         estimate(scores[0], tuples, (1, 4), 80)
     with pytest.raises(DataError, match="tuples that span groups"):
-        estimate(scores[0], tuples, simulator.PREFIXES, 80, torch.arange(80) // 4)
+        estimate(scores[0], tuples, PREFIXES, 80, torch.arange(80) // 4)
     with pytest.raises(DataError, match="two groups or more"):
-        estimate(scores[0], tuples, simulator.PREFIXES, 80, torch.arange(80) // 40)
+        estimate(scores[0], tuples, PREFIXES, 80, torch.arange(80) // 40)
     lonely = Tuples(torch.arange(6)[None].view(1, 3, 2), torch.tensor([[0, 0, 1]]), torch.full((1, 3), 1 / 3))
     with pytest.raises(DataError, match="one of label 1"):
         estimate(torch.zeros(1, 3, 1), lonely, (2,), 6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 
@@ -31,6 +32,9 @@ def test_fits_100_columns_without_broken_cells(results):
     assert max(map(len, lines)) <= 100
     table = lines[: next(i for i, line in enumerate(lines) if "Sweet spots" in line)]
     assert sum("[0." in line for line in table) == 24
+    spots = lines[len(table) : next(i for i, line in enumerate(lines) if line.startswith("Best method of each rule"))]
+    assert sum("residual_lstm " in line or "log_pool " in line for line in spots) >= 8
+    assert not any(re.search(r"^\s+\w+\s*$", line) for line in spots)
 
 
 def test_sentences_edges_nothing_and_collapse_are_said(results):

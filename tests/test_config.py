@@ -1,0 +1,126 @@
+"""Configuration: strict parsing, overrides, keys."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sharedlabel import config, plugins
+from sharedlabel.config import Experiment
+from sharedlabel.errors import ConfigError
+
+CONFIGS = sorted(Path(__file__).parent.parent.joinpath("configs").glob("*.yaml"))
+
+
+def parse(*arguments: str) -> Experiment:
+    return config.parse(arguments)[0]
+
+
+def test_without_arguments_the_defaults_are_used():
+    assert parse() == Experiment()
+
+
+def test_digits_yaml_states_the_defaults():
+    path = next(path for path in CONFIGS if path.stem == "digits")
+    assert config.from_yaml(path) == Experiment()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_are_valid(path):
+    experiment = config.from_yaml(path)
+    assert experiment.name == path.stem
+    for kind, specs in (("backbones", experiment.backbones), ("pruners", experiment.pruners), ("aggregators", experiment.aggregators)):
+        assert all(config.resolve(kind, spec).name in plugins.available(kind) for spec in specs)
+    assert config.resolve("data", experiment.data).name in plugins.available("data")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_open_with_command_time_and_expectation(path):
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    text = "\n".join(header)
+    assert "python -m sharedlabel.train" in text
+    assert "Time:" in text
+    assert "Expected:" in text
+
+
+def test_dotted_names_override_the_file(tmp_path):
+    file = tmp_path / "grid.yaml"
+    file.write_text(yaml.safe_dump({"dense": {"epochs": 7, "flip": True}, "data": {"name": "imagefolder", "size": 8}}))
+    experiment = parse(f"--config={file}", "--dense.epochs=3", "--data.path=somewhere")
+    assert (experiment.dense.epochs, experiment.dense.flip) == (3, True)
+    assert experiment.data == {"name": "imagefolder", "size": 8, "path": "somewhere"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dense.epochss=3"], r"unknown option 'dense.epochss'; did you mean 'dense.epochs'\?"),
+        (["--sedes=[1]"], r"unknown option 'sedes'; did you mean 'seeds'\?"),
+        (["--dense.epochs=ten"], "dense.epochs: Expected a int. Got value: ten"),
+        (["--dense.epochs=-1"], "dense.epochs: expected a value greater than or equal to 0, got -1"),
+        (["--dense.warmup=1.5"], "dense.warmup: expected a value less than or equal to 1, got 1.5"),
+        (["--evaluation.n=[2,0]"], "evaluation.n.1: expected a value greater than 0, got 0"),
+        (["--ratios=[1,0.5]"], "ratios: expected finite compression ratios of at least 1, got 0.5"),
+        (["--ratios=[.nan]"], "ratios: expected finite compression ratios of at least 1, got nan"),
+        (["--seeds=[1,1]"], "seeds: 1 is listed twice"),
+        (["--aggregators=[]"], "aggregators: expected at least one value, got none"),
+        (["--name=../up"], "name: expected letters"),
+        (["--tracking=maybe"], "tracking: Expected a one of .*maybe"),
+        (["--config=absent.yaml"], "config: .*absent.yaml"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(*arguments)
+
+
+def test_a_misspelt_key_in_a_file_is_named(tmp_path):
+    file = tmp_path / "grid.yaml"
+    file.write_text("retrain: {epoch: 3}\n")
+    with pytest.raises(ConfigError, match=r"unknown option 'retrain.epoch'; did you mean 'retrain.epochs'\?"):
+        parse(f"--config={file}")
+
+
+def test_broken_yaml_is_an_error(tmp_path):
+    file = tmp_path / "grid.yaml"
+    file.write_text("dense: {epochs: 3\n")
+    with pytest.raises(ConfigError, match="grid.yaml"):
+        parse(f"--config={file}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "message"),
+    [
+        ("pruners", "magnitud", r"unknown pruner 'magnitud'; did you mean 'magnitude'\?"),
+        ("pruners", {"name": "magnitude", "scop": "layer"}, r"pruner 'magnitude': unknown option 'scop'; did you mean 'scope'\?"),
+        ("pruners", {"name": "magnitude", "scope": "all"}, "pruner 'magnitude': scope: .*all"),
+        ("backbones", {"widths": [8]}, "expected a plugin name or a mapping with 'name'"),
+    ],
+)
+def test_plugin_mistakes_are_named(kind, spec, message):
+    with pytest.raises(ConfigError, match=message):
+        config.resolve(kind, spec)
+
+
+def test_labels_say_what_differs_from_the_defaults():
+    assert config.resolve("pruners", "magnitude").label == "magnitude"
+    assert config.resolve("pruners", {"name": "magnitude", "scope": "layer"}).label == "magnitude(scope=layer)"
+    assert config.resolve("pruners", {"name": "magnitude", "label": "mine"}).label == "mine"
+
+
+def test_the_key_depends_on_every_value_including_defaults_but_not_on_labels():
+    plain = config.resolve("pruners", "magnitude")
+    assert config.digest(plain) == config.digest(config.resolve("pruners", {"name": "magnitude", "label": "mine"}))
+    assert config.digest(plain) != config.digest(config.resolve("pruners", {"name": "magnitude", "scope": "layer"}))
+    train = Experiment().dense
+    for item in dataclasses.fields(train):
+        value = getattr(train, item.name)
+        changed = {"sgd": "adamw", "adamw": "sgd", "cosine": "constant"}.get(value, not value if isinstance(value, bool) else None)
+        other = changed if changed is not None else value + 1
+        assert config.digest(dataclasses.replace(train, **{item.name: other})) != config.digest(train), item.name
+
+
+def test_unknown_kinds_are_refused():
+    with pytest.raises(ConfigError, match="unknown plugin kind 'prunners'; available: data, backbones, pruners, aggregators"):
+        plugins.available("prunners")

@@ -1,0 +1,274 @@
+"""The grid end to end: cells, keys, resume, scratch plugins, joint training, the oracle."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+import sharedlabel
+from sharedlabel import config, grid, modules, stages, train
+from sharedlabel.collect import rows
+from sharedlabel.config import Experiment, TrainerConfig
+from sharedlabel.errors import CompressionError, ConfigError, DataError
+from sharedlabel.results import read
+from sharedlabel.store import Store
+
+
+def run(experiment: Experiment):
+    prepared = grid.prepare(experiment)
+    store = Store(Path(experiment.output) / "store")
+    return train.run(prepared, store, Console(quiet=True)), prepared, store
+
+
+def comparable(results):
+    """Rows without what was measured with a clock."""
+    return [{name: value for name, value in vars(row).items() if not name.startswith("measured_")} for row in results.rows]
+
+
+def changed(experiment: Experiment, **values) -> Experiment:
+    return dataclasses.replace(experiment, **values)
+
+
+def test_every_cell_has_rows_of_every_n_and_split(experiment):
+    results, prepared, _ = run(experiment)
+    assert len(prepared.cells) == 2 * 3
+    assert len(results.rows) == 6 * 2 * 3
+    assert {(row.ratio, row.aggregator, row.split, row.n) for row in results.rows} == {
+        (ratio, aggregator, split, n)
+        for ratio in (1.0, 2.0)
+        for aggregator in ("mean_vote", "log_pool", "lstm")
+        for split in ("validation", "test")
+        for n in (1, 2, 4)
+    }
+    assert len(results.summaries) == len(results.rows)
+    assert {spot.rule for spot in results.sweet_spots} == {"retain", "budget", "target", "knee", "marginal"}
+    folder = Path(experiment.output) / experiment.name
+    assert read(folder) == results
+    assert {path.name for path in folder.iterdir()} >= {"report.html", "results.json", "rows.csv", "summaries.csv", "plots"}
+
+
+def test_numbers_of_a_row_are_consistent(experiment):
+    results, _, _ = run(experiment)
+    for row in results.rows:
+        assert row.n_accuracy_low <= row.n_accuracy <= row.n_accuracy_high
+        assert row.ri_low <= row.ri <= row.ri_high <= 1
+        assert row.ri == pytest.approx(row.information_gain / row.label_entropy)
+        assert row.cost_macs == pytest.approx(row.n * row.macs_effective + row.aggregator_macs)
+        assert row.cost_dense_passes == pytest.approx(row.cost_macs / row.macs_dense)
+        assert row.efficiency == pytest.approx(row.information_gain / row.cost_dense_passes)
+        assert row.theoretical_speedup == pytest.approx(row.macs_dense / row.macs_effective)
+        assert row.achieved_ratio == pytest.approx(row.parameters_dense / row.parameters)
+        assert row.parameters == round(row.parameters_dense / row.ratio)
+    single = {(r.ratio, r.split): r.n_accuracy for r in results.rows if r.n == 1 and r.aggregator == "log_pool"}
+    assert single == {(r.ratio, r.split): r.n_accuracy for r in results.rows if r.n == 1 and r.aggregator == "mean_vote"}
+
+
+def test_a_second_run_computes_nothing_and_says_the_same(experiment, monkeypatch):
+    first, prepared, store = run(experiment)
+    assert grid.missing(prepared, store) == []
+
+    def refuse(*arguments):
+        raise AssertionError("a stage was called again")
+
+    for name in stages.STAGES:
+        monkeypatch.setitem(stages.STAGES, name, _with_facts(refuse, stages.STAGES[name]))
+    again, _, _ = run(experiment)
+    assert again.rows == first.rows
+    assert again.summaries == first.summaries
+    assert again.sweet_spots == first.sweet_spots
+
+
+def _with_facts(function, stage):
+    def replaced(*arguments):
+        return function(*arguments)
+
+    replaced.name, replaced.version = stage.name, stage.version
+    return replaced
+
+
+def test_two_stores_agree_bit_for_bit(experiment, tmp_path):
+    first, _, _ = run(experiment)
+    second, _, _ = run(changed(experiment, output=str(tmp_path / "elsewhere"), data_root=str(tmp_path / "other")))
+    assert comparable(first) == comparable(second)
+
+
+def test_a_larger_grid_reuses_the_smaller_one(experiment):
+    _, _, store = run(experiment)
+    wider = grid.prepare(changed(experiment, ratios=(1.0, 2.0, 4.0), aggregators=(*experiment.aggregators, "attention")))
+    absent = grid.missing(wider, store)
+    assert sum(node.stage == "dense" for node in absent) == 0
+    assert [node.config.ratio for node in absent if node.stage == "prune"] == [4.0]
+    assert {node.config.aggregator.name for node in absent if node.stage == "aggregate" and node.config.aggregator.name != "attention"}
+
+
+def test_paths_and_devices_are_not_in_the_keys_and_everything_else_is(experiment, tmp_path):
+    def keys(**values) -> set[str]:
+        return {cell.id for cell in grid.prepare(changed(experiment, **values)).cells}
+
+    base = keys()
+    assert keys(output="other", data_root=str(tmp_path), name="other", tracking="offline", project="p") == base
+    assert keys(trainer=TrainerConfig(accelerator="cpu", channels_last=True)) == base
+    assert keys(trainer=TrainerConfig(precision="bf16-mixed")).isdisjoint(base)
+    assert keys(seeds=(1,)).isdisjoint(base)
+    assert keys(split=dataclasses.replace(experiment.split, seed=1)).isdisjoint(base)
+    assert keys(evaluation=dataclasses.replace(experiment.evaluation, prior="empirical")).isdisjoint(base)
+    assert keys(retrain=dataclasses.replace(experiment.retrain, weight_decay=0.5)).isdisjoint(base)
+
+
+def test_the_dense_network_is_there_even_if_no_ratio_asks_for_it(experiment):
+    cells = grid.prepare(changed(experiment, ratios=(4.0,), pruners=("magnitude", "none"))).cells
+    assert {(cell.pruner, cell.ratio) for cell in cells} == {("none", 1.0), ("magnitude", 4.0)}
+
+
+def test_the_plan_counts_what_is_done(experiment, capsys, small):
+    assert train.main([*small, "--plan"]) == 0
+    before = capsys.readouterr().out
+    assert "unknown until one has run" in before
+    assert not (Path(experiment.output) / experiment.name).exists()
+    run(experiment)
+    assert train.main([*small, "--plan"]) == 0
+    assert "Every cell is done" in capsys.readouterr().out
+
+
+def test_joint_training_is_an_axis(experiment):
+    joint = dataclasses.replace(experiment.joint, epochs=1, batch_size=8)
+    results, _, store = run(changed(experiment, training=("frozen", "joint"), aggregators=("log_pool", "lstm"), joint=joint))
+    found = {(row.training, row.ratio, row.aggregator): row for row in results.rows if row.split == "test" and row.n == 4}
+    assert len(found) == 8
+    assert found["joint", 2.0, "lstm"].ri != found["frozen", 2.0, "lstm"].ri
+    for manifest in store.manifests("joint"):
+        folder = store.root / "artifacts" / "joint" / manifest["key"]
+        tensors = stages.Artifact(manifest["key"], manifest, folder).tensors()
+        for name, mask in tensors.items():
+            if name.endswith("weight_mask"):
+                weight = tensors[name.removesuffix("_mask")]
+                assert torch.all(weight[~mask] == 0)
+                assert not torch.all(mask)
+
+
+def test_masked_weights_stay_zero_through_retraining(experiment):
+    _, prepared, store = run(experiment)
+    node = next(cell.pruned for cell in prepared.cells if cell.ratio == 2)
+    tensors = store.load(node.stage, node.key).tensors()
+    masks = {name: mask for name, mask in tensors.items() if name.endswith("weight_mask")}
+    removed = sum(int((~mask).sum()) for mask in masks.values())
+    total = sum(parameter.numel() for parameter in prepared.backbones["mlp"].parameters())
+    assert removed == total - round(total / 2)
+    assert all(torch.all(tensors[name.removesuffix("_mask")][~mask] == 0) for name, mask in masks.items())
+
+
+def test_the_exact_posterior_of_synthetic_data_is_a_row_that_nothing_beats(experiment):
+    gaussian = {"name": "gaussian", "classes": 4, "dim": 3, "separation": 1.5, "instances_per_class": 400, "group_size": 8, "nuisance": 1.0}
+    evaluation = dataclasses.replace(experiment.evaluation, protocols=("iid", "grouped"), n=(1, 4), partitions=5)
+    fit = dataclasses.replace(experiment.fit, epochs=10)
+    results, _, _ = run(changed(experiment, data=gaussian, evaluation=evaluation, fit=fit, ratios=(1.0,), aggregators=("tempered_log_pool", "lstm")))
+    exact = {(row.protocol, row.n): row for row in results.rows if row.aggregator == "exact" and row.split == "test"}
+    assert set(exact) == {(protocol, n) for protocol in ("iid", "grouped") for n in (1, 4)}
+    assert exact["iid", 4].ri > exact["grouped", 4].ri > exact["grouped", 1].ri > 0
+    for row in results.rows:
+        if row.split == "test" and row.aggregator != "exact":
+            assert row.ri <= exact[row.protocol, row.n].ri_high
+    assert all("exact" not in (c.method, c.reference) for c in results.comparisons)
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"ratios": (1.0, 500.0)}, CompressionError, "magnitude on mlp reaches at most .*got 500"),
+        ({"evaluation.n": (1, 4000)}, DataError, "evaluation.n on the aggregator split, protocol iid: .*4000.*class"),
+        ({"evaluation.protocols": ("grouped",)}, DataError, "'grouped' needs group ids, and digits has none"),
+        ({"pruners": ("magnitude", {"name": "unit", "label": "magnitude"})}, ConfigError, "two entries are called 'magnitude'"),
+        ({"trainer.accelerator": "gpu"}, ConfigError, "accelerator='gpu'"),
+        ({"trainer.options": {"not_an_option": 1}}, ConfigError, "not_an_option"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(experiment, values, error, message):
+    if "gpu" in message and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU, so asking for one is no mistake")
+    for name, value in values.items():
+        section, _, field = name.partition(".")
+        experiment = changed(experiment, **{section: dataclasses.replace(getattr(experiment, section), **{field: value}) if field else value})
+    with pytest.raises(error, match=message):
+        grid.prepare(experiment)
+
+
+SCRATCH_PRUNER = '''
+    """Keep the smallest weights."""
+    from dataclasses import dataclass
+    from sharedlabel.pruners._masks import mask_ceiling, prunable, prune_by_scores
+    STRUCTURED, NESTED, NEEDS = False, True, frozenset()
+
+    @dataclass(frozen=True)
+    class Config:
+        """No options."""
+
+    def ceiling(backbone, config):
+        return mask_ceiling(backbone)
+
+    def prune(backbone, ratio, config, context):
+        scores = {name: -layer.weight.detach().abs() for name, layer in prunable(backbone).items()}
+        return prune_by_scores(backbone, ratio, scores, "global")
+'''
+SCRATCH_AGGREGATOR = '''
+    """The first instance decides."""
+    from dataclasses import dataclass
+    from sharedlabel.aggregators._base import Aggregator, normalize
+
+    @dataclass(frozen=True)
+    class Config:
+        """No options."""
+
+    class FirstOnly(Aggregator):
+        permutation_invariant = False
+
+        def forward(self, embeddings, logits):
+            return normalize(logits[:, :1].expand_as(logits))
+
+    def build(config, shape):
+        return FirstOnly()
+'''
+
+
+def test_one_new_file_is_a_pruner_or_an_aggregator(experiment, tmp_path, monkeypatch):
+    """A scratch plugin dropped beside the shipped ones is listed, runs from YAML and lands in the rows."""
+    for kind, name, text in (("pruners", "smallest", SCRATCH_PRUNER), ("aggregators", "first_only", SCRATCH_AGGREGATOR)):
+        folder = tmp_path / "plugins" / kind
+        folder.mkdir(parents=True)
+        (folder / f"{name}.py").write_text(textwrap.dedent(text))
+        package = sys.modules[f"sharedlabel.{kind}"]
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+    assert Path(sharedlabel.__file__).parent.joinpath("pruners", "smallest.py").exists() is False
+    file = tmp_path / "grid.yaml"
+    file.write_text("pruners: [smallest]\naggregators: [log_pool, first_only]\n")
+    scratch = config.from_yaml(file)
+    results, _, _ = run(changed(experiment, pruners=scratch.pruners, aggregators=scratch.aggregators))
+    test = {(row.pruner, row.aggregator, row.n): row for row in results.rows if row.split == "test"}
+    assert test["smallest", "first_only", 4].n_accuracy < test["none", "log_pool", 4].n_accuracy
+    assert {n: test["none", "first_only", n].aggregator_macs for n in (1, 2, 4)} == {1: 0, 2: 0, 4: 0}
+
+
+def test_the_exact_weights_of_the_rows_come_from_the_cells(experiment):
+    _, prepared, store = run(experiment)
+    for cell in prepared.cells:
+        found = rows(cell, prepared, store)
+        assert {row.cell for row in found} == {cell.id}
+        assert {(row.pruner, row.ratio, row.aggregator) for row in found} == {(cell.pruner, cell.ratio, cell.aggregator)}
+
+
+def test_two_processes_train_on_disjoint_halves_of_each_batch(experiment):
+    """Real data-parallel training with two processes gives every parameter a finite, trained value."""
+    prepared = grid.prepare(experiment)
+    node = next(iter(prepared.cells)).pruned.inputs[0][1]
+    two = TrainerConfig(accelerator="cpu", devices=2, strategy="ddp_spawn")
+    output = stages.dense(node.config, prepared.data, {}, two)
+    alone = stages.dense(node.config, prepared.data, {}, TrainerConfig(accelerator="cpu"))
+    assert len(output.meta["losses"]) == experiment.dense.epochs
+    assert output.meta["losses"][-1] < output.meta["losses"][0]
+    assert abs(output.meta["validation_accuracy"] - alone.meta["validation_accuracy"]) < 0.15
+    assert modules._share_of_rank(torch.arange(5)).tolist() == [0, 1, 2, 3, 4]

@@ -1,0 +1,153 @@
+"""The store: whole or absent, checked, never stale."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sharedlabel.config import Experiment
+from sharedlabel.errors import StoreError
+from sharedlabel.store import Output, Store, artifact_key
+
+KEY = artifact_key("dense", 1, {"seed": 0}, {})
+
+
+def save(store: Store, value: float = 1.0, key: str = KEY):
+    return store.save("dense", key, Output({"w": torch.full((3,), value)}, {"loss": 0.5}), {"version": 1}, time.perf_counter())
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    store = Store(tmp_path)
+    assert not store.has("dense", KEY)
+    save(store)
+    artifact = Store(tmp_path).load("dense", KEY)
+    assert artifact.meta == {"loss": 0.5}
+    assert torch.equal(artifact.tensors()["w"], torch.ones(3))
+    assert artifact.manifest["version"] == 1
+    assert artifact.manifest["seconds"] >= 0
+
+
+def test_shards_are_written_one_at_a_time_and_read_as_one(tmp_path):
+    written = []
+
+    def shards():
+        for index in range(3):
+            written.append(sorted(path.name for path in (tmp_path / "partial").rglob("*.safetensors")))
+            yield {"x": torch.full((2, 4), float(index))}
+
+    artifact = Store(tmp_path).save("features", KEY, Output(shards()), {}, time.perf_counter())
+    assert [len(names) for names in written] == [0, 1, 2]
+    assert torch.equal(artifact.tensors()["x"][:, 0], torch.tensor([0.0, 0.0, 1.0, 1.0, 2.0, 2.0]))
+
+
+def test_a_stage_that_fails_leaves_nothing(tmp_path):
+    def shards():
+        yield {"x": torch.zeros(1)}
+        raise RuntimeError("interrupted")
+
+    store = Store(tmp_path)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        store.save("features", KEY, Output(shards()), {}, time.perf_counter())
+    assert not store.has("features", KEY)
+    assert list((tmp_path / "partial").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "manifest", "edit", "missing"])
+def test_a_damaged_artifact_is_dropped_with_a_warning(tmp_path, damage):
+    folder = save(Store(tmp_path)).folder
+    shard, manifest = folder / "shard-00000.safetensors", folder / "manifest.json"
+    if damage == "truncate":
+        shard.write_bytes(shard.read_bytes()[:-2])
+    elif damage == "flip":
+        content = bytearray(shard.read_bytes())
+        content[-1] ^= 1
+        shard.write_bytes(bytes(content))
+    elif damage == "manifest":
+        manifest.write_text(manifest.read_text()[:40])
+    elif damage == "edit":
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"meta": {"loss": 0.0}}))
+    else:
+        shard.unlink()
+    store = Store(tmp_path)
+    with pytest.warns(RuntimeWarning, match=f"dense/{KEY[:12]} is damaged .* computed again"):
+        assert not store.has("dense", KEY)
+    save(store, 2.0)
+    assert torch.equal(store.load("dense", KEY).tensors()["w"], torch.full((3,), 2.0))
+
+
+def test_the_first_of_two_writers_wins_and_the_second_goes_on(tmp_path):
+    first, second = Store(tmp_path), Store(tmp_path)
+    save(first, 1.0)
+    assert torch.equal(save(second, 1.0).tensors()["w"], torch.ones(3))
+
+
+def test_a_newer_store_is_refused(tmp_path):
+    Store(tmp_path)
+    (tmp_path / "store.json").write_text('{"format": 99}')
+    with pytest.raises(StoreError, match="has store format 99, this version reads up to 1; upgrade"):
+        Store(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="file"):
+        Store(tmp_path / "file" / "store")
+
+
+def test_a_full_disk_is_a_clear_error_and_nothing_stays(tmp_path):
+    # A limit on file size makes the operating system refuse the write for real, as a full disk does.
+    script = """
+import resource, signal, sys, time, torch
+from pathlib import Path
+from sharedlabel.errors import StoreError
+from sharedlabel.store import Output, Store
+store = Store(Path(sys.argv[1]))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    store.save("dense", "0" * 64, Output({"w": torch.zeros(10_000)}), {}, time.perf_counter())
+except StoreError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert f"could not write artifact dense/000000000000 to {tmp_path}: {os.strerror(errno.EFBIG)}" in done.stdout
+    assert "free some space" in done.stdout
+    assert list((tmp_path / "partial").iterdir()) == []
+    assert not Store(tmp_path).has("dense", "0" * 64)
+
+
+def test_leftovers_of_killed_processes_are_removed_and_those_of_living_ones_kept(tmp_path):
+    Store(tmp_path)
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    host = os.uname().nodename
+    dead = tmp_path / "partial" / f"{KEY}@{host}@{child.stdout.strip()}"
+    alive = tmp_path / "partial" / f"{KEY}@{host}@{os.getpid()}"
+    elsewhere = tmp_path / "partial" / f"{KEY}@another-host@1"
+    for folder in (dead, alive, elsewhere):
+        folder.mkdir()
+    Store(tmp_path)
+    assert (dead.exists(), alive.exists(), elsewhere.exists()) == (False, True, True)
+
+
+def test_keys_depend_on_stage_version_config_and_inputs():
+    keys = {
+        artifact_key("dense", 1, {"seed": 0}, {}),
+        artifact_key("prune", 1, {"seed": 0}, {}),
+        artifact_key("dense", 2, {"seed": 0}, {}),
+        artifact_key("dense", 1, {"seed": 1}, {}),
+        artifact_key("dense", 1, {"seed": 0}, {"data": "a"}),
+        artifact_key("dense", 1, {"seed": 0}, {"data": "b"}),
+        artifact_key("dense", 1, Experiment(), {}),
+    }
+    assert len(keys) == 7
+
+
+def test_an_absent_artifact_is_named(tmp_path: Path):
+    with pytest.raises(StoreError, match=f"no artifact dense/{KEY[:12]}"):
+        Store(tmp_path).load("dense", KEY)
