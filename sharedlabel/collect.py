@@ -38,7 +38,9 @@ def rows(cell: Cell, grid: Grid, store: Store) -> list[Row]:
         tuples = scored.tensors()[f"{role}.correct"].shape[1]
         for metrics in scored.meta[role]:
             spent = _spent(facts, metrics, int(macs.get(str(metrics["n"]), 0)))
-            found.append(Row(**facts, split=role, tuples=tuples * partitions, partitions=partitions, **metrics, **spent))
+            found.append(
+                Row(**facts, split=role, tuples=tuples * partitions, partitions=partitions, **metrics, **spent)
+            )
     return found
 
 
@@ -74,13 +76,20 @@ def collect(grid: Grid, store: Store, seconds: float) -> Results:
 
 def _summary(grid: Grid, store: Store, by_cell: dict[str, list[Row]]) -> Artifact:
     """Return the summary of exactly these cells, stored so that a second run computes nothing."""
-    config = {"sweet_spot": grid.experiment.sweet_spot, "cells": [[getattr(cell, name) for name in _LABELS] for cell in grid.cells]}
-    key = artifact_key("summarize", VERSION, config, {cell.id: cell.evaluate.key for cell in grid.cells} | {"data": grid.data.key})
+    config = {
+        "sweet_spot": grid.experiment.sweet_spot,
+        "cells": [[getattr(cell, name) for name in _LABELS] for cell in grid.cells],
+    }
+    key = artifact_key(
+        "summarize", VERSION, config, {cell.id: cell.evaluate.key for cell in grid.cells} | {"data": grid.data.key}
+    )
     if store.has("summarize", key):
         return store.load("summarize", key)
     started = time.perf_counter()
     methods = [_method(cell, store, by_cell[cell.id]) for cell in grid.cells]
-    summaries, comparisons, sweet_spots = summarize(methods, grid.data, grid.experiment.evaluation, grid.experiment.sweet_spot)
+    summaries, comparisons, sweet_spots = summarize(
+        methods, grid.data, grid.experiment.evaluation, grid.experiment.sweet_spot
+    )
     meta = {
         "summaries": [dataclasses.asdict(record) for record in summaries],
         "comparisons": [dataclasses.asdict(record) for record in comparisons],

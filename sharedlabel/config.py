@@ -81,7 +81,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How aggregators with parameters are trained: AdamW on the likelihood of every prefix, early stopping on validation.
+    """How aggregators with parameters are trained: AdamW on the likelihood of every prefix, stopped early.
 
     Args:
         epochs: passes over the aggregator split; its tuples are formed anew for each.
@@ -195,7 +195,7 @@ class Experiment:
         pruners: compression methods, likewise; the dense network at ratio 1 is always included.
         ratios: compression ratios over all parameters, each at least 1.
         aggregators: set aggregators, likewise.
-        training: `frozen` trains aggregators on fixed features, `joint` goes on to train backbone and aggregator together.
+        training: `frozen` trains aggregators on fixed features, `joint` goes on to train both together.
         seeds: training seeds.
         split: how images are shared out.
         dense: training of the dense backbone.
@@ -213,7 +213,9 @@ class Experiment:
 
     name: str = "digits"
     data: PluginSpec = "digits"
-    backbones: tuple[PluginSpec, ...] = field(default_factory=lambda: ({"name": "mlp", "label": "mlp", "widths": [512, 256]},))
+    backbones: tuple[PluginSpec, ...] = field(
+        default_factory=lambda: ({"name": "mlp", "label": "mlp", "widths": [512, 256]},)
+    )
     pruners: tuple[PluginSpec, ...] = ("magnitude", "unit", "random")
     ratios: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     aggregators: tuple[PluginSpec, ...] = (
@@ -270,7 +272,9 @@ def parser() -> ArgumentParser:
         exit_on_error=False,
     )
     built.add_argument("--config", action="config", help="YAML file with any of the options below")
-    built.add_argument("--plan", action="store_true", help="print which cells are done, missing and what they cost; run nothing")
+    built.add_argument(
+        "--plan", action="store_true", help="print which cells are done, missing and what they cost; run nothing"
+    )
     built.add_class_arguments(Experiment)
     return built
 
@@ -279,7 +283,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Experiment, Namespace]:
     """Parse a command line into an experiment and the remaining switches.
 
     Raises:
-        ConfigError: unknown or misspelt key (the nearest valid one is named), wrong type, value out of range, unreadable file.
+        ConfigError: unknown key (the nearest valid one is named), wrong type, value out of range, unreadable file.
     """
     built = parser()
     try:
@@ -309,9 +313,13 @@ def check(experiment: Experiment) -> Experiment:
     _check_axis("evaluation.protocols", experiment.evaluation.protocols)
     for ratio in experiment.ratios:
         if not 1 <= ratio < float("inf"):
-            raise ConfigError(f"ratios: expected finite compression ratios of at least 1, got {ratio:g}; 1 is the dense network")
+            raise ConfigError(
+                f"ratios: expected finite compression ratios of at least 1, got {ratio:g}; 1 is the dense network"
+            )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", experiment.name):
-        raise ConfigError(f"name: expected letters, digits, '.', '_' and '-', got {experiment.name!r}; it names a folder")
+        raise ConfigError(
+            f"name: expected letters, digits, '.', '_' and '-', got {experiment.name!r}; it names a folder"
+        )
     return experiment
 
 
@@ -328,7 +336,10 @@ def resolve(kind: str, spec: PluginSpec) -> Plugin:
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
     name, label = options.pop("name", None), options.pop("label", None)
     if not isinstance(name, str):
-        raise ConfigError(f"{kind}: expected a plugin name or a mapping with 'name', got {spec!r}; {nearest('', plugins.available(kind))}")
+        raise ConfigError(
+            f"{kind}: expected a plugin name or a mapping with 'name', got {spec!r}; "
+            f"available: {', '.join(plugins.available(kind))}"
+        )
     config_class = plugins.load(kind, name).Config
     config = build(config_class, options, where=f"{kind.removesuffix('s')} {name!r}")
     return Plugin(kind, name, str(label) if label is not None else _label(name, config), config)
@@ -434,6 +445,10 @@ def _explain(message: str, keys: Sequence[str]) -> str:
             return f"unknown option {key!r}; {nearest(key, siblings)}"
     flat = re.sub(r"\s*\n\s*", " ", message).strip()
     flat = re.sub(r"<class '([^']+)'>", r"\1", flat).replace("typing.Literal", "one of ")
-    if union := re.search(r"^(?P<key>.*?)Does not validate against any of the Union subtypes Subtypes: (?P<types>.*?) Errors:.*Given value: (?P<value>.*)$", flat):
+    if union := re.search(
+        r"^(?P<key>.*?)Does not validate against any of the Union subtypes Subtypes: (?P<types>.*?) Errors:"
+        r".*Given value: (?P<value>.*)$",
+        flat,
+    ):
         flat = f"{union['key']}expected one of {union['types']}, got {union['value']!r}"
     return re.sub(r'^Parser key "([^"]+)":', r"\1:", flat)

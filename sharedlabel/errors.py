@@ -9,7 +9,6 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 
-
 _LISTED = 30
 
 

@@ -81,7 +81,9 @@ def posterior_over(
         parts.append(posterior[:, prefixes])
     found = torch.cat(parts)
     if not torch.isfinite(found).all():
-        raise TrainingError(f"expected finite posteriors, got NaN or Inf from {type(aggregator).__name__}; lower fit.learning_rate")
+        raise TrainingError(
+            f"expected finite posteriors, got NaN or Inf from {type(aggregator).__name__}; lower fit.learning_rate"
+        )
     return found
 
 
@@ -120,7 +122,13 @@ def score(
         metrics[f"calibration_error{name}"] = calibration_gap(diagram)
         metrics[f"negative_log_likelihood{name}"] = negative_log_likelihood(version, labels, weights)
         diagrams += [
-            {"n": size, "calibrated": not name, "confidence": bins[0].tolist(), "accuracy": bins[1].tolist(), "mass": bins[2].tolist()}
+            {
+                "n": size,
+                "calibrated": not name,
+                "confidence": bins[0].tolist(),
+                "accuracy": bins[1].tolist(),
+                "mass": bins[2].tolist(),
+            }
             for size, *bins in zip(n, *diagram, strict=True)
         ]
     rows = [{name: float(values[index]) for name, values in metrics.items()} for index in range(len(n))]
@@ -167,4 +175,11 @@ def _with_intervals(
     low, high = wilson(mean, se, freedom, independent)
     ri = 1 + bits_mean / entropy
     ri_low, ri_high = (end.clamp(max=1) for end in interval(ri, bits_se / entropy, freedom))
-    return {"n_accuracy": mean, "n_accuracy_low": low, "n_accuracy_high": high, "ri": ri, "ri_low": ri_low, "ri_high": ri_high}
+    return {
+        "n_accuracy": mean,
+        "n_accuracy_low": low,
+        "n_accuracy_high": high,
+        "ri": ri,
+        "ri_low": ri_low,
+        "ri_high": ri_high,
+    }

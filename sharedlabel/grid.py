@@ -1,14 +1,15 @@
-"""A configuration becomes a grid of cells, each the end of a chain of stage calls; plan, run and resume them.
+r"""A configuration becomes a grid of cells, each the end of a chain of stage calls; plan, run and resume them.
 
 ```
 dense -> prune -> features -> calibrate -> aggregate -> evaluate
-              \\-> latency                        \\-> joint -> features -> evaluate
+              \-> latency                        \-> joint -> features -> evaluate
 ```
 Chains share their beginnings: one pruned backbone feeds every aggregator and protocol.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import time
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 
 from sharedlabel import cost, modules, provenance, stages
+from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, canonical, resolve
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import CompressionError, ConfigError, DataError
@@ -77,7 +79,9 @@ class Cell:
 
     def __str__(self) -> str:
         joint = " joint" if self.training == "joint" else ""
-        return f"{self.backbone} {self.pruner} {self.ratio:g}x {self.aggregator}{joint} {self.protocol} seed {self.seed}"
+        return (
+            f"{self.backbone} {self.pruner} {self.ratio:g}x {self.aggregator}{joint} {self.protocol} seed {self.seed}"
+        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Grid:
     experiment: Experiment
     data: Data
     cells: tuple[Cell, ...]
-    backbones: dict[str, torch.nn.Module] = field(repr=False)
+    backbones: dict[str, Backbone] = field(repr=False)
 
 
 def prepare(experiment: Experiment) -> Grid:
@@ -119,7 +123,9 @@ def prepare(experiment: Experiment) -> Grid:
     return Grid(experiment, data, cells, dense)
 
 
-def run_node(node: Node, data: Data, store: Store, experiment: Experiment, progress: Callable[[Node, float | None], None]) -> Artifact:
+def run_node(
+    node: Node, data: Data, store: Store, experiment: Experiment, progress: Callable[[Node, float | None], None]
+) -> Artifact:
     """Return a call's artifact, computing it and what it needs where the store has none.
 
     Args:
@@ -156,8 +162,24 @@ def missing(grid: Grid, store: Store) -> list[Node]:
     return [node for node in seen.values() if not store.has(node.stage, node.key)]
 
 
+def finished(grid: Grid, store: Store) -> Grid:
+    """Return the part of a grid whose numbers are stored: whole methods with all seeds and their dense network.
+
+    A method counts once every seed of it is done, so that summaries never mix different numbers of seeds.
+    """
+    absent = {node.key for node in missing(grid, store)}
+
+    def method(cell: Cell) -> tuple[str, str, float, str, str, str]:
+        return cell.backbone, cell.pruner, cell.ratio, cell.aggregator, cell.training, cell.protocol
+
+    unfinished = {method(cell) for cell in grid.cells if any(call.key in absent for call in cell.calls())}
+    done = [cell for cell in grid.cells if method(cell) not in unfinished]
+    dense = {(cell.backbone, *method(cell)[3:]) for cell in done if cell.ratio == 1}
+    return dataclasses.replace(grid, cells=tuple(cell for cell in done if (cell.backbone, *method(cell)[3:]) in dense))
+
+
 def training_macs(node: Node, grid: Grid) -> float:
-    """Estimate the MACs of a backbone training call: three times the forward pass, per image and epoch; 0 for other calls.
+    """Estimate the MACs of training a backbone: three forward passes per image and epoch; 0 for other calls.
 
     Masked weights are counted, since training executes them.
     """
@@ -166,7 +188,8 @@ def training_macs(node: Node, grid: Grid) -> float:
         return 0.0
     label = node.config.backbone.label
     forward = cost.macs(grid.backbones[label], grid.data.dataset.image_shape).executed
-    return 3.0 * forward * len(grid.data.splits["backbone"]) * getattr(node.config, recipe).epochs
+    epochs: int = getattr(node.config, recipe).epochs
+    return 3.0 * forward * len(grid.data.splits["backbone"]) * epochs
 
 
 def _cells(
@@ -184,14 +207,28 @@ def _cells(
             for pruner, ratio, node in pruned:
                 for protocol in scoring.protocols:
                     for aggregator in aggregators:
-                        yield from _chains(experiment, data, (backbone, pruner, ratio, node), aggregator, protocol, seed)
+                        yield from _chains(
+                            experiment, data, (backbone, pruner, ratio, node), aggregator, protocol, seed
+                        )
     if hasattr(load("data", plugin.name), "exact_log_posterior"):
         pruner, ratio, node = next(_pruned(experiment, data, backbones[0], pruners, experiment.seeds[0]))
         for protocol in scoring.protocols:
             config = stages.ExactConfig(plugin, scoring.n, protocol, scoring.partitions, scoring.seed)
             scored = Node("exact", config, (), data.key)
             timed = _latency(experiment, data, backbones[0], node)
-            yield Cell(backbones[0].label, pruner.label, ratio, "exact", "frozen", protocol, experiment.seeds[0], node, timed, None, scored)
+            yield Cell(
+                backbones[0].label,
+                pruner.label,
+                ratio,
+                "exact",
+                "frozen",
+                protocol,
+                experiment.seeds[0],
+                node,
+                timed,
+                None,
+                scored,
+            )
 
 
 def _pruned(
@@ -201,19 +238,32 @@ def _pruned(
     precision = experiment.trainer.precision
     dense = Node("dense", stages.DenseConfig(backbone, experiment.dense, precision, seed), (), data.key)
     points = [(resolve("pruners", "none"), 1.0)]
-    points += [(pruner, float(ratio)) for pruner in pruners if pruner.name != "none" for ratio in sorted(experiment.ratios) if ratio > 1]
+    points += [
+        (pruner, float(ratio))
+        for pruner in pruners
+        if pruner.name != "none"
+        for ratio in sorted(experiment.ratios)
+        if ratio > 1
+    ]
     for pruner, ratio in points:
         config = stages.PruneConfig(backbone, pruner, ratio, experiment.retrain, precision, seed)
         yield pruner, ratio, Node("prune", config, (("dense", dense),), data.key)
 
 
 def _chains(
-    experiment: Experiment, data: Data, compressed: tuple[Plugin, Plugin, float, Node], aggregator: Plugin, protocol: str, seed: int
+    experiment: Experiment,
+    data: Data,
+    compressed: tuple[Plugin, Plugin, float, Node],
+    aggregator: Plugin,
+    protocol: str,
+    seed: int,
 ) -> Iterator[Cell]:
-    """Yield the cells of one aggregator on one compressed backbone: frozen features, and joint training if asked for."""
+    """Yield the cells of one aggregator on one compressed backbone, one per kind of training."""
     backbone, pruner, ratio, pruned = compressed
     n, clip = experiment.evaluation.n, float(experiment.trainer.gradient_clip)
-    scoring = stages.EvaluateConfig(aggregator, n, protocol, experiment.evaluation.partitions, experiment.evaluation.seed)
+    scoring = stages.EvaluateConfig(
+        aggregator, n, protocol, experiment.evaluation.partitions, experiment.evaluation.seed
+    )
     latency = _latency(experiment, data, backbone, pruned)
     features = Node("features", stages.FeaturesConfig(backbone), (("backbone", pruned),), data.key)
     calibrate = Node("calibrate", stages.CalibrateConfig(), (("features", features),), data.key)
@@ -222,25 +272,47 @@ def _chains(
     for training in experiment.training:
         fitted, embedded = aggregate, features
         if training == "joint":
-            config = stages.JointTrainingConfig(backbone, aggregator, experiment.joint, clip, n, protocol, experiment.trainer.precision, seed)
-            fitted = Node("joint", config, (("backbone", pruned), ("calibrate", calibrate), ("aggregate", aggregate)), data.key)
+            config = stages.JointTrainingConfig(
+                backbone, aggregator, experiment.joint, clip, n, protocol, experiment.trainer.precision, seed
+            )
+            fitted = Node(
+                "joint", config, (("backbone", pruned), ("calibrate", calibrate), ("aggregate", aggregate)), data.key
+            )
             embedded = Node("features", stages.FeaturesConfig(backbone), (("backbone", fitted),), data.key)
-        scored = Node("evaluate", scoring, (("features", embedded), ("calibrate", calibrate), ("aggregate", fitted)), data.key)
-        yield Cell(backbone.label, pruner.label, ratio, aggregator.label, training, protocol, seed, pruned, latency, aggregate, scored)
+        scored = Node(
+            "evaluate", scoring, (("features", embedded), ("calibrate", calibrate), ("aggregate", fitted)), data.key
+        )
+        yield Cell(
+            backbone.label,
+            pruner.label,
+            ratio,
+            aggregator.label,
+            training,
+            protocol,
+            seed,
+            pruned,
+            latency,
+            aggregate,
+            scored,
+        )
 
 
 def _latency(experiment: Experiment, data: Data, backbone: Plugin, pruned: Node) -> Node:
-    return Node("latency", stages.LatencyConfig(backbone, experiment.trainer.latency_batch), (("backbone", pruned),), data.key)
+    return Node(
+        "latency", stages.LatencyConfig(backbone, experiment.trainer.latency_batch), (("backbone", pruned),), data.key
+    )
 
 
 def _check_labels(plugins_of_kind: tuple[Plugin, ...]) -> None:
     labels = [plugin.label for plugin in plugins_of_kind]
     for plugin in plugins_of_kind:
         if labels.count(plugin.label) > 1:
-            raise ConfigError(f"{plugin.kind}: two entries are called {plugin.label!r} in tables; give one of them a `label`")
+            raise ConfigError(
+                f"{plugin.kind}: two entries are called {plugin.label!r} in tables; give one of them a `label`"
+            )
 
 
-def _check_ratios(network: torch.nn.Module, backbone: Plugin, pruner: Plugin, ratios: tuple[float, ...]) -> None:
+def _check_ratios(network: Backbone, backbone: Plugin, pruner: Plugin, ratios: tuple[float, ...]) -> None:
     """Refuse ratios above what the network can reach before anything is trained."""
     if pruner.name == "none" or max(ratios) == 1:
         return
@@ -248,7 +320,8 @@ def _check_ratios(network: torch.nn.Module, backbone: Plugin, pruner: Plugin, ra
     if max(ratios) > ceiling:
         raise CompressionError(
             f"ratios: {pruner.label} on {backbone.label} reaches at most {ceiling:.4g}x over all parameters "
-            f"(weights of the classifier, biases and norms stay), got {max(ratios):g}; leave out ratios above the ceiling or use a wider backbone"
+            f"(weights of the classifier, biases and norms stay), got {max(ratios):g}; "
+            "leave out ratios above the ceiling or use a wider backbone"
         )
 
 
@@ -256,7 +329,10 @@ def _check_tuples(data: Data, experiment: Experiment) -> None:
     """Refuse tuple sizes that a split cannot fill, and the grouped protocol without groups."""
     for protocol in experiment.evaluation.protocols:
         if protocol == "grouped" and data.dataset.groups is None:
-            raise DataError(f"evaluation.protocols: 'grouped' needs group ids, and {data.dataset.name} has none; use [iid] or a data set with groups")
+            raise DataError(
+                f"evaluation.protocols: 'grouped' needs group ids, and {data.dataset.name} has none; "
+                "use [iid] or a data set with groups"
+            )
         for role in stages.FEATURE_ROLES:
             try:
                 data.tuples(role, protocol, max(experiment.evaluation.n), 1, 0)

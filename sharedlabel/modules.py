@@ -6,9 +6,11 @@ single images, `TupleLoader` for tuples that are formed anew every epoch.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import math
+import signal
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -16,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float, Int64, Num
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from sharedlabel import rng
@@ -51,7 +53,12 @@ class ImageLoader:
     """
 
     def __init__(
-        self, images: Num[Tensor, "N C H W"], labels: Int64[Tensor, "N"], indices: Int64[Tensor, "m"], batch_size: int, seed: int
+        self,
+        images: Num[Tensor, "N C H W"],
+        labels: Int64[Tensor, "N"],
+        indices: Int64[Tensor, "m"],
+        batch_size: int,
+        seed: int,
     ) -> None:
         self.images, self.labels, self.indices = images, labels, indices
         self.batch_size, self.seed, self.epoch = min(batch_size, len(indices)), seed, 0
@@ -99,7 +106,9 @@ class TupleLoader:
         return self.tuples // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        drawn = partition(self.labels, self.n, 1, self.prior, rng.generator(self.seed, "tuples", self.epoch), self.groups)
+        drawn = partition(
+            self.labels, self.n, 1, self.prior, rng.generator(self.seed, "tuples", self.epoch), self.groups
+        )
         self.epoch += 1
         weights = drawn.weights[0] * self.tuples
         for start in range(0, len(self) * self.batch_size, self.batch_size):
@@ -194,13 +203,15 @@ class BackboneModule(_Trained):
         """Return the cross-entropy of an augmented batch."""
         images, labels = batch
         logits = self._network(augment(images, self.config))
-        return self.record(nn.functional.cross_entropy(logits, labels, label_smoothing=float(self.config.label_smoothing)))
+        return self.record(
+            nn.functional.cross_entropy(logits, labels, label_smoothing=float(self.config.label_smoothing))
+        )
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+    def on_before_optimizer_step(self, _: torch.optim.Optimizer) -> None:
         """Keep pruned weights out of the gradient."""
         mask_gradients(self.backbone)
 
-    def on_train_batch_end(self, *arguments: Any) -> None:
+    def on_train_batch_end(self, *_: Any) -> None:
         """Set pruned weights back to zero after weight decay and momentum."""
         enforce(self.backbone)
 
@@ -257,13 +268,18 @@ class SharedLabelModule(_Trained):
         aggregator: the set aggregator.
         config: the recipe.
         temperature: divides the corrected logits before the aggregator sees them.
-        log_correction: `[c]`, added to the logits: the change from the backbone's class frequencies to the prior of tuples.
+        log_correction: `[c]`, added to the logits: from the backbone's class frequencies to the prior of tuples.
     """
 
     log_correction: Tensor
 
     def __init__(
-        self, backbone: Backbone, aggregator: Aggregator, config: JointConfig, temperature: float, log_correction: Float[Tensor, "c"]
+        self,
+        backbone: Backbone,
+        aggregator: Aggregator,
+        config: JointConfig,
+        temperature: float,
+        log_correction: Float[Tensor, "c"],
     ) -> None:
         super().__init__(config.epochs, config.learning_rate, config.weight_decay)
         self.backbone, self.aggregator, self.config, self.temperature = backbone, aggregator, config, temperature
@@ -297,11 +313,11 @@ class SharedLabelModule(_Trained):
         single = prefix_loss(logits.log_softmax(-1), labels).mean(1)
         return self.record(((losses + float(self.config.instance_loss) * single) * weights).mean())
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+    def on_before_optimizer_step(self, _: torch.optim.Optimizer) -> None:
         """Keep pruned weights out of the gradient."""
         mask_gradients(self.backbone)
 
-    def on_train_batch_end(self, *arguments: Any) -> None:
+    def on_train_batch_end(self, *_: Any) -> None:
         """Set pruned weights back to zero."""
         enforce(self.backbone)
 
@@ -346,7 +362,13 @@ def trainer(config: TrainerConfig, epochs: int, gradient_clip: float = 0.0, smal
             strategy="auto" if small else strategy,
             precision="32-true" if small else config.precision,  # type: ignore[arg-type]
             gradient_clip_val=gradient_clip or None,
-            **{"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False, **config.options},
+            **{
+                "logger": False,
+                "enable_checkpointing": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                **config.options,
+            },
         )
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(
@@ -355,13 +377,37 @@ def trainer(config: TrainerConfig, epochs: int, gradient_clip: float = 0.0, smal
         ) from error
 
 
-def fit(module: _Trained, loader: Iterable[Any], config: TrainerConfig, epochs: int, gradient_clip: float = 0.0, small: bool = False) -> None:
+def fit(
+    module: _Trained,
+    loader: Iterable[Any],
+    config: TrainerConfig,
+    epochs: int,
+    gradient_clip: float = 0.0,
+    small: bool = False,
+) -> None:
     """Train a module and leave it on the CPU in evaluation mode."""
+    module.train()  # Lightning keeps the mode it finds, and restored backbones come in evaluation mode
     if epochs:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*(does not have many workers|GPU available but not used|logging interval).*")
-            trainer(config, epochs, gradient_clip, small).fit(module, loader)
+            warnings.filterwarnings(
+                "ignore", message=".*(does not have many workers|GPU available but not used|logging interval).*"
+            )
+            with _interruptible():
+                trainer(config, epochs, gradient_clip, small).fit(module, loader)
     module.to("cpu").eval()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Pass Ctrl-C on as KeyboardInterrupt: Lightning would exit with code 1 and ignore every later Ctrl-C."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stopped:
+        if not isinstance(stopped.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from stopped
 
 
 def device(config: TrainerConfig) -> torch.device:

@@ -1,8 +1,8 @@
 """Plugins: a module's name in one of the plugin folders is its registry entry.
 
-A plugin is one file `sharedlabel/<kind>/<name>.py` with a frozen dataclass `Config` and the function of its kind (`load`
-for data, `build` for backbones and aggregators, `prune` for pruners). Modules whose name starts with an underscore are
-helpers. Listing imports nothing; only loading does.
+A plugin is one file `sharedlabel/<kind>/<name>.py` with a frozen dataclass `Config` and the function of its kind
+(`load` for data, `build` for backbones and aggregators, `prune` for pruners). Modules whose name starts with an
+underscore are helpers. Listing imports nothing; only loading does.
 """
 
 from __future__ import annotations

@@ -39,7 +39,13 @@ class Reporter:
 
     def __init__(self, console: Console, total: int) -> None:
         self.console, self.total, self.done = console, total, 0
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task = self.bar.add_task("starting", total=total)
 
@@ -51,7 +57,12 @@ class Reporter:
         self.done += 1
         self.bar.advance(self.task)
         if not self.console.is_terminal:
-            self.console.print(f"[{self.done}/{self.total}] {describe(node)}: {seconds:.1f} s", highlight=False, markup=False, soft_wrap=True)
+            self.console.print(
+                f"[{self.done}/{self.total}] {describe(node)}: {seconds:.1f} s",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
 
 
 @contextmanager
@@ -96,6 +107,13 @@ def _costs(absent: Iterable[Node], grid: Grid, store: Store) -> Table:
         seconds = sum(spent) / len(spent) * len(nodes) if spent else None
         total, known = total + (seconds or 0.0), known and seconds is not None
         macs = sum(training_macs(node, grid) for node in nodes)
-        costs.add_row(stage, str(len(nodes)), f"{macs / 1e12:.2f}" if macs else "-", "unknown until one has run" if seconds is None else f"{seconds:.0f}")
-    costs.add_row("all", str(sum(len(nodes) for nodes in by_stage.values())), "", f"{total:.0f}" if known else f"over {total:.0f}")
+        costs.add_row(
+            stage,
+            str(len(nodes)),
+            f"{macs / 1e12:.2f}" if macs else "-",
+            "unknown until one has run" if seconds is None else f"{seconds:.0f}",
+        )
+    costs.add_row(
+        "all", str(sum(len(nodes) for nodes in by_stage.values())), "", f"{total:.0f}" if known else f"over {total:.0f}"
+    )
     return costs

@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -38,9 +39,18 @@ def _commit() -> str:
     folder = Path(__file__).resolve().parent.parent
     if not (folder / ".git").exists():
         return ""
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=folder, capture_output=True, text=True, check=False)  # noqa: S607
-    dirty = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=folder, capture_output=True, text=True, check=False)  # noqa: S607
-    return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return _git(folder, "rev-parse", "--short=12", "HEAD") + ("+" if changes else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """Return what git prints, empty where git is absent or refuses."""
+    executable = shutil.which("git")
+    if executable is None:
+        return ""
+    return subprocess.run(
+        [executable, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    ).stdout.strip()
 
 
 def _processor() -> str:

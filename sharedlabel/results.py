@@ -341,7 +341,9 @@ def read(path: Path) -> Results:
     try:
         payload = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise StoreError(f"expected a results.json at {file}, got: {error}; run `python -m sharedlabel.train` first") from error
+        raise StoreError(
+            f"expected a results.json at {file}, got: {error}; run `python -m sharedlabel.train` first"
+        ) from error
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         found = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
         raise StoreError(f"{file} has format {found!r}, this version reads {FORMAT}; run the grid again to rewrite it")

@@ -1,8 +1,8 @@
 """The stages of a grid: pure functions from a configuration and stored inputs to an output.
 
-A stage knows no paths and no store. What it computes depends only on its configuration (seed included), the data and its
-inputs; the `runtime` says where it runs. Every stage carries an integer version: raise it when the code changes what is
-computed, and stored artifacts of the old version are no longer used.
+A stage knows no paths and no store. What it computes depends only on its configuration (seed included), the data and
+its inputs; the `runtime` says where it runs. Every stage carries an integer version: raise it when the code changes
+what is computed, and stored artifacts of the old version are no longer used.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol as Interface
+from typing import Any, Literal, runtime_checkable
+from typing import Protocol as Interface
 
 import torch
 from torch import Tensor
@@ -24,7 +25,15 @@ from sharedlabel.data import tuples
 from sharedlabel.errors import TrainingError
 from sharedlabel.evaluation import Scores, posterior_over, score
 from sharedlabel.metrics.calibration import fit_temperature
-from sharedlabel.modules import AggregatorModule, BackboneModule, ImageLoader, SharedLabelModule, TupleLoader, device, fit
+from sharedlabel.modules import (
+    AggregatorModule,
+    BackboneModule,
+    ImageLoader,
+    SharedLabelModule,
+    TupleLoader,
+    device,
+    fit,
+)
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._masks import enforce
@@ -32,7 +41,7 @@ from sharedlabel.store import Artifact, Output
 from sharedlabel.types import Dataset, Role, SetShape, Tuples
 
 FEATURE_ROLES: tuple[Role, ...] = ("aggregator", "validation", "test")
-SCORED_ROLES: tuple[Role, ...] = ("validation", "test")
+SCORED_ROLES: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 SHARD_IMAGES = 16_384
 EMBED_BATCH = 512
 STOPPING_PARTITIONS = 4
@@ -61,16 +70,25 @@ class Data:
         """Evaluation tuples of a split: the same for every method and training seed."""
         generator = rng.generator(seed, "evaluation", role, protocol)
         groups = self.groups(role, protocol)
-        return tuples.partition(self.labels(role), n, partitions, self.prior, generator, groups, self.dataset.class_names)
+        return tuples.partition(
+            self.labels(role), n, partitions, self.prior, generator, groups, self.dataset.class_names
+        )
 
     def score(
-        self, posterior: Tensor, drawn: Tuples, role: Role, protocol: str, n: tuple[int, ...], temperature: Tensor | None
+        self,
+        posterior: Tensor,
+        drawn: Tuples,
+        role: Role,
+        protocol: str,
+        n: tuple[int, ...],
+        temperature: Tensor | None,
     ) -> Scores:
         """Score log-posteriors `[p*t k c]` of a split's tuples, with intervals over its images or groups."""
         groups = self.groups(role, protocol)
         return score(posterior, drawn, self.prior, n, len(self.splits[role]), groups, temperature)
 
 
+@runtime_checkable
 class Stage(Interface):
     """A stage function with its name and version."""
 
@@ -111,7 +129,9 @@ def dense(config: DenseConfig, data: Data, inputs: Mapping[str, Artifact], runti
     del inputs
     with rng.seeded(config.seed, "dense"):
         dataset = data.dataset
-        backbone = load("backbones", config.backbone.name).build(config.backbone.config, dataset.image_shape, dataset.num_classes)
+        backbone = load("backbones", config.backbone.name).build(
+            config.backbone.config, dataset.image_shape, dataset.num_classes
+        )
         _set_statistics(backbone, dataset, data.splits["backbone"])
         losses = _train_backbone(backbone, config.train, data, runtime, config.seed)
     return Output(state(backbone), {"losses": losses, "validation_accuracy": _accuracy(backbone, data, runtime)})
@@ -160,7 +180,7 @@ class LatencyConfig:
 
 @stage(version=1)
 def latency(config: LatencyConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
-    """Measure how long the pruned backbone takes; apart from `prune`, so that it can be measured again on a quiet machine."""
+    """Measure how long the pruned backbone takes; a stage of its own, to be measured again on a quiet machine."""
     backbone = _backbone(config.backbone, data, inputs["backbone"])
     found = cost.measure_latency(backbone, data.dataset.image_shape, config.batch, device(runtime))
     return Output({}, dataclasses.asdict(found))
@@ -191,7 +211,7 @@ class CalibrateConfig:
 
 @stage(version=1)
 def calibrate(config: CalibrateConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
-    """Fit what every aggregator gets alike on the aggregator split: one temperature, the prior shift, the embeddings' scale."""
+    """Fit on the aggregator split what all aggregators get: a temperature, the prior shift, the embeddings' scale."""
     del runtime
     embeddings, logits = _role(inputs["features"], "aggregator")
     labels = data.labels("aggregator")
@@ -202,7 +222,11 @@ def calibrate(config: CalibrateConfig, data: Data, inputs: Mapping[str, Artifact
     temperature = float(fit_temperature(posterior[:, None], labels, weights)[0])
     deviation, mean = torch.std_mean(embeddings, dim=0)
     return Output(
-        {"embedding_mean": mean, "embedding_scale": deviation.clamp(min=config.scale_floor), "log_correction": correction},
+        {
+            "embedding_mean": mean,
+            "embedding_scale": deviation.clamp(min=config.scale_floor),
+            "log_correction": correction,
+        },
         {"temperature": temperature},
     )
 
@@ -227,11 +251,15 @@ def aggregate(config: AggregateConfig, data: Data, inputs: Mapping[str, Artifact
     labels, groups = data.labels("aggregator"), data.groups("aggregator", config.protocol)
     with rng.seeded(config.seed, "aggregate", config.aggregator.name):
         aggregator: Aggregator = load("aggregators", config.aggregator.name).build(config.aggregator.config, shape)
-        drawn = tuples.partition(labels, n_max, STOPPING_PARTITIONS, data.prior, rng.generator(config.seed, "fit"), groups)
+        drawn = tuples.partition(
+            labels, n_max, STOPPING_PARTITIONS, data.prior, rng.generator(config.seed, "fit"), groups
+        )
         done = aggregator.fit(*_flat(sources, drawn))
         meta: dict[str, Any] = {}
         if not done and any(parameter.requires_grad for parameter in aggregator.parameters()):
-            stopping = data.tuples("validation", config.protocol, n_max, STOPPING_PARTITIONS, rng.derive(config.seed, "stopping"))
+            stopping = data.tuples(
+                "validation", config.protocol, n_max, STOPPING_PARTITIONS, rng.derive(config.seed, "stopping")
+            )
             validation = _flat(_calibrated(inputs["features"], inputs["calibrate"], "validation"), stopping)
             module = AggregatorModule(aggregator, config.fit, validation)
             loader = TupleLoader(sources, labels, n_max, config.fit.batch_size, data.prior, config.seed, groups)
@@ -239,7 +267,10 @@ def aggregate(config: AggregateConfig, data: Data, inputs: Mapping[str, Artifact
             meta = {"losses": module.losses(), "best_epoch": module.best_epoch, "validation_loss": module.best}
     macs = cost.aggregator_macs(aggregator, shape, config.n)
     parameters = sum(parameter.numel() for parameter in aggregator.parameters())
-    return Output(dict(aggregator.state_dict()), {**meta, "macs": {str(n): count for n, count in macs.items()}, "parameters": parameters})
+    return Output(
+        dict(aggregator.state_dict()),
+        {**meta, "macs": {str(n): count for n, count in macs.items()}, "parameters": parameters},
+    )
 
 
 @dataclass(frozen=True)
@@ -264,7 +295,9 @@ def joint(config: JointTrainingConfig, data: Data, inputs: Mapping[str, Artifact
     correction = inputs["calibrate"].tensors()["log_correction"]
     split = data.splits["aggregator"]
     with rng.seeded(config.seed, "joint"):
-        module = SharedLabelModule(backbone, aggregator, config.joint, inputs["calibrate"].meta["temperature"], correction)
+        module = SharedLabelModule(
+            backbone, aggregator, config.joint, inputs["calibrate"].meta["temperature"], correction
+        )
         loader = TupleLoader(
             (_Indexed(data.dataset.images, split),),
             data.labels("aggregator"),
@@ -277,7 +310,10 @@ def joint(config: JointTrainingConfig, data: Data, inputs: Mapping[str, Artifact
         fit(module, loader, runtime, config.joint.epochs, config.gradient_clip)
     enforce(backbone)
     learned = {f"aggregator.{name}": tensor for name, tensor in aggregator.state_dict().items()}
-    return Output({**state(backbone), **learned}, {"losses": module.losses(), "validation_accuracy": _accuracy(backbone, data, runtime)})
+    return Output(
+        {**state(backbone), **learned},
+        {"losses": module.losses(), "validation_accuracy": _accuracy(backbone, data, runtime)},
+    )
 
 
 @dataclass(frozen=True)
@@ -296,7 +332,9 @@ def evaluate(config: EvaluateConfig, data: Data, inputs: Mapping[str, Artifact],
     """Score an aggregator on validation and, with the temperatures fitted there, on test."""
     del runtime
     fitted = inputs["aggregate"].tensors()
-    learned = {name.removeprefix("aggregator."): tensor for name, tensor in fitted.items() if name.startswith("aggregator.")}
+    learned = {
+        name.removeprefix("aggregator."): tensor for name, tensor in fitted.items() if name.startswith("aggregator.")
+    }
     aggregator = _aggregator(config.aggregator, data, inputs["calibrate"], learned or fitted)
     results: dict[str, Scores] = {}
     for role in SCORED_ROLES:
@@ -391,7 +429,7 @@ def _calibrated(artifact: Artifact, calibration: Artifact, role: Role) -> tuple[
 
 
 def _flat(sources: tuple[Tensor, Tensor], drawn: Tuples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gather all partitions' tuples: embeddings `[t n d]`, logits `[t n c]`, labels `[t]`, weights `[t]` of mean one."""
+    """Gather the tuples of all partitions: embeddings, logits, labels `[t]` and weights `[t]` of mean one."""
     index, weights = drawn.indices.flatten(0, 1), drawn.weights.flatten()
     return sources[0][index], sources[1][index], drawn.labels.flatten(), (weights / weights.mean()).float()
 
@@ -405,9 +443,11 @@ def _set_statistics(backbone: Backbone, dataset: Dataset, split: Tensor, sample:
     backbone.normalize.std.copy_(scaled.std((0, 2, 3)).clamp(min=1e-3))
 
 
-def _train_backbone(backbone: Backbone, train: TrainConfig, data: Data, runtime: TrainerConfig, seed: int) -> list[float]:
+def _train_backbone(
+    backbone: Backbone, train: TrainConfig, data: Data, runtime: TrainerConfig, seed: int
+) -> list[float]:
     if runtime.channels_last:
-        backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        backbone.to(memory_format=torch.channels_last)
     module = BackboneModule(backbone, train, runtime.compile)
     loader = ImageLoader(data.dataset.images, data.dataset.labels, data.splits["backbone"], train.batch_size, seed)
     fit(module, loader, runtime, train.epochs)
@@ -427,7 +467,9 @@ def _embed(backbone: Backbone, images: Tensor, order: Tensor, target: torch.devi
         made = {"embeddings": torch.cat(embeddings), "logits": torch.cat(logits)}
         for name, tensor in made.items():
             if not torch.isfinite(tensor).all():
-                raise TrainingError(f"expected finite {name}, got NaN or Inf; lower the learning rate or the compression ratio")
+                raise TrainingError(
+                    f"expected finite {name}, got NaN or Inf; lower the learning rate or the compression ratio"
+                )
         yield made
 
 

@@ -1,8 +1,8 @@
 """Content-addressed artifacts: has / load / save. The one file that knows paths.
 
-An artifact is a folder `artifacts/<stage>/<key>` of safetensors shards and a `manifest.json`. It is written to a temporary
-folder and renamed into place last, so it is whole or absent. Its key says everything that its content depends on; paths,
-devices and worker counts are not in it.
+An artifact is a folder `artifacts/<stage>/<key>` of safetensors shards and a `manifest.json`. It is written to a
+temporary folder and renamed into place last, so it is whole or absent. Its key says everything that its content depends
+on; paths, devices and worker counts are not in it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Output:
     """What a stage returns.
 
     Attributes:
-        tensors: one shard, or an iterable of shards that are written as they are made; shards are concatenated along the
-            first axis when they are read.
+        tensors: one shard, or an iterable of shards that are written as they are made; shards are concatenated along
+            the first axis when they are read.
         meta: JSON-able facts; may be filled while the shards are being made.
     """
 
@@ -107,9 +107,15 @@ class Store:
                 _write_atomically(marker, json.dumps({"format": FORMAT}).encode())
             found = json.loads(marker.read_text())["format"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"expected a store that can be read and written at {root}, got: {error}; choose another folder with --output") from error
+            raise StoreError(
+                f"expected a store that can be read and written at {root}, got: {error}; "
+                "choose another folder with --output"
+            ) from error
         if found > FORMAT:
-            raise StoreError(f"{root} has store format {found}, this version reads up to {FORMAT}; upgrade sharedlabel or choose another --output")
+            raise StoreError(
+                f"{root} has store format {found}, this version reads up to {FORMAT}; "
+                "upgrade sharedlabel or choose another --output"
+            )
         self._remove_leftovers()
 
     def has(self, stage: str, key: str) -> bool:
@@ -121,7 +127,11 @@ class Store:
             return True
         problem = _damage(folder)
         if problem:
-            warnings.warn(f"artifact {stage}/{key[:12]} is damaged ({problem}); it is computed again", RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                f"artifact {stage}/{key[:12]} is damaged ({problem}); it is computed again",
+                RuntimeWarning,
+                stacklevel=2,
+            )
             shutil.rmtree(folder)
             return False
         self._verified.add(key)
@@ -163,7 +173,10 @@ class Store:
             _flush(partial)
             self._publish(partial, self._folder(stage, key))
         except OSError as error:
-            raise StoreError(f"could not write artifact {stage}/{key[:12]} to {self.root}: {error.strerror or error}; nothing is lost, free some space or fix the permissions and run the same command again") from error
+            raise StoreError(
+                f"could not write artifact {stage}/{key[:12]} to {self.root}: {error.strerror or error}; "
+                "nothing is lost, free some space or fix the permissions and run the same command again"
+            ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return self.load(stage, key)

@@ -43,7 +43,7 @@ class Method:
 
 @dataclass(frozen=True)
 class _Seeds:
-    """One method over its seeds on one split: scores `[s p t 2k]` (right or wrong, then bits), and the estimate of their means."""
+    """One method over its seeds on one split: scores `[s p t 2k]` (right or wrong, then bits) and their means."""
 
     rows: tuple[tuple[Row, ...], ...]
     scores: Tensor
@@ -57,16 +57,21 @@ class _Seeds:
 
     def accuracy(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mean n-accuracy and its interval, per n."""
-        mean, se, freedom = (part.chunk(2)[0] for part in (self.estimate.mean, self.estimate.se, self.estimate.degrees_of_freedom))
+        mean, se, freedom = (
+            part.chunk(2)[0] for part in (self.estimate.mean, self.estimate.se, self.estimate.degrees_of_freedom)
+        )
         independent = self.instances / torch.tensor(self.n, dtype=torch.float64)
         mean = mean.clamp(max=1)  # weights sum to 1 but for rounding
         return mean, *wilson(mean, se, freedom, independent)
 
     def ri(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mean RI and its interval, per n."""
-        mean, se, freedom = (part.chunk(2)[1] for part in (self.estimate.mean, self.estimate.se, self.estimate.degrees_of_freedom))
+        mean, se, freedom = (
+            part.chunk(2)[1] for part in (self.estimate.mean, self.estimate.se, self.estimate.degrees_of_freedom)
+        )
         ri = 1 + mean / self.entropy
-        return ri, *(end.clamp(max=1) for end in interval(ri, se / self.entropy, freedom))
+        low, high = interval(ri, se / self.entropy, freedom)
+        return ri, low.clamp(max=1), high.clamp(max=1)
 
     def mean(self, column: str) -> list[float]:
         """Mean over seeds of a row's column, per n."""
@@ -74,7 +79,9 @@ class _Seeds:
 
     def points(self) -> list[Point]:
         """The method's point at each n, for the sweet-spot rules."""
-        values = zip(self.n, self.mean("cost_dense_passes"), self.ri()[0].tolist(), self.accuracy()[0].tolist(), strict=True)
+        values = zip(
+            self.n, self.mean("cost_dense_passes"), self.ri()[0].tolist(), self.accuracy()[0].tolist(), strict=True
+        )
         return [Point(self.rows[0][0].ratio, n, cost, ri, accuracy) for n, cost, ri, accuracy in values]
 
 
@@ -89,7 +96,7 @@ def summarize(
         evaluation: how the tuples were drawn.
         rules: parameters of the sweet-spot rules.
     """
-    drawn = {
+    drawn: dict[tuple[str, str], Tuples] = {
         (role, protocol): data.tuples(role, protocol, max(evaluation.n), evaluation.partitions, evaluation.seed)
         for role in SCORED_ROLES
         for protocol in evaluation.protocols
@@ -101,7 +108,7 @@ def summarize(
 
 
 def _over_seeds(
-    methods: Sequence[Method], role: Role, drawn: Mapping[tuple[Role, str], Tuples], data: Data
+    methods: Sequence[Method], role: Role, drawn: Mapping[tuple[str, str], Tuples], data: Data
 ) -> dict[Identity, _Seeds]:
     grouped: dict[Identity, list[Method]] = {}
     for method in methods:
@@ -152,8 +159,10 @@ def _summaries(seeds: _Seeds) -> Iterator[Summary]:
         )
 
 
-def _comparisons(found: Mapping[Identity, _Seeds], drawn: Mapping[tuple[Role, str], Tuples], data: Data) -> list[Comparison]:
-    """Compare every pair of aggregators on the same backbone, later in the list minus earlier; Holm over each metric and protocol."""
+def _comparisons(
+    found: Mapping[Identity, _Seeds], drawn: Mapping[tuple[str, str], Tuples], data: Data
+) -> list[Comparison]:
+    """Compare all pairs of aggregators on a backbone, later minus earlier; Holm over each metric and protocol."""
     records: list[Comparison] = []
     same_backbone: dict[tuple[str, str, float, str, str], list[tuple[str, _Seeds]]] = {}
     for (backbone, pruner, ratio, aggregator, training, protocol), seeds in found.items():
@@ -161,7 +170,9 @@ def _comparisons(found: Mapping[Identity, _Seeds], drawn: Mapping[tuple[Role, st
             same_backbone.setdefault((backbone, pruner, ratio, training, protocol), []).append((aggregator, seeds))
     for (_, _, _, _, protocol), entries in same_backbone.items():
         for (reference, first), (method, second) in itertools.combinations(entries, 2):
-            records += _compare(method, second, reference, first, drawn["test", protocol], data.groups("test", protocol))
+            records += _compare(
+                method, second, reference, first, drawn["test", protocol], data.groups("test", protocol)
+            )
     families: dict[tuple[str, str], list[int]] = {}
     for position, record in enumerate(records):
         families.setdefault((record.metric, record.protocol), []).append(position)
@@ -227,7 +238,9 @@ def _choices(
 ) -> Iterator[SweetSpot]:
     points = [point for seeds in validation for point in seeds.points()]
     reported = {(point.ratio, point.n): (seeds, index) for seeds in test for index, point in enumerate(seeds.points())}
-    drawn = multiplier_bootstrap([seeds.estimate for seeds in validation], rules.replicates, rng.generator(seed, "replicates"))
+    drawn = multiplier_bootstrap(
+        [seeds.estimate for seeds in validation], rules.replicates, rng.generator(seed, "replicates")
+    )
     accuracy, bits = drawn.chunk(2, dim=2)  # [replicates, ratios, n]
     ri = np.asarray((1 + bits / validation[0].entropy).flatten(1))
     row = test[0].rows[0][0]
@@ -251,7 +264,10 @@ def _choices(
             n=place[1] if place else None,
             cost_dense_passes=choice.point.cost if choice.point else None,
             validation_ri=choice.point.ri if choice.point else None,
-            **{name: found.get(name) for name in ("ri", "ri_low", "ri_high", "n_accuracy", "n_accuracy_low", "n_accuracy_high")},
+            **{
+                name: found.get(name)
+                for name in ("ri", "ri_low", "ri_high", "n_accuracy", "n_accuracy_low", "n_accuracy_high")
+            },
             dense_ri=dense.get("ri"),
             dense_n_accuracy=dense.get("n_accuracy"),
             interior=choice.interior,
@@ -263,7 +279,7 @@ def _choices(
 
 
 def _at(seeds: _Seeds, index: int) -> dict[str, float]:
-    values = {}
+    values: dict[str, float] = {}
     for name, (mean, low, high) in (("ri", seeds.ri()), ("n_accuracy", seeds.accuracy())):
         values |= {name: float(mean[index]), f"{name}_low": float(low[index]), f"{name}_high": float(high[index])}
     return values

@@ -17,7 +17,15 @@ from typing import Any
 from sharedlabel.config import Experiment
 from sharedlabel.results import TABLES, Results, Row
 
-CURVES = ("n_accuracy", "ri", "ri_raw", "negative_log_likelihood", "calibration_error", "cost_dense_passes", "efficiency")
+CURVES = (
+    "n_accuracy",
+    "ri",
+    "ri_raw",
+    "negative_log_likelihood",
+    "calibration_error",
+    "cost_dense_passes",
+    "efficiency",
+)
 
 
 class Tracker:
@@ -38,9 +46,11 @@ class Tracker:
     def __enter__(self) -> Tracker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.mode != "none":
-            import wandb  # noqa: PLC0415 - the import takes a second and W&B may be absent
+            import wandb
 
             wandb.teardown()
 
@@ -54,15 +64,26 @@ class Tracker:
         first = rows[0]
         if self.mode == "none" or self._marker(first.cell).exists():
             return
-        identity = {name: getattr(first, name) for name in ("data", "backbone", "pruner", "ratio", "aggregator", "training", "protocol", "seed")}
-        with self._run(first.cell, f"{first.pruner}-{first.ratio:g}x-{first.aggregator}-{first.protocol}-s{first.seed}", "cell", identity) as run:
+        identity = {
+            name: getattr(first, name)
+            for name in ("data", "backbone", "pruner", "ratio", "aggregator", "training", "protocol", "seed")
+        }
+        with self._run(
+            first.cell,
+            f"{first.pruner}-{first.ratio:g}x-{first.aggregator}-{first.protocol}-s{first.seed}",
+            "cell",
+            identity,
+        ) as run:
             run.define_metric("*", step_metric="n")
             for stage, values in losses.items():
                 run.define_metric(f"loss/{stage}", step_metric="epoch")
                 for epoch, value in enumerate(values, start=1):
                     run.log({"epoch": epoch, f"loss/{stage}": value})
             for n in sorted({row.n for row in rows}):
-                run.log({"n": n} | {f"{row.split}/{metric}": getattr(row, metric) for row in rows if row.n == n for metric in CURVES})
+                run.log(
+                    {"n": n}
+                    | {f"{row.split}/{metric}": getattr(row, metric) for row in rows if row.n == n for metric in CURVES}
+                )
             run.log({"rows": _table(rows)})
             last = max((row for row in rows if row.split == "test"), key=lambda row: row.n)
             run.summary.update(dataclasses.asdict(last))
@@ -78,7 +99,7 @@ class Tracker:
         """
         if self.mode == "none" or self._marker(identifier).exists():
             return
-        import wandb  # noqa: PLC0415 - as above
+        import wandb
 
         with self._run(identifier, f"{results.experiment}-summary", "summary", results.config) as run:
             run.log({table: _table(getattr(results, table)) for table in TABLES if getattr(results, table)})
@@ -89,7 +110,7 @@ class Tracker:
         return self.folder / "published" / f"{self.mode}-{identifier}"
 
     def _run(self, identifier: str, name: str, job_type: str, config: Mapping[str, Any]) -> Any:
-        import wandb  # noqa: PLC0415 - as above
+        import wandb
 
         def start(mode: str) -> Any:
             return wandb.init(
@@ -108,7 +129,9 @@ class Tracker:
         try:
             return start(self.mode)
         except wandb.errors.CommError as error:
-            warnings.warn(f"W&B cannot be reached ({error}); going on offline, `wandb sync` later", RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                f"W&B cannot be reached ({error}); going on offline, `wandb sync` later", RuntimeWarning, stacklevel=2
+            )
             self.mode = "offline"
             return start(self.mode)
 
@@ -122,13 +145,13 @@ def _mode(requested: str) -> str:
         return stated
     if stated in {"disabled", "dryrun"}:
         return "none" if stated == "disabled" else "offline"
-    import wandb  # noqa: PLC0415 - as above
+    import wandb
 
     return "online" if wandb.api.api_key else "offline"
 
 
 def _table(records: Sequence[Any]) -> Any:
-    import wandb  # noqa: PLC0415 - as above
+    import wandb
 
-    columns = [item.name for item in dataclasses.fields(records[0])]
-    return wandb.Table(columns=columns, data=[[getattr(record, name) for name in columns] for record in records])
+    columns: list[str | int] = [item.name for item in dataclasses.fields(records[0])]
+    return wandb.Table(columns=columns, data=[[getattr(record, str(name)) for name in columns] for record in records])

@@ -29,19 +29,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> None:
     experiment, switches = parse(arguments)
-    # Everything below needs torch and Lightning, which take seconds to import: help and mistakes should not wait for them.
-    from rich.console import Console  # noqa: PLC0415
+    # torch and Lightning take seconds to import: help and mistakes should not wait for them.
+    from rich.console import Console
 
-    from sharedlabel.grid import prepare  # noqa: PLC0415
-    from sharedlabel.progress import print_plan  # noqa: PLC0415
-    from sharedlabel.store import Store  # noqa: PLC0415
+    from sharedlabel.grid import prepare
+    from sharedlabel.progress import print_plan
+    from sharedlabel.store import Store
 
     console = Console(soft_wrap=False)
     store = Store(Path(experiment.output) / "store")
     grid = prepare(experiment)
     dataset = grid.data.dataset
     console.print(
-        f"{experiment.name}: {len(dataset.labels)} images of {dataset.name}, {dataset.num_classes} classes, {len(grid.cells)} cells",
+        f"{experiment.name}: {len(dataset.labels)} images of {dataset.name}, {dataset.num_classes} classes, "
+        f"{len(grid.cells)} cells",
         highlight=False,
     )
     if switches.plan:
@@ -58,15 +59,15 @@ def run(grid: Grid, store: Store, console: Console) -> Results:
         store: holds the artifacts.
         console: where to print.
     """
-    from sharedlabel.collect import collect, losses, rows  # noqa: PLC0415 - as in _main
-    from sharedlabel.executors.local import Local  # noqa: PLC0415
-    from sharedlabel.grid import Cell, missing, run_node  # noqa: PLC0415
-    from sharedlabel.progress import reporting  # noqa: PLC0415
-    from sharedlabel.report.html import write_report  # noqa: PLC0415
-    from sharedlabel.report.plots import figures  # noqa: PLC0415
-    from sharedlabel.report.terminal import print_report  # noqa: PLC0415
-    from sharedlabel.results import write  # noqa: PLC0415
-    from sharedlabel.tracking import Tracker  # noqa: PLC0415
+    from sharedlabel.collect import collect, losses, rows
+    from sharedlabel.executors.local import Local
+    from sharedlabel.grid import Cell, missing, run_node
+    from sharedlabel.progress import reporting
+    from sharedlabel.report.html import write_report
+    from sharedlabel.report.plots import figures
+    from sharedlabel.report.terminal import print_report
+    from sharedlabel.results import write
+    from sharedlabel.tracking import Tracker
 
     experiment = grid.experiment
     folder = Path(experiment.output) / experiment.name
@@ -89,7 +90,9 @@ def run(grid: Grid, store: Store, console: Console) -> Results:
         print_report(results, console)
         tracker.summary(results, figures(results), digest([cell.id for cell in grid.cells])[:16])
     computed = f"computed {len(absent)} stage calls" if absent else "computed nothing: every cell was done"
-    console.print(f"\n{computed}; report: {folder / 'report.html'}, rows: {folder / 'rows.csv'}", highlight=False, soft_wrap=True)
+    console.print(
+        f"\n{computed}; report: {folder / 'report.html'}, rows: {folder / 'rows.csv'}", highlight=False, soft_wrap=True
+    )
     return results
 
 

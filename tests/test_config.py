@@ -30,7 +30,11 @@ def test_digits_yaml_states_the_defaults():
 def test_shipped_configs_are_valid(path):
     experiment = config.from_yaml(path)
     assert experiment.name == path.stem
-    for kind, specs in (("backbones", experiment.backbones), ("pruners", experiment.pruners), ("aggregators", experiment.aggregators)):
+    for kind, specs in (
+        ("backbones", experiment.backbones),
+        ("pruners", experiment.pruners),
+        ("aggregators", experiment.aggregators),
+    ):
         assert all(config.resolve(kind, spec).name in plugins.available(kind) for spec in specs)
     assert config.resolve("data", experiment.data).name in plugins.available("data")
 
@@ -93,7 +97,11 @@ def test_broken_yaml_is_an_error(tmp_path):
     ("kind", "spec", "message"),
     [
         ("pruners", "magnitud", r"unknown pruner 'magnitud'; did you mean 'magnitude'\?"),
-        ("pruners", {"name": "magnitude", "scop": "layer"}, r"pruner 'magnitude': unknown option 'scop'; did you mean 'scope'\?"),
+        (
+            "pruners",
+            {"name": "magnitude", "scop": "layer"},
+            r"pruner 'magnitude': unknown option 'scop'; did you mean 'scope'\?",
+        ),
         ("pruners", {"name": "magnitude", "scope": "all"}, "pruner 'magnitude': scope: .*all"),
         ("backbones", {"widths": [8]}, "expected a plugin name or a mapping with 'name'"),
     ],
@@ -116,11 +124,15 @@ def test_the_key_depends_on_every_value_including_defaults_but_not_on_labels():
     train = Experiment().dense
     for item in dataclasses.fields(train):
         value = getattr(train, item.name)
-        changed = {"sgd": "adamw", "adamw": "sgd", "cosine": "constant"}.get(value, not value if isinstance(value, bool) else None)
+        changed = {"sgd": "adamw", "adamw": "sgd", "cosine": "constant"}.get(
+            value, not value if isinstance(value, bool) else None
+        )
         other = changed if changed is not None else value + 1
         assert config.digest(dataclasses.replace(train, **{item.name: other})) != config.digest(train), item.name
 
 
 def test_unknown_kinds_are_refused():
-    with pytest.raises(ConfigError, match="unknown plugin kind 'prunners'; available: data, backbones, pruners, aggregators"):
+    with pytest.raises(
+        ConfigError, match="unknown plugin kind 'prunners'; available: data, backbones, pruners, aggregators"
+    ):
         plugins.available("prunners")

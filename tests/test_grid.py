@@ -28,7 +28,9 @@ def run(experiment: Experiment):
 
 def comparable(results):
     """Rows without what was measured with a clock."""
-    return [{name: value for name, value in vars(row).items() if not name.startswith("measured_")} for row in results.rows]
+    return [
+        {name: value for name, value in vars(row).items() if not name.startswith("measured_")} for row in results.rows
+    ]
 
 
 def changed(experiment: Experiment, **values) -> Experiment:
@@ -50,7 +52,13 @@ def test_every_cell_has_rows_of_every_n_and_split(experiment):
     assert {spot.rule for spot in results.sweet_spots} == {"retain", "budget", "target", "knee", "marginal"}
     folder = Path(experiment.output) / experiment.name
     assert read(folder) == results
-    assert {path.name for path in folder.iterdir()} >= {"report.html", "results.json", "rows.csv", "summaries.csv", "plots"}
+    assert {path.name for path in folder.iterdir()} >= {
+        "report.html",
+        "results.json",
+        "rows.csv",
+        "summaries.csv",
+        "plots",
+    }
 
 
 def test_numbers_of_a_row_are_consistent(experiment):
@@ -66,7 +74,9 @@ def test_numbers_of_a_row_are_consistent(experiment):
         assert row.achieved_ratio == pytest.approx(row.parameters_dense / row.parameters)
         assert row.parameters == round(row.parameters_dense / row.ratio)
     single = {(r.ratio, r.split): r.n_accuracy for r in results.rows if r.n == 1 and r.aggregator == "log_pool"}
-    assert single == {(r.ratio, r.split): r.n_accuracy for r in results.rows if r.n == 1 and r.aggregator == "mean_vote"}
+    assert single == {
+        (r.ratio, r.split): r.n_accuracy for r in results.rows if r.n == 1 and r.aggregator == "mean_vote"
+    }
 
 
 def test_a_second_run_computes_nothing_and_says_the_same(experiment, monkeypatch):
@@ -100,11 +110,17 @@ def test_two_stores_agree_bit_for_bit(experiment, tmp_path):
 
 def test_a_larger_grid_reuses_the_smaller_one(experiment):
     _, _, store = run(experiment)
-    wider = grid.prepare(changed(experiment, ratios=(1.0, 2.0, 4.0), aggregators=(*experiment.aggregators, "attention")))
+    wider = grid.prepare(
+        changed(experiment, ratios=(1.0, 2.0, 4.0), aggregators=(*experiment.aggregators, "attention"))
+    )
     absent = grid.missing(wider, store)
     assert sum(node.stage == "dense" for node in absent) == 0
     assert [node.config.ratio for node in absent if node.stage == "prune"] == [4.0]
-    assert {node.config.aggregator.name for node in absent if node.stage == "aggregate" and node.config.aggregator.name != "attention"}
+    assert {
+        node.config.aggregator.name
+        for node in absent
+        if node.stage == "aggregate" and node.config.aggregator.name != "attention"
+    }
 
 
 def test_paths_and_devices_are_not_in_the_keys_and_everything_else_is(experiment, tmp_path):
@@ -138,8 +154,12 @@ def test_the_plan_counts_what_is_done(experiment, capsys, small):
 
 def test_joint_training_is_an_axis(experiment):
     joint = dataclasses.replace(experiment.joint, epochs=1, batch_size=8)
-    results, _, store = run(changed(experiment, training=("frozen", "joint"), aggregators=("log_pool", "lstm"), joint=joint))
-    found = {(row.training, row.ratio, row.aggregator): row for row in results.rows if row.split == "test" and row.n == 4}
+    results, _, store = run(
+        changed(experiment, training=("frozen", "joint"), aggregators=("log_pool", "lstm"), joint=joint)
+    )
+    found = {
+        (row.training, row.ratio, row.aggregator): row for row in results.rows if row.split == "test" and row.n == 4
+    }
     assert len(found) == 8
     assert found["joint", 2.0, "lstm"].ri != found["frozen", 2.0, "lstm"].ri
     for manifest in store.manifests("joint"):
@@ -164,10 +184,27 @@ def test_masked_weights_stay_zero_through_retraining(experiment):
 
 
 def test_the_exact_posterior_of_synthetic_data_is_a_row_that_nothing_beats(experiment):
-    gaussian = {"name": "gaussian", "classes": 4, "dim": 3, "separation": 1.5, "instances_per_class": 400, "group_size": 8, "nuisance": 1.0}
+    gaussian = {
+        "name": "gaussian",
+        "classes": 4,
+        "dim": 3,
+        "separation": 1.5,
+        "instances_per_class": 400,
+        "group_size": 8,
+        "nuisance": 1.0,
+    }
     evaluation = dataclasses.replace(experiment.evaluation, protocols=("iid", "grouped"), n=(1, 4), partitions=5)
     fit = dataclasses.replace(experiment.fit, epochs=10)
-    results, _, _ = run(changed(experiment, data=gaussian, evaluation=evaluation, fit=fit, ratios=(1.0,), aggregators=("tempered_log_pool", "lstm")))
+    results, _, _ = run(
+        changed(
+            experiment,
+            data=gaussian,
+            evaluation=evaluation,
+            fit=fit,
+            ratios=(1.0,),
+            aggregators=("tempered_log_pool", "lstm"),
+        )
+    )
     exact = {(row.protocol, row.n): row for row in results.rows if row.aggregator == "exact" and row.split == "test"}
     assert set(exact) == {(protocol, n) for protocol in ("iid", "grouped") for n in (1, 4)}
     assert exact["iid", 4].ri > exact["grouped", 4].ri > exact["grouped", 1].ri > 0
@@ -183,7 +220,11 @@ def test_the_exact_posterior_of_synthetic_data_is_a_row_that_nothing_beats(exper
         ({"ratios": (1.0, 500.0)}, CompressionError, "magnitude on mlp reaches at most .*got 500"),
         ({"evaluation.n": (1, 4000)}, DataError, "evaluation.n on the aggregator split, protocol iid: .*4000.*class"),
         ({"evaluation.protocols": ("grouped",)}, DataError, "'grouped' needs group ids, and digits has none"),
-        ({"pruners": ("magnitude", {"name": "unit", "label": "magnitude"})}, ConfigError, "two entries are called 'magnitude'"),
+        (
+            {"pruners": ("magnitude", {"name": "unit", "label": "magnitude"})},
+            ConfigError,
+            "two entries are called 'magnitude'",
+        ),
         ({"trainer.accelerator": "gpu"}, ConfigError, "accelerator='gpu'"),
         ({"trainer.options": {"not_an_option": 1}}, ConfigError, "not_an_option"),
     ],
@@ -193,7 +234,10 @@ def test_what_cannot_work_is_refused_before_training(experiment, values, error, 
         pytest.skip("this machine has a GPU, so asking for one is no mistake")
     for name, value in values.items():
         section, _, field = name.partition(".")
-        experiment = changed(experiment, **{section: dataclasses.replace(getattr(experiment, section), **{field: value}) if field else value})
+        experiment = changed(
+            experiment,
+            **{section: dataclasses.replace(getattr(experiment, section), **{field: value}) if field else value},
+        )
     with pytest.raises(error, match=message):
         grid.prepare(experiment)
 
@@ -237,7 +281,10 @@ SCRATCH_AGGREGATOR = '''
 
 def test_one_new_file_is_a_pruner_or_an_aggregator(experiment, tmp_path, monkeypatch):
     """A scratch plugin dropped beside the shipped ones is listed, runs from YAML and lands in the rows."""
-    for kind, name, text in (("pruners", "smallest", SCRATCH_PRUNER), ("aggregators", "first_only", SCRATCH_AGGREGATOR)):
+    for kind, name, text in (
+        ("pruners", "smallest", SCRATCH_PRUNER),
+        ("aggregators", "first_only", SCRATCH_AGGREGATOR),
+    ):
         folder = tmp_path / "plugins" / kind
         folder.mkdir(parents=True)
         (folder / f"{name}.py").write_text(textwrap.dedent(text))
@@ -258,7 +305,9 @@ def test_the_exact_weights_of_the_rows_come_from_the_cells(experiment):
     for cell in prepared.cells:
         found = rows(cell, prepared, store)
         assert {row.cell for row in found} == {cell.id}
-        assert {(row.pruner, row.ratio, row.aggregator) for row in found} == {(cell.pruner, cell.ratio, cell.aggregator)}
+        assert {(row.pruner, row.ratio, row.aggregator) for row in found} == {
+            (cell.pruner, cell.ratio, cell.aggregator)
+        }
 
 
 def test_two_processes_train_on_disjoint_halves_of_each_batch(experiment):

@@ -19,7 +19,9 @@ KEY = artifact_key("dense", 1, {"seed": 0}, {})
 
 
 def save(store: Store, value: float = 1.0, key: str = KEY):
-    return store.save("dense", key, Output({"w": torch.full((3,), value)}, {"loss": 0.5}), {"version": 1}, time.perf_counter())
+    return store.save(
+        "dense", key, Output({"w": torch.full((3,), value)}, {"loss": 0.5}), {"version": 1}, time.perf_counter()
+    )
 
 
 def test_what_is_saved_is_loaded(tmp_path):
@@ -124,7 +126,9 @@ except StoreError as error:
 
 def test_leftovers_of_killed_processes_are_removed_and_those_of_living_ones_kept(tmp_path):
     Store(tmp_path)
-    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    child = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
     host = os.uname().nodename
     dead = tmp_path / "partial" / f"{KEY}@{host}@{child.stdout.strip()}"
     alive = tmp_path / "partial" / f"{KEY}@{host}@{os.getpid()}"

@@ -216,7 +216,16 @@ def reliability(rows: list[Any]) -> list[Any]:
             confidence = i / 10 - 0.04
             shift = item.calibration_error if calibrated else item.calibration_error_raw
             bent = 4 * confidence * (1 - confidence) * shift * (1 if item.aggregator == "mean_vote" else -1)
-            place = (item.data, item.backbone, item.pruner, item.ratio, item.aggregator, item.training, item.protocol, item.n)
+            place = (
+                item.data,
+                item.backbone,
+                item.pruner,
+                item.ratio,
+                item.aggregator,
+                item.training,
+                item.protocol,
+                item.n,
+            )
             found.append(records.ReliabilityBin(*place, calibrated, confidence, confidence + bent, 0.02 * i - 0.01))
     return found
 

@@ -1,0 +1,420 @@
+"""Loaders, augmentation, schedule, early stopping and the joint module, against plain PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from sharedlabel import modules, rng
+from sharedlabel.aggregators import log_pool, lstm
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.config import FitConfig, JointConfig, TrainConfig, TrainerConfig
+from sharedlabel.errors import ConfigError, TrainingError
+from sharedlabel.modules import AggregatorModule, BackboneModule, ImageLoader, SharedLabelModule, TupleLoader, augment
+from sharedlabel.pruners._masks import prunable
+from sharedlabel.types import SetShape
+
+CPU = TrainerConfig(accelerator="cpu")
+CLASSES = 3
+
+
+@pytest.fixture(autouse=True)
+def _fixed_start():
+    with rng.seeded(0, "tests"):
+        yield
+
+
+def images_of(count: int, size: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images whose first pixel is their index, and labels in turn."""
+    images = torch.randint(0, 256, (count, 1, size, size), dtype=torch.uint8, generator=rng.generator(0, "images"))
+    images[:, 0, 0, 0] = torch.arange(count, dtype=torch.uint8)
+    return images, torch.arange(count) % CLASSES
+
+
+def network() -> Backbone:
+    body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    return Backbone(body, nn.Linear(4, CLASSES), 1)
+
+
+def shape(width: int = 4) -> SetShape:
+    return SetShape(torch.zeros(width), torch.ones(width), torch.full((CLASSES,), 1 / CLASSES).log())
+
+
+def seen(loader: ImageLoader) -> list[int]:
+    return [int(index) for images, _ in loader for index in images[:, 0, 0, 0]]
+
+
+def test_every_image_comes_once_per_epoch_with_its_label():
+    images, labels = images_of(40)
+    indices = torch.arange(4, 36)
+    loader = ImageLoader(images, labels, indices, batch_size=8, seed=0)
+    batches = list(loader)
+    assert len(batches) == len(loader) == 4
+    found = torch.cat([batch[0][:, 0, 0, 0] for batch in batches]).long()
+    assert sorted(found.tolist()) == indices.tolist()
+    assert torch.equal(torch.cat([batch[1] for batch in batches]), labels[found])
+
+
+def test_an_incomplete_batch_is_left_out_but_a_small_split_is_one_batch():
+    images, labels = images_of(21)
+    assert [len(batch) for batch, _ in ImageLoader(images, labels, torch.arange(21), 8, 0)] == [8, 8]
+    assert [len(batch) for batch, _ in ImageLoader(images, labels, torch.arange(5), 8, 0)] == [5]
+
+
+def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else():
+    images, labels = images_of(64)
+
+    def loader(seed: int) -> ImageLoader:
+        return ImageLoader(images, labels, torch.arange(64), 16, seed)
+
+    first, again, other = loader(0), loader(0), loader(1)
+    one, two = seen(first), seen(first)
+    torch.manual_seed(99)
+    assert (seen(again), seen(again)) == (one, two)
+    assert one != two
+    assert seen(other) != one
+
+
+@pytest.fixture
+def rank(monkeypatch):
+    """Pretend to be one of several processes."""
+
+    def become(index: int, world: int) -> None:
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: world)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda: index)
+
+    return become
+
+
+def test_ranks_share_each_batch_without_overlap(rank):
+    images, labels = images_of(32)
+    alone = [set(batch[:, 0, 0, 0].tolist()) for batch, _ in ImageLoader(images, labels, torch.arange(32), 8, 0)]
+    shares = []
+    for index in range(4):
+        rank(index, 4)
+        loader = ImageLoader(images, labels, torch.arange(32), 8, 0)
+        shares.append([batch[:, 0, 0, 0].tolist() for batch, _ in loader])
+    for step, whole in enumerate(alone):
+        parts = [share[step] for share in shares]
+        assert [len(part) for part in parts] == [2, 2, 2, 2]
+        assert set().union(*parts) == whole
+
+
+def test_ranks_take_equally_many_when_a_batch_does_not_divide(rank):
+    taken = []
+    for index in range(3):
+        rank(index, 3)
+        taken += modules._share_of_rank(torch.arange(8)).tolist()
+    assert sorted(taken) == [0, 1, 2, 3, 4, 5]
+
+
+def test_tuples_share_a_label_and_are_formed_anew(rank):
+    labels = torch.arange(48) % CLASSES
+    ids = torch.arange(48)
+    prior = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
+    loader = TupleLoader((ids, ids * 10), labels, 4, 6, prior, 0, None)
+    assert (loader.tuples, len(loader)) == (12, 2)
+    epochs = [list(loader) for _ in range(2)]
+    for batches in epochs:
+        index = torch.cat([batch[0] for batch in batches])
+        assert sorted(index.flatten().tolist()) == ids.tolist()
+        assert torch.equal(torch.cat([batch[1] for batch in batches]), index * 10)
+        assert torch.equal(labels[index], torch.cat([batch[2] for batch in batches])[:, None].expand(-1, 4))
+        weights = torch.cat([batch[3] for batch in batches])
+        assert float(weights.mean()) == pytest.approx(1)
+        assert {round(float(w), 4) for w in weights} == {1.5, 0.75}
+    assert not torch.equal(epochs[0][0][0], epochs[1][0][0])
+    rank(1, 2)
+    half = list(TupleLoader((ids,), labels, 4, 6, prior, 0, None))
+    assert torch.equal(half[0][0], epochs[0][0][0][1::2])
+
+
+def test_grouped_tuples_stay_within_a_group():
+    labels, groups = torch.arange(48) % CLASSES, torch.arange(48) // 12
+    loader = TupleLoader((groups,), labels, 2, 8, torch.full((CLASSES,), 1 / CLASSES), 0, groups)
+    for members, _, _ in loader:
+        assert torch.equal(members, members[:, :1].expand_as(members))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_crop_is_a_window_of_the_padded_image_chosen_for_each_image(dtype, channels):
+    images = torch.randint(1, 256, (64, channels, 5, 7)).to(dtype)
+    cropped = augment(images, TrainConfig(crop=2))
+    assert (cropped.dtype, cropped.shape) == (dtype, images.shape)
+    padded = nn.functional.pad(images, [2] * 4)
+    places = set()
+    for image, crop in zip(padded, cropped, strict=True):
+        windows = {(t, l): image[:, t : t + 5, l : l + 7] for t in range(5) for l in range(5)}
+        fits = [place for place, window in windows.items() if torch.equal(window, crop)]
+        assert len(fits) == 1
+        places.add(fits[0])
+    assert {top for top, _ in places} == {left for _, left in places} == {0, 1, 2, 3, 4}
+    assert len(places) > 15
+
+
+def test_flips_mirror_about_half_of_the_images():
+    images = torch.randint(0, 256, (200, 3, 4, 5), dtype=torch.uint8)
+    found = augment(images, TrainConfig(flip=True))
+    kept = (found == images).flatten(1).all(1)
+    mirrored = (found == images.flip(-1)).flatten(1).all(1)
+    assert torch.all(kept ^ mirrored)
+    assert 60 < int(mirrored.sum()) < 140
+    assert found.dtype == torch.uint8
+
+
+def test_without_augmentation_images_are_untouched():
+    images, _ = images_of(4)
+    assert augment(images, TrainConfig()) is images
+
+
+def test_the_schedule_warms_up_then_falls_to_zero():
+    module = BackboneModule(network(), TrainConfig(warmup=0.1))
+    scale = [module.scale(step, 100) for step in range(101)]
+    assert scale[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert scale[10] == pytest.approx(1)
+    assert scale[55] == pytest.approx(0.5)
+    assert scale[100] == pytest.approx(0, abs=1e-12)
+    assert all(later < earlier for earlier, later in itertools.pairwise(scale[10:]))
+    constant = BackboneModule(network(), TrainConfig(warmup=0.1, schedule="constant"))
+    assert [constant.scale(step, 100) for step in (0, 9, 10, 99)] == pytest.approx([0.1, 1, 1, 1])
+    assert BackboneModule(network(), TrainConfig(warmup=0.0)).scale(0, 100) == 1
+
+
+def test_the_optimizer_follows_the_schedule_at_every_step(monkeypatch):
+    rates = []
+    monkeypatch.setattr(
+        BackboneModule,
+        "on_before_optimizer_step",
+        lambda self, optimizer: rates.append(optimizer.param_groups[0]["lr"]),
+    )
+    images, labels = images_of(32)
+    config = TrainConfig(epochs=2, batch_size=8, learning_rate=0.01, warmup=0.25)
+    module = BackboneModule(network(), config)
+    modules.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
+    assert rates == pytest.approx([0.01 * module.scale(step, 8) for step in range(8)])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_only_matrices_decay(optimizer):
+    module = BackboneModule(network(), TrainConfig(optimizer=optimizer, weight_decay=0.3, momentum=0.8))
+    module._trainer = SimpleNamespace(estimated_stepping_batches=10)
+    made = module.configure_optimizers()["optimizer"]
+    assert isinstance(made, torch.optim.AdamW if optimizer == "adamw" else torch.optim.SGD)
+    decays = {id(p): group["weight_decay"] for group in made.param_groups for p in group["params"]}
+    expected = {name: 0.3 if parameter.ndim > 1 else 0.0 for name, parameter in module.named_parameters()}
+    assert {name: decays[id(parameter)] for name, parameter in module.named_parameters()} == expected
+    assert sorted(expected.values()) == [0, 0, 0, 0, 0.3, 0.3]
+    if optimizer == "sgd":
+        assert (made.defaults["nesterov"], made.defaults["momentum"]) == (True, 0.8)
+
+
+def test_training_equals_a_plain_loop():
+    images, labels = images_of(32)
+    config = TrainConfig(epochs=2, batch_size=8, learning_rate=0.01, label_smoothing=0.1, schedule="constant", warmup=0)
+    ours = network()
+    plain = network()
+    plain.load_state_dict(ours.state_dict())
+    module = BackboneModule(ours, config)
+    modules.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in plain.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in plain.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=0.01,
+    )
+    losses = []
+    loader = ImageLoader(images, labels, torch.arange(32), 8, 0)
+    for _ in range(2):
+        steps = []
+        for batch, targets in loader:
+            loss = nn.functional.cross_entropy(plain(batch), targets, label_smoothing=0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            steps.append(float(loss))
+        losses.append(sum(steps) / len(steps))
+    assert module.losses() == pytest.approx(losses)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, msg=name)
+
+
+def test_masked_weights_stay_zero_under_momentum_and_decay():
+    images, labels = images_of(32)
+    backbone = network()
+    layer = next(iter(prunable(backbone).values()))
+    mask = (torch.rand_like(layer.weight) < 0.5).float()
+    layer.register_buffer("weight_mask", mask)
+    before = layer.weight.detach().clone()
+    module = BackboneModule(backbone, TrainConfig(optimizer="sgd", learning_rate=0.1, weight_decay=0.1))
+    modules.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
+    assert torch.all(layer.weight[mask == 0] == 0)
+    assert torch.all(layer.weight[mask == 1] != before[mask == 1])
+
+
+def test_a_loss_that_is_not_finite_is_an_error_that_names_the_epoch():
+    images, labels = images_of(32)
+    module = BackboneModule(network(), TrainConfig(optimizer="sgd", learning_rate=1e30))
+    with pytest.raises(TrainingError, match=r"expected a finite loss, got (nan|inf) in epoch 1; lower learning_rate"):
+        modules.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 3)
+
+
+def test_ctrl_c_during_training_is_passed_on_and_can_come_again():
+    images, labels = images_of(32)
+
+    class Interrupted(BackboneModule):
+        def training_step(self, batch):
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().training_step(batch)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        modules.fit(Interrupted(network(), TrainConfig()), ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 1)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+class Bias(lstm.Aggregator):
+    """One parameter vector that tuples of label 0 pull in one direction."""
+
+    permutation_invariant = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(CLASSES))
+
+    def forward(self, embeddings, logits):
+        return (torch.zeros_like(logits) + self.bias).log_softmax(-1)
+
+
+def fit_bias(validation_label: int, patience: int, epochs: int = 12) -> AggregatorModule:
+    """Train a bias towards label 0 and stop on tuples of one label."""
+    embeddings, logits = torch.zeros(30, 4), torch.zeros(30, CLASSES)
+    labels = torch.zeros(30, dtype=torch.int64)
+    config = FitConfig(epochs=epochs, patience=patience, batch_size=4, learning_rate=0.1, weight_decay=0.0)
+    stopping = (torch.zeros(6, 2, 4), torch.zeros(6, 2, CLASSES), torch.full((6,), validation_label), torch.ones(6))
+    module = AggregatorModule(Bias(), config, stopping)
+    prior = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    loader = [(embeddings[None, :2], logits[None, :2], labels[:1], prior[:1].float())] * 4
+    modules.fit(module, loader, CPU, epochs, small=True)
+    return module
+
+
+def test_the_last_epoch_is_kept_while_validation_improves():
+    module = fit_bias(validation_label=0, patience=3)
+    assert module.best_epoch == len(module.losses()) == 12
+    assert module.best < math.log(CLASSES)
+    assert module.best == pytest.approx(module._validation_loss())
+
+
+def test_training_that_only_hurts_stops_after_the_patience_and_keeps_the_start():
+    module = fit_bias(validation_label=1, patience=3)
+    assert (module.best_epoch, len(module.losses())) == (0, 3)
+    assert module.best == pytest.approx(math.log(CLASSES))
+    assert torch.all(module.aggregator.bias == 0)
+
+
+def test_the_best_epoch_in_the_middle_is_restored():
+    """Validation falls while the weights approach a value, then rises as they overshoot it."""
+    config = FitConfig(epochs=20, patience=4, batch_size=4, learning_rate=0.2, weight_decay=0.0)
+    labels = torch.tensor([0, 0, 0, 1, 2])  # the best constant posterior gives label 0 three fifths
+    stopping = (torch.zeros(5, 1, 4), torch.zeros(5, 1, CLASSES), labels, torch.ones(5))
+    module = AggregatorModule(Bias(), config, stopping)
+    states = []
+
+    class Watched(list):
+        def __iter__(self):
+            states.append(module._validation_loss())
+            return super().__iter__()
+
+    batch = (torch.zeros(1, 1, 4), torch.zeros(1, 1, CLASSES), torch.tensor([0]), torch.ones(1))
+    modules.fit(module, Watched([batch] * 2), CPU, 20, small=True)
+    after = [*states[1:], None]  # the loss before an epoch is that after the one before
+    finished = after[: len(module.losses()) - 1]
+    assert 0 < module.best_epoch < len(module.losses()) == module.best_epoch + 4
+    assert min(finished) == finished[module.best_epoch - 1] == module.best == module._validation_loss()
+
+
+def joint(batch_norm: str = "frozen", **options) -> tuple[SharedLabelModule, TupleLoader]:
+    backbone, config = network(), JointConfig(epochs=1, batch_size=4, learning_rate=0.01, batch_norm=batch_norm)
+    config = dataclasses.replace(config, **options)
+    aggregator = lstm.build(lstm.Config(), shape())
+    module = SharedLabelModule(backbone, aggregator, config, 1.7, torch.tensor([0.1, -0.2, 0.0]))
+    images, labels = images_of(36)
+    return module, TupleLoader((images,), labels, 3, 4, torch.full((CLASSES,), 1 / CLASSES), 0, None)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: lstm.build(lstm.Config(), shape()), lambda: log_pool.build(log_pool.Config(), shape())]
+)
+def test_the_joint_module_gives_what_the_features_path_gives(make):
+    backbone, aggregator = network().eval(), make().eval()
+    correction = torch.tensor([0.3, -0.1, 0.2])
+    module = SharedLabelModule(backbone, aggregator, JointConfig(), 1.7, correction).eval()
+    images, _ = images_of(12)
+    index = torch.arange(12).view(4, 3)
+    with torch.no_grad():
+        found = module(images[index])
+        embeddings = backbone.embed(images)
+        logits = ((backbone.classify(embeddings) + correction) / 1.7).log_softmax(-1)
+        expected = aggregator(embeddings[index], logits[index])
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found.exp().sum(-1), torch.ones(4, 3))
+
+
+def test_joint_training_moves_backbone_and_aggregator_and_lowers_the_loss():
+    module, loader = joint()
+    before = {name: value.detach().clone() for name, value in module.named_parameters()}
+    modules.fit(module, loader, CPU, 12)
+    assert module.losses()[-1] < module.losses()[0]
+    unmoved = [name for name, value in module.named_parameters() if torch.equal(value, before[name])]
+    assert unmoved == []
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "running"])
+def test_batch_norm_statistics_move_only_when_asked(batch_norm):
+    module, loader = joint(batch_norm)
+    norm = module.backbone.body[1]
+    mean, variance = norm.running_mean.clone(), norm.running_var.clone()
+    modules.fit(module, loader, CPU, 2)
+    assert torch.equal(norm.running_mean, mean) is (batch_norm == "frozen")
+    assert torch.equal(norm.running_var, variance) is (batch_norm == "frozen")
+
+
+def test_the_joint_loss_is_the_tuple_loss_plus_the_weighted_instance_loss():
+    module, loader = joint(instance_loss=0.25)
+    module.eval()
+    images, labels, weights = next(iter(loader))
+    with torch.no_grad():
+        _, logits = module.instances(images)
+        posterior = module(images)
+        expected = 0.0
+        for row in range(len(labels)):
+            whole = -sum(float(posterior[row, k, labels[row]]) for k in range(3)) / 3
+            single = float(nn.functional.cross_entropy(logits[row], labels[row].repeat(3)))
+            expected += float(weights[row]) * (whole + 0.25 * single) / len(labels)
+        assert float(module.training_step((images, labels, weights))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_no_epochs_train_nothing_and_leave_evaluation_mode():
+    images, labels = images_of(8)
+    module = BackboneModule(network(), TrainConfig(epochs=0))
+    before = {name: value.clone() for name, value in module.backbone.state_dict().items()}
+    modules.fit(module, ImageLoader(images, labels, torch.arange(8), 8, 0), CPU, 0)
+    assert module.losses() == []
+    assert not module.backbone.training
+    assert all(torch.equal(value, before[name]) for name, value in module.backbone.state_dict().items())
+
+
+def test_options_that_lightning_does_not_know_are_the_users_to_fix():
+    with pytest.raises(ConfigError, match="not_an_option"):
+        modules.trainer(TrainerConfig(options={"not_an_option": 1}), 1)
