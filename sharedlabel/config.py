@@ -307,15 +307,15 @@ def check(experiment: Experiment) -> Experiment:
     Raises:
         ConfigError: an empty axis, a repeated value, or a ratio below 1.
     """
-    for axis in ("backbones", "pruners", "ratios", "aggregators", "training", "seeds"):
-        _check_axis(axis, getattr(experiment, axis))
-    _check_axis("evaluation.n", experiment.evaluation.n)
-    _check_axis("evaluation.protocols", experiment.evaluation.protocols)
     for ratio in experiment.ratios:
         if not 1 <= ratio < float("inf"):
             raise ConfigError(
                 f"ratios: expected finite compression ratios of at least 1, got {ratio:g}; 1 is the dense network"
             )
+    for axis in ("backbones", "pruners", "ratios", "aggregators", "training", "seeds"):
+        _check_axis(axis, getattr(experiment, axis))
+    _check_axis("evaluation.n", experiment.evaluation.n)
+    _check_axis("evaluation.protocols", experiment.evaluation.protocols)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", experiment.name):
         raise ConfigError(
             f"name: expected letters, digits, '.', '_' and '-', got {experiment.name!r}; it names a folder"

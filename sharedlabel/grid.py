@@ -108,6 +108,8 @@ def prepare(experiment: Experiment) -> Grid:
     for plugins_of_kind in (backbones, pruners, aggregators):
         _check_labels(plugins_of_kind)
     dataset = load("data", plugin.name).load(plugin.config, Path(experiment.data_root))
+    if isinstance(experiment.data, dict) and "label" in experiment.data:
+        dataset = dataclasses.replace(dataset, name=plugin.label)
     split = splits.split(dataset, experiment.split)
     prior = tuples.prior(dataset.labels, experiment.evaluation.prior, dataset.num_classes)
     data = Data(dataset, split, prior, stages.data_key(dataset, experiment.split, experiment.evaluation.prior))

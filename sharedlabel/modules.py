@@ -390,7 +390,8 @@ def fit(
     if epochs:
         with warnings.catch_warnings():
             warnings.filterwarnings(
-                "ignore", message=".*(does not have many workers|GPU available but not used|logging interval).*"
+                "ignore",
+                message=".*(does not have many workers|GPU available but not used|logging interval|treespec, LeafSpec).*",
             )
             with _interruptible():
                 trainer(config, epochs, gradient_clip, small).fit(module, loader)

@@ -384,7 +384,7 @@ def scored(results: Mapping[str, Scores], n: tuple[int, ...]) -> Output:
 
 def data_key(dataset: Dataset, split: Any, prior: str) -> str:
     """Return the key that stands for a data set, its splits and the prior of its tuples."""
-    return digest({"fingerprint": dataset.fingerprint, "name": dataset.name, "split": split, "prior": prior})
+    return digest({"fingerprint": dataset.fingerprint, "split": split, "prior": prior})
 
 
 class _Indexed:

@@ -154,7 +154,7 @@ def test_a_crop_is_a_window_of_the_padded_image_chosen_for_each_image(dtype, cha
     padded = nn.functional.pad(images, [2] * 4)
     places = set()
     for image, crop in zip(padded, cropped, strict=True):
-        windows = {(t, l): image[:, t : t + 5, l : l + 7] for t in range(5) for l in range(5)}
+        windows = {(top, left): image[:, top : top + 5, left : left + 7] for top in range(5) for left in range(5)}
         fits = [place for place, window in windows.items() if torch.equal(window, crop)]
         assert len(fits) == 1
         places.add(fits[0])

@@ -34,14 +34,12 @@ class Config:
         channels: 1 for grey, 3 for colour; null for what the files have.
         groups: CSV with the columns path and group, inside the folder or zip or beside it, or `level:K` for the K-th
             folder of the path, counted from 1; null without groups.
-        name: what tables call the data set; null for the name of the folder or zip.
     """
 
     path: str = ""
     size: int | None = None
     channels: Literal[1, 3] | None = None
     groups: str | None = None
-    name: str | None = None
 
 
 def load(config: Config, root: Path) -> Dataset:
@@ -68,7 +66,7 @@ def load(config: Config, root: Path) -> Dataset:
         decoded = _decode.cached(root / "imagefolder", pixels, len(names), images)
     return _checks.validate(
         Dataset(
-            name=config.name or path.absolute().stem,
+            name=path.absolute().stem,
             images=decoded,
             labels=torch.tensor(layout.labels),
             class_names=layout.class_names,

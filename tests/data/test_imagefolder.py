@@ -40,7 +40,6 @@ def test_reads_split_class_file_in_sorted_order(make: Make, files: dict[str, byt
     assert dataset.holdout.tolist() == [True] * 4 + [False] * 4
     assert dataset.groups is None
     assert dataset.name == "pets"
-    assert load(make(files), name="mine").name == "mine"
 
 
 def test_reads_training_and_test_as_split(make: Make, files: dict[str, bytes]) -> None:
