@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -288,9 +290,11 @@ def parse(arguments: Sequence[str] | None) -> tuple[Experiment, Namespace]:
     built = parser()
     try:
         namespace = built.parse_args(arguments)
+        _check_sections(namespace)
         values = built.instantiate(namespace)
     except (ArgumentError, TypeError, ValueError) as error:
-        raise ConfigError(_explain(str(error), _keys(Experiment))) from error
+        message = _explain_file(str(error), sys.argv[1:] if arguments is None else arguments)
+        raise ConfigError(f"{_explain(message, _keys(Experiment))}; --help explains every option") from error
     names = {item.name for item in dataclasses.fields(Experiment)}
     experiment = Experiment(**{key: value for key, value in vars(values).items() if key in names})
     return check(_bounded(experiment)), namespace
@@ -397,6 +401,13 @@ def _bounded(config: Any) -> Any:
         raise ConfigError(f"{key}: expected a value {expected}, got {first['input']!r}") from error
 
 
+def _check_sections(namespace: Namespace) -> None:
+    for item in dataclasses.fields(Experiment):
+        found = getattr(namespace, item.name)
+        if dataclasses.is_dataclass(item.default) and not isinstance(found, Namespace):
+            raise ConfigError(f"{item.name}: expected a mapping of options, got {found!r}; --help lists them")
+
+
 def _check_axis(axis: str, values: Sequence[Any]) -> None:
     if not values:
         raise ConfigError(f"{axis}: expected at least one value, got none")
@@ -427,11 +438,27 @@ def _keys(config_class: type[Any], prefix: str = "") -> list[str]:
     return keys
 
 
+_FILE_PROBLEMS = {
+    "Problems parsing config:": "YAML",
+    "Unexpected config:": "a mapping of options",
+    "'utf-8' codec": "UTF-8 text",
+}
 _UNKNOWN = (
     re.compile(r"[Uu]nrecognized arguments: (?:--)?(?P<key>[^\s=]+)"),
     re.compile(r"Group '(?P<group>[^']+)' does not accept option '(?P<key>[^']+)'"),
     re.compile(r"[Oo]ption '(?P<key>[^']+)' is not accepted"),
 )
+
+
+def _explain_file(message: str, arguments: Sequence[str]) -> str:
+    """Name the configuration file, which the parser's messages about its text leave out."""
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    file = next((after for word, after in itertools.pairwise(words) if word == "--config"), "")
+    for start, expected in _FILE_PROBLEMS.items():
+        if file and message.startswith(start):
+            found = message.removeprefix(start).replace('"<unicode string>"', "it").strip()
+            return f"{file}: expected {expected}, got: {found or 'nothing'}"
+    return message
 
 
 def _explain(message: str, keys: Sequence[str]) -> str:
@@ -451,4 +478,5 @@ def _explain(message: str, keys: Sequence[str]) -> str:
         flat,
     ):
         flat = f"{union['key']}expected one of {union['types']}, got {union['value']!r}"
+    flat = re.sub(r"Expected an? (.*?)\. Got value: ", r"expected \1, got ", flat)
     return re.sub(r'^Parser key "([^"]+)":', r"\1:", flat)

@@ -43,6 +43,8 @@ def nearest(name: str, available: Iterable[str]) -> str:
     "did you mean 'magnitude'? available: magnitude, random"
     """
     names = sorted(available)
+    if not names:
+        return "there are none"
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     if len(names) > _LISTED:
