@@ -18,23 +18,30 @@ from benchmarks._measure import Result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, or 1 if a bound is missed."""
+    """Run the command line and return the exit code: 0, or 1 if a bound is missed or a benchmark fails."""
     options = _parser().parse_args(arguments)
     console, progress = Console(), Console(stderr=True)
     results: list[Result] = []
+    failed: list[str] = []
     for name in options.only or available():
         progress.print(f"running {name}", style="dim")
-        results += importlib.import_module(f"benchmarks.{name}").run(options.quick)
-        if options.json:
-            _write(options.json, results, options.quick)
+        try:
+            results += importlib.import_module(f"benchmarks.{name}").run(options.quick)
+        except RuntimeError:
+            progress.print_exception()  # the other benchmarks still run
+            failed.append(name)
     facts = _provenance()
-    console.print(_table(results, options.quick))
+    if options.json:
+        content = {**facts, "quick": options.quick, "failed": failed, "results": [found.record() for found in results]}
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
+    console.print(_table(results, failed, options.quick))
     console.print(
         f"{facts['date']}, commit {facts['commit'] or 'unknown'}, {facts['processor']}, {facts['cores']} cores, "
         f"{facts['threads']} threads, {facts['device']}, torch {facts['torch']}",
         highlight=False,
     )
-    return int(not options.quick and any(result.verdict == "missed" for result in results))
+    missed = not options.quick and any(result.verdict == "missed" for result in results)
+    return int(missed or bool(failed))
 
 
 def available() -> tuple[str, ...]:
@@ -44,13 +51,12 @@ def available() -> tuple[str, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure speed and memory; print a table."
+    )
+    names = available()
     parser.add_argument(
-        "--only",
-        action="append",
-        choices=available(),
-        metavar="NAME",
-        help=f"one of {', '.join(available())}; repeatable",
+        "--only", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}; repeatable"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write results and provenance here")
     parser.add_argument(
@@ -68,21 +74,22 @@ def _provenance() -> dict[str, str | int]:
     return {"date": datetime.now(UTC).isoformat(timespec="seconds"), **collect(device(TrainerConfig()).type)}
 
 
-def _write(path: Path, results: list[Result], quick: bool) -> None:
-    content = {**_provenance(), "quick": quick, "results": [result.record() for result in results]}
-    path.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _table(results: list[Result], quick: bool) -> Table:
-    table = Table("what", title="benchmarks (quick: sizes too small for a verdict)" if quick else "benchmarks")
-    table.add_column("measured (min to max)", justify="right")
-    table.add_column("bound", justify="right")
-    table.add_column("verdict")
+def _table(results: Sequence[Result], failed: Sequence[str], quick: bool) -> Table:
+    table = Table(
+        "what", title="benchmarks (quick: too small to be judged)" if quick else "benchmarks", show_lines=True
+    )
+    table.add_column("measured", justify="right", no_wrap=True)
+    table.add_column("bound", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     for result in results:
         unit = f" {result.unit}" if result.unit else ""
-        bound = "" if result.bound is None else f"{result.better} {_number(result.bound)}{unit}"
-        measured = f"{_number(result.measured)}{unit}\n[dim]{_number(result.low)} to {_number(result.high)}[/dim]"
+        measured = f"{_number(result.measured)}{unit}"
+        if result.low < result.high:
+            measured += f"\n[dim]{_number(result.low)} to {_number(result.high)}[/dim]"
+        bound = "" if result.bound is None else f"{result.better}\n{_number(result.bound)}{unit}"
         table.add_row(f"{result.what}\n[dim]{result.note}[/dim]", measured, bound, _verdict(result, quick))
+    for name in failed:
+        table.add_row(f"{name}\n[dim]stopped with the error above[/dim]", "", "", "[bold red]FAILED[/bold red]")
     return table
 
 
@@ -91,9 +98,11 @@ def _number(value: float) -> str:
 
 
 def _verdict(result: Result, quick: bool) -> str:
+    if result.verdict == "none":
+        return "no bound"
     if quick:
         return "not judged"
-    return {"met": "[green]met[/green]", "missed": "[bold red]MISSED[/bold red]", "none": "no bound"}[result.verdict]
+    return {"met": "[green]met[/green]", "missed": "[bold red]MISSED[/bold red]"}[result.verdict]
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ def interleaved(
     Returns:
         Seconds of the first and of the second call, one entry per round.
     """
-    first(), second()
+    first()
+    second()
     times: tuple[list[float], list[float]] = ([], [])
     for index in range(rounds):
         order = (0, 1) if index % 2 == 0 else (1, 0)

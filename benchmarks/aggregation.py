@@ -9,6 +9,7 @@ from torch import Tensor
 
 from benchmarks._measure import Result, interleaved, ratios, summarize
 from benchmarks._synthetic import CLASSES, N, TestSet, test_set
+from sharedlabel.aggregators.log_pool import LogPool
 from sharedlabel.evaluation import posterior_over
 from sharedlabel.metrics.information import (
     FLOOR,
@@ -18,7 +19,6 @@ from sharedlabel.metrics.information import (
     posterior_gain,
 )
 from sharedlabel.metrics.n_accuracy import n_accuracy
-from sharedlabel.plugins import load
 from sharedlabel.types import Tuples
 
 BOUND = 50.0
@@ -34,8 +34,7 @@ def run(quick: bool) -> list[Result]:
     """
     images, partitions, rounds = (500, 2, 1) if quick else (10_000, 10, 7)
     data = test_set(images, partitions)
-    pool = load("aggregators", "log_pool")
-    aggregator = pool.build(pool.Config(), data.shape).eval()
+    aggregator = LogPool(data.shape.log_prior).eval()
     first = Tuples(data.drawn.indices[:1], data.drawn.labels[:1], data.drawn.weights[:1])
 
     def ours(drawn: Tuples) -> Tensor:

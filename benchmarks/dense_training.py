@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from benchmarks._measure import Result, interleaved, ratios, summarize
 from sharedlabel import rng
+from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import TrainConfig, TrainerConfig
 from sharedlabel.modules import BackboneModule, ImageLoader, augment, device, fit
-from sharedlabel.plugins import load
 
 BOUND = 0.9
 # Nats; both train the same network on the same batches, so only rounding may differ.
@@ -70,9 +70,7 @@ def run(quick: bool) -> list[Result]:
 
 def network() -> Backbone:
     """Return an untrained ResNet-8."""
-    plugin = load("backbones", "resnet_cifar")
-    backbone: Backbone = plugin.build(plugin.Config(depth=8), SHAPE, CLASSES)
-    return backbone
+    return resnet_cifar.build(resnet_cifar.Config(depth=8), SHAPE, CLASSES)
 
 
 def bare(model: nn.Module, images: Tensor, labels: Tensor, config: TrainConfig) -> float:

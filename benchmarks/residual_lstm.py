@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from benchmarks._measure import Result, interleaved, ratios, summarize
 from benchmarks._synthetic import N, TestSet, test_set
 from sharedlabel import rng
-from sharedlabel.aggregators._base import Aggregator
+from sharedlabel.aggregators.residual_lstm import Config, ResidualLstm
 from sharedlabel.evaluation import posterior_over
-from sharedlabel.plugins import load
 from sharedlabel.types import Tuples
 
 BOUND = 8.0
@@ -55,11 +54,10 @@ def run(quick: bool) -> list[Result]:
     ]
 
 
-def build(data: TestSet) -> Aggregator:
+def build(data: TestSet) -> ResidualLstm:
     """Return a residual LSTM that corrects the pool: untrained, its read-out would be zero and hide differences."""
-    plugin = load("aggregators", "residual_lstm")
     with rng.seeded(0, "benchmarks", "residual_lstm"):
-        aggregator: Aggregator = plugin.build(plugin.Config(), data.shape)
+        aggregator = ResidualLstm(Config(), data.shape)
         nn.init.xavier_uniform_(aggregator.read_out.weight)
     return aggregator.eval()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from benchmarks._measure import Result, seconds, summarize
 from benchmarks._synthetic import test_set
+from sharedlabel.aggregators.log_pool import LogPool
 from sharedlabel.evaluation import posterior_over, score
-from sharedlabel.plugins import load
 
 SIZES = (1, 2, 4, 8, 16)
 
@@ -14,8 +14,7 @@ def run(quick: bool) -> list[Result]:
     """Time the scores of one aggregator on one split."""
     images, partitions, rounds = (500, 2, 1) if quick else (10_000, 10, 5)
     data = test_set(images, partitions)
-    pool = load("aggregators", "log_pool")
-    posterior = posterior_over(pool.build(pool.Config(), data.shape).eval(), data.sources, data.drawn, SIZES)
+    posterior = posterior_over(LogPool(data.shape.log_prior).eval(), data.sources, data.drawn, SIZES)
 
     def scored() -> object:
         return score(posterior, data.drawn, data.prior, SIZES, images, None, None)

@@ -272,6 +272,7 @@ def parser() -> ArgumentParser:
         prog="python -m sharedlabel.train",
         description="Train, prune, aggregate and evaluate a grid; then report the sweet spot of compression.",
         exit_on_error=False,
+        allow_abbrev=False,
     )
     built.add_argument("--config", action="config", help="YAML file with any of the options below")
     built.add_argument(
@@ -294,7 +295,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[Experiment, Namespace]:
         values = built.instantiate(namespace)
     except (ArgumentError, TypeError, ValueError) as error:
         message = _explain_file(str(error), sys.argv[1:] if arguments is None else arguments)
-        raise ConfigError(f"{_explain(message, _keys(Experiment))}; --help explains every option") from error
+        keys = ["config", "plan", *_keys(Experiment)]
+        raise ConfigError(f"{_explain(message, keys)}; --help explains every option") from error
     names = {item.name for item in dataclasses.fields(Experiment)}
     experiment = Experiment(**{key: value for key, value in vars(values).items() if key in names})
     return check(_bounded(experiment)), namespace

@@ -6,10 +6,15 @@ The entry points print them without a traceback and exit with code 2; everything
 from __future__ import annotations
 
 import difflib
+import errno
 import sys
 from collections.abc import Callable, Iterable
 
 _LISTED = 30
+# What the system answers when a disk is full or a folder cannot be used; other errors of the system are bugs.
+_PLACE = {
+    getattr(errno, name) for name in ("EACCES", "EDQUOT", "EEXIST", "EFBIG", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
+}
 
 
 class SharedLabelError(Exception):
@@ -60,7 +65,16 @@ def guarded(main: Callable[[], None]) -> int:
     try:
         main()
     except SharedLabelError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).split()), file=sys.stderr)  # libraries put line breaks into theirs
+        return 2
+    except OSError as error:
+        if error.errno not in _PLACE:
+            raise
+        print(
+            f"error: expected to read and write {error.filename or 'files'}, got: {error.strerror}; free some space, fix "
+            "the permissions or choose another folder, and run the same command again",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("stopped: everything finished so far is stored; run the same command again to go on", file=sys.stderr)

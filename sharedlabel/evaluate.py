@@ -22,12 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> None:
     experiment, _ = parse(arguments)
     # As in train.py: torch and Lightning take seconds to import, and mistakes should not wait for them.
-    from rich.console import Console
-
     from sharedlabel.collect import collect
     from sharedlabel.grid import finished, prepare
     from sharedlabel.report.html import write_report
-    from sharedlabel.report.terminal import print_report
+    from sharedlabel.report.terminal import open_console, print_report
     from sharedlabel.results import write
     from sharedlabel.store import Store
 
@@ -40,7 +38,7 @@ def _main(arguments: Sequence[str] | None) -> None:
             f"expected finished cells of {experiment.name!r} in {store.root}, got none; "
             "run `python -m sharedlabel.train` first"
         )
-    console = Console()
+    console = open_console()
     results = collect(grid, store, seconds=time.perf_counter() - started)
     folder = Path(experiment.output) / experiment.name
     write(results, folder)

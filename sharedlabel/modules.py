@@ -31,6 +31,8 @@ from sharedlabel.pruners._masks import enforce, mask_gradients
 
 ImageBatch = tuple[Tensor, Tensor]
 TupleBatch = tuple[Tensor, Tensor, Tensor, Tensor]
+# Lightning's remarks on loaders and devices, and its own use of what newer versions of torch deprecate.
+_NOISE = "does not have many workers|GPU available but not used|logging interval|treespec, LeafSpec"
 
 
 @runtime_checkable
@@ -389,10 +391,7 @@ def fit(
     module.train()  # Lightning keeps the mode it finds, and restored backbones come in evaluation mode
     if epochs:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore",
-                message=".*(does not have many workers|GPU available but not used|logging interval|treespec, LeafSpec).*",
-            )
+            warnings.filterwarnings("ignore", message=f".*({_NOISE}).*")
             with _interruptible():
                 trainer(config, epochs, gradient_clip, small).fit(module, loader)
     module.to("cpu").eval()

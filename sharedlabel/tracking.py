@@ -7,12 +7,14 @@ plots. Without an API key runs are written offline, for `wandb sync` later.
 from __future__ import annotations
 
 import dataclasses
+import netrc
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 from sharedlabel.config import Experiment
 from sharedlabel.results import TABLES, Results, Row
@@ -145,9 +147,16 @@ def _mode(requested: str) -> str:
         return stated
     if stated in {"disabled", "dryrun"}:
         return "none" if stated == "disabled" else "offline"
-    import wandb
+    return "online" if os.environ.get("WANDB_API_KEY") or _logged_in() else "offline"
 
-    return "online" if wandb.api.api_key else "offline"
+
+def _logged_in() -> bool:
+    """Tell whether `wandb login` has left a key in the user's netrc file."""
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 def _table(records: Sequence[Any]) -> Any:

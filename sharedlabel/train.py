@@ -30,13 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> None:
     experiment, switches = parse(arguments)
     # torch and Lightning take seconds to import: help and mistakes should not wait for them.
-    from rich.console import Console
-
     from sharedlabel.grid import prepare
     from sharedlabel.progress import print_plan
+    from sharedlabel.report.terminal import open_console
     from sharedlabel.store import Store
 
-    console = Console(soft_wrap=False)
+    console = open_console()
     store = Store(Path(experiment.output) / "store")
     grid = prepare(experiment)
     dataset = grid.data.dataset
@@ -77,8 +76,9 @@ def run(grid: Grid, store: Store, console: Console) -> Results:
         with reporting(console, len(absent)) as progress:
 
             def compute(cell: Cell) -> None:
-                for node in cell.calls():
-                    run_node(node, grid.data, store, experiment, progress)
+                for call in cell.calls():
+                    for node in call.chain():  # all of it: a damaged artifact may lie behind an intact one
+                        run_node(node, grid.data, store, experiment, progress)
                 tracker.cell(rows(cell, grid, store), losses(cell, store))
 
             executor = Local(compute)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
+from sharedlabel import train
 from sharedlabel.config import Experiment, parse
+from sharedlabel.grid import Grid, prepare
+from sharedlabel.results import Results
+from sharedlabel.store import Store
 
 SMALL = (
     "--backbones=[{name: mlp, label: mlp, widths: [32, 16]}]",
@@ -22,6 +30,23 @@ SMALL = (
     "--sweet_spot.replicates=20",
     "--tracking=none",
 )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A grid that has run."""
+
+    experiment: Experiment
+    grid: Grid
+    store: Store
+    results: Results
+
+
+def run(experiment: Experiment) -> Finished:
+    """Run a grid without printing."""
+    torch.set_num_threads(1)
+    grid, store = prepare(experiment), Store(Path(experiment.output) / "store")
+    return Finished(experiment, grid, store, train.run(grid, store, Console(quiet=True)))
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +65,23 @@ def small(tmp_path: Path) -> tuple[str, ...]:
 def experiment(small: tuple[str, ...]) -> Experiment:
     """The small grid as an experiment."""
     return parse(small)[0]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The small grid, run once for all tests that only read it."""
+    folder = tmp_path_factory.mktemp("finished")
+    return run(parse([*SMALL, f"--output={folder / 'runs'}", f"--data_root={folder / 'data'}"])[0])
+
+
+@pytest.fixture
+def done(finished: Finished, small: tuple[str, ...], experiment: Experiment) -> Store:
+    """A copy of the finished grid where the small grid would be computed, for tests that go on from there."""
+    shutil.copytree(finished.experiment.output, experiment.output)
+    return Store(Path(experiment.output) / "store")
+
+
+@pytest.fixture(name="run")
+def run_fixture() -> Callable[[Experiment], Finished]:
+    """Run a grid without printing."""
+    return run

@@ -244,7 +244,7 @@ def test_training_equals_a_plain_loop():
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            steps.append(float(loss))
+            steps.append(loss.item())
         losses.append(sum(steps) / len(steps))
     assert module.losses() == pytest.approx(losses)
     for name, value in plain.state_dict().items():
@@ -310,7 +310,7 @@ class Batches:
     def __iter__(self):
         self.epochs += 1
         batch = (torch.zeros(5, 2, 4), torch.zeros(5, 2, CLASSES), torch.zeros(5, dtype=torch.int64), torch.ones(5))
-        return iter([batch] * 2)
+        yield from [batch] * 2
 
 
 def fit_bias(labels: list[int], patience: int, epochs: int = 12) -> tuple[AggregatorModule, list[float]]:

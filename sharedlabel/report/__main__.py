@@ -8,8 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from sharedlabel import results
 from sharedlabel.errors import SharedLabelError
 from sharedlabel.report import html, terminal
@@ -37,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SharedLabelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    terminal.print_report(found, Console())
+    terminal.print_report(found, terminal.open_console())
     print(f"report: {written}")
     return 0
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from sharedlabel.errors import StoreError
 from sharedlabel.report import plots, views
 from sharedlabel.report._theme import GRID, INK, MUTED, PAPER, SERIES
-from sharedlabel.report.sentences import percent, sentence, title
+from sharedlabel.report.sentences import number, percent, sentence, title
 from sharedlabel.report.views import Best, View
 from sharedlabel.results import Comparison, Results, Row, SweetSpot
 
@@ -80,7 +80,7 @@ def render(results: Results, figures: Mapping[str, str] | None = None, *, csv_fo
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": percent, "number": "{:.3f}".format}
+    environment.filters |= {"percent": percent, "number": number}
     return environment.get_template("template.html").render(
         results=results,
         views=[_view(view) for view in views.split(results)],

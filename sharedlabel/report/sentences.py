@@ -6,6 +6,15 @@ from sharedlabel.report.views import View, dense, method, place
 from sharedlabel.results import SweetSpot
 
 
+def number(value: float) -> str:
+    """Write a value with three decimals, without a minus sign where nothing is left of it.
+
+    >>> number(-0.0001), number(-0.0123)
+    ('0.000', '-0.012')
+    """
+    return f"{round(value, 3) + 0.0:.3f}"
+
+
 def percent(share: float, sign: str = "%") -> str:
     """Write a share as a percentage that says 100 only for all.
 

@@ -10,12 +10,19 @@ from rich.table import Table
 from rich.text import Text
 
 from sharedlabel.report import views
-from sharedlabel.report.sentences import edge, percent, sentence, title
+from sharedlabel.report.sentences import edge, number, percent, sentence, title
 from sharedlabel.report.views import View
 from sharedlabel.results import Results, SweetSpot
 
 _SHOWN_TIES = 2
+_WIDTH = 100
 _SPOKEN_RULES = ("budget", "retain", "target")
+
+
+def open_console() -> Console:
+    """Return a console as wide as the terminal, and wide enough for the tables where there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(_WIDTH, console.width))
 
 
 def print_report(results: Results, console: Console) -> None:
@@ -85,7 +92,7 @@ def _best_table(view: View) -> Table:
             table.add_section()
         ratio = f"{chosen.ratio:g}x" if chosen.ratio != previous else ""
         previous = chosen.ratio
-        ri = f"{chosen.ri:.3f} [{chosen.ri_low:.3f}, {chosen.ri_high:.3f}]"
+        ri = f"{number(chosen.ri)} [{number(chosen.ri_low)}, {number(chosen.ri_high)}]"
         where = (views.method(chosen), views.network(chosen))
         table.add_row(
             *map(Text, (ratio, str(chosen.n), *where, ri, percent(chosen.n_accuracy), best.tied(_SHOWN_TIES)))
@@ -119,7 +126,7 @@ def _spot_table(spots: Sequence[SweetSpot], view: View) -> Table:
             str(spot.n),
             views.method(spot),
             views.network(spot),
-            f"{spot.ri or 0.0:.3f}",
+            number(spot.ri or 0.0),
             f"{spot.cost_dense_passes or 0.0:.2f}",
             edge(spot, view),
             f"{100 * spot.modal_share:.0f}%",

@@ -1,0 +1,309 @@
+"""The command line: help, mistakes of the user, interruption. Exit code 2, one line, nothing lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sharedlabel import stages, train
+from sharedlabel.config import Experiment
+from sharedlabel.results import read
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def refused(capsys) -> Callable[..., str]:
+    """Run the command line, require a clean refusal, and return its one line."""
+
+    def check(*arguments: str) -> str:
+        assert train.main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        return error.removeprefix("error: ").rstrip("\n")
+
+    return check
+
+
+def artifacts(experiment: Experiment) -> dict[str, int]:
+    """Manifests below the store, with the moment each was written."""
+    folder = Path(experiment.output) / "store" / "artifacts"
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("manifest.json")}
+
+
+def comparable(experiment: Experiment) -> list[dict[str, object]]:
+    """Stored rows without what was measured with a clock."""
+    rows = read(Path(experiment.output) / experiment.name).rows
+    return [{k: v for k, v in dataclasses.asdict(row).items() if not k.startswith("measured_")} for row in rows]
+
+
+def python(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=ENVIRONMENT, check=False, **options
+    )
+
+
+def test_help_explains_the_options_without_importing_torch():
+    script = """
+import sys
+from sharedlabel import train
+try:
+    train.main(["--help"])
+except SystemExit as done:
+    print("exit", done.code, "torch" in sys.modules, "pytorch_lightning" in sys.modules)
+"""
+    done = python("-c", script)
+    assert "exit 0 False False" in done.stdout, done.stderr
+    text = " ".join(done.stdout.split())
+    assert "--plan" in text
+    assert "--dense.learning_rate" in text
+    assert "instances per tuple" not in text
+    assert "tuple sizes to report" in text
+
+
+def test_a_mistake_in_a_real_process_is_one_line_and_exit_code_2():
+    done = python("-m", "sharedlabel.train", "--dense.epochss=3")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(r"error: unknown option 'dense.epochss'; did you mean 'dense.epochs'\?.*\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rations=[1]"], r"unknown option 'rations'; did you mean 'ratios'\?"),
+        (["--dense.epoch=3"], r"unknown option 'dense.epoch'; did you mean 'dense.epochs'\?"),
+        (["--plann"], r"unknown option 'plann'; did you mean 'plan'\?"),
+        (["stray"], "unknown option 'stray'"),
+        (["--dense.epochs=ten"], "dense.epochs: expected int, got ten; --help"),
+        (["--seeds=3"], "seeds: expected tuple, got 3"),
+        (["--ratios=[1, 0.5]"], "ratios: expected finite compression ratios of at least 1, got 0.5; 1 is the dense"),
+        (["--pruners=[magnitud]"], r"unknown pruner 'magnitud'; did you mean 'magnitude'\?"),
+        (["--pruners=[{name: magnitude, scop: layer}]"], r"unknown option 'scop'; did you mean 'scope'\?"),
+        (["--data={name: digits, size: 8}"], "data 'digits': unknown option 'size'; there are none"),
+        (["--ratios=[1, 500]"], "magnitude on mlp reaches at most .*got 500; leave out ratios above the ceiling"),
+        (["--evaluation.n=[1, 4000]"], "expected at least n = 4000 instances, got [0-9]+ in class '[0-9]'; use n <="),
+        (["--evaluation.protocols=[grouped]"], "'grouped' needs group ids, and digits has none; use"),
+        (["--trainer.accelerator=warp"], "accelerator='warp'.*choose accelerator=auto"),
+        (["--trainer.options={speed: 3}"], "speed"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_runs(small, experiment, refused, arguments, message):
+    assert re.search(message, refused(*small, *arguments))
+    assert artifacts(experiment) == {}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA, so asking for it is no mistake")
+@pytest.mark.parametrize("name", ["gpu", "cuda"])
+def test_cuda_asked_for_and_absent(small, refused, name):
+    assert re.search(
+        f"accelerator='{name}'.* cannot be used here: .*choose accelerator=auto",
+        refused(*small, f"--trainer.accelerator={name}"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dense: {epochs: 3\n", "grid.yaml: expected YAML, got: .*line 1"),
+        ("- 1\n", "grid.yaml: expected a mapping of options, got: - 1"),
+        ("", "grid.yaml: expected a mapping of options, got: nothing"),
+        ("dense: 3\n", "dense: expected a mapping of options, got 3"),
+        ("retrain: {epoch: 3}\n", r"unknown option 'retrain.epoch'; did you mean 'retrain.epochs'\?"),
+        ("seeds: [a]\n", "seeds: expected int, got a"),
+        ("\0", "grid.yaml: expected"),
+    ],
+)
+def test_a_config_file_that_cannot_be_used_is_named(tmp_path, refused, text, message):
+    file = tmp_path / "grid.yaml"
+    file.write_text(text)
+    assert re.search(message, refused(f"--config={file}"))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Two classes of small images."""
+    generator = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for index in range(24):
+            pixels = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pets" / name / f"{index:02d}.png")
+    return tmp_path / "pets"
+
+
+def one_class(folder: Path) -> None:
+    for file in (folder / "dog").iterdir():
+        file.unlink()
+    (folder / "dog").rmdir()
+
+
+def empty_class(folder: Path) -> None:
+    (folder / "cow").mkdir()
+
+
+def truncated(folder: Path) -> None:
+    file = folder / "dog" / "07.png"
+    file.write_bytes(file.read_bytes()[:60])
+
+
+def not_an_image(folder: Path) -> None:
+    (folder / "cat" / "03.png").write_text("a picture of a cat")
+
+
+def other_size(folder: Path) -> None:
+    Image.new("RGB", (9, 5)).save(folder / "dog" / "11.png")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (one_class, r"expected at least two class folders with images, got 1 \(cat\); add another class"),
+        (empty_class, "expected images in every class folder, got none in 'cow'; remove it"),
+        (truncated, "expected an image in 'dog/07.png', got: .*; repair or remove it"),
+        (not_an_image, "expected an image in 'cat/03.png', got: no image format .*; repair or remove it"),
+        (other_size, "expected images of one size, got 6x6 in 'cat/00.png' and 9x5 in 'dog/11.png'; set `size`"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_folder_of_images_with_a_flaw_is_refused(small, experiment, folder, refused, damage, message):
+    arguments = [*small, f"--data={{name: imagefolder, path: {folder}}}", "--evaluation.n=[1, 2]"]
+    assert train.main([*arguments, "--plan"]) == 0
+    damage(folder)
+    assert re.search(message, refused(*arguments))
+    assert artifacts(experiment) == {}
+
+
+def test_a_class_that_is_too_small_for_n_is_named(small, folder, refused):
+    for index in range(16):
+        (folder / "dog" / f"{index:02d}.png").unlink()
+    line = refused(*small, f"--data={{name: imagefolder, path: {folder}}}", "--evaluation.n=[1, 4]")
+    assert re.search("evaluation.n on the aggregator split.*n = 4 instances, got [0-3] in class 'dog'; use n <=", line)
+
+
+def test_a_group_that_is_too_small_for_n_is_named(small, refused):
+    data = "--data={name: gaussian, classes: 3, instances_per_class: 120, group_size: 3}"
+    line = refused(*small, data, "--evaluation.protocols=[grouped]", "--evaluation.n=[1, 4]")
+    assert re.search("protocol grouped: .*n = 4 instances, got 3 in group [0-9]+ of class '[0-2]'; use n <= 3", line)
+
+
+def test_images_with_infinities_are_refused(small, refused):
+    line = refused(*small, "--data={name: gaussian, classes: 3, instances_per_class: 120, separation: 1.0e+39}")
+    assert re.search("data set 'gaussian': expected finite images, got NaN or infinity in instance [0-9]+", line)
+
+
+def test_a_loss_that_explodes_stops_the_run_and_keeps_what_was_done(small, experiment, refused, done):
+    before = artifacts(experiment)
+    line = refused(*small, "--retrain.optimizer=sgd", "--retrain.learning_rate=1e30")
+    assert re.search(r"expected a finite loss, got (nan|inf) in epoch 1; lower learning_rate \(now 1e\+30\)", line)
+    assert artifacts(experiment) == before
+
+
+def test_features_that_are_not_finite_stop_the_run(small, experiment, refused, monkeypatch):
+    def broken(backbone, *arguments):
+        torch.nn.init.constant_(backbone.classifier.weight, torch.nan)
+        return []
+
+    monkeypatch.setattr(stages, "_train_backbone", broken)
+    assert re.search("expected finite logits, got NaN or Inf; lower the learning rate", refused(*small))
+    assert artifacts(experiment) == {}
+
+
+@pytest.mark.parametrize("stage", ["dense", "prune", "features", "aggregate", "evaluate"])
+def test_a_damaged_artifact_is_computed_again_with_a_warning_and_the_same_numbers(
+    small, experiment, done, finished, stage
+):
+    rows, before = comparable(experiment), artifacts(experiment)
+    shard = sorted((done.root / "artifacts" / stage).glob("*/*.safetensors"))[0]
+    intact = shard.read_bytes()
+    shard.write_bytes(intact[: len(intact) // 2])
+    with pytest.warns(RuntimeWarning, match=f"artifact {stage}/{shard.parent.name[:12]} is damaged .* computed again"):
+        assert train.main(small) == 0
+    assert shard.read_bytes() == intact
+    assert comparable(experiment) == rows
+    after = artifacts(experiment)
+    assert {name for name in before if after[name] != before[name]} == {f"{stage}/{shard.parent.name}/manifest.json"}
+
+
+def test_a_store_of_a_newer_version_is_left_alone(small, experiment, refused, done):
+    (done.root / "store.json").write_text('{"format": 99}')
+    before = artifacts(experiment)
+    assert re.search("has store format 99, this version reads up to 1; upgrade sharedlabel", refused(*small))
+    assert artifacts(experiment) == before
+
+
+def test_a_folder_that_cannot_be_written_is_named(small, tmp_path, refused):
+    (tmp_path / "file").write_text("in the way")
+    line = refused(*small, f"--output={tmp_path / 'file' / 'below'}")
+    assert re.search("expected a store that can be read and written at .*file/below/store, got: .*--output", line)
+
+
+def test_a_report_that_cannot_be_written_loses_no_numbers(small, experiment, refused, done):
+    for path in sorted((Path(experiment.output) / experiment.name).rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    report = Path(experiment.output) / experiment.name
+    report.rmdir()
+    report.write_text("in the way")
+    before = artifacts(experiment)
+    assert re.search("expected to read and write .*digits, got: .*choose another folder", refused(*small))
+    assert artifacts(experiment) == before
+
+
+def test_a_full_disk_in_the_middle_of_a_run_keeps_what_was_done(small, experiment):
+    # A limit on file size makes the operating system refuse the write for real, as a full disk does.
+    script = """
+import resource, signal, sys
+from sharedlabel import train
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+sys.exit(train.main(sys.argv[1:]))
+"""
+    done = python("-c", script, *small)
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(
+        r"error: could not write artifact features/[0-9a-f]{12} to .*: File too large; nothing is lost, free some space.*\n",
+        done.stderr,
+    )
+    kept = {name.partition("/")[0] for name in artifacts(experiment)}
+    assert kept == {"dense", "prune", "latency"}
+    assert list((Path(experiment.output) / "store" / "partial").iterdir()) == []
+
+
+def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(small, experiment, capsys):
+    arguments = [*small, "--retrain.epochs=40"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sharedlabel.train", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("[1/"):
+            process.send_signal(signal.SIGINT)
+            break
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 2, error
+    assert error == "stopped: everything finished so far is stored; run the same command again to go on\n"
+    before = artifacts(experiment)
+    assert any(name.startswith("dense/") for name in before)
+    assert train.main(arguments) == 0
+    output = capsys.readouterr().out
+    after = artifacts(experiment)
+    assert {name: after[name] for name in before} == before
+    computed = re.findall(r"^\[(\d+)/(\d+)\]", output, flags=re.MULTILINE)
+    total = len(after) - len(before) - 1  # the summary is not a stage call
+    assert computed == [(str(index), str(total)) for index in range(1, total + 1)]
