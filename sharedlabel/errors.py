@@ -71,8 +71,8 @@ def guarded(main: Callable[[], None]) -> int:
         if error.errno not in _PLACE:
             raise
         print(
-            f"error: expected to read and write {error.filename or 'files'}, got: {error.strerror}; free some space, fix "
-            "the permissions or choose another folder, and run the same command again",
+            f"error: expected to read and write {error.filename or 'files'}, got: {error.strerror}; free some space, "
+            "fix the permissions or choose another folder, and run the same command again",
             file=sys.stderr,
         )
         return 2

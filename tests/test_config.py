@@ -89,7 +89,7 @@ def test_a_misspelt_key_in_a_file_is_named(tmp_path):
 def test_broken_yaml_is_an_error(tmp_path):
     file = tmp_path / "grid.yaml"
     file.write_text("dense: {epochs: 3\n")
-    with pytest.raises(ConfigError, match="grid.yaml: expected YAML, got: .*line 1, column 8"):
+    with pytest.raises(ConfigError, match=r"grid\.yaml: expected YAML, got: .*line 1, column 8"):
         parse(f"--config={file}")
 
 

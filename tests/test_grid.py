@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 import sharedlabel
 from sharedlabel import config, grid, modules, stages, train
@@ -17,13 +17,6 @@ from sharedlabel.collect import rows
 from sharedlabel.config import Experiment, TrainerConfig
 from sharedlabel.errors import CompressionError, ConfigError, DataError
 from sharedlabel.results import read
-from sharedlabel.store import Store
-
-
-def run(experiment: Experiment):
-    prepared = grid.prepare(experiment)
-    store = Store(Path(experiment.output) / "store")
-    return train.run(prepared, store, Console(quiet=True)), prepared, store
 
 
 def comparable(results):
@@ -37,9 +30,9 @@ def changed(experiment: Experiment, **values) -> Experiment:
     return dataclasses.replace(experiment, **values)
 
 
-def test_every_cell_has_rows_of_every_n_and_split(experiment):
-    results, prepared, _ = run(experiment)
-    assert len(prepared.cells) == 2 * 3
+def test_every_cell_has_rows_of_every_n_and_split(finished):
+    experiment, results = finished.experiment, finished.results
+    assert len(finished.grid.cells) == 2 * 3
     assert len(results.rows) == 6 * 2 * 3
     assert {(row.ratio, row.aggregator, row.split, row.n) for row in results.rows} == {
         (ratio, aggregator, split, n)
@@ -61,8 +54,8 @@ def test_every_cell_has_rows_of_every_n_and_split(experiment):
     }
 
 
-def test_numbers_of_a_row_are_consistent(experiment):
-    results, _, _ = run(experiment)
+def test_numbers_of_a_row_are_consistent(finished):
+    results = finished.results
     for row in results.rows:
         assert row.n_accuracy_low <= row.n_accuracy <= row.n_accuracy_high
         assert row.ri_low <= row.ri <= row.ri_high <= 1
@@ -79,16 +72,16 @@ def test_numbers_of_a_row_are_consistent(experiment):
     }
 
 
-def test_a_second_run_computes_nothing_and_says_the_same(experiment, monkeypatch):
-    first, prepared, store = run(experiment)
-    assert grid.missing(prepared, store) == []
+def test_a_second_run_computes_nothing_and_says_the_same(finished, monkeypatch, run):
+    first = finished.results
+    assert grid.missing(finished.grid, finished.store) == []
 
     def refuse(*arguments):
         raise AssertionError("a stage was called again")
 
     for name in stages.STAGES:
         monkeypatch.setitem(stages.STAGES, name, _with_facts(refuse, stages.STAGES[name]))
-    again, _, _ = run(experiment)
+    again = run(finished.experiment).results
     assert again.rows == first.rows
     assert again.summaries == first.summaries
     assert again.sweet_spots == first.sweet_spots
@@ -102,14 +95,13 @@ def _with_facts(function, stage):
     return replaced
 
 
-def test_two_stores_agree_bit_for_bit(experiment, tmp_path):
-    first, _, _ = run(experiment)
-    second, _, _ = run(changed(experiment, output=str(tmp_path / "elsewhere"), data_root=str(tmp_path / "other")))
-    assert comparable(first) == comparable(second)
+def test_two_stores_agree_bit_for_bit(finished, experiment, run):
+    assert experiment.output != finished.experiment.output
+    assert comparable(run(experiment).results) == comparable(finished.results)
 
 
-def test_a_larger_grid_reuses_the_smaller_one(experiment):
-    _, _, store = run(experiment)
+def test_a_larger_grid_reuses_the_smaller_one(finished):
+    experiment, store = finished.experiment, finished.store
     wider = grid.prepare(
         changed(experiment, ratios=(1.0, 2.0, 4.0), aggregators=(*experiment.aggregators, "attention"))
     )
@@ -142,21 +134,20 @@ def test_the_dense_network_is_there_even_if_no_ratio_asks_for_it(experiment):
     assert {(cell.pruner, cell.ratio) for cell in cells} == {("none", 1.0), ("magnitude", 4.0)}
 
 
-def test_the_plan_counts_what_is_done(experiment, capsys, small):
+def test_the_plan_counts_what_is_done(finished, experiment, capsys, small):
     assert train.main([*small, "--plan"]) == 0
     before = capsys.readouterr().out
     assert "unknown until one has run" in before
     assert not (Path(experiment.output) / experiment.name).exists()
-    run(experiment)
+    shutil.copytree(finished.experiment.output, experiment.output, dirs_exist_ok=True)
     assert train.main([*small, "--plan"]) == 0
     assert "Every cell is done" in capsys.readouterr().out
 
 
-def test_joint_training_is_an_axis(experiment):
+def test_joint_training_is_an_axis(done, experiment, run):
     joint = dataclasses.replace(experiment.joint, epochs=1, batch_size=8)
-    results, _, store = run(
-        changed(experiment, training=("frozen", "joint"), aggregators=("log_pool", "lstm"), joint=joint)
-    )
+    found = run(changed(experiment, training=("frozen", "joint"), aggregators=("log_pool", "lstm"), joint=joint))
+    results, store = found.results, found.store
     found = {
         (row.training, row.ratio, row.aggregator): row for row in results.rows if row.split == "test" and row.n == 4
     }
@@ -172,8 +163,8 @@ def test_joint_training_is_an_axis(experiment):
                 assert not torch.all(mask)
 
 
-def test_masked_weights_stay_zero_through_retraining(experiment):
-    _, prepared, store = run(experiment)
+def test_masked_weights_stay_zero_through_retraining(finished):
+    prepared, store = finished.grid, finished.store
     node = next(cell.pruned for cell in prepared.cells if cell.ratio == 2)
     tensors = store.load(node.stage, node.key).tensors()
     masks = {name: mask for name, mask in tensors.items() if name.endswith("weight_mask")}
@@ -183,7 +174,7 @@ def test_masked_weights_stay_zero_through_retraining(experiment):
     assert all(torch.all(tensors[name.removesuffix("_mask")][~mask] == 0) for name, mask in masks.items())
 
 
-def test_the_exact_posterior_of_synthetic_data_is_a_row_that_nothing_beats(experiment):
+def test_the_exact_posterior_of_synthetic_data_is_a_row_that_nothing_beats(experiment, run):
     gaussian = {
         "name": "gaussian",
         "classes": 4,
@@ -195,7 +186,7 @@ def test_the_exact_posterior_of_synthetic_data_is_a_row_that_nothing_beats(exper
     }
     evaluation = dataclasses.replace(experiment.evaluation, protocols=("iid", "grouped"), n=(1, 4), partitions=5)
     fit = dataclasses.replace(experiment.fit, epochs=10)
-    results, _, _ = run(
+    results = run(
         changed(
             experiment,
             data=gaussian,
@@ -204,7 +195,7 @@ def test_the_exact_posterior_of_synthetic_data_is_a_row_that_nothing_beats(exper
             ratios=(1.0,),
             aggregators=("tempered_log_pool", "lstm"),
         )
-    )
+    ).results
     exact = {(row.protocol, row.n): row for row in results.rows if row.aggregator == "exact" and row.split == "test"}
     assert set(exact) == {(protocol, n) for protocol in ("iid", "grouped") for n in (1, 4)}
     assert exact["iid", 4].ri > exact["grouped", 4].ri > exact["grouped", 1].ri > 0
@@ -279,7 +270,7 @@ SCRATCH_AGGREGATOR = '''
 '''
 
 
-def test_one_new_file_is_a_pruner_or_an_aggregator(experiment, tmp_path, monkeypatch):
+def test_one_new_file_is_a_pruner_or_an_aggregator(done, experiment, tmp_path, monkeypatch, run):
     """A scratch plugin dropped beside the shipped ones is listed, runs from YAML and lands in the rows."""
     for kind, name, text in (
         ("pruners", "smallest", SCRATCH_PRUNER),
@@ -294,14 +285,14 @@ def test_one_new_file_is_a_pruner_or_an_aggregator(experiment, tmp_path, monkeyp
     file = tmp_path / "grid.yaml"
     file.write_text("pruners: [smallest]\naggregators: [log_pool, first_only]\n")
     scratch = config.from_yaml(file)
-    results, _, _ = run(changed(experiment, pruners=scratch.pruners, aggregators=scratch.aggregators))
+    results = run(changed(experiment, pruners=scratch.pruners, aggregators=scratch.aggregators)).results
     test = {(row.pruner, row.aggregator, row.n): row for row in results.rows if row.split == "test"}
     assert test["smallest", "first_only", 4].n_accuracy < test["none", "log_pool", 4].n_accuracy
     assert {n: test["none", "first_only", n].aggregator_macs for n in (1, 2, 4)} == {1: 0, 2: 0, 4: 0}
 
 
-def test_the_exact_weights_of_the_rows_come_from_the_cells(experiment):
-    _, prepared, store = run(experiment)
+def test_the_exact_weights_of_the_rows_come_from_the_cells(finished):
+    prepared, store = finished.grid, finished.store
     for cell in prepared.cells:
         found = rows(cell, prepared, store)
         assert {row.cell for row in found} == {cell.id}
