@@ -45,6 +45,7 @@ SCORED_ROLES: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 SHARD_IMAGES = 16_384
 EMBED_BATCH = 512
 STOPPING_PARTITIONS = 4
+_LEARNED = "aggregator."  # prefix of the aggregator's tensors in the output of `joint`
 
 
 @dataclass(frozen=True)
@@ -291,7 +292,7 @@ class JointTrainingConfig:
 def joint(config: JointTrainingConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Train the pruned backbone and its fitted aggregator together on tuples of images of the aggregator split."""
     backbone = _backbone(config.backbone, data, inputs["backbone"])
-    aggregator = _aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"].tensors())
+    aggregator = _aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     correction = inputs["calibrate"].tensors()["log_correction"]
     split = data.splits["aggregator"]
     with rng.seeded(config.seed, "joint"):
@@ -309,7 +310,7 @@ def joint(config: JointTrainingConfig, data: Data, inputs: Mapping[str, Artifact
         )
         fit(module, loader, runtime, config.joint.epochs, config.gradient_clip)
     enforce(backbone)
-    learned = {f"aggregator.{name}": tensor for name, tensor in aggregator.state_dict().items()}
+    learned = {f"{_LEARNED}{name}": tensor for name, tensor in aggregator.state_dict().items()}
     return Output(
         {**state(backbone), **learned},
         {"losses": module.losses(), "validation_accuracy": _accuracy(backbone, data, runtime)},
@@ -331,11 +332,7 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Score an aggregator on validation and, with the temperatures fitted there, on test."""
     del runtime
-    fitted = inputs["aggregate"].tensors()
-    learned = {
-        name.removeprefix("aggregator."): tensor for name, tensor in fitted.items() if name.startswith("aggregator.")
-    }
-    aggregator = _aggregator(config.aggregator, data, inputs["calibrate"], learned or fitted)
+    aggregator = _aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     results: dict[str, Scores] = {}
     for role in SCORED_ROLES:
         sources = _calibrated(inputs["features"], inputs["calibrate"], role)
@@ -398,7 +395,7 @@ class _Indexed:
 
 
 def _backbone(plugin: Plugin, data: Data, artifact: Artifact) -> Backbone:
-    tensors = {name: tensor for name, tensor in artifact.tensors().items() if not name.startswith("aggregator.")}
+    tensors = {name: tensor for name, tensor in artifact.tensors().items() if not name.startswith(_LEARNED)}
     return restore(plugin, data.dataset.image_shape, data.dataset.num_classes, tensors)
 
 
@@ -407,10 +404,15 @@ def _shape(data: Data, calibration: Artifact) -> SetShape:
     return SetShape(tensors["embedding_mean"], tensors["embedding_scale"], data.prior.log().float())
 
 
-def _aggregator(plugin: Plugin, data: Data, calibration: Artifact, tensors: Mapping[str, Tensor]) -> Aggregator:
+def _aggregator(plugin: Plugin, data: Data, calibration: Artifact, artifact: Artifact) -> Aggregator:
+    """Rebuild a fitted aggregator from the output of `aggregate`, or of `joint`, which holds the backbone too."""
+    tensors = artifact.tensors()
+    if artifact.manifest["stage"] == joint.name:
+        learned = {name: tensor for name, tensor in tensors.items() if name.startswith(_LEARNED)}
+        tensors = {name.removeprefix(_LEARNED): tensor for name, tensor in learned.items()}
     with torch.random.fork_rng(devices=[]):
         aggregator: Aggregator = load("aggregators", plugin.name).build(plugin.config, _shape(data, calibration))
-    aggregator.load_state_dict(dict(tensors))
+    aggregator.load_state_dict(tensors)
     return aggregator.eval()
 
 

@@ -33,10 +33,12 @@ def restore(
         num_classes: number of labels.
         tensors: what `state` returned.
     """
-    with torch.random.fork_rng(devices=[]):  # initial values are overwritten; the caller's stream must not move
-        backbone: Backbone = load("backbones", plugin.name).build(plugin.config, image_shape, num_classes)
-    for name, module in backbone.named_modules():
-        _resize(module, name, tensors)
+    module = load("backbones", plugin.name)
+    # Initial values are overwritten: the caller's random stream must not move, and nothing need be downloaded.
+    with torch.random.fork_rng(devices=[]):
+        backbone: Backbone = getattr(module, "skeleton", module.build)(plugin.config, image_shape, num_classes)
+    for name, layer in backbone.named_modules():
+        _resize(layer, name, tensors)
     backbone.load_state_dict(
         {name: tensor.float() if name.endswith(MASK) else tensor for name, tensor in tensors.items()}
     )

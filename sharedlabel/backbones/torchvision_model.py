@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -68,6 +68,11 @@ def build(config: Config, image_shape: tuple[int, int, int], num_classes: int) -
     _adapt_stem(model, channels, small, config.weights is not None)
     _try(model, image_shape, last.in_features, config.architecture)
     return Backbone(model, nn.Linear(last.in_features, num_classes), channels)
+
+
+def skeleton(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> Backbone:
+    """Build the network without its pretrained weights, to load a stored state into it."""
+    return build(replace(config, weights=None), image_shape, num_classes)
 
 
 def _model(config: Config) -> nn.Module:
