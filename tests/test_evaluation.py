@@ -1,0 +1,208 @@
+"""From posteriors to scores, against loops over tuples."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+
+from sharedlabel import evaluation, rng, stages
+from sharedlabel.aggregators import log_pool
+from sharedlabel.data import tuples
+from sharedlabel.errors import TrainingError
+from sharedlabel.evaluation import posterior_over, score
+from sharedlabel.types import SetShape, Tuples
+
+CLASSES, N = 3, (1, 2, 4)
+LABELS = torch.arange(60) % 4 % CLASSES  # class 0 is twice as frequent
+PRIOR = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
+FLOOR = 1e-6
+
+
+def draw(partitions: int = 2, groups: torch.Tensor | None = None) -> Tuples:
+    return tuples.partition(LABELS, max(N), partitions, PRIOR, rng.generator(0, "tuples"), groups)
+
+
+def posterior_for(drawn: Tuples, sharpness: float = 1.0) -> torch.Tensor:
+    """Random posteriors that lean towards the label, the more the longer the prefix."""
+    labels = drawn.labels.flatten()
+    logits = torch.randn(len(labels), len(N), CLASSES, generator=rng.generator(0, "posterior"), dtype=torch.float64)
+    logits[torch.arange(len(labels)), :, labels] += torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64)
+    return (sharpness * logits).log_softmax(-1)
+
+
+def floored(probabilities: list[float]) -> list[float]:
+    return [(1 - FLOOR) * p + FLOOR / CLASSES for p in probabilities]
+
+
+def brute(posterior: torch.Tensor, drawn: Tuples, temperature: list[float]) -> list[dict[str, float]]:
+    """Every metric that has a plain definition, one tuple after the other."""
+    labels, counts = drawn.labels.flatten().tolist(), torch.bincount(drawn.labels.flatten()).tolist()
+    entropy = -sum(p * math.log2(p) for p in PRIOR.tolist())
+    found = []
+    for k in range(len(N)):
+        right = raw_bits = bits = 0.0
+        bins = {version: [[0.0, 0.0, 0.0] for _ in range(15)] for version in ("", "_raw")}
+        for row, label in enumerate(labels):
+            weight = float(PRIOR[label]) / counts[label]
+            raw = posterior[row, k].exp().tolist()
+            tempered = [p ** (1 / temperature[k]) for p in raw]
+            tempered = [p / sum(tempered) for p in tempered]
+            right += weight * (max(range(CLASSES), key=lambda c, p=raw: (p[c], -c)) == label)
+            raw_bits += weight * math.log2(floored(raw)[label])
+            bits += weight * math.log2(floored(tempered)[label])
+            for version, probabilities in (("", floored(tempered)), ("_raw", floored(raw))):
+                top = max(probabilities)
+                entry = bins[version][min(14, math.ceil(top * 15) - 1)]
+                entry[0] += weight * top
+                entry[1] += weight * (probabilities.index(top) == label)
+                entry[2] += weight
+        found.append(
+            {
+                "n_accuracy": right,
+                "label_entropy": entropy,
+                "information_gain": entropy + bits,
+                "information_gain_raw": entropy + raw_bits,
+                "ri": 1 + bits / entropy,
+                "ri_raw": 1 + raw_bits / entropy,
+                "negative_log_likelihood": -bits,
+                "negative_log_likelihood_raw": -raw_bits,
+                "calibration_error": sum(abs(a - b) for a, b, _ in bins[""]),
+                "calibration_error_raw": sum(abs(a - b) for a, b, _ in bins["_raw"]),
+                "temperature": temperature[k],
+            }
+        )
+    return found
+
+
+def test_scores_equal_a_loop_over_tuples():
+    drawn = draw()
+    posterior = posterior_for(drawn)
+    temperature = torch.tensor([0.7, 1.0, 2.5], dtype=torch.float64)
+    found = score(posterior, drawn, PRIOR, N, len(LABELS), None, temperature)
+    for metrics, expected in zip(found.metrics, brute(posterior, drawn, temperature.tolist()), strict=True):
+        assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-9)
+    weights = drawn.weights / len(drawn.weights)
+    assert torch.einsum("pt,ptk->k", weights, found.correct.double()).tolist() == pytest.approx(
+        [metrics["n_accuracy"] for metrics in found.metrics]
+    )
+    assert torch.einsum("pt,ptk->k", weights, found.information.double()).tolist() == pytest.approx(
+        [-metrics["negative_log_likelihood"] for metrics in found.metrics], rel=1e-6
+    )
+
+
+def test_the_temperature_minimises_the_likelihood_where_it_is_fitted():
+    drawn = draw()
+    posterior = posterior_for(drawn, sharpness=3.0)
+    found = score(posterior, drawn, PRIOR, N, len(LABELS), None, None)
+    labels, weights = drawn.labels.flatten(), drawn.weights.flatten()
+    for k, temperature in enumerate(found.temperature.tolist()):
+
+        def loss(log_temperature: float, k: int = k) -> float:
+            tempered = (posterior[:, k] / math.exp(log_temperature)).log_softmax(-1)
+            return -float((weights * tempered.gather(1, labels[:, None])[:, 0]).sum())
+
+        assert math.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x) == pytest.approx(
+            temperature, rel=1e-3
+        )
+        assert temperature > 1.2
+        assert found.metrics[k]["ri"] > found.metrics[k]["ri_raw"]
+
+
+def test_a_temperature_from_elsewhere_is_applied_as_it_is():
+    drawn = draw()
+    posterior = posterior_for(drawn)
+    given = torch.tensor([0.5, 4.0, 9.0], dtype=torch.float64)
+    own, other = (score(posterior, drawn, PRIOR, N, len(LABELS), None, t) for t in (None, given))
+    assert torch.equal(other.temperature, given)
+    for mine, theirs in zip(own.metrics, other.metrics, strict=True):
+        assert theirs["n_accuracy"] == mine["n_accuracy"]
+        assert theirs["ri_raw"] == mine["ri_raw"]
+        assert theirs["ri"] < mine["ri"]
+
+
+def test_reliability_bins_hold_every_tuple_once():
+    drawn = draw()
+    found = score(posterior_for(drawn), drawn, PRIOR, N, len(LABELS), None, None)
+    assert [(entry["n"], entry["calibrated"]) for entry in found.reliability] == [
+        (n, calibrated) for calibrated in (True, False) for n in N
+    ]
+    for entry in found.reliability:
+        assert sum(entry["mass"]) == pytest.approx(1)
+        metrics = found.metrics[N.index(entry["n"])]
+        gap = sum(m * abs(c - a) for c, a, m in zip(entry["confidence"], entry["accuracy"], entry["mass"], strict=True))
+        assert gap == pytest.approx(metrics["calibration_error" if entry["calibrated"] else "calibration_error_raw"])
+        assert sum(a * m for a, m in zip(entry["accuracy"], entry["mass"], strict=True)) == pytest.approx(
+            metrics["n_accuracy"]
+        )
+
+
+def test_intervals_over_groups_are_wider_when_groups_answer_as_one():
+    groups = torch.arange(60) // 12
+    drawn = draw(groups=groups)
+    posterior = torch.full((drawn.labels.numel(), len(N), CLASSES), -8.0, dtype=torch.float64)
+    member, labels = groups[drawn.indices[..., 0]].flatten(), drawn.labels.flatten()
+    answer = torch.where(member % 2 == 0, labels, (labels + 1) % CLASSES)  # every second group is always wrong
+    posterior[torch.arange(len(labels)), :, answer] = 0.0
+    within, over = (
+        score(posterior.log_softmax(-1), drawn, PRIOR, N, len(LABELS), clusters, torch.ones(3, dtype=torch.float64))
+        for clusters in (None, groups)
+    )
+    for narrow, wide in zip(within.metrics, over.metrics, strict=True):
+        assert narrow["n_accuracy"] == wide["n_accuracy"]
+        assert wide["n_accuracy_high"] - wide["n_accuracy_low"] > narrow["n_accuracy_high"] - narrow["n_accuracy_low"]
+        assert wide["ri_high"] - wide["ri_low"] > narrow["ri_high"] - narrow["ri_low"]
+
+
+@pytest.fixture
+def pool() -> log_pool.Aggregator:
+    shape = SetShape(torch.zeros(4), torch.ones(4), PRIOR.log().float())
+    return log_pool.build(log_pool.Config(), shape).eval()
+
+
+def features() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = rng.generator(0, "features")
+    return torch.randn(60, 4, generator=generator), torch.randn(60, CLASSES, generator=generator)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 4096])
+def test_one_pass_gives_every_tuple_its_prefixes_in_order(pool, monkeypatch, chunk):
+    monkeypatch.setattr(evaluation, "CHUNK", chunk)
+    drawn, (embeddings, logits) = draw(), features()
+    found = posterior_over(pool, (embeddings, logits), drawn, N)
+    for row, members in enumerate(drawn.indices.flatten(0, 1)):
+        for column, n in enumerate(N):
+            alone = pool(embeddings[members[:n]][None], logits[members[:n]][None])[0, -1]
+            torch.testing.assert_close(found[row, column], alone)
+
+
+def test_posteriors_that_are_not_finite_are_an_error(pool):
+    embeddings, logits = features()
+    logits[7, 0] = torch.nan
+    with pytest.raises(TrainingError, match="expected finite posteriors, got NaN or Inf from LogPool"):
+        posterior_over(pool, (embeddings, logits), draw(), N)
+
+
+def test_the_temperature_of_validation_is_used_on_test(finished):
+    """Re-score a cell's stored features by hand: fitted on validation, applied to test."""
+    cell = next(cell for cell in finished.grid.cells if cell.aggregator == "mean_vote")
+    inputs = {role: finished.store.load(node.stage, node.key) for role, node in cell.evaluate.inputs}
+    config, data = cell.evaluate.config, finished.grid.data
+    aggregator = stages._aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"].tensors())
+    scores, temperature = {}, None
+    for role in ("validation", "test"):
+        sources = stages._calibrated(inputs["features"], inputs["calibrate"], role)
+        drawn = data.tuples(role, "iid", 4, config.partitions, config.seed)
+        posterior = posterior_over(aggregator, sources, drawn, config.n)
+        scores[role] = score(posterior, drawn, data.prior, config.n, len(data.splits[role]), None, temperature)
+        temperature = scores["validation"].temperature
+    own = score(posterior, drawn, data.prior, config.n, len(data.splits["test"]), None, None)
+    assert own.temperature.tolist() != temperature.tolist()
+    rows = {(row.split, row.n): row for row in finished.results.rows if row.cell == cell.id}
+    for role, found in scores.items():
+        for n, metrics in zip(config.n, found.metrics, strict=True):
+            stored = {name: getattr(rows[role, n], name) for name in metrics}
+            assert stored == pytest.approx(metrics)
+            assert rows[role, n].temperature == pytest.approx(float(temperature[config.n.index(n)]))
