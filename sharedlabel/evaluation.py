@@ -34,7 +34,7 @@ from sharedlabel.metrics.n_accuracy import correct
 from sharedlabel.metrics.uncertainty import estimate
 from sharedlabel.types import Tuples
 
-CHUNK = 4096
+CHUNK = 1024
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from sharedlabel.config import FitConfig, JointConfig, Plugin, TrainConfig, Trai
 from sharedlabel.data import tuples
 from sharedlabel.errors import TrainingError
 from sharedlabel.evaluation import Scores, posterior_over, score
+from sharedlabel.logs import log_normalize
 from sharedlabel.metrics.calibration import fit_temperature
 from sharedlabel.modules import (
     AggregatorModule,
@@ -219,7 +220,7 @@ def calibrate(config: CalibrateConfig, data: Data, inputs: Mapping[str, Artifact
     frequencies = tuples.prior(data.labels("backbone"), "empirical", data.dataset.num_classes)
     correction = (data.prior.log() - frequencies.log()).float()
     weights = data.prior[labels] / torch.bincount(labels, minlength=data.dataset.num_classes)[labels]
-    posterior = (logits + correction).log_softmax(-1)
+    posterior = log_normalize(logits + correction)
     temperature = float(fit_temperature(posterior[:, None], labels, weights)[0])
     deviation, mean = torch.std_mean(embeddings, dim=0)
     return Output(
@@ -427,7 +428,7 @@ def _calibrated(artifact: Artifact, calibration: Artifact, role: Role) -> tuple[
     """Return embeddings, and logits whose softmax is the calibrated posterior under the prior of tuples."""
     embeddings, logits = _role(artifact, role)
     correction = calibration.tensors()["log_correction"]
-    return embeddings, ((logits + correction) / calibration.meta["temperature"]).log_softmax(-1)
+    return embeddings, log_normalize((logits + correction) / calibration.meta["temperature"])
 
 
 def _flat(sources: tuple[Tensor, Tensor], drawn: Tuples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -456,23 +457,29 @@ def _train_backbone(
     return module.losses()
 
 
-@torch.inference_mode()
 def _embed(backbone: Backbone, images: Tensor, order: Tensor, target: torch.device) -> Iterator[dict[str, Tensor]]:
-    """Yield embeddings and logits of the images in order, one shard after the other."""
+    """Yield embeddings and logits of the images in order, one shard after the other; none is kept."""
     network = backbone.to(target).eval()
     for shard in order.split(SHARD_IMAGES):
-        embeddings, logits = [], []
-        for batch in shard.split(EMBED_BATCH):
-            embedding = network.embed(images[batch].to(target))
-            embeddings.append(embedding.cpu())
-            logits.append(network.classify(embedding).cpu())
-        made = {"embeddings": torch.cat(embeddings), "logits": torch.cat(logits)}
-        for name, tensor in made.items():
-            if not torch.isfinite(tensor).all():
-                raise TrainingError(
-                    f"expected finite {name}, got NaN or Inf; lower the learning rate or the compression ratio"
-                )
-        yield made
+        yield _embed_shard(network, images, shard, target)
+
+
+@torch.inference_mode()
+def _embed_shard(network: Backbone, images: Tensor, shard: Tensor, target: torch.device) -> dict[str, Tensor]:
+    made = {
+        "embeddings": torch.empty(len(shard), network.embedding_dim),
+        "logits": torch.empty(len(shard), network.classifier.out_features),
+    }
+    for rows in torch.arange(len(shard)).split(EMBED_BATCH):
+        embedding = network.embed(images[shard[rows]].to(target))
+        made["embeddings"][rows] = embedding.cpu()
+        made["logits"][rows] = network.classify(embedding).cpu()
+    for name, tensor in made.items():
+        if not torch.isfinite(tensor).all():
+            raise TrainingError(
+                f"expected finite {name}, got NaN or Inf; lower the learning rate or the compression ratio"
+            )
+    return made
 
 
 def _accuracy(backbone: Backbone, data: Data, runtime: TrainerConfig) -> float:

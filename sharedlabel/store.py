@@ -224,6 +224,7 @@ def _write_shards(folder: Path, tensors: Shard | Iterable[Shard]) -> dict[str, s
         content = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in shard.items()})
         (folder / name).write_bytes(content)
         files[name] = hashlib.sha256(content).hexdigest()
+        del shard, content  # before the next shard is made
     return files
 
 

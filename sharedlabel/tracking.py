@@ -76,7 +76,8 @@ class Tracker:
             "cell",
             identity,
         ) as run:
-            run.define_metric("*", step_metric="n")
+            for split in dict.fromkeys(row.split for row in rows):
+                run.define_metric(f"{split}/*", step_metric="n")
             for stage, values in losses.items():
                 run.define_metric(f"loss/{stage}", step_metric="epoch")
                 for epoch, value in enumerate(values, start=1):

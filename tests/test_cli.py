@@ -295,7 +295,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(small, experimen
         if line.startswith("[1/"):
             process.send_signal(signal.SIGINT)
             break
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=600)
     assert process.returncode == 2, error
     assert error == "stopped: everything finished so far is stored; run the same command again to go on\n"
     before = artifacts(experiment)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
-from sharedlabel import evaluation, rng, stages
-from sharedlabel.aggregators import log_pool
+from sharedlabel import evaluation, rng
+from sharedlabel.aggregators import log_pool, mean_vote
 from sharedlabel.data import tuples
 from sharedlabel.errors import TrainingError
 from sharedlabel.evaluation import posterior_over, score
@@ -140,7 +140,7 @@ def test_reliability_bins_hold_every_tuple_once():
 
 
 def test_intervals_over_groups_are_wider_when_groups_answer_as_one():
-    groups = torch.arange(60) // 12
+    groups = torch.arange(60) // 20
     drawn = draw(groups=groups)
     posterior = torch.full((drawn.labels.numel(), len(N), CLASSES), -8.0, dtype=torch.float64)
     member, labels = groups[drawn.indices[..., 0]].flatten(), drawn.labels.flatten()
@@ -156,10 +156,13 @@ def test_intervals_over_groups_are_wider_when_groups_answer_as_one():
         assert wide["ri_high"] - wide["ri_low"] > narrow["ri_high"] - narrow["ri_low"]
 
 
+def pool_shape(width: int, prior: torch.Tensor) -> SetShape:
+    return SetShape(torch.zeros(width), torch.ones(width), prior.log().float())
+
+
 @pytest.fixture
 def pool() -> log_pool.Aggregator:
-    shape = SetShape(torch.zeros(4), torch.ones(4), PRIOR.log().float())
-    return log_pool.build(log_pool.Config(), shape).eval()
+    return log_pool.build(log_pool.Config(), pool_shape(4, PRIOR)).eval()
 
 
 def features() -> tuple[torch.Tensor, torch.Tensor]:
@@ -190,12 +193,16 @@ def test_the_temperature_of_validation_is_used_on_test(finished):
     cell = next(cell for cell in finished.grid.cells if cell.aggregator == "mean_vote")
     inputs = {role: finished.store.load(node.stage, node.key) for role, node in cell.evaluate.inputs}
     config, data = cell.evaluate.config, finished.grid.data
-    aggregator = stages._aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"].tensors())
+    lengths = [len(data.splits[role]) for role in ("aggregator", "validation", "test")]
+    features, calibration = inputs["features"].tensors(), inputs["calibrate"]
+    embeddings, logits = (features[name].split(lengths) for name in ("embeddings", "logits"))
+    correction = calibration.tensors()["log_correction"]
+    aggregator = mean_vote.build(mean_vote.Config(), pool_shape(embeddings[0].shape[1], data.prior))
     scores, temperature = {}, None
-    for role in ("validation", "test"):
-        sources = stages._calibrated(inputs["features"], inputs["calibrate"], role)
+    for index, role in ((1, "validation"), (2, "test")):
+        calibrated = ((logits[index] + correction) / calibration.meta["temperature"]).log_softmax(-1)
         drawn = data.tuples(role, "iid", 4, config.partitions, config.seed)
-        posterior = posterior_over(aggregator, sources, drawn, config.n)
+        posterior = posterior_over(aggregator, (embeddings[index], calibrated), drawn, config.n)
         scores[role] = score(posterior, drawn, data.prior, config.n, len(data.splits[role]), None, temperature)
         temperature = scores["validation"].temperature
     own = score(posterior, drawn, data.prior, config.n, len(data.splits["test"]), None, None)

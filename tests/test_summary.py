@@ -241,7 +241,8 @@ def test_sweet_spots_are_chosen_on_validation_and_reported_on_test(data, split_m
         assert (spot.dense_ri, spot.dense_n_accuracy) == pytest.approx((dense.ri, dense.n_accuracy))
         assert spot.cost_dense_passes == pytest.approx(0.25 * spot.n)
         assert spot.pruner == "magnitude"
-        assert spot.interior_share == spot.modal_share == 1.0
+        assert spot.interior_share == 1.0
+        assert spot.modal_share > 0.5
 
 
 def test_nothing_that_qualifies_is_said(data, split_minds):
@@ -267,7 +268,7 @@ def test_replicates_are_reproducible_and_follow_the_seed(data):
     torch.manual_seed(2)
     assert shares(close) == first
     assert any(0 < interior < 1 for interior, _ in first)
-    assert all(0 <= interior <= 1 and 0 < modal <= 1 for interior, modal in first)
+    assert all(0 <= share <= 1 for shares_of_rule in first for share in shares_of_rule)
 
 
 def test_a_grid_of_the_dense_network_alone_still_has_its_points(data):

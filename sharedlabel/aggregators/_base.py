@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from sharedlabel.errors import ConfigError
+from sharedlabel.logs import log_normalize
 from sharedlabel.types import SetShape
 
 # Floors and ceilings of what the networks read; posteriors of the pools are not touched.
@@ -84,7 +85,7 @@ def widen(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 def normalize(scores: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
     """Normalise natural-log scores over the classes, in float32 or wider."""
-    return widen(scores).log_softmax(-1)
+    return log_normalize(widen(scores))
 
 
 def instance_features(standardized: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n f"]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import normalize, prefix_counts, prefix_loss
 from sharedlabel.errors import TrainingError
+from sharedlabel.logs import log_normalize
 
 # Of a0 and a1 in b(k) = exp(a0 + a1 log k): one instance may be off by a factor of e^5 = 148; a1 = 0 adds evidence up,
 # a1 = -1 averages it, and outside [-2, 1] no dependence between instances explains it.
@@ -86,7 +87,7 @@ def fit_coefficients(
     def objective(point: Float64[np.ndarray, "2"]) -> tuple[float, Float64[np.ndarray, "2"]]:
         coefficients = torch.from_numpy(point).to(sums.device)
         temperature = (coefficients[0] + coefficients[1] * log_counts).exp()
-        log_posterior = (log_prior + temperature[:, None] * sums).log_softmax(-1)
+        log_posterior = log_normalize(log_prior + temperature[:, None] * sums)
         loss = (shares @ prefix_loss(log_posterior, labels)).mean()
         # d loss / d log b(k) = b(k) * (expected sum under the posterior - sum of the label)
         excess = (log_posterior.exp() * sums).sum(-1) + prefix_loss(sums, labels)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from sharedlabel.errors import DataError
+from sharedlabel.logs import log_normalize
 from sharedlabel.metrics._weights import normalized, weighted_mean
 from sharedlabel.metrics.information import log2_posterior_of_label
 
@@ -55,7 +56,7 @@ def fit_temperature(
     """
     if not bool(log_posterior.isfinite().all()):
         raise DataError("expected finite log-posteriors, got NaN or infinity; check the aggregator and its features")
-    logs = log_posterior.double().log_softmax(dim=2)
+    logs = log_normalize(log_posterior.double())
     mass = normalized(labels, weights)
     index = labels[:, None, None].expand(-1, logs.shape[1], 1)
     target = weighted_mean(logs.gather(2, index).squeeze(2), mass)
@@ -82,7 +83,7 @@ def apply_temperature(log_posterior: Float[Tensor, "t n c"], temperature: Float[
         log_posterior: natural log, not floored.
         temperature: T of each prefix length.
     """
-    return (log_posterior.double() / temperature[:, None]).log_softmax(dim=2)
+    return log_normalize(log_posterior.double() / temperature[:, None])
 
 
 def negative_log_likelihood(

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from sharedlabel.errors import DataError
+from sharedlabel.logs import log_normalize
 from sharedlabel.metrics._weights import normalized, weighted_mean
 
 FLOOR = 1e-6
@@ -43,7 +44,7 @@ def floor_posterior(log_posterior: Float[Tensor, "t n c"], epsilon: float = FLOO
         Normalised log-posterior, natural log, at least `log(epsilon / c)` everywhere.
     """
     uniform = math.log(epsilon / log_posterior.shape[2])
-    mixed = log_posterior.double().log_softmax(dim=2) + math.log1p(-epsilon)
+    mixed = log_normalize(log_posterior.double()) + math.log1p(-epsilon)
     return torch.logaddexp(mixed, mixed.new_tensor(uniform))
 
 
