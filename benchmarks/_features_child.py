@@ -12,8 +12,9 @@ import torch
 from sharedlabel import rng
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import TrainerConfig, resolve
+from sharedlabel.inputs import FEATURE_ROLES, Data
 from sharedlabel.plugins import load
-from sharedlabel.stages import FEATURE_ROLES, Data, FeaturesConfig, features
+from sharedlabel.stages import FeaturesConfig, features
 from sharedlabel.store import Output, Store
 from sharedlabel.types import Dataset
 

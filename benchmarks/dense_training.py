@@ -12,7 +12,8 @@ from sharedlabel import rng
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import TrainConfig, TrainerConfig
-from sharedlabel.modules import BackboneModule, ImageLoader, augment, device, fit
+from sharedlabel.loaders import ImageLoader, augment
+from sharedlabel.modules import BackboneModule, device, fit
 
 BOUND = 0.9
 # Nats; both train the same network on the same batches, so only rounding may differ.

@@ -11,9 +11,9 @@ from typing import Any
 from sharedlabel import modules, provenance
 from sharedlabel.config import canonical
 from sharedlabel.grid import Cell, Grid
+from sharedlabel.inputs import SCORED_ROLES
 from sharedlabel.metrics import cost
 from sharedlabel.results import FORMAT, Comparison, ReliabilityBin, Results, Row, Summary, SweetSpot
-from sharedlabel.stages import SCORED_ROLES
 from sharedlabel.store import Artifact, Output, Store, artifact_key
 from sharedlabel.summary import VERSION, Method, summarize
 

@@ -25,8 +25,9 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, canonical, resolve
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import CompressionError, ConfigError, DataError
+from sharedlabel.inputs import FEATURE_ROLES, Data, data_key
 from sharedlabel.plugins import load
-from sharedlabel.stages import STAGES, Data
+from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store, artifact_key
 
 
@@ -112,7 +113,7 @@ def prepare(experiment: Experiment) -> Grid:
         dataset = dataclasses.replace(dataset, name=plugin.label)
     split = splits.split(dataset, experiment.split)
     prior = tuples.prior(dataset.labels, experiment.evaluation.prior, dataset.num_classes)
-    data = Data(dataset, split, prior, stages.data_key(dataset, experiment.split, experiment.evaluation.prior))
+    data = Data(dataset, split, prior, data_key(dataset, experiment.split, experiment.evaluation.prior))
     _check_tuples(data, experiment)
     dense = {}
     for backbone in backbones:
@@ -335,7 +336,7 @@ def _check_tuples(data: Data, experiment: Experiment) -> None:
                 f"evaluation.protocols: 'grouped' needs group ids, and {data.dataset.name} has none; "
                 "use [iid] or a data set with groups"
             )
-        for role in stages.FEATURE_ROLES:
+        for role in FEATURE_ROLES:
             try:
                 data.tuples(role, protocol, max(experiment.evaluation.n), 1, 0)
             except DataError as error:

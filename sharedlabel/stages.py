@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, runtime_checkable
+from typing import Any, runtime_checkable
 from typing import Protocol as Interface
 
 import torch
@@ -20,74 +20,25 @@ from sharedlabel import cost, rng
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import restore, state
-from sharedlabel.config import FitConfig, JointConfig, Plugin, TrainConfig, TrainerConfig, digest
+from sharedlabel.config import FitConfig, JointConfig, Plugin, TrainConfig, TrainerConfig
 from sharedlabel.data import tuples
 from sharedlabel.errors import TrainingError
-from sharedlabel.evaluation import Scores, posterior_over, score
+from sharedlabel.evaluation import Scores, posterior_over
+from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data
+from sharedlabel.loaders import ImageLoader, TupleLoader
 from sharedlabel.logs import log_normalize
 from sharedlabel.metrics.calibration import fit_temperature
-from sharedlabel.modules import (
-    AggregatorModule,
-    BackboneModule,
-    ImageLoader,
-    SharedLabelModule,
-    TupleLoader,
-    device,
-    fit,
-)
+from sharedlabel.modules import AggregatorModule, BackboneModule, SharedLabelModule, device, fit
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._masks import enforce
 from sharedlabel.store import Artifact, Output
 from sharedlabel.types import Dataset, Role, SetShape, Tuples
 
-FEATURE_ROLES: tuple[Role, ...] = ("aggregator", "validation", "test")
-SCORED_ROLES: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 SHARD_IMAGES = 16_384
 EMBED_BATCH = 512
 STOPPING_PARTITIONS = 4
 _LEARNED = "aggregator."  # prefix of the aggregator's tensors in the output of `joint`
-
-
-@dataclass(frozen=True)
-class Data:
-    """A data set, its splits and the key that stands for both."""
-
-    dataset: Dataset
-    splits: Mapping[Role, Tensor]
-    prior: Tensor
-    key: str
-
-    def labels(self, role: Role) -> Tensor:
-        """Labels of a split, `[m]`."""
-        return self.dataset.labels[self.splits[role]]
-
-    def groups(self, role: Role, protocol: str) -> Tensor | None:
-        """Group ids of a split under the grouped protocol, None under iid."""
-        if protocol == "iid" or self.dataset.groups is None:
-            return None
-        return self.dataset.groups[self.splits[role]]
-
-    def tuples(self, role: Role, protocol: str, n: int, partitions: int, seed: int) -> Tuples:
-        """Evaluation tuples of a split: the same for every method and training seed."""
-        generator = rng.generator(seed, "evaluation", role, protocol)
-        groups = self.groups(role, protocol)
-        return tuples.partition(
-            self.labels(role), n, partitions, self.prior, generator, groups, self.dataset.class_names
-        )
-
-    def score(
-        self,
-        posterior: Tensor,
-        drawn: Tuples,
-        role: Role,
-        protocol: str,
-        n: tuple[int, ...],
-        temperature: Tensor | None,
-    ) -> Scores:
-        """Score log-posteriors `[p*t k c]` of a split's tuples, with intervals over its images or groups."""
-        groups = self.groups(role, protocol)
-        return score(posterior, drawn, self.prior, n, len(self.splits[role]), groups, temperature)
 
 
 @runtime_checkable
@@ -378,11 +329,6 @@ def scored(results: Mapping[str, Scores], n: tuple[int, ...]) -> Output:
         tensors[f"{role}.correct"], tensors[f"{role}.information"] = scores.correct, scores.information
         meta[role] = [{"n": size, **metrics} for size, metrics in zip(n, scores.metrics, strict=True)]
     return Output(tensors, {**meta, "reliability": results["test"].reliability})
-
-
-def data_key(dataset: Dataset, split: Any, prior: str) -> str:
-    """Return the key that stands for a data set, its splits and the prior of its tuples."""
-    return digest({"fingerprint": dataset.fingerprint, "split": split, "prior": prior})
 
 
 class _Indexed:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from sharedlabel import rng, sweetspot
 from sharedlabel.config import EvaluationConfig, SweetSpotConfig
+from sharedlabel.inputs import SCORED_ROLES, Data
 from sharedlabel.metrics.information import label_entropy
 from sharedlabel.metrics.intervals import holm, interval, wilson
 from sharedlabel.metrics.uncertainty import Estimate, multiplier_bootstrap, paired_difference, seed_average
 from sharedlabel.results import Comparison, Row, Summary, SweetSpot
-from sharedlabel.stages import SCORED_ROLES, Data
 from sharedlabel.sweetspot import Point, Rule
 from sharedlabel.types import Role, Tuples
 

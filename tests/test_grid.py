@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sharedlabel
-from sharedlabel import config, grid, modules, stages, train
+from sharedlabel import config, grid, loaders, stages, train
 from sharedlabel.collect import rows
 from sharedlabel.config import Experiment, TrainerConfig
 from sharedlabel.errors import CompressionError, ConfigError, DataError
@@ -311,4 +311,4 @@ def test_two_processes_train_on_disjoint_halves_of_each_batch(experiment):
     assert len(output.meta["losses"]) == experiment.dense.epochs
     assert output.meta["losses"][-1] < output.meta["losses"][0]
     assert abs(output.meta["validation_accuracy"] - alone.meta["validation_accuracy"]) < 0.15
-    assert modules._share_of_rank(torch.arange(5)).tolist() == [0, 1, 2, 3, 4]
+    assert loaders.share_of_rank(torch.arange(5)).tolist() == [0, 1, 2, 3, 4]

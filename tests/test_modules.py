@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from sharedlabel import modules, rng
+from sharedlabel import loaders, modules, rng
 from sharedlabel.aggregators import log_pool, lstm
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import FitConfig, JointConfig, TrainConfig, TrainerConfig
 from sharedlabel.errors import ConfigError, TrainingError
-from sharedlabel.modules import AggregatorModule, BackboneModule, ImageLoader, SharedLabelModule, TupleLoader, augment
+from sharedlabel.loaders import ImageLoader, TupleLoader, augment
+from sharedlabel.modules import AggregatorModule, BackboneModule, SharedLabelModule
 from sharedlabel.pruners._masks import prunable
 from sharedlabel.types import SetShape
 
@@ -113,7 +114,7 @@ def test_ranks_take_equally_many_when_a_batch_does_not_divide(rank):
     taken = []
     for index in range(3):
         rank(index, 3)
-        taken += modules._share_of_rank(torch.arange(8)).tolist()
+        taken += loaders.share_of_rank(torch.arange(8)).tolist()
     assert sorted(taken) == [0, 1, 2, 3, 4, 5]
 
 

@@ -12,8 +12,8 @@ import torch
 
 from sharedlabel import rng, summary
 from sharedlabel.config import EvaluationConfig, SweetSpotConfig
+from sharedlabel.inputs import Data
 from sharedlabel.results import Row
-from sharedlabel.stages import Data
 from sharedlabel.summary import Method, summarize
 from sharedlabel.types import Dataset
 

@@ -1,0 +1,129 @@
+"""Batches for training: `ImageLoader` of single images, `TupleLoader` of tuples that are formed anew every epoch.
+
+Both know the rank of their process, so that any number of devices sees disjoint shares of every batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int64, Num
+from torch import Tensor, nn
+
+from sharedlabel import rng
+from sharedlabel.config import TrainConfig
+from sharedlabel.data.tuples import partition
+
+ImageBatch = tuple[Tensor, Tensor]
+TupleBatch = tuple[Tensor, Tensor, Tensor, Tensor]
+# Lightning's remarks on loaders and devices, and its own use of what newer versions of torch deprecate.
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Anything that an index tensor looks instances up in: a tensor, or images that stay on disk."""
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """Return the instances `[..., *]` at `index [...]`."""
+
+
+class ImageLoader:
+    """Batches of images and labels in a fresh random order every epoch; an incomplete last batch is left out.
+
+    Args:
+        images: `[N C H W]`, in memory or memory-mapped.
+        labels: `[N]`.
+        indices: the images to use.
+        batch_size: images per step over all devices.
+        seed: seed of the order.
+    """
+
+    def __init__(
+        self,
+        images: Num[Tensor, "N C H W"],
+        labels: Int64[Tensor, "N"],
+        indices: Int64[Tensor, "m"],
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.images, self.labels, self.indices = images, labels, indices
+        self.batch_size, self.seed, self.epoch = min(batch_size, len(indices)), seed, 0
+
+    def __len__(self) -> int:
+        return len(self.indices) // self.batch_size
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        order = torch.randperm(len(self.indices), generator=rng.generator(self.seed, "images", self.epoch))
+        self.epoch += 1
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            batch = self.indices[share_of_rank(order[start : start + self.batch_size])]
+            yield self.images[batch], self.labels[batch]
+
+
+class TupleLoader:
+    """Batches of tuples, formed anew every epoch: instances `[t n ...]` of each source, labels and weights.
+
+    Args:
+        sources: what is looked up by instance, such as embeddings and logits, or images.
+        labels: `[m]`.
+        n: instances per tuple.
+        batch_size: tuples per step over all devices.
+        prior: `[c]`, class prior; a tuple's weight is scaled to a mean of one.
+        seed: seed of the tuples.
+        groups: `[m]` group ids for the grouped protocol.
+    """
+
+    def __init__(
+        self,
+        sources: tuple[Source, ...],
+        labels: Int64[Tensor, "m"],
+        n: int,
+        batch_size: int,
+        prior: Float[Tensor, "c"],
+        seed: int,
+        groups: Int64[Tensor, "m"] | None,
+    ) -> None:
+        self.sources, self.labels, self.n, self.prior, self.seed, self.groups = sources, labels, n, prior, seed, groups
+        self.epoch = 0
+        self.tuples = partition(labels, n, 1, prior, rng.generator(seed, "tuples", 0), groups).labels.shape[1]
+        self.batch_size = min(batch_size, self.tuples)
+
+    def __len__(self) -> int:
+        return self.tuples // self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        drawn = partition(
+            self.labels, self.n, 1, self.prior, rng.generator(self.seed, "tuples", self.epoch), self.groups
+        )
+        self.epoch += 1
+        weights = drawn.weights[0] * self.tuples
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            rows = share_of_rank(torch.arange(start, start + self.batch_size))
+            index = drawn.indices[0, rows]
+            yield *(source[index] for source in self.sources), drawn.labels[0, rows], weights[rows].float()
+
+
+def augment(images: Num[Tensor, "b C H W"], config: TrainConfig) -> Num[Tensor, "b C H W"]:
+    """Crop and mirror every image of a batch on its own, on its device."""
+    batch, _, height, width = images.shape
+    if config.crop:
+        padded = nn.functional.pad(images, [config.crop] * 4)
+        top, left = torch.randint(0, 2 * config.crop + 1, (2, batch, 1), device=images.device)
+        rows = (top + torch.arange(height, device=images.device))[:, None, :, None]
+        columns = (left + torch.arange(width, device=images.device))[:, None, None, :]
+        channels = torch.arange(images.shape[1], device=images.device)[:, None, None]
+        images = padded[torch.arange(batch, device=images.device)[:, None, None, None], channels, rows, columns]
+    if config.flip:
+        mirrored = torch.rand(batch, device=images.device) < 0.5
+        images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    return images
+
+
+def share_of_rank(rows: Int64[Tensor, "b"]) -> Int64[Tensor, "b_share"]:
+    """Return this process's equal share of a batch."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return rows
+    world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+    return rows[rank : len(rows) // world * world : world] if len(rows) >= world else rows
