@@ -14,18 +14,19 @@ from sharedlabel.store import Store
 
 
 def describe(node: Node) -> str:
-    """Say in a few words what a call computes."""
+    """Say in a few words what a call computes, and on which network."""
+    network = next((call.config for call in node.chain() if call.stage == "prune"), node.config)
     parts = [node.stage]
-    for name in ("backbone", "pruner", "aggregator"):
-        plugin = getattr(node.config, name, None)
+    for config, name in ((network, "backbone"), (network, "pruner"), (node.config, "aggregator")):
+        plugin = getattr(config, name, None)
         if plugin is not None:
             parts.append(plugin.label)
-    if hasattr(node.config, "ratio"):
-        parts.append(f"{node.config.ratio:g}x")
+        if name == "pruner" and hasattr(network, "ratio"):
+            parts.append(f"{network.ratio:g}x")
     if hasattr(node.config, "protocol"):
         parts.append(node.config.protocol)
-    if hasattr(node.config, "seed") and node.stage not in {"evaluate", "exact"}:
-        parts.append(f"seed {node.config.seed}")
+    if hasattr(network, "seed") and node.stage != "exact":
+        parts.append(f"seed {network.seed}")
     return " ".join(parts)
 
 
