@@ -141,11 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     options = parser.parse_args(arguments)
     kills, differences, numbers = compare(options.kills, options.seed)
-    table = Table("kill", "after call", "and", "last call reported", "artifacts kept", "half-written")
+    table = Table("kill", "after", "plus", "last call reported", "artifacts kept", "half-written")
     for index, kill in enumerate(kills, start=1):
-        row = (index, kill.lines, f"{kill.seconds:.2f} s", kill.last, kill.kept, kill.partial)
+        row = (index, f"{kill.lines} calls", f"{kill.seconds:.2f} s", kill.last, kill.kept, kill.partial)
         table.add_row(*(str(cell).replace("[", r"\[") for cell in row))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     console.print(f"{len(kills)} kills; {numbers} numbers compared, {len(differences)} differ", highlight=False)
     for place in differences[:20]:
