@@ -67,10 +67,11 @@ def ratio_axis(axes: Axes, ratios: Sequence[float]) -> None:
 
 
 def log_axis(axes: Axes, which: str) -> None:
-    """Make an axis logarithmic with plain numbers at 1, 2 and 5 times the powers of ten."""
+    """Make an axis logarithmic with plain numbers at 1, 2 and 5 times the powers of ten; 1 and 3 if there are many."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    axis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if high < 1000 * low else (1, 3)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
     axis.set_minor_locator(NullLocator())
