@@ -77,6 +77,7 @@ def collect(grid: Grid, store: Store, seconds: float) -> Results:
 def _summary(grid: Grid, store: Store, by_cell: dict[str, list[Row]]) -> Artifact:
     """Return the summary of exactly these cells, stored so that a second run computes nothing."""
     config = {
+        "data": grid.data.dataset.name,
         "sweet_spot": grid.experiment.sweet_spot,
         "latency": [found[0].measured_latency_ms for found in by_cell.values()],  # may be measured again
         "cells": [[getattr(cell, name) for name in _LABELS] for cell in grid.cells],

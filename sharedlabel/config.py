@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,18 @@ from sharedlabel.errors import ConfigError, nearest
 
 PluginSpec: TypeAlias = str | dict[str, Any]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+PositiveFraction: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+# Trainer options that decide how a run is watched or where it runs, not what it computes: they are not in the keys.
+TRAINER_OPTIONS = (
+    "barebones",
+    "benchmark",
+    "detect_anomaly",
+    "enable_model_summary",
+    "enable_progress_bar",
+    "num_nodes",
+    "plugins",
+    "profiler",
+)
 
 
 @dataclass(frozen=True)
@@ -152,9 +165,9 @@ class SweetSpotConfig:
         replicates: bootstrap replicates over images and seeds for the stability of each choice.
     """
 
-    retain: Fraction = 0.98
+    retain: PositiveFraction = 0.98
     budgets: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
-    target: Fraction = 0.95
+    target: PositiveFraction = 0.95
     marginal: NonNegativeFloat = 0.02
     replicates: PositiveInt = 200
 
@@ -169,10 +182,10 @@ class TrainerConfig:
         strategy: Lightning strategy; with several devices `auto` means `ddp_spawn`, which suits a grid in one process.
         precision: Lightning precision, such as `32-true`, `16-mixed` or `bf16-mixed`.
         gradient_clip: largest gradient norm for aggregators and joint training; 0 is off.
-        channels_last: memory format of convolutional backbones while training and embedding.
-        compile: compile backbones with torch.compile.
+        channels_last: memory format of convolutional backbones while training.
+        compile: train and retrain backbones through torch.compile.
         latency_batch: images per batch of the latency measurement.
-        options: further keyword arguments of `lightning.Trainer`.
+        options: further keyword arguments of the Lightning Trainer that do not change what is computed.
     """
 
     accelerator: str = "auto"
@@ -266,29 +279,42 @@ class Plugin:
         return {"name": self.name, **dataclasses.asdict(self.config)}
 
 
-def parser() -> ArgumentParser:
-    """Return the command-line parser of an experiment: `--config FILE` and every value by its dotted name."""
+def parser(program: str = "train") -> ArgumentParser:
+    """Return the command-line parser of an experiment: `--config FILE` and every value by its dotted name.
+
+    Args:
+        program: `train`, or `evaluate`, which plans nothing.
+    """
+    about = {
+        "train": "Train, prune, aggregate and evaluate a grid; then report the sweet spot of compression.",
+        "evaluate": "Report the finished cells of a grid, without computing any other.",
+    }
     built = ArgumentParser(
-        prog="python -m sharedlabel.train",
-        description="Train, prune, aggregate and evaluate a grid; then report the sweet spot of compression.",
+        prog=f"python -m sharedlabel.{program}",
+        description=about[program],
         exit_on_error=False,
         allow_abbrev=False,
     )
     built.add_argument("--config", action="config", help="YAML file with any of the options below")
-    built.add_argument(
-        "--plan", action="store_true", help="print which cells are done, missing and what they cost; run nothing"
-    )
+    if program == "train":
+        built.add_argument(
+            "--plan", action="store_true", help="print which cells are done, missing and what they cost; run nothing"
+        )
     built.add_class_arguments(Experiment)
     return built
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[Experiment, Namespace]:
+def parse(arguments: Sequence[str] | None, program: str = "train") -> tuple[Experiment, Namespace]:
     """Parse a command line into an experiment and the remaining switches.
+
+    Args:
+        arguments: the command line, or None for that of this process.
+        program: as for `parser`.
 
     Raises:
         ConfigError: unknown key (the nearest valid one is named), wrong type, value out of range, unreadable file.
     """
-    built = parser()
+    built = parser(program)
     try:
         namespace = built.parse_args(arguments)
         _check_sections(namespace)
@@ -318,14 +344,24 @@ def check(experiment: Experiment) -> Experiment:
             raise ConfigError(
                 f"ratios: expected finite compression ratios of at least 1, got {ratio:g}; 1 is the dense network"
             )
+    for option in experiment.trainer.options:
+        if option not in TRAINER_OPTIONS:
+            raise ConfigError(
+                f"trainer.options: {option!r} cannot be set, since it can change what is computed or has an option of "
+                f"its own; {nearest(option, TRAINER_OPTIONS)}"
+            )
+    if max(experiment.ratios) > 1 and set(map(_name, experiment.pruners)) == {"none"}:
+        raise ConfigError(f"ratios: got {max(experiment.ratios):g} but pruners lists none that compresses; add one")
     for axis in ("backbones", "pruners", "ratios", "aggregators", "training", "seeds"):
         _check_axis(axis, getattr(experiment, axis))
     _check_axis("evaluation.n", experiment.evaluation.n)
     _check_axis("evaluation.protocols", experiment.evaluation.protocols)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", experiment.name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", experiment.name) or experiment.name == "store":
         raise ConfigError(
-            f"name: expected letters, digits, '.', '_' and '-', got {experiment.name!r}; it names a folder"
+            f"name: expected letters, digits, '.', '_' and '-', but not 'store', got {experiment.name!r}; "
+            "it names a folder beside the store"
         )
+    _finite(experiment)
     return experiment
 
 
@@ -361,7 +397,7 @@ def build(config_class: type[Any], options: Mapping[str, Any], where: str) -> An
     built.add_class_arguments(config_class)
     try:
         values = built.instantiate(built.parse_object(dict(options)))
-        return _bounded(config_class(**vars(values)))
+        return _finite(_bounded(config_class(**vars(values))))
     except (ArgumentError, TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {_explain(str(error), _keys(config_class))}") from error
 
@@ -408,6 +444,27 @@ def _check_sections(namespace: Namespace) -> None:
         found = getattr(namespace, item.name)
         if dataclasses.is_dataclass(item.default) and not isinstance(found, Namespace):
             raise ConfigError(f"{item.name}: expected a mapping of options, got {found!r}; --help lists them")
+
+
+def _finite(config: Any) -> Any:
+    """Refuse infinite and undefined numbers, which no key can hold; return the configuration."""
+
+    def walk(value: Any, key: str) -> None:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{key}: expected a finite number, got {value}")
+        if isinstance(value, Mapping):
+            for name, item in value.items():
+                walk(item, f"{key}.{name}" if key else str(name))
+        if isinstance(value, list | tuple):
+            for index, item in enumerate(value):
+                walk(item, f"{key}.{index}")
+
+    walk(dataclasses.asdict(config), "")
+    return config
+
+
+def _name(spec: PluginSpec) -> Any:
+    return spec if isinstance(spec, str) else spec.get("name")
 
 
 def _check_axis(axis: str, values: Sequence[Any]) -> None:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.pruners._masks import MASK, collapsed_layers, masked, prunable, removed
+from sharedlabel.backbones._restore import MASK
+from sharedlabel.pruners._masks import collapsed_layers, masked, prunable, removed
 from sharedlabel.types import SetShape
 
 _FLOAT32_BYTES = 4

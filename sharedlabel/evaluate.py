@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None) -> None:
-    experiment, _ = parse(arguments)
+    experiment, _ = parse(arguments, "evaluate")
     # As in train.py: torch and Lightning take seconds to import, and mistakes should not wait for them.
     from sharedlabel.collect import collect
     from sharedlabel.grid import finished, prepare
@@ -30,7 +30,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     from sharedlabel.store import Store
 
     started = time.perf_counter()
-    store = Store(Path(experiment.output) / "store")
+    store = Store(Path(experiment.output).expanduser() / "store")
     whole = prepare(experiment)
     grid = finished(whole, store)
     if not grid.cells:
@@ -40,7 +40,7 @@ def _main(arguments: Sequence[str] | None) -> None:
         )
     console = open_console()
     results = collect(grid, store, seconds=time.perf_counter() - started)
-    folder = Path(experiment.output) / experiment.name
+    folder = Path(experiment.output).expanduser() / experiment.name
     write(results, folder)
     write_report(results, folder)
     print_report(results, console)

@@ -28,6 +28,7 @@ from sharedlabel.metrics.information import (
     label_entropy,
     log2_posterior_of_label,
     posterior_gain,
+    relative_information,
 )
 from sharedlabel.metrics.intervals import interval, wilson
 from sharedlabel.metrics.n_accuracy import correct
@@ -146,7 +147,7 @@ def _gains(
     return {
         "label_entropy": torch.full_like(accuracy, entropy),
         "information_gain_raw": gain_raw,
-        "ri_raw": gain_raw / entropy,
+        "ri_raw": relative_information(gain_raw, entropy),
         "information_gain": posterior_gain(log2_posterior_of_label(calibrated, labels), weights, entropy),
         "information_gain_decision": decision_gain(joint),
         "information_gain_decision_corrected": decision_gain(joint, samples),

@@ -25,10 +25,13 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, canonical, resolve
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import CompressionError, ConfigError, DataError
-from sharedlabel.inputs import FEATURE_ROLES, Data, data_key
+from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data, data_key
 from sharedlabel.plugins import load
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store, artifact_key
+from sharedlabel.types import Role, Tuples
+
+RESERVED = ("none", "exact", "dense")
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,10 @@ class Cell:
         """Return the stage calls that end in the cell's numbers; they bring those before them along."""
         return self.latency, self.evaluate
 
+    def read(self) -> tuple[Node, ...]:
+        """Return the stage calls whose outputs the cell's rows are made from."""
+        return self.pruned, self.latency, *([self.aggregate] if self.aggregate else []), self.evaluate
+
     def __str__(self) -> str:
         joint = " joint" if self.training == "joint" else ""
         return (
@@ -108,11 +115,14 @@ def prepare(experiment: Experiment) -> Grid:
     aggregators = tuple(resolve("aggregators", spec) for spec in experiment.aggregators)
     for plugins_of_kind in (backbones, pruners, aggregators):
         _check_labels(plugins_of_kind)
-    dataset = load("data", plugin.name).load(plugin.config, Path(experiment.data_root))
-    if isinstance(experiment.data, dict) and "label" in experiment.data:
+    dataset = load("data", plugin.name).load(plugin.config, Path(experiment.data_root).expanduser())
+    if isinstance(experiment.data, dict) and experiment.data.get("label") is not None:
         dataset = dataclasses.replace(dataset, name=plugin.label)
     split = splits.split(dataset, experiment.split)
-    prior = tuples.prior(dataset.labels, experiment.evaluation.prior, dataset.num_classes)
+    known = torch.cat(
+        [indices for role, indices in split.items() if role != "test"]
+    )  # a choice may not depend on test labels
+    prior = tuples.prior(dataset.labels[known], experiment.evaluation.prior, dataset.num_classes)
     data = Data(dataset, split, prior, data_key(dataset, experiment.split, experiment.evaluation.prior))
     _check_tuples(data, experiment)
     dense = {}
@@ -175,7 +185,7 @@ def finished(grid: Grid, store: Store) -> Grid:
     def method(cell: Cell) -> tuple[str, str, float, str, str, str]:
         return cell.backbone, cell.pruner, cell.ratio, cell.aggregator, cell.training, cell.protocol
 
-    unfinished = {method(cell) for cell in grid.cells if any(call.key in absent for call in cell.calls())}
+    unfinished = {method(cell) for cell in grid.cells if any(node.key in absent for node in cell.read())}
     done = [cell for cell in grid.cells if method(cell) not in unfinished]
     dense = {(cell.backbone, *method(cell)[3:]) for cell in done if cell.ratio == 1}
     return dataclasses.replace(grid, cells=tuple(cell for cell in done if (cell.backbone, *method(cell)[3:]) in dense))
@@ -307,8 +317,17 @@ def _latency(experiment: Experiment, data: Data, backbone: Plugin, pruned: Node)
 
 
 def _check_labels(plugins_of_kind: tuple[Plugin, ...]) -> None:
+    """Refuse names that tables could not tell apart, and one method under two names."""
     labels = [plugin.label for plugin in plugins_of_kind]
+    methods: dict[str, str] = {}
     for plugin in plugins_of_kind:
+        if plugin.label in RESERVED and plugin.name != plugin.label:
+            raise ConfigError(f"{plugin.kind}: the label {plugin.label!r} has a meaning of its own; choose another")
+        twin = methods.setdefault(canonical(plugin), plugin.label)
+        if twin != plugin.label:
+            raise ConfigError(
+                f"{plugin.kind}: {twin!r} and {plugin.label!r} are the same method with the same options; remove one"
+            )
         if labels.count(plugin.label) > 1:
             raise ConfigError(
                 f"{plugin.kind}: two entries are called {plugin.label!r} in tables; give one of them a `label`"
@@ -338,6 +357,27 @@ def _check_tuples(data: Data, experiment: Experiment) -> None:
             )
         for role in FEATURE_ROLES:
             try:
-                data.tuples(role, protocol, max(experiment.evaluation.n), 1, 0)
+                drawn = data.tuples(role, protocol, max(experiment.evaluation.n), 1, 0)
             except DataError as error:
                 raise DataError(f"evaluation.n on the {role} split, protocol {protocol}: {error}") from error
+            if role in SCORED_ROLES:
+                _check_spread(data, drawn, role, protocol, experiment.evaluation.partitions)
+
+
+def _check_spread(data: Data, drawn: Tuples, role: Role, protocol: str, partitions: int) -> None:
+    """Refuse what no interval could be given for: a class with one tuple in all, or one group in every class."""
+    counts = torch.bincount(drawn.labels.flatten(), minlength=data.dataset.num_classes)
+    if int(counts.min()) * partitions < 2:
+        name = data.dataset.class_names[int(counts.argmin())]
+        raise DataError(
+            f"evaluation.partitions on the {role} split: expected two tuples or more of every class, "
+            f"got one of {name!r}; use more partitions or a smaller n"
+        )
+    groups = data.groups(role, protocol)
+    if groups is not None:
+        cells = torch.unique(torch.stack([data.labels(role), groups]), dim=1)[0]
+        if int(torch.bincount(cells).max()) < 2:
+            raise DataError(
+                f"evaluation.protocols on the {role} split: 'grouped' needs two groups of a class or more, "
+                "got one of each; use split.groups=divided, more groups or [iid]"
+            )

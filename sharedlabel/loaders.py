@@ -18,7 +18,6 @@ from sharedlabel.data.tuples import partition
 
 ImageBatch = tuple[Tensor, Tensor]
 TupleBatch = tuple[Tensor, Tensor, Tensor, Tensor]
-# Lightning's remarks on loaders and devices, and its own use of what newer versions of torch deprecate.
 
 
 @runtime_checkable

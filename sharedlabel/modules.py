@@ -24,6 +24,7 @@ from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.loaders import ImageBatch, TupleBatch, augment
 from sharedlabel.pruners._masks import enforce, mask_gradients
 
+# Lightning's remarks on loaders and devices, and its own use of what newer versions of torch deprecate.
 _NOISE = "does not have many workers|GPU available but not used|logging interval|treespec, LeafSpec"
 
 

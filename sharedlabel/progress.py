@@ -104,10 +104,9 @@ def _costs(absent: Iterable[Node], grid: Grid, store: Store) -> Table:
         by_stage.setdefault(node.stage, []).append(node)
     total, known = 0.0, True
     for stage, nodes in by_stage.items():
-        spent = [manifest["seconds"] for manifest in store.manifests(stage)]
-        seconds = sum(spent) / len(spent) * len(nodes) if spent else None
-        total, known = total + (seconds or 0.0), known and seconds is not None
         macs = sum(training_macs(node, grid) for node in nodes)
+        seconds = _seconds(stage, len(nodes), macs, grid, store)
+        total, known = total + (seconds or 0.0), known and seconds is not None
         costs.add_row(
             stage,
             str(len(nodes)),
@@ -118,3 +117,17 @@ def _costs(absent: Iterable[Node], grid: Grid, store: Store) -> Table:
         "all", str(sum(len(nodes) for nodes in by_stage.values())), "", f"{total:.0f}" if known else f"over {total:.0f}"
     )
     return costs
+
+
+def _seconds(stage: str, calls: int, macs: float, grid: Grid, store: Store) -> float | None:
+    """Estimate from stored calls on the same data: training by MACs, the rest by the call; None without any."""
+    same = [record for record in store.manifests(stage) if record["inputs"].get("data") == grid.data.key]
+    spent = sum(record["seconds"] for record in same)
+    if not same:
+        return None
+    if not macs:
+        return float(spent / len(same) * calls)
+    known = {node.key: node for cell in grid.cells for node in cell.evaluate.chain() if node.stage == stage}
+    done = sum(training_macs(known[record["key"]], grid) for record in same if record["key"] in known)
+    matching = sum(record["seconds"] for record in same if record["key"] in known)
+    return float(matching / done * macs) if done else None

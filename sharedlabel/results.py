@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,7 +68,7 @@ class Row:
         information_gain_decision: plug-in mutual information of label and decision, bits.
         information_gain_decision_corrected: the same with the Miller-Madow correction.
         information_gain_decision_null: what the plug-in estimator gives for independent labels, bits.
-        information_gain_accuracy: symmetric-channel estimate from the n-accuracy alone, bits.
+        information_gain_accuracy: symmetric-channel estimate from the n-accuracy, bits; for balanced classes.
         ri: relative information, calibrated (primary).
         ri_low: lower end of its interval over images.
         ri_high: upper end.
@@ -313,22 +315,32 @@ class Results:
     reliability: tuple[ReliabilityBin, ...]
 
 
-TABLES = ("rows", "summaries", "comparisons", "sweet_spots", "reliability")
+TABLES: dict[str, type[Any]] = {
+    "rows": Row,
+    "summaries": Summary,
+    "comparisons": Comparison,
+    "sweet_spots": SweetSpot,
+    "reliability": ReliabilityBin,
+}
 
 
 def write(results: Results, folder: Path) -> None:
-    """Write `results.json` and one CSV per table into a folder."""
+    """Write `results.json` and one CSV per table into a folder, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     payload = dataclasses.asdict(results)
-    (folder / "results.json").write_text(json.dumps(payload, indent=1, allow_nan=False) + "\n")
-    for table in TABLES:
-        records = payload[table]
-        if not records:
-            continue
-        with (folder / f"{table}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(records[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(records)
+    _replace(folder / "results.json", json.dumps(payload, indent=1, allow_nan=False) + "\n")
+    for table, kind in TABLES.items():
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=[item.name for item in dataclasses.fields(kind)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(payload[table])
+        _replace(folder / f"{table}.csv", text.getvalue())
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def read(path: Path) -> Results:

@@ -182,9 +182,10 @@ class Store:
         return self.load(stage, key)
 
     def manifests(self, stage: str) -> list[dict[str, Any]]:
-        """Read the manifests of all artifacts of a stage, in key order."""
+        """Read the manifests of all intact artifacts of a stage, in key order."""
         folder = self.root / "artifacts" / stage
-        return [json.loads(path.read_text()) for path in sorted(folder.glob("*/manifest.json"))]
+        keys = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        return [self.load(stage, key).manifest for key in keys if self.has(stage, key)]
 
     def _folder(self, stage: str, key: str) -> Path:
         return self.root / "artifacts" / stage / key

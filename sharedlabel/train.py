@@ -36,12 +36,12 @@ def _main(arguments: Sequence[str] | None) -> None:
     from sharedlabel.store import Store
 
     console = open_console()
-    store = Store(Path(experiment.output) / "store")
+    store = Store(Path(experiment.output).expanduser() / "store")
     grid = prepare(experiment)
     dataset = grid.data.dataset
     console.print(
         f"{experiment.name}: {len(dataset.labels)} images of {dataset.name}, {dataset.num_classes} classes, "
-        f"{len(grid.cells)} cells",
+        f"({', '.join(dataset.class_names[:5])}{', ...' if dataset.num_classes > 5 else ''}), {len(grid.cells)} cells",
         highlight=False,
     )
     if switches.plan:
@@ -69,7 +69,7 @@ def run(grid: Grid, store: Store, console: Console) -> Results:
     from sharedlabel.tracking import Tracker
 
     experiment = grid.experiment
-    folder = Path(experiment.output) / experiment.name
+    folder = Path(experiment.output).expanduser() / experiment.name
     started = time.perf_counter()
     absent = missing(grid, store)
     with Tracker(experiment, folder / "wandb") as tracker:
@@ -88,8 +88,8 @@ def run(grid: Grid, store: Store, console: Console) -> Results:
         write(results, folder)
         write_report(results, folder)
         print_report(results, console)
-        tracker.summary(results, figures(results), digest([cell.id for cell in grid.cells])[:16])
-    computed = f"computed {len(absent)} stage calls" if absent else "computed nothing: every cell was done"
+        tracker.summary(results, figures(results), digest([results.config, [cell.id for cell in grid.cells]])[:16])
+    computed = f"computed {progress.done} stage calls" if progress.done else "computed nothing: every cell was done"
     console.print(
         f"\n{computed}; report: {folder / 'report.html'}, rows: {folder / 'rows.csv'}", highlight=False, soft_wrap=True
     )

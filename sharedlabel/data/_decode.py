@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
@@ -29,7 +30,7 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
 
 
 def decode(data: bytes, size: int | None, channels: int | None) -> UInt8[np.ndarray, "C H W"]:
-    """Decode one image file.
+    """Decode one image file, turned upright if its EXIF data say how.
 
     Args:
         data: the bytes of the file.
@@ -44,6 +45,9 @@ def decode(data: bytes, size: int | None, channels: int | None) -> UInt8[np.ndar
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"pixels of mode {image.mode}; 8 bits per channel are read")
         grey = channels == 1 or (channels is None and image.mode in _GREY_MODES)
+        image.load()
+        with contextlib.suppress(Exception):  # EXIF data may be damaged in any way; the image is read all the same
+            ImageOps.exif_transpose(image, in_place=True)
         pixels = image.convert("L" if grey else "RGB")
     if size is not None and pixels.size != (size, size):
         pixels = ImageOps.fit(pixels, (size, size), Image.Resampling.BILINEAR)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sharedlabel.data._source import Member, Source, readable
 from sharedlabel.errors import DataError
 
+# Compared with lower-cased names.
 _TRAIN = {"train", "training"}
 _TEST = {"test", "testing"}
+_VALIDATION = {"dev", "val", "valid", "validation"}
 _IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -36,25 +38,28 @@ class Layout:
 def arrange(source: Source) -> Layout:
     """Read `split/class/file` or `class/file`, below at most one folder that wraps everything.
 
+    Without a test folder, a validation folder beside the training folder is the test set.
+
     Raises:
-        DataError: no images, fewer than two classes, an empty class folder, images outside the class folders, or
-            training and test folders that do not hold the same classes.
+        DataError: no images, fewer than two classes, an empty class folder, images outside the class folders,
+            training and test folders that do not hold the same classes, or folders that may be splits besides those.
     """
     members, folders = source.members(), [tuple(name.split("/")) for name in source.folders()]
     paths = [tuple(member.name.split("/")) for member in members]
     skip = _wrapper(paths, folders)
     paths, folders = [path[skip:] for path in paths], [folder[skip:] for folder in folders]
-    depth = _class_depth(paths, folders, source.path)
+    sides = _sides(paths, folders, source.path)
+    depth = 0 if sides is None else 1
     inside = [index for index, path in enumerate(paths) if len(path) > depth + 1]
     _check_outside([path for path in paths if len(path) <= depth + 1], depth, source.path)
     paths = [paths[index] for index in inside]
-    names = _class_names(paths, folders, depth, source.path)
+    names = _class_names(paths, folders, sides, source.path)
     index_of = {name: index for index, name in enumerate(names)}
     return Layout(
         members=tuple(members[index] for index in inside),
         class_names=names,
         labels=tuple(index_of[path[depth]] for path in paths),
-        holdout=tuple(path[0] in _TEST for path in paths) if depth else None,
+        holdout=None if sides is None else tuple(path[0] == sides[1] for path in paths),
     )
 
 
@@ -68,7 +73,8 @@ def group_ids(source: Source, members: Sequence[Member], groups: str) -> tuple[i
             and group, inside the source or beside it.
 
     Raises:
-        DataError: no such level or CSV, unknown columns, or a file that the CSV lacks.
+        DataError: no such level or CSV, unknown columns, a row without a group or in conflict with an earlier one, or
+            a file that the CSV lacks.
     """
     names = [member.name for member in members]
     ids = _by_level(names, groups) if groups.startswith("level:") else _by_table(source, names, groups)
@@ -80,25 +86,53 @@ def _wrapper(paths: list[tuple[str, ...]], folders: list[tuple[str, ...]]) -> in
     """Return 1 if one folder wraps everything, such as `cifar10/train/cat/1.png`, else 0."""
     tops = {path[0] for path in paths if len(path) > 1} | {folder[0] for folder in folders}
     deep = all(len(path) > 2 or Path(path[-1]).suffix.lower() not in _IMAGES for path in paths)
-    return int(len(tops) == 1 and not tops & (_TRAIN | _TEST) and deep and any(len(path) > 2 for path in paths))
+    return int(len(tops) == 1 and not _named(tops, _TRAIN | _TEST) and deep and any(len(path) > 2 for path in paths))
 
 
-def _class_depth(paths: list[tuple[str, ...]], folders: list[tuple[str, ...]], where: Path) -> int:
-    """Return how many folders come before the class: 1 with a split level, else 0."""
+def _named(folders: Iterable[str], names: set[str]) -> list[str]:
+    return sorted(folder for folder in folders if folder.lower() in names)
+
+
+def _sides(paths: list[tuple[str, ...]], folders: list[tuple[str, ...]], where: Path) -> tuple[str, str] | None:
+    """Return the training and the test folder, or None if the top folders are classes."""
     tops = {path[0] for path in paths if len(path) > 1} | {folder[0] for folder in folders if folder}
-    train, test = tops & _TRAIN, tops & _TEST
-    if not (train and test):
-        if tops and tops <= _TRAIN | _TEST:
-            found, other = (*train, "test") if train else (*test, "train")
+    train, test, validation = _named(tops, _TRAIN), _named(tops, _TEST), _named(tops, _VALIDATION)
+    if test and validation:
+        raise DataError(
+            f"{where}: expected one train and one test folder, got also {', '.join(validation)}; merge it into the "
+            "train folder or remove it, because validation is split from train by the configuration"
+        )
+    test = test or validation
+    if train and test:
+        if len(tops) > 2:
+            others = ", ".join(sorted(tops - {train[0], test[0]}))
             raise DataError(
-                f"{where}: expected the folders train and test, got only {found!r}; add {other!r}, or give the path of "
-                f"{found!r} itself to have it split"
+                f"{where}: expected one train and one test folder, got also {others}; move their images there"
             )
-        return 0
-    if len(tops) > 2:
-        others = ", ".join(sorted(tops - {min(train), min(test)}))
-        raise DataError(f"{where}: expected one train and one test folder, got also {others}; move their images there")
-    return 1
+        return train[0], test[0]
+    found, other = (train, "test") if train else (test, "train")
+    if found and len(found) == len(tops):
+        raise DataError(
+            f"{where}: expected the folders train and test, got only {', '.join(map(repr, found))}; add {other!r}, or "
+            f"give the path of {found[0]!r} itself to have it split"
+        )
+    _check_classes(paths, folders, where)
+    return None
+
+
+def _check_classes(paths: list[tuple[str, ...]], folders: list[tuple[str, ...]], where: Path) -> None:
+    """Check that no top folder is a split under an unforeseen arrangement, which would pass for a class."""
+    inside: dict[str, set[str]] = {}
+    for folder in [*folders, *(path[:-1] for path in paths)]:
+        if len(folder) > 1:
+            inside.setdefault(folder[0], set()).add(folder[1])
+    for split in _named(inside, _TRAIN | _TEST | _VALIDATION):
+        for other in sorted(inside.keys() - {split}):
+            if shared := inside[split] & inside[other]:
+                raise DataError(
+                    f"{where}: expected the folders train and test, or classes, got {split!r} and {other!r} that both "
+                    f"hold {min(shared)!r}; name them train and test, or rename {split!r} if it is a class"
+                )
 
 
 def _check_outside(paths: list[tuple[str, ...]], depth: int, where: Path) -> None:
@@ -110,9 +144,10 @@ def _check_outside(paths: list[tuple[str, ...]], depth: int, where: Path) -> Non
 
 
 def _class_names(
-    paths: list[tuple[str, ...]], folders: list[tuple[str, ...]], depth: int, where: Path
+    paths: list[tuple[str, ...]], folders: list[tuple[str, ...]], sides: tuple[str, str] | None, where: Path
 ) -> tuple[str, ...]:
     """Return the sorted class names after checking that every class folder has images, on both sides."""
+    depth = 0 if sides is None else 1
     filled = {path[: depth + 1] for path in paths}
     for folder in folders:
         if len(folder) == depth + 1 and folder not in filled:
@@ -120,21 +155,21 @@ def _class_names(
                 f"{where}: expected images in every class folder, got none in {'/'.join(folder)!r}; remove it"
             )
     names = sorted({key[-1] for key in filled})
-    if depth:
-        _check_sides(filled, where)
+    if sides is not None:
+        _check_sides(filled, *sides, where)
     if len(names) < 2:
         found = f"{len(names)} ({', '.join(names)})" if names else "none"
         raise DataError(f"{where}: expected at least two class folders with images, got {found}; add another class")
     return tuple(names)
 
 
-def _check_sides(filled: set[tuple[str, ...]], where: Path) -> None:
-    train = {name for side, name in filled if side in _TRAIN}
-    test = {name for side, name in filled if side in _TEST}
-    for extra, has, lacks in ((test - train, "test", "train"), (train - test, "train", "test")):
+def _check_sides(filled: set[tuple[str, ...]], train: str, test: str, where: Path) -> None:
+    trained = {name for side, name in filled if side == train}
+    tested = {name for side, name in filled if side == test}
+    for extra, has, lacks in ((tested - trained, test, train), (trained - tested, train, test)):
         if extra:
             raise DataError(
-                f"{where}: expected every class in train and test, but {min(extra)!r} has no images in {lacks}, "
+                f"{where}: expected every class in {train} and {test}, but {min(extra)!r} has no images in {lacks}, "
                 f"only in {has} ({len(extra)} such classes); add some or remove it"
             )
 
@@ -178,4 +213,17 @@ def _read_table(source: Source, groups: str) -> dict[str, str]:
         raise DataError(
             f"expected the columns path, group in {groups}, got {', '.join(columns) or 'none'}; rename them"
         )
-    return {row["path"]: row["group"] or "" for row in reader}
+    table: dict[str, str] = {}
+    for row in reader:
+        path, group = row["path"], row["group"] or ""
+        if not group.strip():
+            raise DataError(
+                f"expected a group in every row of {groups}, got none for {path!r} in row {reader.line_num}; "
+                "fill it in or remove the row"
+            )
+        if table.setdefault(path, group) != group:
+            raise DataError(
+                f"expected one group for each path in {groups}, got {table[path]!r} and, in row {reader.line_num}, "
+                f"{group!r} for {path!r}; remove one of the rows"
+            )
+    return table

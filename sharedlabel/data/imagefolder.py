@@ -1,6 +1,11 @@
 """Any folder or zip of images, as `split/class/file` or `class/file`.
 
-Images are decoded once into a memory-mapped array; later loads read it and never decode. A zip is read as it is.
+The splits are the folders `train` or `training` and `test` or `testing`, in any case of letters. Without a test folder,
+one named `val`, `valid`, `validation` or `dev` is the test set; beside a test folder it is refused, because validation
+is split from train by the configuration.
+
+Images are decoded once, turned upright as their EXIF data say, into a memory-mapped array; later loads read it and
+never decode. A zip is read as it is.
 """
 
 from __future__ import annotations
@@ -28,7 +33,8 @@ class Config:
     """A folder or zip of images.
 
     Args:
-        path: folder or zip with `train/class/file` and `test/class/file`, or `class/file` to have it split.
+        path: folder or zip with `train/class/file` and `test/class/file`, or `class/file` to have it split; `~` is
+            the home folder. Without `test`, a folder `val`, `valid`, `validation` or `dev` is the test set.
         size: side in pixels of the square that is cut from the centre of every image and scaled; null when all images
             have one size already.
         channels: 1 for grey, 3 for colour; null for what the files have.

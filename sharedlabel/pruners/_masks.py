@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones._restore import MASK
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._base import check_ratio
 
 Layer: TypeAlias = nn.Linear | _ConvNd
 Scope: TypeAlias = Literal["global", "layer"]
-
-MASK = "weight_mask"
 
 
 def prunable(backbone: Backbone) -> dict[str, Layer]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import shutil
 import warnings
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from sharedlabel.data import _decode, imagefolder
 from sharedlabel.data.imagefolder import Config
@@ -27,6 +28,11 @@ def load(path: Path, root: Path | None = None, **options: object) -> Dataset:
 
 def shades(dataset: Dataset) -> list[int]:
     return dataset.images[:, 0, 0, 0].tolist()
+
+
+def renamed(files: dict[str, bytes], train: str, test: str) -> dict[str, bytes]:
+    sides = {"train": train, "test": test}
+    return {"/".join([sides[side], *rest]): data for name, data in files.items() for side, *rest in [name.split("/")]}
 
 
 def test_reads_split_class_file_in_sorted_order(make: Make, files: dict[str, bytes]) -> None:
@@ -46,6 +52,25 @@ def test_reads_training_and_test_as_split(make: Make, files: dict[str, bytes]) -
     dataset = load(make({name.replace("train/", "training/"): data for name, data in files.items()}))
     assert dataset.holdout is not None
     assert dataset.holdout.sum() == 4
+
+
+@pytest.mark.parametrize("prefix", ["", "wrapper/"])
+@pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("TRAINING", "testing")])
+def test_case_of_split_names_makes_no_difference(
+    make: Make, files: dict[str, bytes], train: str, test: str, prefix: str
+) -> None:
+    dataset = load(make(renamed(files, prefix + train, prefix + test)))
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.holdout is not None
+    assert [shade < 45 for shade in shades(dataset)] == dataset.holdout.tolist()
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev", "Val"])
+def test_validation_folder_is_the_test_set_if_there_is_no_other(make: Make, files: dict[str, bytes], name: str) -> None:
+    dataset = load(make(renamed(files, "train", name)))
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.holdout is not None
+    assert [shade < 45 for shade in shades(dataset)] == dataset.holdout.tolist()
 
 
 @pytest.mark.parametrize("prefix", ["", "wrapper/"])
@@ -191,6 +216,13 @@ def test_groups_from_a_table(make: Make, files: dict[str, bytes], tmp_path: Path
     assert dataset.groups.tolist() == [1, 0] * 4
 
 
+def test_groups_may_repeat_a_row(make: Make, files: dict[str, bytes]) -> None:
+    table = "path,group\n" + "".join(f"{name},{name[-5]}\n" for name in files) * 2
+    dataset = load(make(files | {"groups.csv": table.encode()}), groups="groups.csv")
+    assert dataset.groups is not None
+    assert dataset.groups.tolist() == [0, 1] * 4
+
+
 def test_groups_from_a_level_of_the_path(make: Make, png: Callable[..., bytes]) -> None:
     files = {f"{label}/{track}/{index}.png": png(index) for label in "ab" for track in "xy" for index in range(2)}
     dataset = load(make(files), groups="level:2")
@@ -204,6 +236,15 @@ def test_absent_path_names_what_was_looked_for(tmp_path: Path) -> None:
         load(tmp_path / "nowhere.zip")
     with pytest.raises(DataError, match="set `path`"):
         imagefolder.load(Config(), tmp_path)
+
+
+def test_home_folder(make: Make, files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(files)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    home = load(Path("~") / path.name, root=tmp_path / "root")
+    assert home.name == "pets"
+    assert home.fingerprint == load(path).fingerprint
 
 
 def test_file_that_is_no_zip(tmp_path: Path, files: dict[str, bytes]) -> None:
@@ -254,8 +295,50 @@ def test_empty_class_folder_is_named(make: Make, files: dict[str, bytes]) -> Non
 
 
 def test_unknown_side_is_named(make: Make, files: dict[str, bytes]) -> None:
-    with pytest.raises(DataError, match="got also val;"):
-        load(make(files | {"val/cat/0.png": files["train/cat/0.png"]}))
+    with pytest.raises(DataError, match="got also extra;"):
+        load(make(files | {"extra/cat/0.png": files["train/cat/0.png"]}))
+
+
+@pytest.mark.parametrize("name", ["val", "Valid", "validation", "dev"])
+def test_validation_beside_test_is_refused(make: Make, files: dict[str, bytes], name: str) -> None:
+    message = f"got also {name}; merge it into the train folder or remove it, because validation is split from train by"
+    with pytest.raises(DataError, match=message):
+        load(make(files | {f"{name}/cat/0.png": files["train/cat/0.png"]}))
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("train", "holdout"), ("Training", "eval"), ("fit", "val"), ("fit", "test")]
+)
+def test_splits_never_pass_for_classes(make: Make, files: dict[str, bytes], train: str, test: str) -> None:
+    with pytest.raises(DataError, match=r"both hold 'cat'; name them train and test, or rename '.*' if it is a class"):
+        load(make(renamed(files, train, test)))
+    some = {name: data for name, data in renamed(files, train, test).items() if not name.startswith(f"{test}/cat")}
+    with pytest.raises(DataError, match="that both hold 'dog'"):
+        load(make(some, name="some"))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("train", "Train"), "got only 'Train', 'train'; add 'test', or give the path of 'Train' itself"),
+        (("val", "dev"), "got only 'dev', 'val'; add 'train'"),
+        (("train", "Train", "test"), "one train and one test folder, got also train;"),
+        (("train", "val", "dev"), "one train and one test folder, got also val;"),
+    ],
+)
+def test_a_side_given_twice_is_refused(
+    both: Callable[..., tuple[Path, Path]], png: Callable[..., bytes], names: tuple[str, ...], message: str
+) -> None:
+    # Only the zip, because some file systems do not tell train from Train.
+    _, path = both({f"{name}/{label}/0.png": png(1) for name in names for label in "ab"})
+    with pytest.raises(DataError, match=message):
+        load(path)
+
+
+def test_class_that_is_called_like_a_split(make: Make, png: Callable[..., bytes]) -> None:
+    dataset = load(make({f"{label}/{label} 1/0.png": png(1) for label in ("bus", "tram", "train")}))
+    assert dataset.class_names == ("bus", "train", "tram")
+    assert dataset.holdout is None
 
 
 def test_image_outside_a_class_folder_is_named(make: Make, files: dict[str, bytes]) -> None:
@@ -270,6 +353,41 @@ def test_broken_image_is_named(
     data = noise_png(0)[:-400] if isinstance(broken, str) else broken
     with pytest.raises(DataError, match=r"expected an image in 'test/cat/0\.png', got: .*; repair or remove"):
         load(make(files | {"test/cat/0.png": data}))
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff"])
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_images_are_turned_upright(make: Make, kind: str, orientation: int, turns: int) -> None:
+    pixels = np.zeros((8, 16), dtype=np.uint8)
+    pixels[:, :8] = 250
+    data = {f"{label}/0.{kind}": oriented(pixels, kind, orientation) for label in "ab"}
+    images = load(make(data), channels=1).images
+    assert np.array_equal(images[0, 0].numpy() > 125, np.rot90(pixels, turns) > 125)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_damaged_exif_data_do_no_harm(kind: str) -> None:
+    pixels = np.full((8, 16), 250, dtype=np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    whole = exif.tobytes()
+    assert _decode.decode(encoded(pixels, kind, whole), None, None).shape == (1, 16, 8)
+    for damaged in (b"Exif\0\0nonsense", whole[:12], whole[:18].replace(b"II", b"??").replace(b"MM", b"??")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert _decode.decode(encoded(pixels, kind, damaged), None, None).shape == (1, 8, 16)
+
+
+def oriented(pixels: np.ndarray, kind: str, orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return encoded(pixels, kind, exif)
+
+
+def encoded(pixels: np.ndarray, kind: str, exif: Image.Exif | bytes) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, exif=exif)
+    return buffer.getvalue()
 
 
 def test_more_than_eight_bits_are_refused(make: Make, files: dict[str, bytes], png: Callable[..., bytes]) -> None:
@@ -310,6 +428,10 @@ def test_grey_among_colour_is_named_unless_asked_for(
         ("groups.csv", "file,speaker\na,b\n", r"columns path, group in groups\.csv, got file, speaker"),
         ("groups.csv", "", r"columns path, group in groups\.csv, got none"),
         ("groups.csv", "path,group\ntest/cat/0.png,x\n", r"none for 'test/cat/1\.png' \(7 images lack one\)"),
+        ("groups.csv", "path,group\ntest/cat/0.png,x\n\na,\n", r"every row of groups\.csv, got none for 'a' in row 4"),
+        ("groups.csv", "path,group\na, \n", r"got none for 'a' in row 2; fill it in or remove"),
+        ("groups.csv", "path,group\na\n", r"got none for 'a' in row 2; fill it in or remove"),
+        ("groups.csv", "path,group\na,x\nb,x\na,y\n", r"got 'x' and, in row 4, 'y' for 'a'; remove one"),
         ("level:3", None, r"level:K with K from 1 to 2, .* got 'level:3'"),
         ("level:0", None, r"level:K with K from 1 to 2, .* got 'level:0'"),
         ("level:x", None, r"level:K with K from 1 to 2, .* got 'level:x'"),
