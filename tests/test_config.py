@@ -136,3 +136,25 @@ def test_unknown_kinds_are_refused():
         ConfigError, match="unknown plugin kind 'prunners'; available: data, backbones, pruners, aggregators"
     ):
         plugins.available("prunners")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dense.learning_rate=.inf"], "dense.learning_rate: expected a finite number, got inf"),
+        (["--sweet_spot.budgets=[1,.inf]"], "sweet_spot.budgets.1: expected a finite number, got inf"),
+        (["--sweet_spot.retain=0"], "sweet_spot.retain: expected a value greater than 0, got 0"),
+        (["--trainer.options={limit_train_batches: 1}"], "trainer.options: 'limit_train_batches' cannot be set"),
+        (["--trainer.options={max_epochs: 1}"], "trainer.options: 'max_epochs' cannot be set"),
+        (["--pruners=[none]", "--ratios=[1,4]"], "ratios: got 4 but pruners lists none that compresses"),
+        (["--name=store"], "not 'store'"),
+    ],
+)
+def test_what_would_go_wrong_later_is_refused_at_once(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(*arguments)
+
+
+def test_evaluate_has_no_plan():
+    with pytest.raises(ConfigError, match="unknown option 'plan'"):
+        config.parse(["--plan"], "evaluate")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sharedlabel
-from sharedlabel import config, grid, loaders, stages, train
+from sharedlabel import config, grid, loaders, progress, stages, train
 from sharedlabel.collect import rows
 from sharedlabel.config import Experiment, TrainerConfig
 from sharedlabel.errors import CompressionError, ConfigError, DataError
@@ -217,6 +217,9 @@ def test_the_exact_posterior_of_synthetic_data_is_a_row_that_nothing_beats(exper
             "two entries are called 'magnitude'",
         ),
         ({"trainer.accelerator": "gpu"}, ConfigError, "accelerator='gpu'"),
+        ({"aggregators": ("log_pool", {"name": "log_pool", "label": "twin"})}, ConfigError, "are the same method"),
+        ({"aggregators": ({"name": "log_pool", "label": "exact"},)}, ConfigError, "the label 'exact' has a meaning"),
+        ({"pruners": ({"name": "magnitude", "label": "none"},)}, ConfigError, "the label 'none' has a meaning"),
         ({"trainer.options": {"not_an_option": 1}}, ConfigError, "not_an_option"),
     ],
 )
@@ -312,3 +315,27 @@ def test_two_processes_train_on_disjoint_halves_of_each_batch(experiment):
     assert output.meta["losses"][-1] < output.meta["losses"][0]
     assert abs(output.meta["validation_accuracy"] - alone.meta["validation_accuracy"]) < 0.15
     assert loaders.share_of_rank(torch.arange(5)).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_new_label_of_the_data_reaches_every_table(done, run, experiment):
+    results = run(changed(experiment, data={"name": "digits", "label": "my digits"})).results
+    assert {record.data for record in (*results.rows, *results.summaries, *results.sweet_spots)} == {"my digits"}
+
+
+def test_the_plan_scales_training_with_its_macs(done, experiment):
+    small = grid.prepare(experiment)
+    longer = grid.prepare(changed(experiment, dense=dataclasses.replace(experiment.dense, epochs=200)))
+    node = next(call for call in grid.missing(longer, done) if call.stage == "dense")
+    spent = next(manifest["seconds"] for manifest in done.manifests("dense"))
+    macs = grid.training_macs(node, longer)
+    first = next(call for cell in small.cells for call in cell.evaluate.chain() if call.stage == "dense")
+    assert macs == pytest.approx(100 * grid.training_macs(first, small))
+    assert progress._seconds("dense", 1, macs, small, done) == pytest.approx(100 * spent)
+    assert progress._seconds("joint", 1, 0.0, small, done) is None
+
+
+def test_a_single_aggregator_leaves_no_stale_comparisons(done, run, experiment):
+    folder = Path(experiment.output) / experiment.name
+    assert len((folder / "comparisons.csv").read_text().splitlines()) > 1
+    run(changed(experiment, aggregators=("log_pool",)))
+    assert len((folder / "comparisons.csv").read_text().splitlines()) == 1
