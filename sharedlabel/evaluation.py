@@ -35,7 +35,7 @@ from sharedlabel.metrics.n_accuracy import correct
 from sharedlabel.metrics.uncertainty import estimate
 from sharedlabel.types import Tuples
 
-CHUNK = 1024
+CHUNK = 512  # tuples per pass: small enough to stay in the cache, large enough to cost few calls
 
 
 @dataclass(frozen=True)
