@@ -226,8 +226,15 @@ def test_browser_renders_rows_as_they_are_scrolled_to(opened, results):
     header, _ = column(opened, "macs_effective")
     header.locator("button").click()
     last = sorted(results.rows, key=lambda row: row.macs_effective)[-1]
-    opened.eval_on_selector("#rows .scroll", "box => { box.scrollTop = box.scrollHeight }")
-    opened.wait_for_function(f"document.querySelector('#rows .rows tr:last-child').innerText.includes({last.cell!r})")
+    # Rows come with the scrolling and may change the height, so the end is approached until it is there.
+    opened.wait_for_function(
+        """cell => {
+            const box = document.querySelector('#rows .scroll');
+            box.scrollTop = box.scrollHeight;
+            return document.querySelector('#rows .rows tr:last-child').innerText.includes(cell);
+        }""",
+        arg=last.cell,
+    )
     assert float(column(opened, "macs_effective")[1][-1]) == last.macs_effective
     assert opened.locator("#rows .rows tr").count() < 200
 
