@@ -86,9 +86,10 @@ def run(grid: Grid, store: Store, console: Console) -> Results:
                 executor.submit(cell)
         results = collect(grid, store, seconds=time.perf_counter() - started)
         write(results, folder)
-        write_report(results, folder)
+        drawn = figures(results)
+        write_report(results, folder, figures=drawn)
         print_report(results, console)
-        tracker.summary(results, figures(results), digest([results.config, [cell.id for cell in grid.cells]])[:16])
+        tracker.summary(results, drawn, digest([results.config, [cell.id for cell in grid.cells]])[:16])
     computed = f"computed {progress.done} stage calls" if progress.done else "computed nothing: every cell was done"
     console.print(
         f"\n{computed}; report: {folder / 'report.html'}, rows: {folder / 'rows.csv'}", highlight=False, soft_wrap=True

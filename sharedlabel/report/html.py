@@ -38,7 +38,14 @@ _COLORS = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"} | {
 }
 
 
-def write_report(results: Results, folder: Path, name: str = "report.html", *, csv_folder: str = ".") -> Path:
+def write_report(
+    results: Results,
+    folder: Path,
+    name: str = "report.html",
+    *,
+    csv_folder: str = ".",
+    figures: Mapping[str, str] | None = None,
+) -> Path:
     """Write the HTML report and, beside it, every figure as `plots/*.svg`.
 
     Args:
@@ -46,6 +53,7 @@ def write_report(results: Results, folder: Path, name: str = "report.html", *, c
         folder: where to write; made if absent.
         name: file name of the report.
         csv_folder: folder of the CSV tables, relative to `folder`, for the links.
+        figures: SVG text by name, where it was drawn before; drawn here if None.
 
     Returns:
         Path of the report.
@@ -55,7 +63,7 @@ def write_report(results: Results, folder: Path, name: str = "report.html", *, c
     """
     try:
         (folder / "plots").mkdir(parents=True, exist_ok=True)
-        drawn = plots.figures(results)
+        drawn = plots.figures(results) if figures is None else figures
         text = render(results, drawn, csv_folder=csv_folder)
         for stem, svg in drawn.items():
             (folder / "plots" / f"{stem}.svg").write_text(svg, encoding="utf-8")
