@@ -32,7 +32,7 @@ from sharedlabel.metrics.information import (
 )
 from sharedlabel.metrics.intervals import interval, wilson
 from sharedlabel.metrics.n_accuracy import correct
-from sharedlabel.metrics.uncertainty import estimate
+from sharedlabel.metrics.uncertainty import Estimate, estimate
 from sharedlabel.types import Tuples
 
 CHUNK = 512  # tuples per pass: small enough to stay in the cache, large enough to cost few calls
@@ -168,19 +168,28 @@ def _with_intervals(
     """Return n-accuracy and RI with their intervals over images (or groups)."""
     entropy = label_entropy(prior.log())
     found = estimate(torch.cat([right.double(), bits.double()], dim=2), drawn, [*n, *n], instances, clusters)
-    mean, bits_mean = found.mean.chunk(2)
-    mean = mean.clamp(max=1)  # as above
+    ends = ("", "_low", "_high")
+    values = accuracy_and_ri(found, n, instances, entropy)
+    pairs = zip(("n_accuracy", "ri"), values, strict=True)
+    return {f"{name}{end}": value for name, triple in pairs for end, value in zip(ends, triple, strict=True)}
+
+
+def accuracy_and_ri(
+    found: Estimate, n: Sequence[int], instances: int, entropy: float
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Return n-accuracy and RI, each with the ends of its interval, per n.
+
+    Args:
+        found: estimate over right or wrong at every n, then over log2 posteriors of the label at every n.
+        n: prefix lengths.
+        instances: images in the split.
+        entropy: H(Y) in bits.
+    """
+    mean, bits = found.mean.chunk(2)
+    mean = mean.clamp(max=1)  # weights sum to 1 but for rounding
     se, bits_se = found.se.chunk(2)
-    freedom, _ = found.degrees_of_freedom.chunk(2)
+    freedom, bits_freedom = found.degrees_of_freedom.chunk(2)
     independent = instances / torch.tensor(n, dtype=torch.float64)
-    low, high = wilson(mean, se, freedom, independent)
-    ri = 1 + bits_mean / entropy
-    ri_low, ri_high = (end.clamp(max=1) for end in interval(ri, bits_se / entropy, freedom))
-    return {
-        "n_accuracy": mean,
-        "n_accuracy_low": low,
-        "n_accuracy_high": high,
-        "ri": ri,
-        "ri_low": ri_low,
-        "ri_high": ri_high,
-    }
+    ri = 1 + bits / entropy
+    low, high = interval(ri, bits_se / entropy, bits_freedom)
+    return (mean, *wilson(mean, se, freedom, independent)), (ri, low.clamp(max=1), high.clamp(max=1))

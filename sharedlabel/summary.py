@@ -13,9 +13,10 @@ from torch import Tensor
 
 from sharedlabel import rng, sweetspot
 from sharedlabel.config import EvaluationConfig, SweetSpotConfig
+from sharedlabel.evaluation import accuracy_and_ri
 from sharedlabel.inputs import SCORED_ROLES, Data
 from sharedlabel.metrics.information import label_entropy
-from sharedlabel.metrics.intervals import holm, interval, wilson
+from sharedlabel.metrics.intervals import holm, interval
 from sharedlabel.metrics.uncertainty import Estimate, multiplier_bootstrap, paired_difference, seed_average
 from sharedlabel.results import Comparison, Row, Summary, SweetSpot
 from sharedlabel.sweetspot import Point, Rule
@@ -58,21 +59,11 @@ class _Seeds:
 
     def accuracy(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mean n-accuracy and its interval, per n."""
-        mean, se, freedom = (
-            part.chunk(2)[0] for part in (self.estimate.mean, self.estimate.se, self.estimate.degrees_of_freedom)
-        )
-        independent = self.instances / torch.tensor(self.n, dtype=torch.float64)
-        mean = mean.clamp(max=1)  # weights sum to 1 but for rounding
-        return mean, *wilson(mean, se, freedom, independent)
+        return accuracy_and_ri(self.estimate, self.n, self.instances, self.entropy)[0]
 
     def ri(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mean RI and its interval, per n."""
-        mean, se, freedom = (
-            part.chunk(2)[1] for part in (self.estimate.mean, self.estimate.se, self.estimate.degrees_of_freedom)
-        )
-        ri = 1 + mean / self.entropy
-        low, high = interval(ri, se / self.entropy, freedom)
-        return ri, low.clamp(max=1), high.clamp(max=1)
+        return accuracy_and_ri(self.estimate, self.n, self.instances, self.entropy)[1]
 
     def mean(self, column: str) -> list[float]:
         """Mean over seeds of a row's column, per n."""
