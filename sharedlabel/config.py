@@ -95,6 +95,30 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """When a network is pruned, relative to its training; an option of every pruner.
+
+    Args:
+        when: `trained` prunes the trained network once and retrains it; `initial` prunes the network as it was
+            initialised, then trains and retrains it; `iterative` prunes the trained network in rounds with training
+            after each; `gradual` prunes the trained network step by step while it is retrained.
+        growth: factor by which the compression ratio grows with each round of `iterative`; 1.25 removes 20% of what
+            is left.
+        rewind: `iterative`: share of the dense training, in [0, 1), after which weights are taken that the survivors
+            of each round are set back to before the dense training is repeated; 0 is the initialisation; null sets
+            nothing back and retrains.
+        steps: times that `gradual` prunes; the sparsity follows the cubic curve of Zhu & Gupta (2017).
+        until: share of the retraining, in (0, 1], after which `gradual` has reached the ratio.
+    """
+
+    when: Literal["trained", "initial", "iterative", "gradual"] = "trained"
+    growth: Annotated[float, Field(gt=1)] = 1.25
+    rewind: Annotated[float, Field(ge=0, lt=1)] | None = None
+    steps: PositiveInt = 10
+    until: PositiveFraction = 0.5
+
+
+@dataclass(frozen=True)
 class FitConfig:
     """How aggregators with parameters are trained: AdamW on the likelihood of every prefix, stopped early.
 

@@ -20,7 +20,7 @@ CONTEXT = Context(torch.Generator())
 
 def wrap(*layers: nn.Module, width: int, channels: int = 4) -> Backbone:
     """Give layers a classifier of two classes, which costs 2 * width MACs."""
-    return Backbone(nn.Sequential(*layers), nn.Linear(width, 2), channels)
+    return Backbone(nn.Sequential(*layers), nn.Linear(width, 2), (channels, 9, 9))
 
 
 def small() -> Backbone:

@@ -42,7 +42,7 @@ def images_of(count: int, size: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
 
 def network() -> Backbone:
     body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
-    return Backbone(body, nn.Linear(4, CLASSES), 1)
+    return Backbone(body, nn.Linear(4, CLASSES), (1, 4, 4))
 
 
 def shape(width: int = 4) -> SetShape:

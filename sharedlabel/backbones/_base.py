@@ -37,12 +37,13 @@ class Backbone(nn.Module):
     Args:
         body: maps normalised images `[b C H W]` to embeddings `[b d]` (or `[b d 1 1]`).
         classifier: the linear layer that leads to the logits; pruners leave it alone.
-        channels: image channels.
+        image_shape: channels, height and width of an image.
     """
 
-    def __init__(self, body: nn.Module, classifier: nn.Linear, channels: int) -> None:
+    def __init__(self, body: nn.Module, classifier: nn.Linear, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
-        self.normalize = Normalize(channels)
+        self.image_shape = image_shape
+        self.normalize = Normalize(image_shape[0])
         self.body = body
         self.classifier = classifier
 

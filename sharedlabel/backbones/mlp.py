@@ -43,6 +43,6 @@ def build(config: Config, image_shape: tuple[int, int, int], num_classes: int) -
     body = nn.Sequential(nn.Flatten())
     for inputs, outputs in itertools.pairwise(sizes):
         body.extend([nn.Linear(inputs, outputs, bias=config.bias), nn.ReLU()])
-    backbone = Backbone(body, nn.Linear(sizes[-1], num_classes, bias=config.bias), image_shape[0])
+    backbone = Backbone(body, nn.Linear(sizes[-1], num_classes, bias=config.bias), image_shape)
     initialize(backbone)
     return backbone

@@ -117,6 +117,6 @@ def build(config: Config, image_shape: tuple[int, int, int], num_classes: int) -
             body.append(Block(inputs, outputs, 2 if stage and not block else 1, config.shortcut))
             inputs = outputs
     body.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten()])
-    backbone = Backbone(body, nn.Linear(inputs, num_classes), channels)
+    backbone = Backbone(body, nn.Linear(inputs, num_classes), image_shape)
     initialize(backbone)
     return backbone

@@ -67,7 +67,7 @@ def build(config: Config, image_shape: tuple[int, int, int], num_classes: int) -
     small = config.stem == "small" or (config.stem == "auto" and min(sides) <= _SMALL_SIDE)
     _adapt_stem(model, channels, small, config.weights is not None)
     _try(model, image_shape, last.in_features, config.architecture)
-    return Backbone(model, nn.Linear(last.in_features, num_classes), channels)
+    return Backbone(model, nn.Linear(last.in_features, num_classes), image_shape)
 
 
 def skeleton(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> Backbone:

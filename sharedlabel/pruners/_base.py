@@ -4,38 +4,84 @@ A pruner is a module with a frozen `Config`, three constants and two functions:
 
 - `STRUCTURED`: whether it removes parameters physically instead of masking them;
 - `NESTED`: whether the weights kept at a ratio are among those kept at any smaller ratio, everything else equal;
-- `NEEDS`: what it reads of the `Context` beside the generator, a subset of data, labels, gradients, trainer;
+- `NEEDS`: what it reads of the `Context` beside the generator, a subset of `REQUIREMENTS`;
 - `ceiling(backbone, config)`: the largest compression ratio that it can reach on this network;
 - `prune(backbone, ratio, config, context)`: a new, pruned network; the one passed in is left as it was.
 
-The compression ratio is counted over all parameters: those of the dense network / those that remain. Masked weights
-count as removed. Prunable are the weights of convolutions and linear layers in the body: never the classifier, biases
-or normalisation.
+It may have a constant `SCHEDULE`, when the network is pruned unless the user says otherwise; the default is after
+training.
+
+The compression ratio is counted over all parameters: those of the network passed in, masked weights included / those
+that remain. Masked weights count as removed. Prunable are the weights of convolutions and linear layers in the body:
+never the classifier, biases or normalisation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int64, Num
 from torch import Tensor
 
+from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
+
+REQUIREMENTS = ("data", "labels", "gradients", "trainer", "validation")
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a pruner may draw on.
+    """What a pruner may draw on; None where there is none.
 
     Attributes:
         generator: the only source of randomness, on the CPU.
-        images: `[b C H W]`, or None where the pruner does not ask for data.
-        labels: `[b]`, class indices of `images`, or None where the pruner does not ask for labels.
+        images: `[b C H W]`, images that the backbone is trained on, in random order (`data`).
+        labels: `[b]`, their class indices (`labels`).
+        validation: `[v C H W]`, images of the validation split, in random order (`validation`).
+        train: trains in place whatever requires a gradient, as the dense network is trained (`trainer`).
     """
 
     generator: torch.Generator
     images: Tensor | None = None
     labels: Tensor | None = None
+    validation: Tensor | None = None
+    train: Callable[[Backbone], None] | None = None
+
+    def examples(self, count: int) -> Num[Tensor, "b C H W"]:
+        """Return the first `count` training images, or all if there are fewer.
+
+        Raises:
+            CompressionError: there are none.
+        """
+        return _some(self.images, count, "images to compute scores from")
+
+    def labelled(self, count: int) -> tuple[Num[Tensor, "b C H W"], Int64[Tensor, "b"]]:
+        """Return the first `count` training images with their labels, or all if there are fewer.
+
+        Raises:
+            CompressionError: there are no images, or no labels.
+        """
+        return self.examples(count), _some(self.labels, count, "labels of the images")
+
+    def sensitivity_set(self, count: int) -> Num[Tensor, "b C H W"]:
+        """Return the first `count` validation images, or all if there are fewer.
+
+        Raises:
+            CompressionError: there are none.
+        """
+        return _some(self.validation, count, "validation images to measure sensitivities on")
+
+    def trainer(self) -> Callable[[Backbone], None]:
+        """Return the training function.
+
+        Raises:
+            CompressionError: there is none.
+        """
+        if self.train is None:
+            raise CompressionError("expected a way to train the network, got none; pass Context(train=...)")
+        return self.train
 
 
 def check_ratio(ratio: float, ceiling: float, reason: str) -> None:
@@ -54,3 +100,11 @@ def check_ratio(ratio: float, ceiling: float, reason: str) -> None:
             f"expected a compression ratio from 1 to {ceiling:.6g}, got {ratio:g}: {reason}; "
             "choose a ratio in this range, another pruner or a larger network"
         )
+
+
+def _some(found: Tensor | None, count: int, what: str) -> Tensor:
+    if found is None or not len(found):
+        raise CompressionError(f"expected {what}, got {'none' if found is None else 'an empty set'}; pass some")
+    if count < 1:
+        raise CompressionError(f"expected at least one of the {what}, got a limit of {count}")
+    return found[:count]
