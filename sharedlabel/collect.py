@@ -13,7 +13,7 @@ from sharedlabel.config import canonical
 from sharedlabel.grid import Cell, Grid
 from sharedlabel.inputs import SCORED_ROLES
 from sharedlabel.metrics import cost
-from sharedlabel.results import FORMAT, Comparison, ReliabilityBin, Results, Row, Summary, SweetSpot
+from sharedlabel.results import FORMAT, Comparison, DatasetFacts, ReliabilityBin, Results, Row, Summary, SweetSpot
 from sharedlabel.store import Artifact, Output, Store, artifact_key
 from sharedlabel.summary import VERSION, Method, summarize
 
@@ -66,6 +66,7 @@ def collect(grid: Grid, store: Store, seconds: float) -> Results:
         experiment=grid.experiment.name,
         config=_public_config(grid),
         provenance=_provenance(grid, seconds),
+        dataset=_dataset(grid),
         rows=tuple(row for found in by_cell.values() for row in found),
         summaries=tuple(Summary(**record) for record in summary["summaries"]),
         comparisons=tuple(Comparison(**record) for record in summary["comparisons"]),
@@ -116,6 +117,7 @@ def _compression(pruned: dict[str, Any], latency: dict[str, Any]) -> dict[str, A
         "measured_device": latency["device"],
         "validation_accuracy_before_retrain": pruned["validation_accuracy_before_retrain"],
         "validation_accuracy": pruned["validation_accuracy"],
+        "training_epochs": pruned["training_epochs"],
     }
 
 
@@ -153,6 +155,18 @@ def _public_config(grid: Grid) -> dict[str, Any]:
     if isinstance(config["data"], dict) and "path" in config["data"]:
         config["data"]["path"] = str(config["data"]["path"]).rpartition("/")[2]
     return config
+
+
+def _dataset(grid: Grid) -> DatasetFacts:
+    dataset = grid.data.dataset
+    return DatasetFacts(
+        class_names=dataset.class_names,
+        image_shape=dataset.image_shape,
+        dtype=str(dataset.images.dtype).removeprefix("torch."),
+        size=dataset.decoding.size,
+        channels=dataset.decoding.channels,
+        prior=tuple(grid.data.prior.tolist()),
+    )
 
 
 def _provenance(grid: Grid, seconds: float) -> dict[str, Any]:

@@ -197,6 +197,40 @@ class SweetSpotConfig:
 
 
 @dataclass(frozen=True)
+class LatencyConfig:
+    """How the time of a network is measured, in turns with the dense network, in 32-bit floats.
+
+    Args:
+        batches: images per batch; each is measured on its own.
+        modes: `eager`, and `compiled` through torch.compile: about a minute for every new shape of network and batch.
+        devices: `trainer` is the device that trains; `cpu` measures there (too).
+        repeats: timed passes of each network at most.
+        seconds: time for the passes of each network, after which no further one starts; there are at least three.
+    """
+
+    batches: tuple[PositiveInt, ...] = (1, 32, 256)
+    modes: tuple[Literal["eager", "compiled"], ...] = ("eager",)
+    devices: tuple[Literal["trainer", "cpu"], ...] = ("trainer",)
+    repeats: PositiveInt = 30
+    seconds: PositiveFloat = 1.0
+
+
+@dataclass(frozen=True)
+class MarginConfig:
+    """How many weights of each layer can go before the output of the dense network moves by epsilon.
+
+    Args:
+        epsilons: allowed distance of the logits, as shares of their mean norm on validation images; empty is off.
+        alpha: exponent, in (0, 1), of the asymptotic count floor(D ** (1 - alpha)) for D weights.
+        inputs: validation images on which the distance is measured; all of them if there are fewer.
+    """
+
+    epsilons: tuple[PositiveFloat, ...] = (0.1,)
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    inputs: PositiveInt = 256
+
+
+@dataclass(frozen=True)
 class TrainerConfig:
     """Where and how training runs; passed on to the Lightning Trainer. Only `precision` can change results on purpose.
 
@@ -208,7 +242,6 @@ class TrainerConfig:
         gradient_clip: largest gradient norm for aggregators and joint training; 0 is off.
         channels_last: memory format of convolutional backbones while training.
         compile: train and retrain backbones through torch.compile.
-        latency_batch: images per batch of the latency measurement.
         options: further keyword arguments of the Lightning Trainer that do not change what is computed.
     """
 
@@ -219,7 +252,6 @@ class TrainerConfig:
     gradient_clip: NonNegativeFloat = 1.0
     channels_last: bool = False
     compile: bool = False
-    latency_batch: PositiveInt = 32
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -243,6 +275,8 @@ class Experiment:
         joint: joint training.
         evaluation: tuples and protocols.
         sweet_spot: the rules' parameters.
+        latency: measurements of time and memory.
+        margin: the error margin of each layer.
         trainer: devices, precision and other Trainer options.
         tracking: W&B `online`, `offline`, `none`, or `auto`: online with an API key, else offline.
         project: W&B project.
@@ -275,6 +309,8 @@ class Experiment:
     joint: JointConfig = JointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     sweet_spot: SweetSpotConfig = SweetSpotConfig()
+    latency: LatencyConfig = LatencyConfig()
+    margin: MarginConfig = MarginConfig()
     trainer: TrainerConfig = TrainerConfig()
     tracking: Literal["auto", "online", "offline", "none"] = "auto"
     project: str = "sharedlabel"
@@ -291,16 +327,19 @@ class Plugin:
         name: module name.
         label: what tables call it; not part of any key.
         config: an instance of the plugin's own `Config`.
+        schedule: when a pruner prunes; None for other kinds.
     """
 
     kind: str
     name: str
     label: str
     config: Any
+    schedule: Schedule | None = None
 
     def payload(self) -> dict[str, Any]:
-        """Return what artifacts depend on: the name and every option."""
-        return {"name": self.name, **dataclasses.asdict(self.config)}
+        """Return what artifacts depend on: the name, every option and the schedule."""
+        timing = {} if self.schedule is None else {"schedule": dataclasses.asdict(self.schedule)}
+        return {"name": self.name, **dataclasses.asdict(self.config), **timing}
 
 
 def parser(program: str = "train") -> ArgumentParser:
@@ -380,6 +419,10 @@ def check(experiment: Experiment) -> Experiment:
         _check_axis(axis, getattr(experiment, axis))
     _check_axis("evaluation.n", experiment.evaluation.n)
     _check_axis("evaluation.protocols", experiment.evaluation.protocols)
+    for axis in ("batches", "modes", "devices"):
+        _check_axis(f"latency.{axis}", getattr(experiment.latency, axis))
+    if experiment.margin.epsilons:
+        _check_axis("margin.epsilons", experiment.margin.epsilons)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", experiment.name) or experiment.name == "store":
         raise ConfigError(
             f"name: expected letters, digits, '.', '_' and '-', but not 'store', got {experiment.name!r}; "
@@ -394,7 +437,7 @@ def resolve(kind: str, spec: PluginSpec) -> Plugin:
 
     Args:
         kind: plugin folder.
-        spec: its name, or a mapping with `name`, an optional `label`, and the plugin's options.
+        spec: its name, or a mapping with `name`, an optional `label`, the plugin's options and a pruner's `schedule`.
 
     Raises:
         ConfigError: unknown plugin or option (the nearest valid one is named), or a value of the wrong type.
@@ -406,9 +449,34 @@ def resolve(kind: str, spec: PluginSpec) -> Plugin:
             f"{kind}: expected a plugin name or a mapping with 'name', got {spec!r}; "
             f"available: {', '.join(plugins.available(kind))}"
         )
-    config_class = plugins.load(kind, name).Config
-    config = build(config_class, options, where=f"{kind.removesuffix('s')} {name!r}")
-    return Plugin(kind, name, str(label) if label is not None else _label(name, config), config)
+    module, where = plugins.load(kind, name), f"{kind.removesuffix('s')} {name!r}"
+    schedule = usual = None
+    if kind == "pruners":
+        usual = getattr(module, "SCHEDULE", Schedule())
+        schedule = _schedule(usual, options.pop("schedule", {}), where)
+    config = build(module.Config, options, where)
+    shown = str(label) if label is not None else _label(name, config, schedule, usual)
+    return Plugin(kind, name, shown, config, schedule)
+
+
+_TIMING = {"iterative": ("growth", "rewind"), "gradual": ("steps", "until")}
+
+
+def _schedule(usual: Schedule, given: Any, where: str) -> Schedule:
+    """Override a pruner's usual schedule; options that would have no effect are refused."""
+    options = {"when": given} if isinstance(given, str) else given
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"{where}: schedule: expected a word or a mapping, got {given!r}; --help explains `Schedule`")
+    base = dataclasses.asdict(usual if options.get("when", usual.when) == usual.when else Schedule())
+    found: Schedule = build(Schedule, {**base, **options}, f"{where}: schedule")
+    allowed = ("when", *_TIMING.get(found.when, ()))
+    for option in options:
+        if option not in allowed:
+            raise ConfigError(
+                f"{where}: schedule: {option!r} has no effect when the network is pruned {found.when!r}; "
+                f"remove it, or choose a schedule that uses it (iterative: growth, rewind; gradual: steps, until)"
+            )
+    return found
 
 
 def build(config_class: type[Any], options: Mapping[str, Any], where: str) -> Any:
@@ -500,13 +568,14 @@ def _check_axis(axis: str, values: Sequence[Any]) -> None:
             raise ConfigError(f"{axis}: {value!r} is listed twice; each value may stand once")
 
 
-def _label(name: str, config: Any) -> str:
-    """Name a plugin by what differs from its defaults: `magnitude(scope=layer)`."""
-    default = type(config)()
+def _label(name: str, config: Any, schedule: Schedule | None, usual: Schedule | None) -> str:
+    """Name a plugin by what differs from its defaults: `magnitude(scope=layer, when=initial)`."""
     changed = [
-        f"{item.name}={getattr(config, item.name)}"
-        for item in dataclasses.fields(config)
-        if getattr(config, item.name) != getattr(default, item.name)
+        f"{item.name}={getattr(found, item.name)}"
+        for found, default in ((config, type(config)()), (schedule, usual))
+        if found is not None
+        for item in dataclasses.fields(found)
+        if getattr(found, item.name) != getattr(default, item.name)
     ]
     return f"{name}({', '.join(changed)})" if changed else name
 

@@ -1,8 +1,8 @@
 r"""A configuration becomes a grid of cells, each the end of a chain of stage calls; plan, run and resume them.
 
 ```
-dense -> prune -> features -> calibrate -> aggregate -> evaluate
-              \-> latency                        \-> joint -> features -> evaluate
+dense -> prune (-> prune ...) -> features -> calibrate -> aggregate -> evaluate
+              \-> latency                                         \-> joint -> features -> evaluate
 ```
 Chains share their beginnings: one pruned backbone feeds every aggregator and protocol.
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from sharedlabel import cost, modules, provenance, stages
+from sharedlabel import compression, cost, modules, provenance, stages
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, canonical, resolve
 from sharedlabel.data import splits, tuples
@@ -131,6 +131,7 @@ def prepare(experiment: Experiment) -> Grid:
             network = load("backbones", backbone.name).build(backbone.config, dataset.image_shape, dataset.num_classes)
         dense[backbone.label] = network
         for pruner in pruners:
+            compression.check_schedule(pruner, experiment.retrain)
             _check_ratios(network, backbone, pruner, experiment.ratios)
     cells = tuple(_cells(experiment, data, plugin, backbones, pruners, aggregators))
     return Grid(experiment, data, cells, dense)
@@ -196,12 +197,10 @@ def training_macs(node: Node, grid: Grid) -> float:
 
     Masked weights are counted, since training executes them.
     """
-    recipe = {"dense": "train", "prune": "retrain"}.get(node.stage)
-    if recipe is None:
+    epochs = float(getattr(node.config, "epochs", 0.0))
+    if not epochs:
         return 0.0
-    label = node.config.backbone.label
-    forward = cost.macs(grid.backbones[label], grid.data.dataset.image_shape).executed
-    epochs: int = getattr(node.config, recipe).epochs
+    forward = cost.macs(grid.backbones[node.config.backbone.label], grid.data.dataset.image_shape).executed
     return 3.0 * forward * len(grid.data.splits["backbone"]) * epochs
 
 
@@ -259,8 +258,22 @@ def _pruned(
         if ratio > 1
     ]
     for pruner, ratio in points:
-        config = stages.PruneConfig(backbone, pruner, ratio, experiment.retrain, precision, seed)
-        yield pruner, ratio, Node("prune", config, (("dense", dense),), data.key)
+        yield pruner, ratio, _rounds(experiment, data, backbone, pruner, ratio, dense)
+
+
+def _rounds(experiment: Experiment, data: Data, backbone: Plugin, pruner: Plugin, ratio: float, dense: Node) -> Node:
+    """Return the call that prunes to a ratio; with an iterative schedule it follows those of the rounds before."""
+    schedule, precision, seed = compression.schedule_of(pruner), experiment.trainer.precision, dense.config.seed
+    inputs: tuple[tuple[str, Node], ...] = () if schedule.when == "initial" else (("dense", dense),)
+    if schedule.when == "iterative" and schedule.rewind is not None:
+        early = stages.EarlyConfig(backbone, experiment.dense, precision, seed, schedule.rewind)
+        inputs += (("early", Node("early", early, (), data.key)),)
+    previous: tuple[tuple[str, Node], ...] = ()
+    for reached in compression.rounds(ratio, schedule):
+        config = stages.PruneConfig(backbone, pruner, reached, experiment.dense, experiment.retrain, precision, seed)
+        node = Node("prune", config, inputs + previous, data.key)
+        previous = (("previous", node),)
+    return node
 
 
 def _chains(

@@ -8,7 +8,7 @@ import logging
 import math
 import signal
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
@@ -91,11 +91,21 @@ class BackboneModule(_Trained):
         backbone: dense or pruned.
         config: the recipe.
         compiled: train through torch.compile.
+        span: the part of the recipe's steps to train, as shares in [0, 1].
+        after_step: called after every step with the backbone and the share of the steps done.
     """
 
-    def __init__(self, backbone: Backbone, config: TrainConfig, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: TrainConfig,
+        compiled: bool = False,
+        span: tuple[float, float] = (0.0, 1.0),
+        after_step: Callable[[Backbone, float], None] | None = None,
+    ) -> None:
         super().__init__(config.epochs, config.learning_rate, config.weight_decay, config.warmup)
-        self.backbone, self.config = backbone, config
+        self.backbone, self.config, self.span, self.after_step = backbone, config, span, after_step
+        self._steps = 0
         self._network: nn.Module = torch.compile(backbone) if compiled else backbone  # type: ignore[assignment]
 
     def make_optimizer(self, parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -106,7 +116,8 @@ class BackboneModule(_Trained):
         return torch.optim.SGD(parameters, lr=self.learning_rate, momentum=momentum, nesterov=momentum > 0)
 
     def scale(self, step: int, steps: int) -> float:
-        """Follow the configured schedule."""
+        """Follow the configured schedule, from the beginning of the span."""
+        self._steps, step = steps, step + round(self.span[0] * steps)
         rising = max(1, round(self.warmup * steps))
         return 1.0 if self.config.schedule == "constant" and step >= rising else super().scale(step, steps)
 
@@ -123,8 +134,13 @@ class BackboneModule(_Trained):
         mask_gradients(self.backbone)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Set pruned weights back to zero after weight decay and momentum."""
+        """Set pruned weights back to zero after weight decay and momentum; stop at the end of the span."""
         enforce(self.backbone)
+        done = round(self.span[0] * self._steps) + self.global_step
+        if self.after_step is not None:
+            self.after_step(self.backbone, done / self._steps)
+        if self.span[1] < 1 and done >= round(self.span[1] * self._steps):
+            self.trainer.should_stop = True
 
 
 class AggregatorModule(_Trained):

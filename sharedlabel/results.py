@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sharedlabel.errors import StoreError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Row:
         measured_device: device of that measurement.
         validation_accuracy_before_retrain: accuracy of single images after pruning, before retraining.
         validation_accuracy: accuracy of single images after retraining.
+        training_epochs: passes over the backbone split that led to the network, dense training and all rounds included.
         n_accuracy: share of tuples whose most probable label is right.
         n_accuracy_low: lower end of its interval over images.
         n_accuracy_high: upper end.
@@ -115,6 +116,7 @@ class Row:
     measured_device: str
     validation_accuracy_before_retrain: float
     validation_accuracy: float
+    training_epochs: float
     n_accuracy: float
     n_accuracy_low: float
     n_accuracy_high: float
@@ -289,6 +291,28 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True)
+class DatasetFacts:
+    """What one must know of the data to give a trained network new images and to read its answers.
+
+    Attributes:
+        class_names: names of the labels, in the order of logits.
+        image_shape: channels, height and width of an instance.
+        dtype: type of its values, `uint8` or `float32`.
+        size: side in pixels of the square that was cut from the centre of every image file and scaled; None if images
+            were taken as they are.
+        channels: channels that image files were converted to; None if they were taken as they are.
+        prior: class prior of tuples.
+    """
+
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    dtype: str
+    size: int | None
+    channels: int | None
+    prior: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything a grid found.
 
@@ -297,6 +321,7 @@ class Results:
         experiment: name of the grid.
         config: the resolved configuration.
         provenance: commit, versions, device, date, seconds.
+        dataset: what new images must look like, and the labels' names.
         rows: per seed.
         summaries: over seeds.
         comparisons: paired differences between aggregators.
@@ -308,6 +333,7 @@ class Results:
     experiment: str
     config: dict[str, Any]
     provenance: dict[str, Any]
+    dataset: DatasetFacts
     rows: tuple[Row, ...]
     summaries: tuple[Summary, ...]
     comparisons: tuple[Comparison, ...]

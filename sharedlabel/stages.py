@@ -8,7 +8,7 @@ what is computed, and stored artifacts of the old version are no longer used.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, runtime_checkable
 from typing import Protocol as Interface
@@ -16,27 +16,24 @@ from typing import Protocol as Interface
 import torch
 from torch import Tensor
 
-from sharedlabel import cost, rng
+from sharedlabel import compression, cost, rng
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import restore, state
 from sharedlabel.config import FitConfig, JointConfig, Plugin, TrainConfig, TrainerConfig
 from sharedlabel.data import tuples
-from sharedlabel.errors import TrainingError
 from sharedlabel.evaluation import Scores, posterior_over
+from sharedlabel.inference import accuracy, embed
 from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data
-from sharedlabel.loaders import ImageLoader, TupleLoader
+from sharedlabel.loaders import TupleLoader
 from sharedlabel.logs import log_normalize
-from sharedlabel.metrics.calibration import fit_temperature
-from sharedlabel.modules import AggregatorModule, BackboneModule, SharedLabelModule, device, fit
+from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature
+from sharedlabel.modules import AggregatorModule, SharedLabelModule, device, fit
 from sharedlabel.plugins import load
-from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._masks import enforce
 from sharedlabel.store import Artifact, Output
-from sharedlabel.types import Dataset, Role, SetShape, Tuples
+from sharedlabel.types import Role, SetShape, Tuples
 
-SHARD_IMAGES = 16_384
-EMBED_BATCH = 512
 STOPPING_PARTITIONS = 4
 _LEARNED = "aggregator."  # prefix of the aggregator's tensors in the output of `joint`
 
@@ -75,19 +72,43 @@ class DenseConfig:
     precision: str
     seed: int
 
+    @property
+    def epochs(self) -> float:
+        """Passes over the backbone split."""
+        return float(self.train.epochs)
+
 
 @stage(version=1)
 def dense(config: DenseConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Train the dense backbone on the backbone split."""
     del inputs
+    return _dense(config, data, runtime, 1.0)
+
+
+@dataclass(frozen=True)
+class EarlyConfig(DenseConfig):
+    """What `early` depends on."""
+
+    share: float
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the backbone split."""
+        return self.share * self.train.epochs
+
+
+@stage(version=1)
+def early(config: EarlyConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
+    """Repeat the beginning of the dense training: the point that rewinding goes back to."""
+    del inputs
+    return _dense(config, data, runtime, config.share)
+
+
+def _dense(config: DenseConfig, data: Data, runtime: TrainerConfig, share: float) -> Output:
     with rng.seeded(config.seed, "dense"):
-        dataset = data.dataset
-        backbone = load("backbones", config.backbone.name).build(
-            config.backbone.config, dataset.image_shape, dataset.num_classes
-        )
-        _set_statistics(backbone, dataset, data.splits["backbone"])
-        losses = _train_backbone(backbone, config.train, data, runtime, config.seed)
-    return Output(state(backbone), {"losses": losses, "validation_accuracy": _accuracy(backbone, data, runtime)})
+        backbone = compression.initial(config.backbone, data)
+        losses = compression.train(backbone, config.train, data, runtime, config.seed, (0.0, share))
+    return Output(state(backbone), {"losses": losses, "validation_accuracy": accuracy(backbone, data, runtime)})
 
 
 @dataclass(frozen=True)
@@ -97,30 +118,56 @@ class PruneConfig:
     backbone: Plugin
     pruner: Plugin
     ratio: float
+    train: TrainConfig
     retrain: TrainConfig
     precision: str
     seed: int
 
+    @property
+    def epochs(self) -> float:
+        """Passes over the backbone split."""
+        return compression.epochs(self.pruner, self.train, self.retrain)
 
-@stage(version=1)
+
+@stage(version=2)
 def prune(config: PruneConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
-    """Prune the dense backbone to a compression ratio and retrain what is left."""
-    original = _backbone(config.backbone, data, inputs["dense"])
-    context = Context(generator=rng.generator(config.seed, "prune", config.pruner.name))
-    pruned = load("pruners", config.pruner.name).prune(original, config.ratio, config.pruner.config, context)
-    before = _accuracy(pruned, data, runtime)
+    """Prune a backbone to a compression ratio and train what is left, as the pruner's schedule says.
+
+    The network to prune is that of the `previous` round, else the `dense` one, else the one just initialised.
+    """
+    with rng.seeded(config.seed, "dense"):
+        initialised = compression.initial(config.backbone, data)
+    original = _backbone(config.backbone, data, inputs["dense"]) if "dense" in inputs else initialised
+    start = _backbone(config.backbone, data, inputs["previous"]) if "previous" in inputs else original
+    # The ratio is over all parameters of the dense network; the previous round may have made layers smaller.
+    ratio = config.ratio * _parameters(start) / _parameters(original)
     with rng.seeded(config.seed, "retrain"):
-        losses = _train_backbone(pruned, config.retrain, data, runtime, rng.derive(config.seed, "retrain"))
-    enforce(pruned)
+        pruned, trained, losses = compression.compress(
+            start,
+            ratio,
+            config.pruner,
+            compression.Training(data, runtime, config.train, config.retrain, config.seed),
+            inputs["early"].tensors() if "early" in inputs else None,
+        )
+    enforce(trained)
+    trained_before = config.train.epochs if "dense" in inputs else 0.0
+    if "previous" in inputs:
+        trained_before = inputs["previous"].meta["training_epochs"]
     return Output(
-        state(pruned),
+        state(trained),
         {
-            "costs": dataclasses.asdict(cost.costs(original, pruned, data.dataset.image_shape)),
+            "costs": dataclasses.asdict(cost.costs(original, trained, data.dataset.image_shape)),
             "losses": losses,
-            "validation_accuracy_before_retrain": before,
-            "validation_accuracy": _accuracy(pruned, data, runtime),
+            "training_epochs": trained_before + config.epochs,
+            "validation_accuracy_before_retrain": accuracy(pruned, data, runtime),
+            "validation_accuracy": accuracy(trained, data, runtime),
         },
     )
+
+
+def _parameters(network: Backbone) -> int:
+    """Count the parameters, masked ones included."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 @dataclass(frozen=True)
@@ -152,7 +199,7 @@ def features(config: FeaturesConfig, data: Data, inputs: Mapping[str, Artifact],
     backbone = _backbone(config.backbone, data, inputs["backbone"])
     lengths = {role: len(data.splits[role]) for role in FEATURE_ROLES}
     order = torch.cat([data.splits[role] for role in FEATURE_ROLES])
-    return Output(_embed(backbone, data.dataset.images, order, device(runtime)), {"lengths": lengths})
+    return Output(embed(backbone, data.dataset.images, order, device(runtime)), {"lengths": lengths})
 
 
 @dataclass(frozen=True)
@@ -265,7 +312,7 @@ def joint(config: JointTrainingConfig, data: Data, inputs: Mapping[str, Artifact
     learned = {f"{_LEARNED}{name}": tensor for name, tensor in aggregator.state_dict().items()}
     return Output(
         {**state(backbone), **learned},
-        {"losses": module.losses(), "validation_accuracy": _accuracy(backbone, data, runtime)},
+        {"losses": module.losses(), "validation_accuracy": accuracy(backbone, data, runtime)},
     )
 
 
@@ -341,26 +388,42 @@ class _Indexed:
         return self.images[self.split[index]]
 
 
-def _backbone(plugin: Plugin, data: Data, artifact: Artifact) -> Backbone:
+def stored_backbone(
+    plugin: Plugin, image_shape: tuple[int, int, int], num_classes: int, artifact: Artifact
+) -> Backbone:
+    """Rebuild a backbone from the output of `dense`, `prune` or `joint`, which holds the aggregator too."""
     tensors = {name: tensor for name, tensor in artifact.tensors().items() if not name.startswith(_LEARNED)}
-    return restore(plugin, data.dataset.image_shape, data.dataset.num_classes, tensors)
+    return restore(plugin, image_shape, num_classes, tensors)
 
 
-def _shape(data: Data, calibration: Artifact) -> SetShape:
-    tensors = calibration.tensors()
-    return SetShape(tensors["embedding_mean"], tensors["embedding_scale"], data.prior.log().float())
-
-
-def _aggregator(plugin: Plugin, data: Data, calibration: Artifact, artifact: Artifact) -> Aggregator:
+def stored_aggregator(plugin: Plugin, shape: SetShape, artifact: Artifact) -> Aggregator:
     """Rebuild a fitted aggregator from the output of `aggregate`, or of `joint`, which holds the backbone too."""
     tensors = artifact.tensors()
     if artifact.manifest["stage"] == joint.name:
         learned = {name: tensor for name, tensor in tensors.items() if name.startswith(_LEARNED)}
         tensors = {name.removeprefix(_LEARNED): tensor for name, tensor in learned.items()}
     with torch.random.fork_rng(devices=[]):
-        aggregator: Aggregator = load("aggregators", plugin.name).build(plugin.config, _shape(data, calibration))
+        aggregator: Aggregator = load("aggregators", plugin.name).build(plugin.config, shape)
     aggregator.load_state_dict(tensors)
     return aggregator.eval()
+
+
+def stored_shape(prior: Tensor, calibration: Artifact) -> SetShape:
+    """Return what an aggregator is built for, from the prior of tuples `[c]` and the output of `calibrate`."""
+    tensors = calibration.tensors()
+    return SetShape(tensors["embedding_mean"], tensors["embedding_scale"], prior.log().float())
+
+
+def _backbone(plugin: Plugin, data: Data, artifact: Artifact) -> Backbone:
+    return stored_backbone(plugin, data.dataset.image_shape, data.dataset.num_classes, artifact)
+
+
+def _shape(data: Data, calibration: Artifact) -> SetShape:
+    return stored_shape(data.prior, calibration)
+
+
+def _aggregator(plugin: Plugin, data: Data, calibration: Artifact, artifact: Artifact) -> Aggregator:
+    return stored_aggregator(plugin, _shape(data, calibration), artifact)
 
 
 def _role(artifact: Artifact, role: Role) -> tuple[Tensor, Tensor]:
@@ -373,65 +436,10 @@ def _role(artifact: Artifact, role: Role) -> tuple[Tensor, Tensor]:
 def _calibrated(artifact: Artifact, calibration: Artifact, role: Role) -> tuple[Tensor, Tensor]:
     """Return embeddings, and logits whose softmax is the calibrated posterior under the prior of tuples."""
     embeddings, logits = _role(artifact, role)
-    correction = calibration.tensors()["log_correction"]
-    return embeddings, log_normalize((logits + correction) / calibration.meta["temperature"])
+    return embeddings, calibrate_logits(logits, calibration.tensors()["log_correction"], calibration.meta["temperature"])
 
 
 def _flat(sources: tuple[Tensor, Tensor], drawn: Tuples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gather the tuples of all partitions: embeddings, logits, labels `[t]` and weights `[t]` of mean one."""
     index, weights = drawn.indices.flatten(0, 1), drawn.weights.flatten()
     return sources[0][index], sources[1][index], drawn.labels.flatten(), (weights / weights.mean()).float()
-
-
-def _set_statistics(backbone: Backbone, dataset: Dataset, split: Tensor, sample: int = 10_000) -> None:
-    """Set the channel statistics from the backbone split (evenly spaced images, at most `sample`)."""
-    chosen = split[torch.linspace(0, len(split) - 1, min(sample, len(split))).long()]
-    images = dataset.images[chosen]
-    scaled = images.double() / (1 if images.is_floating_point() else 255)
-    backbone.normalize.mean.copy_(scaled.mean((0, 2, 3)))
-    backbone.normalize.std.copy_(scaled.std((0, 2, 3)).clamp(min=1e-3))
-
-
-def _train_backbone(
-    backbone: Backbone, train: TrainConfig, data: Data, runtime: TrainerConfig, seed: int
-) -> list[float]:
-    if runtime.channels_last:
-        backbone.to(memory_format=torch.channels_last)
-    module = BackboneModule(backbone, train, runtime.compile)
-    loader = ImageLoader(data.dataset.images, data.dataset.labels, data.splits["backbone"], train.batch_size, seed)
-    fit(module, loader, runtime, train.epochs)
-    return module.losses()
-
-
-def _embed(backbone: Backbone, images: Tensor, order: Tensor, target: torch.device) -> Iterator[dict[str, Tensor]]:
-    """Yield embeddings and logits of the images in order, one shard after the other; none is kept."""
-    network = backbone.to(target).eval()
-    for shard in order.split(SHARD_IMAGES):
-        yield _embed_shard(network, images, shard, target)
-
-
-@torch.inference_mode()
-def _embed_shard(network: Backbone, images: Tensor, shard: Tensor, target: torch.device) -> dict[str, Tensor]:
-    made = {
-        "embeddings": torch.empty(len(shard), network.embedding_dim),
-        "logits": torch.empty(len(shard), network.classifier.out_features),
-    }
-    for rows in torch.arange(len(shard)).split(EMBED_BATCH):
-        embedding = network.embed(images[shard[rows]].to(target))
-        made["embeddings"][rows] = embedding.cpu()
-        made["logits"][rows] = network.classify(embedding).cpu()
-    for name, tensor in made.items():
-        if not torch.isfinite(tensor).all():
-            raise TrainingError(
-                f"expected finite {name}, got NaN or Inf; lower the learning rate or the compression ratio"
-            )
-    return made
-
-
-def _accuracy(backbone: Backbone, data: Data, runtime: TrainerConfig) -> float:
-    """Return the accuracy of single validation images."""
-    order = data.splits["validation"]
-    shards = _embed(backbone, data.dataset.images, order, device(runtime))
-    predicted = torch.cat([shard["logits"].argmax(-1) for shard in shards])
-    backbone.to("cpu")
-    return float((predicted == data.labels("validation")).double().mean())

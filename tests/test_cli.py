@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sharedlabel import stages, train
+from sharedlabel import compression, train
 from sharedlabel.config import Experiment
 from sharedlabel.results import read
 
@@ -216,7 +216,7 @@ def test_features_that_are_not_finite_stop_the_run(small, experiment, refused, m
         torch.nn.init.constant_(backbone.classifier.weight, torch.nan)
         return []
 
-    monkeypatch.setattr(stages, "_train_backbone", broken)
+    monkeypatch.setattr(compression, "train", broken)
     assert re.search("expected finite logits, got NaN or Inf; lower the learning rate", refused(*small))
     assert artifacts(experiment) == {}
 

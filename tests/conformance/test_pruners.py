@@ -15,9 +15,10 @@ from torch import nn
 
 from sharedlabel import cost, plugins, rng
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.config import Schedule
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners import _masks
-from sharedlabel.pruners._base import Context
+from sharedlabel.pruners._base import REQUIREMENTS, Context
 
 SHAPE, CLASSES = (3, 8, 8), 4
 NETWORKS = {"mlp": {"widths": (24, 12)}, "resnet_cifar": {"depth": 8, "width": 6}}
@@ -57,8 +58,20 @@ def images() -> torch.Tensor:
     return torch.rand(16, *SHAPE, generator=rng.generator(0, "images"))
 
 
+def train(network: Backbone) -> None:
+    """Take a few steps on whatever requires a gradient."""
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.SGD(trainable, lr=0.1)
+    network.train()
+    for _ in range(3):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(network(images()), torch.arange(16) % CLASSES).backward()
+        optimiser.step()
+    network.eval()
+
+
 def prune(pruner: ModuleType, backbone: Backbone, ratio: float, seed: int = 0, **options: Any) -> Backbone:
-    context = Context(rng.generator(seed, "prune"), images(), torch.arange(16) % CLASSES)
+    context = Context(rng.generator(seed, "prune"), images(), torch.arange(16) % CLASSES, images(), train)
     pruned: Backbone = pruner.prune(backbone, ratio, pruner.Config(**options), context)
     return pruned
 
@@ -76,7 +89,8 @@ def equal(one: Backbone, other: Backbone) -> bool:
 def test_contract(pruner: ModuleType) -> None:
     assert isinstance(pruner.STRUCTURED, bool)
     assert isinstance(pruner.NESTED, bool)
-    assert pruner.NEEDS.issubset({"data", "labels", "gradients", "trainer"})
+    assert pruner.NEEDS.issubset(REQUIREMENTS)
+    assert isinstance(getattr(pruner, "SCHEDULE", Schedule()), Schedule)
     assert dataclasses.is_dataclass(pruner.Config)
     assert pruner.Config() == pruner.Config()
     with pytest.raises(dataclasses.FrozenInstanceError):

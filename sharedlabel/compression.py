@@ -1,0 +1,265 @@
+"""Train a backbone, and prune it when its schedule says.
+
+- `trained`: dense network -> prune -> retrain.
+- `initial`: initialised network -> prune -> train -> retrain.
+- `iterative`: previous round (or dense network) -> prune a little more -> retrain; or, with rewinding, -> set the
+  survivors back to an early point of the dense training -> repeat the dense training from there -> retrain.
+- `gradual`: dense network -> retrain, pruned a little more at every step of the schedule.
+
+So every network ends with the retraining that the dense one gets too.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from sharedlabel import rng
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.config import Plugin, Schedule, TrainConfig, TrainerConfig
+from sharedlabel.errors import CompressionError
+from sharedlabel.inputs import Data
+from sharedlabel.loaders import ImageLoader
+from sharedlabel.modules import BackboneModule, device, fit
+from sharedlabel.plugins import load
+from sharedlabel.pruners._base import Context
+from sharedlabel.pruners._masks import apply_masks, enforce, masked
+from sharedlabel.types import Dataset
+
+SAMPLE = 4096  # images that a pruner may look at
+WHOLE = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the backbones of one grid are trained.
+
+    Attributes:
+        data: images of the `backbone` split.
+        runtime: where.
+        dense: the recipe of the dense network.
+        retrain: the recipe after pruning.
+        seed: training seed.
+    """
+
+    data: Data
+    runtime: TrainerConfig
+    dense: TrainConfig
+    retrain: TrainConfig
+    seed: int
+
+    def from_start(self, network: Backbone, span: tuple[float, float] = WHOLE) -> list[float]:
+        """Train by the dense recipe, or by the part of it between two shares; return the loss of every epoch."""
+        return train(network, self.dense, self.data, self.runtime, rng.derive(self.seed, "train"), span)
+
+    def again(self, network: Backbone, after_step: Callable[[Backbone, float], None] | None = None) -> list[float]:
+        """Retrain; `after_step` is told the share of the steps done."""
+        seed = rng.derive(self.seed, "retrain")
+        return train(network, self.retrain, self.data, self.runtime, seed, after_step=after_step)
+
+    def fully(self, network: Backbone) -> None:
+        """Train as a dense network is trained and retrained."""
+        self.from_start(network)
+        self.again(network)
+
+
+def train(
+    backbone: Backbone,
+    recipe: TrainConfig,
+    data: Data,
+    runtime: TrainerConfig,
+    seed: int,
+    span: tuple[float, float] = WHOLE,
+    after_step: Callable[[Backbone, float], None] | None = None,
+) -> list[float]:
+    """Train in place whatever requires a gradient.
+
+    Args:
+        backbone: dense or pruned.
+        recipe: how.
+        data: its `backbone` split is used.
+        runtime: where.
+        seed: seed of the order of images.
+        span: the part of the recipe's steps to train, as shares in [0, 1].
+        after_step: called after every step with the share of the steps done.
+
+    Returns:
+        Mean loss of every epoch, nats; empty if nothing is to be trained.
+    """
+    if span[0] >= span[1] or not any(parameter.requires_grad for parameter in backbone.parameters()):
+        return []
+    if runtime.channels_last:
+        backbone.to(memory_format=torch.channels_last)
+    module = BackboneModule(backbone, recipe, runtime.compile, span, after_step)
+    loader = ImageLoader(data.dataset.images, data.dataset.labels, data.splits["backbone"], recipe.batch_size, seed)
+    fit(module, loader, runtime, recipe.epochs)
+    return module.losses()
+
+
+def initial(plugin: Plugin, data: Data) -> Backbone:
+    """Build a backbone whose images are normalised by the statistics of the backbone split."""
+    dataset = data.dataset
+    build = load("backbones", plugin.name).build
+    backbone: Backbone = build(plugin.config, dataset.image_shape, dataset.num_classes)
+    _set_statistics(backbone, dataset, data.splits["backbone"])
+    return backbone
+
+
+def context(pruner: ModuleType, name: str, training: Training) -> Context:
+    """Gather what a pruner needs, and no more."""
+    needs, data = pruner.NEEDS, training.data
+    found = Context(generator=rng.generator(training.seed, "prune", name))
+    chosen = _sample(data.splits["backbone"], training.seed, "images")
+    if needs & {"data", "labels"}:
+        found = dataclasses.replace(found, images=data.dataset.images[chosen])
+    if "labels" in needs:
+        found = dataclasses.replace(found, labels=data.dataset.labels[chosen])
+    if "validation" in needs:
+        held_out = _sample(data.splits["validation"], training.seed, "validation")
+        found = dataclasses.replace(found, validation=data.dataset.images[held_out])
+    return dataclasses.replace(found, train=training.fully) if "trainer" in needs else found
+
+
+def compress(
+    start: Backbone, ratio: float, plugin: Plugin, training: Training, early: Mapping[str, Tensor] | None
+) -> tuple[Backbone, Backbone, list[float]]:
+    """Prune a network to a compression ratio and train it, as the pruner's schedule says.
+
+    Args:
+        start: the network to prune: dense, initialised, or that of the previous round.
+        ratio: compression ratio over all parameters of `start`, masked ones included.
+        plugin: pruner, options and schedule.
+        training: how networks are trained.
+        early: the tensors that survivors are set back to, if the schedule rewinds.
+
+    Returns:
+        The network right after pruning, the trained one, and the losses of its training by epoch, nats.
+    """
+    pruner, schedule = load("pruners", plugin.name), schedule_of(plugin)
+    apply = functools.partial(_apply, pruner, plugin, training)
+    if schedule.when == "gradual":
+        trained = apply(start, 1.0)
+        steps = _GradualPruning(apply, ratio, schedule)
+        return start, trained, training.again(trained, steps)
+    pruned = apply(start, ratio)
+    if early is not None:
+        _rewind(pruned, early)
+    trained = copy.deepcopy(pruned)
+    losses = []
+    if schedule.when == "initial" or early is not None:
+        losses = training.from_start(trained, (schedule.rewind or 0.0, 1.0))
+    return pruned, trained, losses + training.again(trained)
+
+
+def schedule_of(plugin: Plugin) -> Schedule:
+    """Return when a pruner prunes."""
+    return plugin.schedule or Schedule()
+
+
+def rounds(ratio: float, schedule: Schedule) -> tuple[float, ...]:
+    """Return the compression ratios after each round; only `iterative` has several.
+
+    >>> rounds(8.0, Schedule(when="iterative", growth=2.0))
+    (2.0, 4.0, 8.0)
+    >>> rounds(8.0, Schedule())
+    (8.0,)
+    """
+    if schedule.when != "iterative":
+        return (ratio,)
+    found, after = [], schedule.growth
+    while after < ratio * (1 - 1e-9):
+        found.append(after)
+        after = schedule.growth ** (len(found) + 1)
+    return (*found, ratio)
+
+
+def epochs(plugin: Plugin, dense: TrainConfig, retrain: TrainConfig) -> float:
+    """Return the epochs that one call of `compress` trains."""
+    schedule = schedule_of(plugin)
+    again = float(retrain.epochs)
+    if schedule.when == "initial":
+        return again + dense.epochs
+    if schedule.when == "iterative" and schedule.rewind is not None:
+        return again + (1 - schedule.rewind) * dense.epochs
+    return again
+
+
+def check_schedule(plugin: Plugin, retrain: TrainConfig) -> None:
+    """Refuse a schedule that a pruner cannot follow.
+
+    Raises:
+        CompressionError: weights to rewind or to prune step by step where the pruner removes layers' channels, or
+            gradual pruning without retraining.
+    """
+    schedule, structured = schedule_of(plugin), load("pruners", plugin.name).STRUCTURED
+    if structured and (schedule.when == "gradual" or (schedule.when == "iterative" and schedule.rewind is not None)):
+        what = "gradual" if schedule.when == "gradual" else "iterative with rewinding"
+        raise CompressionError(
+            f"pruner {plugin.label!r}: expected a schedule for physically smaller layers, got {what}, which needs "
+            "weights that keep their places; use trained, initial or iterative without rewind, or a pruner of single "
+            "weights"
+        )
+    if schedule.when == "gradual" and not retrain.epochs:
+        raise CompressionError(
+            f"pruner {plugin.label!r}: the schedule gradual prunes while retraining, got retrain.epochs=0; "
+            "set it above 0"
+        )
+
+
+class _GradualPruning:
+    """Prune during training; sparsity rises from 0 to its end value along a cubic curve.
+
+    Reference: Zhu & Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression" (2017).
+    """
+
+    def __init__(self, apply: Callable[[Backbone, float], Backbone], ratio: float, schedule: Schedule) -> None:
+        self.apply, self.ratio, self.schedule, self.done = apply, ratio, schedule, 0
+
+    def __call__(self, network: Backbone, share: float) -> None:
+        """Prune a network in place if a step of the schedule is due."""
+        steps = self.schedule.steps
+        due = min(int(steps * share / self.schedule.until + 1e-9), steps)
+        if due == self.done:
+            return
+        self.done = due
+        removed = (1 - 1 / self.ratio) * (1 - (1 - due / steps) ** 3)
+        pruned = self.apply(network, self.ratio if due == steps else 1 / (1 - removed))
+        masks = {name: mask for name, _, mask in masked(pruned)}
+        apply_masks(network, masks)
+        network.load_state_dict(pruned.state_dict())
+
+
+def _apply(pruner: ModuleType, plugin: Plugin, training: Training, network: Backbone, ratio: float) -> Backbone:
+    """Prune a network where training runs; the result is where the network was."""
+    home = next(network.parameters()).device
+    target = device(training.runtime)
+    moved = network if home == target else copy.deepcopy(network).to(target)
+    pruned: Backbone = pruner.prune(moved, ratio, plugin.config, context(pruner, plugin.name, training))
+    return pruned.to(home)
+
+
+def _rewind(pruned: Backbone, early: Mapping[str, Tensor]) -> None:
+    """Set everything back to an early point of the dense training, in place; removed weights stay zero."""
+    pruned.load_state_dict({**pruned.state_dict(), **early})
+    enforce(pruned)
+
+
+def _sample(split: Tensor, seed: int, salt: str) -> Tensor:
+    """Draw the images that a pruner may look at."""
+    return split[torch.randperm(len(split), generator=rng.generator(seed, "prune", salt))[:SAMPLE]]
+
+
+def _set_statistics(backbone: Backbone, dataset: Dataset, split: Tensor, sample: int = 10_000) -> None:
+    """Set the channel statistics from the backbone split (evenly spaced images, at most `sample`)."""
+    chosen = split[torch.linspace(0, len(split) - 1, min(sample, len(split))).long()]
+    images = dataset.images[chosen]
+    scaled = images.double() / (1 if images.is_floating_point() else 255)
+    backbone.normalize.mean.copy_(scaled.mean((0, 2, 3)))
+    backbone.normalize.std.copy_(scaled.std((0, 2, 3)).clamp(min=1e-3))

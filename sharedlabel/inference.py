@@ -1,0 +1,58 @@
+"""Embed images with a backbone, shard by shard, and the accuracy of single images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Int64, Num
+from torch import Tensor
+
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.config import TrainerConfig
+from sharedlabel.errors import TrainingError
+from sharedlabel.inputs import Data
+from sharedlabel.modules import device
+
+SHARD_IMAGES = 16_384
+EMBED_BATCH = 512
+
+
+def embed(
+    backbone: Backbone, images: Num[Tensor, "N C H W"], order: Int64[Tensor, "m"], target: torch.device
+) -> Iterator[dict[str, Tensor]]:
+    """Yield embeddings `[s d]` and logits `[s c]` of the images in order, one shard after the other; none is kept.
+
+    Raises:
+        TrainingError: an embedding or a logit is not finite.
+    """
+    network = backbone.to(target).eval()
+    for shard in order.split(SHARD_IMAGES):
+        yield _embed_shard(network, images, shard, target)
+
+
+@torch.inference_mode()
+def _embed_shard(network: Backbone, images: Tensor, shard: Tensor, target: torch.device) -> dict[str, Tensor]:
+    made = {
+        "embeddings": torch.empty(len(shard), network.embedding_dim),
+        "logits": torch.empty(len(shard), network.classifier.out_features),
+    }
+    for rows in torch.arange(len(shard)).split(EMBED_BATCH):
+        embedding = network.embed(images[shard[rows]].to(target))
+        made["embeddings"][rows] = embedding.cpu()
+        made["logits"][rows] = network.classify(embedding).cpu()
+    for name, tensor in made.items():
+        if not torch.isfinite(tensor).all():
+            raise TrainingError(
+                f"expected finite {name}, got NaN or Inf; lower the learning rate or the compression ratio"
+            )
+    return made
+
+
+def accuracy(backbone: Backbone, data: Data, runtime: TrainerConfig) -> float:
+    """Return the accuracy of single validation images."""
+    order = data.splits["validation"]
+    shards = embed(backbone, data.dataset.images, order, device(runtime))
+    predicted = torch.cat([shard["logits"].argmax(-1) for shard in shards])
+    backbone.to("cpu")
+    return float((predicted == data.labels("validation")).double().mean())
