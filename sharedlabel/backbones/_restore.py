@@ -6,7 +6,10 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
+from sharedlabel.backbones import _butterfly
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Plugin
 from sharedlabel.plugins import load
@@ -37,6 +40,7 @@ def restore(
     # Initial values are overwritten: the caller's random stream must not move, and nothing need be downloaded.
     with torch.random.fork_rng(devices=[]):
         backbone: Backbone = getattr(module, "skeleton", module.build)(plugin.config, image_shape, num_classes)
+        _butterfly.rebuild(backbone, tensors)
     for name, layer in backbone.named_modules():
         _resize(layer, name, tensors)
     backbone.load_state_dict(
@@ -53,22 +57,32 @@ def _resize(module: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None
         if stored.shape != parameter.shape:
             setattr(module, key, nn.Parameter(torch.empty_like(stored)))
     for key, buffer in list(module.named_buffers(recurse=False)):
+        if key in module._non_persistent_buffers_set:
+            continue
         stored = tensors[prefix + key]
         if stored.shape != buffer.shape:
             setattr(module, key, torch.empty_like(stored))
+    for key, absent in list(module._buffers.items()):
+        if absent is None and prefix + key in tensors:
+            setattr(module, key, torch.empty_like(tensors[prefix + key]))
     if prefix + MASK in tensors:
         module.register_buffer(MASK, torch.ones_like(tensors[prefix + MASK], dtype=torch.float32))
-    _update_sizes(module)
+    update_sizes(module)
 
 
-def _update_sizes(module: nn.Module) -> None:
+def update_sizes(module: nn.Module) -> None:
+    """Give a module's size attributes the values that its tensors have, in place."""
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.modules.conv._ConvNd):
-        module.out_channels = module.weight.shape[0]
-        if module.groups == 1:
-            module.in_channels = module.weight.shape[1]
-        elif module.weight.shape[1] == 1:  # depthwise: one group per channel
-            module.in_channels = module.groups = module.out_channels
-    elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:
-        module.num_features = module.weight.numel()
+    elif isinstance(module, _ConvNd) and is_depthwise(module):
+        module.in_channels = module.out_channels = module.groups = module.weight.shape[0]
+    elif isinstance(module, _ConvNd) and module.groups == 1 and not module.transposed:
+        module.out_channels, module.in_channels = module.weight.shape[:2]
+    elif isinstance(module, _BatchNorm):
+        sized = module.weight if module.weight is not None else module.running_mean
+        module.num_features = module.num_features if sized is None else sized.numel()
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Tell whether a module is a convolution that acts on each of several channels alone."""
+    return isinstance(module, _ConvNd) and 1 < module.groups == module.in_channels == module.out_channels

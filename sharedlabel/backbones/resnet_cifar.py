@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch.nn.functional as F  # noqa: N812  (the name everyone reads)
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone, initialize
+from sharedlabel.backbones._shortcut import PadShortcut
 from sharedlabel.errors import ConfigError
 
 _SMALLEST_SIDE = 8
@@ -34,24 +34,6 @@ class Config:
     shortcut: Literal["pad", "projection"] = "pad"
 
 
-class PadShortcut(nn.Module):
-    """Subsample by a stride and pad with zero channels, half on each side.
-
-    Args:
-        extra: channels to add.
-        stride: subsampling step in pixels.
-    """
-
-    def __init__(self, extra: int, stride: int) -> None:
-        super().__init__()
-        self.padding = (0, 0, 0, 0, extra // 2, extra - extra // 2)
-        self.stride = stride
-
-    def forward(self, images: Float[Tensor, "b C H W"]) -> Float[Tensor, "b C2 H2 W2"]:
-        """Reshape the input of a block to the shape of its output."""
-        return F.pad(images[:, :, :: self.stride, :: self.stride], self.padding)
-
-
 class Block(nn.Module):
     """Two 3x3 convolutions around a shortcut.
 
@@ -71,17 +53,19 @@ class Block(nn.Module):
             nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
             nn.BatchNorm2d(outputs),
         )
+        self.activation = nn.ReLU()
         self.shortcut: nn.Module = nn.Identity()
         if (inputs, stride) != (outputs, 1):
             self.shortcut = (
-                PadShortcut(outputs - inputs, stride)
+                PadShortcut(inputs, outputs, stride)
                 if shortcut == "pad"
                 else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
             )
 
     def forward(self, images: Float[Tensor, "b C H W"]) -> Float[Tensor, "b C2 H2 W2"]:
         """Apply the block."""
-        return F.relu(self.residual(images) + self.shortcut(images))
+        activated: Tensor = self.activation(self.residual(images) + self.shortcut(images))
+        return activated
 
 
 def build(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> Backbone:

@@ -7,7 +7,7 @@ removed.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import torch
@@ -19,15 +19,24 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import MASK
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._base import check_ratio
+from sharedlabel.pruners._select import keep_highest_of
 
 Layer: TypeAlias = nn.Linear | _ConvNd
 Scope: TypeAlias = Literal["global", "layer"]
 
 
 def prunable(backbone: Backbone) -> dict[str, Layer]:
-    """Return the layers whose weights may be removed, by name, in the order of the network."""
-    modules = backbone.body.named_modules(prefix="body")
-    return {name: module for name, module in modules if isinstance(module, (nn.Linear, _ConvNd))}
+    """Return the layers whose weights may be removed, by name, in the order of the network.
+
+    Attention keeps all its weights, those of its output projection too: it reads them without calling that layer.
+    """
+    modules = dict(backbone.body.named_modules(prefix="body"))
+    attention = tuple(f"{name}." for name, module in modules.items() if isinstance(module, nn.MultiheadAttention))
+    return {
+        name: module
+        for name, module in modules.items()
+        if isinstance(module, (nn.Linear, _ConvNd)) and not name.startswith(attention)
+    }
 
 
 def masked(network: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -40,6 +49,15 @@ def masked(network: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
 def removed(network: nn.Module) -> int:
     """Count the weights that masks remove."""
     return sum(mask.numel() - int(mask.count_nonzero()) for _, _, mask in masked(network))
+
+
+def kept(backbone: Backbone) -> dict[str, Tensor]:
+    """Return which weights no mask removes, by prunable layer, as `bool`."""
+    masks = {name: layer._buffers.get(MASK) for name, layer in prunable(backbone).items()}
+    return {
+        name: torch.ones_like(layer.weight, dtype=torch.bool) if (mask := masks[name]) is None else mask != 0
+        for name, layer in prunable(backbone).items()
+    }
 
 
 def count(backbone: Backbone) -> tuple[int, int]:
@@ -123,32 +141,130 @@ def check_scores(scores: Mapping[str, Tensor]) -> None:
             )
 
 
+class LazyScores(Mapping[str, Tensor]):
+    """Scores that are computed whenever a layer's are read, so that those of all layers are never in memory.
+
+    Args:
+        names: of the layers.
+        compute: returns the scores of a layer, by name.
+    """
+
+    def __init__(self, names: Iterable[str], compute: Callable[[str], Tensor]) -> None:
+        self._names, self._compute = tuple(names), compute
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._compute(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def magnitudes(backbone: Backbone) -> Mapping[str, Tensor]:
+    """Return the absolute weights of every prunable layer."""
+    layers = prunable(backbone)
+    return LazyScores(layers, lambda name: layers[name].weight.detach().abs())
+
+
+def layer_quotas(sizes: Sequence[int], most: Sequence[int], k: int) -> list[int]:
+    """Divide `k` weights over layers in proportion to their sizes, none getting more than it has.
+
+    The weights of a layer of size w stand at the ranks 1 - 0.5 / w, 1 - 1.5 / w, ...; the k highest ranks of all layers
+    get a weight, of equal ones the first layer's. So no layer gets fewer when k grows, and masks nest.
+
+    Args:
+        sizes: weights of each layer.
+        most: weights of each layer that may be kept.
+        k: weights to keep in all, at most the sum of `most`.
+
+    Returns:
+        Weights to keep of each layer.
+
+    >>> layer_quotas([10, 20], [10, 20], 15)
+    [5, 10]
+    """
+    size, limit = torch.tensor(sizes, dtype=torch.float64), torch.tensor(most, dtype=torch.float64)
+
+    def above(rank: float) -> Tensor:
+        return (size * (1 - rank) + 0.5).floor().clamp(min=0).minimum(limit)
+
+    low, high = -1.0, 2.0  # all weights and none stand above these
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if above(middle).sum() >= k else (low, middle)
+    quotas, more = above(high), above(low)
+    # Between neighbouring numbers lie only equal ranks.
+    missing = int(k - quotas.sum())
+    return (quotas + (more - quotas).clamp(max=1) * ((more > quotas).cumsum(0) <= missing)).int().tolist()
+
+
+def layer_budgets(backbone: Backbone, ratio: float) -> dict[str, int]:
+    """Return how many weights each prunable layer keeps when all lose the same share.
+
+    Args:
+        backbone: the network; weights that it masks already count as lost.
+        ratio: compression ratio over all parameters.
+
+    Raises:
+        CompressionError: the ratio is out of range, or the network is compressed further already.
+    """
+    keep = {name: int(mask.count_nonzero()) for name, mask in kept(backbone).items()}
+    sizes = [layer.weight.numel() for layer in prunable(backbone).values()]
+    quotas = layer_quotas(sizes, list(keep.values()), sum(sizes) - weights_to_remove(backbone, ratio))
+    return dict(zip(keep, quotas, strict=True))
+
+
+def keep_by_scores(backbone: Backbone, ratio: float, scores: Mapping[str, Tensor], scope: Scope) -> dict[str, Tensor]:
+    """Mark the highest-scored weights.
+
+    Args:
+        backbone: the network; weights that it masks already are not marked.
+        ratio: compression ratio over all parameters.
+        scores: of every prunable layer, in its weight's shape; higher is kept. Equal ones: the first is kept. They are
+            read several times, one layer at a time.
+        scope: `global` ranks all weights together, `layer` removes the same share of every layer.
+
+    Returns:
+        By layer, `bool` in the weight's shape.
+
+    Raises:
+        CompressionError: the ratio cannot be reached, or a score is not finite.
+    """
+    number, layers = weights_to_remove(backbone, ratio), prunable(backbone)
+    check_scores(scores)
+    remaining = LazyScores(layers, lambda name: _without_masked(scores[name].detach(), layers[name]))
+    if scope == "global":
+        return keep_highest_of(remaining, count(backbone)[0] - number)
+    budgets = layer_budgets(backbone, ratio)
+    return {name: keep_highest_of({name: remaining[name]}, budget)[name] for name, budget in budgets.items()}
+
+
+def _without_masked(scores: Tensor, layer: Layer) -> Tensor:
+    """Put the scores of masked weights below all others."""
+    mask = layer._buffers.get(MASK)
+    return scores if mask is None else scores.masked_fill(mask == 0, -torch.inf)
+
+
 def prune_by_scores(backbone: Backbone, ratio: float, scores: Mapping[str, Tensor], scope: Scope) -> Backbone:
     """Return a copy of a network whose lowest-scored weights are masked.
 
     Args:
         backbone: the network; weights that it masks already stay masked.
         ratio: compression ratio over all parameters.
-        scores: of every prunable layer, in its weight's shape; higher is kept. Equal ones: the first is kept.
-        scope: `global` ranks all weights together, `layer` removes the same share of every layer.
+        scores: as for `keep_by_scores`.
+        scope: as for `keep_by_scores`.
 
     Raises:
         CompressionError: the ratio cannot be reached, or a score is not finite.
     """
-    number = weights_to_remove(backbone, ratio)
-    check_scores(scores)
-    layers = prunable(backbone)
-    flat = [scores[name].detach().reshape(-1).double() for name in layers]
-    for index, layer in enumerate(layers.values()):
-        if MASK in layer._buffers:
-            flat[index] = flat[index].masked_fill(layer.get_buffer(MASK).reshape(-1) == 0, -torch.inf)
-    keys = torch.cat(flat)
-    if scope == "layer":
-        ranks = torch.cat([normalized_ranks(score) for score in flat])
-        keys = ranks.masked_fill(keys == -torch.inf, -torch.inf)
-    keep = torch.split(keep_highest(keys, len(keys) - number), [len(score) for score in flat])
+    return masked_copy(backbone, keep_by_scores(backbone, ratio, scores, scope))
+
+
+def masked_copy(backbone: Backbone, keep: Mapping[str, Tensor]) -> Backbone:
+    """Return a copy of a network with these masks: by layer, nonzero where the weight is kept."""
     pruned = copy.deepcopy(backbone)
-    apply_masks(pruned, {name: part.view(layers[name].weight.shape) for name, part in zip(layers, keep, strict=True)})
+    apply_masks(pruned, keep)
     return pruned
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._masks import Scope, mask_ceiling, prunable, prune_by_scores
+from sharedlabel.pruners._masks import Scope, magnitudes, mask_ceiling, prune_by_scores
 
 STRUCTURED = False
 NESTED = True
@@ -46,5 +46,4 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
         CompressionError: the ratio cannot be reached, or weights are not finite.
     """
     del context
-    scores = {name: layer.weight.abs() for name, layer in prunable(backbone).items()}
-    return prune_by_scores(backbone, ratio, scores, config.scope)
+    return prune_by_scores(backbone, ratio, magnitudes(backbone), config.scope)

@@ -8,7 +8,7 @@ import torch
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._masks import Scope, mask_ceiling, prunable, prune_by_scores
+from sharedlabel.pruners._masks import Scope, keep_by_scores, mask_ceiling, masked_copy, prunable
 
 STRUCTURED = False
 NESTED = True
@@ -48,4 +48,6 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
         name: torch.rand(layer.weight.shape, dtype=torch.float64, generator=context.generator).to(layer.weight.device)
         for name, layer in prunable(backbone).items()
     }
-    return prune_by_scores(backbone, ratio, scores, config.scope)
+    keep = keep_by_scores(backbone, ratio, scores, config.scope)
+    del scores  # they need as much memory as the pruned network
+    return masked_copy(backbone, keep)

@@ -6,7 +6,8 @@ from torch import nn
 
 from sharedlabel import cost
 from sharedlabel.backbones import resnet_cifar
-from sharedlabel.backbones.resnet_cifar import Config, PadShortcut
+from sharedlabel.backbones._shortcut import PadShortcut
+from sharedlabel.backbones.resnet_cifar import Config
 from sharedlabel.errors import ConfigError
 
 CIFAR = (3, 32, 32)
@@ -32,7 +33,7 @@ def test_projection_adds_two_pointwise_convolutions() -> None:
 
 def test_pad_shortcut_subsamples_and_adds_zero_channels() -> None:
     images = torch.rand(2, 3, 5, 4)
-    output = PadShortcut(3, 2)(images)
+    output = PadShortcut(3, 6, 2)(images)
     assert output.shape == (2, 6, 3, 2)
     assert torch.equal(output[:, 1:4], images[:, :, ::2, ::2])
     assert not output[:, [0, 4, 5]].any()

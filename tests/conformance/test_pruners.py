@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 import math
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +18,7 @@ from sharedlabel import cost, plugins, rng
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Schedule
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _masks
+from sharedlabel.pruners import _channels, _masks, _removal
 from sharedlabel.pruners._base import REQUIREMENTS, Context
 
 SHAPE, CLASSES = (3, 8, 8), 4
@@ -108,11 +109,19 @@ def test_takes_a_network_and_refuses_the_others_with_a_reason(pruner: ModuleType
 
 
 def test_ratio_is_exact(pruner: ModuleType, dense: Backbone) -> None:
-    """Within one weight; structured pruners within one unit, bounded by the largest row and column it can take away."""
-    step = max(sum(layer.weight.shape[:2]) for layer in _masks.prunable(dense).values()) + 1 if pruner.STRUCTURED else 1
+    """Within one weight; structured pruners within one channel, as many parameters as the largest takes along."""
+    step = largest_channel(dense) if pruner.STRUCTURED else 1
     total = cost.parameters(dense)
     for ratio in reachable(pruner, dense):
         assert abs(cost.parameters(prune(pruner, dense, ratio)) - total / ratio) <= step
+
+
+def largest_channel(dense: Backbone) -> int:
+    """Count the parameters that go with the largest channel of a network."""
+    found = _channels.groups(dense)
+    sizes = torch.tensor([group.size for group in found.values()])
+    without_one = _channels.parameter_counts(dense, found, sizes - torch.eye(len(sizes), dtype=torch.int64))
+    return cost.parameters(dense) - int(without_one.min())
 
 
 def test_ratio_one_changes_nothing(pruner: ModuleType, dense: Backbone) -> None:
@@ -174,7 +183,7 @@ def test_above_the_ceiling_is_refused_and_the_ceiling_is_reached(pruner: ModuleT
 
 
 def test_ratio_survives_training(pruner: ModuleType, dense: Backbone) -> None:
-    pruned = prune(pruner, dense, reachable(pruner, dense)[-1]).train()
+    pruned = prune(pruner, dense, reachable(pruner, dense)[-1]).train().requires_grad_()  # also what came back frozen
     parameters = cost.parameters(pruned)
     optimiser = torch.optim.SGD(pruned.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
     for _ in range(3):
@@ -192,7 +201,8 @@ def test_bake_leaves_plain_modules(pruner: ModuleType, dense: Backbone) -> None:
     expected = pruned(images())
     _masks.bake(pruned)
     assert torch.equal(pruned(images()), expected)
-    assert pruned.state_dict().keys() == dense.state_dict().keys()
+    # Only a shortcut that lost channels has to say which ones it copies.
+    assert all(key.endswith(".source") for key in pruned.state_dict().keys() ^ dense.state_dict().keys())
     assert not any(module._forward_pre_hooks or hasattr(module, "parametrizations") for module in pruned.modules())
 
 
@@ -204,3 +214,25 @@ def test_structured_is_physically_smaller_and_unstructured_is_not(pruner: Module
     else:
         assert after.executed == before.executed
         assert (after.effective < before.effective) == (ratio > 1)
+
+
+def test_structured_equals_the_masked_network(
+    pruner: ModuleType, dense: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever channels a pruner removes, zeros in their place would give the same outputs."""
+    removals: list[tuple[Backbone, Backbone, Mapping[str, torch.Tensor]]] = []
+
+    def remove(backbone: Backbone, found: Any, keep: Mapping[str, torch.Tensor]) -> Backbone:
+        small = _removal.remove(backbone, found, keep)
+        removals.append((small, backbone, keep))
+        return small
+
+    monkeypatch.setattr(_channels, "remove", remove)
+    pruned = prune(pruner, dense, 2.0).eval()
+    for small, before, keep in removals:
+        if small is pruned:
+            masked = _channels.mask_channels(before, keep).eval()
+            torch.testing.assert_close(pruned(images()), masked(images()), rtol=1e-5, atol=1e-5)
+            assert cost.parameters(masked) == cost.parameters(dense)
+    if not pruner.STRUCTURED:
+        assert not removals

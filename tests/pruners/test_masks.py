@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import weakref
 from typing import Literal
 
 import pytest
@@ -16,7 +17,7 @@ from sharedlabel import rng
 from sharedlabel.backbones import mlp, resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _masks, magnitude
+from sharedlabel.pruners import _masks, _select, magnitude
 from sharedlabel.pruners._base import Context
 
 CONTEXT = Context(torch.Generator())
@@ -56,6 +57,96 @@ def test_one_normalised_rank_cuts_the_same_share_of_every_layer(sizes: list[int]
     cuts = [(int(part.sum()) / size, 1 / size) for part, size in zip(kept, sizes, strict=True)]
     # Half a weight of each of the two layers is the most that rounding can part them.
     assert all(abs(a - b) <= (u + v) / 2 + 1e-12 for (a, u), (b, v) in itertools.combinations(cuts, 2))
+
+
+floats = st.one_of(st.sampled_from([0.0, -0.0, 1.0, -1.0, -math.inf, math.inf, 1e-45, -1e-45]), st.floats(width=32, allow_nan=False))
+
+
+@given(
+    st.lists(st.lists(floats, max_size=12), min_size=1, max_size=4),
+    st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.int64]),
+    st.sampled_from([1, 3, 2**22]),
+    st.data(),
+)
+@settings(max_examples=200, deadline=None)
+def test_selection_over_layers_is_that_of_a_stable_sort(
+    values: list[list[float]], dtype: torch.dtype, part: int, data: st.DataObject
+) -> None:
+    if dtype == torch.int64:
+        values = [[math.copysign(min(abs(value), 2**40), value) for value in layer] for layer in values]
+    scores = {str(index): torch.tensor(layer, dtype=torch.float64).to(dtype) for index, layer in enumerate(values)}
+    flat = [value for layer in scores.values() for value in layer.tolist()]
+    k = data.draw(st.integers(0, len(flat)))
+    expected = sorted(range(len(flat)), key=lambda i: (-flat[i], i))[:k]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_select, "_PART", part)
+        kept = _select.keep_highest_of(scores, k)
+    assert torch.cat(list(kept.values())).nonzero().flatten().tolist() == sorted(expected)
+
+
+def test_selection_reads_one_layer_at_a_time() -> None:
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def compute(name: str) -> torch.Tensor:
+        assert sum(score() is not None for score in alive) <= 1
+        score = torch.arange(5.0) * int(name)
+        alive.append(weakref.ref(score))
+        return score
+
+    scores = _masks.LazyScores("1234", compute)
+    kept = _select.keep_highest_of(scores, 3)
+    assert len(scores) == 4
+    assert {name: int(mask.sum()) for name, mask in kept.items()} == {"1": 0, "2": 0, "3": 1, "4": 2}
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.floats(0, 1)), min_size=1, max_size=5), st.data())
+@settings(max_examples=200, deadline=None)
+def test_quotas_are_those_of_normalised_ranks(layers: list[tuple[int, float]], data: st.DataObject) -> None:
+    sizes, most = [size for size, _ in layers], [round(size * share) for size, share in layers]
+    k = data.draw(st.integers(0, sum(most)))
+    keys = []
+    for size, limit in zip(sizes, most, strict=True):
+        ranks = _masks.normalized_ranks(torch.arange(size, 0, -1))
+        keys.append(ranks.masked_fill(torch.arange(size) >= limit, -math.inf))
+    kept = torch.split(_masks.keep_highest(torch.cat(keys), k), sizes)
+    assert _masks.layer_quotas(sizes, most, k) == [int(part.sum()) for part in kept]
+
+
+def test_quotas_of_large_layers_are_exact() -> None:
+    sizes = [2**20 + 1, 3 * 2**19, 7, 1]
+    for k in (0, 1, 5, 2**20, sum(sizes) - 1, sum(sizes)):
+        quotas = _masks.layer_quotas(sizes, sizes, k)
+        assert sum(quotas) == k
+        assert all(abs(quota - k * size / sum(sizes)) <= 1 for quota, size in zip(quotas, sizes, strict=True))
+
+
+class Attentive(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.attention, self.last = nn.Linear(4, 4), nn.MultiheadAttention(4, 2), nn.Linear(4, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        steps = self.first(images.flatten(1, 2))
+        return self.last(self.attention(steps, steps, steps)[0].mean(1))
+
+
+def test_attention_and_recurrence_are_left_alone() -> None:
+    """Attention reads the weight of its output projection, which is a linear layer, without calling it."""
+    assert list(_masks.prunable(Backbone(Attentive(), nn.Linear(2, 3), (1, 4, 4)))) == ["body.first", "body.last"]
+    body = nn.Sequential(nn.LSTM(4, 4, batch_first=True), nn.Linear(4, 2))
+    assert list(_masks.prunable(Backbone(body, nn.Linear(2, 3), (1, 4, 4)))) == ["body.1"]
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_scores_of_mixed_precision_are_compared_exactly(scope: Literal["global", "layer"]) -> None:
+    """Two scores that differ in float64 alone are told apart, and those of other layers are not rounded."""
+    backbone = network()
+    scores = {name: torch.zeros_like(layer.weight) for name, layer in _masks.prunable(backbone).items()}
+    scores["body.3"] = 1 + torch.arange(60, dtype=torch.float64).view(6, 10) * 1e-12
+    pruned = _masks.prune_by_scores(backbone, 257 / (257 - 190), scores, scope)
+    kept = _masks.kept(pruned)["body.3"].flatten()
+    assert kept[60 - int(kept.sum()) :].all()
+    assert int(kept.sum()) == {"global": 30, "layer": 8}[scope]
 
 
 def test_prunable_are_the_weights_of_the_body_only() -> None:

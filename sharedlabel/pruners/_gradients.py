@@ -1,0 +1,123 @@
+"""What pruners that differentiate share: copies to differentiate, batches, and gradients of single examples."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Float, Int64, Num
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.errors import CompressionError
+from sharedlabel.pruners._masks import Layer, prunable
+
+Statistics: TypeAlias = Literal["batch", "running"]
+
+_BATCH = 128
+_PIXELS = _BATCH * 64 * 64  # of a batch of larger images
+_VALUES = 2**25  # numbers in the gradients of single examples that are in memory together
+
+
+def differentiable_copy(backbone: Backbone, statistics: Statistics = "running") -> tuple[Backbone, dict[str, Tensor]]:
+    """Copy a network to differentiate it by its prunable weights.
+
+    Args:
+        backbone: the network.
+        statistics: what batch normalisation uses, those of the `batch` or its `running` ones. All else evaluates.
+
+    Returns:
+        The copy, and its prunable weights by layer name: all that requires a gradient.
+    """
+    network = copy.deepcopy(backbone).requires_grad_(False).eval()
+    if statistics == "batch":
+        for module in network.modules():
+            module.training = isinstance(module, _BatchNorm)
+    weights: dict[str, Tensor] = {name: layer.weight.requires_grad_() for name, layer in prunable(network).items()}
+    for weight in weights.values():
+        weight.grad = None
+    return network, weights
+
+
+def replaced(backbone: Backbone, layers: Mapping[str, nn.Module]) -> Backbone:
+    """Copy a network with other modules in the place of prunable layers, which are not copied themselves.
+
+    Args:
+        backbone: the network.
+        layers: the new modules, by the layer's name.
+    """
+    old = prunable(backbone)
+    # A deep copy takes what its memo holds for an object.
+    return copy.deepcopy(backbone, {id(old[name]): module for name, module in layers.items()})
+
+
+def batches(
+    network: Backbone, images: Num[Tensor, "n C H W"], labels: Int64[Tensor, "n"] | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images and labels on the network's device, in batches of about equal size.
+
+    Args:
+        network: where to move the images; if its batch normalisation uses batch statistics, two images are needed.
+        images: as the network takes them.
+        labels: class indices; zeros if there are none.
+
+    Raises:
+        CompressionError: batch statistics of a single image are asked for.
+    """
+    if len(images) == 1 and any(isinstance(m, _BatchNorm) and m.training for m in network.modules()):
+        raise CompressionError(
+            "expected at least 2 images for the batch statistics of batch normalisation, got 1; pass more images or "
+            "use the running statistics"
+        )
+    device = network.normalize.mean.device
+    _, _, height, width = images.shape
+    limit = min(_BATCH, max(2, _PIXELS // (height * width)))
+    count = -(-len(images) // limit)
+    labels = torch.zeros(len(images), dtype=torch.int64) if labels is None else labels
+    for some, classes in zip(images.tensor_split(count), labels.tensor_split(count), strict=True):
+        yield some.to(device), classes.to(device)
+
+
+def gradients_by_example(
+    layer: Layer, inputs: Float[Tensor, "b ..."], outputs: Float[Tensor, "b ..."]
+) -> Iterator[Float[Tensor, "p ..."]]:
+    """Yield the gradient of a layer's weight for every single example, a part of the batch at a time.
+
+    Args:
+        layer: convolution, of any groups, stride and padding, or linear layer.
+        inputs: what it was given.
+        outputs: gradient of its output.
+    """
+    weight = layer.weight.detach()
+
+    def one(example: Tensor, output: Tensor) -> Tensor:
+        def apply(values: Tensor) -> Tensor:
+            result: Tensor = torch.func.functional_call(layer, {"weight": values}, (example[None],))
+            return result
+
+        gradient: Tensor = torch.func.vjp(apply, weight)[1](output[None])[0]
+        return gradient
+
+    parts = -(-len(inputs) * weight.numel() // _VALUES)
+    for some, gradients in zip(inputs.tensor_split(parts), outputs.tensor_split(parts), strict=True):
+        if len(some):
+            yield torch.func.vmap(one)(some, gradients)
+
+
+def check_called(missing: Iterable[str]) -> None:
+    """Refuse a network that does not call some of its prunable layers, so that nothing is known about their inputs.
+
+    Args:
+        missing: names of these layers.
+
+    Raises:
+        CompressionError: there are any.
+    """
+    for name in missing:
+        raise CompressionError(
+            f"expected every prunable layer to be called, got {name!r}, which the network leaves out or whose weight "
+            "it reads directly; use a pruner that needs no inputs of layers, such as magnitude or snip"
+        )

@@ -1,0 +1,241 @@
+"""Channel groups: which channels of which layers can only be removed together.
+
+torch-pruning follows the channels through the network (Fang et al., "DepGraph: Towards Any Structural Pruning", 2023);
+what it finds becomes index tables here.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch_pruning
+from jaxtyping import Int64
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones._restore import is_depthwise
+from sharedlabel.backbones._shortcut import PadShortcut
+from sharedlabel.errors import CompressionError
+from sharedlabel.pruners._masks import masked, prunable
+
+INSTEAD = "prune single weights of this network (magnitude)"
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """Where the channels of a group lie in a layer.
+
+    Attributes:
+        layer: name of the layer.
+        index: for each channel its inputs (of a reader) or its entries (of a carrier). Behind a flattened map every
+            channel has several consecutive ones, behind a concatenation they start at an offset.
+    """
+
+    layer: str
+    index: Int64[Tensor, "channels k"]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Channels that are removed together from every layer that they pass.
+
+    Attributes:
+        name: of the first layer that writes them.
+        size: number of channels.
+        writers: linear layers and convolutions whose output channels they are, in the order of the network; several
+            where residual branches are added.
+        readers: linear layers and convolutions that read them as input channels, the classifier included.
+        carriers: layers with parameters that act on each channel alone: batch normalisation, depthwise convolutions.
+        entering: names of the `PadShortcut`s whose input channels they are.
+        leaving: names of the `PadShortcut`s whose output channels they are.
+    """
+
+    name: str
+    size: int
+    writers: tuple[str, ...]
+    readers: tuple[Slot, ...]
+    carriers: tuple[Slot, ...]
+    entering: tuple[str, ...]
+    leaving: tuple[str, ...]
+
+    @property
+    def rows(self) -> tuple[Slot, ...]:
+        """Where the channels are rows (outputs): in writers and carriers."""
+        return *(Slot(writer, torch.arange(self.size)[:, None]) for writer in self.writers), *self.carriers
+
+
+def trace(backbone: Backbone) -> tuple[dict[str, Group], dict[str, str]]:
+    """Find the channel groups.
+
+    Args:
+        backbone: the network; it is not run.
+
+    Returns:
+        The groups by name, in the order of the network, and why the channels of other layers have to stay, by layer.
+
+    Raises:
+        CompressionError: a layer of the network cannot lose channels, or its channels cannot be followed.
+    """
+    _check(backbone)
+    network = _on_meta(backbone)
+    names = {module: name for name, module in network.named_modules()}
+    order = list(prunable(network))
+    found: dict[str, Group] = {}
+    stay: dict[str, str] = {}
+    for name, passed in _coupled(network).items():
+        group = _group(name, network.get_submodule(name).get_parameter("weight").shape[0], passed, names, order)
+        if isinstance(group, Group):
+            found[name] = group
+        else:
+            stay[name] = group
+    return found, stay
+
+
+def _check(backbone: Backbone) -> None:
+    """Refuse networks with masks, or with layers that mix channels in a way that is not followed."""
+    if any(True for _ in masked(backbone)):
+        raise CompressionError("expected a network without weight masks, got masked layers; start from the dense one")
+    if not prunable(backbone):
+        raise CompressionError(
+            "expected a network with hidden units, got a body without a linear layer or convolution; add a layer"
+        )
+    for name, module in backbone.body.named_modules(prefix="body"):
+        own = any(True for _ in module.parameters(recurse=False))
+        if own and not isinstance(module, (nn.Linear, _ConvNd, _BatchNorm)):
+            raise CompressionError(
+                "expected a body whose parameters are in linear layers, convolutions and batch normalisation, got "
+                f"{type(module).__name__} at {name}: it would have to lose channels too; {INSTEAD}"
+            )
+
+
+def _on_meta(backbone: Backbone) -> Backbone:
+    """Copy a network without its values."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in backbone.parameters()}
+    memo |= {id(buffer): torch.empty_like(buffer, device="meta") for buffer in backbone.buffers()}
+    return copy.deepcopy(backbone, memo).float().eval()
+
+
+class _ShortcutPruner:
+    """Tells torch-pruning that the channels on the two sides of a `PadShortcut` are removed independently."""
+
+    def prune_out_channels(self, layer: PadShortcut, idxs: Sequence[int]) -> None:
+        """Mark the output side; nothing is removed by the library."""
+
+    def prune_in_channels(self, layer: PadShortcut, idxs: Sequence[int]) -> None:
+        """Mark the input side; nothing is removed by the library."""
+
+    def get_out_channels(self, layer: PadShortcut) -> int:
+        """Return the number of output channels."""
+        return layer.outputs
+
+    def get_in_channels(self, layer: PadShortcut) -> int:
+        """Return the number of input channels."""
+        return layer.inputs
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """A layer that channels pass.
+
+    Attributes:
+        layer: the layer, or an operation without parameters.
+        output: whether they are on its output side.
+        entries: indices of inputs or outputs.
+        channels: the channel of each entry.
+    """
+
+    layer: nn.Module
+    output: bool
+    entries: Sequence[int]
+    channels: Sequence[int]
+
+
+def _coupled(network: Backbone) -> dict[str, list[_Passed]]:
+    """Let torch-pruning find what the output channels of each layer pass, once for layers that write the same ones."""
+    coupled: dict[str, list[_Passed]] = {}
+    written: set[nn.Module] = set()
+    try:
+        graph = _dependencies(network)
+        for name, layer in prunable(network).items():
+            if is_depthwise(layer) or layer in written:
+                continue
+            coupled[name] = []
+            if layer in graph.module2node:
+                remove = graph.get_pruner_of_module(layer).prune_out_channels
+                for item in graph.get_pruning_group(layer, remove, list(range(layer.weight.shape[0]))):
+                    output = graph.is_out_channel_pruning_fn(item.dep.handler)
+                    coupled[name].append(_Passed(item.dep.target.module, output, item.idxs, item.root_idxs))
+            written.update(passed.layer for passed in coupled[name] if passed.output)
+    except Exception as error:  # whatever the library trips over: it has no errors of its own
+        raise CompressionError(
+            f"expected a network whose channels can be followed, got {type(error).__name__}: {error}; {INSTEAD}"
+        ) from error
+    return coupled
+
+
+def _dependencies(network: Backbone) -> Any:
+    """Trace the network. A warning of the library means that it guesses: it becomes an error."""
+    with warnings.catch_warnings(), torch.inference_mode(False), torch.enable_grad():
+        warnings.simplefilter("error")
+        return torch_pruning.DependencyGraph().build_dependency(
+            network.requires_grad_(True),
+            torch.empty(1, *network.image_shape, device="meta"),
+            customized_pruners={PadShortcut: _ShortcutPruner()},
+        )
+
+
+def _group(
+    name: str, size: int, coupled: Sequence[_Passed], names: Mapping[nn.Module, str], order: list[str]
+) -> Group | str:
+    """Sort the layers that channels pass by their roles, or say why the channels have to stay."""
+    if not coupled:
+        return "is not on the way to the classifier"
+    slots: dict[str, list[Slot]] = {"writer": [], "reader": [], "carrier": [], "entering": [], "leaving": []}
+    for passed in coupled:
+        if isinstance(passed.layer, torch_pruning.ops._OutputOp):
+            return "reaches the output beside the classifier"
+        if passed.layer not in names:  # an operation without parameters
+            continue
+        role, index = _role(passed.layer, passed.output), _index(passed.entries, passed.channels, size)
+        whole = index is not None and torch.equal(index.flatten(), torch.arange(size))
+        if role is None or index is None or (role in {"writer", "entering", "leaving"} and not whole):
+            return f"passes {_describe(passed.layer)} at {names[passed.layer]}"
+        slots[role].append(Slot(names[passed.layer], index))
+    plain = {role: tuple(slot.layer for slot in found) for role, found in slots.items()}
+    writers = tuple(sorted(plain["writer"], key=order.index))
+    carriers, readers = tuple(slots["carrier"]), tuple(slots["reader"])
+    return Group(name, size, writers, readers, carriers, plain["entering"], plain["leaving"])
+
+
+def _role(module: nn.Module, output: bool) -> Literal["writer", "reader", "carrier", "entering", "leaving"] | None:
+    """Tell what a layer does with channels on its output or input side; None where that is not known."""
+    if isinstance(module, PadShortcut):
+        return "leaving" if output else "entering"
+    if isinstance(module, _BatchNorm) or is_depthwise(module):
+        return "carrier"
+    if isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and module.groups == 1 and not module.transposed):
+        return "writer" if output else "reader"
+    return None
+
+
+def _index(entries: Sequence[int], channels: Sequence[int], size: int) -> Int64[Tensor, "channels k"] | None:
+    """Sort entries by channel; None where channels have different numbers of them."""
+    entry, channel = torch.tensor(entries), torch.tensor(channels)
+    counts = channel.bincount(minlength=size)
+    if len(counts) != size or not (counts == counts[0]).all():
+        return None
+    order = (channel * (int(entry.max()) + 1) + entry).argsort()
+    return entry[order].view(size, -1)
+
+
+def _describe(module: nn.Module) -> str:
+    if isinstance(module, _ConvNd) and module.groups > 1:
+        return f"a convolution with {module.groups} groups"
+    return f"a {type(module).__name__}"

@@ -1,0 +1,96 @@
+"""Exact selection of the highest scores over many layers, in little memory and linear time.
+
+Floating-point numbers become integers of the same order, whose k-th largest is found digit by digit: counting how often
+each leading digit occurs tells which digit the k-th largest starts with, and so on. Beside the scores only parts of a
+fixed size are in memory, while sorting would need several copies of them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+_PART = 2**22  # scores handled at once
+_BITS = 16
+_DIGITS = 2**_BITS
+
+
+def keep_highest_of(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
+    """Mark exactly the `k` highest scores of all layers together; of equal ones the first.
+
+    Args:
+        scores: by layer, of any shape, without NaN; read several times and one layer at a time.
+        k: how many to mark, at most as many as there are.
+
+    Returns:
+        By layer, `bool` in the shape of the scores.
+
+    >>> keep_highest_of({"one": torch.tensor([1.0, 3.0]), "two": torch.tensor([[1.0], [2.0]])}, 3)
+    {'one': tensor([ True,  True]), 'two': tensor([[False],
+            [ True]])}
+    """
+    if k == 0:
+        return {name: torch.zeros_like(score, dtype=torch.bool) for name, score in scores.items()}
+    wide = any(score.dtype not in (torch.float32, torch.float16, torch.bfloat16) for score in scores.values())
+
+    def parts() -> Iterator[Tensor]:
+        return _joined(part for score in scores.values() for part in _parts(score, wide))
+
+    threshold, equal = _kth_largest(parts, k, 64 if wide else 32)
+    keep = {}
+    for name, score in scores.items():
+        keep[name] = torch.empty(score.shape, dtype=torch.bool, device=score.device)
+        for target, part in zip(keep[name].view(-1).split(_PART), _parts(score, wide), strict=True):
+            torch.gt(part, threshold, out=target)
+            if equal:
+                first = (part == threshold).nonzero()[:equal]
+                target[first] = True
+                equal -= len(first)
+    return keep
+
+
+def _parts(scores: Tensor, wide: bool) -> Iterator[Int[Tensor, "w"]]:
+    """Yield scores as integers of the same order."""
+    floats, integers = (torch.float64, torch.int64) if wide else (torch.float32, torch.int32)
+    for part in scores.detach().reshape(-1).split(_PART):
+        bits = (part.to(floats) + 0.0).view(integers)  # adding zero turns -0.0 into 0.0
+        # Negative numbers have a sign bit and grow with their magnitude: flipping the other bits puts them in order.
+        yield bits.bitwise_xor_((bits >> (8 * bits.itemsize - 1)).bitwise_and_(torch.iinfo(integers).max))
+
+
+def _joined(parts: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Join parts of small layers: counting takes as long for few integers as for many."""
+    waiting: list[Tensor] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(map(len, waiting)) >= _PART:
+            yield torch.cat(waiting)
+            waiting.clear()
+    if waiting:
+        yield torch.cat(waiting)
+
+
+def _kth_largest(parts: Callable[[], Iterator[Tensor]], k: int, bits: int) -> tuple[int, int]:
+    """Return the k-th largest integer and how many of those equal to it belong to the k largest."""
+    leading, left = 0, k
+    for shift in range(bits - _BITS, -1, -_BITS):
+        counts = torch.zeros(_DIGITS, dtype=torch.int64)
+        top = shift == bits - _BITS
+        for part in parts():
+            digits = (part >> shift) + _DIGITS // 2 if top else _continuing(part, shift, leading)
+            counts += digits.bincount(minlength=_DIGITS).cpu()
+        at_least = counts.flip(0).cumsum(0)
+        position = int(torch.searchsorted(at_least, left))
+        left -= int(at_least[position - 1]) if position else 0
+        digit = _DIGITS - 1 - position
+        leading = digit - _DIGITS // 2 if top else leading << _BITS | digit
+    return leading, left
+
+
+def _continuing(part: Int[Tensor, "w"], shift: int, leading: int) -> Int[Tensor, "v"]:
+    """Return the next digit of the integers that start with these leading digits."""
+    digits: Tensor = (part[(part >> (shift + _BITS)) == leading] >> shift) & (_DIGITS - 1)
+    return digits

@@ -1,0 +1,107 @@
+"""Greedy forward selection: every layer is grown anew from one channel, by those that lower the loss most.
+
+With the channels of a layer scaled by n a_j for n channels (a_j = 1 / n: the dense network), growing starts from a = 0 and
+its (k + 1)-th step, a step of Frank & Wolfe's method, sets a <- a + (e_i - a) / (k + 1) for the channel i, not yet chosen,
+that lowers the loss most among some drawn ones. Layers are grown in the order of the network, those before already pruned.
+
+As in the authors' code (`mobile2_prune.py`) channels are not chosen twice, so the chosen k channels end with a = 1 / k, and
+that scale stays in the network for fine-tuning. Unlike there, layers stop at a common share of their channels instead of a
+tolerated accuracy, one set of examples serves all steps, and nothing is fine-tuned between layers.
+
+Reference: Ye, Gong, Nie, Zhou, Klivans & Liu, "Good Subnetworks Provably Exist: Pruning via Greedy Forward Selection"
+(2020).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Num
+from pydantic import PositiveInt
+from torch import Tensor
+
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.pruners._activations import scale_inputs
+from sharedlabel.pruners._base import Context
+from sharedlabel.pruners._channels import groups, keep_channels, prune_channels_by_scores, structured_ceiling
+from sharedlabel.pruners._growth import Growth, traced
+from sharedlabel.pruners._masks import check_scores
+from sharedlabel.pruners._removal import clear
+
+STRUCTURED = True
+NESTED = False
+NEEDS: frozenset[str] = frozenset({"data", "labels"})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of greedy forward selection.
+
+    Args:
+        examples: labelled training images that the loss is computed on.
+        candidates: channels drawn in every step, of which the best is chosen.
+        scale: whether the weights that read a layer keep the scale n / k of growing k of n channels.
+    """
+
+    examples: PositiveInt = 256
+    candidates: PositiveInt = 50
+    scale: bool = True
+
+
+def ceiling(backbone: Backbone, config: Config) -> float:
+    """Return the largest compression ratio: one channel stays in every layer.
+
+    Raises:
+        CompressionError: channels cannot be removed from this network.
+    """
+    del config
+    return structured_ceiling(backbone)
+
+
+def prune(backbone: Backbone, ratio: float, config: Config, context: Context) -> Backbone:
+    """Grow every layer to the same share of its channels, the parameter count closest to the dense one / ratio.
+
+    Args:
+        backbone: the network, usually trained.
+        ratio: compression ratio over all parameters.
+        config: options.
+        context: training images and labels, and the generator that draws candidates.
+
+    Raises:
+        CompressionError: there are no images or labels, channels cannot be removed from this network, the ratio cannot
+            be reached, or the loss is not finite.
+    """
+    found = groups(backbone)
+    equal = {name: torch.zeros(group.size) for name, group in found.items()}
+    sizes = {name: group.size for name, group in groups(prune_channels_by_scores(backbone, ratio, equal, "layer")).items()}
+    images, labels = context.labelled(config.examples)
+    scaled = copy.deepcopy(backbone)
+    grown = copy.deepcopy(backbone).requires_grad_(False).eval()  # pruned so far, but of the same size
+    device = grown.normalize.mean.device
+    module = traced(grown)
+    keep: dict[str, Tensor] = {}
+    for name, group in found.items():
+        if sizes[name] < group.size:
+            growth = Growth(module, group, grown.normalize(images.to(device)), labels.to(device))
+            keep[name] = _grow(growth, sizes[name], config.candidates, context.generator)
+            factors = keep[name] * (group.size / sizes[name] if config.scale else 1.0)
+            scale_inputs(grown, group, factors)
+            scale_inputs(scaled, group, factors)
+            clear(grown, found, {name: keep[name]})
+    return keep_channels(scaled, keep)
+
+
+def _grow(growth: Growth, size: int, candidates: int, generator: torch.Generator) -> Bool[Tensor, " channels"]:
+    """Choose channels until there are `size` of them."""
+    chosen = torch.zeros(growth.group.size, dtype=torch.bool)
+    for _ in range(size):
+        left = (~chosen).nonzero()[:, 0]
+        drawn = left[torch.randperm(len(left), generator=generator)[:candidates].sort().values]
+        losses = growth.losses(drawn).cpu()
+        check_scores({growth.group.name: losses})
+        best = int(drawn[losses.argmin()])
+        growth.add(best)
+        chosen[best] = True
+    return chosen

@@ -1,0 +1,55 @@
+"""Lottery tickets: the smallest weights of the trained network go, a few each round, and the rest start again.
+
+The rounds, and setting the survivors back to their early values, are the schedule's: see `iterative` and `rewind`.
+
+References: Frankle & Carbin, "The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks" (2019);
+Frankle, Dziugaite, Roy & Carbin, "Stabilizing the Lottery Ticket Hypothesis" (2019) for rewinding to an early step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.config import Schedule
+from sharedlabel.pruners._base import Context
+from sharedlabel.pruners._masks import Scope, magnitudes, mask_ceiling, prune_by_scores
+
+STRUCTURED = False
+NESTED = True
+NEEDS: frozenset[str] = frozenset()
+# Every round removes 20% of the weights that are left, and sets the others back to their initial values.
+SCHEDULE = Schedule(when="iterative", growth=1.25, rewind=0.0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of lottery tickets.
+
+    Args:
+        scope: `global` compares all prunable weights, `layer` removes the same share of every layer.
+    """
+
+    scope: Scope = "global"
+
+
+def ceiling(backbone: Backbone, config: Config) -> float:
+    """Return the largest compression ratio."""
+    del config
+    return mask_ceiling(backbone)
+
+
+def prune(backbone: Backbone, ratio: float, config: Config, context: Context) -> Backbone:
+    """Mask the weights of smallest absolute value among those that are left: one round.
+
+    Args:
+        backbone: the network, trained; masks of earlier rounds stay.
+        ratio: compression ratio over all parameters.
+        config: options.
+        context: not used.
+
+    Raises:
+        CompressionError: the ratio cannot be reached, or weights are not finite.
+    """
+    del context
+    return prune_by_scores(backbone, ratio, magnitudes(backbone), config.scope)

@@ -1,0 +1,77 @@
+"""SNIP: the weights go whose removal changes the loss least, to first order, judged on the untrained network.
+
+Reference: Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.config import Schedule
+from sharedlabel.pruners._base import Context
+from sharedlabel.pruners._gradients import Statistics, batches, differentiable_copy
+from sharedlabel.pruners._masks import mask_ceiling, prune_by_scores, weights_to_remove
+
+STRUCTURED = False
+NESTED = True
+NEEDS = frozenset({"data", "labels", "gradients"})
+SCHEDULE = Schedule(when="initial")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of SNIP.
+
+    Args:
+        examples: training images that the loss is taken over; the authors take one batch, of 128 for CIFAR-10.
+        statistics: what batch normalisation uses while the loss is differentiated: those of the `batch`, as the
+            authors do, or its `running` ones, which mean little before training.
+    """
+
+    examples: PositiveInt = 128
+    statistics: Statistics = "batch"
+
+
+def ceiling(backbone: Backbone, config: Config) -> float:
+    """Return the largest compression ratio."""
+    del config
+    return mask_ceiling(backbone)
+
+
+def prune(backbone: Backbone, ratio: float, config: Config, context: Context) -> Backbone:
+    """Mask the weights of smallest connection sensitivity, all layers together.
+
+    Args:
+        backbone: the network, usually untrained.
+        ratio: compression ratio over all parameters.
+        config: options.
+        context: training images and labels.
+
+    Raises:
+        CompressionError: the ratio cannot be reached, images or labels are missing, or scores are not finite.
+    """
+    weights_to_remove(backbone, ratio)
+    return prune_by_scores(backbone, ratio, sensitivities(backbone, config, context), "global")
+
+
+def sensitivities(backbone: Backbone, config: Config, context: Context) -> Mapping[str, Tensor]:
+    """Return |g w| of every prunable weight, g the gradient of the mean loss (nats) over the examples.
+
+    Args:
+        backbone: the network.
+        config: options.
+        context: training images and labels.
+    """
+    images, labels = context.labelled(config.examples)
+    network, weights = differentiable_copy(backbone, config.statistics)
+    with torch.enable_grad():
+        for some, classes in batches(network, images, labels):
+            # Signed gradients add up over batches in `grad`; the absolute value is taken of their sum.
+            (nn.functional.cross_entropy(network(some), classes, reduction="sum") / len(images)).backward()
+    return {name: (weight.grad * weight).detach().abs() for name, weight in weights.items() if weight.grad is not None}

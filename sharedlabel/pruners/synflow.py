@@ -1,0 +1,216 @@
+"""SynFlow: without data, the weights go that carry least of what flows from the inputs to the outputs.
+
+An image of ones goes through the network with every parameter replaced by its absolute value; a weight's score is its
+share of the summed logits. The scores of a layer add up to the whole flow, so no layer loses all its weights early as
+long as scores are computed anew while weights are removed bit by bit.
+
+Reference: Tanaka, Kunin, Yamins & Ganguli, "Pruning neural networks without any data by iteratively conserving synaptic
+flow" (2020).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.config import Schedule
+from sharedlabel.errors import CompressionError
+from sharedlabel.pruners._base import Context
+from sharedlabel.pruners._gradients import replaced
+from sharedlabel.pruners._masks import (
+    Layer,
+    check_scores,
+    count,
+    kept,
+    magnitudes,
+    mask_ceiling,
+    masked_copy,
+    prunable,
+    weights_to_remove,
+)
+from sharedlabel.pruners._select import keep_highest_of
+
+STRUCTURED = False
+NESTED = False  # what is removed first depends on how far the rounds go
+NEEDS = frozenset({"gradients"})
+SCHEDULE = Schedule(when="initial")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of SynFlow.
+
+    Args:
+        rounds: times that scores are computed and weights removed; the density falls by the same factor each time.
+    """
+
+    rounds: PositiveInt = 100
+
+
+def ceiling(backbone: Backbone, config: Config) -> float:
+    """Return the largest compression ratio."""
+    del config
+    return mask_ceiling(backbone)
+
+
+def prune(backbone: Backbone, ratio: float, config: Config, context: Context) -> Backbone:
+    """Mask the weights of smallest synaptic flow, all layers together.
+
+    Args:
+        backbone: the network, usually untrained.
+        ratio: compression ratio over all parameters.
+        config: options.
+        context: not used.
+
+    Raises:
+        CompressionError: the ratio cannot be reached, weights are not finite, or the flow overflows.
+    """
+    del context
+    number = weights_to_remove(backbone, ratio)
+    check_scores(magnitudes(backbone))
+    keep = kept(backbone)
+    network, layers = absolute(backbone)
+    before, weights = sum(int(mask.count_nonzero()) for mask in keep.values()), count(backbone)[0]
+    for left in _geometric(before, weights - number, config.rounds):
+        scores = synaptic_flow(network, layers, keep)
+        for name, score in scores.items():
+            score.masked_fill_(~keep[name], -1)  # below all weights that remain, those without any flow included
+        keep = keep_highest_of(scores, left)
+    return masked_copy(backbone, keep)
+
+
+def _geometric(start: int, end: int, rounds: int) -> list[int]:
+    """Return the weights left after every round, without the rounds that remove none.
+
+    >>> _geometric(1000, 1, 3)
+    [100, 10, 1]
+    >>> _geometric(5, 3, 8)
+    [4, 3]
+    """
+    if start == end:
+        return []
+    left = [start, *(round(start * (end / start) ** (step / rounds)) for step in range(1, rounds + 1))]
+    return [after for before, after in itertools.pairwise(left) if after < before]
+
+
+def absolute(backbone: Backbone) -> tuple[Backbone, dict[str, _Absolute]]:
+    """Copy a network with the absolute values of all it holds, in float64 and in evaluation mode.
+
+    Args:
+        backbone: the network.
+
+    Returns:
+        The copy, and the layers in it that take the place of prunable ones, by name.
+    """
+    layers = {name: _Absolute(layer) for name, layer in prunable(backbone).items()}
+    network = replaced(backbone, layers).double().requires_grad_(False).eval()
+    for tensor in network.state_dict().values():
+        tensor.abs_()
+    return network, layers
+
+
+def synaptic_flow(
+    network: Backbone, layers: Mapping[str, _Absolute], keep: Mapping[str, Bool[Tensor, "..."]]
+) -> dict[str, Float[Tensor, "..."]]:
+    """Return every weight's share of the flow.
+
+    It is computed in float64, one layer after another, and returned in float32: shares lie in [0, 1].
+
+    Args:
+        network: from `absolute`.
+        layers: from `absolute`.
+        keep: by layer, the weights that remain.
+
+    Raises:
+        CompressionError: the flow is too large for float64.
+    """
+    for name, layer in layers.items():
+        layer.reset(keep[name])
+    # The authors' code feeds ones; they go past the normalisation, which would turn them into something else.
+    ones = torch.ones(1, *network.image_shape, dtype=torch.float64, device=network.normalize.mean.device)
+    with torch.enable_grad():
+        embedding: Tensor = network.body(ones.requires_grad_().clone())
+        flow = network.classify(embedding.flatten(1)).sum()
+        if not flow.isfinite():
+            raise CompressionError(
+                f"expected a synaptic flow that fits float64, got {flow.item()}: products of absolute weights through "
+                "the layers are too large; initialise the network with smaller weights or use another pruner"
+            )
+        (flow / (flow.item() or 1.0)).backward()
+    return {name: layer.share for name, layer in layers.items()}
+
+
+class _Absolute(nn.Module):
+    """A layer with absolute weights in float64 that exist only while it computes, and its weights' shares of the flow.
+
+    Args:
+        layer: the layer; it stays as it is and is no submodule.
+
+    Attributes:
+        share: of each weight, in the weight's shape.
+    """
+
+    share: Tensor
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self._layer = (layer,)
+
+    def reset(self, keep: Tensor) -> None:
+        """Forget the shares; from now on only these weights remain."""
+        self._keep = keep
+        self.share = torch.zeros_like(self._layer[0].weight, dtype=torch.float32, requires_grad=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """There is none to be read from outside."""
+        raise CompressionError(
+            f"expected every prunable layer to be called, got one, {self._layer[0]}, whose weight the network reads "
+            "directly; use another pruner, such as magnitude"
+        )
+
+    def forward(self, inputs: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """Apply the layer."""
+        outputs: Tensor = _Flow.apply(inputs, self)
+        return outputs
+
+    def values(self) -> Tensor:
+        """Return the absolute weights that remain, and zeros."""
+        return (self._layer[0].weight.detach().double() * self._keep).abs_()
+
+    def compute(self, weight: Tensor, inputs: Tensor) -> Tensor:
+        """Apply the layer with these weights."""
+        layer = self._layer[0]
+        values = {"weight": weight}
+        if layer.bias is not None:
+            values["bias"] = layer.bias.detach().double().abs()
+        outputs: Tensor = torch.func.functional_call(layer, values, (inputs,))
+        return outputs
+
+
+class _Flow(torch.autograd.Function):
+    """A layer's outputs; for the way back only its inputs are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, layer: _Absolute) -> Tensor:
+        ctx.layer = layer
+        ctx.save_for_backward(inputs)
+        return layer.compute(layer.values(), inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        layer, weight = ctx.layer, ctx.layer.values().requires_grad_()
+        inputs = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            outputs = layer.compute(weight, inputs)
+        back, slope = torch.autograd.grad(outputs, (inputs, weight), gradient)
+        layer.share += slope.mul_(weight.detach()).abs_()
+        return back, None

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sharedlabel import rng
+from sharedlabel.backbones import mlp
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.errors import CompressionError
+from sharedlabel.pruners import _gradients, _masks, sipp
+from sharedlabel.pruners._base import Context
+
+SHAPE = (2, 5, 4)
+
+
+class Body(nn.Module):
+    """A strided convolution with groups, biased, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(2, 4, (3, 2), stride=(2, 1), padding=1, groups=2)
+        self.linear = nn.Linear(4 * 3 * 5, 6)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(self.convolution(images).relu().flatten(1)).relu()
+
+
+def network() -> Backbone:
+    with rng.seeded(0):
+        backbone = Backbone(Body(), nn.Linear(6, 3), SHAPE).double()
+        backbone.normalize.mean.fill_(0.5)  # so that half of what the first layer gets is negative
+        nn.init.zeros_(backbone.body.linear.weight[2])
+    return backbone
+
+
+def images(count: int = 5) -> Tensor:
+    return torch.rand(count, *SHAPE, dtype=torch.float64, generator=rng.generator(0, "images"))
+
+
+def context(count: int = 5, seed: int = 0) -> Context:
+    return Context(rng.generator(seed), validation=images(count))
+
+
+def shares(weights: list[float], inputs: list[float]) -> list[float]:
+    """Return the share of each weight in what one unit gets from one patch, signs taken apart."""
+    found = [0.0] * len(weights)
+    for weight_sign, input_sign in itertools.product((1, -1), (1, -1)):
+        parts = [
+            max(weight_sign * weight, 0) * max(input_sign * value, 0)
+            for weight, value in zip(weights, inputs, strict=True)
+        ]
+        if total := sum(parts):
+            found = [max(old, part / total) for old, part in zip(found, parts, strict=True)]
+    return found
+
+
+def linear_sensitivity(weight: Tensor, inputs: Tensor) -> Tensor:
+    found = torch.zeros_like(weight)
+    for example in inputs.tolist():
+        for unit, row in enumerate(weight.tolist()):
+            found[unit] = found[unit].maximum(torch.tensor(shares(row, example), dtype=weight.dtype))
+    return found
+
+
+def convolution_sensitivity(layer: nn.Conv2d, inputs: Tensor) -> Tensor:
+    """Loop over images, filters, signs and patches; average over patches, then take the largest."""
+    weight, padded = layer.weight.detach(), nn.functional.pad(inputs, (1, 1, 1, 1))
+    found, per_group = torch.zeros_like(weight), layer.out_channels // layer.groups
+    rows, columns = (padded.shape[2] - 3) // 2 + 1, padded.shape[3] - 2 + 1
+    for example, (unit, kernel) in itertools.product(padded, enumerate(weight)):
+        channel = unit // per_group
+        for weight_sign, input_sign in itertools.product((1, -1), (1, -1)):
+            mean = torch.zeros_like(kernel)
+            for row, column in itertools.product(range(rows), range(columns)):
+                patch = example[channel : channel + 1, 2 * row : 2 * row + 3, column : column + 2]
+                part = (weight_sign * kernel).clamp(min=0) * (input_sign * patch).clamp(min=0)
+                if part.sum() > 0:
+                    mean += part / part.sum() / (rows * columns)
+            found[unit] = found[unit].maximum(mean)
+    return found
+
+
+@pytest.mark.parametrize(("batch", "values"), [(128, 2**25), (2, 2**25), (128, 1)])
+def test_sensitivities_are_those_of_explicit_loops(monkeypatch: pytest.MonkeyPatch, batch: int, values: int) -> None:
+    monkeypatch.setattr(_gradients, "_BATCH", batch)
+    monkeypatch.setattr(_gradients, "_VALUES", values)
+    backbone = network()
+    found = sipp.sensitivities(backbone, sipp.Config(), context())
+    with torch.no_grad():
+        given = backbone.normalize(images())
+        hidden = backbone.body.convolution(given).relu().flatten(1)
+    assert (given < 0).any()
+    torch.testing.assert_close(found["body.convolution"], convolution_sensitivity(backbone.body.convolution, given))
+    torch.testing.assert_close(found["body.linear"], linear_sensitivity(backbone.body.linear.weight.detach(), hidden))
+
+
+def test_sensitivities_are_shares() -> None:
+    found = sipp.sensitivities(network(), sipp.Config(), context())
+    for score in found.values():
+        assert score.min() >= 0
+        assert score.max() <= 1 + 1e-12
+    assert not found["body.linear"][2].any()
+
+
+def test_scale_of_a_unit_does_not_matter() -> None:
+    backbone, scaled = network(), network()
+    with torch.no_grad():
+        scaled.body.linear.weight[1] *= 1e-6
+    one, other = (sipp.sensitivities(b, sipp.Config(), context()) for b in (backbone, scaled))
+    torch.testing.assert_close(one["body.linear"], other["body.linear"])
+
+
+def test_deterministic_keeps_the_highest_of_all_layers() -> None:
+    backbone = network()
+    pruned = sipp.prune(backbone, 2.0, sipp.Config(), context())
+    expected = _masks.prune_by_scores(backbone, 2.0, sipp.sensitivities(backbone, sipp.Config(), context()), "global")
+    assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in pruned.state_dict().items())
+
+
+def sampled(backbone: Backbone, ratio: float, scores: dict[str, Tensor], generator: torch.Generator) -> Backbone:
+    times = {
+        name: torch.empty(score.shape, dtype=torch.float64).exponential_(generator=generator)
+        for name, score in scores.items()
+    }
+    return sipp._sampled(backbone, ratio, scores, times)
+
+
+def plain() -> Backbone:
+    with rng.seeded(0):
+        return mlp.build(mlp.Config((5, 4), bias=False), (1, 2, 2), 3).double()
+
+
+def test_the_randomised_estimate_is_unbiased() -> None:
+    """Averaged over many draws, every weight comes out as it was, to within 5 standard errors."""
+    backbone, draws = plain(), 300
+    given = Context(
+        rng.generator(0), validation=torch.rand(8, 1, 2, 2, dtype=torch.float64, generator=rng.generator(2))
+    )
+    scores = sipp.sensitivities(backbone, sipp.Config(), given)
+    generator = rng.generator(1)
+    dense = torch.cat([layer.weight.detach().flatten() for layer in _masks.prunable(backbone).values()])
+    sums, squares = torch.zeros_like(dense), torch.zeros_like(dense)
+    for _ in range(draws):
+        pruned = sampled(backbone, 1.6, scores, generator)
+        weights = torch.cat([layer.weight.detach().flatten() for layer in _masks.prunable(pruned).values()])
+        sums += weights
+        squares += weights**2
+    mean = sums / draws
+    error = ((squares / draws - mean**2) / draws).sqrt()
+    possible = torch.cat([scores[name].flatten() for name in _masks.prunable(backbone)]) > 0
+    assert ((mean - dense).abs() <= 5 * error + 1e-12)[possible].all()
+    assert not mean[~possible].any()
+    assert float((mean - dense)[possible].abs().mean()) < 0.1 * float(dense.abs().mean())
+
+
+def test_which_weights_are_drawn_is_sampling_with_replacement_until_there_are_enough() -> None:
+    """The sets that stay are as frequent as when weights are drawn one by one with probability ~ sensitivity."""
+    backbone = Backbone(
+        nn.Sequential(nn.Flatten(), nn.Linear(4, 1, bias=False)), nn.Linear(1, 2, bias=False), (1, 2, 2)
+    )
+    sensitivity = torch.tensor([[0.5, 0.25, 0.15, 0.1]])
+    generator, draws, kept = rng.generator(3), 300, torch.zeros(4)
+    for _ in range(draws):
+        pruned = sampled(backbone, 6 / 4, {"body.1": sensitivity}, generator)
+        kept += _masks.kept(pruned)["body.1"][0]
+    p = sensitivity[0].tolist()
+    expected = [
+        p[i] + sum(p[j] * p[i] / (1 - p[j]) for j in range(4) if j != i) for i in range(4)
+    ]  # first, or second after any other
+    torch.testing.assert_close(kept / draws, torch.tensor(expected), rtol=0, atol=0.1)
+
+
+def test_randomised_pruning_reweighs_what_it_keeps() -> None:
+    backbone = network()
+    pruned = sipp.prune(backbone, 2.0, sipp.Config("randomized"), context())
+    assert _masks.removed(pruned) == _masks.weights_to_remove(backbone, 2.0)
+    for name, layer in _masks.prunable(pruned).items():
+        keep, dense = _masks.kept(pruned)[name], _masks.prunable(backbone)[name].weight
+        assert (layer.weight[keep] / dense[keep] >= 1).all()
+        assert not layer.weight[~keep].any()
+    other = sipp.prune(backbone, 2.0, sipp.Config("randomized"), context(seed=1))
+    assert any(not torch.equal(mask, _masks.kept(other)[name]) for name, mask in _masks.kept(pruned).items())
+
+
+def test_randomised_masks_nest_and_nothing_changes_at_ratio_one() -> None:
+    backbone = network()
+    masks = [
+        _masks.kept(sipp.prune(backbone, ratio, sipp.Config("randomized"), context())) for ratio in (1.0, 1.3, 2.0, 5.0)
+    ]
+    for less, more in itertools.pairwise(masks):
+        assert all(not (more[name] & ~less[name]).any() for name in more)
+    same = sipp.prune(backbone, 1.0, sipp.Config("randomized"), context())
+    assert torch.equal(same(images()), backbone(images()))
+
+
+def test_weights_without_sensitivity_go_first() -> None:
+    backbone = network()
+    row = backbone.body.linear.weight.shape[1]
+    total = sum(parameter.numel() for parameter in backbone.parameters())
+    found = sipp.sensitivities(backbone, sipp.Config(), context())
+    dead = sum(int((score == 0).sum()) for score in found.values())
+    assert dead >= row
+    pruned = sipp.prune(backbone, total / (total - dead), sipp.Config("randomized"), context())
+    assert torch.equal(pruned(images()), copy.deepcopy(backbone)(images()))
+
+
+def test_an_empty_set_is_refused() -> None:
+    with pytest.raises(
+        CompressionError, match="expected validation images to measure sensitivities on, got an empty s"
+    ):
+        sipp.prune(network(), 2.0, sipp.Config(), context(0))
