@@ -148,6 +148,20 @@ class Store:
         folder = self._folder(stage, key)
         return Artifact(key, json.loads((folder / "manifest.json").read_text()), folder)
 
+    def find(self, key: str) -> Artifact:
+        """Open the one artifact, of whatever stage, whose key begins with these hexadecimal digits.
+
+        Raises:
+            StoreError: there is none, or several.
+        """
+        found = sorted((self.root / "artifacts").glob(f"*/{key}*")) if key.isalnum() else []
+        if len(found) != 1:
+            raise StoreError(
+                f"expected one artifact whose key begins with {key!r} in {self.root}, got {len(found)}; "
+                "run the grid to compute it, or give more digits"
+            )
+        return self.load(found[0].parent.name, found[0].name)
+
     def save(self, stage: str, key: str, output: Output, record: Mapping[str, Any], started: float) -> Artifact:
         """Write an artifact; whole or not at all.
 
@@ -217,12 +231,17 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def serialize(shard: Shard) -> bytes:
+    """Return the content of a shard's file."""
+    return safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in shard.items()})
+
+
 def _write_shards(folder: Path, tensors: Shard | Iterable[Shard]) -> dict[str, str]:
     shards = [tensors] if isinstance(tensors, Mapping) else tensors
     files = {}
     for index, shard in enumerate(shards):
         name = f"shard-{index:05d}.safetensors"
-        content = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in shard.items()})
+        content = serialize(shard)
         (folder / name).write_bytes(content)
         files[name] = hashlib.sha256(content).hexdigest()
         del shard, content  # before the next shard is made

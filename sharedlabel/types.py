@@ -19,6 +19,19 @@ Protocol: TypeAlias = Literal["iid", "grouped"]
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """How image files become instances.
+
+    Attributes:
+        size: side in pixels of the square that is cut from the centre and scaled; None leaves the image as it is.
+        channels: 1 to make images grey, 3 to make them coloured, None for what the file has.
+    """
+
+    size: int | None = None
+    channels: int | None = None
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Labelled instances, in memory or memory-mapped.
 
@@ -30,6 +43,7 @@ class Dataset:
         groups: id of each instance's group (track, speaker, specimen), or None.
         holdout: True where the source itself puts the instance in its test set, or None if it has none.
         fingerprint: sha256 of the content, independent of where it lies and when it was read.
+        decoding: how an image file becomes an instance, for new images.
     """
 
     name: str
@@ -39,6 +53,7 @@ class Dataset:
     groups: Int64[Tensor, "N"] | None
     holdout: Bool[Tensor, "N"] | None
     fingerprint: str
+    decoding: Decoding = Decoding()
 
     @property
     def num_classes(self) -> int:

@@ -55,6 +55,18 @@ def decode(data: bytes, size: int | None, channels: int | None) -> UInt8[np.ndar
     return array[None] if grey else array.transpose(2, 0, 1)
 
 
+def decode_named(name: str, data: bytes, size: int | None, channels: int | None) -> UInt8[np.ndarray, "C H W"]:
+    """Decode one image file as `decode` does.
+
+    Raises:
+        DataError: truncated, or not an image; the message names it.
+    """
+    try:
+        return decode(data, size, channels)
+    except _BROKEN as error:
+        raise DataError(f"expected an image in {name!r}, got: {_reason(error)}; repair or remove it") from error
+
+
 def decode_all(
     names: Iterable[str], read: Callable[[str], bytes], size: int | None, channels: int | None
 ) -> Iterator[UInt8[np.ndarray, "C H W"]]:
@@ -65,10 +77,7 @@ def decode_all(
     """
     first_name, shape = "", None
     for name in names:
-        try:
-            image = decode(read(name), size, channels)
-        except _BROKEN as error:
-            raise DataError(f"expected an image in {name!r}, got: {_reason(error)}; repair or remove it") from error
+        image = decode_named(name, read(name), size, channels)
         if shape is None:
             first_name, shape = name, image.shape
         elif image.shape != shape:

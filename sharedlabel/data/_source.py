@@ -65,7 +65,7 @@ class Source:
         if self._members is None:
             with readable(self.path):
                 found = self._files_in_folder() if self._zip is None else _files_in_zip(self._zip)
-                self._members = sorted(member for member in found if _visible(member.name))
+                self._members = sorted(member for member in found if visible(member.name))
         return self._members
 
     def folders(self) -> list[str]:
@@ -75,7 +75,7 @@ class Source:
                 found = [self._relative(folder) for folder, _, _ in _walk(self.path) if Path(folder) != self.path]
             else:
                 found = [info.filename.rstrip("/") for info in self._zip.infolist() if info.is_dir()]
-            return sorted(name for name in found if _visible(name))
+            return sorted(name for name in found if visible(name))
 
     def read(self, name: str) -> bytes:
         """Read a file.
@@ -94,7 +94,7 @@ class Source:
         for folder, _, files in _walk(self.path):
             for file in files:
                 name = self._relative(os.path.join(folder, file))
-                if _visible(name):
+                if visible(name):
                     data = self.read(name)
                     yield Member(name, zlib.crc32(data), len(data))
 
@@ -138,6 +138,7 @@ def _walk(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
     return os.walk(path, onerror=fail, followlinks=True)
 
 
-def _visible(name: str) -> bool:
+def visible(name: str) -> bool:
+    """Tell whether a relative path is none of the files that systems leave behind, and none that is hidden."""
     parts = name.split("/")
     return parts[-1] not in _SYSTEM_FILES and not any(part.startswith(".") or part == "__MACOSX" for part in parts)

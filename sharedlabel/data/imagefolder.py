@@ -25,7 +25,7 @@ from sharedlabel.data import _checks, _decode
 from sharedlabel.data._layout import Layout, arrange, group_ids
 from sharedlabel.data._source import Source
 from sharedlabel.errors import DataError
-from sharedlabel.types import Dataset
+from sharedlabel.types import Dataset, Decoding
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def load(config: Config, root: Path) -> Dataset:
             groups=None if groups is None else torch.tensor(groups),
             holdout=None if layout.holdout is None else torch.tensor(layout.holdout),
             fingerprint=_sha256([pixels, groups]),
+            decoding=Decoding(config.size, config.channels),
         )
     )
 

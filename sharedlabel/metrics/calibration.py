@@ -76,6 +76,19 @@ def fit_temperature(
     return 1 / inverse
 
 
+def calibrate_logits(
+    logits: Float[Tensor, "*batch c"], log_correction: Float[Tensor, "c"], temperature: float
+) -> Float[Tensor, "*batch c"]:
+    """Return logits whose softmax is the calibrated posterior of single instances under the prior of tuples.
+
+    Args:
+        logits: of the backbone.
+        log_correction: log of the prior of tuples over the class frequencies that the backbone was trained on.
+        temperature: one for all instances; above 1 softens.
+    """
+    return log_normalize((logits + log_correction) / temperature)
+
+
 def apply_temperature(log_posterior: Float[Tensor, "t n c"], temperature: Float[Tensor, "n"]) -> Float[Tensor, "t n c"]:
     """Divide a log-posterior by the temperature of its prefix length and normalise it, in float64.
 

@@ -1,0 +1,1 @@
+"""Trained networks as files that run without this package's training code, and predictions from them."""

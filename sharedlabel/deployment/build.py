@@ -1,0 +1,167 @@
+"""Write an exported model: programs, checks and the card, whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharedlabel import provenance, rng
+from sharedlabel.deployment import card as cards
+from sharedlabel.deployment import programs
+from sharedlabel.deployment.card import Card, File
+from sharedlabel.deployment.cells import Trained, restore
+from sharedlabel.deployment.programs import AGGREGATOR, BACKBONE, TOLERANCE, Runtime
+from sharedlabel.errors import DeploymentError
+from sharedlabel.logs import log_normalize
+from sharedlabel.results import AXES, Results, Row
+from sharedlabel.store import Store
+
+_BATCHES = (1, 2, 7)
+_OPTIONAL = ("onnx", "onnxscript", "onnxruntime")
+
+
+def export(
+    results: Results, rows: Sequence[Row], store: Path, output: Path, runtimes: Sequence[Runtime], replace: bool
+) -> Card:
+    """Export a cell.
+
+    Args:
+        results: of the run.
+        rows: of the cell.
+        store: folder of the run's artifacts.
+        output: folder to write.
+        runtimes: what the programs are for.
+        replace: whether an output folder that is there may be replaced.
+
+    Returns:
+        The card that was written.
+
+    Raises:
+        DeploymentError: the output is there already, or a program cannot be made or differs from its network.
+        StoreError: the cell's artifacts are absent or damaged.
+    """
+    if output.exists() and not (replace and (output / cards.NAME).is_file()):
+        way_out = "choose another --output" if replace else "use --force to replace it, or choose another --output"
+        kind = "a folder that holds no model" if replace else "something there already"
+        raise DeploymentError(f"expected to write the new folder {output}, got {kind}; {way_out}")
+    if not store.is_dir():
+        raise DeploymentError(
+            f"expected the run's artifacts in {store}, got none; export where the run was computed, or run "
+            "`python -m sharedlabel.train` again"
+        )
+    trained = restore(rows[0].cell, results.dataset, Store(store))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".partial-") as partial:
+        folder = Path(partial) / "model"
+        folder.mkdir()
+        differences = write_programs(trained, getattr(torch, results.dataset.dtype), _sizes(rows), folder, runtimes)
+        card = _card(results, rows, trained, _files(folder, differences))
+        cards.write(card, folder)
+        if output.exists():
+            output.rename(Path(partial) / "old")
+        folder.rename(output)
+    return card
+
+
+def write_programs(
+    trained: Trained, dtype: torch.dtype, n: Sequence[int], folder: Path, runtimes: Sequence[Runtime]
+) -> dict[str, float]:
+    """Write both networks for every runtime and check each file against PyTorch on random inputs.
+
+    Args:
+        trained: the networks.
+        dtype: of images.
+        n: numbers of instances to check.
+        folder: receives the files.
+        runtimes: what the programs are for.
+
+    Returns:
+        By file, the largest difference (`programs.difference`).
+    """
+    parts = {
+        BACKBONE: (trained.backbone, programs.export_backbone(trained.backbone, dtype), _images(trained, dtype)),
+        AGGREGATOR: (
+            trained.aggregator,
+            programs.export_aggregator(trained.aggregator, trained.shape),
+            _instances(trained, n),
+        ),
+    }
+    found = {}
+    for part, (network, program, inputs) in parts.items():
+        for runtime in runtimes:
+            path = programs.write(program, part, runtime, folder)
+            found[path.name] = programs.check(path, network, inputs)
+    return found
+
+
+def _images(trained: Trained, dtype: torch.dtype) -> list[tuple[Tensor, ...]]:
+    generator = rng.generator(0, "export", "images")
+    shapes = [(size, *trained.backbone.image_shape) for size in _BATCHES]
+    if dtype.is_floating_point:
+        return [(torch.randn(shape, generator=generator).to(dtype),) for shape in shapes]
+    return [(torch.randint(256, shape, generator=generator).to(dtype),) for shape in shapes]
+
+
+def _instances(trained: Trained, n: Sequence[int]) -> list[tuple[Tensor, ...]]:
+    generator, shape = rng.generator(0, "export", "instances"), trained.shape
+    found: list[tuple[Tensor, ...]] = []
+    for size in n:
+        noise = torch.randn(1, size, shape.embedding_dim, generator=generator)
+        scores = 3 * torch.randn(1, size, shape.num_classes, generator=generator)
+        found.append((shape.embedding_mean + shape.embedding_scale * noise, log_normalize(scores)))
+    return found
+
+
+def _sizes(rows: Sequence[Row]) -> list[int]:
+    """Return the numbers of instances of the rows, one between and one beyond."""
+    n = {row.n for row in rows}
+    return sorted(n | {3, max(n) + 3})
+
+
+def _files(folder: Path, differences: dict[str, float]) -> dict[str, File]:
+    return {
+        path.name: File(cards.sha256(path), path.stat().st_size, differences.get(path.name))
+        for path in sorted(folder.iterdir())
+    }
+
+
+def _card(results: Results, rows: Sequence[Row], trained: Trained, files: dict[str, File]) -> Card:
+    test = [row for row in rows if row.split == "test"]
+    cell = {"cell": rows[0].cell, "data": rows[0].data, **{axis: getattr(rows[0], axis) for axis in AXES}}
+    return Card(
+        format=cards.FORMAT,
+        cell=cell,
+        labels=results.dataset.class_names,
+        prior=results.dataset.prior,
+        embedding_dim=trained.shape.embedding_dim,
+        preprocessing=cards.preprocessing(results.dataset),
+        calibration=cards.calibration(test, trained.log_correction.tolist(), trained.temperature),
+        costs=cards.costs(test),
+        quality=cards.quality(test),
+        tolerance=TOLERANCE,
+        files=files,
+        provenance=_provenance(results, trained, rows[0].data),
+    )
+
+
+def _provenance(results: Results, trained: Trained, data: str) -> dict[str, Any]:
+    optional = {name: importlib.metadata.version(name) for name in _OPTIONAL if importlib.util.find_spec(name)}
+    return {
+        "experiment": results.experiment,
+        "config": results.config,
+        "data_sha256": results.provenance["data_sha256"],
+        "run": results.provenance,
+        "export": {**provenance.collect("cpu"), **optional},
+        "artifacts": trained.artifacts,
+        "licence": {
+            "software": importlib.metadata.metadata("sharedlabel")["License-Expression"],
+            "data": f"{data}, on which the networks were trained, has terms of its own: see its source",
+        },
+    }

@@ -1,0 +1,270 @@
+"""The card of an exported model: one JSON file that says what it is, what it takes and how good it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from sharedlabel.errors import DeploymentError
+from sharedlabel.metrics.information import FLOOR
+from sharedlabel.results import DatasetFacts, Row
+
+FORMAT = 1
+NAME = "card.json"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes an input of the backbone, which normalises it itself.
+
+    Attributes:
+        channels: of the input.
+        height: of the input, pixels.
+        width: of the input, pixels.
+        dtype: `uint8`, 0 to 255 as decoded, or `float32`.
+        resize: side in pixels of the square to cut from the centre and scale (bilinear); None: images must have the
+            input's height and width.
+        convert: channels to convert image files to (1 grey, 3 colour); None: they must have the input's channels.
+    """
+
+    channels: int
+    height: int
+    width: int
+    dtype: Literal["uint8", "float32"]
+    resize: int | None
+    convert: int | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The arithmetic around the programs.
+
+    Attributes:
+        instance: formula of the aggregator's `logits`.
+        log_correction: per label, natural log: prior of tuples over class frequencies of the training images.
+        temperature: of single instances.
+        posterior: formula of the posterior after k instances.
+        n: tuple sizes whose posterior temperature was fitted on validation, ascending.
+        posterior_temperature: of each of them.
+        other_n: how other sizes are treated.
+        floor: share of the uniform distribution that is mixed into the posterior.
+    """
+
+    instance: str
+    log_correction: tuple[float, ...]
+    temperature: float
+    posterior: str
+    n: tuple[int, ...]
+    posterior_temperature: tuple[float, ...]
+    other_n: str
+    floor: float
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the model costs; MACs are for one image, those of the aggregator for one tuple.
+
+    Attributes:
+        parameters_dense: parameters of the dense backbone.
+        parameters: parameters left.
+        achieved_ratio: compression ratio, all parameters.
+        macs_dense: MACs of the dense backbone.
+        macs_executed: MACs that these programs execute: weights set to zero count.
+        macs_effective: MACs left when weights set to zero cost nothing.
+        theoretical_speedup: macs_dense / macs_effective.
+        bytes_dense: bytes of the backbone's tensors.
+        bytes_sparse: bytes when zeros are stored as a bit mask.
+        aggregator_macs: by n.
+        cost_dense_passes: by n, MACs of a whole tuple / macs_dense.
+        measured_latency_ms: median time of one batch in PyTorch.
+        measured_latency_batch: batch size of that measurement.
+        measured_threads: CPU threads of that measurement.
+        measured_device: device of that measurement.
+    """
+
+    parameters_dense: int
+    parameters: int
+    achieved_ratio: float
+    macs_dense: int
+    macs_executed: int
+    macs_effective: float
+    theoretical_speedup: float
+    bytes_dense: int
+    bytes_sparse: int
+    aggregator_macs: dict[str, int]
+    cost_dense_passes: dict[str, float]
+    measured_latency_ms: float
+    measured_latency_batch: int
+    measured_threads: int
+    measured_device: str
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Measured on test, with 95% intervals over images or groups; columns as in `results.Row`."""
+
+    n: int
+    n_accuracy: float
+    n_accuracy_low: float
+    n_accuracy_high: float
+    ri: float
+    ri_low: float
+    ri_high: float
+    calibration_error: float
+
+
+@dataclass(frozen=True)
+class File:
+    """A file beside the card.
+
+    Attributes:
+        sha256: of its content.
+        bytes: its size.
+        difference: largest difference of its outputs from PyTorch's on random inputs, relative to the larger of 1 and
+            the output; None for a file that holds weights of another.
+    """
+
+    sha256: str
+    bytes: int
+    difference: float | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything about an exported model.
+
+    Attributes:
+        format: version of this file's layout.
+        cell: id and labels of the cell it comes from.
+        labels: names of the classes, in the order of logits.
+        prior: class prior of tuples.
+        embedding_dim: width of the embedding.
+        preprocessing: from an image file to an input.
+        calibration: from the programs' outputs to the posterior.
+        costs: of the backbone and the aggregator.
+        quality: by n.
+        tolerance: that each file's `difference` was required to keep.
+        files: by name.
+        provenance: configuration, commit, versions, fingerprint of the data, artifacts, licence.
+    """
+
+    format: int
+    cell: dict[str, str | int | float]
+    labels: tuple[str, ...]
+    prior: tuple[float, ...]
+    embedding_dim: int
+    preprocessing: Preprocessing
+    calibration: Calibration
+    costs: Costs
+    quality: tuple[Quality, ...]
+    tolerance: float
+    files: dict[str, File]
+    provenance: dict[str, Any]
+
+
+def preprocessing(dataset: DatasetFacts) -> Preprocessing:
+    """Say how images become inputs."""
+    channels, height, width = dataset.image_shape
+    return TypeAdapter(Preprocessing).validate_python(
+        {
+            "channels": channels,
+            "height": height,
+            "width": width,
+            "dtype": dataset.dtype,
+            "resize": dataset.size,
+            "convert": dataset.channels,
+        }
+    )
+
+
+def calibration(rows: Sequence[Row], log_correction: Sequence[float], temperature: float) -> Calibration:
+    """Say how outputs become a posterior.
+
+    Args:
+        rows: of one cell on one split.
+        log_correction: of the stage `calibrate`.
+        temperature: likewise.
+    """
+    fitted = sorted((row.n, row.temperature) for row in rows)
+    return Calibration(
+        instance="log_softmax((logits + log_correction) / temperature)",
+        log_correction=tuple(log_correction),
+        temperature=temperature,
+        posterior="(1 - floor) * softmax(log_posterior[k] / posterior_temperature(k)) + floor / labels",
+        n=tuple(n for n, _ in fitted),
+        posterior_temperature=tuple(value for _, value in fitted),
+        other_n="the temperature of the largest fitted size below, or of the smallest size if there is none below",
+        floor=FLOOR,
+    )
+
+
+def costs(rows: Sequence[Row]) -> Costs:
+    """Take the costs from the rows of one cell on one split."""
+    by_n = {
+        "aggregator_macs": {str(row.n): row.aggregator_macs for row in rows},
+        "cost_dense_passes": {str(row.n): row.cost_dense_passes for row in rows},
+    }
+    names = [item.name for item in dataclasses.fields(Costs) if item.name not in by_n]
+    return Costs(**{name: getattr(rows[0], name) for name in names}, **by_n)  # type: ignore[arg-type]
+
+
+def quality(rows: Sequence[Row]) -> tuple[Quality, ...]:
+    """Take accuracy and relative information from the rows of one cell on test."""
+    names = [item.name for item in dataclasses.fields(Quality)]
+    return tuple(Quality(**{name: getattr(row, name) for name in names}) for row in rows)
+
+
+def sha256(path: Path) -> str:
+    """Return the checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(card: Card, folder: Path) -> None:
+    """Write the card into the folder of its files."""
+    text = json.dumps(dataclasses.asdict(card), indent=1, allow_nan=False, ensure_ascii=False)
+    (folder / NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Card:
+    """Read the card of a model and check that its files are those that were exported.
+
+    Raises:
+        DeploymentError: no card, one of another version, or a file that is absent or was altered.
+    """
+    path = folder / NAME
+    try:
+        payload = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DeploymentError(
+            f"expected a {NAME} in {folder}, got: {error}; give a folder that `python -m sharedlabel.export` wrote"
+        ) from error
+    found = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
+    if found != FORMAT:
+        raise DeploymentError(f"{path} has format {found!r}, this version reads {FORMAT}; export the cell again")
+    try:
+        card = TypeAdapter(Card).validate_python(payload)
+    except ValidationError as error:
+        raise DeploymentError(f"{path} is not a card of this version: {error.errors()[0]}; export again") from error
+    _check_files(card, folder)
+    return card
+
+
+def _check_files(card: Card, folder: Path) -> None:
+    for name, expected in card.files.items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise DeploymentError(f"expected the file {name!r} in {folder}, got none; export the cell again")
+        found = sha256(path)
+        if found != expected.sha256:
+            raise DeploymentError(
+                f"expected {name} as it was exported (sha256 {expected.sha256[:12]}...), got {found[:12]}...: it was "
+                "altered or is damaged; copy it again or export the cell again"
+            )

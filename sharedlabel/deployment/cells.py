@@ -1,0 +1,86 @@
+"""From a finished cell of a run to its trained networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sharedlabel.aggregators._base import Aggregator
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.config import resolve
+from sharedlabel.pruners._masks import bake
+from sharedlabel.results import DatasetFacts
+from sharedlabel.stages import stored_aggregator, stored_backbone, stored_shape
+from sharedlabel.store import Artifact, Store
+from sharedlabel.types import SetShape
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The networks of a cell and the numbers that go with them.
+
+    Attributes:
+        backbone: in evaluation mode, its masks baked in: a plain, as small as pruning made it.
+        aggregator: in evaluation mode.
+        shape: what the aggregator was built for.
+        log_correction: of the calibration of single instances.
+        temperature: likewise.
+        artifacts: by role, what was stored where, when and by which commit.
+    """
+
+    backbone: Backbone
+    aggregator: Aggregator
+    shape: SetShape
+    log_correction: Float[Tensor, "c"]
+    temperature: float
+    artifacts: dict[str, dict[str, Any]]
+
+
+def restore(key: str, dataset: DatasetFacts, store: Store) -> Trained:
+    """Rebuild the networks of a cell from the stored outputs of its stages.
+
+    Args:
+        key: id of the cell, the first digits of the key of its evaluation.
+        dataset: image shape, classes and prior.
+        store: where they are.
+
+    Raises:
+        StoreError: an artifact is absent or damaged.
+    """
+    scored = store.find(key)
+    inputs = {role: store.find(found) for role, found in scored.manifest["inputs"].items() if role != "data"}
+    features, calibrate, aggregate = inputs["features"], inputs["calibrate"], inputs["aggregate"]
+    compressed = store.find(features.manifest["inputs"]["backbone"])
+    plugin = resolve("backbones", features.manifest["config"]["backbone"])
+    backbone = stored_backbone(plugin, dataset.image_shape, len(dataset.class_names), compressed)
+    bake(backbone)
+    shape = stored_shape(torch.tensor(dataset.prior, dtype=torch.float64), calibrate)
+    fusing = resolve("aggregators", scored.manifest["config"]["aggregator"])
+    return Trained(
+        backbone=backbone,
+        aggregator=stored_aggregator(fusing, shape, aggregate),
+        shape=shape,
+        log_correction=calibrate.tensors()["log_correction"],
+        temperature=calibrate.meta["temperature"],
+        artifacts={
+            "backbone": _source(compressed),
+            "calibration": _source(calibrate),
+            "aggregator": _source(aggregate),
+            "evaluation": _source(scored),
+        },
+    )
+
+
+def _source(artifact: Artifact) -> dict[str, Any]:
+    manifest = artifact.manifest
+    return {
+        "stage": manifest["stage"],
+        "key": artifact.key,
+        "created": manifest["created"],
+        "commit": manifest["provenance"]["commit"],
+        "config": manifest["config"],
+    }

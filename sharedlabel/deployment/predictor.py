@@ -1,0 +1,163 @@
+"""Predict the shared label of a tuple, one instance after another, from an exported model."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float64, Num
+from torch import Tensor
+
+from sharedlabel.deployment import card as cards
+from sharedlabel.deployment import programs
+from sharedlabel.deployment.card import Calibration, Card
+from sharedlabel.deployment.programs import AGGREGATOR, BACKBONE, SUFFIXES, Program, Runtime
+from sharedlabel.errors import DataError, DeploymentError
+from sharedlabel.metrics.calibration import apply_temperature, calibrate_logits
+from sharedlabel.metrics.information import floor_posterior
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is known of a tuple.
+
+    Attributes:
+        label: the most probable one.
+        probability: its posterior probability.
+        instances: how many instances were looked at.
+        reached: whether the probability reached the threshold; None without one.
+        extrapolated: whether more instances were used than the aggregator was trained with.
+        posterior: probability of every label.
+    """
+
+    label: str
+    probability: float
+    instances: int
+    reached: bool | None
+    extrapolated: bool
+    posterior: dict[str, float]
+
+
+class Predictor:
+    """An exported model, ready to run.
+
+    Args:
+        card: of the model.
+        backbone: images `[b C H W]` -> embeddings `[b d]`, logits `[b c]`.
+        aggregator: embeddings `[1 n d]`, calibrated logits `[1 n c]` -> log-posterior `[1 n c]`.
+    """
+
+    def __init__(self, card: Card, backbone: Program, aggregator: Program) -> None:
+        self.card = card
+        self._backbone, self._aggregator = backbone, aggregator
+        self._correction = torch.tensor(card.calibration.log_correction)
+
+    @torch.no_grad()
+    def stream(self, instances: Iterable[Num[Tensor, "C H W"]]) -> Iterator[Float64[Tensor, "c"]]:
+        """Yield the log-posterior, natural log, after each instance; every instance is embedded once.
+
+        Args:
+            instances: of one tuple; read one at a time, only as far as the caller goes.
+
+        Raises:
+            DataError: an instance of another shape or type than the model takes.
+        """
+        embeddings, logits = torch.empty(1, 0, self.card.embedding_dim), torch.empty(1, 0, len(self.card.labels))
+        for instance in instances:
+            self._check(instance)
+            embedding, scores = self._backbone(instance[None])
+            calibrated = calibrate_logits(scores, self._correction, self.card.calibration.temperature)
+            embeddings = torch.cat([embeddings, embedding[None]], dim=1)
+            logits = torch.cat([logits, calibrated[None]], dim=1)
+            yield self._posterior(self._aggregator(embeddings, logits)[0])
+
+    def predict(
+        self, instances: Iterable[Num[Tensor, "C H W"]], threshold: float | None = None, most: int | None = None
+    ) -> Prediction:
+        """Look at instances until the largest posterior probability reaches a threshold.
+
+        Args:
+            instances: of one tuple, one at least.
+            threshold: probability in (0, 1]; None looks at all instances.
+            most: look at no more than this many instances; None for no limit.
+
+        Raises:
+            DataError: no instances, or one that the model does not take.
+        """
+        found, used, reached = None, 0, False
+        for used, logs in enumerate(self.stream(instances), start=1):
+            found = logs.exp()
+            reached = threshold is not None and float(found.max()) >= threshold
+            if reached or used == most:
+                break
+        if found is None:
+            raise DataError("expected at least one instance in the tuple, got none; add one")
+        index = int(found.argmax())
+        return Prediction(
+            label=self.card.labels[index],
+            probability=float(found[index]),
+            instances=used,
+            reached=None if threshold is None else reached,
+            extrapolated=used > max(self.card.calibration.n),
+            posterior=dict(zip(self.card.labels, found.tolist(), strict=True)),
+        )
+
+    def _posterior(self, log_posterior: Tensor) -> Float64[Tensor, "c"]:
+        """Temper and floor the log-posterior of the longest prefix, as the evaluation does."""
+        size = log_posterior.shape[1]
+        temperature = torch.tensor([temperature_of(size, self.card.calibration)], dtype=torch.float64)
+        tempered = apply_temperature(log_posterior[:, -1:], temperature)
+        return floor_posterior(tempered, self.card.calibration.floor)[0, 0]
+
+    def _check(self, instance: Tensor) -> None:
+        wanted = self.card.preprocessing
+        shape, found = (wanted.channels, wanted.height, wanted.width), tuple(instance.shape)
+        dtype = str(instance.dtype).removeprefix("torch.")
+        if found != shape or dtype != wanted.dtype:
+            raise DataError(
+                f"expected instances of {wanted.dtype} {shape} (channels, height, width), got {dtype} {found}; "
+                "prepare them as the model's card says"
+            )
+
+
+def load(folder: Path, runtime: str | None = None) -> Predictor:
+    """Open an exported model.
+
+    Args:
+        folder: what `python -m sharedlabel.export` wrote.
+        runtime: `onnx` or `torch`; None takes ONNX if it was exported, else torch.
+
+    Raises:
+        DeploymentError: no model, an altered one, an unknown runtime, or one that was not exported or is not installed.
+    """
+    chosen = None if runtime is None else programs.runtime_named(runtime)
+    card = cards.read(folder)
+    exported = [name for name, suffix in SUFFIXES.items() if f"{BACKBONE}{suffix}" in card.files]
+    chosen = chosen or exported[0]
+    if chosen not in exported:
+        raise DeploymentError(
+            f"expected a model exported for the runtime {chosen!r} in {folder}, got one for {', '.join(exported)}; "
+            f"use --runtime {exported[0]} or export the cell again with --format {chosen}"
+        )
+    return Predictor(card, *(_open(folder, part, chosen) for part in (BACKBONE, AGGREGATOR)))
+
+
+def temperature_of(n: int, calibration: Calibration) -> float:
+    """Return the temperature of the posterior after `n` instances: that of the largest fitted size up to `n`.
+
+    It is not interpolated: where validation is always right, a fitted temperature can be near zero, and would make
+    sizes between too sure.
+
+    >>> fitted = Calibration("", (), 1.0, "", (2, 4, 8), (0.9, 0.8, 0.02), "", 1e-6)
+    >>> [temperature_of(n, fitted) for n in (1, 2, 3, 4, 7, 8, 9)]
+    [0.9, 0.9, 0.9, 0.8, 0.8, 0.02, 0.02]
+    """
+    index = bisect.bisect_right(calibration.n, n) - 1
+    return calibration.posterior_temperature[max(index, 0)]
+
+
+def _open(folder: Path, part: str, runtime: Runtime) -> Program:
+    return programs.read(folder / f"{part}{SUFFIXES[runtime]}")

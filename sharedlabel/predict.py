@@ -1,0 +1,110 @@
+"""`python -m sharedlabel.predict MODEL TUPLES`: the shared label of every tuple of images, from an exported model."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sharedlabel.errors import ConfigError, guarded
+
+if TYPE_CHECKING:
+    from sharedlabel.deployment.groups import Group
+    from sharedlabel.deployment.predictor import Prediction
+
+_NAMED = 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, or 2 for what the user can fix."""
+    return guarded(lambda: _main(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sharedlabel.predict",
+        description="Predict the label that the images of each tuple share. Images are looked at in sorted order of "
+        "their names, one at a time.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", type=Path, help="folder that `python -m sharedlabel.export` wrote")
+    parser.add_argument(
+        "tuples",
+        type=Path,
+        help="folder with one sub-folder of images per tuple, or a CSV with the columns group, path",
+    )
+    parser.add_argument(
+        "--threshold", type=float, help="stop at this posterior probability, in (0, 1]; without it all images are used"
+    )
+    parser.add_argument("--max-n", type=int, help="use at most this many images of each tuple")
+    parser.add_argument("--runtime", help="onnx or torch (default: onnx if it was exported)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per tuple, with all probabilities")
+    return parser
+
+
+def _main(arguments: Sequence[str] | None) -> None:
+    options = _parser().parse_args(arguments)
+    _check(options)
+    # torch takes seconds to import: help and mistakes should not wait for it.
+    from sharedlabel.deployment.groups import read_groups, read_images
+    from sharedlabel.deployment.predictor import load
+
+    groups = read_groups(options.tuples)
+    predictor = load(options.model, options.runtime)
+    table = _Table(groups, predictor.card.labels, options.threshold)
+    if not options.json:
+        print(table.header)
+    extrapolated = []
+    for group in groups:
+        found = predictor.predict(read_images(group, predictor.card.preprocessing), options.threshold, options.max_n)
+        print(_record(group, found) if options.json else table.line(group, found), flush=True)
+        if found.extrapolated:
+            extrapolated.append(group.name)
+    if extrapolated:
+        print(_warning(extrapolated, max(predictor.card.calibration.n)), file=sys.stderr)
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.threshold is not None and not 0 < options.threshold <= 1:
+        raise ConfigError(f"--threshold: expected a probability in (0, 1], got {options.threshold:g}")
+    if options.max_n is not None and options.max_n < 1:
+        raise ConfigError(f"--max-n: expected at least 1 image, got {options.max_n}")
+
+
+class _Table:
+    """Columns wide enough for what is known before the first prediction."""
+
+    def __init__(self, groups: Sequence[Group], labels: Sequence[str], threshold: float | None) -> None:
+        self.name = max(len("tuple"), *(len(group.name) for group in groups))
+        self.label = max(len("label"), *(len(label) for label in labels))
+        self.threshold = threshold
+        self.header = f"{'tuple':{self.name}}  {'label':{self.label}}  probability  images"
+
+    def line(self, group: Group, found: Prediction) -> str:
+        """Phrase one prediction."""
+        unsure = f"  below {self.threshold:g}" if found.reached is False else ""
+        return (
+            f"{group.name:{self.name}}  {found.label:{self.label}}  {found.probability:11.4f}  "
+            f"{found.instances} of {len(group.paths)}{unsure}"
+        )
+
+
+def _record(group: Group, found: Prediction) -> str:
+    facts = {"tuple": group.name, "available": len(group.paths), **dataclasses.asdict(found)}
+    return json.dumps(facts, ensure_ascii=False)
+
+
+def _warning(names: Sequence[str], largest: int) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return (
+        f"warning: more images than the {largest} that the aggregator was trained and calibrated with were used for "
+        f"{', '.join(names[:_NAMED])}{more}; --max-n {largest} stays within"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
