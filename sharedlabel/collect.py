@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,11 +14,23 @@ from sharedlabel.config import canonical
 from sharedlabel.grid import Cell, Grid
 from sharedlabel.inputs import SCORED_ROLES
 from sharedlabel.metrics import cost
-from sharedlabel.results import FORMAT, Comparison, DatasetFacts, ReliabilityBin, Results, Row, Summary, SweetSpot
+from sharedlabel.results import (
+    AXES,
+    FORMAT,
+    Comparison,
+    DatasetFacts,
+    Latency,
+    Margin,
+    ReliabilityBin,
+    Results,
+    Row,
+    Summary,
+    SweetSpot,
+)
 from sharedlabel.store import Artifact, Output, Store, artifact_key
 from sharedlabel.summary import VERSION, Method, summarize
 
-_LABELS = ("backbone", "pruner", "ratio", "aggregator", "training", "protocol", "seed")
+_USUAL_BATCH = 32
 
 
 def rows(cell: Cell, grid: Grid, store: Store) -> list[Row]:
@@ -29,7 +42,7 @@ def rows(cell: Cell, grid: Grid, store: Store) -> list[Row]:
     facts = {
         "cell": cell.id,
         "data": grid.data.dataset.name,
-        **{name: getattr(cell, name) for name in _LABELS},
+        **{name: getattr(cell, name) for name in AXES},
         **_compression(pruned, latency),
     }
     partitions = grid.experiment.evaluation.partitions
@@ -72,6 +85,8 @@ def collect(grid: Grid, store: Store, seconds: float) -> Results:
         comparisons=tuple(Comparison(**record) for record in summary["comparisons"]),
         sweet_spots=tuple(SweetSpot(**record) for record in summary["sweet_spots"]),
         reliability=tuple(_reliability(grid, store)),
+        latencies=tuple(_latencies(grid, store)),
+        margins=tuple(_margins(grid, store)),
     )
 
 
@@ -81,7 +96,7 @@ def _summary(grid: Grid, store: Store, by_cell: dict[str, list[Row]]) -> Artifac
         "data": grid.data.dataset.name,
         "sweet_spot": grid.experiment.sweet_spot,
         "latency": [found[0].measured_latency_ms for found in by_cell.values()],  # may be measured again
-        "cells": [[getattr(cell, name) for name in _LABELS] for cell in grid.cells],
+        "cells": [[getattr(cell, name) for name in AXES] for cell in grid.cells],
     }
     key = artifact_key(
         "summarize", VERSION, config, {cell.id: cell.evaluate.key for cell in grid.cells} | {"data": grid.data.key}
@@ -107,7 +122,7 @@ def _method(cell: Cell, store: Store, found: list[Row]) -> Method:
 
 
 def _compression(pruned: dict[str, Any], latency: dict[str, Any]) -> dict[str, Any]:
-    costs = pruned["costs"]
+    costs, latency = pruned["costs"], _usual(latency["latencies"])
     return {
         **costs,
         "collapsed_layers": ",".join(costs["collapsed_layers"]),
@@ -119,6 +134,49 @@ def _compression(pruned: dict[str, Any], latency: dict[str, Any]) -> dict[str, A
         "validation_accuracy": pruned["validation_accuracy"],
         "training_epochs": pruned["training_epochs"],
     }
+
+
+def _usual(measured: list[dict[str, Any]]) -> dict[str, Any]:
+    """Pick the measurement that rows show: the first device, eager, 32 images, else the largest batch."""
+    return min(
+        (found for found in measured if found["device"] == measured[0]["device"]),
+        key=lambda found: (found["mode"] != "eager", found["batch"] != _USUAL_BATCH, -found["batch"]),
+    )
+
+
+def _latencies(grid: Grid, store: Store) -> Iterator[Latency]:
+    """Yield what was measured of every compressed network."""
+    networks = {cell.latency.key: cell for cell in grid.cells}
+    for cell in networks.values():
+        found = store.load(cell.latency.stage, cell.latency.key).meta
+        costs = store.load(cell.pruned.stage, cell.pruned.key).meta["costs"]
+        for measured in found["latencies"]:
+            median, dense = measured["median_ms"], measured["reference_ms"]
+            yield Latency(
+                data=grid.data.dataset.name,
+                backbone=cell.backbone,
+                pruner=cell.pruner,
+                ratio=cell.ratio,
+                seed=cell.seed,
+                **{name: measured[name] for name in ("device", "mode", "batch", "threads", "peak_memory_bytes")},
+                **{name: costs[name] for name in ("parameters", "macs_effective", "theoretical_speedup")},
+                file_bytes_dense=found["file_bytes"]["dense"],
+                file_bytes_sparse=found["file_bytes"]["sparse"],
+                measured_median_ms=median,
+                measured_low_ms=measured["low_ms"],
+                measured_high_ms=measured["high_ms"],
+                measured_images_per_second=1000 * measured["batch"] / median,
+                measured_dense_ms=dense,
+                measured_speedup=dense / median,
+            )
+
+
+def _margins(grid: Grid, store: Store) -> Iterator[Margin]:
+    """Yield the error margins of every dense network."""
+    networks = {cell.margin.key: (cell.margin, cell) for cell in grid.cells if cell.margin is not None}
+    for node, cell in networks.values():
+        for layer in store.load(node.stage, node.key).meta["margins"]:
+            yield Margin(data=grid.data.dataset.name, backbone=cell.backbone, seed=cell.seed, **layer)
 
 
 def _spent(facts: dict[str, Any], metrics: dict[str, Any], aggregator_macs: int) -> dict[str, Any]:
@@ -139,7 +197,7 @@ def _reliability(grid: Grid, store: Store) -> list[ReliabilityBin]:
     for cell in grid.cells:
         if cell.seed != first:
             continue
-        identity = {name: getattr(cell, name) for name in _LABELS if name != "seed"} | {"data": grid.data.dataset.name}
+        identity = {name: getattr(cell, name) for name in AXES if name != "seed"} | {"data": grid.data.dataset.name}
         for diagram in store.load(cell.evaluate.stage, cell.evaluate.key).meta["reliability"]:
             bins = zip(diagram["confidence"], diagram["accuracy"], diagram["mass"], strict=True)
             facts = {**identity, "n": diagram["n"], "calibrated": diagram["calibrated"]}

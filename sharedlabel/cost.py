@@ -1,24 +1,28 @@
-"""What a network costs: parameters, MACs, bytes, measured latency.
+"""What a network costs: parameters, MACs, bytes.
 
 MACs (multiply-accumulates) are those of matrix products and convolutions, padding included, counted analytically for
-one instance; biases, normalisation, activations and other elementwise work are not counted.
+one instance; biases, normalisation, activations and other elementwise work are not counted, nor is what
+butterfly layers do once per batch, whatever its size: multiplying their paths out.
 """
 
 from __future__ import annotations
 
 import copy
-import statistics
-import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
+from sharedlabel.backbones import _butterfly, _packed
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.backbones._restore import MASK
+from sharedlabel.backbones._restore import MASK, state
 from sharedlabel.pruners._masks import collapsed_layers, masked, prunable, removed
+from sharedlabel.store import serialize
 from sharedlabel.types import SetShape
 
 _FLOAT32_BYTES = 4
@@ -51,23 +55,6 @@ class Bytes:
 
 
 @dataclass(frozen=True)
-class Latency:
-    """A measured time.
-
-    Attributes:
-        median_ms: median time of one batch, milliseconds.
-        batch: instances in the batch.
-        threads: CPU threads used by torch.
-        device: name of the device.
-    """
-
-    median_ms: float
-    batch: int
-    threads: int
-    device: str
-
-
-@dataclass(frozen=True)
 class Costs:
     """A pruned network against the dense one it came from; the fields are columns of `results.Row`."""
 
@@ -97,13 +84,13 @@ def macs(backbone: Backbone, image_shape: tuple[int, int, int]) -> Macs:
         backbone: the network, with or without masks; it is not run.
         image_shape: channels, height and width of an image.
     """
-    counts = _count(backbone, torch.empty(1, *image_shape, device="meta"))
-    total = counts["Global"]
+    copied = _on_meta(backbone)
+    counted = _count(copied, torch.empty(1, *image_shape, device="meta"))
     pruned = (
-        counts.get(f"{type(backbone).__name__}.{name}", 0) * (mask.numel() - int(mask.count_nonzero())) / mask.numel()
+        counted.of(copied.get_parameter(f"{name}.weight")) * int((mask == 0).sum()) / mask.numel()
         for name, _, mask in masked(backbone)
     )
-    return Macs(total, float(total) - sum(pruned))
+    return Macs(counted.total, float(counted.total) - sum(pruned))
 
 
 def aggregator_macs(aggregator: nn.Module, shape: SetShape, n_list: Iterable[int]) -> dict[int, int]:
@@ -117,28 +104,60 @@ def aggregator_macs(aggregator: nn.Module, shape: SetShape, n_list: Iterable[int
     Returns:
         MACs by tuple size.
     """
+    copied = _on_meta(aggregator)
     return {
         n: _count(
-            aggregator,
+            copied,
             torch.empty(1, n, shape.embedding_dim, device="meta"),
             torch.empty(1, n, shape.num_classes, device="meta"),
-        )["Global"]
+        ).total
         for n in n_list
     }
 
 
-def _count(network: nn.Module, *inputs: Tensor) -> dict[str, int]:
-    """Return the MACs of one pass by module, `Global` in all.
+class _Products(TorchDispatchMode):
+    """Adds up the MACs of matrix products and convolutions, in all and by the stored tensor that enters them.
 
-    On the meta device nothing is computed, and fused kernels that the counter does not know (recurrent, attention) are
-    replaced by the products they are made of.
+    Attention, for one, uses the weight of its output layer without calling the layer, so that counting by layer would
+    miss what a mask on it saves.
     """
-    copied = copy.deepcopy(network).to("meta").float().eval()
-    # With gradients on, attention layers do not take their fused inference path, which would go uncounted.
-    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
-        copied.requires_grad_(True)(*inputs)
-    totals = {name: sum(operations.values()) // 2 for name, operations in counter.get_flop_counts().items()}
-    return {"Global": 0, **totals}
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+        self._by_storage: Counter[int] = Counter()
+
+    def of(self, tensor: Tensor) -> int:
+        """Return the MACs of the products that a tensor, or a view of it, enters."""
+        return self._by_storage[tensor.untyped_storage()._cdata]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and count it."""
+        del types
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func.overloadpacket)
+        if count is not None:
+            macs = count(*args, **(kwargs or {}), out_val=out) // 2
+            self.total += macs
+            self._by_storage.update({a.untyped_storage()._cdata: macs for a in args if isinstance(a, Tensor)})
+        return out
+
+
+def _on_meta(network: nn.Module) -> nn.Module:
+    """Copy a network to the meta device, where nothing is computed.
+
+    There, fused kernels that have no formula (recurrent, attention) are replaced by the products they are made of. With
+    gradients on, attention layers do not take their fused inference path, which would go uncounted.
+    """
+    return copy.deepcopy(network).to("meta").float().eval().requires_grad_(True)
+
+
+def _count(network: nn.Module, *inputs: Tensor) -> _Products:
+    """Return the MACs of one pass of a network on the meta device."""
+    counted = _Products()
+    with torch.enable_grad(), counted:
+        network(*inputs)
+    return counted
 
 
 def bytes_on_disk(network: nn.Module) -> Bytes:
@@ -149,48 +168,11 @@ def bytes_on_disk(network: nn.Module) -> Bytes:
     return Bytes(dense, dense - _FLOAT32_BYTES * removed(network) + bitmasks)
 
 
-def measure_latency(
-    backbone: Backbone,
-    image_shape: tuple[int, int, int],
-    batch: int = 32,
-    device: torch.device | None = None,
-    repeats: int = 30,
-    warmup: int = 5,
-) -> Latency:
-    """Time the classification of a batch, on a copy of the network in evaluation mode.
-
-    Args:
-        backbone: the network.
-        image_shape: channels, height and width of an image.
-        batch: images in the batch.
-        device: where to run; None: where the network is.
-        repeats: timed passes; the median is reported.
-        warmup: passes before them, not timed.
-    """
-    device = device or next(backbone.parameters()).device
-    network = copy.deepcopy(backbone).to(device).eval()
-    images = torch.full((batch, *image_shape), 0.5, device=device)
-    with torch.inference_mode():
-        for _ in range(warmup):
-            network(images)
-        seconds = [_seconds(network, images) for _ in range(repeats)]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return Latency(1000 * statistics.median(seconds), batch, torch.get_num_threads(), name)
-
-
-def _seconds(network: nn.Module, images: Tensor) -> float:
-    """Time one pass."""
-    _synchronize(images.device)
-    start = time.perf_counter()
-    network(images)
-    _synchronize(images.device)
-    return time.perf_counter() - start
-
-
-def _synchronize(device: torch.device) -> None:
-    """Wait until an accelerator has finished."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+def file_bytes(network: Backbone) -> Bytes:
+    """Size the files of a network, written by the store: headers included, values in the network's own precision."""
+    tensors = state(network)
+    plain = {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] != MASK}
+    return Bytes(len(serialize(plain)), len(serialize(_packed.pack(tensors))))
 
 
 def costs(dense: Backbone, pruned: Backbone, image_shape: tuple[int, int, int]) -> Costs:
@@ -221,5 +203,6 @@ def costs(dense: Backbone, pruned: Backbone, image_shape: tuple[int, int, int]) 
 
 
 def _prunable_left(backbone: Backbone) -> int:
-    """Count the prunable weights that no mask removes."""
-    return sum(layer.weight.numel() for layer in prunable(backbone).values()) - removed(backbone)
+    """Count the prunable weights that no mask removes, those of butterfly layers included."""
+    dense = sum(layer.weight.numel() for layer in prunable(backbone).values())
+    return dense + _butterfly.weights(backbone) - removed(backbone)

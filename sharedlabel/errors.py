@@ -37,6 +37,10 @@ class TrainingError(SharedLabelError):
     """Training that cannot go on, such as a loss that is not finite."""
 
 
+class DeploymentError(SharedLabelError):
+    """A model that cannot be exported, or an exported one that cannot be used."""
+
+
 class StoreError(SharedLabelError):
     """Stored artifacts that cannot be read or written."""
 

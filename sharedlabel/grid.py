@@ -2,7 +2,8 @@ r"""A configuration becomes a grid of cells, each the end of a chain of stage ca
 
 ```
 dense -> prune (-> prune ...) -> features -> calibrate -> aggregate -> evaluate
-              \-> latency                                         \-> joint -> features -> evaluate
+     |        \-> latency                                         \-> joint -> features -> evaluate
+     \-> margin
 ```
 Chains share their beginnings: one pruned backbone feeds every aggregator and protocol.
 """
@@ -69,6 +70,7 @@ class Cell:
     seed: int
     pruned: Node
     latency: Node
+    margin: Node | None
     aggregate: Node | None
     evaluate: Node
 
@@ -79,11 +81,12 @@ class Cell:
 
     def calls(self) -> tuple[Node, ...]:
         """Return the stage calls that end in the cell's numbers; they bring those before them along."""
-        return self.latency, self.evaluate
+        return self.latency, *([self.margin] if self.margin else []), self.evaluate
 
     def read(self) -> tuple[Node, ...]:
         """Return the stage calls whose outputs the cell's rows are made from."""
-        return self.pruned, self.latency, *([self.aggregate] if self.aggregate else []), self.evaluate
+        optional = (node for node in (self.margin, self.aggregate) if node is not None)
+        return self.pruned, self.latency, *optional, self.evaluate
 
     def __str__(self) -> str:
         joint = " joint" if self.training == "joint" else ""
@@ -215,32 +218,57 @@ def _cells(
     scoring = experiment.evaluation
     for seed in experiment.seeds:
         for backbone in backbones:
-            pruned = list(_pruned(experiment, data, backbone, pruners, seed))
-            for pruner, ratio, node in pruned:
+            for network in _networks(experiment, data, backbone, pruners, seed):
                 for protocol in scoring.protocols:
                     for aggregator in aggregators:
-                        yield from _chains(
-                            experiment, data, (backbone, pruner, ratio, node), aggregator, protocol, seed
-                        )
+                        yield from _chains(experiment, data, network, aggregator, protocol, seed)
     if hasattr(load("data", plugin.name), "exact_log_posterior"):
-        pruner, ratio, node = next(_pruned(experiment, data, backbones[0], pruners, experiment.seeds[0]))
+        dense = next(_networks(experiment, data, backbones[0], pruners, experiment.seeds[0]))
         for protocol in scoring.protocols:
             config = stages.ExactConfig(plugin, scoring.n, protocol, scoring.partitions, scoring.seed)
             scored = Node("exact", config, (), data.key)
-            timed = _latency(experiment, data, backbones[0], node)
             yield Cell(
-                backbones[0].label,
-                pruner.label,
-                ratio,
+                dense.backbone.label,
+                dense.pruner.label,
+                dense.ratio,
                 "exact",
                 "frozen",
                 protocol,
                 experiment.seeds[0],
-                node,
-                timed,
+                dense.pruned,
+                dense.latency,
+                dense.margin,
                 None,
                 scored,
             )
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A compressed backbone, and the calls that measure it whatever the aggregator."""
+
+    backbone: Plugin
+    pruner: Plugin
+    ratio: float
+    pruned: Node
+    latency: Node
+    margin: Node | None
+
+
+def _networks(
+    experiment: Experiment, data: Data, backbone: Plugin, pruners: tuple[Plugin, ...], seed: int
+) -> Iterator[_Network]:
+    """Yield the dense network first, then every pruner at every ratio above 1."""
+    points = list(_pruned(experiment, data, backbone, pruners, seed))
+    dense = points[0][2]
+    margin = None
+    if experiment.margin.epsilons:
+        margin_config = stages.ErrorMarginConfig(backbone, experiment.margin)
+        margin = Node("margin", margin_config, (("dense", dict(dense.inputs)["dense"]),), data.key)
+    timing = stages.TimingConfig(backbone, experiment.latency)
+    for pruner, ratio, node in points:
+        latency = Node("latency", timing, (("dense", dense), ("backbone", node)), data.key)
+        yield _Network(backbone, pruner, ratio, node, latency, margin)
 
 
 def _pruned(
@@ -279,18 +307,17 @@ def _rounds(experiment: Experiment, data: Data, backbone: Plugin, pruner: Plugin
 def _chains(
     experiment: Experiment,
     data: Data,
-    compressed: tuple[Plugin, Plugin, float, Node],
+    network: _Network,
     aggregator: Plugin,
     protocol: str,
     seed: int,
 ) -> Iterator[Cell]:
     """Yield the cells of one aggregator on one compressed backbone, one per kind of training."""
-    backbone, pruner, ratio, pruned = compressed
+    backbone, pruned = network.backbone, network.pruned
     n, clip = experiment.evaluation.n, float(experiment.trainer.gradient_clip)
     scoring = stages.EvaluateConfig(
         aggregator, n, protocol, experiment.evaluation.partitions, experiment.evaluation.seed
     )
-    latency = _latency(experiment, data, backbone, pruned)
     features = Node("features", stages.FeaturesConfig(backbone), (("backbone", pruned),), data.key)
     calibrate = Node("calibrate", stages.CalibrateConfig(), (("features", features),), data.key)
     fitting = stages.AggregateConfig(aggregator, experiment.fit, clip, n, protocol, seed)
@@ -310,23 +337,18 @@ def _chains(
         )
         yield Cell(
             backbone.label,
-            pruner.label,
-            ratio,
+            network.pruner.label,
+            network.ratio,
             aggregator.label,
             training,
             protocol,
             seed,
             pruned,
-            latency,
+            network.latency,
+            network.margin,
             aggregate,
             scored,
         )
-
-
-def _latency(experiment: Experiment, data: Data, backbone: Plugin, pruned: Node) -> Node:
-    return Node(
-        "latency", stages.LatencyConfig(backbone, experiment.trainer.latency_batch), (("backbone", pruned),), data.key
-    )
 
 
 def _check_labels(plugins_of_kind: tuple[Plugin, ...]) -> None:

@@ -15,7 +15,8 @@ from sharedlabel.store import Store
 
 def describe(node: Node) -> str:
     """Say in a few words what a call computes, and on which network."""
-    network = next((call.config for call in node.chain() if call.stage == "prune"), node.config)
+    made = {call.stage: call.config for call in node.chain()}  # of several pruned networks the last is the one
+    network = made.get("prune", made.get("dense", node.config))
     parts = [node.stage]
     for config, name in ((network, "backbone"), (network, "pruner"), (node.config, "aggregator")):
         plugin = getattr(config, name, None)

@@ -21,6 +21,15 @@ from pydantic import TypeAdapter, ValidationError
 from sharedlabel.errors import StoreError
 
 FORMAT = 2
+AXES = (
+    "backbone",
+    "pruner",
+    "ratio",
+    "aggregator",
+    "training",
+    "protocol",
+    "seed",
+)  # that tell the cells of a grid apart
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class Row:
         bytes_dense: bytes of the remaining tensors stored densely.
         bytes_sparse: bytes when masked weights are stored as a bit mask and the values left.
         collapsed_layers: names of layers without a weight left, joined by commas; empty if none.
-        measured_latency_ms: median time of one batch on the device named.
+        measured_latency_ms: median time of one eager batch on the device named: of 32 images, else the largest batch.
         measured_latency_batch: batch size of that measurement.
         measured_threads: CPU threads of that measurement.
         measured_device: device of that measurement.
@@ -313,6 +322,102 @@ class DatasetFacts:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """Size, memory and time of one compressed network: one row per device, mode and batch.
+
+    Attributes:
+        data: data set name.
+        backbone: label of the backbone.
+        pruner: label of the pruner; `none` for the dense network.
+        ratio: requested compression ratio, all parameters.
+        seed: training seed.
+        device: name of the device.
+        mode: `eager`, or `compiled` through torch.compile.
+        batch: images per batch.
+        threads: CPU threads used by torch.
+        parameters: parameters left.
+        macs_effective: MACs of one image left when masked weights cost nothing.
+        theoretical_speedup: MACs of the dense network / macs_effective.
+        file_bytes_dense: size of the stored network, pruned weights included as zeros.
+        file_bytes_sparse: size when masked weights are stored as a bit mask and the values left.
+        peak_memory_bytes: largest size of all tensors alive at once, weights and images included; empty if compiled.
+        measured_median_ms: median time of one batch.
+        measured_low_ms: first quartile.
+        measured_high_ms: third quartile.
+        measured_images_per_second: batch / median.
+        measured_dense_ms: median of the dense network of the same seed, measured in turns with this one.
+        measured_speedup: measured_dense_ms / measured_median_ms.
+    """
+
+    data: str
+    backbone: str
+    pruner: str
+    ratio: float
+    seed: int
+    device: str
+    mode: Literal["eager", "compiled"]
+    batch: int
+    threads: int
+    parameters: int
+    macs_effective: float
+    theoretical_speedup: float
+    file_bytes_dense: int
+    file_bytes_sparse: int
+    peak_memory_bytes: int | None
+    measured_median_ms: float
+    measured_low_ms: float
+    measured_high_ms: float
+    measured_images_per_second: float
+    measured_dense_ms: float
+    measured_speedup: float
+
+
+@dataclass(frozen=True)
+class Margin:
+    """How many of the smallest weights of one layer of the dense network can go before the logits move by epsilon.
+
+    Attributes:
+        data: data set name.
+        backbone: label of the backbone.
+        seed: training seed.
+        layer: name of the layer.
+        weights: weights of the layer.
+        epsilon: allowed Euclidean distance of the logits, as a share of their mean norm on validation images.
+        epsilon_absolute: the same in units of the logits.
+        certified_weights: count proven for every image of norm up to `radius`; empty without a certificate.
+        certified_gap_max: largest distance observed when that many weights go.
+        certified_gap_mean: mean distance observed then.
+        observed_weights: count found by bisection for which no observed distance exceeds epsilon.
+        observed_gap_max: largest distance observed when that many weights go.
+        observed_gap_mean: mean distance observed then.
+        asymptotic_weights: floor(weights ** (1 - alpha)), an asymptotic statement about wide random layers.
+        alpha: exponent of the asymptotic count.
+        inputs: validation images on which distances were observed.
+        radius: largest norm of a normalised image among them.
+        refusal: why there is no certificate; empty if there is one.
+    """
+
+    data: str
+    backbone: str
+    seed: int
+    layer: str
+    weights: int
+    epsilon: float
+    epsilon_absolute: float
+    certified_weights: int | None
+    certified_gap_max: float | None
+    certified_gap_mean: float | None
+    observed_weights: int
+    observed_gap_max: float
+    observed_gap_mean: float
+    asymptotic_weights: int
+    alpha: float
+    inputs: int
+    radius: float
+    refusal: str
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything a grid found.
 
@@ -327,6 +432,8 @@ class Results:
         comparisons: paired differences between aggregators.
         sweet_spots: per rule and method.
         reliability: bins of the reliability diagrams.
+        latencies: size, memory and time of every compressed network.
+        margins: error margins of the dense networks, per layer.
     """
 
     format: int
@@ -339,6 +446,8 @@ class Results:
     comparisons: tuple[Comparison, ...]
     sweet_spots: tuple[SweetSpot, ...]
     reliability: tuple[ReliabilityBin, ...]
+    latencies: tuple[Latency, ...] = ()
+    margins: tuple[Margin, ...] = ()
 
 
 TABLES: dict[str, type[Any]] = {
@@ -347,6 +456,8 @@ TABLES: dict[str, type[Any]] = {
     "comparisons": Comparison,
     "sweet_spots": SweetSpot,
     "reliability": ReliabilityBin,
+    "latencies": Latency,
+    "margins": Margin,
 }
 
 

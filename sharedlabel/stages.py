@@ -8,6 +8,7 @@ what is computed, and stored artifacts of the old version are no longer used.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, runtime_checkable
@@ -16,11 +17,19 @@ from typing import Protocol as Interface
 import torch
 from torch import Tensor
 
-from sharedlabel import compression, cost, rng
+from sharedlabel import compression, cost, error_margin, measure, rng
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import restore, state
-from sharedlabel.config import FitConfig, JointConfig, Plugin, TrainConfig, TrainerConfig
+from sharedlabel.config import (
+    FitConfig,
+    JointConfig,
+    LatencyConfig,
+    MarginConfig,
+    Plugin,
+    TrainConfig,
+    TrainerConfig,
+)
 from sharedlabel.data import tuples
 from sharedlabel.evaluation import Scores, posterior_over
 from sharedlabel.inference import accuracy, embed
@@ -171,19 +180,60 @@ def _parameters(network: Backbone) -> int:
 
 
 @dataclass(frozen=True)
-class LatencyConfig:
+class TimingConfig:
     """What `latency` depends on, besides the machine."""
 
     backbone: Plugin
-    batch: int
+    latency: LatencyConfig
+
+
+@stage(version=2)
+def latency(config: TimingConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
+    """Measure time and memory of the pruned backbone; a stage of its own, to be measured again on a quiet machine.
+
+    The dense network takes turns with it, unless it is the dense network.
+    """
+    backbone = _backbone(config.backbone, data, inputs["backbone"])
+    same = inputs["dense"].key == inputs["backbone"].key
+    dense = None if same else _backbone(config.backbone, data, inputs["dense"])
+    shape, options = data.dataset.image_shape, config.latency
+    places = {"trainer": device(runtime), "cpu": torch.device("cpu")}
+    found = []
+    for place in dict.fromkeys(places[name] for name in options.devices):
+        memory = {batch: measure.peak_memory(backbone, shape, batch, place) for batch in options.batches}
+        for mode, batch in itertools.product(options.modes, options.batches):
+            taken = measure.latency(
+                backbone,
+                shape,
+                batch,
+                place,
+                mode=mode,
+                reference=dense,
+                repeats=options.repeats,
+                seconds=float(options.seconds),
+            )
+            found.append(dataclasses.asdict(taken) | {"peak_memory_bytes": memory[batch] if mode == "eager" else None})
+    return Output({}, {"latencies": found, "file_bytes": dataclasses.asdict(cost.file_bytes(backbone))})
+
+
+@dataclass(frozen=True)
+class ErrorMarginConfig:
+    """What `margin` depends on."""
+
+    backbone: Plugin
+    margin: MarginConfig
 
 
 @stage(version=1)
-def latency(config: LatencyConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
-    """Measure how long the pruned backbone takes; a stage of its own, to be measured again on a quiet machine."""
-    backbone = _backbone(config.backbone, data, inputs["backbone"])
-    found = cost.measure_latency(backbone, data.dataset.image_shape, config.batch, device(runtime))
-    return Output({}, dataclasses.asdict(found))
+def margin(config: ErrorMarginConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
+    """Find how many weights of each layer of the dense backbone can go before the output moves by epsilon."""
+    backbone = _backbone(config.backbone, data, inputs["dense"])
+    split, options = data.splits["validation"], config.margin
+    chosen = split[torch.linspace(0, len(split) - 1, min(options.inputs, len(split))).long()]
+    found = error_margin.margins(
+        backbone, data.dataset.images[chosen], options.epsilons, float(options.alpha), device(runtime)
+    )
+    return Output({}, {"margins": [dataclasses.asdict(layer) for layer in found]})
 
 
 @dataclass(frozen=True)
@@ -436,7 +486,8 @@ def _role(artifact: Artifact, role: Role) -> tuple[Tensor, Tensor]:
 def _calibrated(artifact: Artifact, calibration: Artifact, role: Role) -> tuple[Tensor, Tensor]:
     """Return embeddings, and logits whose softmax is the calibrated posterior under the prior of tuples."""
     embeddings, logits = _role(artifact, role)
-    return embeddings, calibrate_logits(logits, calibration.tensors()["log_correction"], calibration.meta["temperature"])
+    correction, temperature = calibration.tensors()["log_correction"], calibration.meta["temperature"]
+    return embeddings, calibrate_logits(logits, correction, temperature)
 
 
 def _flat(sources: tuple[Tensor, Tensor], drawn: Tuples) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from sharedlabel import cost, rng
-from sharedlabel.backbones import mlp, resnet_cifar, torchvision_model
+from sharedlabel.backbones import _packed, mlp, resnet_cifar, torchvision_model
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones._restore import state
 from sharedlabel.pruners import _masks, magnitude, none, unit
 from sharedlabel.pruners._base import Context
+from sharedlabel.store import Output, Store, serialize
 from sharedlabel.types import SetShape
 
 CIFAR = (3, 32, 32)
@@ -85,40 +90,101 @@ def test_grouped_architectures_have_the_cost_that_torchvision_documents(architec
     assert cost.macs(backbone, (3, 224, 224)).executed / 1e9 == pytest.approx(documented["_ops"], abs=6e-4)
 
 
-def test_attention_by_hand() -> None:
-    class Attention(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+class Attention(nn.Module):
+    """Self-attention over the positions of an image; keys and values may have another width."""
 
-        def forward(self, images: Tensor) -> Tensor:
-            tokens = images.flatten(2).transpose(1, 2)
-            return self.attention(tokens, tokens, tokens, need_weights=False)[0].mean(1)
+    def __init__(self, width: int, other: int | None = None, *, batch_first: bool = True) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, 2, kdim=other, vdim=other, batch_first=batch_first)
+        self.other, self.batch_first = other, batch_first
 
-    tokens, width = 9, 8
-    products = 4 * tokens * width * width + 2 * tokens * tokens * width
-    assert cost.macs(wrap(Attention(), width=8, channels=8), (8, 3, 3)).executed == products + 16
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = images.flatten(2).transpose(1, 2)
+        tokens = tokens if self.batch_first else tokens.transpose(0, 1)
+        keys = tokens if self.other is None else tokens[..., : self.other]
+        mixed: Tensor = self.attention(tokens, keys, keys, need_weights=False)[0]
+        return mixed.mean(1 if self.batch_first else 0)
+
+
+TOKENS, WIDTH = 9, 8
+SCORES = 2 * TOKENS * TOKENS * WIDTH  # queries by keys, then weights by values, over all heads
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_attention_with_packed_projections_by_hand(batch_first: bool) -> None:
+    backbone = wrap(Attention(WIDTH, batch_first=batch_first), width=WIDTH, channels=WIDTH)
+    assert cost.macs(backbone, (WIDTH, 3, 3)).executed == 4 * TOKENS * WIDTH * WIDTH + SCORES + 2 * WIDTH
+
+
+def test_attention_with_separate_projections_by_hand() -> None:
+    backbone = wrap(Attention(WIDTH, 5), width=WIDTH, channels=WIDTH)
+    projections = TOKENS * WIDTH * (WIDTH + 5 + 5 + WIDTH)
+    assert cost.macs(backbone, (WIDTH, 3, 3)).executed == projections + SCORES + 2 * WIDTH
+
+
+def test_a_mask_on_the_output_of_attention_saves_its_share() -> None:
+    """Attention uses the weight of this layer without calling the layer."""
+    backbone = wrap(Attention(WIDTH), width=WIDTH, channels=WIDTH)
+    mask = torch.ones(WIDTH, WIDTH)
+    mask[:, :6] = 0
+    _masks.apply_masks(backbone, {"body.0.attention.out_proj": mask})
+    macs = cost.macs(backbone, (WIDTH, 3, 3))
+    assert macs.executed - macs.effective == TOKENS * WIDTH * 6
 
 
 class Recurrent(nn.Module):
-    """A batch-first LSTM with a read-out at every step."""
+    """An LSTM over the instances with a read-out at every step."""
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(5 + 3, 6, num_layers=layers, batch_first=True)
-        self.read = nn.Linear(6, 3)
+        self.lstm = nn.LSTM(5 + 3, 6, **options)
+        width = options.get("proj_size", 6) * (2 if options.get("bidirectional") else 1)
+        self.read = nn.Linear(width, 3)
 
     def forward(self, embeddings: Tensor, logits: Tensor) -> Tensor:
-        return self.read(self.lstm(torch.cat([embeddings, logits], -1))[0])
+        steps = torch.cat([embeddings, logits], -1)
+        if not self.lstm.batch_first:
+            steps = steps.transpose(0, 1)
+        return self.read(self.lstm(steps)[0])
 
 
 SHAPE = SetShape(torch.zeros(5), torch.ones(5), torch.zeros(3))
+GATES = 4 * 6  # four gates of six units
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_batch_first_lstm_by_hand(layers: int) -> None:
-    step = 4 * 6 * (8 + 6) + (layers - 1) * 4 * 6 * (6 + 6) + 6 * 3
-    assert cost.aggregator_macs(Recurrent(layers), SHAPE, [1, 2, 7]) == {1: step, 2: 2 * step, 7: 7 * step}
+@pytest.mark.parametrize(
+    ("options", "step"),
+    [
+        ({"batch_first": True}, GATES * (8 + 6) + 6 * 3),
+        ({"batch_first": False}, GATES * (8 + 6) + 6 * 3),
+        ({"batch_first": True, "num_layers": 2}, GATES * (8 + 6) + GATES * (6 + 6) + 6 * 3),
+        ({"batch_first": True, "bidirectional": True}, 2 * GATES * (8 + 6) + 12 * 3),
+        (
+            {"batch_first": False, "bidirectional": True, "num_layers": 2},
+            2 * GATES * (8 + 6) + 2 * GATES * (12 + 6) + 12 * 3,
+        ),
+        ({"batch_first": True, "proj_size": 2}, GATES * (8 + 2) + 6 * 2 + 2 * 3),
+        ({"batch_first": True, "bias": False}, GATES * (8 + 6) + 6 * 3),
+    ],
+    ids=str,
+)
+def test_lstm_by_hand(options: dict[str, Any], step: int) -> None:
+    assert cost.aggregator_macs(Recurrent(**options), SHAPE, [1, 2, 7]) == {1: step, 2: 2 * step, 7: 7 * step}
+
+
+class Rows(nn.Module):
+    """A batch-first LSTM that reads an image row by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4 * 9, 6, batch_first=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.lstm(images.transpose(1, 2).flatten(2))[0][:, -1]
+
+
+def test_lstm_in_a_backbone_by_hand() -> None:
+    assert cost.macs(wrap(Rows(), width=6), (4, 9, 9)) == cost.Macs(9 * GATES * (36 + 6) + 12, 9.0 * GATES * 42 + 12)
 
 
 def test_aggregator_without_products_is_free_and_untouched() -> None:
@@ -174,6 +240,41 @@ def test_bytes_by_hand() -> None:
     _masks.apply_masks(backbone, {"body.0": mask})
     assert cost.bytes_on_disk(backbone) == cost.Bytes(4 * values + counter, 4 * (values - 100) + counter + 216 // 8)
     assert cost.bytes_on_disk(backbone.half()).dense == 4 * values + counter
+
+
+def content(size: int, file: bytes) -> int:
+    """Size of a safetensors file without its header, whose length its first eight bytes say."""
+    return size - 8 - int.from_bytes(file[:8], "little")
+
+
+def test_dense_bytes_are_those_of_a_stored_file_up_to_its_header(tmp_path: Path) -> None:
+    with rng.seeded(0):
+        backbone = resnet_cifar.build(resnet_cifar.Config(depth=8, width=4), CIFAR, 10)
+    artifact = Store(tmp_path).save("dense", "key", Output(state(backbone)), {}, 0.0)
+    (file,) = artifact.folder.glob("*.safetensors")
+    assert cost.file_bytes(backbone).dense == file.stat().st_size
+    assert content(file.stat().st_size, file.read_bytes()) == cost.bytes_on_disk(backbone).dense
+
+
+def test_masked_networks_have_small_sparse_files() -> None:
+    dense = small()
+    pruned = magnitude.prune(dense, 4.0, magnitude.Config(), CONTEXT)
+    size, packed = cost.file_bytes(pruned), serialize(_packed.pack(state(pruned)))
+    assert size == cost.Bytes(cost.file_bytes(dense).dense, len(packed))
+    shapes = 2 * 2 * 8  # rows and columns of two layers, 64 bits each
+    assert content(len(packed), packed) == cost.bytes_on_disk(pruned).sparse + shapes
+
+
+@pytest.mark.parametrize("ratio", [1.0, 2.0, 9.0])
+def test_what_is_packed_can_be_unpacked(ratio: float) -> None:
+    tensors = state(magnitude.prune(small(), ratio, magnitude.Config(), CONTEXT))
+    stored = safetensors.torch.load(serialize(_packed.pack(tensors)))
+    unpacked = _packed.unpack(stored)
+    assert unpacked.keys() == tensors.keys()
+    assert all(torch.equal(unpacked[name], tensor) for name, tensor in tensors.items())
+    for name in ("body.1", "body.3"):
+        bits = np.unpackbits(stored[f"{name}.weight_mask"].numpy(), bitorder="little")
+        assert bits.sum() == len(stored[f"{name}.weight"])
 
 
 def test_costs_of_the_dense_network_are_neutral() -> None:
@@ -236,11 +337,3 @@ def test_speedup_of_resnet20_lags_behind_its_ratio(ratio: float, speedup: float)
     costs = cost.costs(dense, magnitude.prune(dense, ratio, magnitude.Config(), CONTEXT), CIFAR)
     assert costs.achieved_ratio == pytest.approx(ratio, rel=1e-3)
     assert costs.theoretical_speedup == pytest.approx(speedup, rel=0.08)
-
-
-def test_latency_says_how_it_was_measured_and_leaves_the_network_alone() -> None:
-    backbone = small().train()
-    latency = cost.measure_latency(backbone, (1, 4, 4), batch=3, repeats=3, warmup=1)
-    assert latency.median_ms > 0
-    assert (latency.batch, latency.threads, latency.device) == (3, torch.get_num_threads(), "cpu")
-    assert backbone.training

@@ -1,4 +1,4 @@
-"""Figures with cost, confidence or speedup on the x axis."""
+"""Figures with cost or confidence on the x axis."""
 
 from __future__ import annotations
 
@@ -169,44 +169,3 @@ def _errors(panel: Axes, rows: Sequence[Row], palette: Palette) -> None:
     panel.set_xlim(left=0)
     panel.xaxis.set_major_locator(MaxNLocator(5))
     panel.grid(visible=False, axis="y")
-
-
-def speedup(view: View, palette: Palette) -> Figure | None:
-    """Draw the measured against the theoretical speedup of the networks, on a diagonal where they would agree."""
-    rows = [r for r in view.rows if r.training == "frozen"]
-    dense = [r.measured_latency_ms for r in rows if r.pruner == DENSE or r.ratio == 1]
-    some = rows[0] if rows else None
-    if some is None or not dense or min(r.measured_latency_ms for r in rows) <= 0:
-        return None
-    figure, ((panel,),) = panels(1, 1, height=3.6)
-    threads = f"{some.measured_threads} thread{'s' * (some.measured_threads > 1)}"
-    conditions = f"{some.measured_device}, batch {some.measured_latency_batch}, {threads}"
-    heading(figure, "Measured against theoretical speedup", f"{subject(view, protocol=False)}, {conditions}")
-    reach = [1.0]
-    for pruner in view.pruners:
-        points = _speedups([r for r in rows if r.pruner in {pruner, DENSE}], statistics.median(dense))
-        mark = palette[pruner]
-        panel.plot(*zip(*points, strict=True), marker=mark.marker, ls=mark.dash, color=mark.color, ms=5, label=pruner)
-        reach += [value for point in points for value in point]
-    limits = (min(reach) / 1.15, max(reach) * 1.15)
-    panel.plot(limits, limits, color=MUTED, lw=0.8, ls=":", label="measured = theoretical")
-    for axis in "xy":
-        log_axis(panel, axis)
-    panel.set(
-        xlabel="theoretical speedup (dense / effective MACs)", ylabel="measured speedup", xlim=limits, ylim=limits
-    )
-    figure.legend(loc="outside right center", fontsize=8.5)
-    return figure
-
-
-def _speedups(rows: Sequence[Row], dense: float) -> list[tuple[float, float]]:
-    ratios: dict[float, list[Row]] = {}
-    for row in rows:
-        ratios.setdefault(row.ratio, []).append(row)
-    return [
-        (
-            statistics.fmean(r.theoretical_speedup for r in group),
-            dense / statistics.median(r.measured_latency_ms for r in group),
-        )
-        for _, group in sorted(ratios.items())
-    ]

@@ -13,11 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sharedlabel.errors import StoreError
-from sharedlabel.report import plots, views
+from sharedlabel.report import costs, plots, views
 from sharedlabel.report._theme import GRID, INK, MUTED, PAPER, SERIES
 from sharedlabel.report.sentences import number, percent, sentence, title
 from sharedlabel.report.views import Best, View
-from sharedlabel.results import Comparison, Results, Row, SweetSpot
+from sharedlabel.results import Comparison, Latency, Margin, Results, Row, SweetSpot
 
 _LEAD = (
     "aggregator",
@@ -89,9 +89,13 @@ def render(results: Results, figures: Mapping[str, str] | None = None, *, csv_fo
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"percent": percent, "number": number}
+    parts = views.split(results)
+    networks = {view.network: view for view in reversed(parts)}.values()
     return environment.get_template("template.html").render(
         results=results,
-        views=[_view(view) for view in views.split(results)],
+        views=[_view(view) for view in parts],
+        costs=list(filter(None, map(costs.costs, networks))),
+        margins=list(filter(None, map(costs.margins, networks))),
         warnings=views.collapses(results),
         figures=_figures(plots.figures(results) if figures is None else figures),
         tables=_tables(results),
@@ -183,6 +187,14 @@ def _tables(results: Results) -> list[dict[str, Any]]:
             SweetSpot,
             results.sweet_spots,
         ),
+        table(
+            "latencies",
+            "Every measurement",
+            "One row per compressed network, device, mode and batch; columns that start with measured_ are wall-clock.",
+            Latency,
+            results.latencies,
+        ),
+        table("margins", "Every error margin", "One row per layer, epsilon and seed.", Margin, results.margins),
         table("rows", "Every row", "One row per cell, protocol, split and n.", Row, results.rows),
     ]
 

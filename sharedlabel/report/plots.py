@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 import matplotlib.style
 from matplotlib.figure import Figure
 
-from sharedlabel.report import _curves, _points, views
+from sharedlabel.report import _curves, _points, _speedup, views
 from sharedlabel.report._panels import subject
 from sharedlabel.report._theme import STYLE, Palette, to_svg
 from sharedlabel.report.views import View
@@ -45,7 +45,8 @@ CAPTIONS = {
     "speedup": (
         "Measured against theoretical speedup",
         "Masked weights still cost time in dense kernels: points far below the diagonal save arithmetic only on "
-        "hardware or kernels that use sparsity.",
+        "hardware or kernels that use sparsity. Each network took turns with the dense one; the first point of every "
+        "line is the dense network.",
     ),
 }
 
@@ -104,5 +105,5 @@ _PER_PRUNER: dict[str, Callable[[View, str, Palette], Figure | None]] = {
 }
 _PER_NETWORK: dict[str, Callable[[View, Palette], Figure | None]] = {
     "pruning": _curves.pruning,
-    "speedup": _points.speedup,
+    "speedup": _speedup.speedup,
 }

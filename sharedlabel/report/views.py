@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sharedlabel.errors import StoreError
-from sharedlabel.results import Comparison, ReliabilityBin, Results, Row, Summary, SweetSpot
+from sharedlabel.results import Comparison, Latency, Margin, ReliabilityBin, Results, Row, Summary, SweetSpot
 
 DENSE = "none"
 ORACLE = "exact"
@@ -16,7 +16,7 @@ RULES = ("budget", "retain", "target", "knee", "marginal")
 
 @dataclass(frozen=True)
 class View:
-    """The records of one data set, backbone and protocol."""
+    """The records of one data set, backbone and protocol; latencies and margins are the same for every protocol."""
 
     data: str
     backbone: str
@@ -26,6 +26,8 @@ class View:
     comparisons: tuple[Comparison, ...]
     sweet_spots: tuple[SweetSpot, ...]
     reliability: tuple[ReliabilityBin, ...]
+    latencies: tuple[Latency, ...]
+    margins: tuple[Margin, ...]
 
     @property
     def network(self) -> tuple[str, str]:
@@ -111,6 +113,8 @@ def _view(results: Results, data: str, backbone: str, protocol: str) -> View:
         tuple(c for c in results.comparisons if inside(c)),
         tuple(s for s in results.sweet_spots if inside(s)),
         tuple(b for b in results.reliability if inside(b)),
+        tuple(record for record in results.latencies if (record.data, record.backbone) == (data, backbone)),
+        tuple(record for record in results.margins if (record.data, record.backbone) == (data, backbone)),
     )
 
 

@@ -231,6 +231,71 @@ def reliability(rows: list[Any]) -> list[Any]:
     return found
 
 
+def latencies(data: str, networks: list[tuple[str, float]], seeds: int) -> list[Any]:
+    """Masked networks are as slow as the dense one; `random` stands in for a method that is really faster."""
+    found = []
+    for (pruner, ratio), seed, mode, batch in itertools.product(
+        networks, range(seeds), ("eager", "compiled"), (1, 32, 256)
+    ):
+        speedup = ratio ** (0.6 if pruner == "random" else 0) * (1 + 0.05 * noise(pruner, ratio, seed, mode, batch))
+        dense = 0.4 * batch**0.8
+        found.append(
+            records.Latency(
+                data=data,
+                backbone="resnet_cifar-8",
+                pruner=pruner,
+                ratio=ratio,
+                seed=seed,
+                device="cpu",
+                mode=mode,
+                batch=batch,
+                threads=2,
+                parameters=round(PARAMETERS / ratio),
+                macs_effective=MACS / ratio**0.82,
+                theoretical_speedup=ratio**0.82,
+                file_bytes_dense=4 * PARAMETERS + 3000,
+                file_bytes_sparse=round(4 * PARAMETERS / ratio + PARAMETERS / 8 + 4000),
+                peak_memory_bytes=None if mode == "compiled" else 4 * PARAMETERS + 90_000 * batch,
+                measured_median_ms=dense / speedup,
+                measured_low_ms=0.9 * dense / speedup,
+                measured_high_ms=1.2 * dense / speedup,
+                measured_images_per_second=1000 * batch * speedup / dense,
+                measured_dense_ms=dense,
+                measured_speedup=speedup,
+            )
+        )
+    return found
+
+
+def margins(data: str, seeds: int) -> list[Any]:
+    """Two layers, one of them without a certificate."""
+    return [
+        records.Margin(
+            data=data,
+            backbone="resnet_cifar-8",
+            seed=seed,
+            layer=layer,
+            weights=weights,
+            epsilon=epsilon,
+            epsilon_absolute=20 * epsilon,
+            certified_weights=certified and round(10 * certified * epsilon) + 2 * seed,
+            certified_gap_max=certified and epsilon,
+            certified_gap_mean=certified and epsilon / 2,
+            observed_weights=round(weights * epsilon) + 2 * seed,
+            observed_gap_max=19.9 * epsilon,
+            observed_gap_mean=9 * epsilon,
+            asymptotic_weights=int(weights**0.5),
+            alpha=0.5,
+            inputs=256,
+            radius=31.0,
+            refusal="" if certified else "expected a chain of linear layers, got Conv2d at 'body.0'",
+        )
+        for seed, epsilon, (layer, weights, certified) in itertools.product(
+            range(seeds), (0.1, 0.2), (("body.0", 432, None), ("body.3", 4096, 120))
+        )
+    ]
+
+
 def make(
     data: str = "cifar10-small",
     ratios: tuple[float, ...] = RATIOS,
@@ -258,6 +323,8 @@ def make(
         comparisons=tuple(compare(summaries)),
         sweet_spots=tuple(sweet_spots(summaries, pruners, protocols)),
         reliability=tuple(reliability(rows)),
+        latencies=tuple(latencies(data, networks, seeds)),
+        margins=tuple(margins(data, seeds)),
     )
 
 

@@ -81,7 +81,7 @@ def test_headline_budgets_warning_and_captions_come_first(results, page):
 
 
 def test_tables_hold_the_numbers_of_the_records(results, page):
-    for name in ("rows", "comparisons", "sweet_spots"):
+    for name in ("rows", "comparisons", "sweet_spots", "latencies", "margins"):
         table, stored = embedded(page, name), getattr(results, name)
         assert len(table["rows"]) == len(stored)
         assert set(table["columns"]) == {field.name for field in dataclasses.fields(stored[0])}
@@ -89,7 +89,7 @@ def test_tables_hold_the_numbers_of_the_records(results, page):
             for column, value in zip(table["columns"], line, strict=True):
                 expected = getattr(record, column)
                 assert value == (pytest.approx(expected, rel=1e-5) if isinstance(expected, float) else expected)
-        assert all(table["titles"]) or name != "rows"
+        assert all(table["titles"]) or name in {"comparisons", "sweet_spots"}
 
 
 def test_digest_counts_the_verdicts(results, page):
@@ -125,7 +125,7 @@ def test_nothing_is_loaded_from_anywhere(page):
         v for _, a in Outline(page).tags for k, v in a.items() if k in {"src", "href", "srcset", "data", "xlink:href"}
     ]
     assert {v for v in loads if not v.startswith("#")} == {
-        "data:,", "./rows.csv", "./comparisons.csv", "./sweet_spots.csv",
+        "data:,", "./rows.csv", "./comparisons.csv", "./sweet_spots.csv", "./latencies.csv", "./margins.csv",
     }  # fmt: skip
 
 

@@ -7,12 +7,14 @@ import itertools
 import re
 from xml.etree import ElementTree
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sharedlabel.report import plots, views
 from sharedlabel.report._panels import panel_ns, spread
 from sharedlabel.report._points import front, reliability_place
+from sharedlabel.report._speedup import speedups
 from sharedlabel.report._theme import SERIES, Palette
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -66,6 +68,7 @@ def test_the_dense_network_alone_can_be_drawn(small):
         small,
         rows=tuple(r for r in small.rows if r.pruner == "none"),
         summaries=tuple(s for s in small.summaries if s.pruner == "none"),
+        latencies=tuple(r for r in small.latencies if r.pruner == "none"),
         sweet_spots=(),
         reliability=(),
         comparisons=(),
@@ -73,6 +76,25 @@ def test_the_dense_network_alone_can_be_drawn(small):
     names = set(plots.figures(dense))
     assert {"cost-iid", "ratio-none-iid", "pruning", "speedup"} <= names
     assert not any(name.startswith("calibration") for name in names)
+
+
+def test_speedup_has_a_panel_per_device_mode_and_batch(figures):
+    text = words(figures["speedup"])
+    assert [word for word in text if word and word.startswith("batch")] == ["batch 1", "batch 32", "batch 256"] * 2
+    assert {"cpu, eager", "cpu, compiled", "magnitude", "random", "measured = theoretical"} <= set(text)
+    assert "2 CPU threads" in " ".join(text)
+
+
+def test_speedups_are_medians_over_seeds(results):
+    own = [r for r in results.latencies if (r.pruner, r.ratio, r.mode, r.batch) == ("random", 8, "eager", 32)]
+    low, middle, high = speedups(own)
+    assert middle == pytest.approx((own[0].measured_speedup + own[1].measured_speedup) / 2)
+    assert low == pytest.approx(middle / 1.2)
+    assert high == pytest.approx(middle / 0.9)
+
+
+def test_without_measurements_there_is_no_speedup_figure(small):
+    assert "speedup" not in plots.figures(dataclasses.replace(small, latencies=()))
 
 
 def test_perfect_and_negative_information_can_be_drawn(small):

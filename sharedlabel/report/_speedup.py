@@ -1,0 +1,66 @@
+"""The figure of measured against theoretical speedup."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sharedlabel.report._panels import heading, log_axis, panel_ns, panels, subject
+from sharedlabel.report._theme import MUTED, PAPER, Mark, Palette
+from sharedlabel.report.views import DENSE, View
+from sharedlabel.results import Latency
+
+
+def speedup(view: View, palette: Palette) -> Figure | None:
+    """Draw the networks' measured against their theoretical speedup, on a diagonal where they would agree.
+
+    A row per device and mode, a panel per batch, a line per pruner; bars span the middle half of the measured times.
+    """
+    found = view.latencies
+    if not found:
+        return None
+    rows = list(dict.fromkeys((record.device, record.mode) for record in found))
+    batches = panel_ns(sorted({record.batch for record in found}))
+    figure, axes = panels(len(rows), len(batches), height=2.9)
+    threads = "/".join(str(count) for count in sorted({record.threads for record in found}))
+    conditions = f"{threads} CPU thread{'s' * (threads != '1')}, bars: middle half of the times"
+    heading(figure, "Measured against theoretical speedup", f"{subject(view, protocol=False)}, {conditions}")
+    reach = [1.0, *(value for record in found for value in (record.theoretical_speedup, record.measured_speedup))]
+    limits = min(reach) / 1.15, max(reach) * 1.15
+    for line, (device, mode) in zip(axes, rows, strict=True):
+        line[0].set_ylabel(f"{device}, {mode}\nmeasured speedup")
+        for panel, batch in zip(line, batches, strict=True):
+            own = [record for record in found if (record.device, record.mode, record.batch) == (device, mode, batch)]
+            panel.plot(limits, limits, color=MUTED, lw=0.8, ls=":", label="measured = theoretical")
+            for pruner in view.pruners:
+                _line(panel, [record for record in own if record.pruner in {pruner, DENSE}], pruner, palette[pruner])
+            panel.set(xlim=limits, ylim=limits)
+            for axis in "xy":
+                log_axis(panel, axis)
+            panel.set_title(f"batch {batch}")
+    figure.supxlabel("theoretical speedup, dense / effective MACs (log scale)", fontsize=8.5)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=8.5)
+    return figure
+
+
+def _line(panel: Axes, records: Sequence[Latency], pruner: str, mark: Mark) -> None:
+    ratios: dict[float, list[Latency]] = {}
+    for record in records:
+        ratios.setdefault(record.ratio, []).append(record)
+    groups = [ratios[ratio] for ratio in sorted(ratios)]
+    x = [statistics.fmean(record.theoretical_speedup for record in group) for group in groups]
+    low, middle, high = zip(*map(speedups, groups), strict=True)
+    panel.vlines(x, low, high, color=mark.color, lw=1, alpha=0.5)
+    look = {"marker": mark.marker, "color": mark.color, "mec": PAPER, "mew": 0.4}
+    panel.plot(x, middle, ls=mark.dash, ms=5, label=pruner, **look)  # type: ignore[arg-type]
+
+
+def speedups(records: Sequence[Latency]) -> tuple[float, float, float]:
+    """Return the speedups at the third quartile, the median and the first quartile of the time, medians over seeds."""
+    low = statistics.median(record.measured_dense_ms / record.measured_high_ms for record in records)
+    high = statistics.median(record.measured_dense_ms / record.measured_low_ms for record in records)
+    return low, statistics.median(record.measured_speedup for record in records), high

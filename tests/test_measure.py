@@ -1,0 +1,134 @@
+"""Measured time and memory; times themselves are not tested."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sharedlabel import measure, rng
+from sharedlabel.backbones import mlp
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.errors import ConfigError
+from sharedlabel.pruners import magnitude
+from sharedlabel.pruners._base import Context
+
+SHAPE = (1, 4, 4)
+FLOAT = 4
+
+
+def build(*widths: int) -> Backbone:
+    with rng.seeded(0):
+        return mlp.build(mlp.Config(widths=widths), SHAPE, 3)
+
+
+def stored_bytes(network: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+
+
+def test_latency_says_how_it_was_measured_and_leaves_the_network_alone() -> None:
+    backbone = build(20, 10).train()
+    found = measure.latency(backbone, SHAPE, 3, repeats=4)
+    assert 0 < found.low_ms <= found.median_ms <= found.high_ms
+    assert (found.device, found.mode, found.batch, found.threads) == ("cpu", "eager", 3, torch.get_num_threads())
+    assert found.reference_ms == found.median_ms
+    assert backbone.training
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+
+
+class Recorded(nn.Module):
+    """Says in a list when it is run."""
+
+    def __init__(self, name: str, calls: list[str]) -> None:
+        super().__init__()
+        self.name, self.calls = name, calls
+
+    def __deepcopy__(self, memo: object) -> Recorded:
+        return self  # the copy must say so in the same list
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert not self.training
+        self.calls.append(self.name)
+        return images
+
+
+def recorded(name: str, calls: list[str]) -> Backbone:
+    return Backbone(nn.Sequential(Recorded(name, calls), nn.Flatten()), nn.Linear(16, 3), SHAPE)
+
+
+def test_networks_take_turns_and_alternate_who_is_first() -> None:
+    calls: list[str] = []
+    measure.latency(recorded("a", calls), SHAPE, reference=recorded("b", calls), repeats=4, seconds=1000.0)
+    warm = 2 * measure._WARM_UP_PASSES
+    assert calls[:warm] == ["a"] * (warm // 2) + ["b"] * (warm // 2)
+    assert calls[warm:] == ["a", "b", "b", "a", "a", "b", "b", "a"]
+
+
+def test_measuring_stops_when_its_time_is_up() -> None:
+    calls: list[str] = []
+    measure.latency(recorded("a", calls), SHAPE, repeats=1000, seconds=1e-9)
+    assert len(calls) == 2 + 3  # the first pass and one that takes too long, then the fewest to take a median of
+
+
+def test_compiled_networks_stay_compiled_however_many_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit on recompilations torch would run eagerly. Dynamo is real here, the code it would make is not."""
+    compiled: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        compiled.append(len(inputs))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    limit = torch._dynamo.config.recompile_limit
+    for width in range(1, limit + 3):
+        before = len(compiled)
+        found = measure.latency(build(width), SHAPE, 2, mode="compiled", repeats=1)
+        assert found.mode == "compiled"
+        assert len(compiled) > before
+
+
+def test_a_network_that_cannot_be_compiled_here_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    with pytest.raises(ConfigError, match=r"latency\.modes: expected .* 'compiled' works, got: .*no C\+\+ compiler"):
+        measure.latency(build(5), SHAPE, mode="compiled")
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_peak_memory_of_a_perceptron_by_hand(batch: int) -> None:
+    backbone = build(40, 10)
+    images = batch * 16 * FLOAT
+    # The normalised images, which the call of the body holds on to, and at most two results at once: the first linear
+    # layer's and its activation's. Flattened images and transposed weights are views.
+    alive = (16 + 40 + 40) * batch * FLOAT
+    assert measure.peak_memory(backbone, SHAPE, batch) == stored_bytes(backbone) + images + alive
+
+
+def test_peak_memory_of_convolutions_by_hand() -> None:
+    body = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(4), nn.Flatten())
+    backbone = Backbone(body, nn.Linear(8, 3), SHAPE)
+    images = 5 * 16 * FLOAT
+    indices = 5 * 8 * 8  # max pooling makes the positions of its maxima too, 64 bits each
+    alive = images + 5 * (128 + 8) * FLOAT + indices
+    assert measure.peak_memory(backbone, SHAPE, 5) == stored_bytes(backbone) + images + alive
+
+
+def test_peak_memory_is_the_same_every_time_and_without_masks() -> None:
+    backbone = build(40, 10)
+    pruned = magnitude.prune(backbone, 4.0, magnitude.Config(), Context(torch.Generator()))
+    assert {measure.peak_memory(network, SHAPE, 3) for network in (backbone, backbone, pruned)} == {
+        measure.peak_memory(backbone, SHAPE, 3)
+    }
+    assert any(name.endswith("weight_mask") for name in pruned.state_dict())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_peak_memory_on_a_gpu_holds_what_is_counted_on_the_cpu() -> None:
+    backbone = build(400, 100)
+    counted = measure.peak_memory(backbone, SHAPE, 64)
+    measured = measure.peak_memory(backbone, SHAPE, 64, torch.device("cuda"))
+    assert counted <= measured <= 1.5 * counted + 2**20
