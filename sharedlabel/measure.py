@@ -193,7 +193,7 @@ def _warm_up(network: nn.Module, images: Tensor, seconds: float) -> None:
         network(images)
     except BackendCompilerFailed as error:
         raise ConfigError(
-            f"latency.modes: expected a network and a machine on which 'compiled' works, got: {error}; "
+            f"latency.modes: expected a network and a machine on which 'compiled' works, got: {error.inner_exception}; "
             "install a C++ compiler (and Triton for a GPU), or leave 'compiled' out"
         ) from error
     spent = 0.0

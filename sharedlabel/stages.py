@@ -20,7 +20,7 @@ from torch import Tensor
 from sharedlabel import compression, cost, error_margin, measure, rng
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.backbones._restore import restore, state
+from sharedlabel.backbones._restore import state
 from sharedlabel.config import (
     FitConfig,
     JointConfig,
@@ -41,10 +41,10 @@ from sharedlabel.modules import AggregatorModule, SharedLabelModule, device, fit
 from sharedlabel.plugins import load
 from sharedlabel.pruners._masks import enforce
 from sharedlabel.store import Artifact, Output
+from sharedlabel.stored import LEARNED, stored_aggregator, stored_backbone, stored_shape
 from sharedlabel.types import Role, SetShape, Tuples
 
 STOPPING_PARTITIONS = 4
-_LEARNED = "aggregator."  # prefix of the aggregator's tensors in the output of `joint`
 
 
 @runtime_checkable
@@ -359,7 +359,7 @@ def joint(config: JointTrainingConfig, data: Data, inputs: Mapping[str, Artifact
         )
         fit(module, loader, runtime, config.joint.epochs, config.gradient_clip)
     enforce(backbone)
-    learned = {f"{_LEARNED}{name}": tensor for name, tensor in aggregator.state_dict().items()}
+    learned = {f"{LEARNED}{name}": tensor for name, tensor in aggregator.state_dict().items()}
     return Output(
         {**state(backbone), **learned},
         {"losses": module.losses(), "validation_accuracy": accuracy(backbone, data, runtime)},
@@ -436,32 +436,6 @@ class _Indexed:
 
     def __getitem__(self, index: Tensor) -> Tensor:
         return self.images[self.split[index]]
-
-
-def stored_backbone(
-    plugin: Plugin, image_shape: tuple[int, int, int], num_classes: int, artifact: Artifact
-) -> Backbone:
-    """Rebuild a backbone from the output of `dense`, `prune` or `joint`, which holds the aggregator too."""
-    tensors = {name: tensor for name, tensor in artifact.tensors().items() if not name.startswith(_LEARNED)}
-    return restore(plugin, image_shape, num_classes, tensors)
-
-
-def stored_aggregator(plugin: Plugin, shape: SetShape, artifact: Artifact) -> Aggregator:
-    """Rebuild a fitted aggregator from the output of `aggregate`, or of `joint`, which holds the backbone too."""
-    tensors = artifact.tensors()
-    if artifact.manifest["stage"] == joint.name:
-        learned = {name: tensor for name, tensor in tensors.items() if name.startswith(_LEARNED)}
-        tensors = {name.removeprefix(_LEARNED): tensor for name, tensor in learned.items()}
-    with torch.random.fork_rng(devices=[]):
-        aggregator: Aggregator = load("aggregators", plugin.name).build(plugin.config, shape)
-    aggregator.load_state_dict(tensors)
-    return aggregator.eval()
-
-
-def stored_shape(prior: Tensor, calibration: Artifact) -> SetShape:
-    """Return what an aggregator is built for, from the prior of tuples `[c]` and the output of `calibrate`."""
-    tensors = calibration.tensors()
-    return SetShape(tensors["embedding_mean"], tensors["embedding_scale"], prior.log().float())
 
 
 def _backbone(plugin: Plugin, data: Data, artifact: Artifact) -> Backbone:

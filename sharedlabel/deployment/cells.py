@@ -14,8 +14,8 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import resolve
 from sharedlabel.pruners._masks import bake
 from sharedlabel.results import DatasetFacts
-from sharedlabel.stages import stored_aggregator, stored_backbone, stored_shape
 from sharedlabel.store import Artifact, Store
+from sharedlabel.stored import stored_aggregator, stored_backbone, stored_shape
 from sharedlabel.types import SetShape
 
 

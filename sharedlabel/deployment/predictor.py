@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float64, Num
+from jaxtyping import Float, Float64, Num
 from torch import Tensor
 
 from sharedlabel.deployment import card as cards
@@ -55,7 +55,6 @@ class Predictor:
         self._backbone, self._aggregator = backbone, aggregator
         self._correction = torch.tensor(card.calibration.log_correction)
 
-    @torch.no_grad()
     def stream(self, instances: Iterable[Num[Tensor, "C H W"]]) -> Iterator[Float64[Tensor, "c"]]:
         """Yield the log-posterior, natural log, after each instance; every instance is embedded once.
 
@@ -68,11 +67,10 @@ class Predictor:
         embeddings, logits = torch.empty(1, 0, self.card.embedding_dim), torch.empty(1, 0, len(self.card.labels))
         for instance in instances:
             self._check(instance)
-            embedding, scores = self._backbone(instance[None])
-            calibrated = calibrate_logits(scores, self._correction, self.card.calibration.temperature)
-            embeddings = torch.cat([embeddings, embedding[None]], dim=1)
-            logits = torch.cat([logits, calibrated[None]], dim=1)
-            yield self._posterior(self._aggregator(embeddings, logits)[0])
+            embedding, calibrated = self._embed(instance)
+            embeddings = torch.cat([embeddings, embedding], dim=1)
+            logits = torch.cat([logits, calibrated], dim=1)
+            yield self._fuse(embeddings, logits)
 
     def predict(
         self, instances: Iterable[Num[Tensor, "C H W"]], threshold: float | None = None, most: int | None = None
@@ -105,12 +103,21 @@ class Predictor:
             posterior=dict(zip(self.card.labels, found.tolist(), strict=True)),
         )
 
-    def _posterior(self, log_posterior: Tensor) -> Float64[Tensor, "c"]:
-        """Temper and floor the log-posterior of the longest prefix, as the evaluation does."""
-        size = log_posterior.shape[1]
-        temperature = torch.tensor([temperature_of(size, self.card.calibration)], dtype=torch.float64)
+    @torch.no_grad()
+    def _embed(self, instance: Num[Tensor, "C H W"]) -> tuple[Float[Tensor, "1 1 d"], Float[Tensor, "1 1 c"]]:
+        """Return embedding and calibrated logits of one instance."""
+        embedding, logits = self._backbone(instance[None])
+        calibrated = calibrate_logits(logits, self._correction, self.card.calibration.temperature)
+        return embedding[None], calibrated[None]
+
+    @torch.no_grad()
+    def _fuse(self, embeddings: Float[Tensor, "1 n d"], logits: Float[Tensor, "1 n c"]) -> Float64[Tensor, "c"]:
+        """Aggregate instances, then temper and floor the log-posterior of all of them, as the evaluation does."""
+        (log_posterior,) = self._aggregator(embeddings, logits)
+        calibration = self.card.calibration
+        temperature = torch.tensor([temperature_of(embeddings.shape[1], calibration)], dtype=torch.float64)
         tempered = apply_temperature(log_posterior[:, -1:], temperature)
-        return floor_posterior(tempered, self.card.calibration.floor)[0, 0]
+        return floor_posterior(tempered, calibration.floor)[0, 0]
 
     def _check(self, instance: Tensor) -> None:
         wanted = self.card.preprocessing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -117,7 +118,7 @@ def read(path: Path) -> Program:
     """
     try:
         return _read_onnx(path) if path.suffix == SUFFIXES["onnx"] else _read_torch(path)
-    except (RuntimeError, ValueError, OSError, KeyError) as error:
+    except (RuntimeError, ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise DeploymentError(
             f"expected a program at {path}, got: {_first_line(error)}; export the cell again"
         ) from error

@@ -49,7 +49,7 @@ def layer_inputs(
 
 
 @torch.no_grad()
-def scale_inputs(network: nn.Module, group: Group, factors: Float[Tensor, " channels"]) -> None:
+def scale_inputs(network: nn.Module, group: Group, factors: Float[Tensor, "channels"]) -> None:
     """Scale the weights that read the channels of a group, in place: the same as scaling what is read.
 
     Args:

@@ -42,16 +42,15 @@ def differentiable_copy(backbone: Backbone, statistics: Statistics = "running") 
     return network, weights
 
 
-def replaced(backbone: Backbone, layers: Mapping[str, nn.Module]) -> Backbone:
-    """Copy a network with other modules in the place of prunable layers, which are not copied themselves.
+def replaced(backbone: Backbone, modules: Mapping[str, nn.Module]) -> Backbone:
+    """Copy a network with other modules in the place of some of its own, which are not copied.
 
     Args:
         backbone: the network.
-        layers: the new modules, by the layer's name.
+        modules: the new modules, by the old one's name.
     """
-    old = prunable(backbone)
     # A deep copy takes what its memo holds for an object.
-    return copy.deepcopy(backbone, {id(old[name]): module for name, module in layers.items()})
+    return copy.deepcopy(backbone, {id(backbone.get_submodule(name)): module for name, module in modules.items()})
 
 
 def batches(

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-_PART = 2**22  # scores handled at once
+_PART = 2**20  # scores handled at once
 _BITS = 16
 _DIGITS = 2**_BITS
 

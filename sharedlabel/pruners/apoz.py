@@ -1,9 +1,9 @@
 """APoZ: the channels whose ReLU is most often zero are physically removed.
 
-The average percentage of zeros (APoZ) of a channel is the share of its outputs after the ReLU that are exactly zero, over
-examples and positions. The ReLU of a channel group is the last one before the layers that read the group, pooling in
-between or not. Where a residual stream is read after several ReLUs, the mean of their shares counts (our reading: the paper
-has no residual networks).
+The average percentage of zeros (APoZ) of a channel is the share of its outputs after the ReLU that are exactly zero,
+over examples and positions. The ReLU of a channel group is the last one before the layers that read the group, with
+pooling in between or not. Where a residual stream is read after several ReLUs, the mean of their shares counts; the
+paper has no residual networks.
 
 Reference: Hu, Peng, Tai & Tang, "Network Trimming: A Data-Driven Neuron Pruning Approach towards Efficient Deep
 Architectures" (2016).
@@ -12,7 +12,7 @@ Architectures" (2016).
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +27,7 @@ from sharedlabel.pruners._activations import record_inputs
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._channels import Slot, groups, prune_channels_by_scores, structured_ceiling
 from sharedlabel.pruners._gradients import batches
-from sharedlabel.pruners._masks import Scope
+from sharedlabel.pruners._masks import Scope, check_scores
 
 STRUCTURED = True
 NESTED = True
@@ -75,7 +75,7 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
     return prune_channels_by_scores(backbone, ratio, {name: 1 - share for name, share in shares.items()}, config.scope)
 
 
-def zero_shares(backbone: Backbone, images: Num[Tensor, "b C H W"]) -> dict[str, Float64[Tensor, " channels"]]:
+def zero_shares(backbone: Backbone, images: Num[Tensor, "b C H W"]) -> dict[str, Float64[Tensor, "channels"]]:
     """Return the APoZ of every prunable channel, a fraction in [0, 1], by channel group.
 
     Args:
@@ -83,64 +83,61 @@ def zero_shares(backbone: Backbone, images: Num[Tensor, "b C H W"]) -> dict[str,
         images: what to count zeros on.
 
     Raises:
-        CompressionError: the channels of a group never pass a ReLU.
+        CompressionError: the channels of a group never pass a ReLU, or logits are not finite.
     """
     readers = {name: group.readers for name, group in groups(backbone).items()}
     # Gradients are on only because they leave a graph behind that tells which ReLU a layer reads after.
     network = copy.deepcopy(backbone).requires_grad_(True).eval()
     inputs = record_inputs(network, {slot.layer for slots in readers.values() for slot in slots})
-    zeros = _record_zeros(network)
+    layers = _record_layers(network)
     shares: dict[str, Tensor] = {name: torch.zeros(()) for name in readers}
     for part, _ in batches(network, images):
-        zeros.clear()
+        layers.clear()
         with torch.enable_grad():
-            network(part)
+            check_scores({"classifier": network(part).detach()})
         for name, slots in readers.items():
-            seen = {_relu_before(inputs[slot.layer], zeros, slot.layer): slot for slot in slots}
-            share = torch.stack([_of_group(zeros[relu], slot, inputs[slot.layer]) for relu, slot in seen.items()])
-            shares[name] = shares[name] + share.mean(0) * (len(part) / len(images))
+            relus = {_relu_before(inputs[slot.layer], layers, slot.layer): slot for slot in slots}
+            share = torch.stack([_zeros(relu, slot, inputs[slot.layer]) for relu, slot in relus.items()]).mean(0)
+            shares[name] = shares[name] + share * (len(part) / len(images))
     return shares
 
 
-def _record_zeros(network: nn.Module) -> dict[Node, Tensor]:
-    """Make every pass of a network note the zeros of each ReLU's output, by the node of the graph that made it.
+def _record_layers(network: nn.Module) -> set[Node]:
+    """Make every pass of a network note the nodes of the graph that its layers with parameters end with."""
+    nodes: set[Node] = set()
 
-    Layers with parameters note an empty tensor: the search for a ReLU ends there.
-    """
-    zeros: dict[Node, Tensor] = {}
-
-    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+    def note(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
         if output.grad_fn is not None:
-            channels = (output == 0).double().transpose(0, 1).flatten(1) if isinstance(module, nn.ReLU) else None
-            zeros[output.grad_fn] = torch.empty(0) if channels is None else channels.mean(1).cpu()
+            nodes.add(output.grad_fn)
 
     for module in network.modules():
-        if isinstance(module, nn.ReLU) or any(True for _ in module.parameters(recurse=False)):
-            module.register_forward_hook(count)
-    return zeros
+        if any(True for _ in module.parameters(recurse=False)):
+            module.register_forward_hook(note)
+    return nodes
 
 
-def _relu_before(seen: Tensor, zeros: Mapping[Node, Tensor], layer: str) -> Node:
-    """Follow a layer's input back to the ReLU that it comes from, through pooling and the like."""
-    ahead, relus = [seen.grad_fn], set()
+def _relu_before(seen: Tensor, layers: Collection[Node], reader: str) -> Node:
+    """Follow a layer's input back to the ReLU that it comes from, through pooling and the like, to the next layer."""
+    ahead, relus, found = [seen.grad_fn], set[Node](), True
     while ahead:
         node = ahead.pop()
-        if node in zeros and len(zeros[node]):
+        if node is None or node in layers:
+            found = False
+        elif node.name().startswith("ReluBackward"):
             relus.add(node)
-        elif node is not None and node not in zeros:
-            ahead.extend(before for before, _ in node.next_functions)
         else:
-            relus.clear()
-            break
-    if len(relus) != 1:
+            ahead.extend(before for before, _ in node.next_functions)
+    if not found or len(relus) != 1:
         raise CompressionError(
-            f"expected one ReLU before {layer!r}, got {'several' if relus else 'none'}: APoZ counts the zeros that a ReLU "
-            "leaves; choose a pruner that scores weights (filter_l1)"
+            f"expected all that {reader!r} reads to come from one ReLU, got {'several' if found else 'other sources'}: "
+            "APoZ counts the zeros that a ReLU leaves; choose a pruner that scores weights (filter_l1)"
         )
     return relus.pop()
 
 
-def _of_group(share: Float64[Tensor, " w"], slot: Slot, seen: Tensor) -> Float64[Tensor, " channels"]:
-    """Pick the channels of a group from all that a ReLU puts out."""
-    per_channel = seen.shape[1] // len(share)  # more than 1 where the map is flattened
-    return share[slot.index[:, 0] // per_channel]
+def _zeros(relu: Node, slot: Slot, seen: Tensor) -> Float64[Tensor, "channels"]:
+    """Return the share of zeros in the channels of a group, of what a ReLU put out before a layer read it."""
+    output: Tensor = relu._saved_result  # type: ignore[attr-defined]
+    per_channel = seen.shape[1] // output.shape[1]  # more than 1 where the map is flattened
+    zero = (output == 0).transpose(0, 1).flatten(1).double().mean(1).cpu()
+    return zero[slot.index[:, 0] // per_channel]

@@ -175,7 +175,7 @@ def _growth(layer: nn.Linear, generator: torch.Generator) -> _Growth:
     smaller = int((weights < layer.weight.numel()).sum())
     return _Growth(
         orders,
-        torch.cat([torch.zeros(1), scales[: smaller - 1], torch.tensor([torch.inf])]),
+        torch.cat([torch.zeros(1), scales[:smaller]]),
         ks[:smaller],
         torch.cat([weights[:smaller], torch.tensor([layer.weight.numel()])]),
     )
@@ -186,7 +186,7 @@ def _sizes(growths: list[_Growth], target: float) -> list[int]:
     order = torch.cat([growth.scales[1:] for growth in growths]).argsort(stable=True)
     steps = torch.cat([growth.weights.diff() for growth in growths])[order]
     smallest = torch.tensor([sum(int(growth.weights[0]) for growth in growths)])
-    number = int((torch.cat([smallest, smallest + steps.cumsum(0)]) - target).abs().argmin())
+    number = int((torch.cat([smallest, smallest + steps.cumsum(0)]).double() - target).abs().argmin())
     owner = torch.arange(len(growths)).repeat_interleave(torch.tensor([len(growth.ks) for growth in growths]))
     return torch.bincount(owner[order[:number]], minlength=len(growths)).tolist()
 

@@ -1,12 +1,12 @@
 """Greedy forward selection: every layer is grown anew from one channel, by those that lower the loss most.
 
-With the channels of a layer scaled by n a_j for n channels (a_j = 1 / n: the dense network), growing starts from a = 0 and
-its (k + 1)-th step, a step of Frank & Wolfe's method, sets a <- a + (e_i - a) / (k + 1) for the channel i, not yet chosen,
-that lowers the loss most among some drawn ones. Layers are grown in the order of the network, those before already pruned.
+The n channels of a layer are read scaled by n a_j; a_j = 1 / n is the dense network. Growing starts from a = 0. Step
+k + 1, a step of Frank & Wolfe's method, sets a <- a + (e_i - a) / (k + 1) for the channel i, of some drawn ones not yet
+chosen, that lowers the loss most. Layers are grown in the order of the network, those before already pruned.
 
-As in the authors' code (`mobile2_prune.py`) channels are not chosen twice, so the chosen k channels end with a = 1 / k, and
-that scale stays in the network for fine-tuning. Unlike there, layers stop at a common share of their channels instead of a
-tolerated accuracy, one set of examples serves all steps, and nothing is fine-tuned between layers.
+As in the authors' code (`mobile2_prune.py`), no channel is chosen twice, hence a_j = 1 / k for k chosen ones, and that
+scale stays in the network that is fine-tuned. Unlike there, layers stop at a common share of their channels instead of
+a tolerated accuracy, one set of examples serves all steps, and nothing is fine-tuned between layers.
 
 Reference: Ye, Gong, Nie, Zhou, Klivans & Liu, "Good Subnetworks Provably Exist: Pruning via Greedy Forward Selection"
 (2020).
@@ -15,17 +15,18 @@ Reference: Ye, Gong, Nie, Zhou, Klivans & Liu, "Good Subnetworks Provably Exist:
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Num
+from jaxtyping import Bool
 from pydantic import PositiveInt
 from torch import Tensor
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.pruners._activations import scale_inputs
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._channels import groups, keep_channels, prune_channels_by_scores, structured_ceiling
+from sharedlabel.pruners._channels import Group, groups, keep_channels, prune_channels_by_scores, structured_ceiling
 from sharedlabel.pruners._growth import Growth, traced
 from sharedlabel.pruners._masks import check_scores
 from sharedlabel.pruners._removal import clear
@@ -42,11 +43,14 @@ class Config:
     Args:
         examples: labelled training images that the loss is computed on.
         candidates: channels drawn in every step, of which the best is chosen.
+        shortlist: of these, as many as the loss is computed for: those where it falls most steeply. The first step
+            computes it for all, and so do the others with a shortlist as long as the candidates.
         scale: whether the weights that read a layer keep the scale n / k of growing k of n channels.
     """
 
     examples: PositiveInt = 256
     candidates: PositiveInt = 50
+    shortlist: PositiveInt = 4
     scale: bool = True
 
 
@@ -74,18 +78,16 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
             be reached, or the loss is not finite.
     """
     found = groups(backbone)
-    equal = {name: torch.zeros(group.size) for name, group in found.items()}
-    sizes = {name: group.size for name, group in groups(prune_channels_by_scores(backbone, ratio, equal, "layer")).items()}
+    sizes = _sizes(backbone, ratio, found)
     images, labels = context.labelled(config.examples)
     scaled = copy.deepcopy(backbone)
     grown = copy.deepcopy(backbone).requires_grad_(False).eval()  # pruned so far, but of the same size
-    device = grown.normalize.mean.device
     module = traced(grown)
+    images, labels = grown.normalize(images.to(grown.normalize.mean.device)), labels.to(grown.normalize.mean.device)
     keep: dict[str, Tensor] = {}
     for name, group in found.items():
         if sizes[name] < group.size:
-            growth = Growth(module, group, grown.normalize(images.to(device)), labels.to(device))
-            keep[name] = _grow(growth, sizes[name], config.candidates, context.generator)
+            keep[name] = _grow(Growth(module, group, images, labels), sizes[name], config, context.generator)
             factors = keep[name] * (group.size / sizes[name] if config.scale else 1.0)
             scale_inputs(grown, group, factors)
             scale_inputs(scaled, group, factors)
@@ -93,12 +95,22 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
     return keep_channels(scaled, keep)
 
 
-def _grow(growth: Growth, size: int, candidates: int, generator: torch.Generator) -> Bool[Tensor, " channels"]:
+def _sizes(backbone: Backbone, ratio: float, found: Mapping[str, Group]) -> dict[str, int]:
+    """Return the number of channels of every group at a ratio, the same share of each."""
+    equal = {name: torch.zeros(group.size) for name, group in found.items()}
+    pruned = prune_channels_by_scores(backbone, ratio, equal, "layer")
+    return {name: pruned.get_submodule(name).get_parameter("weight").shape[0] for name in found}
+
+
+def _grow(growth: Growth, size: int, config: Config, generator: torch.Generator) -> Bool[Tensor, "channels"]:
     """Choose channels until there are `size` of them."""
     chosen = torch.zeros(growth.group.size, dtype=torch.bool)
-    for _ in range(size):
+    for step in range(size):
         left = (~chosen).nonzero()[:, 0]
-        drawn = left[torch.randperm(len(left), generator=generator)[:candidates].sort().values]
+        drawn = left[torch.randperm(len(left), generator=generator)[: config.candidates].sort().values]
+        if step and len(drawn) > config.shortlist:
+            slopes = growth.slopes().cpu()[drawn]
+            drawn = drawn[slopes.argsort(stable=True)[: config.shortlist].sort().values]
         losses = growth.losses(drawn).cpu()
         check_scores({growth.group.name: losses})
         best = int(drawn[losses.argmin()])

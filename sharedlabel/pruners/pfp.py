@@ -1,10 +1,10 @@
 """PFP: the channels that the layers behind them are least sensitive to are physically removed.
 
 The sensitivity s_j of a channel is the largest share that it has in any response behind it: the maximum over images,
-filters i and patches of g_ij = w_ij a_j / sum_k w_ik a_k, where w_ij a_j is summed over the weights that filter i has for
-channel j, and positive and negative terms are separate sums. By the paper's theorem a layer whose input channels are
-drawn m = K (6 + 2 epsilon) / epsilon^2 sum_j s_j times with probability s_j / sum_k s_k keeps its responses within a
-relative error epsilon. One epsilon for all layers gives each its m and hence its number of distinct channels.
+filters i and patches of g_ij = w_ij a_j / sum_k w_ik a_k, where w_ij a_j is summed over the weights of filter i for
+channel j, and positive and negative terms are separate sums. By the paper's theorem, a layer whose input channels are
+drawn m = K (6 + 2 epsilon) / epsilon^2 sum_j s_j times with probabilities p_j = s_j / sum_k s_k keeps its responses
+within a relative error epsilon. One epsilon for all layers gives each its m and so its number of distinct channels.
 
 Reference: Liebenwein, Baykal, Lang, Feldman & Rus, "Provable Filter Pruning for Efficient Neural Networks" (2020).
 """
@@ -12,7 +12,6 @@ Reference: Liebenwein, Baykal, Lang, Feldman & Rus, "Provable Filter Pruning for
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,12 +29,12 @@ from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._activations import layer_inputs, scale_inputs
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._channels import Group, groups, keep_channels, prune_channels_by_scores, structured_ceiling
+from sharedlabel.pruners._masks import check_scores
 
 STRUCTURED = True
 NESTED = True
 NEEDS: frozenset[str] = frozenset({"validation"})
 
-_EPSILON = torch.finfo(torch.float32).eps  # sums below count as zero, as in the authors' code
 _IMAGES = 16  # whose patches are in memory together
 _ELEMENTS = 2**19  # shares computed at once; few stay in the cache
 _GRID = 1024  # budgets at which the number of distinct channels is computed
@@ -77,10 +76,11 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
 
     Raises:
         CompressionError: there are no validation images, channels cannot be removed from this network, or the ratio
-            cannot be reached.
+            cannot be reached, or activations are not finite.
     """
     found = groups(backbone)
     sensitive = sensitivities(backbone, found, context.sensitivity_set(config.examples))
+    check_scores(sensitive)
     scores = {name: margins(sensitivity) for name, sensitivity in sensitive.items()}
     pruned = prune_channels_by_scores(backbone, ratio, scores, "global")
     if config.method == "deterministic":
@@ -95,7 +95,7 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
 
 def sensitivities(
     backbone: Backbone, found: Mapping[str, Group], images: Num[Tensor, "b C H W"]
-) -> dict[str, Float64[Tensor, " channels"]]:
+) -> dict[str, Float64[Tensor, "channels"]]:
     """Return the sensitivity of every channel, by group: the largest over the layers that read it.
 
     Args:
@@ -116,7 +116,7 @@ def sensitivities(
 @torch.no_grad()
 def layer_sensitivity(
     layer: nn.Module, inputs: Float[Tensor, "b ..."], index: Int64[Tensor, "channels k"]
-) -> Float[Tensor, " channels"]:
+) -> Float[Tensor, "channels"]:
     """Return the largest share of each channel in any response of a layer.
 
     Args:
@@ -133,7 +133,7 @@ def layer_sensitivity(
         terms = patches[index].flatten(1, 2)  # [channels n p]
         for kernel in kernels:
             sums = kernel.flatten(1) @ patches.flatten(0, 1)
-            inverse = torch.where(sums > _EPSILON, 1 / sums, 0)  # [o p]
+            inverse = torch.where(sums >= torch.finfo(sums.dtype).tiny, 1 / sums, 0)  # [o p]
             own = kernel[:, index].flatten(2).transpose(0, 1)  # [channels o n]
             step = max(1, _ELEMENTS // own[..., 0].numel())
             for values, scale in zip(terms.split(step, dim=2), inverse.split(step, dim=1), strict=True):
@@ -147,8 +147,8 @@ def _patches(layer: nn.Module, inputs: Tensor) -> Float[Tensor, "d q p"]:
         return inputs.flatten(0, -2).T[:, None]
     if not isinstance(layer, nn.Conv2d):
         raise CompressionError(
-            f"expected two-dimensional convolutions and linear layers, got {type(layer).__name__}; choose a pruner that "
-            "scores weights (filter_l1)"
+            f"expected two-dimensional convolutions and linear layers, got {type(layer).__name__}; choose a pruner "
+            "that scores weights (filter_l1)"
         )
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = F.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)
@@ -161,7 +161,7 @@ def _parts(values: Tensor) -> list[Tensor]:
     return [part for part in (values.clamp(min=0), (-values).clamp(min=0)) if part.any()]
 
 
-def margins(sensitivity: Float64[Tensor, " channels"]) -> Float64[Tensor, " channels"]:
+def margins(sensitivity: Float64[Tensor, "channels"]) -> Float64[Tensor, "channels"]:
     """Return for every channel how large the error margin may grow until its layer does without it.
 
     A factor t = K (6 + 2 epsilon) / epsilon^2 shared by all layers gives a layer m = t sum_j s_j draws and the expected
@@ -188,16 +188,14 @@ def margins(sensitivity: Float64[Tensor, " channels"]) -> Float64[Tensor, " chan
 
 
 def draw(
-    sensitivity: Float64[Tensor, " channels"], kept: int, generator: torch.Generator
-) -> Float64[Tensor, " channels"]:
-    """Draw channels with probability ~ sensitivity, with replacement, until `kept` different ones are drawn.
+    sensitivity: Float64[Tensor, "channels"], kept: int, generator: torch.Generator
+) -> Float64[Tensor, "channels"]:
+    """Draw channels with replacement, with probability ~ sensitivity, until `kept` different ones are drawn.
 
-    Draws happen at the ticks of Poisson clocks, so that a channel's first one is at an exponential time of rate s_j and
-    the number of draws until a time t is Poisson with mean t sum_j s_j. With t the time at which the next channel would
-    appear, c_j / (t s_j) for c_j draws, the paper's c_j / (m p_j), is unbiased, and so is its expectation given that c_j > 0,
-    which varies less and is returned: 1 / (1 - exp(-t s_j)).
-
-    Reference: Cohen & Kaplan, "Summarizing Data using Bottom-k Sketches" (2007), on stopping at a number of distinct items.
+    With draws at the ticks of independent Poisson clocks, a channel is first drawn after an exponential time of rate
+    s_j, and m = t sum_j s_j draws are expected until a time t. At the time t when one channel too many would be drawn,
+    c_j / (m p_j) = c_j / (t s_j) for c_j draws, the weight of the paper, is unbiased in spite of the stopping rule. So
+    is its expectation given c_j > 0, which varies less and is returned: 1 / (1 - exp(-t s_j)).
 
     Args:
         sensitivity: of the channels of one group.
@@ -205,7 +203,9 @@ def draw(
         generator: where draws come from.
 
     Returns:
-        Factors with mean 1 for the kept channels, 0 for others.
+        Factors of expectation 1, 0 for channels that are not drawn. All are 1 if all channels are kept.
+
+    Reference: Cohen & Kaplan, "Summarizing Data using Bottom-k Sketches" (2007), for the unbiased weights.
     """
     first = torch.empty_like(sensitivity).exponential_(generator=generator) / sensitivity
     order = first.argsort(stable=True)

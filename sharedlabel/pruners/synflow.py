@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Schedule
@@ -76,15 +77,19 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
     del context
     number = weights_to_remove(backbone, ratio)
     check_scores(magnitudes(backbone))
-    keep = kept(backbone)
+    return masked_copy(backbone, _select(backbone, count(backbone)[0] - number, config.rounds))
+
+
+def _select(backbone: Backbone, number: int, rounds: int) -> dict[str, Tensor]:
+    """Mark the weights that stay, by layer."""
     network, layers = absolute(backbone)
-    before, weights = sum(int(mask.count_nonzero()) for mask in keep.values()), count(backbone)[0]
-    for left in _geometric(before, weights - number, config.rounds):
+    keep = kept(backbone)
+    for left in _geometric(sum(int(mask.count_nonzero()) for mask in keep.values()), number, rounds):
         scores = synaptic_flow(network, layers, keep)
         for name, score in scores.items():
             score.masked_fill_(~keep[name], -1)  # below all weights that remain, those without any flow included
         keep = keep_highest_of(scores, left)
-    return masked_copy(backbone, keep)
+    return keep
 
 
 def _geometric(start: int, end: int, rounds: int) -> list[int]:
@@ -111,9 +116,15 @@ def absolute(backbone: Backbone) -> tuple[Backbone, dict[str, _Absolute]]:
         The copy, and the layers in it that take the place of prunable ones, by name.
     """
     layers = {name: _Absolute(layer) for name, layer in prunable(backbone).items()}
-    network = replaced(backbone, layers).double().requires_grad_(False).eval()
-    for tensor in network.state_dict().values():
-        tensor.abs_()
+    norms = {
+        name: _Affine(module)
+        for name, module in backbone.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_var is not None
+    }
+    network = replaced(backbone, {**layers, **norms}).double().requires_grad_(False).eval()
+    for name, tensor in network.state_dict().items():
+        if name.rpartition(".")[0] not in norms:
+            tensor.abs_()
     return network, layers
 
 
@@ -153,21 +164,26 @@ class _Absolute(nn.Module):
 
     Args:
         layer: the layer; it stays as it is and is no submodule.
-
-    Attributes:
-        share: of each weight, in the weight's shape.
     """
-
-    share: Tensor
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self._layer = (layer,)
+        self._share: Tensor | None = None
 
     def reset(self, keep: Tensor) -> None:
         """Forget the shares; from now on only these weights remain."""
-        self._keep = keep
-        self.share = torch.zeros_like(self._layer[0].weight, dtype=torch.float32, requires_grad=False)
+        self._keep, self._share = keep, None
+
+    @property
+    def share(self) -> Tensor:
+        """The share of the flow that each weight carries, in the weight's shape."""
+        weight = self._layer[0].weight
+        return torch.zeros_like(weight, dtype=torch.float32) if self._share is None else self._share
+
+    def add(self, share: Tensor) -> None:
+        """Count what the weights carry in one call."""
+        self._share = share.float() if self._share is None else self._share + share.float()
 
     @property
     def weight(self) -> Tensor:
@@ -184,7 +200,7 @@ class _Absolute(nn.Module):
 
     def values(self) -> Tensor:
         """Return the absolute weights that remain, and zeros."""
-        return (self._layer[0].weight.detach().double() * self._keep).abs_()
+        return self._layer[0].weight.detach().abs().double().mul_(self._keep)
 
     def compute(self, weight: Tensor, inputs: Tensor) -> Tensor:
         """Apply the layer with these weights."""
@@ -212,5 +228,33 @@ class _Flow(torch.autograd.Function):
         with torch.enable_grad():
             outputs = layer.compute(weight, inputs)
         back, slope = torch.autograd.grad(outputs, (inputs, weight), gradient)
-        layer.share += slope.mul_(weight.detach()).abs_()
+        layer.add(slope.mul_(weight.detach()).abs_())
         return back, None
+
+
+class _Affine(nn.Module):
+    """Batch normalisation by the absolute values of its running statistics and parameters.
+
+    Unlike `batch_norm` it keeps nothing for the way back.
+
+    Args:
+        norm: batch normalisation with running statistics.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        super().__init__()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = (norm.running_var.double().abs() + norm.eps).rsqrt()
+        scale = scale if norm.weight is None else scale * norm.weight.detach().double().abs()
+        shift = -norm.running_mean.double().abs() * scale
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift if norm.bias is None else shift + norm.bias.detach().double().abs())
+
+    def forward(self, inputs: Float[Tensor, "b C ..."]) -> Float[Tensor, "b C ..."]:
+        """Normalise a batch."""
+        shape = (-1,) + (1,) * (inputs.ndim - 2)
+        return (inputs * self.scale.view(shape)).add_(self.shift.view(shape))

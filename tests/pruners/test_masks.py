@@ -59,7 +59,9 @@ def test_one_normalised_rank_cuts_the_same_share_of_every_layer(sizes: list[int]
     assert all(abs(a - b) <= (u + v) / 2 + 1e-12 for (a, u), (b, v) in itertools.combinations(cuts, 2))
 
 
-floats = st.one_of(st.sampled_from([0.0, -0.0, 1.0, -1.0, -math.inf, math.inf, 1e-45, -1e-45]), st.floats(width=32, allow_nan=False))
+floats = st.one_of(
+    st.sampled_from([0.0, -0.0, 1.0, -1.0, -math.inf, math.inf, 1e-45, -1e-45]), st.floats(width=32, allow_nan=False)
+)
 
 
 @given(

@@ -1,0 +1,119 @@
+"""Butterfly layers against dense ones, and against the best public butterfly where it is installed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks._measure import Result, interleaved, ratios, summarize
+from sharedlabel import rng
+from sharedlabel.backbones._butterfly import ButterflyLinear, weights
+
+WIDTHS = (512, 1024, 2048, 4096, 8192, 16384)
+BATCH = 256
+# Width and largest share of a dense layer's weights.
+BOUND = (4096, 0.04)
+# HazyResearch/butterfly: its kernels are built from source, it is in no package index.
+PUBLIC = "torch_butterfly"
+
+
+def run(quick: bool) -> list[Result]:
+    """Compare layers with as many outputs as inputs, without a bias, k = log2 of the width."""
+    widths, rounds = ((64, 128), 1) if quick else (WIDTHS, 7)
+    found: list[Result] = []
+    won: dict[str, dict[int, bool]] = {}
+    for width in widths:
+        layer = ButterflyLinear(width, width, bias=False, generator=rng.generator(0, "benchmarks", "butterfly", width))
+        found.append(_share(layer))
+        for what, result in _times(layer, rounds).items():
+            found.append(result)
+            won.setdefault(what, {})[width] = result.measured > 1
+        if importlib.util.find_spec(PUBLIC):
+            found.append(_against_public(layer, rounds))
+    return found + [_crossing(what, faster) for what, faster in won.items()]
+
+
+def _share(layer: ButterflyLinear) -> Result:
+    width, count = layer.in_features, weights(layer)
+    return summarize(
+        f"butterfly {width} x {width}: share of a dense layer's weights",
+        "",
+        [count / width**2],
+        bound=BOUND[1] if width == BOUND[0] else None,
+        note=f"{count} of {width**2}, k = {layer.inputs.k}",
+    )
+
+
+def _crossing(what: str, faster: dict[int, bool]) -> Result:
+    """State the width from which on the layer is faster than a dense one at every width; 0 if there is none."""
+    always = [width for width in faster if all(won for other, won in faster.items() if other >= width)]
+    start = min(always, default=0)
+    note = "measured above" if start else "not faster at the largest width measured"
+    if not importlib.util.find_spec(PUBLIC):
+        note += f"; {PUBLIC}, the best public implementation, is in no package index and not installed: not compared"
+    return Result(f"butterfly: faster than dense from this width on, {what}", start, "", start, start, note=note)
+
+
+def _times(layer: ButterflyLinear, rounds: int) -> dict[str, Result]:
+    """Time prediction and training steps beside those of a dense layer."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    width, dense = layer.in_features, nn.Linear(layer.in_features, layer.out_features, bias=False, device=device)
+    layer.to(device)
+    found = {}
+    for what, batch, step in (
+        (f"prediction, batch {BATCH}", BATCH, _predict),
+        ("prediction, batch 1", 1, _predict),
+        (f"forward and backward, batch {BATCH}", BATCH, _train),
+    ):
+        inputs = torch.randn(batch, width, generator=rng.generator(0, "benchmarks", "inputs")).to(device)
+        slow, fast = interleaved(step(dense, inputs), step(layer, inputs), rounds)
+        note = f"{1000 * min(fast):.3g} ms against {1000 * min(slow):.3g} ms (best of {rounds})"
+        title = f"butterfly {width} x {width}: times as fast as dense, {what}"
+        found[what] = summarize(title, "x", ratios(slow, fast), note=note)
+    return found
+
+
+def _against_public(layer: ButterflyLinear, rounds: int) -> Result:
+    """Time training steps beside those of the public implementation's full butterfly network, 2 n log2 n weights."""
+    width, device = layer.in_features, layer.core.device
+    public = importlib.import_module(PUBLIC).Butterfly(width, width, bias=False).to(device)
+    inputs = torch.randn(BATCH, width, generator=rng.generator(0, "benchmarks", "inputs")).to(device)
+    slow, fast = interleaved(_train(public, inputs), _train(layer, inputs), rounds)
+    count = sum(parameter.numel() for parameter in public.parameters())
+    return summarize(
+        f"butterfly {width} x {width}: times as fast as {PUBLIC}, forward and backward, batch {BATCH}",
+        "x",
+        ratios(slow, fast),
+        note=f"{1000 * min(fast):.3g} ms against {1000 * min(slow):.3g} ms; {weights(layer)} against {count} weights",
+    )
+
+
+def _predict(layer: nn.Module, inputs: Tensor) -> Callable[[], None]:
+    def call() -> None:
+        with torch.inference_mode():
+            layer(inputs)
+        _wait(inputs)
+
+    return call
+
+
+def _train(layer: nn.Module, inputs: Tensor) -> Callable[[], None]:
+    """Return a call that computes the gradients of inputs and weights, as inside a network."""
+    inputs = inputs.clone().requires_grad_()
+
+    def call() -> None:
+        inputs.grad = None
+        layer.zero_grad()
+        layer(inputs).sum().backward()
+        _wait(inputs)
+
+    return call
+
+
+def _wait(inputs: Tensor) -> None:
+    if inputs.is_cuda:
+        torch.cuda.synchronize()

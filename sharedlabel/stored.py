@@ -1,0 +1,41 @@
+"""Trained networks, rebuilt from the stored outputs of stages."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sharedlabel.aggregators._base import Aggregator
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones._restore import restore
+from sharedlabel.config import Plugin
+from sharedlabel.plugins import load
+from sharedlabel.store import Artifact
+from sharedlabel.types import SetShape
+
+LEARNED = "aggregator."  # prefix of the aggregator's tensors where they are stored together with the backbone's
+
+
+def stored_backbone(
+    plugin: Plugin, image_shape: tuple[int, int, int], num_classes: int, artifact: Artifact
+) -> Backbone:
+    """Rebuild a backbone from an output that holds it, alone or with an aggregator."""
+    tensors = {name: tensor for name, tensor in artifact.tensors().items() if not name.startswith(LEARNED)}
+    return restore(plugin, image_shape, num_classes, tensors)
+
+
+def stored_aggregator(plugin: Plugin, shape: SetShape, artifact: Artifact) -> Aggregator:
+    """Rebuild a fitted aggregator from an output that holds it, alone or with a backbone."""
+    with torch.random.fork_rng(devices=[]):
+        aggregator: Aggregator = load("aggregators", plugin.name).build(plugin.config, shape)
+    tensors = artifact.tensors()
+    prefix = LEARNED if any(name.startswith(LEARNED) for name in tensors) else ""
+    aggregator.load_state_dict({name: tensors[prefix + name] for name in aggregator.state_dict()})
+    return aggregator.eval()
+
+
+def stored_shape(prior: Float[Tensor, "c"], calibration: Artifact) -> SetShape:
+    """Return what an aggregator is built for, from the prior of tuples and the output of `calibrate`."""
+    tensors = calibration.tensors()
+    return SetShape(tensors["embedding_mean"], tensors["embedding_scale"], prior.log().float())

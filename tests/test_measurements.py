@@ -1,0 +1,165 @@
+"""Latencies and error margins in a grid: what is asked for is measured once, and lands in its tables."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from sharedlabel import collect, grid, progress
+from sharedlabel.config import LatencyConfig, MarginConfig, parse
+from sharedlabel.errors import ConfigError
+from sharedlabel.results import read
+
+
+def test_every_network_has_a_row_per_batch(finished):
+    found = finished.results.latencies
+    assert [(r.pruner, r.ratio, r.batch) for r in found] == [
+        (pruner, ratio, batch) for pruner, ratio in (("none", 1.0), ("magnitude", 2.0)) for batch in (1, 32, 256)
+    ]
+    for record in found:
+        assert (record.device, record.mode, record.threads, record.seed) == ("cpu", "eager", 1, 0)
+        assert record.measured_low_ms <= record.measured_median_ms <= record.measured_high_ms
+        assert record.measured_images_per_second == pytest.approx(1000 * record.batch / record.measured_median_ms)
+        assert record.measured_speedup == pytest.approx(record.measured_dense_ms / record.measured_median_ms)
+
+
+def test_the_dense_network_is_its_own_reference(finished):
+    assert {r.measured_speedup for r in finished.results.latencies if r.pruner == "none"} == {1.0}
+    assert all(r.measured_speedup != 1.0 for r in finished.results.latencies if r.pruner == "magnitude")
+
+
+def test_sizes_agree_with_the_rows(finished):
+    rows = {row.ratio: row for row in finished.results.rows}
+    for record in finished.results.latencies:
+        row = rows[record.ratio]
+        assert (record.parameters, record.macs_effective) == (row.parameters, row.macs_effective)
+        assert record.theoretical_speedup == row.theoretical_speedup
+        assert 0 < record.file_bytes_dense - row.bytes_dense < 2000
+        assert 0 < record.file_bytes_sparse - row.bytes_sparse < 2000
+        assert record.peak_memory_bytes > row.bytes_dense
+
+
+def test_rows_show_the_measurement_of_32_images(finished):
+    found = {r.ratio: r.measured_median_ms for r in finished.results.latencies if r.batch == 32}
+    for row in finished.results.rows:
+        assert (row.measured_latency_ms, row.measured_latency_batch) == (found[row.ratio], 32)
+
+
+def measured(device: str, mode: str, batch: int) -> dict[str, object]:
+    return {"device": device, "mode": mode, "batch": batch}
+
+
+def test_rows_prefer_the_first_device_eager_and_32_images_else_the_largest_batch():
+    usual = measured("gpu", "eager", 32)
+    others = [measured("gpu", "compiled", 32), measured("gpu", "eager", 256), measured("cpu", "eager", 32)]
+    assert collect._usual([*others[:2], usual, others[2]]) == usual
+    assert collect._usual(others) == others[1]
+    assert collect._usual(others[:1]) == others[0]
+
+
+def test_every_layer_has_a_margin(finished):
+    found = finished.results.margins
+    assert [(r.layer, r.weights, r.epsilon, r.inputs) for r in found] == [
+        ("body.1", 64 * 32, 0.1, 256),
+        ("body.3", 32 * 16, 0.1, 256),
+    ]
+    for record in found:
+        assert 0 <= record.certified_weights <= record.observed_weights <= record.weights
+        assert record.certified_gap_max <= record.epsilon_absolute
+        assert record.observed_gap_max <= record.epsilon_absolute
+        assert record.refusal == ""
+
+
+def test_a_margin_is_found_once_per_dense_network(finished):
+    assert len({cell.margin.key for cell in finished.grid.cells}) == 1
+    assert len(finished.store.manifests("margin")) == 1
+    (node,) = {cell.margin for cell in finished.grid.cells}
+    assert progress.describe(node) == "margin mlp seed 0"
+
+
+def test_a_latency_names_its_own_network(finished):
+    described = {progress.describe(cell.latency) for cell in finished.grid.cells}
+    assert described == {"latency mlp none 1x seed 0", "latency mlp magnitude 2x seed 0"}
+
+
+def test_the_tables_are_files(finished):
+    folder = Path(finished.experiment.output) / finished.experiment.name
+    stored = read(folder)
+    assert (stored.latencies, stored.margins) == (finished.results.latencies, finished.results.margins)
+    for table in ("latencies", "margins"):
+        with (folder / f"{table}.csv").open() as file:
+            lines = list(csv.DictReader(file))
+        assert len(lines) == len(getattr(stored, table))
+        assert lines[0]["backbone"] == "mlp"
+
+
+def test_without_epsilons_there_are_no_margins(done, experiment, run):
+    found = run(dataclasses.replace(experiment, margin=MarginConfig(epsilons=())))
+    assert found.results.margins == ()
+    assert grid.missing(found.grid, done) == []
+    assert (Path(experiment.output) / experiment.name / "margins.csv").read_text().count("\n") == 1
+
+
+def test_what_is_asked_for_is_in_the_keys_and_nothing_else_is_computed_again(finished):
+    def absent(**values: object) -> list[str]:
+        wanted = grid.prepare(dataclasses.replace(finished.experiment, **values))
+        return [node.stage for node in grid.missing(wanted, finished.store)]
+
+    assert absent() == []
+    assert absent(latency=LatencyConfig(batches=(1, 8))) == ["latency", "latency"]
+    assert absent(latency=LatencyConfig(modes=("eager", "compiled"))) == ["latency", "latency"]
+    assert absent(margin=MarginConfig(epsilons=(0.1, 0.2))) == ["margin"]
+    assert absent(margin=MarginConfig(alpha=0.4)) == ["margin"]
+
+
+def test_a_deleted_measurement_is_measured_again_and_only_that(done, experiment, run):
+    prepared = grid.prepare(experiment)
+    shutil.rmtree(done.root / "artifacts" / "latency")
+    assert {node.stage for node in grid.missing(prepared, done)} == {"latency"}
+    assert grid.finished(prepared, done).cells == ()
+    assert len(run(experiment).results.latencies) == 6
+    assert grid.missing(prepared, done) == []
+
+
+def test_a_method_counts_as_finished_when_its_margin_is_there(done, experiment):
+    prepared = grid.prepare(experiment)
+    assert len(grid.finished(prepared, done).cells) == len(prepared.cells)
+    shutil.rmtree(done.root / "artifacts" / "margin")
+    assert grid.finished(prepared, done).cells == ()
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--latency.batches=[]", "latency.batches: expected at least one value, got none"),
+        ("--latency.batches=[8,8]", "latency.batches: 8 is listed twice"),
+        ("--latency.batches=[0]", "latency.batches.0: expected a value greater than 0, got 0"),
+        ("--latency.modes=[fast]", "latency.modes: .*'compiled'.*fast"),
+        ("--latency.devices=[tpu]", "latency.devices: .*'trainer'.*tpu"),
+        ("--latency.seconds=0", "latency.seconds: expected a value greater than 0, got 0"),
+        ("--margin.epsilons=[-0.1]", "margin.epsilons.0: expected a value greater than 0, got -0.1"),
+        ("--margin.epsilons=[0.1,0.1]", "margin.epsilons: 0.1 is listed twice"),
+        ("--margin.alpha=1", "margin.alpha: expected a value less than 1, got 1"),
+        ("--margin.input=3", "unknown option 'margin.input'; did you mean 'margin.inputs'?"),
+    ],
+)
+def test_mistakes_in_the_options_are_named(argument, message):
+    with pytest.raises(ConfigError, match=message):
+        parse([argument])
+
+
+def test_two_devices_that_are_the_same_are_measured_once(finished):
+    from sharedlabel import stages
+
+    data, cell = finished.grid.data, finished.grid.cells[0]
+    artifact = finished.store.load(cell.pruned.stage, cell.pruned.key)
+    options = LatencyConfig(batches=(1,), devices=("trainer", "cpu"), repeats=3)
+    config = stages.TimingConfig(cell.latency.config.backbone, options)
+    runtime = dataclasses.replace(finished.experiment.trainer, accelerator="cpu")
+    output = stages.latency(config, data, {"backbone": artifact, "dense": artifact}, runtime)
+    assert [SimpleNamespace(**found).device for found in output.meta["latencies"]] == ["cpu"]

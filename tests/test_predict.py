@@ -1,0 +1,405 @@
+"""Predictions from exported models: the posterior of the evaluation, streaming, reading tuples, the user's mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sharedlabel import predict, stages
+from sharedlabel.data import imagefolder
+from sharedlabel.deployment import build, card, cells, programs, selection
+from sharedlabel.deployment.card import Preprocessing
+from sharedlabel.deployment.groups import Group, read_groups, read_images
+from sharedlabel.deployment.predictor import Predictor, load
+from sharedlabel.errors import DataError, DeploymentError
+from sharedlabel.evaluation import posterior_over
+from sharedlabel.metrics.calibration import apply_temperature
+from sharedlabel.metrics.information import floor_posterior
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+N = (1, 2, 4)
+COUNT = 8  # tuples compared
+
+
+def cell_of(finished, aggregator="lstm", ratio=2.0):
+    return next(c for c in finished.grid.cells if (c.aggregator, c.ratio) == (aggregator, ratio))
+
+
+def reference(finished, cell):
+    """Return images of tuples of the test split and their posteriors after each n, as the evaluation computes them."""
+    data, node = finished.grid.data, cell.evaluate
+    inputs = {role: finished.store.load(needed.stage, needed.key) for role, needed in node.inputs}
+    aggregator = stages._aggregator(node.config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
+    sources = stages._calibrated(inputs["features"], inputs["calibrate"], "test")
+    drawn = data.tuples("test", node.config.protocol, max(N), node.config.partitions, node.config.seed)
+    scored = finished.store.load(node.stage, node.key).meta["test"]
+    temperature = torch.tensor([metrics["temperature"] for metrics in scored], dtype=torch.float64)
+    posterior = floor_posterior(apply_temperature(posterior_over(aggregator, sources, drawn, N), temperature)).exp()
+    images = data.dataset.images[data.splits["test"][drawn.indices.flatten(0, 1)[:COUNT]]]
+    return images, posterior[:COUNT]
+
+
+def unexported(finished, cell) -> Predictor:
+    """Predict with the networks themselves."""
+    rows = selection.choose(finished.results, cell.id, {})
+    trained = cells.restore(cell.id, finished.results.dataset, finished.store)
+    found = build._card(finished.results, rows, trained, {})
+    return Predictor(found, programs._Embedder(trained.backbone), lambda *inputs: (trained.aggregator(*inputs),))
+
+
+@pytest.fixture(scope="module")
+def model(finished, tmp_path_factory) -> Path:
+    """An exported LSTM on a pruned network."""
+    rows = selection.choose(finished.results, cell_of(finished).id, {})
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    build.export(finished.results, rows, finished.store.root, folder, ("onnx", "torch"), False)
+    return folder
+
+
+@pytest.fixture
+def copied(model, tmp_path) -> Path:
+    return Path(shutil.copytree(model, tmp_path / "model"))
+
+
+@pytest.fixture
+def tuples(finished, tmp_path) -> Path:
+    """Tuples of the test split as a folder of folders of images."""
+    images, _ = reference(finished, cell_of(finished))
+    for index, group in enumerate(images[:3]):
+        folder = tmp_path / "tuples" / f"object {index}"
+        folder.mkdir(parents=True)
+        for position, pixels in enumerate(group):
+            Image.fromarray(pixels[0].numpy()).save(folder / f"{position}.png")
+    return tmp_path / "tuples"
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run the command line, require a clean refusal, and return its one line."""
+
+    def check(*arguments) -> str:
+        assert predict.main([str(argument) for argument in arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        return error.removeprefix("error: ")
+
+    return check
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_an_exported_model_gives_the_posterior_of_the_evaluation(finished, model, runtime):
+    images, expected = reference(finished, cell_of(finished))
+    predictor = load(model, runtime)
+    for group, wanted in zip(images, expected, strict=True):
+        found = torch.stack(list(predictor.stream(group))).exp()
+        torch.testing.assert_close(found[torch.tensor(N) - 1], wanted, rtol=0, atol=1e-5)
+
+
+def test_every_cell_gives_the_posterior_of_the_evaluation(finished):
+    for cell in finished.grid.cells:
+        images, expected = reference(finished, cell)
+        predictor = unexported(finished, cell)
+        for group, wanted in zip(images, expected, strict=True):
+            found = torch.stack(list(predictor.stream(group))).exp()
+            torch.testing.assert_close(found[torch.tensor(N) - 1], wanted, rtol=0, atol=1e-5)
+
+
+def test_it_stops_at_the_first_instance_that_makes_it_sure_and_reads_no_more(finished):
+    cell = cell_of(finished, "log_pool", 1.0)
+    predictor = unexported(finished, cell)
+    images, _ = reference(finished, cell)
+    stops = set()
+    for group in images:
+        tops = torch.stack(list(predictor.stream(group))).exp().amax(1).tolist()
+        for threshold in (*tops, 1.0):
+            read = []
+            found = predictor.predict((read.append(0) or image for image in group), threshold)
+            reached = [top >= threshold for top in tops]
+            stop = reached.index(True) + 1 if any(reached) else len(group)
+            assert (found.instances, found.reached, len(read)) == (stop, any(reached), stop)
+            assert found.probability == tops[stop - 1]
+            stops.add(stop)
+    assert len(stops) > 2
+
+
+def test_an_image_is_embedded_once(finished):
+    predictor = unexported(finished, cell_of(finished))
+    backbone, seen = predictor._backbone, []
+    predictor._backbone = lambda images: seen.append(len(images)) or backbone(images)
+    images, _ = reference(finished, cell_of(finished))
+    assert predictor.predict(images[0]).instances == 4
+    assert seen == [1, 1, 1, 1]
+
+
+def test_a_limit_and_more_instances_than_in_training(finished):
+    predictor = unexported(finished, cell_of(finished))
+    images, _ = reference(finished, cell_of(finished))
+    found = predictor.predict(images[0], most=2)
+    assert (found.instances, found.reached, found.extrapolated) == (2, None, False)
+    assert found == predictor.predict(images[0][:2])
+    assert sum(found.posterior.values()) == pytest.approx(1)
+    assert found.posterior[found.label] == found.probability == max(found.posterior.values())
+    assert predictor.predict(torch.cat([images[0], images[1]])).extrapolated
+
+
+def test_instances_that_do_not_fit_are_refused(finished):
+    predictor = unexported(finished, cell_of(finished))
+    with pytest.raises(DataError, match=r"instances of uint8 \(1, 8, 8\) .*, got uint8 \(3, 8, 8\)"):
+        predictor.predict([torch.zeros(3, 8, 8, dtype=torch.uint8)])
+    with pytest.raises(DataError, match=r"got float32 \(1, 8, 8\)"):
+        predictor.predict([torch.zeros(1, 8, 8)])
+    with pytest.raises(DataError, match="at least one instance in the tuple, got none"):
+        predictor.predict([])
+
+
+def test_the_command_line_prints_label_probability_and_images_used(finished, model, tuples):
+    done = subprocess.run(
+        [sys.executable, "-m", "sharedlabel.predict", str(model), str(tuples)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ENVIRONMENT,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    _, expected = reference(finished, cell_of(finished))
+    tops = expected[:3, -1].max(1)
+    assert done.stdout.splitlines() == [
+        "tuple     label  probability  images",
+        *(
+            f"object {index}  {int(label)}      {float(top):11.4f}  4 of 4"
+            for index, (top, label) in enumerate(zip(*tops, strict=True))
+        ),
+    ]
+
+
+def test_json_has_one_object_per_tuple(finished, model, tuples, capsys):
+    arguments = [str(model), str(tuples), "--json", "--threshold=0.6", "--max-n=2", "--runtime=torch"]
+    assert predict.main(arguments) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["tuple"] for record in records] == ["object 0", "object 1", "object 2"]
+    images, _ = reference(finished, cell_of(finished))
+    predictor = load(model, "torch")
+    for record, group in zip(records, images, strict=False):
+        found = predictor.predict(group, 0.6, 2)
+        assert record == {"tuple": record["tuple"], "available": 4, **vars(found)}
+
+
+def test_what_is_not_sure_enough_says_so(model, tuples, capsys):
+    assert predict.main([str(model), str(tuples), "--threshold=1", "--runtime=torch"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert all(line.endswith("4 of 4  below 1") for line in lines)
+
+
+def test_more_images_than_in_training_are_flagged(model, tuples, capsys):
+    for index in range(2):
+        Image.new("L", (8, 8)).save(tuples / "object 1" / f"more {index}.png")
+    assert predict.main([str(model), str(tuples), "--runtime=torch"]) == 0
+    error = capsys.readouterr().err
+    assert error == (
+        "warning: more images than the 4 that the aggregator was trained and calibrated with were used for object 1; "
+        "--max-n 4 stays within\n"
+    )
+    assert predict.main([str(model), str(tuples), "--runtime=torch", "--max-n=4"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_table_of_groups_is_the_same_as_folders(model, tuples, tmp_path, capsys):
+    files = sorted(tuples.glob("*/*.png"), reverse=True)
+    rows = [f"{file.parent.name},{file.relative_to(tmp_path)},ignored" for file in files]
+    (tmp_path / "groups.csv").write_text("\n".join(["group,path,note", *rows]), encoding="utf-8-sig")
+    assert read_groups(tmp_path / "groups.csv") == read_groups(tuples)
+    for source in (tmp_path / "groups.csv", tuples):
+        assert predict.main([str(model), str(source), "--runtime=torch"]) == 0
+    table, folders = capsys.readouterr().out.split("tuple  ")[1:]
+    assert table == folders
+
+
+def test_images_are_taken_in_sorted_order_without_hidden_files(tmp_path):
+    folder = tmp_path / "all" / "one"
+    folder.mkdir(parents=True)
+    for name in ("b.png", "a.png", ".DS_Store", "c10.png", "c9.png"):
+        (folder / name).write_bytes(b"")
+    (tmp_path / "all" / ".hidden").mkdir()
+    (group,) = read_groups(tmp_path / "all")
+    assert [path.name for path in group.paths] == ["a.png", "b.png", "c10.png", "c9.png"]
+
+
+def test_new_images_are_decoded_as_the_training_images_were(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for index, mode in enumerate(("L", "RGB", "RGBA")):
+            size = (9 - index, 5, len(mode))
+            pixels = torch.randint(256, size, generator=generator).to(torch.uint8).squeeze(2).numpy()
+            Image.fromarray(pixels, mode).save(tmp_path / "pets" / name / f"{index}.png")
+    dataset = imagefolder.load(imagefolder.Config(str(tmp_path / "pets"), size=6, channels=3), tmp_path / "data")
+    decoding = dataset.decoding
+    wanted = Preprocessing(*dataset.image_shape, "uint8", decoding.size, decoding.channels)
+    found = [image for group in read_groups(tmp_path / "pets") for image in read_images(group, wanted)]
+    assert torch.equal(torch.stack(found), dataset.images)
+
+
+def empty(folder: Path) -> None:
+    (folder / "object 9").mkdir()
+
+
+def broken(folder: Path) -> None:
+    file = folder / "object 1" / "2.png"
+    file.write_bytes(file.read_bytes()[:40])
+
+
+def text(folder: Path) -> None:
+    (folder / "object 1" / "2.png").write_text("a seven")
+
+
+def stray(folder: Path) -> None:
+    Image.new("L", (8, 8)).save(folder / "5.png")
+
+
+def nested(folder: Path) -> None:
+    (folder / "object 1" / "more").mkdir()
+
+
+def none(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def absent(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def coloured(folder: Path) -> None:
+    Image.new("RGB", (8, 8)).save(folder / "object 1" / "2.png")
+
+
+def large(folder: Path) -> None:
+    Image.new("L", (9, 5)).save(folder / "object 1" / "2.png")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (empty, "expected images in every sub-folder, got none in .*object 9; add some or remove it"),
+        (broken, "expected an image in '.*object 1/2.png', got: .*; repair or remove it"),
+        (text, "expected an image in '.*object 1/2.png', got: no image format .*; repair or remove it"),
+        (stray, "expected only sub-folders in .*tuples, one per tuple, got the file '5.png'; put images"),
+        (nested, "expected images in .*object 1, got the folder 'more'; move its images up"),
+        (none, "expected sub-folders with images in .*tuples, one per tuple, got none; add one"),
+        (absent, "expected a folder of tuples .* or a CSV .* at .*tuples, got nothing; check the path"),
+        (coloured, r"expected grey images \(1 channels\), got 3 \(colour\) in '.*object 1/2.png'; convert it"),
+        (large, "expected images of 8x8 pixels, got 9x5 in '.*object 1/2.png'; scale it"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_folder_with_a_flaw_is_refused(model, tuples, refused, damage, message):
+    damage(tuples)
+    assert re.search(message, refused(model, tuples, "--runtime=torch"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected the columns group and path in .*groups.csv, got none; add group and path"),
+        (b"group,file\na,b.png\n", "expected the columns group and path in .*, got group, file; add path"),
+        (b"group,path\n", "expected rows with a group and a path in .*groups.csv, got none; add some"),
+        (b"group,path\na,here.png\na\n", "expected a path in row 3 of .*groups.csv, got none; fill it in"),
+        (b"group,path\n,here.png\n", "expected a group in row 2 of .*groups.csv, got none; fill it in"),
+        (b"group,path\na,gone.png\n", r"expected an image at .*gone.png \(row 2 of .*groups.csv\), got no file"),
+        (b"group,path\na,here.png\na,here.png\n", r"got 'here.png' twice in 'a' \(row 3 of .*groups.csv\); remove one"),
+        (b"group,path\n\xff,here.png\n", "expected a CSV of UTF-8 text at .*groups.csv, got: .*; save it as that"),
+    ],
+)
+def test_a_table_with_a_flaw_is_refused(tmp_path, content, message):
+    Image.new("L", (8, 8)).save(tmp_path / "here.png")
+    (tmp_path / "groups.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_groups(tmp_path / "groups.csv")
+
+
+def test_a_model_of_other_than_images_takes_no_files():
+    wanted = Preprocessing(9, 1, 1, "float32", None, None)
+    with pytest.raises(DataError, match="expected a model of images, got one of float32 instances"):
+        next(read_images(Group("a", (Path("a.png"),)), wanted))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--runtime=tflite"], "unknown runtime 'tflite'; available: onnx, torch"),
+        (["--threshold=0"], r"--threshold: expected a probability in \(0, 1\], got 0"),
+        (["--threshold=1.5"], r"--threshold: expected a probability in \(0, 1\], got 1.5"),
+        (["--threshold=nan"], r"--threshold: expected a probability in \(0, 1\], got nan"),
+        (["--max-n=0"], "--max-n: expected at least 1 image, got 0"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(model, tuples, refused, arguments, message):
+    assert re.match(message, refused(model, tuples, *arguments))
+
+
+def test_a_folder_without_a_card_is_no_model(tuples, tmp_path, refused):
+    line = refused(tmp_path, tuples)
+    assert re.match(
+        "expected a card.json in .*, got: .*; give a folder that `python -m sharedlabel.export` wrote", line
+    )
+
+
+@pytest.mark.parametrize("name", ["backbone.onnx", "aggregator.pt2"])
+def test_an_altered_file_is_refused_whichever_runtime_is_used(copied, tuples, refused, name):
+    content = bytearray((copied / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copied / name).write_bytes(content)
+    line = refused(copied, tuples)
+    assert re.match(rf"expected {name} as it was exported \(sha256 [0-9a-f]+...\), got [0-9a-f]+...: it was alt", line)
+    (copied / name).unlink()
+    assert re.match(f"expected the file '{name}' in .*, got none; export the cell again", refused(copied, tuples))
+
+
+def test_a_card_that_cannot_be_used_is_refused(copied):
+    whole = json.loads((copied / "card.json").read_text())
+    for payload, message in (
+        ({**whole, "format": 99}, "has format 99, this version reads 1; export the cell again"),
+        ([], "has format 'list', this version reads 1"),
+        ({**whole, "labels": 3}, "is not a card of this version: .*labels.*; export again"),
+        (
+            {**whole, "files": {"../card.json": whole["files"]["backbone.pt2"]}},
+            "the file '../card.json' in .*, got none",
+        ),
+    ):
+        (copied / "card.json").write_text(json.dumps(payload))
+        with pytest.raises(DeploymentError, match=message):
+            card.read(copied)
+    (copied / "card.json").write_text("{")
+    with pytest.raises(DeploymentError, match=r"expected a card.json in .*, got: .*line 1"):
+        card.read(copied)
+
+
+def test_a_runtime_that_was_not_exported_or_is_not_installed(finished, copied, tmp_path, monkeypatch):
+    rows = selection.choose(finished.results, cell_of(finished, "log_pool", 1.0).id, {})
+    build.export(finished.results, rows, finished.store.root, tmp_path / "only torch", ("torch",), False)
+    assert load(tmp_path / "only torch").card.cell["aggregator"] == "log_pool"
+    with pytest.raises(DeploymentError, match=r"for the runtime 'onnx' in .*, got one for torch; use --runtime torch"):
+        load(tmp_path / "only torch", "onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        DeploymentError, match=r"the package onnxruntime, .*pip install sharedlabel\[export\].*--runtime t"
+    ):
+        load(copied)
+    assert load(copied, "torch").card.cell["aggregator"] == "lstm"
+
+
+def test_a_program_that_its_runtime_cannot_read_is_named(tmp_path):
+    for name in ("backbone.onnx", "backbone.pt2"):
+        (tmp_path / name).write_bytes(b"nothing")
+        with pytest.raises(DeploymentError, match=rf"expected a program at .*{name}, got: .*; export the cell again"):
+            programs.read(tmp_path / name)
