@@ -18,7 +18,7 @@ SHAPE = (3, 32, 32)
 CLASSES = 10
 # The bound is for the widths of ResNet-18. Half of 16 channels fills half a vector register of 16 numbers (AVX-512), so
 # that narrow networks cannot become as fast as they become small; that is reported without a bound.
-WIDTHS = {16: None, 32: None, 64: BOUND}
+WIDTHS: dict[int, float | None] = {16: None, 32: None, 64: BOUND}
 
 
 def run(quick: bool) -> list[Result]:

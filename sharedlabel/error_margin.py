@@ -90,26 +90,25 @@ def margins(
     scale, radius = float(logits.norm(dim=1).mean()), _radius(network, images)
     reason = refusal(backbone)
     found = []
-    for epsilon in epsilons:
-        absolute = float(epsilon) * scale
-        certified = {} if reason else certificate(backbone, absolute, radius)
+    for epsilon in map(float, epsilons):
+        certified = {} if reason else certificate(backbone, epsilon * scale, radius)
         for name, layer in prunable(network).items():
             gap, size, sure = _Gap(network, name, layer, images, logits), layer.weight.numel(), certified.get(name)
-            seen = _largest(functools.partial(gap.within, absolute), size)
-            sure_gap = (None, None) if sure is None else gap(sure)
-            seen_gap = gap(seen)
+            seen = _largest(functools.partial(gap.within, epsilon * scale), size)
+            sure_max, sure_mean = (None, None) if sure is None else gap(sure)
+            seen_max, seen_mean = gap(seen)
             found.append(
                 LayerMargin(
                     layer=name,
                     weights=size,
-                    epsilon=float(epsilon),
-                    epsilon_absolute=absolute,
+                    epsilon=epsilon,
+                    epsilon_absolute=epsilon * scale,
                     certified_weights=sure,
-                    certified_gap_max=sure_gap[0],
-                    certified_gap_mean=sure_gap[1],
+                    certified_gap_max=sure_max,
+                    certified_gap_mean=sure_mean,
                     observed_weights=seen,
-                    observed_gap_max=seen_gap[0],
-                    observed_gap_mean=seen_gap[1],
+                    observed_gap_max=seen_max,
+                    observed_gap_mean=seen_mean,
                     asymptotic_weights=asymptotic_count(size, alpha),
                     alpha=alpha,
                     inputs=len(images),

@@ -175,7 +175,8 @@ def _coupled(network: Backbone) -> dict[str, list[_Passed]]:
             written.update(passed.layer for passed in coupled[name] if passed.output)
     except Exception as error:  # whatever the library trips over: it has no errors of its own
         raise CompressionError(
-            f"expected a network whose channels can be followed, got {type(error).__name__}: {error}; {INSTEAD}"
+            "expected a network whose channels can be followed, got one where torch-pruning stops with "
+            f"{type(error).__name__}: {error}; {INSTEAD}"
         ) from error
     return coupled
 

@@ -53,9 +53,9 @@ def removed(network: nn.Module) -> int:
 
 def kept(backbone: Backbone) -> dict[str, Tensor]:
     """Return which weights no mask removes, by prunable layer, as `bool`."""
-    masks = {name: layer._buffers.get(MASK) for name, layer in prunable(backbone).items()}
+    found = {name: mask != 0 for name, _, mask in masked(backbone)}
     return {
-        name: torch.ones_like(layer.weight, dtype=torch.bool) if (mask := masks[name]) is None else mask != 0
+        name: found[name] if name in found else torch.ones_like(layer.weight, dtype=torch.bool)
         for name, layer in prunable(backbone).items()
     }
 

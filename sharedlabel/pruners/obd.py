@@ -20,7 +20,17 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._gradients import batches, check_called, differentiable_copy, gradients_by_example
-from sharedlabel.pruners._masks import Layer, Scope, mask_ceiling, prunable, prune_by_scores, weights_to_remove
+from sharedlabel.pruners._masks import (
+    Layer,
+    Scope,
+    kept,
+    mask_ceiling,
+    masked_copy,
+    prunable,
+    prune_by_scores,
+    removed,
+    weights_to_remove,
+)
 
 STRUCTURED = False
 NESTED = True
@@ -59,7 +69,8 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
         CompressionError: the ratio cannot be reached, images are missing, the network does not call every layer once
             with a batch, or scores are not finite.
     """
-    weights_to_remove(backbone, ratio)
+    if weights_to_remove(backbone, ratio) == removed(backbone):
+        return masked_copy(backbone, kept(backbone))
     curvature = fisher_diagonal(backbone, config, context)
     scores = {name: curvature[name].mul_(layer.weight.detach() ** 2 / 2) for name, layer in prunable(backbone).items()}
     return prune_by_scores(backbone, ratio, scores, config.scope)

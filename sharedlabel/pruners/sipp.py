@@ -33,6 +33,7 @@ from sharedlabel.pruners._masks import (
     mask_ceiling,
     masked_copy,
     prunable,
+    removed,
     weights_to_remove,
 )
 
@@ -76,7 +77,8 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
         CompressionError: the ratio cannot be reached, images are missing, a layer is not called, or weights are not
             finite.
     """
-    weights_to_remove(backbone, ratio)
+    if weights_to_remove(backbone, ratio) == removed(backbone):
+        return masked_copy(backbone, kept(backbone))
     check_scores(magnitudes(backbone))
     scores = sensitivities(backbone, config, context)
     if config.method == "deterministic":

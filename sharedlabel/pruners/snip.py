@@ -16,7 +16,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Schedule
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._gradients import Statistics, batches, differentiable_copy
-from sharedlabel.pruners._masks import mask_ceiling, prune_by_scores, weights_to_remove
+from sharedlabel.pruners._masks import kept, mask_ceiling, masked_copy, prune_by_scores, removed, weights_to_remove
 
 STRUCTURED = False
 NESTED = True
@@ -56,7 +56,8 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
     Raises:
         CompressionError: the ratio cannot be reached, images or labels are missing, or scores are not finite.
     """
-    weights_to_remove(backbone, ratio)
+    if weights_to_remove(backbone, ratio) == removed(backbone):
+        return masked_copy(backbone, kept(backbone))
     return prune_by_scores(backbone, ratio, sensitivities(backbone, config, context), "global")
 
 

@@ -121,7 +121,8 @@ def absolute(backbone: Backbone) -> tuple[Backbone, dict[str, _Absolute]]:
         for name, module in backbone.named_modules()
         if isinstance(module, _BatchNorm) and module.running_var is not None
     }
-    network = replaced(backbone, {**layers, **norms}).double().requires_grad_(False).eval()
+    classifier = {"classifier": _Absolute(backbone.classifier)}
+    network = replaced(backbone, {**layers, **norms, **classifier}).double().requires_grad_(False).eval()
     for name, tensor in network.state_dict().items():
         if name.rpartition(".")[0] not in norms:
             tensor.abs_()
@@ -169,6 +170,7 @@ class _Absolute(nn.Module):
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self._layer = (layer,)
+        self._keep: Tensor | None = None
         self._share: Tensor | None = None
 
     def reset(self, keep: Tensor) -> None:
@@ -200,7 +202,8 @@ class _Absolute(nn.Module):
 
     def values(self) -> Tensor:
         """Return the absolute weights that remain, and zeros."""
-        return self._layer[0].weight.detach().abs().double().mul_(self._keep)
+        values = self._layer[0].weight.detach().abs().double()
+        return values if self._keep is None else values.mul_(self._keep)
 
     def compute(self, weight: Tensor, inputs: Tensor) -> Tensor:
         """Apply the layer with these weights."""
@@ -228,7 +231,9 @@ class _Flow(torch.autograd.Function):
         with torch.enable_grad():
             outputs = layer.compute(weight, inputs)
         back, slope = torch.autograd.grad(outputs, (inputs, weight), gradient)
-        layer.add(slope.mul_(weight.detach()).abs_())
+        slope.mul_(weight.detach()).abs_()
+        del weight, outputs  # before more is allocated
+        layer.add(slope)
         return back, None
 
 

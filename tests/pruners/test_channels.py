@@ -13,7 +13,7 @@ from torch import nn
 
 from sharedlabel import cost, rng
 from sharedlabel.backbones import mlp, resnet_cifar, torchvision_model
-from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones._base import Backbone, initialize
 from sharedlabel.backbones._restore import restore, state
 from sharedlabel.backbones._shortcut import PadShortcut
 from sharedlabel.config import resolve
@@ -52,11 +52,14 @@ def sequential(*layers: nn.Module, width: int, shape: tuple[int, int, int] = SMA
 
 
 def vgg() -> Backbone:
-    """The layers of VGG with batch normalisation, with narrower linear ones: torchvision's have 120 million weights."""
-    backbone = torchvision("vgg11_bn")()
-    backbone.body.set_submodule("classifier.0", nn.Linear(512 * 49, 40))
-    backbone.body.set_submodule("classifier.3", nn.Linear(40, 30))
-    return Backbone(backbone.body, nn.Linear(30, CLASSES), LARGE)
+    """VGG16 with batch normalisation and narrower linear layers: torchvision's have 120 million weights."""
+    with torch.device("meta"):
+        body = torchvision("vgg16_bn")().body
+        body.set_submodule("classifier.0", nn.Linear(512 * 49, 40))
+        body.set_submodule("classifier.3", nn.Linear(40, 30))
+    backbone = Backbone(body.to_empty(device="cpu"), nn.Linear(30, CLASSES), LARGE)
+    initialize(backbone)
+    return backbone
 
 
 def grouped() -> Backbone:
@@ -184,7 +187,7 @@ def test_counts_are_those_of_the_networks(name: str) -> None:
 @pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize("name", QUICK)
 def test_parameter_count_is_the_closest_on_the_way(name: str, scope: Literal["global", "layer"]) -> None:
-    """One channel fewer and one more, by physically removing them, are both further from the aim."""
+    """Half of the largest channel is the furthest that the closest count can be from the aim."""
     dense = build(name)
     scores = {key: torch.rand(g.size, generator=rng.generator(1, key)) for key, g in _channels.groups(dense).items()}
     total, ceiling = cost.parameters(dense), _channels.structured_ceiling(dense)
@@ -204,7 +207,7 @@ def max_step(dense: Backbone) -> int:
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_lowest_scores_go_first_and_of_equal_ones_the_last(data: st.DataObject) -> None:
     """Against a loop that removes one channel at a time."""
     dense = mlp.build(mlp.Config(widths=(6, 5)), (1, 2, 2), 2)

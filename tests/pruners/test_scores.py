@@ -186,6 +186,15 @@ def test_what_is_missing_is_said(name: str, given: dict[str, Tensor], message: s
         pruner.prune(small(), 2.0, pruner.Config(), Context(rng.generator(0), **given))
 
 
+def test_nothing_is_looked_at_when_nothing_is_to_be_removed(pruner: ModuleType) -> None:
+    with rng.seeded(0):
+        linear = mlp.build(mlp.Config(()), (1, 3, 3), CLASSES)  # no layer can be pruned
+    for dense in (small(), linear):
+        same = pruner.prune(dense, 1.0, pruner.Config(), Context(rng.generator(0)))
+        assert _masks.removed(same) == 0
+        assert torch.equal(same(data(dense)[0]), dense(data(dense)[0]))
+
+
 @pytest.mark.parametrize("name", ["snip", "grasp"])
 def test_batch_statistics_of_one_image_are_refused(name: str) -> None:
     pruner, dense = plugins.load("pruners", name), mixed()

@@ -1,0 +1,78 @@
+"""Time and memory to score and mask a ResNet-50 globally."""
+
+from __future__ import annotations
+
+import statistics
+
+import torch
+from torch import nn
+
+from benchmarks._masking_child import CLASSES, RATIO, prune, resnet50
+from benchmarks._measure import Result, interleaved, ratios, seconds, summarize
+from benchmarks._memory import growth
+from sharedlabel import rng
+from sharedlabel.pruners import snip
+from sharedlabel.pruners._base import Context
+
+# Otherwise glibc keeps what was freed for later, and the peak depends on the order of earlier sizes.
+RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+TIME_BOUND = 2.0
+MEMORY_BOUND = 3.0
+# Pruner, side of the images in pixels, rounds (0: it has none).
+MEASURED = (("magnitude", 224, 0), ("random", 224, 0), ("synflow", 32, 3), ("synflow", 224, 3))
+
+
+def run(quick: bool) -> list[Result]:
+    """Time scoring and masking against one training pass and one sort, then watch the memory of fresh processes."""
+    side, batch, rounds = (64, 2, 1) if quick else (224, 32, 5)
+    return [*_times(side, batch, rounds), *_memory(1 if quick else 3, 32 if quick else None)]
+
+
+def _times(side: int, batch: int, rounds: int) -> list[Result]:
+    """Time pruners side by side with one forward and backward pass plus one sort of all weights."""
+    network = resnet50(side)
+    images = torch.rand(batch, 3, side, side, generator=rng.generator(0, "benchmarks"))
+    labels = torch.arange(batch) % CLASSES
+    weights = torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+    against = f"a training pass of {batch} images of {side} x {side} plus one sort of {len(weights) / 1e6:.1f} million"
+    context = Context(rng.generator(0, "benchmarks"), images, labels)
+
+    def reference() -> None:
+        network.zero_grad()
+        nn.functional.cross_entropy(network.train()(images), labels).backward()
+        weights.abs().sort()
+        network.eval().zero_grad()
+
+    calls = {
+        "magnitude": lambda: prune(network, "magnitude"),
+        "snip": lambda: snip.prune(network, RATIO, snip.Config(examples=batch), context),
+        "synflow, one round": lambda: prune(network, "synflow", 1),
+    }
+    found = []
+    for name, call in calls.items():
+        taken, passes = interleaved(call, reference, rounds)
+        note = (
+            f"{statistics.median(taken):.2f} s against {statistics.median(passes):.2f} s for {against} weights; "
+            f"median of {rounds}"
+        )
+        what = f"masking: {name}, ResNet-50 to {RATIO:g}x"
+        found.append(summarize(what, "x", ratios(taken, passes), bound=TIME_BOUND, note=note))
+    whole = seconds(weights.sort)
+    found.append(summarize("masking: one sort of all weights", "s", [whole], note="for comparison"))
+    return found
+
+
+def _memory(rounds: int, side: int | None) -> list[Result]:
+    """Watch the memory of processes that mask the network; `side` stands in for every size of images."""
+    size = sum(parameter.numel() * parameter.element_size() for parameter in resnet50(64).parameters()) / 2**20
+    found = []
+    for name, pixels, steps in MEASURED:
+        arguments = ["-m", "benchmarks._masking_child", name, str(side or pixels), str(steps)]
+        values = [growth(arguments, RETURN_MEMORY) / size for _ in range(rounds)]
+        note = (
+            f"{statistics.median(values) * size:.0f} MiB of anonymous memory above the loaded network of {size:.0f} "
+            f"MiB, the pruned network and its masks included; images of {side or pixels} x {side or pixels}; median of "
+            f"{rounds} processes whose allocator returns what is freed"
+        )
+        found.append(summarize(f"masking: memory of {name} / weights", "x", values, bound=MEMORY_BOUND, note=note))
+    return found
