@@ -180,7 +180,7 @@ def margins(sensitivity: Float64[Tensor, "channels"]) -> Float64[Tensor, "channe
     result = torch.zeros_like(sensitivity)
     if len(positive):
         p = positive / total
-        log_draws = torch.linspace(-1, 5 - math.log(p[-1]), _GRID, dtype=torch.float64)
+        log_draws = torch.linspace(-8, 5 - math.log(p[-1]), _GRID, dtype=torch.float64)
         distinct = -torch.expm1(log_draws.exp()[:, None] * torch.log1p(-p)).sum(1)
         reached = np.interp(np.arange(len(p)) + 0.5, distinct.numpy(), log_draws.numpy())
         result[order[: len(p)]] = total * torch.from_numpy(reached).neg().exp()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -225,17 +225,22 @@ def test_the_shortlist_holds_the_steepest() -> None:
 def test_layers_are_grown_behind_those_pruned_before(
     shortcut: Literal["pad", "projection"], scale: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the last group is grown in is the network that is returned, but for that group."""
-    seen: list[Growth] = []
+    """Growing the last group ends with the loss of the network that is returned."""
+    losses: list[Tensor] = []
     grow = greedy_forward._grow
-    monkeypatch.setattr(greedy_forward, "_grow", lambda growth, *rest: seen.append(growth) or grow(growth, *rest))
+
+    def spy(growth: Growth, *rest: Any) -> Tensor:
+        chosen = grow(growth, *rest)
+        with torch.no_grad():
+            losses.append(growth._loss(growth.share if scale else chosen / len(chosen), {}))
+        return chosen
+
+    monkeypatch.setattr(greedy_forward, "_grow", spy)
     config = greedy_forward.Config(candidates=5, scale=scale)
     pruned = greedy_forward.prune(residual(shortcut), 3.0, config, context(0, 20, (3, 8, 8)))
-    last = seen[-1]
-    share = last.share if scale else (last.share > 0) / last.group.size
     with torch.no_grad():
         loss = F.cross_entropy(pruned.eval()(images(20, (3, 8, 8))), labels())
-        torch.testing.assert_close(last._loss(share, {}), loss, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses[-1], loss, rtol=1e-4, atol=1e-5)
 
 
 def test_scale_is_that_of_the_share_and_can_be_left_out() -> None:
