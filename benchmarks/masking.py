@@ -24,7 +24,7 @@ MEASURED = (("magnitude", 224, 0), ("random", 224, 0), ("synflow", 32, 3), ("syn
 
 def run(quick: bool) -> list[Result]:
     """Time scoring and masking against one training pass and one sort, then watch the memory of fresh processes."""
-    side, batch, rounds = (64, 2, 1) if quick else (224, 32, 5)
+    side, batch, rounds = (64, 2, 1) if quick else (224, 32, 3)
     return [*_times(side, batch, rounds), *_memory(1 if quick else 3, 32 if quick else None)]
 
 
@@ -71,8 +71,9 @@ def _memory(rounds: int, side: int | None) -> list[Result]:
         values = [growth(arguments, RETURN_MEMORY) / size for _ in range(rounds)]
         note = (
             f"{statistics.median(values) * size:.0f} MiB of anonymous memory above the loaded network of {size:.0f} "
-            f"MiB, the pruned network and its masks included; images of {side or pixels} x {side or pixels}; median of "
-            f"{rounds} processes whose allocator returns what is freed"
+            f"MiB, the pruned network and its masks included; median of {rounds} processes whose allocator returns what "
+            "is freed"
         )
-        found.append(summarize(f"masking: memory of {name} / weights", "x", values, bound=MEMORY_BOUND, note=note))
+        what = f"masking: memory of {name} / weights, images of {side or pixels} x {side or pixels}"
+        found.append(summarize(what, "x", values, bound=MEMORY_BOUND, note=note))
     return found

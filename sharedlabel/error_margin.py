@@ -21,7 +21,8 @@ from torch.func import functional_call
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners._masks import Layer, keep_highest, prunable
+from sharedlabel.pruners._masks import Layer, prunable
+from sharedlabel.pruners._select import keep_highest
 
 _BATCH = 512
 # Elementwise, 1-Lipschitz and 0 at 0 in evaluation mode; LeakyReLU is too if its slope is at most 1.

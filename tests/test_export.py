@@ -31,6 +31,7 @@ from sharedlabel.store import Store
 from sharedlabel.types import SetShape
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+SOURCES = str(Path(export.__file__).parent).encode()
 D, C = 6, 4
 RUNTIMES = ("onnx", "torch")
 
@@ -66,6 +67,7 @@ def test_every_aggregator_runs_on_any_number_of_instances(name, tmp_path):
     for runtime in RUNTIMES:
         path = programs.write(program, programs.AGGREGATOR, runtime, tmp_path)
         agree(path, aggregator, [instances(n) for n in (1, 2, 3, 5, 11)])
+        assert SOURCES not in path.read_bytes()  # no folder of this machine
     assert all(torch.equal(before[key], tensor) for key, tensor in aggregator.state_dict().items())
     assert all(parameter.requires_grad for parameter in aggregator.parameters())
 

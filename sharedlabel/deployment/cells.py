@@ -24,7 +24,7 @@ class Trained:
     """The networks of a cell and the numbers that go with them.
 
     Attributes:
-        backbone: in evaluation mode, its masks baked in: a plain, as small as pruning made it.
+        backbone: in evaluation mode, its masks baked in: plain layers, as small as pruning made them.
         aggregator: in evaluation mode.
         shape: what the aggregator was built for.
         log_correction: of the calibration of single instances.

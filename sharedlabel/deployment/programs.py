@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
@@ -180,12 +181,21 @@ def _export(part: str, network: nn.Module, example: tuple[Tensor, ...], shapes: 
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export's own use of what torch deprecates
-            return torch.export.export(frozen, example, dynamic_shapes=shapes)
+            program = torch.export.export(frozen, example, dynamic_shapes=shapes)
     except Exception as error:  # it answers with errors of every kind, from UserError to TypeError
         raise DeploymentError(
             f"expected a network that torch.export can take, got for the {part}: {_first_line(error)}; "
             "avoid Python loops over instances and branches on values"
         ) from error
+    _forget_sources(program)
+    return program
+
+
+def _forget_sources(program: ExportedProgram) -> None:
+    """Remove from every node the source lines it comes from: they name folders of this machine."""
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            node.meta.pop("stack_trace", None)
 
 
 def _read_torch(path: Path) -> Program:

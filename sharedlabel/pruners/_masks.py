@@ -7,11 +7,10 @@ removed.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -19,7 +18,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import MASK
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._base import check_ratio
-from sharedlabel.pruners._select import keep_highest_of
+from sharedlabel.pruners._select import keep_highest_of, layer_quotas
 
 Layer: TypeAlias = nn.Linear | _ConvNd
 Scope: TypeAlias = Literal["global", "layer"]
@@ -98,35 +97,6 @@ def weights_to_remove(backbone: Backbone, ratio: float) -> int:
     return number
 
 
-def keep_highest(scores: Shaped[Tensor, "w"], k: int) -> Bool[Tensor, "w"]:
-    """Mark exactly the `k` highest scores; of equal ones the first.
-
-    >>> keep_highest(torch.tensor([1.0, 3.0, 1.0, 2.0]), 3)
-    tensor([ True,  True, False,  True])
-    """
-    if k == 0:
-        return torch.zeros_like(scores, dtype=torch.bool)
-    threshold = scores.kthvalue(len(scores) - k + 1).values
-    above, equal = scores > threshold, scores == threshold
-    return above | (equal & (equal.cumsum(0) <= k - above.sum()))
-
-
-def normalized_ranks(scores: Shaped[Tensor, "w"]) -> Float[Tensor, "w"]:
-    """Rank scores within (0, 1): the lowest of w gets 0.5 / w, the highest 1 - 0.5 / w; equal ones in order.
-
-    Cutting several layers at one normalised rank removes the same share of each, with Webster's rounding. Unlike
-    largest remainders it never gives a layer fewer weights when the total grows, so masks nest.
-
-    >>> normalized_ranks(torch.tensor([5.0, 9.0]))
-    tensor([0.2500, 0.7500], dtype=torch.float64)
-    """
-    size = len(scores)
-    ranks = torch.empty(size, dtype=torch.float64, device=scores.device)
-    best_first = scores.argsort(descending=True, stable=True)
-    ranks[best_first] = (size - 0.5 - torch.arange(size, dtype=torch.float64, device=scores.device)) / size
-    return ranks
-
-
 def check_scores(scores: Mapping[str, Tensor]) -> None:
     """Refuse scores that cannot be ordered.
 
@@ -166,37 +136,6 @@ def magnitudes(backbone: Backbone) -> Mapping[str, Tensor]:
     """Return the absolute weights of every prunable layer."""
     layers = prunable(backbone)
     return LazyScores(layers, lambda name: layers[name].weight.detach().abs())
-
-
-def layer_quotas(sizes: Sequence[int], most: Sequence[int], k: int) -> list[int]:
-    """Divide `k` weights over layers in proportion to their sizes, none getting more than it has.
-
-    The weights of a layer of size w stand at the ranks 1 - 0.5 / w, 1 - 1.5 / w, ...; the k highest ranks of all layers
-    get a weight, of equal ones the first layer's. So no layer gets fewer when k grows, and masks nest.
-
-    Args:
-        sizes: weights of each layer.
-        most: weights of each layer that may be kept.
-        k: weights to keep in all, at most the sum of `most`.
-
-    Returns:
-        Weights to keep of each layer.
-
-    >>> layer_quotas([10, 20], [10, 20], 15)
-    [5, 10]
-    """
-    size, limit = torch.tensor(sizes, dtype=torch.float64), torch.tensor(most, dtype=torch.float64)
-
-    def above(rank: float) -> Tensor:
-        return (size * (1 - rank) + 0.5).floor().clamp(min=0).minimum(limit)
-
-    low, high = -1.0, 2.0  # all weights and none stand above these
-    while low < (middle := (low + high) / 2) < high:
-        low, high = (middle, high) if above(middle).sum() >= k else (low, middle)
-    quotas, more = above(high), above(low)
-    # Between neighbouring numbers lie only equal ranks.
-    missing = int(k - quotas.sum())
-    return (quotas + (more - quotas).clamp(max=1) * ((more > quotas).cumsum(0) <= missing)).int().tolist()
 
 
 def layer_budgets(backbone: Backbone, ratio: float) -> dict[str, int]:

@@ -1,21 +1,82 @@
-"""Exact selection of the highest scores over many layers, in little memory and linear time.
+"""Exact selection of the highest scores, in one layer or over many; of equal ones the first.
 
-Floating-point numbers become integers of the same order, whose k-th largest is found digit by digit: counting how often
-each leading digit occurs tells which digit the k-th largest starts with, and so on. Beside the scores only parts of a
-fixed size are in memory, while sorting would need several copies of them all.
+Over many layers it takes linear time and little memory: floating-point numbers become integers of the same order, whose
+k-th largest is found digit by digit. Counting how often each leading digit occurs tells which digit the k-th largest
+starts with, and so on. Beside the scores only parts of a fixed size are in memory, while sorting would need several
+copies of them all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 _PART = 2**20  # scores handled at once
 _BITS = 16
 _DIGITS = 2**_BITS
+
+
+def keep_highest(scores: Shaped[Tensor, "w"], k: int) -> Bool[Tensor, "w"]:
+    """Mark exactly the `k` highest scores; of equal ones the first.
+
+    >>> keep_highest(torch.tensor([1.0, 3.0, 1.0, 2.0]), 3)
+    tensor([ True,  True, False,  True])
+    """
+    if k == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    threshold = scores.kthvalue(len(scores) - k + 1).values
+    above, equal = scores > threshold, scores == threshold
+    return above | (equal & (equal.cumsum(0) <= k - above.sum()))
+
+
+def normalized_ranks(scores: Shaped[Tensor, "w"]) -> Float[Tensor, "w"]:
+    """Rank scores within (0, 1): the lowest of w gets 0.5 / w, the highest 1 - 0.5 / w; equal ones in order.
+
+    Cutting several layers at one normalised rank removes the same share of each, with Webster's rounding. Unlike
+    largest remainders it never gives a layer fewer weights when the total grows, so masks nest.
+
+    >>> normalized_ranks(torch.tensor([5.0, 9.0]))
+    tensor([0.2500, 0.7500], dtype=torch.float64)
+    """
+    size = len(scores)
+    ranks = torch.empty(size, dtype=torch.float64, device=scores.device)
+    best_first = scores.argsort(descending=True, stable=True)
+    ranks[best_first] = (size - 0.5 - torch.arange(size, dtype=torch.float64, device=scores.device)) / size
+    return ranks
+
+
+def layer_quotas(sizes: Sequence[int], most: Sequence[int], k: int) -> list[int]:
+    """Divide `k` weights over layers in proportion to their sizes, none getting more than it has.
+
+    The weights of a layer of size w stand at the ranks 1 - 0.5 / w, 1 - 1.5 / w, ...; the k highest ranks of all layers
+    get a weight, of equal ones the first layer's. So no layer gets fewer when k grows, and masks nest.
+
+    Args:
+        sizes: weights of each layer.
+        most: weights of each layer that may be kept.
+        k: weights to keep in all, at most the sum of `most`.
+
+    Returns:
+        Weights to keep of each layer.
+
+    >>> layer_quotas([10, 20], [10, 20], 15)
+    [5, 10]
+    """
+    size, limit = torch.tensor(sizes, dtype=torch.float64), torch.tensor(most, dtype=torch.float64)
+
+    def above(rank: float) -> Tensor:
+        return (size * (1 - rank) + 0.5).floor().clamp(min=0).minimum(limit)
+
+    low, high = -1.0, 2.0  # all weights and none stand above these
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if above(middle).sum() >= k else (low, middle)
+    quotas, more = above(high), above(low)
+    # Between neighbouring numbers lie only equal ranks.
+    missing = int(k - quotas.sum())
+    return (quotas + (more - quotas).clamp(max=1) * ((more > quotas).cumsum(0) <= missing)).int().tolist()
 
 
 def keep_highest_of(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
@@ -28,9 +89,8 @@ def keep_highest_of(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
     Returns:
         By layer, `bool` in the shape of the scores.
 
-    >>> keep_highest_of({"one": torch.tensor([1.0, 3.0]), "two": torch.tensor([[1.0], [2.0]])}, 3)
-    {'one': tensor([ True,  True]), 'two': tensor([[False],
-            [ True]])}
+    >>> keep_highest_of({"one": torch.tensor([1.0, 3.0]), "two": torch.tensor([2.0, 1.0])}, 2)
+    {'one': tensor([False,  True]), 'two': tensor([ True, False])}
     """
     if k == 0:
         return {name: torch.zeros_like(score, dtype=torch.bool) for name, score in scores.items()}

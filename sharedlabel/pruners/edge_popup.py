@@ -26,7 +26,6 @@ from sharedlabel.pruners._gradients import replaced
 from sharedlabel.pruners._masks import (
     Layer,
     check_scores,
-    keep_highest,
     layer_budgets,
     mask_ceiling,
     masked_copy,
@@ -34,6 +33,7 @@ from sharedlabel.pruners._masks import (
     removed,
     weights_to_remove,
 )
+from sharedlabel.pruners._select import keep_highest
 
 STRUCTURED = False
 NESTED = False  # every ratio trains scores of its own

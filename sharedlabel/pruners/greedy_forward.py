@@ -100,7 +100,7 @@ def _sizes(backbone: Backbone, ratio: float, found: Mapping[str, Group]) -> dict
     """Return the number of channels of every group at a ratio, the same share of each."""
     equal = {name: torch.zeros(group.size) for name, group in found.items()}
     pruned = prune_channels_by_scores(backbone, ratio, equal, "layer")
-    return {name: pruned.get_submodule(name).get_parameter("weight").shape[0] for name in found}
+    return {name: len(pruned.get_submodule(name).get_parameter("weight")) for name in found}
 
 
 def _grow(growth: Growth, size: int, config: Config, generator: torch.Generator) -> Bool[Tensor, "channels"]:

@@ -1,8 +1,8 @@
 """Optimal brain damage: the weights go whose removal raises the loss least, to second order with a diagonal Hessian.
 
 The saliency of a weight w is h w^2 / 2. The curvature h is the diagonal of the Fisher information: the mean squared
-gradient of the log-likelihood of single examples, with labels drawn from the network's own predictions. It equals the
-diagonal of the Gauss-Newton approximation that the paper back-propagates, and needs one pass.
+gradient of the log-likelihood of single examples, with labels drawn from the network's own predictions. On average over
+labels it is that of the Gauss-Newton matrix, by which the paper approximates the Hessian.
 
 Reference: LeCun, Denker & Solla, "Optimal Brain Damage" (1990).
 """

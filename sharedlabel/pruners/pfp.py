@@ -85,12 +85,14 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
     pruned = prune_channels_by_scores(backbone, ratio, scores, "global")
     if config.method == "deterministic":
         return pruned
-    sizes = {name: group.size for name, group in groups(pruned).items()}
-    drawn = {name: draw(sensitivity, sizes[name], context.generator) for name, sensitivity in sensitive.items()}
     scaled = copy.deepcopy(backbone)
+    keep = {}
     for name, group in found.items():
-        scale_inputs(scaled, group, drawn[name])
-    return keep_channels(scaled, {name: factors > 0 for name, factors in drawn.items()})
+        size = len(pruned.get_submodule(name).get_parameter("weight"))
+        factors = draw(sensitive[name], size, context.generator)
+        scale_inputs(scaled, group, factors)
+        keep[name] = factors > 0
+    return keep_channels(scaled, keep)
 
 
 def sensitivities(
@@ -125,17 +127,17 @@ def layer_sensitivity(
         index: the inputs that belong to each channel.
     """
     shares = [inputs.new_zeros(len(index))]
-    # Weights and activations are split by sign, so that terms in a sum do not cancel.
     weight = layer.get_parameter("weight")
+    # Weights and activations are split by sign, so that terms in a sum do not cancel.
     kernels = _parts(weight.reshape(*weight.shape[:2], -1))  # [o d q]
+    by_channel = [kernel[:, index].flatten(2).transpose(0, 1) for kernel in kernels]  # [channels o n]
     for part in (half for some in inputs.split(_IMAGES) for half in _parts(some)):
         patches = _patches(layer, part)
         terms = patches[index].flatten(1, 2)  # [channels n p]
-        for kernel in kernels:
+        for kernel, own in zip(kernels, by_channel, strict=True):
             sums = kernel.flatten(1) @ patches.flatten(0, 1)
             inverse = torch.where(sums >= torch.finfo(sums.dtype).tiny, 1 / sums, 0)  # [o p]
-            own = kernel[:, index].flatten(2).transpose(0, 1)  # [channels o n]
-            step = max(1, _ELEMENTS // own[..., 0].numel())
+            step = max(own.shape[2], _ELEMENTS // own[..., 0].numel())
             for values, scale in zip(terms.split(step, dim=2), inverse.split(step, dim=1), strict=True):
                 shares.append(torch.bmm(own, values).mul_(scale).amax((1, 2)))
     return torch.stack(shares).amax(0)

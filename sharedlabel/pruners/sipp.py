@@ -138,8 +138,8 @@ class _Sensitivity:
         """Return a_j / sum_k w_ik a_k, averaged over patches; its largest value over the examples."""
         values = {"weight": weight} | ({} if self.layer.bias is None else {"bias": torch.zeros_like(self.layer.bias)})
         sums: Tensor = torch.func.functional_call(self.layer, values, (inputs,))
-        inverse = torch.where(sums > 0, 1 / sums, 0)
-        patches = sums[0].numel() / (weight.shape[0])
+        inverse = torch.where(sums > torch.finfo(sums.dtype).tiny, 1 / sums, 0)
+        patches = inverse[0, ..., 0].numel() if isinstance(self.layer, nn.Linear) else inverse[0, 0].numel()
         # Correlating the inputs with the inverse sums is what the gradient of a layer's weight does.
         largest = [by_example.amax(0) for by_example in gradients_by_example(self.layer, inputs, inverse)]
         return torch.stack(largest).amax(0) / patches

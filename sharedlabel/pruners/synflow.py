@@ -13,28 +13,24 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from pydantic import PositiveInt
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Schedule
 from sharedlabel.errors import CompressionError
+from sharedlabel.pruners._absolute import AbsoluteLayer, absolute
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._gradients import replaced
 from sharedlabel.pruners._masks import (
-    Layer,
     check_scores,
     count,
     kept,
     magnitudes,
     mask_ceiling,
     masked_copy,
-    prunable,
     weights_to_remove,
 )
 from sharedlabel.pruners._select import keep_highest_of
@@ -106,31 +102,8 @@ def _geometric(start: int, end: int, rounds: int) -> list[int]:
     return [after for before, after in itertools.pairwise(left) if after < before]
 
 
-def absolute(backbone: Backbone) -> tuple[Backbone, dict[str, _Absolute]]:
-    """Copy a network with the absolute values of all it holds, in float64 and in evaluation mode.
-
-    Args:
-        backbone: the network.
-
-    Returns:
-        The copy, and the layers in it that take the place of prunable ones, by name.
-    """
-    layers = {name: _Absolute(layer) for name, layer in prunable(backbone).items()}
-    norms = {
-        name: _Affine(module)
-        for name, module in backbone.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_var is not None
-    }
-    classifier = {"classifier": _Absolute(backbone.classifier)}
-    network = replaced(backbone, {**layers, **norms, **classifier}).double().requires_grad_(False).eval()
-    for name, tensor in network.state_dict().items():
-        if name.rpartition(".")[0] not in norms:
-            tensor.abs_()
-    return network, layers
-
-
 def synaptic_flow(
-    network: Backbone, layers: Mapping[str, _Absolute], keep: Mapping[str, Bool[Tensor, "..."]]
+    network: Backbone, layers: Mapping[str, AbsoluteLayer], keep: Mapping[str, Bool[Tensor, "..."]]
 ) -> dict[str, Float[Tensor, "..."]]:
     """Return every weight's share of the flow.
 
@@ -158,108 +131,3 @@ def synaptic_flow(
             )
         (flow / (flow.item() or 1.0)).backward()
     return {name: layer.share for name, layer in layers.items()}
-
-
-class _Absolute(nn.Module):
-    """A layer with absolute weights in float64 that exist only while it computes, and its weights' shares of the flow.
-
-    Args:
-        layer: the layer; it stays as it is and is no submodule.
-    """
-
-    def __init__(self, layer: Layer) -> None:
-        super().__init__()
-        self._layer = (layer,)
-        self._keep: Tensor | None = None
-        self._share: Tensor | None = None
-
-    def reset(self, keep: Tensor) -> None:
-        """Forget the shares; from now on only these weights remain."""
-        self._keep, self._share = keep, None
-
-    @property
-    def share(self) -> Tensor:
-        """The share of the flow that each weight carries, in the weight's shape."""
-        weight = self._layer[0].weight
-        return torch.zeros_like(weight, dtype=torch.float32) if self._share is None else self._share
-
-    def add(self, share: Tensor) -> None:
-        """Count what the weights carry in one call."""
-        self._share = share.float() if self._share is None else self._share + share.float()
-
-    @property
-    def weight(self) -> Tensor:
-        """There is none to be read from outside."""
-        raise CompressionError(
-            f"expected every prunable layer to be called, got one, {self._layer[0]}, whose weight the network reads "
-            "directly; use another pruner, such as magnitude"
-        )
-
-    def forward(self, inputs: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
-        """Apply the layer."""
-        outputs: Tensor = _Flow.apply(inputs, self)
-        return outputs
-
-    def values(self) -> Tensor:
-        """Return the absolute weights that remain, and zeros."""
-        values = self._layer[0].weight.detach().abs().double()
-        return values if self._keep is None else values.mul_(self._keep)
-
-    def compute(self, weight: Tensor, inputs: Tensor) -> Tensor:
-        """Apply the layer with these weights."""
-        layer = self._layer[0]
-        values = {"weight": weight}
-        if layer.bias is not None:
-            values["bias"] = layer.bias.detach().double().abs()
-        outputs: Tensor = torch.func.functional_call(layer, values, (inputs,))
-        return outputs
-
-
-class _Flow(torch.autograd.Function):
-    """A layer's outputs; for the way back only its inputs are kept."""
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, layer: _Absolute) -> Tensor:
-        ctx.layer = layer
-        ctx.save_for_backward(inputs)
-        return layer.compute(layer.values(), inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        layer, weight = ctx.layer, ctx.layer.values().requires_grad_()
-        inputs = ctx.saved_tensors[0].detach().requires_grad_()
-        with torch.enable_grad():
-            outputs = layer.compute(weight, inputs)
-        back, slope = torch.autograd.grad(outputs, (inputs, weight), gradient)
-        slope.mul_(weight.detach()).abs_()
-        del weight, outputs  # before more is allocated
-        layer.add(slope)
-        return back, None
-
-
-class _Affine(nn.Module):
-    """Batch normalisation by the absolute values of its running statistics and parameters.
-
-    Unlike `batch_norm` it keeps nothing for the way back.
-
-    Args:
-        norm: batch normalisation with running statistics.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, norm: _BatchNorm) -> None:
-        super().__init__()
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        scale = (norm.running_var.double().abs() + norm.eps).rsqrt()
-        scale = scale if norm.weight is None else scale * norm.weight.detach().double().abs()
-        shift = -norm.running_mean.double().abs() * scale
-        self.register_buffer("scale", scale)
-        self.register_buffer("shift", shift if norm.bias is None else shift + norm.bias.detach().double().abs())
-
-    def forward(self, inputs: Float[Tensor, "b C ..."]) -> Float[Tensor, "b C ..."]:
-        """Normalise a batch."""
-        shape = (-1,) + (1,) * (inputs.ndim - 2)
-        return (inputs * self.scale.view(shape)).add_(self.shift.view(shape))

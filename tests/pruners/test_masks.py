@@ -42,7 +42,7 @@ def masks(backbone: Backbone) -> torch.Tensor:
 def test_top_k_is_exact_with_the_first_of_equals(values: list[int], data: st.DataObject) -> None:
     k = data.draw(st.integers(0, len(values)))
     expected = sorted(range(len(values)), key=lambda i: (-values[i], i))[:k]
-    kept = _masks.keep_highest(torch.tensor(values, dtype=torch.float64), k)
+    kept = _select.keep_highest(torch.tensor(values, dtype=torch.float64), k)
     assert kept.nonzero().flatten().tolist() == sorted(expected)
 
 
@@ -50,9 +50,9 @@ def test_top_k_is_exact_with_the_first_of_equals(values: list[int], data: st.Dat
 @settings(max_examples=100, deadline=None)
 def test_one_normalised_rank_cuts_the_same_share_of_every_layer(sizes: list[int], data: st.DataObject) -> None:
     generator = rng.generator(data.draw(st.integers(0, 99)))
-    ranks = [_masks.normalized_ranks(torch.rand(size, generator=generator)) for size in sizes]
+    ranks = [_select.normalized_ranks(torch.rand(size, generator=generator)) for size in sizes]
     k = data.draw(st.integers(0, sum(sizes)))
-    kept = torch.split(_masks.keep_highest(torch.cat(ranks), k), sizes)
+    kept = torch.split(_select.keep_highest(torch.cat(ranks), k), sizes)
     assert sum(int(part.sum()) for part in kept) == k
     cuts = [(int(part.sum()) / size, 1 / size) for part, size in zip(kept, sizes, strict=True)]
     # Half a weight of each of the two layers is the most that rounding can part them.
@@ -108,16 +108,16 @@ def test_quotas_are_those_of_normalised_ranks(layers: list[tuple[int, float]], d
     k = data.draw(st.integers(0, sum(most)))
     keys = []
     for size, limit in zip(sizes, most, strict=True):
-        ranks = _masks.normalized_ranks(torch.arange(size, 0, -1))
+        ranks = _select.normalized_ranks(torch.arange(size, 0, -1))
         keys.append(ranks.masked_fill(torch.arange(size) >= limit, -math.inf))
-    kept = torch.split(_masks.keep_highest(torch.cat(keys), k), sizes)
-    assert _masks.layer_quotas(sizes, most, k) == [int(part.sum()) for part in kept]
+    kept = torch.split(_select.keep_highest(torch.cat(keys), k), sizes)
+    assert _select.layer_quotas(sizes, most, k) == [int(part.sum()) for part in kept]
 
 
 def test_quotas_of_large_layers_are_exact() -> None:
     sizes = [2**20 + 1, 3 * 2**19, 7, 1]
     for k in (0, 1, 5, 2**20, sum(sizes) - 1, sum(sizes)):
-        quotas = _masks.layer_quotas(sizes, sizes, k)
+        quotas = _select.layer_quotas(sizes, sizes, k)
         assert sum(quotas) == k
         assert all(abs(quota - k * size / sum(sizes)) <= 1 for quota, size in zip(quotas, sizes, strict=True))
 

@@ -10,7 +10,7 @@ from sharedlabel import rng
 from sharedlabel.backbones import mlp, resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _masks, magnitude, synflow
+from sharedlabel.pruners import _absolute, _masks, magnitude, synflow
 from sharedlabel.pruners._base import Context
 
 CONTEXT = Context(torch.Generator())
@@ -37,7 +37,7 @@ def convolutional() -> Backbone:
 
 
 def flow(backbone: Backbone) -> dict[str, Tensor]:
-    return synflow.synaptic_flow(*synflow.absolute(backbone), _masks.kept(backbone))
+    return synflow.synaptic_flow(*_absolute.absolute(backbone), _masks.kept(backbone))
 
 
 def brute_force(backbone: Backbone) -> dict[str, Tensor]:
