@@ -71,8 +71,9 @@ def _memory(rounds: int, side: int | None) -> list[Result]:
         values = [growth(arguments, RETURN_MEMORY) / size for _ in range(rounds)]
         note = (
             f"{statistics.median(values) * size:.0f} MiB of anonymous memory above the loaded network of {size:.0f} "
-            f"MiB, the pruned network and its masks included; median of {rounds} processes whose allocator returns what "
-            "is freed"
+            "MiB, the pruned network and its masks included; "
+            f"median of {rounds} processes whose allocator returns what "
+            "what is freed"
         )
         what = f"masking: memory of {name} / weights, images of {side or pixels} x {side or pixels}"
         found.append(summarize(what, "x", values, bound=MEMORY_BOUND, note=note))

@@ -6,7 +6,8 @@ chosen, that lowers the loss most. Layers are grown in the order of the network,
 
 As in the authors' code (`mobile2_prune.py`), no channel is chosen twice, hence a_j = 1 / k for k chosen ones, and that
 scale stays in the network that is fine-tuned. Unlike there, layers stop at a common share of their channels instead of
-a tolerated accuracy, one set of examples serves all steps, and nothing is fine-tuned between layers.
+a tolerated accuracy, one set of examples serves all steps, and nothing is fine-tuned between layers. Each channel that
+is kept takes as much time as about shortlist + 3 passes of the examples through what follows its layer.
 
 Reference: Ye, Gong, Nie, Zhou, Klivans & Liu, "Good Subnetworks Provably Exist: Pruning via Greedy Forward Selection"
 (2020).
