@@ -199,7 +199,10 @@ def _forget_sources(program: ExportedProgram) -> None:
 
 
 def _read_torch(path: Path) -> Program:
-    module = torch.export.load(path).module()
+    with warnings.catch_warnings():
+        # torch 2.11 wraps the bytes of the file without a copy and warns of itself; nothing writes to them.
+        warnings.filterwarnings("ignore", message="The given buffer is not writable", category=UserWarning)
+        module = torch.export.load(path).module()
 
     @torch.no_grad()
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
