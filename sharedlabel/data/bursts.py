@@ -1,9 +1,9 @@
 """Bursts: several dependent views of one image, made from any data set of images.
 
-A view of image i is `clip(gain_v * shift_v(x_i) + light_v + noise_v)` with a grey square over part of it. The views of a
-burst share the image; the shift, the light, the noise and the square are drawn anew for each. So instances of one burst
-are dependent given the label, and the more so the smaller `jitter` is. Tuples of the `grouped` protocol come from one
-burst, tuples of `iid` from anywhere in the class. The transform is ours.
+A view of image i is `clip(gain_v * shift_v(x_i) + light_v + noise_v)` with a grey square over part of it. The views of
+a burst share the image; the shift, the light, the noise and the square are drawn anew for each. So instances of one
+burst are dependent given the label, and the more so the smaller `jitter` is. Tuples of the `grouped` protocol come from
+one burst, tuples of `iid` from anywhere in the class. The transform is ours.
 """
 
 from __future__ import annotations
