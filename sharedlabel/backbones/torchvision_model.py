@@ -35,11 +35,15 @@ class Config:
             that directly follows it; `keep` leaves both; `auto` is small when the image's shorter side is at most 64
             pixels. For other than 3 channels the first convolution is rebuilt; pretrained weights are averaged over
             channels and scaled so that a grey image gets the same response.
+        head: `kept` makes the last linear layer the classifier, which no pruner touches; `prunable` leaves it in the body
+            and puts the identity behind it as classifier, so that it is pruned like every other layer, as in some
+            published tables; embeddings are then logits.
     """
 
     architecture: str = "resnet18"
     weights: str | None = None
     stem: Literal["auto", "keep", "small"] = "auto"
+    head: Literal["kept", "prunable"] = "kept"
 
 
 def build(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> Backbone:
@@ -66,13 +70,25 @@ def build(config: Config, image_shape: tuple[int, int, int], num_classes: int) -
     model.set_submodule(name, nn.Identity())
     small = config.stem == "small" or (config.stem == "auto" and min(sides) <= _SMALL_SIDE)
     _adapt_stem(model, channels, small, config.weights is not None)
-    _try(model, image_shape, last.in_features, config.architecture)
-    return Backbone(model, nn.Linear(last.in_features, num_classes), image_shape)
+    classifier = nn.Linear(last.in_features, num_classes)
+    if config.head == "prunable":
+        model.set_submodule(name, classifier)
+        classifier = _identity(num_classes)
+    _try(model, image_shape, classifier.in_features, config.architecture)
+    return Backbone(model, classifier, image_shape)
 
 
 def skeleton(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> Backbone:
     """Build the network without its pretrained weights, to load a stored state into it."""
     return build(replace(config, weights=None), image_shape, num_classes)
+
+
+def _identity(width: int) -> nn.Linear:
+    """Return a linear layer that starts as the identity."""
+    layer = nn.Linear(width, width)
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _model(config: Config) -> nn.Module:

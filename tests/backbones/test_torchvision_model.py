@@ -9,10 +9,13 @@ import torch
 import torchvision
 from torch import nn
 
-from sharedlabel import cost
+from sharedlabel import cost, rng
 from sharedlabel.backbones import torchvision_model
 from sharedlabel.backbones.torchvision_model import Config
+from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import ConfigError, DataError
+from sharedlabel.pruners import _masks, magnitude
+from sharedlabel.pruners._base import Context
 
 SMALL, LARGE = (3, 32, 32), (3, 224, 224)
 
@@ -25,6 +28,29 @@ def test_kept_stem_is_the_model_of_torchvision() -> None:
     reference.fc = backbone.classifier
     images = torch.rand(2, 3, 65, 65)
     torch.testing.assert_close(backbone(images), reference(images))
+
+
+def test_a_prunable_head_starts_as_the_same_network() -> None:
+    torch.manual_seed(0)
+    kept = torchvision_model.build(Config(), SMALL, 7).eval()
+    torch.manual_seed(0)
+    prunable = torchvision_model.build(Config(head="prunable"), SMALL, 7).eval()
+    images = torch.rand(2, *SMALL)
+    torch.testing.assert_close(prunable(images), kept(images))
+    assert "body.fc" in _masks.prunable(prunable)
+    assert "body.fc" not in _masks.prunable(kept)
+
+
+def test_magnitude_at_initialisation_empties_a_prunable_head() -> None:
+    torch.manual_seed(0)
+    dense = torchvision_model.build(Config(head="prunable"), SMALL, 10)
+    left = {ratio: _left(dense, ratio, "body.fc") for ratio in (3.16, 10.0, 31.6)}
+    assert left[3.16] > left[10.0] > left[31.6] == 0
+
+
+def _left(dense: Backbone, ratio: float, layer: str) -> int:
+    pruned = magnitude.prune(dense, ratio, magnitude.Config(), Context(rng.generator(0)))
+    return int(_masks.kept(pruned)[layer].sum())
 
 
 def test_small_stem_of_resnet18_has_the_known_cost_on_cifar() -> None:
