@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from sharedlabel import modules, provenance
+from sharedlabel import adaptive_summary, modules, provenance
+from sharedlabel.adaptive_summary import Stopped
 from sharedlabel.config import canonical
 from sharedlabel.grid import Cell, Grid
 from sharedlabel.inputs import SCORED_ROLES
@@ -17,15 +19,15 @@ from sharedlabel.metrics import cost
 from sharedlabel.results import (
     AXES,
     FORMAT,
-    Comparison,
+    TABLES,
+    AdaptivePoint,
     DatasetFacts,
     Latency,
     Margin,
     ReliabilityBin,
     Results,
     Row,
-    Summary,
-    SweetSpot,
+    Threshold,
 )
 from sharedlabel.store import Artifact, Output, Store, artifact_key
 from sharedlabel.summary import VERSION, Method, summarize
@@ -81,12 +83,12 @@ def collect(grid: Grid, store: Store, seconds: float) -> Results:
         provenance=_provenance(grid, seconds),
         dataset=_dataset(grid),
         rows=tuple(row for found in by_cell.values() for row in found),
-        summaries=tuple(Summary(**record) for record in summary["summaries"]),
-        comparisons=tuple(Comparison(**record) for record in summary["comparisons"]),
-        sweet_spots=tuple(SweetSpot(**record) for record in summary["sweet_spots"]),
         reliability=tuple(_reliability(grid, store)),
         latencies=tuple(_latencies(grid, store)),
         margins=tuple(_margins(grid, store)),
+        adaptive=tuple(_adaptive(grid, store, by_cell)),
+        thresholds=tuple(_thresholds(grid, store)),
+        **{table: tuple(TABLES[table](**record) for record in records) for table, records in summary.items()},
     )
 
 
@@ -105,20 +107,59 @@ def _summary(grid: Grid, store: Store, by_cell: dict[str, list[Row]]) -> Artifac
         return store.load("summarize", key)
     started = time.perf_counter()
     methods = [_method(cell, store, by_cell[cell.id]) for cell in grid.cells]
-    summaries, comparisons, sweet_spots = summarize(
-        methods, grid.data, grid.experiment.evaluation, grid.experiment.sweet_spot
-    )
-    meta = {
-        "summaries": [dataclasses.asdict(record) for record in summaries],
-        "comparisons": [dataclasses.asdict(record) for record in comparisons],
-        "sweet_spots": [dataclasses.asdict(record) for record in sweet_spots],
-    }
+    found = summarize(methods, grid.data, grid.experiment.evaluation, grid.experiment.sweet_spot)
+    meta = dataclasses.asdict(found)
     return store.save("summarize", key, Output({}, meta), {"version": VERSION}, started)
 
 
 def _method(cell: Cell, store: Store, found: list[Row]) -> Method:
     tensors = store.load(cell.evaluate.stage, cell.evaluate.key).tensors()
     return Method(tuple(found), tensors)
+
+
+def _adaptive(grid: Grid, store: Store, by_cell: dict[str, list[Row]]) -> Iterator[AdaptivePoint]:
+    """Yield the points of adaptive n, summarised once and stored like the other summaries."""
+    nodes = {cell.id: cell.adaptive for cell in grid.cells if cell.adaptive is not None}
+    if not nodes:
+        return
+    config = {"data": grid.data.dataset.name, "cells": [[getattr(cell, name) for name in AXES] for cell in grid.cells]}
+    inputs = {cell: node.key for cell, node in nodes.items()} | {"data": grid.data.key}
+    inputs |= {f"{cell.id} pruned": cell.pruned.key for cell in grid.cells}
+    key = artifact_key("summarize_adaptive", adaptive_summary.VERSION, config, inputs)
+    if not store.has("summarize_adaptive", key):
+        started = time.perf_counter()
+        found = (store.load(node.stage, node.key) for node in nodes.values())
+        stopped = (Stopped(by_cell[cell][0], one.tensors(), one.meta) for cell, one in zip(nodes, found, strict=True))
+        points = adaptive_summary.summarize(stopped, grid.data, grid.experiment.evaluation)
+        meta = {"points": [dataclasses.asdict(point) for point in points]}
+        store.save("summarize_adaptive", key, Output({}, meta), {"version": adaptive_summary.VERSION}, started)
+    for record in store.load("summarize_adaptive", key).meta["points"]:
+        yield AdaptivePoint(**record)
+
+
+def _thresholds(grid: Grid, store: Store) -> Iterator[Threshold]:
+    """Yield the threshold of every cell, rule and nominal error."""
+    for cell in grid.cells:
+        if cell.adaptive is None:
+            continue
+        config = cell.adaptive.config
+        stored = store.load(cell.adaptive.stage, cell.adaptive.key).meta["thresholds"]
+        fitted = {(one["rule"], one["value"]): one for one in stored if one["aim"] == "error"}
+        for rule, error in itertools.product(config.rules, config.errors):
+            one = fitted.get((rule, error), {})
+            yield Threshold(
+                cell=cell.id,
+                artifact=cell.adaptive.key[:16],
+                data=grid.data.dataset.name,
+                **{name: getattr(cell, name) for name in AXES},
+                n_max=config.n_max,
+                rule=rule,
+                nominal_error=error,
+                threshold=one.get("threshold"),
+                validation_error=one.get("error"),
+                validation_instances=one.get("instances"),
+                validation_truncated=one.get("truncated"),
+            )
 
 
 def _compression(pruned: dict[str, Any], latency: dict[str, Any]) -> dict[str, Any]:

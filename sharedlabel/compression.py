@@ -181,10 +181,10 @@ def rounds(ratio: float, schedule: Schedule) -> tuple[float, ...]:
 
 
 def epochs(plugin: Plugin, dense: TrainConfig, retrain: TrainConfig) -> float:
-    """Return the epochs that one call of `compress` trains."""
+    """Return the epochs that one call of `compress` trains, those of the pruner itself included."""
     schedule = schedule_of(plugin)
     again = float(retrain.epochs)
-    if schedule.when == "initial":
+    if schedule.when == "initial" or _trains(plugin):  # a pruner that trains leaves nothing to be trained after it
         return again + dense.epochs
     if schedule.when == "iterative" and schedule.rewind is not None:
         return again + (1 - schedule.rewind) * dense.epochs
@@ -195,22 +195,38 @@ def check_schedule(plugin: Plugin, retrain: TrainConfig) -> None:
     """Refuse a schedule that a pruner cannot follow.
 
     Raises:
-        CompressionError: weights to rewind or to prune step by step where the pruner removes layers' channels, or
-            gradual pruning without retraining.
+        CompressionError: rounds or steps of a pruner that cannot prune what it has pruned; weights to rewind or to
+            prune step by step where the pruner removes layers' channels or trains itself; or gradual pruning without
+            retraining.
     """
-    schedule, structured = schedule_of(plugin), load("pruners", plugin.name).STRUCTURED
-    if structured and (schedule.when == "gradual" or (schedule.when == "iterative" and schedule.rewind is not None)):
-        what = "gradual" if schedule.when == "gradual" else "iterative with rewinding"
+    schedule, pruner = schedule_of(plugin), load("pruners", plugin.name)
+    gradual, rewinds = schedule.when == "gradual", schedule.when == "iterative" and schedule.rewind is not None
+    what = "gradual" if gradual else "iterative with rewinding" if rewinds else "iterative"
+    if schedule.when in ("gradual", "iterative") and not getattr(pruner, "REPEATABLE", True):
+        raise CompressionError(
+            f"pruner {plugin.label!r}: expected a schedule that prunes once, got {what}: this pruner cannot prune "
+            "again what it has pruned; use trained or initial, or another pruner"
+        )
+    if pruner.STRUCTURED and (gradual or rewinds):
         raise CompressionError(
             f"pruner {plugin.label!r}: expected a schedule for physically smaller layers, got {what}, which needs "
             "weights that keep their places; use trained, initial or iterative without rewind, or a pruner of single "
             "weights"
         )
-    if schedule.when == "gradual" and not retrain.epochs:
+    if _trains(plugin) and (gradual or rewinds):
+        raise CompressionError(
+            f"pruner {plugin.label!r}: expected a schedule for a pruner that trains, got {what}: it would train within "
+            "the retraining, or its result would be set back; use trained, initial or iterative without rewind"
+        )
+    if gradual and not retrain.epochs:
         raise CompressionError(
             f"pruner {plugin.label!r}: the schedule gradual prunes while retraining, got retrain.epochs=0; "
             "set it above 0"
         )
+
+
+def _trains(plugin: Plugin) -> bool:
+    return "trainer" in load("pruners", plugin.name).NEEDS
 
 
 class _GradualPruning:

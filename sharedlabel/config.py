@@ -102,8 +102,8 @@ class Schedule:
         when: `trained` prunes the trained network once and retrains it; `initial` prunes the network as it was
             initialised, then trains and retrains it; `iterative` prunes the trained network in rounds with training
             after each; `gradual` prunes the trained network step by step while it is retrained.
-        growth: factor by which the compression ratio grows with each round of `iterative`; 1.25 removes 20% of what
-            is left.
+        growth: factor by which the compression ratio grows with each round of `iterative`; 1.25 leaves 80% of the
+            parameters.
         rewind: `iterative`: share of the dense training, in [0, 1), after which weights are taken that the survivors
             of each round are set back to before the dense training is repeated; 0 is the initialisation; null sets
             nothing back and retrains.
@@ -128,6 +128,7 @@ class FitConfig:
         learning_rate: peak of a cosine schedule with 10% warm-up.
         weight_decay: decoupled.
         patience: stop after this many epochs without a better validation likelihood; the best epoch is kept.
+        steps: take at least so many steps: on few images, epochs and patience grow in proportion; 0 is off.
     """
 
     epochs: PositiveInt = 60
@@ -135,6 +136,16 @@ class FitConfig:
     learning_rate: PositiveFloat = 0.003
     weight_decay: NonNegativeFloat = 0.01
     patience: PositiveInt = 15
+    steps: NonNegativeInt = 0
+
+    def lasting(self, steps_per_epoch: int) -> FitConfig:
+        """Return the recipe with the epochs and the patience that `steps` asks for.
+
+        >>> FitConfig(epochs=60, patience=15, steps=600).lasting(2).epochs
+        300
+        """
+        epochs = max(self.epochs, -(-self.steps // steps_per_epoch))
+        return dataclasses.replace(self, epochs=epochs, patience=-(-self.patience * epochs // self.epochs))
 
 
 @dataclass(frozen=True)
@@ -194,6 +205,20 @@ class SweetSpotConfig:
     target: PositiveFraction = 0.95
     marginal: NonNegativeFloat = 0.02
     replicates: PositiveInt = 200
+
+
+@dataclass(frozen=True)
+class AdaptiveConfig:
+    """When to stop looking at further instances of a tuple, up to the largest n; thresholds are fitted on validation.
+
+    Args:
+        rules: `threshold` watches the largest posterior probability, `margin` its distance from the second largest,
+            `sprt` the largest posterior of the log-pool, whichever aggregator gives the label; empty is off.
+        errors: nominal errors, in (0, 1): shares of wrong decisions among the tuples that reach the threshold.
+    """
+
+    rules: tuple[Literal["threshold", "margin", "sprt"], ...] = ("threshold",)
+    errors: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.1, 0.05, 0.02, 0.01)
 
 
 @dataclass(frozen=True)
@@ -275,6 +300,7 @@ class Experiment:
         joint: joint training.
         evaluation: tuples and protocols.
         sweet_spot: the rules' parameters.
+        adaptive: adaptive numbers of instances.
         latency: measurements of time and memory.
         margin: the error margin of each layer.
         trainer: devices, precision and other Trainer options.
@@ -309,6 +335,7 @@ class Experiment:
     joint: JointConfig = JointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     sweet_spot: SweetSpotConfig = SweetSpotConfig()
+    adaptive: AdaptiveConfig = AdaptiveConfig()
     latency: LatencyConfig = LatencyConfig()
     margin: MarginConfig = MarginConfig()
     trainer: TrainerConfig = TrainerConfig()
@@ -407,6 +434,7 @@ def check(experiment: Experiment) -> Experiment:
             raise ConfigError(
                 f"ratios: expected finite compression ratios of at least 1, got {ratio:g}; 1 is the dense network"
             )
+    _finite(experiment)
     for option in experiment.trainer.options:
         if option not in TRAINER_OPTIONS:
             raise ConfigError(
@@ -423,12 +451,14 @@ def check(experiment: Experiment) -> Experiment:
         _check_axis(f"latency.{axis}", getattr(experiment.latency, axis))
     if experiment.margin.epsilons:
         _check_axis("margin.epsilons", experiment.margin.epsilons)
+    if experiment.adaptive.rules:
+        _check_axis("adaptive.rules", experiment.adaptive.rules)
+        _check_axis("adaptive.errors", experiment.adaptive.errors)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", experiment.name) or experiment.name == "store":
         raise ConfigError(
             f"name: expected letters, digits, '.', '_' and '-', but not 'store', got {experiment.name!r}; "
             "it names a folder beside the store"
         )
-    _finite(experiment)
     return experiment
 
 

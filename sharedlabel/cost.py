@@ -8,24 +8,34 @@ butterfly layers do once per batch, whatever its size: multiplying their paths o
 from __future__ import annotations
 
 import copy
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones import _butterfly, _packed
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import MASK, state
+from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._masks import collapsed_layers, masked, prunable, removed
 from sharedlabel.store import serialize
 from sharedlabel.types import SetShape
 
 _FLOAT32_BYTES = 4
+# Names in `torch.ops.aten` of products without a formula in torch: of matrices and vectors, nn.Bilinear, torch.cdist,
+# solvers and decompositions, low precision. Others are elementwise, reduce, move values or become what is counted.
+_WITHOUT_FORMULA = re.compile(
+    r"_trilinear|(add)?mv|v?dot|addr|addbmm|conv_tbc|_cdist_forward|_addmm_activation"
+    r"|_(int|grouped|scaled_grouped|foreach)_mm|_?linalg_(?!vector_norm|cross).*|cholesky_.*|triangular_solve"
+)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,9 @@ def macs(backbone: Backbone, image_shape: tuple[int, int, int]) -> Macs:
     Args:
         backbone: the network, with or without masks; it is not run.
         image_shape: channels, height and width of an image.
+
+    Raises:
+        CompressionError: it multiplies matrices by an operation that has no formula.
     """
     copied = _on_meta(backbone)
     counted = _count(copied, torch.empty(1, *image_shape, device="meta"))
@@ -93,8 +106,11 @@ def macs(backbone: Backbone, image_shape: tuple[int, int, int]) -> Macs:
     return Macs(counted.total, float(counted.total) - sum(pruned))
 
 
-def aggregator_macs(aggregator: nn.Module, shape: SetShape, n_list: Iterable[int]) -> dict[int, int]:
-    """Count the MACs of one pass of an aggregator over one tuple, all its prefixes included.
+def aggregator_macs(aggregator: Aggregator, shape: SetShape, n_list: Iterable[int]) -> dict[int, int]:
+    """Count the MACs of an aggregator's posterior after all instances of one tuple.
+
+    Most aggregators pass through every shorter prefix on the way, and that is included; what `Aggregator.last` leaves
+    out is not.
 
     Args:
         aggregator: the aggregator; it is not run.
@@ -103,6 +119,28 @@ def aggregator_macs(aggregator: nn.Module, shape: SetShape, n_list: Iterable[int
 
     Returns:
         MACs by tuple size.
+    """
+    copied = _on_meta(aggregator)
+    return {
+        n: _count(
+            copied.last,
+            torch.empty(1, n, shape.embedding_dim, device="meta"),
+            torch.empty(1, n, shape.num_classes, device="meta"),
+        ).total
+        for n in n_list
+    }
+
+
+def anytime_macs(aggregator: nn.Module, shape: SetShape, n_list: Iterable[int]) -> dict[int, int]:
+    """Count the MACs of the posteriors after every one of n instances, as someone needs them who may stop early.
+
+    Args:
+        aggregator: the aggregator; it is not run.
+        shape: embedding width and number of classes.
+        n_list: numbers of instances.
+
+    Returns:
+        MACs by number of instances.
     """
     copied = _on_meta(aggregator)
     return {
@@ -136,14 +174,26 @@ class _Products(TorchDispatchMode):
         del types
         out = func(*args, **(kwargs or {}))
         count = flop_registry.get(func.overloadpacket)
-        if count is not None:
+        if count is None:
+            _check_free(func.overloadpacket)
+        else:
             macs = count(*args, **(kwargs or {}), out_val=out) // 2
             self.total += macs
             self._by_storage.update({a.untyped_storage()._cdata: macs for a in args if isinstance(a, Tensor)})
         return out
 
 
-def _on_meta(network: nn.Module) -> nn.Module:
+def _check_free(operation: Any) -> None:
+    """Refuse an operation that multiplies but would be counted as free."""
+    name = operation.__name__.removesuffix("_")  # in place
+    if _WITHOUT_FORMULA.fullmatch(name) or getattr(torch.ops.aten, name, None) in flop_registry:
+        raise CompressionError(
+            f"expected operations whose MACs can be counted, got {operation}, which multiplies matrices or vectors but "
+            "has no formula; write it with matmul of matrices, linear or convolution layers"
+        )
+
+
+def _on_meta(network: Network) -> Network:
     """Copy a network to the meta device, where nothing is computed.
 
     There, fused kernels that have no formula (recurrent, attention) are replaced by the products they are made of. With
@@ -152,11 +202,11 @@ def _on_meta(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).to("meta").float().eval().requires_grad_(True)
 
 
-def _count(network: nn.Module, *inputs: Tensor) -> _Products:
-    """Return the MACs of one pass of a network on the meta device."""
+def _count(function: Callable[..., Tensor], *inputs: Tensor) -> _Products:
+    """Return the MACs of one call of a network on the meta device, or of one of its methods."""
     counted = _Products()
     with torch.enable_grad(), counted:
-        network(*inputs)
+        function(*inputs)
     return counted
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,8 @@ from torch.func import functional_call
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners._masks import Layer, prunable
+from sharedlabel.pruners._gradients import check_examples
+from sharedlabel.pruners._masks import Layer, check_weights, prunable
 from sharedlabel.pruners._select import keep_highest
 
 _BATCH = 512
@@ -85,13 +86,24 @@ def margins(
         epsilons: allowed distances, as shares of the mean norm of the logits on these images.
         alpha: exponent of the asymptotic count, in (0, 1).
         device: where to run the network; None: where it is. Certificates are computed where the network is.
+
+    Raises:
+        CompressionError: there are no images, they do not fit the network, a weight, image or logit is not finite,
+            there is no epsilon or one that is not positive and finite, or alpha is out of range.
     """
+    epsilons = [float(epsilon) for epsilon in epsilons]
+    _check(backbone, images, epsilons, alpha)
     network = copy.deepcopy(backbone).to(device or next(backbone.parameters()).device).eval()
     logits = _logits(network, images, {})
+    if not logits.isfinite().all():
+        raise CompressionError(
+            "expected finite logits, got NaN or infinite ones on finite images: a parameter of the classifier or of "
+            "normalisation is not finite, or activations overflow; train the network again"
+        )
     scale, radius = float(logits.norm(dim=1).mean()), _radius(network, images)
     reason = refusal(backbone)
     found = []
-    for epsilon in map(float, epsilons):
+    for epsilon in epsilons:
         certified = {} if reason else certificate(backbone, epsilon * scale, radius)
         for name, layer in prunable(network).items():
             gap, size, sure = _Gap(network, name, layer, images, logits), layer.weight.numel(), certified.get(name)
@@ -118,6 +130,21 @@ def margins(
                 )
             )
     return found
+
+
+def _check(backbone: Backbone, images: Tensor, epsilons: Sequence[float], alpha: float) -> None:
+    """Refuse what no margin could be stated for."""
+    if not len(images):
+        raise CompressionError("expected images to observe distances on, got an empty set; pass some")
+    check_examples(backbone, images)
+    check_weights(backbone)
+    if not epsilons:
+        raise CompressionError("expected at least one epsilon, got none; pass shares of the logits' norm, such as 0.1")
+    for epsilon in epsilons:
+        if not 0 < epsilon < math.inf:
+            raise CompressionError(f"expected positive, finite epsilons, got {epsilon:g}; pass shares such as 0.1")
+    if not 0 < alpha < 1:
+        raise CompressionError(f"expected alpha in (0, 1), got {alpha:g}; 0.5 is usual")
 
 
 def certificate(backbone: Backbone, epsilon: float, radius: float) -> dict[str, int]:

@@ -1,8 +1,8 @@
 r"""A configuration becomes a grid of cells, each the end of a chain of stage calls; plan, run and resume them.
 
 ```
-dense -> prune (-> prune ...) -> features -> calibrate -> aggregate -> evaluate
-     |        \-> latency                                         \-> joint -> features -> evaluate
+dense -> prune (-> prune ...) -> features -> calibrate -> aggregate -> evaluate, adaptive
+     |        \-> latency                                         \-> joint -> features -> evaluate, adaptive
      \-> margin
 ```
 Chains share their beginnings: one pruned backbone feeds every aggregator and protocol.
@@ -28,6 +28,8 @@ from sharedlabel.data import splits, tuples
 from sharedlabel.errors import CompressionError, ConfigError, DataError
 from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data, data_key
 from sharedlabel.plugins import load
+from sharedlabel.pruners._base import rounded_down
+from sharedlabel.pruners._masks import prunable
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store, artifact_key
 from sharedlabel.types import Role, Tuples
@@ -72,6 +74,7 @@ class Cell:
     latency: Node
     margin: Node | None
     aggregate: Node | None
+    adaptive: Node | None
     evaluate: Node
 
     @property
@@ -81,12 +84,15 @@ class Cell:
 
     def calls(self) -> tuple[Node, ...]:
         """Return the stage calls that end in the cell's numbers; they bring those before them along."""
-        return self.latency, *([self.margin] if self.margin else []), self.evaluate
+        return self.latency, *self._optional(), self.evaluate
 
     def read(self) -> tuple[Node, ...]:
         """Return the stage calls whose outputs the cell's rows are made from."""
-        optional = (node for node in (self.margin, self.aggregate) if node is not None)
-        return self.pruned, self.latency, *optional, self.evaluate
+        aggregate = [] if self.aggregate is None else [self.aggregate]
+        return self.pruned, self.latency, *self._optional(), *aggregate, self.evaluate
+
+    def _optional(self) -> list[Node]:
+        return [node for node in (self.margin, self.adaptive) if node is not None]
 
     def __str__(self) -> str:
         joint = " joint" if self.training == "joint" else ""
@@ -133,6 +139,8 @@ def prepare(experiment: Experiment) -> Grid:
         with torch.random.fork_rng(devices=[]):
             network = load("backbones", backbone.name).build(backbone.config, dataset.image_shape, dataset.num_classes)
         dense[backbone.label] = network
+        prunable(network)  # refuses layers that share a weight
+        cost.macs(network, dataset.image_shape)  # refuses operations that cannot be counted
         for pruner in pruners:
             compression.check_schedule(pruner, experiment.retrain)
             _check_ratios(network, backbone, pruner, experiment.ratios)
@@ -239,6 +247,7 @@ def _cells(
                 dense.latency,
                 dense.margin,
                 None,
+                None,
                 scored,
             )
 
@@ -321,6 +330,7 @@ def _chains(
     features = Node("features", stages.FeaturesConfig(backbone), (("backbone", pruned),), data.key)
     calibrate = Node("calibrate", stages.CalibrateConfig(), (("features", features),), data.key)
     fitting = stages.AggregateConfig(aggregator, experiment.fit, clip, n, protocol, seed)
+    stopping = _stopping(experiment, scoring)
     aggregate = Node("aggregate", fitting, (("features", features), ("calibrate", calibrate)), data.key)
     for training in experiment.training:
         fitted, embedded = aggregate, features
@@ -332,9 +342,7 @@ def _chains(
                 "joint", config, (("backbone", pruned), ("calibrate", calibrate), ("aggregate", aggregate)), data.key
             )
             embedded = Node("features", stages.FeaturesConfig(backbone), (("backbone", fitted),), data.key)
-        scored = Node(
-            "evaluate", scoring, (("features", embedded), ("calibrate", calibrate), ("aggregate", fitted)), data.key
-        )
+        trained = (("features", embedded), ("calibrate", calibrate), ("aggregate", fitted))
         yield Cell(
             backbone.label,
             network.pruner.label,
@@ -347,8 +355,25 @@ def _chains(
             network.latency,
             network.margin,
             aggregate,
-            scored,
+            Node("adaptive", stopping, trained, data.key) if stopping else None,
+            Node("evaluate", scoring, trained, data.key),
         )
+
+
+def _stopping(experiment: Experiment, scoring: stages.EvaluateConfig) -> stages.StoppingConfig | None:
+    """Return how adaptive numbers of instances are fitted, on the tuples of the evaluation; None if there are none."""
+    asked = experiment.adaptive
+    if not asked.rules or max(scoring.n) == 1:
+        return None
+    return stages.StoppingConfig(
+        aggregator=scoring.aggregator,
+        n_max=max(scoring.n),
+        protocol=scoring.protocol,
+        partitions=scoring.partitions,
+        seed=scoring.seed,
+        rules=asked.rules,
+        errors=tuple(float(error) for error in asked.errors),
+    )
 
 
 def _check_labels(plugins_of_kind: tuple[Plugin, ...]) -> None:
@@ -376,7 +401,7 @@ def _check_ratios(network: Backbone, backbone: Plugin, pruner: Plugin, ratios: t
     ceiling = load("pruners", pruner.name).ceiling(network, pruner.config)
     if max(ratios) > ceiling:
         raise CompressionError(
-            f"ratios: {pruner.label} on {backbone.label} reaches at most {ceiling:.4g}x over all parameters "
+            f"ratios: {pruner.label} on {backbone.label} reaches at most {rounded_down(ceiling)}x over all parameters "
             f"(weights of the classifier, biases and norms stay), got {max(ratios):g}; "
             "leave out ratios above the ceiling or use a wider backbone"
         )

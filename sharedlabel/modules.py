@@ -158,10 +158,11 @@ class AggregatorModule(_Trained):
         self.best, self.best_epoch, self.best_state = self._validation_loss(), 0, copy.deepcopy(aggregator.state_dict())
 
     def training_step(self, batch: TupleBatch) -> Tensor:
-        """Return the weighted negative log-likelihood (nats), averaged over prefixes."""
+        """Return the weighted negative log-likelihood (nats), averaged over prefixes as the aggregator weighs them."""
         embeddings, logits, labels, weights = batch
-        losses = prefix_loss(self.aggregator(embeddings, logits), labels).mean(1)
-        return self.record((losses * weights).mean())
+        losses = prefix_loss(self.aggregator(embeddings, logits), labels)
+        prefixes = self.aggregator.prefix_weights(losses.shape[1]).to(losses)
+        return self.record((losses @ prefixes * weights).mean())
 
     def on_train_epoch_end(self) -> None:
         """Keep the best epoch; stop when it is long ago."""

@@ -40,6 +40,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threshold", type=float, help="stop at this posterior probability, in (0, 1]; without it all images are used"
     )
+    parser.add_argument(
+        "--error",
+        type=float,
+        help="stop at the threshold that was fitted for this share of wrong answers, one of those on the card",
+    )
     parser.add_argument("--max-n", type=int, help="use at most this many images of each tuple")
     parser.add_argument("--runtime", help="onnx or torch (default: onnx if it was exported)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per tuple, with all probabilities")
@@ -55,12 +60,13 @@ def _main(arguments: Sequence[str] | None) -> None:
 
     groups = read_groups(options.tuples)
     predictor = load(options.model, options.runtime)
-    table = _Table(groups, predictor.card.labels, options.threshold)
+    threshold = options.threshold if options.error is None else predictor.threshold(options.error)
+    table = _Table(groups, predictor.card.labels, threshold)
     if not options.json:
         print(table.header)
     extrapolated = []
     for group in groups:
-        found = predictor.predict(read_images(group, predictor.card.preprocessing), options.threshold, options.max_n)
+        found = predictor.predict(read_images(group, predictor.card.preprocessing), threshold, options.max_n)
         print(_record(group, found) if options.json else table.line(group, found), flush=True)
         if found.extrapolated:
             extrapolated.append(group.name)
@@ -71,6 +77,12 @@ def _main(arguments: Sequence[str] | None) -> None:
 def _check(options: argparse.Namespace) -> None:
     if options.threshold is not None and not 0 < options.threshold <= 1:
         raise ConfigError(f"--threshold: expected a probability in (0, 1], got {options.threshold:g}")
+    if options.error is not None and not 0 < options.error < 1:
+        raise ConfigError(f"--error: expected a share of wrong answers in (0, 1), got {options.error:g}")
+    if options.error is not None and options.threshold is not None:
+        raise ConfigError(
+            f"expected --error or --threshold, got both ({options.error:g} and {options.threshold:g}); leave one out"
+        )
     if options.max_n is not None and options.max_n < 1:
         raise ConfigError(f"--max-n: expected at least 1 image, got {options.max_n}")
 

@@ -12,15 +12,16 @@ import dataclasses
 import io
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
 from sharedlabel.errors import StoreError
 
-FORMAT = 2
+FORMAT = 3
 AXES = (
     "backbone",
     "pruner",
@@ -30,6 +31,7 @@ AXES = (
     "protocol",
     "seed",
 )  # that tell the cells of a grid apart
+Axis: TypeAlias = Literal["aggregator", "training", "pruner", "compression"]
 
 
 @dataclass(frozen=True)
@@ -193,15 +195,22 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two aggregators on the same backbone and the same tuples: method minus reference, on test.
+    """Two methods that differ along one axis, on the same tuples: method minus reference, on test.
+
+    `backbone`, `pruner`, `ratio`, `aggregator` and `training` are those of the method; those of the reference are the
+    same but for the axis.
 
     Attributes:
+        axis: `aggregator`, `training` (joint against frozen), `pruner` (at one ratio), `compression` (against dense).
+        method: name on the axis.
+        reference: name of the other on the axis.
+        seeds: training seeds that both have.
         metric: `n_accuracy` or `ri`.
         difference: mean paired difference; positive when the method is better.
         low: lower end of its interval over seeds and images.
         high: upper end.
         p_value: two-sided.
-        p_holm: adjusted over all comparisons of the same metric and protocol in this file (Holm).
+        p_holm: adjusted over all comparisons of the same axis, metric and protocol in this file (Holm).
         verdict: `better` or `worse` when p_holm < 0.05, else `tied`.
     """
 
@@ -209,11 +218,14 @@ class Comparison:
     backbone: str
     pruner: str
     ratio: float
+    aggregator: str
     training: Literal["frozen", "joint"]
     protocol: Literal["iid", "grouped"]
     n: int
+    axis: Axis
     method: str
     reference: str
+    seeds: int
     metric: Literal["n_accuracy", "ri"]
     difference: float
     low: float
@@ -221,6 +233,101 @@ class Comparison:
     p_value: float
     p_holm: float
     verdict: Literal["better", "worse", "tied"]
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Two aggregators over all networks of a backbone, on the same tuples: method minus reference, on test.
+
+    Attributes:
+        method: aggregator.
+        reference: the other aggregator.
+        networks: how many compressed networks (the dense one included) the scores of each tuple are averaged over.
+        seeds: training seeds.
+        metric: `n_accuracy` or `ri`.
+        difference: mean paired difference; positive when the method is better.
+        low: lower end of its interval over seeds and images.
+        high: upper end.
+        p_value: two-sided.
+        p_holm: adjusted over all pairs and n of the same backbone, training, protocol and metric (Holm).
+        verdict: `better` or `worse` when p_holm < 0.05, else `tied`.
+    """
+
+    data: str
+    backbone: str
+    training: Literal["frozen", "joint"]
+    protocol: Literal["iid", "grouped"]
+    n: int
+    method: str
+    reference: str
+    networks: int
+    seeds: int
+    metric: Literal["n_accuracy", "ri"]
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    p_holm: float
+    verdict: Literal["better", "worse", "tied"]
+
+
+@dataclass(frozen=True)
+class Rank:
+    """The place of an aggregator among all of a backbone, over all its networks, on test. A rank is an interval.
+
+    Attributes:
+        networks: how many compressed networks (the dense one included) the scores are averaged over.
+        seeds: training seeds.
+        metric: `n_accuracy` or `ri`.
+        mean: mean score over the networks.
+        low: lower end of its interval over seeds and images.
+        high: upper end.
+        rank_best: 1 + number of aggregators shown to be better.
+        rank_worst: number of aggregators - number shown to be worse.
+        tied: names of the aggregators not shown to differ, joined by commas, best first; empty if none.
+    """
+
+    data: str
+    backbone: str
+    training: Literal["frozen", "joint"]
+    protocol: Literal["iid", "grouped"]
+    n: int
+    aggregator: str
+    networks: int
+    seeds: int
+    metric: Literal["n_accuracy", "ri"]
+    mean: float
+    low: float
+    high: float
+    rank_best: int
+    rank_worst: int
+    tied: str
+
+
+@dataclass(frozen=True)
+class Wins:
+    """How often an aggregator was better than another one, tied or worse, over the networks of a backbone, on test.
+
+    Attributes:
+        method: aggregator.
+        reference: the other aggregator.
+        metric: `n_accuracy` or `ri`.
+        wins: networks on which the method is better, after Holm's adjustment (see `comparisons`).
+        ties: networks on which neither is shown to be better.
+        losses: networks on which it is worse.
+    """
+
+    data: str
+    backbone: str
+    training: Literal["frozen", "joint"]
+    protocol: Literal["iid", "grouped"]
+    n: int
+    method: str
+    reference: str
+    metric: Literal["n_accuracy", "ri"]
+    wins: int
+    ties: int
+    losses: int
 
 
 @dataclass(frozen=True)
@@ -418,6 +525,105 @@ class Margin:
 
 
 @dataclass(frozen=True)
+class AdaptivePoint:
+    """A method that stops looking at instances when a rule is sure enough, on test, over its seeds.
+
+    The threshold is fitted on validation, for each seed. The baseline of a gain is the best mix of fixed numbers of
+    instances (chosen on validation) with the same mean cost.
+
+    Attributes:
+        rule: `threshold`, `margin` or `sprt`.
+        aim: what the threshold was fitted for: a nominal `error`, or a mean number of `instances`.
+        value: that error, or that number.
+        n_max: instances after which a decision is forced.
+        seeds: number of training seeds.
+        threshold: confidence at which to stop, mean over seeds.
+        validation_error: as `error`, where the threshold was fitted; empty where nothing was decided.
+        validation_instances: as `instances`, where the threshold was fitted.
+        instances: mean number of instances looked at, with an interval over seeds and images.
+        cost_dense_passes: mean cost, MACs of a tuple / MACs of one dense pass.
+        error: share of wrong decisions among the tuples that reached the threshold; empty where none did.
+        truncated: share of the tuples that never reached it.
+        n_accuracy: share of right decisions, forced ones included.
+        ri: relative information of the calibrated posterior at the stop, forced ones included.
+        n_accuracy_gain: n-accuracy less that of fixed numbers of instances at equal mean cost.
+        ri_gain: likewise for RI.
+    """
+
+    data: str
+    backbone: str
+    pruner: str
+    ratio: float
+    aggregator: str
+    training: Literal["frozen", "joint"]
+    protocol: Literal["iid", "grouped"]
+    rule: Literal["threshold", "margin", "sprt"]
+    aim: Literal["error", "instances"]
+    value: float
+    n_max: int
+    seeds: int
+    threshold: float
+    validation_error: float | None
+    validation_instances: float
+    instances: float
+    instances_low: float
+    instances_high: float
+    cost_dense_passes: float
+    error: float | None
+    error_low: float | None
+    error_high: float | None
+    truncated: float
+    n_accuracy: float
+    n_accuracy_low: float
+    n_accuracy_high: float
+    ri: float
+    ri_low: float
+    ri_high: float
+    n_accuracy_gain: float
+    n_accuracy_gain_low: float
+    n_accuracy_gain_high: float
+    ri_gain: float
+    ri_gain_low: float
+    ri_gain_high: float
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """When one cell stops for a nominal error, fitted on validation: what an exported model uses.
+
+    Attributes:
+        cell: as in `Row`.
+        artifact: first digits of the key of the stored thresholds and temperatures.
+        seed: training seed.
+        n_max: instances after which a decision is forced.
+        rule: `threshold`, `margin` or `sprt`.
+        nominal_error: share of wrong decisions, among the tuples that reach the threshold, that it was fitted for.
+        threshold: confidence at which to stop; this and what follows is empty where none attains the error.
+        validation_error: that share on validation.
+        validation_instances: mean number of instances looked at.
+        validation_truncated: share of the tuples that never reached the threshold.
+    """
+
+    cell: str
+    artifact: str
+    data: str
+    backbone: str
+    pruner: str
+    ratio: float
+    aggregator: str
+    training: Literal["frozen", "joint"]
+    protocol: Literal["iid", "grouped"]
+    seed: int
+    n_max: int
+    rule: Literal["threshold", "margin", "sprt"]
+    nominal_error: float
+    threshold: float | None
+    validation_error: float | None
+    validation_instances: float | None
+    validation_truncated: float | None
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything a grid found.
 
@@ -429,11 +635,16 @@ class Results:
         dataset: what new images must look like, and the labels' names.
         rows: per seed.
         summaries: over seeds.
-        comparisons: paired differences between aggregators.
+        comparisons: paired differences between aggregators, trainings, pruners and compressions.
+        pooled: paired differences between aggregators over all networks.
+        ranks: of aggregators, as intervals.
+        wins: win, tie and loss counts of aggregators.
         sweet_spots: per rule and method.
         reliability: bins of the reliability diagrams.
         latencies: size, memory and time of every compressed network.
         margins: error margins of the dense networks, per layer.
+        adaptive: adaptive numbers of instances, per rule, threshold and method.
+        thresholds: fitted thresholds for nominal errors, per cell.
     """
 
     format: int
@@ -448,16 +659,26 @@ class Results:
     reliability: tuple[ReliabilityBin, ...]
     latencies: tuple[Latency, ...] = ()
     margins: tuple[Margin, ...] = ()
+    adaptive: tuple[AdaptivePoint, ...] = ()
+    thresholds: tuple[Threshold, ...] = ()
+    pooled: tuple[Pooled, ...] = ()
+    ranks: tuple[Rank, ...] = ()
+    wins: tuple[Wins, ...] = ()
 
 
 TABLES: dict[str, type[Any]] = {
     "rows": Row,
     "summaries": Summary,
     "comparisons": Comparison,
+    "pooled": Pooled,
+    "ranks": Rank,
+    "wins": Wins,
     "sweet_spots": SweetSpot,
     "reliability": ReliabilityBin,
     "latencies": Latency,
     "margins": Margin,
+    "adaptive": AdaptivePoint,
+    "thresholds": Threshold,
 }
 
 
@@ -480,8 +701,12 @@ def _replace(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def read(path: Path) -> Results:
+def read(path: Path, tables: Collection[str] | None = None) -> Results:
     """Read `results.json`, or the folder that holds it.
+
+    Args:
+        path: the file or the folder.
+        tables: those that are needed; the others come back empty and are not checked. None for all.
 
     Raises:
         StoreError: it is absent, not readable, of another format or not what this version writes.
@@ -496,6 +721,8 @@ def read(path: Path) -> Results:
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         found = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
         raise StoreError(f"{file} has format {found!r}, this version reads {FORMAT}; run the grid again to rewrite it")
+    if tables is not None:
+        payload |= {table: [] for table in TABLES if table not in tables}
     try:
         return TypeAdapter(Results).validate_python(payload)
     except ValidationError as error:

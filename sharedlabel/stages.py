@@ -17,6 +17,7 @@ from typing import Protocol as Interface
 import torch
 from torch import Tensor
 
+from sharedlabel import adaptive as stopping
 from sharedlabel import compression, cost, error_margin, measure, rng
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
@@ -150,6 +151,8 @@ def prune(config: PruneConfig, data: Data, inputs: Mapping[str, Artifact], runti
     start = _backbone(config.backbone, data, inputs["previous"]) if "previous" in inputs else original
     # The ratio is over all parameters of the dense network; the previous round may have made layers smaller.
     ratio = config.ratio * _parameters(start) / _parameters(original)
+    if "previous" in inputs:  # which may have removed a part of a channel too much: then there is nothing to remove
+        ratio = max(1.0, ratio)
     with rng.seeded(config.seed, "retrain"):
         pruned, trained, losses = compression.compress(
             start,
@@ -311,9 +314,10 @@ def aggregate(config: AggregateConfig, data: Data, inputs: Mapping[str, Artifact
                 "validation", config.protocol, n_max, STOPPING_PARTITIONS, rng.derive(config.seed, "stopping")
             )
             validation = _flat(_calibrated(inputs["features"], inputs["calibrate"], "validation"), stopping)
-            module = AggregatorModule(aggregator, config.fit, validation)
             loader = TupleLoader(sources, labels, n_max, config.fit.batch_size, data.prior, config.seed, groups)
-            fit(module, loader, runtime, config.fit.epochs, config.gradient_clip, small=True)
+            recipe = config.fit.lasting(len(loader))
+            module = AggregatorModule(aggregator, recipe, validation)
+            fit(module, loader, runtime, recipe.epochs, config.gradient_clip, small=True)
             meta = {"losses": module.losses(), "best_epoch": module.best_epoch, "validation_loss": module.best}
     macs = cost.aggregator_macs(aggregator, shape, config.n)
     parameters = sum(parameter.numel() for parameter in aggregator.parameters())
@@ -390,6 +394,57 @@ def evaluate(config: EvaluateConfig, data: Data, inputs: Mapping[str, Artifact],
         temperature = results["validation"].temperature if results else None
         results[role] = data.score(posterior, drawn, role, config.protocol, config.n, temperature)
     return scored(results, config.n)
+
+
+@dataclass(frozen=True)
+class StoppingConfig:
+    """What `adaptive` depends on."""
+
+    aggregator: Plugin
+    n_max: int
+    protocol: str
+    partitions: int
+    seed: int
+    rules: tuple[str, ...]
+    errors: tuple[float, ...]
+
+
+@stage(version=1)
+def adaptive(config: StoppingConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
+    """Fit on validation when to stop looking at further instances; on test, score every prefix and every stop."""
+    del runtime
+    shape = _shape(data, inputs["calibrate"])
+    aggregator = _aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
+    every = range(1, config.n_max + 1)
+    seen, drawn = {}, {}
+    temperatures: dict[stopping.Source, Tensor] = {}
+    for role in SCORED_ROLES:
+        sources = _calibrated(inputs["features"], inputs["calibrate"], role)
+        drawn[role] = data.tuples(role, config.protocol, config.n_max, config.partitions, config.seed)
+        found: dict[stopping.Source, Tensor] = {"aggregator": posterior_over(aggregator, sources, drawn[role], every)}
+        if "log_pool" in stopping.sources(config.rules):
+            logits = sources[1][drawn[role].indices.flatten(0, 1)]
+            found["log_pool"] = stopping.log_pool(logits, shape.log_prior)
+        temperatures = temperatures or stopping.temperatures(found, drawn[role])
+        seen[role] = stopping.watch(found, drawn[role], temperatures, config.rules)
+    fitted = stopping.fit(seen["validation"], drawn["validation"], config.errors, len(data.splits["validation"]))
+    stops = stopping.stop(seen["test"], fitted)
+    tuples_of = drawn["test"].labels.shape
+    return Output(
+        {
+            "correct": seen["test"].right.to(torch.uint8).unflatten(0, tuples_of),
+            "information": seen["test"].information.float().unflatten(0, tuples_of),
+            "instances": stops.instances.to(torch.int16).unflatten(0, tuples_of),
+            "reached": stops.reached.unflatten(0, tuples_of),
+        },
+        {
+            "thresholds": [dataclasses.asdict(one) for one in fitted],
+            "temperature": temperatures["aggregator"].tolist(),
+            "validation": stopping.means(seen["validation"], drawn["validation"]),
+            "macs": list(cost.aggregator_macs(aggregator, shape, every).values()),
+            "anytime_macs": list(cost.anytime_macs(aggregator, shape, every).values()),
+        },
+    )
 
 
 @dataclass(frozen=True)

@@ -1,69 +1,71 @@
-"""Over seeds and methods: means with intervals, paired comparisons, sweet spots and their stability."""
+"""Over seeds and methods: means with intervals, paired comparisons, ranks, sweet spots and their stability."""
 
 from __future__ import annotations
 
-import itertools
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sharedlabel import rng, sweetspot
+from sharedlabel.comparing import compare
 from sharedlabel.config import EvaluationConfig, SweetSpotConfig
 from sharedlabel.evaluation import accuracy_and_ri
 from sharedlabel.inputs import SCORED_ROLES, Data
-from sharedlabel.metrics.information import label_entropy
-from sharedlabel.metrics.intervals import holm, interval
-from sharedlabel.metrics.uncertainty import Estimate, multiplier_bootstrap, paired_difference, seed_average
-from sharedlabel.results import Comparison, Row, Summary, SweetSpot
+from sharedlabel.metrics.uncertainty import draw_multipliers, replicate, seed_average
+from sharedlabel.ranking import count_wins, rank
+from sharedlabel.results import Comparison, Pooled, Rank, Row, Summary, SweetSpot, Wins
+from sharedlabel.scored import EXACT, Identity, Method, Scored, Split, Training, over_seeds
 from sharedlabel.sweetspot import Point, Rule
-from sharedlabel.types import Role, Tuples
+from sharedlabel.types import Protocol
 
-VERSION = 1
-LEVEL = 0.05
-ROUNDING = 1e-6  # stored scores are float32: smaller mean differences, in bits or shares, are none
-EXACT = "exact"
-Identity = tuple[str, str, float, str, str, str]
+__all__ = ["EXACT", "VERSION", "Method", "Tables", "summarize"]
+VERSION = 2
 
 
 @dataclass(frozen=True)
-class Method:
-    """A finished cell: its rows, and its scores per tuple."""
+class Tables:
+    """What is said of all finished cells together; the fields are those of `results.Results`."""
 
-    rows: tuple[Row, ...]
-    scores: Mapping[str, Tensor]
+    summaries: list[Summary]
+    comparisons: list[Comparison]
+    pooled: list[Pooled]
+    ranks: list[Rank]
+    wins: list[Wins]
+    sweet_spots: list[SweetSpot]
 
-    @property
-    def identity(self) -> Identity:
-        """Everything that names the method except the seed."""
-        row = self.rows[0]
-        return row.backbone, row.pruner, row.ratio, row.aggregator, row.training, row.protocol
+
+class _Interval(NamedTuple):
+    """Means and the ends of their intervals, per n; lists, since small tensors between large ones fragment the heap."""
+
+    mean: list[float]
+    low: list[float]
+    high: list[float]
 
 
 @dataclass(frozen=True)
-class _Seeds:
-    """One method over its seeds on one split: scores `[s p t 2k]` (right or wrong, then bits) and their means."""
+class _Estimated:
+    """One method over its seeds on one split: mean n-accuracy and RI with their intervals, per n.
+
+    Attributes:
+        rows: per seed, then per n.
+        accuracy: mean, low and high.
+        ri: likewise.
+        replicates: of n-accuracy at every n and then of RI at every n, `[replicates, 2k]`; None where none are needed.
+    """
 
     rows: tuple[tuple[Row, ...], ...]
-    scores: Tensor
-    estimate: Estimate
-    entropy: float
-    instances: int
+    accuracy: _Interval
+    ri: _Interval
+    replicates: Tensor | None
 
     @property
     def n(self) -> list[int]:
         return [row.n for row in self.rows[0]]
-
-    def accuracy(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean n-accuracy and its interval, per n."""
-        return accuracy_and_ri(self.estimate, self.n, self.instances, self.entropy)[0]
-
-    def ri(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean RI and its interval, per n."""
-        return accuracy_and_ri(self.estimate, self.n, self.instances, self.entropy)[1]
 
     def mean(self, column: str) -> list[float]:
         """Mean over seeds of a row's column, per n."""
@@ -71,15 +73,11 @@ class _Seeds:
 
     def points(self) -> list[Point]:
         """The method's point at each n, for the sweet-spot rules."""
-        values = zip(
-            self.n, self.mean("cost_dense_passes"), self.ri()[0].tolist(), self.accuracy()[0].tolist(), strict=True
-        )
+        values = zip(self.n, self.mean("cost_dense_passes"), self.ri.mean, self.accuracy.mean, strict=True)
         return [Point(self.rows[0][0].ratio, n, cost, ri, accuracy) for n, cost, ri, accuracy in values]
 
 
-def summarize(
-    methods: Sequence[Method], data: Data, evaluation: EvaluationConfig, rules: SweetSpotConfig
-) -> tuple[list[Summary], list[Comparison], list[SweetSpot]]:
+def summarize(methods: Sequence[Method], data: Data, evaluation: EvaluationConfig, rules: SweetSpotConfig) -> Tables:
     """Summarise finished cells.
 
     Args:
@@ -88,43 +86,67 @@ def summarize(
         evaluation: how the tuples were drawn.
         rules: parameters of the sweet-spot rules.
     """
-    drawn: dict[tuple[str, str], Tuples] = {
-        (role, protocol): data.tuples(role, protocol, max(evaluation.n), evaluation.partitions, evaluation.seed)
+    validation, test = (over_seeds(methods, role) for role in SCORED_ROLES)
+    on_validation, on_test = (
+        {protocol: Split.of(data, role, protocol, evaluation) for protocol in evaluation.protocols}
         for role in SCORED_ROLES
-        for protocol in evaluation.protocols
+    )
+    chosen_on = _estimates(validation, on_validation, rules.replicates, evaluation.seed)
+    reported_on = _estimates(test, on_test, 0, evaluation.seed)
+    comparisons = compare(test, on_test)
+    pooled, ranks = rank(test, on_test)
+    return Tables(
+        summaries=[record for one in (*chosen_on.values(), *reported_on.values()) for record in _summaries(one)],
+        comparisons=comparisons,
+        pooled=pooled,
+        ranks=ranks,
+        wins=count_wins(comparisons),
+        sweet_spots=list(_sweet_spots(chosen_on, reported_on, rules)),
+    )
+
+
+def _estimates(
+    found: Mapping[Identity, Scored], splits: Mapping[Protocol, Split], replicates: int, seed: int
+) -> dict[Identity, _Estimated]:
+    """Estimate every method, and draw replicates that stay paired: each unit has one multiplier in all methods."""
+    seeds = max((len(one.rows) for one in found.values()), default=1)
+    multipliers = {
+        protocol: draw_multipliers(replicates, _units(split, seeds), rng.generator(seed, "replicates"))
+        for protocol, split in splits.items()
+        if replicates
     }
-    by_role = {role: _over_seeds(methods, role, drawn, data) for role in SCORED_ROLES}
-    summaries = [record for role in SCORED_ROLES for seeds in by_role[role].values() for record in _summaries(seeds)]
-    comparisons = _comparisons(by_role["test"], drawn, data)
-    return summaries, comparisons, list(_sweet_spots(by_role["validation"], by_role["test"], rules, evaluation.seed))
+    columns = max((2 * len(one.n) for one in found.values()), default=0)
+    drawn = torch.empty(len(found), replicates, columns, dtype=torch.float64)
+    return {
+        identity: _estimate(scored, splits[identity.protocol], multipliers.get(identity.protocol), room)
+        for (identity, scored), room in zip(found.items(), drawn, strict=True)
+    }
 
 
-def _over_seeds(
-    methods: Sequence[Method], role: Role, drawn: Mapping[tuple[str, str], Tuples], data: Data
-) -> dict[Identity, _Seeds]:
-    grouped: dict[Identity, list[Method]] = {}
-    for method in methods:
-        grouped.setdefault(method.identity, []).append(method)
-    entropy, instances = label_entropy(data.prior.log()), len(data.splits[role])
-    found = {}
-    for identity, seeds in grouped.items():
-        scores = torch.stack([_scores(method, role) for method in seeds])
-        rows = tuple(tuple(row for row in method.rows if row.split == role) for method in seeds)
-        prefixes = [row.n for row in rows[0]]
-        protocol = identity[-1]
-        estimate = seed_average(scores, drawn[role, protocol], prefixes * 2, instances, data.groups(role, protocol))
-        found[identity] = _Seeds(rows, scores, estimate, entropy, instances)
-    return found
+def _units(split: Split, seeds: int) -> int:
+    """Count what can be drawn anew: images or groups, and training seeds if there are several."""
+    images = split.instances if split.groups is None else len(split.groups.unique())
+    return images + (seeds if seeds > 1 else 0)
 
 
-def _scores(method: Method, role: Role) -> Tensor:
-    return torch.cat([method.scores[f"{role}.correct"].double(), method.scores[f"{role}.information"].double()], dim=2)
+def _estimate(scored: Scored, split: Split, multipliers: Tensor | None, room: Tensor) -> _Estimated:
+    """Estimate one method; the influence of every image is large, so only the replicates made of it are kept."""
+    found = seed_average(scored.scores(), split.drawn, scored.n * 2, split.instances, split.groups)
+    accuracy, ri = (
+        _Interval(*(values.tolist() for values in triple))
+        for triple in accuracy_and_ri(found, scored.n, split.instances, split.entropy)
+    )
+    if multipliers is None:
+        return _Estimated(scored.rows, accuracy, ri, None)
+    right, bits = replicate([found], multipliers)[:, 0].chunk(2, dim=1)
+    torch.cat([right, 1 + bits / split.entropy], dim=1, out=room)
+    return _Estimated(scored.rows, accuracy, ri, room)
 
 
-def _summaries(seeds: _Seeds) -> Iterator[Summary]:
-    accuracy, ri = seeds.accuracy(), seeds.ri()
-    for index, row in enumerate(seeds.rows[0]):
-        same = [rows[index] for rows in seeds.rows]
+def _summaries(found: _Estimated) -> Iterator[Summary]:
+    accuracy, ri = found.accuracy, found.ri
+    for index, row in enumerate(found.rows[0]):
+        same = [rows[index] for rows in found.rows]
         yield Summary(
             data=row.data,
             backbone=row.backbone,
@@ -139,107 +161,46 @@ def _summaries(seeds: _Seeds) -> Iterator[Summary]:
             theoretical_speedup=statistics.fmean(r.theoretical_speedup for r in same),
             cost_dense_passes=statistics.fmean(r.cost_dense_passes for r in same),
             efficiency=statistics.fmean(r.efficiency for r in same),
-            n_accuracy=float(accuracy[0][index]),
-            n_accuracy_low=float(accuracy[1][index]),
-            n_accuracy_high=float(accuracy[2][index]),
-            ri=float(ri[0][index]),
-            ri_low=float(ri[1][index]),
-            ri_high=float(ri[2][index]),
+            n_accuracy=accuracy.mean[index],
+            n_accuracy_low=accuracy.low[index],
+            n_accuracy_high=accuracy.high[index],
+            ri=ri.mean[index],
+            ri_low=ri.low[index],
+            ri_high=ri.high[index],
             ri_raw=statistics.fmean(r.ri_raw for r in same),
             calibration_error=statistics.fmean(r.calibration_error for r in same),
             measured_latency_ms=statistics.median(r.measured_latency_ms for r in same),
         )
 
 
-def _comparisons(
-    found: Mapping[Identity, _Seeds], drawn: Mapping[tuple[str, str], Tuples], data: Data
-) -> list[Comparison]:
-    """Compare all pairs of aggregators on a backbone, later minus earlier; Holm over each metric and protocol."""
-    records: list[Comparison] = []
-    same_backbone: dict[tuple[str, str, float, str, str], list[tuple[str, _Seeds]]] = {}
-    for (backbone, pruner, ratio, aggregator, training, protocol), seeds in found.items():
-        if aggregator != EXACT:
-            same_backbone.setdefault((backbone, pruner, ratio, training, protocol), []).append((aggregator, seeds))
-    for (_, _, _, _, protocol), entries in same_backbone.items():
-        for (reference, first), (method, second) in itertools.combinations(entries, 2):
-            records += _compare(
-                method, second, reference, first, drawn["test", protocol], data.groups("test", protocol)
-            )
-    families: dict[tuple[str, str], list[int]] = {}
-    for position, record in enumerate(records):
-        families.setdefault((record.metric, record.protocol), []).append(position)
-    for positions in families.values():
-        adjusted = holm(torch.tensor([records[position].p_value for position in positions], dtype=torch.float64))
-        for position, p_holm in zip(positions, adjusted.tolist(), strict=True):
-            records[position] = _with_verdict(records[position], p_holm)
-    return records
-
-
-def _compare(
-    method: str, seeds: _Seeds, reference: str, other: _Seeds, drawn: Tuples, groups: Tensor | None
-) -> Iterator[Comparison]:
-    found = paired_difference(seeds.scores, other.scores, drawn, seeds.n * 2, seeds.instances, groups)
-    low, high = interval(found.estimate.mean, found.estimate.se, found.estimate.degrees_of_freedom)
-    p_values = torch.where(found.estimate.mean.abs() < ROUNDING, 1.0, found.p_value)
-    for column, (metric, row) in enumerate(itertools.product(("n_accuracy", "ri"), seeds.rows[0])):
-        scale = seeds.entropy if metric == "ri" else 1.0
-        yield Comparison(
-            data=row.data,
-            backbone=row.backbone,
-            pruner=row.pruner,
-            ratio=row.ratio,
-            training=row.training,
-            protocol=row.protocol,
-            n=row.n,
-            method=method,
-            reference=reference,
-            metric=metric,  # type: ignore[arg-type]
-            difference=float(found.estimate.mean[column]) / scale,
-            low=float(low[column]) / scale,
-            high=float(high[column]) / scale,
-            p_value=float(p_values[column]),
-            p_holm=1.0,
-            verdict="tied",
-        )
-
-
-def _with_verdict(record: Comparison, p_holm: float) -> Comparison:
-    verdict = "tied" if p_holm >= LEVEL else "better" if record.difference > 0 else "worse"
-    return Comparison(**{**vars(record), "p_holm": p_holm, "verdict": verdict})
-
-
 def _sweet_spots(
-    validation: Mapping[Identity, _Seeds], test: Mapping[Identity, _Seeds], rules: SweetSpotConfig, seed: int
+    validation: Mapping[Identity, _Estimated], test: Mapping[Identity, _Estimated], rules: SweetSpotConfig
 ) -> Iterator[SweetSpot]:
     """Apply every rule to every method: a pruner and an aggregator, with the dense network as its ratio 1."""
-    methods: dict[tuple[str, str, str, str, str], list[Identity]] = {}
-    for backbone, pruner, ratio, aggregator, training, protocol in validation:
+    methods: dict[tuple[str, str, str, Training, Protocol], list[Identity]] = {}
+    for identity in validation:
+        backbone, pruner, _, aggregator, training, protocol = identity
         if aggregator != EXACT:
-            methods.setdefault((backbone, pruner, aggregator, training, protocol), []).append(
-                (backbone, pruner, ratio, aggregator, training, protocol)
-            )
+            methods.setdefault((backbone, pruner, aggregator, training, protocol), []).append(identity)
     for (backbone, pruner, aggregator, training, protocol), identities in methods.items():
-        dense: Identity = (backbone, "none", 1.0, aggregator, training, protocol)
+        dense = Identity(backbone, "none", 1.0, aggregator, training, protocol)
         if pruner == "none" and len({name for _, name, _, _, _ in methods}) > 1:
             continue
         grid = [dense, *(identity for identity in identities if identity != dense)]
-        yield from _choices([validation[i] for i in grid], [test[i] for i in grid], rules, pruner, seed)
+        yield from _choices([validation[i] for i in grid], [test[i] for i in grid], rules, pruner)
 
 
 def _choices(
-    validation: Sequence[_Seeds], test: Sequence[_Seeds], rules: SweetSpotConfig, pruner: str, seed: int
+    validation: Sequence[_Estimated], test: Sequence[_Estimated], rules: SweetSpotConfig, pruner: str
 ) -> Iterator[SweetSpot]:
-    points = [point for seeds in validation for point in seeds.points()]
-    reported = {(point.ratio, point.n): (seeds, index) for seeds in test for index, point in enumerate(seeds.points())}
-    drawn = multiplier_bootstrap(
-        [seeds.estimate for seeds in validation], rules.replicates, rng.generator(seed, "replicates")
-    )
-    accuracy, bits = drawn.chunk(2, dim=2)  # [replicates, ratios, n]
-    ri = np.asarray((1 + bits / validation[0].entropy).flatten(1))
+    points = [point for found in validation for point in found.points()]
+    reported = {(point.ratio, point.n): (found, index) for found in test for index, point in enumerate(found.points())}
+    drawn = torch.stack([found.replicates for found in validation if found.replicates is not None], dim=1)
+    accuracy, ri = (np.asarray(part.flatten(1)) for part in drawn.chunk(2, dim=2))  # [replicates, ratios * n]
     row = test[0].rows[0][0]
     for rule in _rules(rules, validation[0].n):
         choice = sweetspot.choose(points, rule)
-        stability = sweetspot.interior_share(points, rule, ri, np.asarray(accuracy.flatten(1)))
+        stability = sweetspot.interior_share(points, rule, ri, accuracy)
         place = (choice.point.ratio, choice.point.n) if choice.point else None
         found = _at(*reported[place]) if place else {}
         dense = _at(*reported[1.0, place[1]]) if place else {}
@@ -271,10 +232,10 @@ def _choices(
         )
 
 
-def _at(seeds: _Seeds, index: int) -> dict[str, float]:
+def _at(found: _Estimated, index: int) -> dict[str, float]:
     values: dict[str, float] = {}
-    for name, (mean, low, high) in (("ri", seeds.ri()), ("n_accuracy", seeds.accuracy())):
-        values |= {name: float(mean[index]), f"{name}_low": float(low[index]), f"{name}_high": float(high[index])}
+    for name, (mean, low, high) in (("ri", found.ri), ("n_accuracy", found.accuracy)):
+        values |= {name: mean[index], f"{name}_low": low[index], f"{name}_high": high[index]}
     return values
 
 

@@ -7,9 +7,9 @@ Rules choose on validation points; `report_on` then reads the same ratio and n o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from sharedlabel.errors import ConfigError, DataError, nearest
 
 Array: TypeAlias = NDArray[Any]
 NONE = -1
+Method = TypeVar("Method", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Rule:
     """
 
     name: str
-    value: float | None = None
+    value: int | float | None = None
     n: int | None = None
 
     def __post_init__(self) -> None:
@@ -236,7 +237,7 @@ def _apply(grid: _Grid, rule: Rule) -> tuple[Array, str]:
     if not len(kept):
         return np.full(len(grid.ri), NONE), f"no point has n = {rule.n}"
     part = _Grid(grid.ratio[kept], grid.n[kept], grid.cost[kept], grid.ri[:, kept], grid.accuracy[:, kept])
-    value = 0.0 if rule.value is None else rule.value
+    value = 0.0 if rule.value is None else float(rule.value)
     choice, reason = _RULES[rule.name].choose(part, value)
     return np.where(choice == NONE, NONE, kept[np.maximum(choice, 0)]), reason
 
@@ -332,3 +333,26 @@ def interior_share(points: Sequence[Point], rule: Rule, ri: Array, accuracy: Arr
     by_frequency = sorted(zip(counts.tolist(), places.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1]))
     shares = {(points[place].ratio, points[place].n): count / len(ri) for count, place in by_frequency}
     return Stability(len(ri), float(_interior(grid, chosen).mean()), float((chosen == NONE).mean()), shares)
+
+
+def across(methods: Mapping[Method, Sequence[Point]], rule: Rule) -> list[tuple[Method, Choice]]:
+    """Apply a rule to every method and order the methods that have a choice by it, the best first.
+
+    `target` prefers the cheapest choice, then the highest n-accuracy; the others the highest RI, then the cheapest.
+
+    Args:
+        methods: points of every method, at least one each.
+        rule: the rule.
+
+    Raises:
+        DataError: as for `choose`.
+    """
+    found = [(method, choose(points, rule)) for method, points in methods.items()]
+    return sorted(((m, choice) for m, choice in found if choice.point), key=lambda pair: _preference(pair[1]))
+
+
+def _preference(choice: Choice) -> tuple[float, float]:
+    assert choice.point is not None
+    if choice.rule.name == "target":
+        return choice.point.cost, -choice.point.n_accuracy
+    return -choice.point.ri, choice.point.cost

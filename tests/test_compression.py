@@ -21,6 +21,7 @@ from sharedlabel.inputs import Data, data_key
 from sharedlabel.plugins import load
 from sharedlabel.pruners._masks import masked, removed
 from sharedlabel.store import Store
+from sharedlabel.stored import stored_backbone
 
 SPLIT = SplitConfig(limit=40)
 TRAIN = TrainConfig(epochs=2, batch_size=32)
@@ -123,6 +124,24 @@ def test_rewinding_sets_survivors_back_to_the_early_values(training: compression
     assert len(losses) == TRAIN.epochs + 2  # the second epoch in full, the first one from a quarter of all steps on
 
 
+@pytest.mark.parametrize("schedule", ["trained", "initial", "iterative"])
+def test_what_a_pruner_trains_is_counted(training: compression.Training, schedule: str) -> None:
+    """Edge-popup trains scores as the dense network is trained and retrained; nothing is left to train after it."""
+    trained: list[int] = []
+    count = compression.train
+
+    def counting(network: Backbone, recipe: TrainConfig, *others: Any, **options: Any) -> list[float]:
+        losses = count(network, recipe, *others, **options)
+        trained.append(len(losses))
+        return losses
+
+    plugin = pruner(schedule, "edge_popup")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compression, "train", counting)
+        compression.compress(backbone(training.data), 2.0, plugin, training, None)
+    assert compression.epochs(plugin, training.dense, training.retrain) == sum(trained) == 2 * TRAIN.epochs
+
+
 @pytest.mark.parametrize(
     ("ratio", "growth", "reached"), [(8.0, 2.0, (2.0, 4.0, 8.0)), (3.0, 2.0, (2.0, 3.0)), (1.2, 2.0, (1.2,))]
 )
@@ -161,6 +180,25 @@ def test_iterative_rounds_reach_the_ratio_of_the_dense_network(data: Data, tmp_p
             inputs = {"dense": original, "previous": previous}
         assert found.meta["costs"]["achieved_ratio"] == pytest.approx(4.0, rel=0.04 if name == "unit" else 1e-3)
         assert found.meta["training_epochs"] == 3 * TRAIN.epochs
+
+
+def test_rounds_smaller_than_a_channel_only_retrain(data: Data, tmp_path: Path) -> None:
+    """A round may end below its parameter count by a part of a channel, and so below the next round's."""
+    store, short = Store(tmp_path), TrainConfig(epochs=0)
+    recipe = resolve("backbones", {"name": "mlp", "widths": [6, 4]})
+    plugin = pruner({"when": "iterative", "growth": 1.05}, "unit")
+    dense = stages.dense(stages.DenseConfig(recipe, short, "32-true", 0), data, {}, RUNTIME)
+    inputs = {"dense": store.save("dense", "dense", dense, {}, 0.0)}
+    ceiling = load("pruners", "unit").ceiling(stored_backbone(recipe, (1, 8, 8), 10, inputs["dense"]), plugin.config)
+    counts = []
+    for ratio in compression.rounds(ceiling, plugin.schedule or Schedule()):
+        config = stages.PruneConfig(recipe, plugin, ratio, short, short, "32-true", 0)
+        found = stages.prune(config, data, inputs, RUNTIME)
+        inputs = {**inputs, "previous": store.save("prune", f"{ratio:.6g}", found, {}, 0.0)}
+        counts.append(found.meta["costs"]["parameters"])
+    assert any(after == before for before, after in itertools.pairwise(counts))
+    assert all(after <= before for before, after in itertools.pairwise(counts))
+    assert found.meta["costs"]["achieved_ratio"] == ceiling
 
 
 def test_gradual_sparsity_follows_the_cubic_curve_and_ends_at_the_ratio(
@@ -213,6 +251,14 @@ def test_schedules_that_cannot_be_are_refused(schedule: Any, message: str) -> No
         (("unit", "gradual"), 2, "got gradual, which needs weights"),
         (("unit", {"when": "iterative", "rewind": 0.0}), 2, "got iterative with rewinding"),
         (("magnitude", "gradual"), 0, "retrain.epochs=0"),
+        (("butterfly", "iterative"), 2, "expected a schedule that prunes once, got iterative: this pruner cannot"),
+        (("butterfly", "gradual"), 2, "expected a schedule that prunes once, got gradual: this pruner cannot"),
+        (("edge_popup", "gradual"), 2, "expected a schedule for a pruner that trains, got gradual: it would"),
+        (
+            ("edge_popup", {"when": "iterative", "rewind": 0.5}),
+            2,
+            "that trains, got iterative with rewinding: it would",
+        ),
     ],
 )
 def test_schedules_that_a_pruner_cannot_follow_are_refused_before_training(

@@ -143,6 +143,8 @@ def test_unknown_kinds_are_refused():
     [
         (["--dense.learning_rate=.inf"], "dense.learning_rate: expected a finite number, got inf"),
         (["--sweet_spot.budgets=[1,.inf]"], "sweet_spot.budgets.1: expected a finite number, got inf"),
+        (["--pruners=[{name: grasp, temperature: .inf}]"], "pruners.0.temperature: expected a finite number, got inf"),
+        (["--backbones=[{name: mlp, widths: [8, .nan]}]"], "backbones.0.widths.1: expected a finite number, got nan"),
         (["--sweet_spot.retain=0"], "sweet_spot.retain: expected a value greater than 0, got 0"),
         (["--trainer.options={limit_train_batches: 1}"], "trainer.options: 'limit_train_batches' cannot be set"),
         (["--trainer.options={max_epochs: 1}"], "trainer.options: 'max_epochs' cannot be set"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import torchvision
 from torch import Tensor, nn
 
 from sharedlabel import cost, rng
+from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones import _packed, mlp, resnet_cifar, torchvision_model
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import MASK, state
+from sharedlabel.errors import CompressionError
 from sharedlabel.pruners import _masks, magnitude, none, unit
 from sharedlabel.pruners._base import Context
 from sharedlabel.store import Output, Store, serialize
@@ -132,8 +135,10 @@ def test_a_mask_on_the_output_of_attention_saves_its_share() -> None:
     assert macs.executed - macs.effective == TOKENS * WIDTH * 6
 
 
-class Recurrent(nn.Module):
+class Recurrent(Aggregator):
     """An LSTM over the instances with a read-out at every step."""
+
+    permutation_invariant = False
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
@@ -145,7 +150,8 @@ class Recurrent(nn.Module):
         steps = torch.cat([embeddings, logits], -1)
         if not self.lstm.batch_first:
             steps = steps.transpose(0, 1)
-        return self.read(self.lstm(steps)[0])
+        scores = self.read(self.lstm(steps)[0])
+        return scores if self.lstm.batch_first else scores.transpose(0, 1)
 
 
 SHAPE = SetShape(torch.zeros(5), torch.ones(5), torch.zeros(3))
@@ -188,7 +194,9 @@ def test_lstm_in_a_backbone_by_hand() -> None:
 
 
 def test_aggregator_without_products_is_free_and_untouched() -> None:
-    class Mean(nn.Module):
+    class Mean(Aggregator):
+        permutation_invariant = True
+
         def forward(self, embeddings: Tensor, logits: Tensor) -> Tensor:
             return logits.cumsum(1)
 
@@ -337,3 +345,42 @@ def test_speedup_of_resnet20_lags_behind_its_ratio(ratio: float, speedup: float)
     costs = cost.costs(dense, magnitude.prune(dense, ratio, magnitude.Config(), CONTEXT), CIFAR)
     assert costs.achieved_ratio == pytest.approx(ratio, rel=1e-3)
     assert costs.theoretical_speedup == pytest.approx(speedup, rel=0.08)
+
+
+class Applied(nn.Module):
+    """A function between a flattened image and the classifier."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.function(images.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("function", "operation"),
+    [
+        (lambda x: nn.functional.bilinear(x, x, torch.empty(3, 8, 8, device="meta")), "aten._trilinear"),
+        (lambda x: x @ torch.empty(8, device="meta") * torch.empty(1, 3, device="meta"), "aten.mv"),
+        (lambda x: torch.dot(x[0], x[0]) * torch.empty(1, 3, device="meta"), "aten.dot"),
+        (lambda x: torch.cdist(x, torch.empty(3, 8, device="meta")), "aten._cdist_forward"),
+        (lambda x: torch.linalg.solve(torch.empty(8, 8, device="meta"), x.T).T[:, :3], "aten._linalg_solve_ex"),
+        (lambda x: torch.zeros(1, 3, device="meta").addmm_(x, torch.empty(8, 3, device="meta")), "aten.addmm_"),
+    ],
+    ids=["bilinear", "mv", "dot", "cdist", "solve", "in place"],
+)
+def test_products_that_cannot_be_counted_are_refused(function: Callable[[Tensor], Tensor], operation: str) -> None:
+    backbone = Backbone(Applied(function), nn.Linear(3, 2), (2, 2, 2))
+    with pytest.raises(
+        CompressionError, match=f"expected operations whose MACs can be counted, got {operation}, which"
+    ):
+        cost.macs(backbone, backbone.image_shape)
+
+
+def test_norms_cross_products_and_transforms_are_free() -> None:
+    def function(x: Tensor) -> Tensor:
+        three = x[:, :3] / torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        return torch.linalg.cross(three, three) + torch.outer(x[:, 0], x[0, :3])
+
+    assert cost.macs(Backbone(Applied(function), nn.Linear(3, 2), (2, 2, 2)), (2, 2, 2)).executed == 6

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -235,3 +236,40 @@ def test_other_networks_are_refused_with_the_reason(body: nn.Module, named: str)
 
 def test_a_chain_is_not_refused() -> None:
     assert error_margin.refusal(chain((3, 2), nn.Tanh)) == ""
+
+
+def spoilt(name: str) -> Backbone:
+    backbone = chain((3, 2))
+    with torch.no_grad():
+        backbone.get_parameter(name).view(-1)[0] = torch.nan
+    return backbone
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"images": inputs(0)}, "expected images to observe distances on, got an empty set; pass some"),
+        ({"images": inputs(3) * torch.nan}, "expected finite images, got 18 NaN or infinite of 18 values"),
+        ({"images": inputs(3).mT}, "expected images of 1 x 2 x 3 .*, got 1 x 3 x 2"),
+        ({"backbone": spoilt("body.1.weight")}, "expected finite weights, got 1 NaN .* of 18 in layer 'body.1'"),
+        ({"backbone": spoilt("classifier.bias")}, "expected finite logits, got NaN or infinite ones on finite images"),
+        ({"epsilons": ()}, "expected at least one epsilon, got none"),
+        ({"epsilons": (0.1, math.nan)}, "expected positive, finite epsilons, got nan"),
+        ({"epsilons": (-0.1,)}, "expected positive, finite epsilons, got -0.1"),
+        ({"epsilons": (0.0,)}, "expected positive, finite epsilons, got 0"),
+        ({"epsilons": (math.inf,)}, "expected positive, finite epsilons, got inf"),
+        ({"alpha": 0.0}, r"expected alpha in \(0, 1\), got 0;"),
+        ({"alpha": 1.0}, r"expected alpha in \(0, 1\), got 1;"),
+        ({"alpha": math.nan}, r"expected alpha in \(0, 1\), got nan;"),
+    ],
+    ids=str,
+)
+def test_what_no_margin_can_be_stated_for_is_refused(changed: dict[str, Any], message: str) -> None:
+    given = {"backbone": chain((3, 2)), "images": inputs(3), "epsilons": (0.1,), "alpha": 0.5, **changed}
+    with pytest.raises(CompressionError, match=message):
+        error_margin.margins(**given)
+
+
+def test_epsilons_may_come_from_a_generator() -> None:
+    found = error_margin.margins(chain((3, 2)), inputs(3), (epsilon for epsilon in (0.1, 0.5)), 0.5)
+    assert [layer.epsilon for layer in found] == [0.1, 0.1, 0.5, 0.5]

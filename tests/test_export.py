@@ -22,7 +22,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import restore, state
 from sharedlabel.config import Plugin, resolve
 from sharedlabel.deployment import build, card, cells, programs, selection
-from sharedlabel.deployment._scan import ScannedLstm, with_scans
+from sharedlabel.deployment._scan import ScannedGru, ScannedLstm, with_scans
 from sharedlabel.errors import CompressionError, DeploymentError, StoreError
 from sharedlabel.plugins import available, load
 from sharedlabel.pruners._base import Context
@@ -91,6 +91,23 @@ def test_a_scanned_lstm_is_the_lstm(options):
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(found_hidden, hidden)
     torch.testing.assert_close(found_cell, cell)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bias": False}, {"batch_first": False}])
+def test_a_scanned_gru_is_the_gru(options):
+    torch.manual_seed(0)
+    gru = nn.GRU(3, 5, **{"batch_first": True, **options}).eval()
+    inputs = torch.randn(2, 7, 3)
+    with torch.no_grad():
+        expected, hidden = gru(inputs)
+        found, found_hidden = ScannedGru(gru)(inputs)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found_hidden, hidden)
+
+
+def test_a_gru_that_reads_both_ways_is_refused():
+    with pytest.raises(DeploymentError, match=r"expected GRUs of one direction without projections, got '0': GRU\("):
+        with_scans(nn.Sequential(nn.GRU(3, 5, bidirectional=True)))
 
 
 @pytest.mark.parametrize("options", [{"bidirectional": True}, {"proj_size": 2}])
@@ -273,8 +290,9 @@ def test_the_command_line_exports_a_cell_with_its_card(finished, tmp_path):
     assert found.labels == tuple("0123456789")
     assert found.prior == pytest.approx([0.1] * 10)
     assert found.preprocessing == card.Preprocessing(1, 8, 8, "uint8", None, None)
-    assert found.calibration.n == (1, 2, 4)
-    assert found.calibration.posterior_temperature == tuple(row.temperature for row in rows)
+    fitted = dict(zip(found.calibration.n, found.calibration.posterior_temperature, strict=True))
+    assert list(fitted) == [1, 2, 3, 4]
+    assert [fitted[row.n] for row in rows] == pytest.approx([row.temperature for row in rows])
     assert [(q.n, q.n_accuracy, q.ri_low, q.ri_high) for q in found.quality] == [
         (row.n, row.n_accuracy, row.ri_low, row.ri_high) for row in rows
     ]
@@ -288,6 +306,7 @@ def test_the_command_line_exports_a_cell_with_its_card(finished, tmp_path):
         "calibrate",
         "aggregate",
         "evaluate",
+        "adaptive",
     }
     assert all(file.difference <= found.tolerance for file in found.files.values())
     node = next(c.evaluate for c in finished.grid.cells if c.id == key)

@@ -54,6 +54,41 @@ def test_every_cell_has_rows_of_every_n_and_split(finished):
     }
 
 
+def test_adaptive_n_is_fitted_for_every_cell(finished):
+    """From the stage to the tables: what a stop is, it is on the tuples of the evaluation."""
+    experiment, results, store = finished.experiment, finished.results, finished.store
+    assert {(t.cell, t.rule, t.nominal_error) for t in results.thresholds} == {
+        (cell.id, "threshold", error) for cell in finished.grid.cells for error in experiment.adaptive.errors
+    }
+    points = {(p.ratio, p.aggregator, p.value): p for p in results.adaptive if p.aim == "instances"}
+    assert len(points) == 6 * 9
+    for cell in finished.grid.cells:
+        found, scored = (store.load(node.stage, node.key) for node in (cell.adaptive, cell.evaluate))
+        at = torch.tensor(experiment.evaluation.n) - 1
+        assert torch.equal(found.tensors()["correct"][..., at], scored.tensors()["test.correct"])
+        torch.testing.assert_close(found.tensors()["information"][..., at], scored.tensors()["test.information"])
+        rows = {r.n: r for r in results.rows if (r.cell, r.split) == (cell.id, "test")}
+        least, most = (points[cell.ratio, cell.aggregator, value] for value in (1.0, 4.0))
+        assert most.instances == pytest.approx(4)
+        assert (most.ri, most.n_accuracy) == pytest.approx((rows[4].ri, rows[4].n_accuracy), rel=1e-5)
+        assert most.cost_dense_passes == pytest.approx(rows[4].cost_dense_passes)
+        assert 1 <= least.instances < 1.2  # the threshold is from validation, where one instance was always enough
+        assert least.n_accuracy == pytest.approx(rows[1].n_accuracy, abs=0.1)
+
+
+def test_without_rules_or_with_single_instances_nothing_is_adaptive(experiment):
+    scoring = dataclasses.replace(experiment.evaluation, n=(1,))
+    off = dataclasses.replace(experiment.adaptive, rules=())
+    usual = {cell.id: cell.adaptive.key for cell in grid.prepare(experiment).cells}
+    assert all(cell.adaptive is None for cell in grid.prepare(changed(experiment, evaluation=scoring)).cells)
+    without = grid.prepare(changed(experiment, adaptive=off)).cells
+    assert {cell.id: cell.adaptive for cell in without} == dict.fromkeys(usual)
+    more = dataclasses.replace(experiment.adaptive, rules=("threshold", "sprt"))
+    other = {cell.id: cell.adaptive.key for cell in grid.prepare(changed(experiment, adaptive=more)).cells}
+    assert other.keys() == usual.keys()
+    assert set(other.values()).isdisjoint(usual.values())
+
+
 def test_numbers_of_a_row_are_consistent(finished):
     results = finished.results
     for row in results.rows:
@@ -338,4 +373,8 @@ def test_a_single_aggregator_leaves_no_stale_comparisons(done, run, experiment):
     folder = Path(experiment.output) / experiment.name
     assert len((folder / "comparisons.csv").read_text().splitlines()) > 1
     run(changed(experiment, aggregators=("log_pool",)))
-    assert len((folder / "comparisons.csv").read_text().splitlines()) == 1
+    left = (folder / "comparisons.csv").read_text()
+    assert ",compression,magnitude 2x,dense," in left
+    assert ",aggregator," not in left.partition("\n")[2]
+    for table in ("pooled", "ranks", "wins"):
+        assert len((folder / f"{table}.csv").read_text().splitlines()) == 1

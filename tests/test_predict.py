@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -194,6 +195,60 @@ def test_json_has_one_object_per_tuple(finished, model, tuples, capsys):
         assert record == {"tuple": record["tuple"], "available": 4, **vars(found)}
 
 
+def fitted(folder: Path, *stopping: tuple[float, float]) -> Path:
+    """Write thresholds for nominal errors into a card."""
+    file = folder / "card.json"
+    facts = json.loads(file.read_text())
+    rates = {"validation_error": 0.01, "validation_instances": 1.5, "validation_truncated": 0.2}
+    facts["stopping"] = [{"nominal_error": error, "threshold": threshold, **rates} for error, threshold in stopping]
+    file.write_text(json.dumps(facts))
+    return folder
+
+
+def test_a_nominal_error_stands_for_the_threshold_that_was_fitted_for_it(copied, tuples, capsys):
+    fitted(copied, (0.1, 0.3), (0.02, 0.6))
+    for error, threshold in ((0.1, 0.3), (0.02, 0.6)):
+        printed = []
+        for option in (f"--error={error}", f"--threshold={threshold}"):
+            assert predict.main([str(copied), str(tuples), option, "--runtime=torch"]) == 0
+            printed.append(capsys.readouterr().out)
+        assert printed[0] == printed[1]
+
+
+def test_an_error_that_was_not_fitted_is_refused(copied, tuples, refused):
+    fitted(copied, (0.1, 0.3), (0.02, 0.6))
+    line = refused(copied, tuples, "--error=0.05", "--runtime=torch")
+    assert line == "expected an error that a threshold was fitted for, got 0.05; use one of 0.1, 0.02\n"
+    line = refused(fitted(copied), tuples, "--error=0.05", "--runtime=torch")
+    assert line.endswith("got 0.05; this model has none, use --threshold\n")
+
+
+def test_the_card_carries_the_temperature_of_every_n_and_the_thresholds_of_the_cell(finished, model):
+    cell, found = cell_of(finished), card.read(model)
+    stored = finished.store.load(cell.adaptive.stage, cell.adaptive.key)
+    assert found.calibration.n == (1, 2, 3, 4)
+    assert list(found.calibration.posterior_temperature) == stored.meta["temperature"]
+    assert found.provenance["artifacts"]["stopping"]["key"] == cell.adaptive.key
+    own = [t for t in finished.results.thresholds if t.cell == cell.id]
+    assert [t.nominal_error for t in own] == [0.1, 0.05, 0.02, 0.01]
+    assert [(s.nominal_error, s.threshold) for s in found.stopping] == [
+        (t.nominal_error, t.threshold) for t in own if t.threshold is not None
+    ]
+
+
+def test_cards_list_the_thresholds_of_the_largest_posterior_that_exist(finished):
+    some = finished.results.thresholds[0]
+    rates = {"validation_error": 0.04, "validation_instances": 2.0, "validation_truncated": 0.1}
+    made = [
+        dataclasses.replace(some, rule=rule, nominal_error=error, threshold=threshold, **rates)
+        for rule, error, threshold in (("threshold", 0.05, 0.9), ("margin", 0.05, 0.8), ("threshold", 0.1, 0.7))
+    ]
+    none = dataclasses.replace(some, nominal_error=0.01, threshold=None)
+    found = card.stopping([*made, none])
+    assert [(s.nominal_error, s.threshold) for s in found] == [(0.1, 0.7), (0.05, 0.9)]
+    assert (found[0].validation_error, found[0].validation_instances, found[0].validation_truncated) == (0.04, 2.0, 0.1)
+
+
 def test_what_is_not_sure_enough_says_so(model, tuples, capsys):
     assert predict.main([str(model), str(tuples), "--threshold=1", "--runtime=torch"]) == 0
     lines = capsys.readouterr().out.splitlines()[1:]
@@ -341,6 +396,13 @@ def test_a_model_of_other_than_images_takes_no_files():
         (["--threshold=1.5"], r"--threshold: expected a probability in \(0, 1\], got 1.5"),
         (["--threshold=nan"], r"--threshold: expected a probability in \(0, 1\], got nan"),
         (["--max-n=0"], "--max-n: expected at least 1 image, got 0"),
+        (["--error=0"], r"--error: expected a share of wrong answers in \(0, 1\), got 0"),
+        (["--error=1"], r"--error: expected a share of wrong answers in \(0, 1\), got 1"),
+        (["--error=nan"], r"--error: expected a share of wrong answers in \(0, 1\), got nan"),
+        (
+            ["--error=0.1", "--threshold=0.9"],
+            r"expected --error or --threshold, got both \(0.1 and 0.9\); leave one out",
+        ),
     ],
 )
 def test_options_that_cannot_work_are_refused(model, tuples, refused, arguments, message):
@@ -368,8 +430,8 @@ def test_an_altered_file_is_refused_whichever_runtime_is_used(copied, tuples, re
 def test_a_card_that_cannot_be_used_is_refused(copied):
     whole = json.loads((copied / "card.json").read_text())
     for payload, message in (
-        ({**whole, "format": 99}, "has format 99, this version reads 1; export the cell again"),
-        ([], "has format 'list', this version reads 1"),
+        ({**whole, "format": 99}, "has format 99, this version reads 2; export the cell again"),
+        ([], "has format 'list', this version reads 2"),
         ({**whole, "labels": 3}, "is not a card of this version: .*labels.*; export again"),
         (
             {**whole, "files": {"../card.json": whole["files"]["backbone.pt2"]}},

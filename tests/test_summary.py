@@ -102,7 +102,9 @@ def weighted(data: Data, scores: torch.Tensor, role: Any, protocol: str = "iid")
 
 
 def summarized(data: Data, methods: list[Method], **changes: Any):
-    return summarize(methods, data, dataclasses.replace(EVALUATION, **changes), RULES)
+    found = summarize(methods, data, dataclasses.replace(EVALUATION, **changes), RULES)
+    between = [c for c in found.comparisons if c.axis == "aggregator"]
+    return found.summaries, between, found.sweet_spots
 
 
 def test_summaries_average_over_seeds(data):
@@ -246,7 +248,7 @@ def test_sweet_spots_are_chosen_on_validation_and_reported_on_test(data, split_m
 
 
 def test_nothing_that_qualifies_is_said(data, split_minds):
-    spots = summarize(split_minds, data, EVALUATION, dataclasses.replace(RULES, target=1.0))[2]
+    spots = summarize(split_minds, data, EVALUATION, dataclasses.replace(RULES, target=1.0)).sweet_spots
     (target,) = (s for s in spots if s.rule == "target")
     assert (target.ratio, target.n, target.ri, target.dense_ri, target.interior) == (None, None, None, None, False)
     assert target.reason.startswith("the highest n-accuracy is 0.9")
@@ -261,7 +263,7 @@ def test_replicates_are_reproducible_and_follow_the_seed(data):
     rules = dataclasses.replace(RULES, replicates=400, retain=0.995)
 
     def shares(methods: list[Method]) -> list[tuple[float, float]]:
-        return [(s.interior_share, s.modal_share) for s in summarize(methods, data, EVALUATION, rules)[2]]
+        return [(s.interior_share, s.modal_share) for s in summarize(methods, data, EVALUATION, rules).sweet_spots]
 
     torch.manual_seed(1)
     first = shares(close)

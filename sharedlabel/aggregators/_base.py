@@ -25,8 +25,8 @@ class Aggregator(nn.Module, abc.ABC):
     natural-log posterior in float32 or wider. `logits` are calibrated per instance: `softmax(logits)` is the posterior
     of one instance under the prior.
 
-    An aggregator with parameters is trained by gradient descent on the mean negative log-likelihood over all prefixes,
-    unless its `fit` says that it is done.
+    An aggregator with parameters is trained by gradient descent on the negative log-likelihood over all prefixes,
+    weighted by its `prefix_weights`, unless its `fit` says that it is done.
     """
 
     permutation_invariant: ClassVar[bool]
@@ -34,6 +34,22 @@ class Aggregator(nn.Module, abc.ABC):
     @abc.abstractmethod
     def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
         """Return the log-posterior after every prefix."""
+
+    def last(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t c"]:
+        """Return the log-posterior after the last instance alone.
+
+        What one tuple of n instances costs is counted here; it is overridden where the other prefixes cost extra.
+        """
+        posterior: Tensor = self(embeddings, logits)
+        return posterior[:, -1]
+
+    def prefix_weights(self, prefixes: int) -> Float[Tensor, "n"]:
+        """Return the weight of each prefix in the training loss, summing to 1; all alike unless overridden.
+
+        Args:
+            prefixes: instances per tuple, n.
+        """
+        return torch.full((prefixes,), 1 / prefixes)
 
     def fit(
         self,
@@ -105,6 +121,13 @@ def prefix_loss(log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"
     return -log_posterior.gather(2, index).squeeze(2)
 
 
+def last_prefix_weights(prefixes: int) -> Float[Tensor, "n"]:
+    """Return prefix weights that count the loss of the whole tuple alone."""
+    weights = torch.zeros(prefixes)
+    weights[-1] = 1
+    return weights
+
+
 def check_positive(**options: int | float) -> None:
     """Refuse options that are not above zero.
 
@@ -125,3 +148,14 @@ def check_fraction(**options: int | float) -> None:
     for name, value in options.items():
         if not 0 <= value < 1:
             raise ConfigError(f"{name} must be a fraction in [0, 1), got {value}; leave it out to use the default")
+
+
+def check_not_negative(**options: int | float) -> None:
+    """Refuse options below zero.
+
+    Raises:
+        ConfigError: names the option and its value.
+    """
+    for name, value in options.items():
+        if not value >= 0:
+            raise ConfigError(f"{name} must be at least 0, got {value}; leave it out to use the default")

@@ -75,12 +75,7 @@ def fit_coefficients(
     Raises:
         TrainingError: the evidence is not finite.
     """
-    broken = int((~sums.isfinite()).sum())
-    if broken:
-        raise TrainingError(
-            f"expected finite log-probabilities and prior, got {broken} values that are not, of {sums.numel()}; "
-            "check the backbone's logits for NaN or Inf and that every class has instances"
-        )
+    check_finite(sums)
     shares = weights / weights.sum()
     log_counts = prefix_counts(sums).squeeze(1).log()
 
@@ -99,3 +94,17 @@ def fit_coefficients(
 
     result = minimize(objective, np.zeros(2), jac=True, method="L-BFGS-B", bounds=LIMITS)
     return np.asarray(result.x, dtype=np.float64)
+
+
+def check_finite(sums: Float64[Tensor, "t n c"]) -> None:
+    """Refuse summed evidence that is not finite.
+
+    Raises:
+        TrainingError: says how many values are not.
+    """
+    broken = int((~sums.isfinite()).sum())
+    if broken:
+        raise TrainingError(
+            f"expected finite log-probabilities and prior, got {broken} values that are not, of {sums.numel()}; "
+            "check the backbone's logits for NaN or Inf and that every class has instances"
+        )

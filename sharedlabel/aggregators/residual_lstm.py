@@ -1,4 +1,4 @@
-"""The crafted LSTM: it corrects the tempered log-pool and starts exactly there."""
+"""The residual LSTM: it corrects the tempered log-pool and starts exactly there."""
 
 from __future__ import annotations
 
@@ -83,12 +83,17 @@ class ResidualLstm(Aggregator):
 
     def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
         """Return the log-posterior after every prefix."""
-        evidence = self.pool.evidence(logits)
+        evidence = self.evidence(embeddings, logits)
         outputs, _ = self.lstm(self.dropout(self._features(embeddings, logits)))
         correction = self._bounded(self.read_out(self.dropout(outputs))).to(evidence.dtype)
         if self.config.correction == "evidence":
             return normalize(self.pool(evidence + correction))
         return normalize(self.pool(evidence) + correction)
+
+    def evidence(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return what each instance adds to the pool, in nats."""
+        del embeddings
+        return self.pool.evidence(logits)
 
     def fit(
         self,

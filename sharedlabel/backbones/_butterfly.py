@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812  (the name everyone reads)
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from sharedlabel.backbones._butterfly_network import Butterfly
+from sharedlabel.backbones._butterfly_network import Butterfly, check_width
 from sharedlabel.backbones._butterfly_paths import draw_order
 from sharedlabel.errors import CompressionError
 
@@ -48,6 +48,7 @@ class ButterflyLinear(nn.Module):
         orders: tuple[Int64[Tensor, "_"], Int64[Tensor, "_"]] | None = None,
     ) -> None:
         super().__init__()
+        check_width(min(in_features, out_features))
         self.in_features, self.out_features = in_features, out_features
         order_in, order_out = orders or (draw_order(in_features, generator), draw_order(out_features, generator))
         self.inputs = Butterfly(in_features, order_in[: _checked_k(k_in, in_features)], generator)
@@ -115,6 +116,8 @@ def default_k(width: int) -> int:
 def _checked_k(k: int | None, width: int) -> int:
     if k is None:
         return default_k(width)
-    if not 1 <= k <= width:
-        raise CompressionError(f"expected k from 1 to {width}, the width of the butterfly, got k={k}")
+    if not isinstance(k, int) or not 1 <= k <= width:
+        raise CompressionError(
+            f"expected a whole number k from 1 to {width}, the width of the butterfly, got k={k}; choose one in between"
+        )
     return k

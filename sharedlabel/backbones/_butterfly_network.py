@@ -23,6 +23,19 @@ from sharedlabel.errors import CompressionError
 _CUT_SAVES = 4
 
 
+def check_width(width: int) -> None:
+    """Refuse a width that has no butterfly network.
+
+    Raises:
+        CompressionError: it is below 2.
+    """
+    if width < 2:
+        raise CompressionError(
+            f"expected at least 2 features on either side of a butterfly layer, got a butterfly width of {width}; "
+            "keep this layer dense"
+        )
+
+
 class Butterfly(nn.Module):
     """A truncated butterfly network J, `[k n]`.
 
@@ -49,11 +62,7 @@ class Butterfly(nn.Module):
         cut: int | None = None,
     ) -> None:
         super().__init__()
-        if width < 2:
-            raise CompressionError(
-                f"expected at least 2 features on either side of a butterfly layer, got a butterfly width of {width}; "
-                "keep this layer dense"
-            )
+        check_width(width)
         self.depth, self.k = depth(width), len(kept)
         self.register_buffer("width", torch.tensor(width))
         self._arrange(width, kept, cut)

@@ -35,8 +35,8 @@ class Config:
             that directly follows it; `keep` leaves both; `auto` is small when the image's shorter side is at most 64
             pixels. For other than 3 channels the first convolution is rebuilt; pretrained weights are averaged over
             channels and scaled so that a grey image gets the same response.
-        head: `kept` makes the last linear layer the classifier, which no pruner touches; `prunable` leaves it in the body
-            and puts the identity behind it as classifier, so that it is pruned like every other layer, as in some
+        head: `kept` makes the last linear layer the classifier, which no pruner touches; `prunable` leaves it in the
+            body and puts the identity behind it as classifier, so that it is pruned like every other layer, as in some
             published tables; embeddings are then logits.
     """
 

@@ -20,7 +20,7 @@ from sharedlabel.deployment.cells import Trained, restore
 from sharedlabel.deployment.programs import AGGREGATOR, BACKBONE, TOLERANCE, Runtime
 from sharedlabel.errors import DeploymentError
 from sharedlabel.logs import log_normalize
-from sharedlabel.results import AXES, Results, Row
+from sharedlabel.results import AXES, Results, Row, Threshold
 from sharedlabel.store import Store
 
 _BATCHES = (1, 2, 7)
@@ -56,7 +56,8 @@ def export(
             f"expected the run's artifacts in {store}, got none; export where the run was computed, or run "
             "`python -m sharedlabel.train` again"
         )
-    trained = restore(rows[0].cell, results.dataset, Store(store))
+    thresholds = _thresholds(results, rows)
+    trained = restore(rows[0].cell, results.dataset, Store(store), thresholds[0].artifact if thresholds else None)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".partial-") as partial:
         folder = Path(partial) / "model"
@@ -142,13 +143,26 @@ def _card(results: Results, rows: Sequence[Row], trained: Trained, files: dict[s
         prior=results.dataset.prior,
         embedding_dim=trained.shape.embedding_dim,
         preprocessing=cards.preprocessing(results.dataset),
-        calibration=cards.calibration(test, trained.log_correction.tolist(), trained.temperature),
+        calibration=cards.calibration(
+            _temperatures(test, trained), trained.log_correction.tolist(), trained.temperature
+        ),
+        stopping=cards.stopping(_thresholds(results, rows)),
         costs=cards.costs(test),
         quality=cards.quality(test),
         tolerance=TOLERANCE,
         files=files,
         provenance=_provenance(results, trained, rows[0].data),
     )
+
+
+def _thresholds(results: Results, rows: Sequence[Row]) -> list[Threshold]:
+    return [one for one in results.thresholds if one.cell == rows[0].cell]
+
+
+def _temperatures(test: Sequence[Row], trained: Trained) -> dict[int, float]:
+    """Return the temperature of every tuple size that adaptive n was fitted for, else of the sizes of the rows."""
+    every = dict(enumerate(trained.posterior_temperatures, start=1))
+    return every or {row.n: row.temperature for row in test}
 
 
 def _provenance(results: Results, trained: Trained, data: str) -> dict[str, Any]:

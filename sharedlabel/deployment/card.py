@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from sharedlabel.errors import DeploymentError
 from sharedlabel.metrics.information import FLOOR
-from sharedlabel.results import DatasetFacts, Row
+from sharedlabel.results import DatasetFacts, Row, Threshold
 
-FORMAT = 1
+FORMAT = 2
 NAME = "card.json"
 
 
@@ -65,6 +65,25 @@ class Calibration:
     posterior_temperature: tuple[float, ...]
     other_n: str
     floor: float
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """When to stop looking at further instances of a tuple, for a nominal error; fitted and measured on validation.
+
+    Attributes:
+        nominal_error: share of wrong answers, among those whose probability reaches the threshold, to be kept.
+        threshold: largest posterior probability at which to stop.
+        validation_error: that share on validation.
+        validation_instances: mean number of instances looked at, of at most the largest fitted size.
+        validation_truncated: share of the tuples whose probability never reached the threshold.
+    """
+
+    nominal_error: float
+    threshold: float
+    validation_error: float
+    validation_instances: float
+    validation_truncated: float
 
 
 @dataclass(frozen=True)
@@ -148,6 +167,7 @@ class Card:
         embedding_dim: width of the embedding.
         preprocessing: from an image file to an input.
         calibration: from the programs' outputs to the posterior.
+        stopping: when to stop, by descending nominal error; empty if it was not fitted.
         costs: of the backbone and the aggregator.
         quality: by n.
         tolerance: that each file's `difference` was required to keep.
@@ -162,6 +182,7 @@ class Card:
     embedding_dim: int
     preprocessing: Preprocessing
     calibration: Calibration
+    stopping: tuple[Stopping, ...]
     costs: Costs
     quality: tuple[Quality, ...]
     tolerance: float
@@ -184,25 +205,36 @@ def preprocessing(dataset: DatasetFacts) -> Preprocessing:
     )
 
 
-def calibration(rows: Sequence[Row], log_correction: Sequence[float], temperature: float) -> Calibration:
+def calibration(fitted: Mapping[int, float], log_correction: Sequence[float], temperature: float) -> Calibration:
     """Say how outputs become a posterior.
 
     Args:
-        rows: of one cell on one split.
+        fitted: temperature of the posterior by tuple size.
         log_correction: of the stage `calibrate`.
         temperature: likewise.
     """
-    fitted = sorted((row.n, row.temperature) for row in rows)
     return Calibration(
         instance="log_softmax((logits + log_correction) / temperature)",
         log_correction=tuple(log_correction),
         temperature=temperature,
         posterior="(1 - floor) * softmax(log_posterior[k] / posterior_temperature(k)) + floor / labels",
-        n=tuple(n for n, _ in fitted),
-        posterior_temperature=tuple(value for _, value in fitted),
+        n=tuple(sorted(fitted)),
+        posterior_temperature=tuple(fitted[n] for n in sorted(fitted)),
         other_n="the temperature of the largest fitted size below, or of the smallest size if there is none below",
         floor=FLOOR,
     )
+
+
+def stopping(thresholds: Sequence[Threshold]) -> tuple[Stopping, ...]:
+    """Say when to stop, for every nominal error that a threshold attains.
+
+    Args:
+        thresholds: of one cell; a model watches its largest posterior probability, so those of other rules are left.
+    """
+    names = [item.name for item in dataclasses.fields(Stopping)]
+    own = [one for one in thresholds if one.rule == "threshold" and one.threshold is not None]
+    own.sort(key=lambda one: -one.nominal_error)
+    return tuple(Stopping(**{name: getattr(one, name) for name in names}) for one in own)
 
 
 def costs(rows: Sequence[Row]) -> Costs:

@@ -29,6 +29,7 @@ class Trained:
         shape: what the aggregator was built for.
         log_correction: of the calibration of single instances.
         temperature: likewise.
+        posterior_temperatures: of the posterior after every number of instances; empty without adaptive n.
         artifacts: by role, what was stored where, when and by which commit.
     """
 
@@ -37,16 +38,18 @@ class Trained:
     shape: SetShape
     log_correction: Float[Tensor, "c"]
     temperature: float
+    posterior_temperatures: tuple[float, ...]
     artifacts: dict[str, dict[str, Any]]
 
 
-def restore(key: str, dataset: DatasetFacts, store: Store) -> Trained:
+def restore(key: str, dataset: DatasetFacts, store: Store, stopping: str | None = None) -> Trained:
     """Rebuild the networks of a cell from the stored outputs of its stages.
 
     Args:
         key: id of the cell, the first digits of the key of its evaluation.
         dataset: image shape, classes and prior.
         store: where they are.
+        stopping: first digits of the key of its adaptive n; None without it.
 
     Raises:
         StoreError: an artifact is absent or damaged.
@@ -59,6 +62,7 @@ def restore(key: str, dataset: DatasetFacts, store: Store) -> Trained:
     backbone = stored_backbone(plugin, dataset.image_shape, len(dataset.class_names), compressed)
     bake(backbone)
     shape = stored_shape(torch.tensor(dataset.prior, dtype=torch.float64), calibrate)
+    stopped = None if stopping is None else store.find(stopping)
     fusing = resolve("aggregators", scored.manifest["config"]["aggregator"])
     return Trained(
         backbone=backbone,
@@ -66,11 +70,13 @@ def restore(key: str, dataset: DatasetFacts, store: Store) -> Trained:
         shape=shape,
         log_correction=calibrate.tensors()["log_correction"],
         temperature=calibrate.meta["temperature"],
+        posterior_temperatures=() if stopped is None else tuple(stopped.meta["temperature"]),
         artifacts={
             "backbone": _source(compressed),
             "calibration": _source(calibrate),
             "aggregator": _source(aggregate),
             "evaluation": _source(scored),
+            **({} if stopped is None else {"stopping": _source(stopped)}),
         },
     )
 

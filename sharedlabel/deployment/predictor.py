@@ -55,6 +55,22 @@ class Predictor:
         self._backbone, self._aggregator = backbone, aggregator
         self._correction = torch.tensor(card.calibration.log_correction)
 
+    def threshold(self, error: float) -> float:
+        """Return the threshold that was fitted for a nominal error.
+
+        Args:
+            error: share of wrong answers among those that reach the threshold.
+
+        Raises:
+            DeploymentError: none was fitted for this error.
+        """
+        fitted = {one.nominal_error: one.threshold for one in self.card.stopping}
+        if error in fitted:
+            return fitted[error]
+        known = ", ".join(f"{nominal:g}" for nominal in fitted)
+        way_out = f"use one of {known}" if known else "this model has none, use --threshold"
+        raise DeploymentError(f"expected an error that a threshold was fitted for, got {error:g}; {way_out}")
+
     def stream(self, instances: Iterable[Num[Tensor, "C H W"]]) -> Iterator[Float64[Tensor, "c"]]:
         """Yield the log-posterior, natural log, after each instance; every instance is embedded once.
 
@@ -155,8 +171,8 @@ def load(folder: Path, runtime: str | None = None) -> Predictor:
 def temperature_of(n: int, calibration: Calibration) -> float:
     """Return the temperature of the posterior after `n` instances: that of the largest fitted size up to `n`.
 
-    It is not interpolated: where validation is always right, a fitted temperature can be near zero, and would make
-    sizes between too sure.
+    Every size up to the largest is fitted where adaptive n was. Between others nothing is interpolated: where
+    validation is always right, a fitted temperature can be near zero, and would make sizes between too sure.
 
     >>> fitted = Calibration("", (), 1.0, "", (2, 4, 8), (0.9, 0.8, 0.02), "", 1e-6)
     >>> [temperature_of(n, fitted) for n in (1, 2, 3, 4, 7, 8, 9)]

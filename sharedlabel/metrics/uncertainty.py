@@ -170,7 +170,22 @@ def multiplier_bootstrap(
     units = sorted({len(found.influence) for found in estimates})
     if len(units) != 1:
         raise ValueError(f"expected estimates over the same units, got {units} of them; use the same data and seeds")
+    return replicate(estimates, draw_multipliers(replicates, units[0], generator))
+
+
+def draw_multipliers(replicates: int, units: int, generator: torch.Generator) -> Float[Tensor, "b u"]:
+    """Draw one Gaussian multiplier per replicate and unit, for estimates that are not all in memory at once."""
+    return torch.randn(replicates, units, generator=generator, dtype=torch.float64)
+
+
+def replicate(estimates: Sequence[Estimate], multipliers: Float[Tensor, "b u"]) -> Float[Tensor, "b e k"]:
+    """Return replicates of several means under given multipliers.
+
+    Args:
+        estimates: over the same units and prefixes, no more units than multipliers.
+        multipliers: of each unit; those beyond the last unit are not used.
+    """
     means = torch.stack([found.mean for found in estimates])
-    multipliers = torch.randn(replicates, units[0], generator=generator, dtype=torch.float64).to(means.device)
     influence = torch.stack([found.influence for found in estimates])
-    return means + torch.einsum("bu,euk->bek", multipliers, influence)
+    used = multipliers[:, : influence.shape[1]].to(means.device)
+    return means + torch.einsum("bu,euk->bek", used, influence)

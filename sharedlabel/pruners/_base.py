@@ -8,8 +8,13 @@ A pruner is a module with a frozen `Config`, three constants and two functions:
 - `ceiling(backbone, config)`: the largest compression ratio that it can reach on this network;
 - `prune(backbone, ratio, config, context)`: a new, pruned network; the one passed in is left as it was.
 
-It may have a constant `SCHEDULE`, when the network is pruned unless the user says otherwise; the default is after
-training.
+It may have two more constants:
+
+- `SCHEDULE`: when the network is pruned unless the user says otherwise; the default is after training;
+- `REPEATABLE`: whether it can prune what it has pruned already, as rounds and gradual pruning do; the default is True.
+
+A pruner that needs the `trainer` trains in the place of what would follow: where it removes weights, nothing in the
+network that it returns requires a gradient.
 
 The compression ratio is counted over all parameters: those of the network passed in, masked weights included / those
 that remain. Masked weights count as removed. Prunable are the weights of convolutions and linear layers in the body:
@@ -18,6 +23,7 @@ never the classifier, biases or normalisation.
 
 from __future__ import annotations
 
+import decimal
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,6 +35,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
 
 REQUIREMENTS = ("data", "labels", "gradients", "trainer", "validation")
+_ROUNDING = 1e-9  # ratios relative to what earlier rounds left are quotients, right to about 1e-16
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,15 @@ class Context:
         """Return the first `count` training images with their labels, or all if there are fewer.
 
         Raises:
-            CompressionError: there are no images, or no labels.
+            CompressionError: there are no images, no labels, or other numbers of them.
         """
-        return self.examples(count), _some(self.labels, count, "labels of the images")
+        images, labels = self.examples(count), _some(self.labels, count, "labels of the images")
+        if self.images is not None and self.labels is not None and len(self.images) != len(self.labels):
+            raise CompressionError(
+                f"expected one label per image, got {len(self.images)} images and {len(self.labels)} labels; pass both "
+                "of the same examples"
+            )
+        return images, labels
 
     def sensitivity_set(self, count: int) -> Num[Tensor, "b C H W"]:
         """Return the first `count` validation images, or all if there are fewer.
@@ -95,11 +108,23 @@ def check_ratio(ratio: float, ceiling: float, reason: str) -> None:
     Raises:
         CompressionError: the ratio is below 1, NaN or above the ceiling.
     """
-    if not 1 <= ratio <= ceiling:
+    if not 1 - _ROUNDING <= ratio <= ceiling * (1 + _ROUNDING):
         raise CompressionError(
-            f"expected a compression ratio from 1 to {ceiling:.6g}, got {ratio:g}: {reason}; "
+            f"expected a compression ratio from 1 to {rounded_down(ceiling)}, got {ratio:g}: {reason}; "
             "choose a ratio in this range, another pruner or a larger network"
         )
+
+
+def rounded_down(ceiling: float) -> str:
+    """Write a ceiling with six digits, so that what is written can be reached.
+
+    >>> rounded_down(2.9999999), rounded_down(12.76)
+    ('2.99999', '12.76')
+    """
+    nearest = f"{ceiling:.6g}"
+    if float(nearest) <= ceiling:
+        return nearest
+    return f"{float(decimal.Context(prec=6, rounding=decimal.ROUND_FLOOR).create_decimal(ceiling)):g}"
 
 
 def _some(found: Tensor | None, count: int, what: str) -> Tensor:

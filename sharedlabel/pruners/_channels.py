@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._base import check_ratio
 from sharedlabel.pruners._groups import INSTEAD, Group, Slot, trace
-from sharedlabel.pruners._masks import Scope, check_scores
+from sharedlabel.pruners._masks import Scope, check_scores, prunable
 from sharedlabel.pruners._removal import clear, remove, shape, verify
 from sharedlabel.pruners._select import normalized_ranks
 
@@ -30,6 +31,7 @@ __all__ = [
     "parameter_counts",
     "prune_channels_by_scores",
     "structured_ceiling",
+    "writer_norms",
 ]
 
 
@@ -87,6 +89,29 @@ def mask_channels(backbone: Backbone, keep: Mapping[str, Bool[Tensor, "_"]]) -> 
     masked = copy.deepcopy(backbone)
     clear(masked, _traced(backbone)[0], keep)
     return masked
+
+
+def writer_norms(backbone: Backbone, order: Literal[1, 2]) -> dict[str, Float64[Tensor, "_"]]:
+    """Return the norm of all weights that write each channel, those of every layer that writes it, by group.
+
+    Args:
+        backbone: the network.
+        order: 1 adds absolute values, 2 is Euclidean.
+
+    Raises:
+        CompressionError: as of `groups`.
+    """
+    layers = prunable(backbone)
+
+    def norms(writer: str) -> Tensor:
+        weight = layers[writer].weight.detach().flatten(1)
+        found: Tensor = torch.linalg.vector_norm(weight, order, dim=1, dtype=torch.float64)
+        return found
+
+    return {
+        name: torch.linalg.vector_norm(torch.stack([norms(writer) for writer in group.writers]), order, dim=0)
+        for name, group in groups(backbone).items()
+    }
 
 
 def prune_channels_by_scores(

@@ -64,8 +64,9 @@ def batches(
         labels: class indices; zeros if there are none.
 
     Raises:
-        CompressionError: batch statistics of a single image are asked for.
+        CompressionError: the examples do not fit the network, or batch statistics of a single image are asked for.
     """
+    check_examples(network, images, labels)
     if len(images) == 1 and any(isinstance(m, _BatchNorm) and m.training for m in network.modules()):
         raise CompressionError(
             "expected at least 2 images for the batch statistics of batch normalisation, got 1; pass more images or "
@@ -78,6 +79,46 @@ def batches(
     labels = torch.zeros(len(images), dtype=torch.int64) if labels is None else labels
     for some, classes in zip(images.tensor_split(count), labels.tensor_split(count), strict=True):
         yield some.to(device), classes.to(device)
+
+
+def check_examples(network: Backbone, images: Num[Tensor, "n ..."], labels: Int64[Tensor, "m"] | None = None) -> None:
+    """Refuse examples that do not fit a network.
+
+    Args:
+        network: the network that is to be run on them.
+        images: as the network takes them.
+        labels: class indices, if they are used.
+
+    Raises:
+        CompressionError: images of another shape or with values that are not finite, other numbers of images and
+            labels, or labels that are no classes of the network.
+    """
+    if tuple(images.shape[1:]) != tuple(network.image_shape):
+        raise CompressionError(
+            f"expected images of {_sizes(network.image_shape)} (channels, height, width), got "
+            f"{_sizes(images.shape[1:])}; pass images of the size that the network was built for"
+        )
+    if bad := images.numel() - int(images.isfinite().sum()):
+        raise CompressionError(
+            f"expected finite images, got {bad} NaN or infinite of {images.numel()} values; remove these images"
+        )
+    if labels is None:
+        return
+    if len(labels) != len(images):
+        raise CompressionError(
+            f"expected one label per image, got {len(images)} images and {len(labels)} labels; pass both of the same "
+            "examples"
+        )
+    classes = network.classifier.out_features
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise CompressionError(
+            f"expected labels from 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}; pass class "
+            "indices, or a network with more classes"
+        )
+
+
+def _sizes(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def gradients_by_example(

@@ -174,9 +174,10 @@ def _coupled(network: Backbone) -> dict[str, list[_Passed]]:
                     coupled[name].append(_Passed(item.dep.target.module, output, item.idxs, item.root_idxs))
             written.update(passed.layer for passed in coupled[name] if passed.output)
     except Exception as error:  # whatever the library trips over: it has no errors of its own
+        said = f": {error}" if isinstance(error, Warning) else ""
         raise CompressionError(
-            "expected a network whose channels can be followed, got one where torch-pruning stops with "
-            f"{type(error).__name__}: {error}; {INSTEAD}"
+            "expected a network whose channels can be followed, got one that torch-pruning cannot follow, such as one "
+            f"that shuffles, splits or mixes channels between layers{said}; {INSTEAD}"
         ) from error
     return coupled
 
@@ -239,4 +240,5 @@ def _index(entries: Sequence[int], channels: Sequence[int], size: int) -> Int64[
 def _describe(module: nn.Module) -> str:
     if isinstance(module, _ConvNd) and module.groups > 1:
         return f"a convolution with {module.groups} groups"
-    return f"a {type(module).__name__}"
+    name = type(module).__name__
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"

@@ -28,14 +28,34 @@ def prunable(backbone: Backbone) -> dict[str, Layer]:
     """Return the layers whose weights may be removed, by name, in the order of the network.
 
     Attention keeps all its weights, those of its output projection too: it reads them without calling that layer.
+
+    Raises:
+        CompressionError: a layer shares its weight with another one.
     """
     modules = dict(backbone.body.named_modules(prefix="body"))
     attention = tuple(f"{name}." for name, module in modules.items() if isinstance(module, nn.MultiheadAttention))
-    return {
+    found = {
         name: module
         for name, module in modules.items()
         if isinstance(module, (nn.Linear, _ConvNd)) and not name.startswith(attention)
     }
+    _check_not_shared(backbone, found)
+    return found
+
+
+def _check_not_shared(backbone: Backbone, layers: Mapping[str, Layer]) -> None:
+    """Refuse a weight of two layers: it is one parameter, but would be scored, masked and counted twice."""
+    owners: dict[int, list[str]] = {}
+    for name, module in backbone.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    for name, layer in layers.items():
+        others = [owner for owner in owners.get(id(layer.weight), []) if owner != name]
+        if others:
+            raise CompressionError(
+                f"expected layers with weights of their own, got {name!r}, which shares its weight with "
+                f"{', '.join(others)}; give each layer its own weight, or use one layer in both places"
+            )
 
 
 def masked(network: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -108,6 +128,21 @@ def check_scores(scores: Mapping[str, Tensor]) -> None:
             raise CompressionError(
                 f"expected finite pruning scores, got {bad} NaN or infinite of {score.numel()} in layer {name!r}; "
                 "train the network again, with a smaller learning rate if its weights are not finite"
+            )
+
+
+def check_weights(backbone: Backbone) -> None:
+    """Refuse a network whose prunable weights are not all finite.
+
+    Raises:
+        CompressionError: a weight is NaN or infinite; names the layer.
+    """
+    for name, layer in prunable(backbone).items():
+        weight = layer.weight.detach()
+        if bad := weight.numel() - int(weight.isfinite().sum()):
+            raise CompressionError(
+                f"expected finite weights, got {bad} NaN or infinite of {weight.numel()} in layer {name!r}; train the "
+                "network again, with a smaller learning rate"
             )
 
 
@@ -198,6 +233,25 @@ def prune_by_scores(backbone: Backbone, ratio: float, scores: Mapping[str, Tenso
         CompressionError: the ratio cannot be reached, or a score is not finite.
     """
     return masked_copy(backbone, keep_by_scores(backbone, ratio, scores, scope))
+
+
+def prune_by_computed_scores(
+    backbone: Backbone, ratio: float, compute: Callable[[], Mapping[str, Tensor]], scope: Scope
+) -> Backbone:
+    """Return what `prune_by_scores` does, computing scores only where weights are to be removed.
+
+    Args:
+        backbone: as for `prune_by_scores`.
+        ratio: as for `prune_by_scores`.
+        compute: returns the scores.
+        scope: as for `prune_by_scores`.
+
+    Raises:
+        CompressionError: the ratio cannot be reached, or a score is not finite.
+    """
+    if weights_to_remove(backbone, ratio) == removed(backbone):
+        return masked_copy(backbone, kept(backbone))
+    return prune_by_scores(backbone, ratio, compute(), scope)
 
 
 def masked_copy(backbone: Backbone, keep: Mapping[str, Tensor]) -> Backbone:

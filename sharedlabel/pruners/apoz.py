@@ -16,7 +16,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float64, Num
+from jaxtyping import Float, Float64, Num
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.autograd.graph import Node
@@ -27,7 +27,7 @@ from sharedlabel.pruners._activations import record_inputs
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._channels import Slot, groups, prune_channels_by_scores, structured_ceiling
 from sharedlabel.pruners._gradients import batches
-from sharedlabel.pruners._masks import Scope, check_scores
+from sharedlabel.pruners._masks import Scope, check_weights
 
 STRUCTURED = True
 NESTED = True
@@ -68,10 +68,12 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
         context: training images.
 
     Raises:
-        CompressionError: there are no images, channels cannot be removed from this network, some never pass a ReLU, or
-            the ratio cannot be reached.
+        CompressionError: there are no images, channels cannot be removed from this network, some never pass a ReLU,
+            the ratio cannot be reached, or weights or logits are not finite.
     """
-    shares = zero_shares(backbone, context.examples(config.examples))
+    images = context.examples(config.examples)
+    check_weights(backbone)
+    shares = zero_shares(backbone, images)
     return prune_channels_by_scores(backbone, ratio, {name: 1 - share for name, share in shares.items()}, config.scope)
 
 
@@ -94,12 +96,21 @@ def zero_shares(backbone: Backbone, images: Num[Tensor, "b C H W"]) -> dict[str,
     for part, _ in batches(network, images):
         layers.clear()
         with torch.enable_grad():
-            check_scores({"classifier": network(part).detach()})
+            _check_logits(network(part).detach())
         for name, slots in readers.items():
             relus = {_relu_before(inputs[slot.layer], layers, slot.layer): slot for slot in slots}
             share = torch.stack([_zeros(relu, slot, inputs[slot.layer]) for relu, slot in relus.items()]).mean(0)
             shares[name] = shares[name] + share * (len(part) / len(images))
     return shares
+
+
+def _check_logits(logits: Float[Tensor, "b c"]) -> None:
+    if bad := logits.numel() - int(logits.isfinite().sum()):
+        raise CompressionError(
+            f"expected finite logits, got {bad} NaN or infinite of {logits.numel()} on finite images: a parameter of "
+            "the classifier or of batch normalisation is not finite, or activations overflow; train the network again, "
+            "with a smaller learning rate"
+        )
 
 
 def _record_layers(network: nn.Module) -> set[Node]:

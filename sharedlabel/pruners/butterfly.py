@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -25,13 +26,14 @@ from sharedlabel.backbones._butterfly_paths import columns, draw_order, weight_c
 from sharedlabel.config import Schedule
 from sharedlabel.errors import CompressionError, nearest
 from sharedlabel.pruners._base import Context, check_ratio
-from sharedlabel.pruners._masks import masked, prunable
+from sharedlabel.pruners._masks import check_weights, masked, prunable
 
 STRUCTURED = True
 # The weights of a larger butterfly are others, not more of the same: they start at another scale.
 NESTED = False
 NEEDS: frozenset[str] = frozenset()
 SCHEDULE = Schedule(when="initial")
+REPEATABLE = False  # a butterfly layer gets no smaller butterflies
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,10 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
         context: its generator draws subsets, signs and weights.
 
     Raises:
-        CompressionError: the network has no layer to replace, or the ratio cannot be reached.
+        CompressionError: the network has no layer to replace, the ratio cannot be reached, or weights are not finite.
     """
     layers = _replaceable(backbone, config.layers)
+    check_weights(backbone)
     total = sum(parameter.numel() for parameter in backbone.parameters())
     highest = ceiling(backbone, config)
     check_ratio(
@@ -119,10 +122,11 @@ def _replaceable(backbone: Backbone, names: tuple[str, ...] | None) -> dict[str,
         chosen = {name: layer for name, layer in found.items() if _saves(layer)}
         if not chosen:
             raise CompressionError(
-                f"expected a network with linear layers in the body that butterflies make smaller, got {len(found)} "
-                f"linear layers among {len(prunable(backbone))} layers, none of which they do; "
-                "use a method for convolutions, or a network with wide linear layers"
+                "expected a network with linear layers in the body that butterflies make smaller, got "
+                f"{_small_layers(len(found), len(prunable(backbone)))}; use a method "
+                "for convolutions, or a network with wide linear layers"
             )
+        _check_not_shared(backbone, chosen)
         return chosen
     for name in names:
         if name not in found:
@@ -130,7 +134,27 @@ def _replaceable(backbone: Backbone, names: tuple[str, ...] | None) -> dict[str,
                 f"expected names of linear layers in the body, got layers={names}; {name!r}: {nearest(name, found)}"
             )
         _check_saves(name, found[name])
-    return {name: found[name] for name in names}
+    chosen = {name: found[name] for name in names}
+    _check_not_shared(backbone, chosen)
+    return chosen
+
+
+def _small_layers(linear: int, layers: int) -> str:
+    if not layers:
+        return "a body without any layer"
+    found = "no linear layer" if not linear else f"{linear} linear layer{'s' * (linear > 1)} too small for that"
+    return f"{found} among {layers} layer{'s' * (layers > 1)}"
+
+
+def _check_not_shared(backbone: Backbone, layers: Mapping[str, nn.Linear]) -> None:
+    """Refuse a layer in several places: replacing it in one would leave the others dense."""
+    for name, layer in layers.items():
+        places = [place for place, module in backbone.named_modules(remove_duplicate=False) if module is layer]
+        if len(places) > 1:
+            raise CompressionError(
+                f"expected linear layers that stand in one place, got {name!r}, which is also {', '.join(places[1:])}; "
+                "give each place a layer of its own, or leave it out of layers"
+            )
 
 
 def _is_only_called(layer: nn.Linear, owner: nn.Module) -> bool:

@@ -26,6 +26,7 @@ from sharedlabel.pruners._gradients import replaced
 from sharedlabel.pruners._masks import (
     Layer,
     check_scores,
+    check_weights,
     layer_budgets,
     mask_ceiling,
     masked_copy,
@@ -74,11 +75,13 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
         context: the training function; its generator draws the initial scores.
 
     Raises:
-        CompressionError: the ratio cannot be reached, there is no training function, or scores are not finite.
+        CompressionError: the ratio cannot be reached, there is no training function, or weights or scores are not
+            finite.
     """
     if weights_to_remove(backbone, ratio) == removed(backbone):
         return copy.deepcopy(backbone)
     train = context.trainer()
+    check_weights(backbone)  # the sign of NaN is 0
     budgets = layer_budgets(backbone, ratio)
     frozen = copy.deepcopy(backbone).requires_grad_(False)
     layers = prunable(frozen)

@@ -11,14 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float, Float64
-from torch import Tensor
-
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._channels import groups, prune_channels_by_scores, structured_ceiling
-from sharedlabel.pruners._masks import Scope, prunable
+from sharedlabel.pruners._channels import prune_channels_by_scores, structured_ceiling, writer_norms
+from sharedlabel.pruners._masks import Scope
 
 STRUCTURED = True
 NESTED = True
@@ -60,15 +56,4 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
             finite.
     """
     del context
-    layers = prunable(backbone)
-    scores = {
-        name: torch.stack([_sums(layers[writer].weight.detach()) for writer in group.writers]).sum(0)
-        for name, group in groups(backbone).items()
-    }
-    return prune_channels_by_scores(backbone, ratio, scores, config.scope)
-
-
-def _sums(weight: Float[Tensor, "filters ..."]) -> Float64[Tensor, "filters"]:
-    """Return the sum of absolute weights of each filter."""
-    sums: Tensor = torch.linalg.vector_norm(weight.flatten(1), 1, dim=1, dtype=torch.float64)
-    return sums
+    return prune_channels_by_scores(backbone, ratio, writer_norms(backbone, 1), config.scope)

@@ -8,6 +8,7 @@ Reference: Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Pre
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Schedule
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._gradients import Statistics, batches, differentiable_copy
-from sharedlabel.pruners._masks import kept, mask_ceiling, masked_copy, prune_by_scores, removed, weights_to_remove
+from sharedlabel.pruners._masks import mask_ceiling, prune_by_computed_scores
 
 STRUCTURED = False
 NESTED = True
@@ -63,9 +64,8 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
     Raises:
         CompressionError: the ratio cannot be reached, images or labels are missing, or scores are not finite.
     """
-    if weights_to_remove(backbone, ratio) == removed(backbone):
-        return masked_copy(backbone, kept(backbone))
-    return prune_by_scores(backbone, ratio, gradient_flow(backbone, config, context), "global")
+    scores = functools.partial(gradient_flow, backbone, config, context)
+    return prune_by_computed_scores(backbone, ratio, scores, "global")
 
 
 def gradient_flow(backbone: Backbone, config: Config, context: Context) -> Mapping[str, Tensor]:

@@ -28,6 +28,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.pruners._activations import scale_inputs
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._channels import Group, groups, keep_channels, prune_channels_by_scores, structured_ceiling
+from sharedlabel.pruners._gradients import check_examples
 from sharedlabel.pruners._growth import Growth, traced
 from sharedlabel.pruners._masks import check_scores
 from sharedlabel.pruners._removal import clear
@@ -81,6 +82,7 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
     found = groups(backbone)
     sizes = _sizes(backbone, ratio, found)
     images, labels = context.labelled(config.examples)
+    check_examples(backbone, images, labels)
     scaled = copy.deepcopy(backbone)
     grown = copy.deepcopy(backbone).requires_grad_(False).eval()  # pruned so far, but of the same size
     grown.to(memory_format=torch.channels_last)  # convolutions are faster, above all on CPUs

@@ -1,6 +1,7 @@
-"""Lottery tickets: the smallest weights of the trained network go, a few each round, and the rest start again.
+"""Lottery tickets: the smallest weights of the trained network go, some each round, and the rest start again.
 
-The rounds, and setting the survivors back to their early values, are the schedule's: see `iterative` and `rewind`.
+The rounds, and setting the survivors back to their early values, are the schedule's: see `iterative` and `rewind`. A
+round's growth is that of the compression ratio, over all parameters.
 
 References: Frankle & Carbin, "The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks" (2019);
 Frankle, Dziugaite, Roy & Carbin, "Stabilizing the Lottery Ticket Hypothesis" (2019) for rewinding to an early step.
@@ -18,7 +19,9 @@ from sharedlabel.pruners._masks import Scope, magnitudes, mask_ceiling, prune_by
 STRUCTURED = False
 NESTED = True
 NEEDS: frozenset[str] = frozenset()
-# Every round removes 20% of the weights that are left, and sets the others back to their initial values.
+# Every round leaves 80% of the parameters and sets their weights back to their initial values. The papers remove 20% of
+# the weights that are left; here biases, normalisation and the classifier count too but stay, so that the share of
+# prunable weights that a round removes rises from a little over 20%, steeply near the ceiling.
 SCHEDULE = Schedule(when="iterative", growth=1.25, rewind=0.0)
 
 

@@ -3,12 +3,14 @@
 The saliency of a weight w is h w^2 / 2. The curvature h is the diagonal of the Fisher information: the mean squared
 gradient of the log-likelihood of single examples, with labels drawn from the network's own predictions. On average over
 labels it is that of the Gauss-Newton matrix, by which the paper approximates the Hessian.
+The paper prunes and retrains repeatedly; here all weights go at once unless the schedule is iterative.
 
 Reference: LeCun, Denker & Solla, "Optimal Brain Damage" (1990).
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -20,17 +22,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._gradients import batches, check_called, differentiable_copy, gradients_by_example
-from sharedlabel.pruners._masks import (
-    Layer,
-    Scope,
-    kept,
-    mask_ceiling,
-    masked_copy,
-    prunable,
-    prune_by_scores,
-    removed,
-    weights_to_remove,
-)
+from sharedlabel.pruners._masks import Layer, Scope, mask_ceiling, prunable, prune_by_computed_scores
 
 STRUCTURED = False
 NESTED = True
@@ -69,11 +61,20 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
         CompressionError: the ratio cannot be reached, images are missing, the network does not call every layer once
             with a batch, or scores are not finite.
     """
-    if weights_to_remove(backbone, ratio) == removed(backbone):
-        return masked_copy(backbone, kept(backbone))
+    scores = functools.partial(saliencies, backbone, config, context)
+    return prune_by_computed_scores(backbone, ratio, scores, config.scope)
+
+
+def saliencies(backbone: Backbone, config: Config, context: Context) -> dict[str, Float[Tensor, "..."]]:
+    """Return h w^2 / 2 of every prunable weight, nats.
+
+    Args:
+        backbone: the network; it is evaluated.
+        config: options.
+        context: training images; its generator draws the labels.
+    """
     curvature = fisher_diagonal(backbone, config, context)
-    scores = {name: curvature[name].mul_(layer.weight.detach() ** 2 / 2) for name, layer in prunable(backbone).items()}
-    return prune_by_scores(backbone, ratio, scores, config.scope)
+    return {name: curvature[name].mul_(layer.weight.detach() ** 2 / 2) for name, layer in prunable(backbone).items()}
 
 
 def fisher_diagonal(backbone: Backbone, config: Config, context: Context) -> dict[str, Float[Tensor, "..."]]:

@@ -8,7 +8,14 @@ import torch
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._masks import Scope, keep_by_scores, mask_ceiling, masked_copy, prunable
+from sharedlabel.pruners._masks import (
+    Scope,
+    check_weights,
+    keep_by_scores,
+    mask_ceiling,
+    masked_copy,
+    prunable,
+)
 
 STRUCTURED = False
 NESTED = True
@@ -42,8 +49,9 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
         context: its generator draws one score per prunable weight.
 
     Raises:
-        CompressionError: the ratio cannot be reached.
+        CompressionError: the ratio cannot be reached, or weights are not finite.
     """
+    check_weights(backbone)
     scores = {
         name: torch.rand(layer.weight.shape, dtype=torch.float64, generator=context.generator).to(layer.weight.device)
         for name, layer in prunable(backbone).items()

@@ -5,6 +5,7 @@ Reference: Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on Con
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Schedule
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._gradients import Statistics, batches, differentiable_copy
-from sharedlabel.pruners._masks import kept, mask_ceiling, masked_copy, prune_by_scores, removed, weights_to_remove
+from sharedlabel.pruners._masks import mask_ceiling, prune_by_computed_scores
 
 STRUCTURED = False
 NESTED = True
@@ -56,9 +57,8 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
     Raises:
         CompressionError: the ratio cannot be reached, images or labels are missing, or scores are not finite.
     """
-    if weights_to_remove(backbone, ratio) == removed(backbone):
-        return masked_copy(backbone, kept(backbone))
-    return prune_by_scores(backbone, ratio, sensitivities(backbone, config, context), "global")
+    scores = functools.partial(sensitivities, backbone, config, context)
+    return prune_by_computed_scores(backbone, ratio, scores, "global")
 
 
 def sensitivities(backbone: Backbone, config: Config, context: Context) -> Mapping[str, Tensor]:

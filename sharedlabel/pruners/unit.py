@@ -9,14 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float, Float64
-from torch import Tensor
-
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._channels import groups, prune_channels_by_scores, structured_ceiling
-from sharedlabel.pruners._masks import Scope, prunable
+from sharedlabel.pruners._channels import prune_channels_by_scores, structured_ceiling, writer_norms
+from sharedlabel.pruners._masks import Scope
 
 STRUCTURED = True
 NESTED = True
@@ -58,15 +54,4 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
             finite.
     """
     del context
-    layers = prunable(backbone)
-    scores = {
-        name: torch.stack([_norms(layers[writer].weight.detach()) for writer in group.writers]).norm(dim=0)
-        for name, group in groups(backbone).items()
-    }
-    return prune_channels_by_scores(backbone, ratio, scores, config.scope)
-
-
-def _norms(weight: Float[Tensor, "channels ..."]) -> Float64[Tensor, "channels"]:
-    """Return the L2 norm of each output channel's weights."""
-    norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=torch.float64)
-    return norms
+    return prune_channels_by_scores(backbone, ratio, writer_norms(backbone, 2), config.scope)

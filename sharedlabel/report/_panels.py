@@ -77,16 +77,17 @@ def log_axis(axes: Axes, which: str) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def stretched_axis(axes: Axes, values: Iterable[float]) -> None:
-    """Stretch y towards 1, where good methods differ: the distance to 1 is logarithmic, ticks show plain values.
+def stretched_axis(axes: Axes, values: Iterable[float], which: Literal["x", "y"] = "y") -> None:
+    """Stretch an axis towards 1, where good methods differ: distances to 1 are logarithmic, ticks show plain values.
 
     Args:
-        axes: panel; values above 0.999 are drawn at its upper edge.
+        axes: panel; values above 0.999 are drawn at its edge.
         values: all that is drawn, each at most 1.
+        which: the axis.
     """
     gaps = [1 - value for value in values]
     floor = max(min((gap for gap in gaps if gap > 0), default=0.1) / 1.3, 1e-3)
-    axes.set_yscale(
+    (axes.set_xscale if which == "x" else axes.set_yscale)(
         "function",
         functions=(lambda v: -np.log10(np.maximum(1 - np.asarray(v), floor)), lambda u: 1 - 10.0 ** -np.asarray(u)),
     )
@@ -96,9 +97,10 @@ def stretched_axis(axes: Axes, values: Iterable[float]) -> None:
     for tick in (tick for tick in reversed(_STRETCHED_TICKS) if low <= tick <= high):
         if not ticks or math.log10((1 - tick) / (1 - ticks[-1])) >= apart:
             ticks.append(tick)
-    axes.set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylim(low, high)
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
+    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[str, float, float, Mark]]) -> None:

@@ -32,7 +32,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def short(value: float) -> str:
+def short(value: int | float) -> str:
     """Write a number with three digits and a prefix for thousands.
 
     >>> short(167178.0), short(28.04), short(999_600.0), short(0.0)

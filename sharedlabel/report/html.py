@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,23 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sharedlabel.errors import StoreError
-from sharedlabel.report import costs, plots, views
+from sharedlabel.report import adaptive, costs, plots, standings, views
 from sharedlabel.report._theme import GRID, INK, MUTED, PAPER, SERIES
 from sharedlabel.report.sentences import number, percent, sentence, title
 from sharedlabel.report.views import Best, View
-from sharedlabel.results import Comparison, Latency, Margin, Results, Row, SweetSpot
+from sharedlabel.results import (
+    AdaptivePoint,
+    Comparison,
+    Latency,
+    Margin,
+    Pooled,
+    Rank,
+    Results,
+    Row,
+    SweetSpot,
+    Threshold,
+    Wins,
+)
 
 _LEAD = (
     "aggregator",
@@ -96,6 +108,7 @@ def render(results: Results, figures: Mapping[str, str] | None = None, *, csv_fo
         views=[_view(view) for view in parts],
         costs=list(filter(None, map(costs.costs, networks))),
         margins=list(filter(None, map(costs.margins, networks))),
+        adaptive=[(found, adaptive.sentence(view)) for view in parts if (found := adaptive.table(view))],
         warnings=views.collapses(results),
         figures=_figures(plots.figures(results) if figures is None else figures),
         tables=_tables(results),
@@ -115,7 +128,10 @@ def _view(view: View) -> dict[str, Any]:
         "budgets": [(title(s), sentence(s, view)) for s in views.winners(view, ("budget",)) if s is not headline],
         "others": [pair for pair, spot in zip(spots, views.winners(view), strict=True) if spot.rule != "budget"],
         "best": _matrix(views.best_methods(view)),
-        "digest": _digest(view.comparisons),
+        "standings": [(training, _standing(view, training)) for training in standings.trainings(view)],
+        "matrices": [
+            (name, found) for name in standings.trainings(view) if (found := standings.matrix(view, name)) is not None
+        ],
         "place": views.place,
     }
 
@@ -127,18 +143,11 @@ def _matrix(found: Sequence[Best]) -> dict[float, dict[int, Best]]:
     return matrix
 
 
-def _digest(comparisons: Iterable[Comparison]) -> dict[str, Any]:
-    """Count the Holm verdicts on RI for n >= 2 of every method against every reference."""
-    counts: dict[tuple[str, str], dict[str, int]] = {}
-    for c in comparisons:
-        if c.metric == "ri" and c.n >= 2:
-            cell = counts.setdefault((c.method, c.reference), {"better": 0, "tied": 0, "worse": 0})
-            cell[c.verdict] += 1
-    return {
-        "methods": sorted({method for method, _ in counts}),
-        "references": sorted({reference for _, reference in counts}),
-        "counts": counts,
-    }
+def _standing(view: View, training: str) -> dict[str, Any]:
+    """Arrange the ranks by aggregator and n, those with the best mean at the largest n first."""
+    sizes = standings.sizes(view, training) or [1]
+    orders = {n: {rank.aggregator: rank for rank in standings.standing(view, training, n)} for n in sizes}
+    return {"names": list(orders[sizes[-1]]), "orders": orders, "span": standings.span}
 
 
 def _figures(drawn: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -174,10 +183,23 @@ def _tables(results: Results) -> list[dict[str, Any]]:
         table(
             "comparisons",
             "Every paired comparison",
-            "Difference of method minus reference on the same network and the same tuples, with its 95% interval; "
-            "p values are adjusted over all comparisons of the same metric and protocol (Holm).",
+            "Difference of method minus reference on the same tuples, with its 95% interval. They differ in the axis "
+            "alone: aggregator, training, pruner, or compression (against the dense network). p values are adjusted "
+            "over all comparisons of the same axis, metric and protocol (Holm).",
             Comparison,
             results.comparisons,
+        ),
+        table(
+            "pooled",
+            "Every comparison over all networks",
+            "Paired difference of two aggregators, the scores of each tuple averaged over networks; adjusted over all "
+            "pairs and n (Holm).",
+            Pooled,
+            results.pooled,
+        ),
+        table("ranks", "Every rank", "Means over all networks, and ranks as intervals.", Rank, results.ranks),
+        table(
+            "wins", "Wins, ties and losses", "Networks on which a method is better, tied or worse.", Wins, results.wins
         ),
         table(
             "sweet_spots",
@@ -186,6 +208,21 @@ def _tables(results: Results) -> list[dict[str, Any]]:
             "modal_share: share of replicates in which the choice is interior, or the very same.",
             SweetSpot,
             results.sweet_spots,
+        ),
+        table(
+            "adaptive",
+            "Every point of adaptive n",
+            "One row per method, rule and threshold, on test; thresholds were fitted on validation for a nominal error "
+            "or for a mean number of instances.",
+            AdaptivePoint,
+            results.adaptive,
+        ),
+        table(
+            "thresholds",
+            "Every threshold",
+            "One row per cell, rule and nominal error: where to stop, and what that gave on validation.",
+            Threshold,
+            results.thresholds,
         ),
         table(
             "latencies",

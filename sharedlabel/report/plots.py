@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 import matplotlib.style
 from matplotlib.figure import Figure
 
-from sharedlabel.report import _curves, _points, _speedup, views
+from sharedlabel.report import _adaptive, _curves, _points, _ranking, _speedup, standings, views
 from sharedlabel.report._panels import subject
 from sharedlabel.report._theme import STYLE, Palette, to_svg
 from sharedlabel.report.views import View
@@ -27,6 +27,18 @@ CAPTIONS = {
         "Compression costs information, more images per object give it back. Bands are 95% intervals over images and "
         "seeds. The y axes are stretched towards 1, where the differences matter; values above 0.999 sit at the "
         "upper edge.",
+    ),
+    "standing": (
+        "Ranks of the aggregators",
+        "Means over all compressed networks, the scores of each tuple averaged first, so that differences stay paired. "
+        "A bar joins neighbours no two of which are shown to differ, after Holm's adjustment over all pairs and n. The "
+        "numbers are rank intervals: from 1 + methods shown to be better to all methods less those shown to be worse.",
+    ),
+    "stopping": (
+        "Adaptive against fixed n",
+        "Adaptive n looks at further images only while the answer is not sure, by thresholds that were fitted on "
+        "validation, for the method that is best there. Right: how often a decision that reached the threshold is "
+        "wrong, against the error that it was fitted for; what is below the lower edge sits on it.",
     ),
     "efficiency": (
         "Efficiency against compression",
@@ -92,6 +104,11 @@ def _drawn(results: Results) -> Iterator[tuple[str, list[str], str, Figure]]:
             figure = draw(view, pruner, aggregators)
             if figure is not None:
                 yield kind, [*prefix(view), pruner, view.protocol], subject(view, pruner), figure
+    for view in all_views:
+        for training in standings.trainings(view):
+            figure = _ranking.ranks(view, training, aggregators)
+            if figure is not None:
+                yield "standing", [*prefix(view), training, view.protocol], subject(view), figure
     for (kind, plot), view in itertools.product(_PER_NETWORK.items(), networks.values()):
         figure = plot(view, pruners)
         if figure is not None:
@@ -100,6 +117,7 @@ def _drawn(results: Results) -> Iterator[tuple[str, list[str], str, Figure]]:
 
 _PER_PRUNER: dict[str, Callable[[View, str, Palette], Figure | None]] = {
     "ratio": _curves.against_ratio,
+    "stopping": _adaptive.against_instances,
     "efficiency": _curves.efficiency,
     "calibration": _points.calibration,
 }

@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sharedlabel.report import views
+from sharedlabel.report import adaptive, standings, views
 from sharedlabel.report.sentences import edge, number, percent, sentence, title
 from sharedlabel.report.views import View
 from sharedlabel.results import Results, SweetSpot
@@ -47,9 +47,14 @@ def render(results: Results) -> list[RenderableType]:
         seeds = f"{view.seeds} seed{'s' * (view.seeds > 1)}"
         parts += [Text(), Text(f"{view.data}, {view.backbone}, {view.protocol} tuples, {seeds}", style="bold")]
         parts.append(_best_table(view))
+        for training in standings.trainings(view):
+            parts += _standing(view, training)
         spots = views.winners(view)
         if spots:
             parts += [_spot_table(spots, view), _sentences(spots, view)]
+        stops = adaptive.sentence(view)
+        if stops:
+            parts.append(Text.assemble((" Adaptive n: ", "bold"), stops))
     parts += [Text(f"warning: {line}", style="yellow") for line in views.collapses(results)]
     return parts
 
@@ -98,6 +103,26 @@ def _best_table(view: View) -> Table:
             *map(Text, (ratio, str(chosen.n), *where, ri, percent(chosen.n_accuracy), best.tied(_SHOWN_TIES)))
         )
     return table
+
+
+def _standing(view: View, training: str) -> list[RenderableType]:
+    """Say who may be best, and show the wins, ties and losses if they fit."""
+    sizes = standings.sizes(view, training)
+    lines: list[RenderableType] = [
+        Text.assemble((f" May be best at n = {n}: ", "bold"), standings.leaders(view, training, n)) for n in sizes[-1:]
+    ]
+    found = standings.matrix(view, training)
+    if found is None:
+        return lines
+    table = _table(
+        f"Better / tied / worse, over all networks and n >= 2 ({training} training)",
+        "Method of the row against that of the column: paired differences in RI, Holm's adjustment.",
+        [("", None), *((name, False) for name in found.names)],
+    )
+    for name in found.names:
+        tallies = [found.cells.get((name, other)) for other in found.names]
+        table.add_row(Text(name), *(Text(f"{t.wins}/{t.ties}/{t.losses}" if t else "") for t in tallies))
+    return [*lines, table] if Console(width=10 * _WIDTH).measure(table).maximum <= _WIDTH else lines
 
 
 def _spot_table(spots: Sequence[SweetSpot], view: View) -> Table:

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from sharedlabel.errors import StoreError
-from sharedlabel.results import Comparison, Latency, Margin, ReliabilityBin, Results, Row, Summary, SweetSpot
+from sharedlabel.results import (
+    AdaptivePoint,
+    Comparison,
+    Latency,
+    Margin,
+    Rank,
+    ReliabilityBin,
+    Results,
+    Row,
+    Summary,
+    SweetSpot,
+    Wins,
+)
 
 DENSE = "none"
 ORACLE = "exact"
@@ -28,6 +40,9 @@ class View:
     reliability: tuple[ReliabilityBin, ...]
     latencies: tuple[Latency, ...]
     margins: tuple[Margin, ...]
+    ranks: tuple[Rank, ...] = ()
+    wins: tuple[Wins, ...] = ()
+    adaptive: tuple[AdaptivePoint, ...] = ()
 
     @property
     def network(self) -> tuple[str, str]:
@@ -101,7 +116,7 @@ def split(results: Results) -> tuple[View, ...]:
 
 
 def _view(results: Results, data: str, backbone: str, protocol: str) -> View:
-    def inside(record: Row | Summary | Comparison | SweetSpot | ReliabilityBin) -> bool:
+    def inside(record: Row | Summary | Comparison | SweetSpot | ReliabilityBin | Rank | Wins | AdaptivePoint) -> bool:
         return (record.data, record.backbone, record.protocol) == (data, backbone, protocol)
 
     return View(
@@ -115,10 +130,13 @@ def _view(results: Results, data: str, backbone: str, protocol: str) -> View:
         tuple(b for b in results.reliability if inside(b)),
         tuple(record for record in results.latencies if (record.data, record.backbone) == (data, backbone)),
         tuple(record for record in results.margins if (record.data, record.backbone) == (data, backbone)),
+        tuple(r for r in results.ranks if inside(r)),
+        tuple(w for w in results.wins if inside(w)),
+        tuple(p for p in results.adaptive if inside(p)),
     )
 
 
-def method(record: Row | Summary | SweetSpot | ReliabilityBin) -> str:
+def method(record: Row | Summary | SweetSpot | ReliabilityBin | Rank | AdaptivePoint) -> str:
     """Name an aggregator and, when it is not the default, its training."""
     return record.aggregator if record.training == "frozen" else f"{record.aggregator} ({record.training})"
 
@@ -144,17 +162,24 @@ def best_methods(view: View) -> list[Best]:
     The choice is made on validation, what is shown is test. The exact posterior of synthetic data is not a method.
     A method ties when no paired comparison finds it worse or, on another network, where the intervals overlap.
     """
-    verdicts = {
-        (c.pruner, c.ratio, c.training, c.n, c.method, c.reference): c.verdict
-        for c in view.comparisons
-        if c.metric == "ri"
-    }
+    verdicts = _verdicts(view.comparisons)
     groups: dict[tuple[float, int], list[Summary]] = {}
     for summary in view.summaries:
         if summary.aggregator != ORACLE:
             groups.setdefault((summary.ratio, summary.n), []).append(summary)
     found = (_best(groups[key], verdicts) for key in sorted(groups))
     return [best for best in found if best is not None]
+
+
+def _verdicts(comparisons: Iterable[Comparison]) -> dict[Any, str]:
+    """Index the verdicts on RI by ratio, n, and what tells the method and the reference apart."""
+    found: dict[Any, str] = {}
+    for c in comparisons:
+        if c.metric == "ri" and c.axis != "compression":
+            own = {"pruner": c.pruner, "aggregator": c.aggregator, "training": c.training}
+            other = own | {c.axis: c.reference}
+            found[c.ratio, c.n, tuple(own.values()), tuple(other.values())] = c.verdict
+    return found
 
 
 def _best(group: Sequence[Summary], verdicts: Mapping[Any, str]) -> Best | None:
@@ -172,12 +197,10 @@ def _identity(summary: Summary) -> tuple[str, str, str]:
 
 
 def _ties(best: Summary, other: Summary, verdicts: Mapping[Any, str]) -> bool:
-    if (best.pruner, best.training) == (other.pruner, other.training):
-        where = (best.pruner, best.ratio, best.training, best.n)
-        forward = verdicts.get((*where, best.aggregator, other.aggregator))
-        backward = verdicts.get((*where, other.aggregator, best.aggregator))
-        if forward or backward:
-            return forward != "better" and backward != "worse"
+    forward = verdicts.get((best.ratio, best.n, _identity(best), _identity(other)))
+    backward = verdicts.get((best.ratio, best.n, _identity(other), _identity(best)))
+    if forward or backward:
+        return forward != "better" and backward != "worse"
     return other.ri_high >= best.ri_low
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from sharedlabel import rng
-from sharedlabel.aggregators import attention, lstm, residual_lstm, tempered_log_pool
+from sharedlabel.aggregators import attention, crafted_lstm, lstm, residual_lstm, tempered_log_pool
 from sharedlabel.aggregators._base import MAX_DEVIATIONS, Aggregator, Standardize, instance_features
 from sharedlabel.errors import ConfigError
 from sharedlabel.types import SetShape
@@ -171,8 +171,45 @@ def test_dropout_acts_in_training_only(module: Any) -> None:
         (attention, {"dropout": -0.1}, r"dropout must be a fraction in \[0, 1\), got -0.1"),
         (residual_lstm, {"bound": 0.0}, "bound must be above 0, got 0.0"),
         (residual_lstm, {"projection": 0}, "projection must be above 0, got 0"),
+        (crafted_lstm, {"hidden": 0}, "hidden must be above 0, got 0"),
+        (crafted_lstm, {"refit_dropout": 1.0}, "refit_dropout must be a fraction"),
     ],
 )
 def test_options_outside_their_range_are_refused(module: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         module.Config(**options)
+
+
+@pytest.mark.parametrize("base", ["pool", "refit"])
+def test_crafted_lstm_starts_at_the_tempered_log_pool(discrete, base: str) -> None:
+    pool = tempered_log_pool.build(tempered_log_pool.Config(), discrete.shape)
+    model = crafted_lstm.build(crafted_lstm.Config(base=base), discrete.shape).double().eval()
+    data = (discrete.embeddings, 3 * discrete.logits, discrete.labels, discrete.weights)
+    pool.fit(*data)
+    assert model.fit(*data) is False
+    assert torch.equal(model(*data[:2]), pool(*data[:2]))
+
+
+def test_crafted_lstm_without_a_base_starts_at_the_prior_and_ignores_the_pool(discrete) -> None:
+    model = crafted_lstm.build(crafted_lstm.Config(base="none"), discrete.shape).double().eval()
+    data = (discrete.embeddings, discrete.logits, discrete.labels, discrete.weights)
+    assert model.fit(*data) is False
+    start = model(*data[:2])
+    torch.testing.assert_close(start, discrete.prior.log().expand_as(start))
+    assert not model.pool.coefficients.requires_grad
+
+
+def test_crafted_lstm_adds_the_head_to_the_evidence_of_each_instance() -> None:
+    model = build(crafted_lstm)
+    embeddings, logits = inputs()
+    with torch.no_grad():
+        model.refit[1].weight.normal_(generator=rng.generator(2))
+    features = torch.cat([(embeddings - 1) / 2, logits.log_softmax(-1)], dim=-1)
+    evidence = logits.log_softmax(-1) - model.pool.log_prior + features @ model.refit[1].weight.T
+    expected = (model.pool.log_prior + evidence.cumsum(1)).log_softmax(-1)  # the LSTM's read-out starts at zero
+    torch.testing.assert_close(model(embeddings, logits), expected)
+
+
+def test_crafted_lstm_weighs_prefixes_as_asked() -> None:
+    assert build(crafted_lstm).prefix_weights(4).tolist() == [0.25] * 4
+    assert build(crafted_lstm, loss="last").prefix_weights(4).tolist() == [0.0, 0.0, 0.0, 1.0]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings
@@ -284,16 +285,22 @@ def test_autocast(k: int | None) -> None:
     torch.testing.assert_close(found.float(), butterfly(inputs), rtol=0.05, atol=0.05)
 
 
-@pytest.mark.parametrize(("n1", "n2"), [(1, 8), (8, 1)])
-def test_width_of_one_is_refused(n1: int, n2: int) -> None:
-    with pytest.raises(CompressionError, match="got a butterfly width of 1; keep this layer dense"):
-        ButterflyLinear(n1, n2, 1, 1)
+@pytest.mark.parametrize(("n1", "n2", "k"), [(1, 8, 1), (8, 1, 1), (0, 3, None), (3, 0, None), (1, 8, None)])
+def test_widths_below_two_are_refused(n1: int, n2: int, k: int | None) -> None:
+    with pytest.raises(CompressionError, match=f"got a butterfly width of {min(n1, n2)}; keep this layer dense"):
+        ButterflyLinear(n1, n2, k, k)
 
 
 @pytest.mark.parametrize("k", [0, 9, -1])
 def test_k_out_of_range_is_refused(k: int) -> None:
-    with pytest.raises(CompressionError, match=f"expected k from 1 to 8.*got k={k}"):
+    with pytest.raises(CompressionError, match=f"expected a whole number k from 1 to 8.*got k={k}"):
         ButterflyLinear(8, 16, k)
+
+
+def test_k_that_is_no_whole_number_is_refused_without_type_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(CompressionError, match=r"expected a whole number k from 1 to 8.*got k=2\.5"):
+        ButterflyLinear(8, 16, 2.5)  # type: ignore[arg-type]
 
 
 def run_worker(device: str, **environment: str) -> None:

@@ -11,8 +11,8 @@ from torch import nn
 
 from sharedlabel import cost, rng
 from sharedlabel.backbones import torchvision_model
-from sharedlabel.backbones.torchvision_model import Config
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones.torchvision_model import Config
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.pruners import _masks, magnitude
 from sharedlabel.pruners._base import Context

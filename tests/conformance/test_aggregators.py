@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharedlabel import plugins, rng
+from sharedlabel import cost, plugins, rng
 from sharedlabel.aggregators._base import Aggregator, prefix_loss
 from sharedlabel.types import SetShape
 
 TUPLES, INSTANCES, WIDTH, CLASSES = 6, 5, 7, 4
 NAMES = plugins.available("aggregators")
+RESNET20_MACS = 40_800_000  # of one 32 x 32 image
 
 pytestmark = pytest.mark.parametrize("name", NAMES)
 
@@ -145,6 +146,22 @@ def test_a_tuple_alone_equals_the_tuple_in_a_batch(name: str) -> None:
     alone = torch.cat([aggregator(e[None], z[None]) for e, z in zip(embeddings, logits, strict=True)])
     torch.testing.assert_close(alone, out, atol=1e-9, rtol=0)
     torch.testing.assert_close(aggregator(embeddings[order], logits[order]), out[order], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("instances", [1, 2, 17])
+def test_last_is_the_posterior_after_the_last_instance(name: str, instances: int) -> None:
+    aggregator = build(name)
+    embeddings, logits = inputs(instances)
+    expected = aggregator(embeddings, logits)[:, -1]
+    torch.testing.assert_close(aggregator.last(embeddings, logits), expected, atol=1e-9, rtol=0)
+
+
+def test_sixteen_instances_cost_less_than_two_percent_of_a_resnet20_pass(name: str) -> None:
+    """64 features, 10 labels; an aggregator that averages over several orders may spend as much on each."""
+    plugin, shape = plugins.load("aggregators", name), SetShape(torch.zeros(64), torch.ones(64), torch.zeros(10))
+    config = plugin.Config()
+    spent = cost.aggregator_macs(plugin.build(config, shape), shape, [16])[16]
+    assert spent / getattr(config, "orders", 1) < 0.02 * RESNET20_MACS
 
 
 def test_order_matters_exactly_when_declared(name: str) -> None:

@@ -205,6 +205,18 @@ def test_ratio_one_keeps_the_dense_layers() -> None:
     assert not replaced(prune(network(), 1.0))
 
 
+def _twice() -> Backbone:
+    layer = nn.Linear(108, 108)
+    return Backbone(nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer), nn.Linear(108, 3), (3, 6, 6))
+
+
+def test_a_layer_in_two_places_may_stay_dense() -> None:
+    layer = nn.Linear(64, 64)
+    body = nn.Sequential(nn.Flatten(), nn.Linear(108, 64), layer, nn.ReLU(), layer)
+    pruned = prune(Backbone(body, nn.Linear(64, 3), (3, 6, 6)), 1.3, layers=("body.1",))
+    assert list(replaced(pruned)) == ["body.1"]
+
+
 def _masked() -> Backbone:
     return magnitude.prune(network(), 2.0, magnitude.Config(), Context(torch.Generator()))
 
@@ -212,8 +224,15 @@ def _masked() -> Backbone:
 @pytest.mark.parametrize(
     ("build", "options", "message"),
     [
-        (lambda: resnet_cifar.build(resnet_cifar.Config(8, 4), (3, 8, 8), 3), {}, "got 0 linear layers among 7 layers"),
-        (lambda: network(()), {}, "got 0 linear layers among 0 layers"),
+        (
+            lambda: resnet_cifar.build(resnet_cifar.Config(8, 4), (3, 8, 8), 3),
+            {},
+            "got no linear layer among 7 layers; use",
+        ),
+        (lambda: network(()), {}, "got a body without any layer; use"),
+        (lambda: network((2,)), {}, "got 1 linear layer too small for that among 1 layer; use"),
+        (_twice, {}, "expected linear layers that stand in one place, got 'body.1', which is also body.3; give each"),
+        (_twice, {"layers": ("body.1",)}, "got 'body.1', which is also body.3"),
         (lambda: network((2,)), {"layers": ("body.1",)}, "got 'body.1' with 216 weights; a butterfly layer needs 219"),
         (network, {"layers": ("body.2",)}, "got layers=.*'body.2': did you mean 'body..*available: body.1, body.3"),
         (network, {"layers": ("classifier",)}, "'classifier': available: body.1, body.3"),

@@ -18,7 +18,7 @@ from sharedlabel.backbones._restore import restore, state
 from sharedlabel.backbones._shortcut import PadShortcut
 from sharedlabel.config import resolve
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _channels, magnitude
+from sharedlabel.pruners import _channels, _groups, magnitude
 from sharedlabel.pruners._base import Context
 
 CLASSES = 3
@@ -432,6 +432,25 @@ def test_networks_are_refused_with_the_reason(name: str) -> None:
     build_it, message = REFUSED[name]
     with pytest.raises(CompressionError, match=message):
         _channels.groups(build_it())
+
+
+def test_what_the_library_trips_over_is_not_shown() -> None:
+    """ShuffleNet makes it divide by zero."""
+    with rng.seeded(0):
+        config = torchvision_model.Config(architecture="shufflenet_v2_x0_5", stem="keep")
+        backbone = torchvision_model.build(config, (3, 32, 32), CLASSES)
+    with pytest.raises(
+        CompressionError, match="got one that torch-pruning cannot follow, such as one that shuff"
+    ) as told:
+        _channels.groups(backbone)
+    assert "Error" not in str(told.value)
+
+
+def test_layers_have_their_article() -> None:
+    assert [_groups._describe(layer) for layer in (nn.InstanceNorm2d(2), nn.PReLU())] == [
+        "an InstanceNorm2d",
+        "a PReLU",
+    ]
 
 
 def test_channels_of_grouped_convolutions_stay_and_the_ceiling_says_so() -> None:

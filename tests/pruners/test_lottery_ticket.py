@@ -38,6 +38,6 @@ def test_one_round_is_magnitude_pruning() -> None:
         assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in ticket.state_dict().items())
 
 
-def test_rounds_remove_a_fifth_and_start_again() -> None:
+def test_rounds_leave_four_fifths_of_the_parameters_and_start_again() -> None:
     schedule = lottery_ticket.SCHEDULE
     assert (schedule.when, schedule.growth, schedule.rewind) == ("iterative", 1.25, 0.0)

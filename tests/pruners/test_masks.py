@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-from sharedlabel import rng
+from sharedlabel import plugins, rng
 from sharedlabel.backbones import mlp, resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
@@ -178,7 +178,7 @@ def test_number_to_remove_is_the_nearest(ratio: float) -> None:
 @pytest.mark.parametrize("ratio", [0.0, -2.0, 0.999, math.nan, math.inf, 6.77])
 def test_ratio_out_of_range_states_the_ceiling_and_why(ratio: float) -> None:
     with pytest.raises(
-        CompressionError, match=rf"from 1 to 6.76316, got {ratio:g}: 220 of 257 parameters are prunable"
+        CompressionError, match=rf"from 1 to 6.76315, got {ratio:g}: 220 of 257 parameters are prunable"
     ):
         _masks.weights_to_remove(network(), ratio)
 
@@ -320,3 +320,28 @@ def test_bake_keeps_the_function_and_drops_the_masks() -> None:
     _masks.bake(pruned)
     assert pruned.state_dict().keys() == backbone.state_dict().keys()
     assert torch.equal(pruned(images), expected)
+
+
+def tied(last: str) -> Backbone:
+    """A network of which two linear layers have one weight."""
+    body = nn.Sequential(nn.Flatten(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
+    backbone = Backbone(body, nn.Linear(16, 16), (1, 4, 4))
+    backbone.get_submodule(last).weight = backbone.get_submodule("body.1").weight
+    return backbone
+
+
+@pytest.mark.parametrize("name", ["magnitude", "unit", "butterfly", "snip"])
+@pytest.mark.parametrize("last", ["body.3", "classifier"])
+def test_layers_that_share_a_weight_are_refused(name: str, last: str) -> None:
+    pruner = plugins.load("pruners", name)
+    with pytest.raises(CompressionError, match=f"got 'body.1', which shares its weight with {last}; give each"):
+        pruner.ceiling(tied(last), pruner.Config())
+
+
+def test_a_layer_in_two_places_is_counted_once() -> None:
+    layer = nn.Linear(16, 16, bias=False)
+    backbone = Backbone(nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer), nn.Linear(16, 2), (1, 4, 4))
+    assert _masks.count(backbone) == (256, 256 + 34)
+    pruned = magnitude.prune(backbone, 2.0, magnitude.Config(), CONTEXT)
+    assert _masks.removed(pruned) == 145
+    assert pruned.body[1] is pruned.body[3]

@@ -137,10 +137,69 @@ def compare(summaries: list[Any]) -> list[Any]:
             difference = getattr(method, metric) - getattr(reference, metric)
             p = min(1.0, math.exp(-abs(difference) / 0.0025))
             verdict = "tied" if p * 20 >= 0.05 else ("better" if difference > 0 else "worse")
-            names = (method.aggregator, reference.aggregator, metric)
-            interval = (difference - 0.004, difference + 0.004)
-            found.append(records.Comparison(*key, *names, difference, *interval, p, min(1.0, p * 20), verdict))
+            place = dict(zip(("data", "backbone", "pruner", "ratio", "training", "protocol", "n"), key, strict=True))
+            found.append(
+                records.Comparison(
+                    **place,
+                    aggregator=method.aggregator,
+                    axis="aggregator",
+                    method=method.aggregator,
+                    reference=reference.aggregator,
+                    seeds=2,
+                    metric=metric,
+                    difference=difference,
+                    low=difference - 0.004,
+                    high=difference + 0.004,
+                    p_value=p,
+                    p_holm=min(1.0, p * 20),
+                    verdict=verdict,
+                )
+            )
     return found
+
+
+def pool(comparisons: list[Any]) -> list[Any]:
+    """Average the comparisons of aggregators over networks."""
+    groups: dict[tuple[Any, ...], list[Any]] = {}
+    for c in comparisons:
+        key = (c.data, c.backbone, c.training, c.protocol, c.n, c.method, c.reference, c.metric)
+        groups.setdefault(key, []).append(c)
+    found = []
+    for key, group in groups.items():
+        difference = statistics.fmean(c.difference for c in group)
+        verdict = "tied" if abs(difference) < 0.002 else ("better" if difference > 0 else "worse")
+        ends = (difference - 0.002, difference + 0.002)
+        found.append(records.Pooled(*key[:7], len(group), 2, key[7], difference, *ends, 0.01, 0.04, verdict))
+    return found
+
+
+def rank(summaries: list[Any], pooled: list[Any]) -> list[Any]:
+    """Rank by the mean over networks, with the verdicts of the pooled comparisons."""
+    groups: dict[tuple[Any, ...], list[Any]] = {}
+    for s, metric in itertools.product(summaries, ("n_accuracy", "ri")):
+        if s.split == "test":
+            key = (s.data, s.backbone, s.training, s.protocol, s.n, s.aggregator, metric)
+            groups.setdefault(key, []).append(s)
+    found = []
+    for key, group in groups.items():
+        own = [p for p in pooled if (p.protocol, p.n, p.method, p.metric) == (key[3], key[4], key[5], key[6])]
+        verdicts = [p.verdict for p in own]
+        mean = statistics.fmean(getattr(s, key[6]) for s in group)
+        places = (1 + verdicts.count("worse"), 1 + len(own) - verdicts.count("better"))
+        tied = ",".join(p.reference for p in own if p.verdict == "tied")
+        found.append(
+            records.Rank(*key[:6], len(group), 2, key[6], mean, mean - 0.003, min(1.0, mean + 0.003), *places, tied)
+        )
+    return found
+
+
+def count(comparisons: list[Any]) -> list[Any]:
+    """Count verdicts over networks."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for c in comparisons:
+        key = (c.data, c.backbone, c.training, c.protocol, c.n, c.method, c.reference, c.metric)
+        groups.setdefault(key, []).append(c.verdict)
+    return [records.Wins(*key, *map(v.count, ("better", "tied", "worse"))) for key, v in groups.items()]
 
 
 def spot(candidates: list[Any], chosen: Any, rule: Any, value: float | None, rule_n: int | None, reason: str) -> Any:
@@ -296,6 +355,74 @@ def margins(data: str, seeds: int) -> list[Any]:
     ]
 
 
+def adaptive(summaries: list[Any]) -> list[Any]:
+    """Stops that save a quarter of the images, and err a little less than they may; the dearest never decides."""
+    found = []
+    for s in summaries:
+        if s.split != "test" or s.n == 1:
+            continue
+        for aim, value in (("error", 0.1 / s.n), ("instances", s.n**0.5), ("instances", float(s.n))):
+            used = float(s.n) if (aim, value) == ("instances", float(s.n)) else 0.75 * s.n
+            gain = 0.02 * (1 - used / NS[-1])
+            realised = None if used == NS[-1] else 0.9 * value if aim == "error" else 0.03
+            place = (s.data, s.backbone, s.pruner, s.ratio, s.aggregator, s.training, s.protocol)
+            found.append(
+                records.AdaptivePoint(
+                    *place,
+                    rule="threshold",
+                    aim=aim,
+                    value=value,
+                    n_max=NS[-1],
+                    seeds=s.seeds,
+                    threshold=0.9,
+                    validation_error=realised,
+                    validation_instances=used,
+                    instances=used,
+                    instances_low=used - 0.05,
+                    instances_high=used + 0.05,
+                    cost_dense_passes=s.cost_dense_passes * used / s.n,
+                    error=realised,
+                    error_low=realised and realised / 1.5,
+                    error_high=realised and realised * 1.5,
+                    truncated=1.0 if realised is None else 0.08,
+                    n_accuracy=s.n_accuracy,
+                    n_accuracy_low=s.n_accuracy_low,
+                    n_accuracy_high=s.n_accuracy_high,
+                    ri=s.ri,
+                    ri_low=s.ri_low,
+                    ri_high=s.ri_high,
+                    n_accuracy_gain=gain,
+                    n_accuracy_gain_low=gain - 0.004,
+                    n_accuracy_gain_high=gain + 0.004,
+                    ri_gain=gain,
+                    ri_gain_low=gain - 0.005,
+                    ri_gain_high=gain + 0.005,
+                )
+            )
+    return found
+
+
+def thresholds(rows: list[Any]) -> list[Any]:
+    """One threshold per cell, and an error that none attains."""
+    cells = {(row.cell, row.protocol): row for row in rows}
+    return [
+        records.Threshold(
+            cell=row.cell,
+            artifact=row.cell[::-1],
+            **{name: getattr(row, name) for name in ("data", *records.AXES)},
+            n_max=NS[-1],
+            rule="threshold",
+            nominal_error=error,
+            threshold=threshold,
+            validation_error=threshold and 0.04,
+            validation_instances=threshold and 2.5,
+            validation_truncated=threshold and 0.1,
+        )
+        for row in cells.values()
+        for error, threshold in ((0.05, 0.9), (0.001, None))
+    ]
+
+
 def make(
     data: str = "cifar10-small",
     ratios: tuple[float, ...] = RATIOS,
@@ -312,6 +439,8 @@ def make(
         )
     ]
     summaries = summarise(rows)
+    comparisons = compare(summaries)
+    pooled = pool(comparisons)
     return records.Results(
         format=records.FORMAT,
         experiment=f"{data} sweep",
@@ -320,11 +449,16 @@ def make(
         dataset=records.DatasetFacts(("cat", "dog"), (3, 32, 32), "uint8", None, None, (0.5, 0.5)),
         rows=tuple(rows),
         summaries=tuple(summaries),
-        comparisons=tuple(compare(summaries)),
+        comparisons=tuple(comparisons),
+        pooled=tuple(pooled),
+        ranks=tuple(rank(summaries, pooled)),
+        wins=tuple(count(comparisons)),
         sweet_spots=tuple(sweet_spots(summaries, pruners, protocols)),
         reliability=tuple(reliability(rows)),
         latencies=tuple(latencies(data, networks, seeds)),
         margins=tuple(margins(data, seeds)),
+        adaptive=tuple(adaptive(summaries)),
+        thresholds=tuple(thresholds(rows)),
     )
 
 

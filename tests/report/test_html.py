@@ -126,6 +126,7 @@ def test_nothing_is_loaded_from_anywhere(page):
     ]
     assert {v for v in loads if not v.startswith("#")} == {
         "data:,", "./rows.csv", "./comparisons.csv", "./sweet_spots.csv", "./latencies.csv", "./margins.csv",
+        "./adaptive.csv", "./thresholds.csv", "./pooled.csv", "./ranks.csv", "./wins.csv",
     }  # fmt: skip
 
 

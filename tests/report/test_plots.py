@@ -26,9 +26,9 @@ def words(svg):
 
 def test_every_kind_pruner_and_protocol_has_its_figure(figures):
     assert set(figures) == {
-        *(f"{kind}-{p}-{q}" for kind in ("ratio", "efficiency", "calibration") for p in ("magnitude", "random")
-          for q in ("iid", "grouped")),
-        "cost-iid", "cost-grouped", "pruning", "speedup",
+        *(f"{kind}-{p}-{q}" for kind in ("ratio", "stopping", "efficiency", "calibration")
+          for p in ("magnitude", "random") for q in ("iid", "grouped")),
+        "cost-iid", "cost-grouped", "pruning", "speedup", "standing-frozen-iid", "standing-frozen-grouped",
     }  # fmt: skip
 
 
@@ -72,6 +72,8 @@ def test_the_dense_network_alone_can_be_drawn(small):
         sweet_spots=(),
         reliability=(),
         comparisons=(),
+        ranks=(),
+        wins=(),
     )
     names = set(plots.figures(dense))
     assert {"cost-iid", "ratio-none-iid", "pruning", "speedup"} <= names

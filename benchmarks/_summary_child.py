@@ -1,0 +1,78 @@
+"""Summarise a synthetic grid in a fresh process and print seconds and the peak of resident memory as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import resource
+import sys
+import time
+
+import torch
+
+from sharedlabel import rng
+from sharedlabel.config import EvaluationConfig, SweetSpotConfig
+from sharedlabel.inputs import Data
+from sharedlabel.results import Row
+from sharedlabel.summary import Method, summarize
+from sharedlabel.types import Dataset
+
+SIZES = (1, 2, 4, 8, 16)
+BLANK = {"int": 1, "float": 1.0, "str": ""}
+
+
+def _data(images: int) -> Data:
+    labels = torch.arange(2 * images) % 10
+    pixels = torch.zeros(2 * images, 1, 1, 1, dtype=torch.uint8)
+    dataset = Dataset("made", pixels, labels, tuple("abcdefghij"), None, None, "")
+    nothing, half = torch.arange(0), torch.arange(images)
+    splits = {"backbone": nothing, "aggregator": nothing, "validation": half, "test": half + images}
+    return Data(dataset, splits, torch.full((10,), 0.1, dtype=torch.float64), "")
+
+
+def _rows(pruner: str, ratio: float, aggregator: str, seed: int) -> tuple[Row, ...]:
+    blank = {item.name: BLANK.get(str(item.type), "") for item in dataclasses.fields(Row)}
+    names = {"pruner": pruner, "ratio": ratio, "aggregator": aggregator, "training": "frozen", "protocol": "iid"}
+    return tuple(
+        Row(**{**blank, **names, "seed": seed, "split": split, "n": n, "cost_dense_passes": n / ratio})  # type: ignore[arg-type]
+        for split in ("validation", "test")
+        for n in SIZES
+    )
+
+
+def main(images: int, aggregators: int, pruners: int, ratios: int, seeds: int) -> dict[str, float]:
+    """Return what the summary of a grid of this size costs.
+
+    Args:
+        images: on validation, and as many on test.
+        aggregators: number of methods.
+        pruners: number of pruners.
+        ratios: ratios of each pruner; the dense network comes on top.
+        seeds: training seeds.
+    """
+    data, evaluation = _data(images), EvaluationConfig(n=SIZES, partitions=10)
+    stream = rng.generator(0, "summary")
+    networks = [
+        ("none", 1.0),
+        *itertools.product("abcdefghijklmnop"[:pruners], [2.0 ** (i + 1) for i in range(ratios)]),
+    ]
+    shape = (evaluation.partitions, images // 10 // SIZES[-1] * 10, len(SIZES))
+    methods = []
+    for (pruner, ratio), which, seed in itertools.product(networks, range(aggregators), range(seeds)):
+        missing = 1 / torch.tensor(SIZES) + 0.01 * which + 0.1 * torch.rand(shape, generator=stream)
+        scores = {"correct": (missing < 1).to(torch.uint8), "information": -missing}
+        stored = {f"{role}.{name}": value for role in ("validation", "test") for name, value in scores.items()}
+        methods.append(Method(_rows(pruner, ratio, f"aggregator {which}", seed), stored))
+    started = time.perf_counter(), time.process_time()
+    found = summarize(methods, data, evaluation, SweetSpotConfig(replicates=1000))
+    return {
+        "seconds": time.perf_counter() - started[0],
+        "processor_seconds": time.process_time() - started[1],
+        "mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "comparisons": len(found.comparisons),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*map(int, sys.argv[1:]))))

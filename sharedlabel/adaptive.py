@@ -1,0 +1,212 @@
+"""Adaptive n: watch the posterior of a tuple grow and stop when a rule is sure enough, by thresholds from validation.
+
+Of each rule there are two families of thresholds: one for every nominal error, and one for every mean number of
+instances on a geometric grid, which draws the whole curve between one instance and all of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+from sharedlabel.aggregators._base import normalize
+from sharedlabel.aggregators._pool import log_evidence
+from sharedlabel.errors import ConfigError, nearest
+from sharedlabel.metrics import stopping
+from sharedlabel.metrics._weights import normalized, weighted_mean
+from sharedlabel.metrics.calibration import apply_temperature, fit_temperature
+from sharedlabel.metrics.information import floor_posterior, log2_posterior_of_label
+from sharedlabel.metrics.n_accuracy import correct
+from sharedlabel.types import Tuples
+
+Source: TypeAlias = Literal["aggregator", "log_pool"]
+Posteriors: TypeAlias = Mapping[Source, Tensor]  # log-posteriors [t n c] after every instance
+CURVE = 9  # points between one instance and all of them
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a rule sees of tuples after every instance, and how good a decision there would be.
+
+    Attributes:
+        confidence: by rule.
+        right: whether the most probable label is right.
+        information: log2 of the calibrated posterior of the label, bits.
+    """
+
+    confidence: Mapping[str, Float64[Tensor, "t n"]]
+    right: Bool[Tensor, "t n"]
+    information: Float64[Tensor, "t n"]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A fitted threshold and what it gave on validation.
+
+    Attributes:
+        rule: `threshold`, `margin` or `sprt`.
+        aim: what it was fitted for: a nominal `error`, or a mean number of `instances`.
+        value: that error, or that number.
+        threshold: confidence at which to stop.
+        error: share of wrong decisions among the tuples that reached it; None where none did.
+        instances: mean number of instances looked at.
+        truncated: share of the tuples that never reached it.
+    """
+
+    rule: str
+    aim: Literal["error", "instances"]
+    value: float
+    threshold: float
+    error: float | None
+    instances: float
+    truncated: float
+
+
+# Whose posterior a rule watches, and how sure it is. The label is the aggregator's in any case; `sprt` asks the
+# log-pool whether the evidence suffices.
+_RULES: dict[str, tuple[Source, Callable[[Tensor], Tensor]]] = {
+    "threshold": ("aggregator", stopping.largest),
+    "margin": ("aggregator", stopping.margin),
+    "sprt": ("log_pool", stopping.largest),
+}
+
+
+def sources(rules: Iterable[str]) -> set[Source]:
+    """Name the posteriors that rules and scores need.
+
+    Raises:
+        ConfigError: an unknown rule.
+    """
+    for rule in rules:
+        if rule not in _RULES:
+            raise ConfigError(f"unknown rule {rule!r}; {nearest(rule, _RULES)}")
+    return {"aggregator", *(_RULES[rule][0] for rule in rules)}
+
+
+def log_pool(logits: Float[Tensor, "t n c"], log_prior: Float[Tensor, "c"]) -> Float[Tensor, "t n c"]:
+    """Return the log-posterior from the summed evidence after every instance, what a sequential test watches.
+
+    Args:
+        logits: calibrated per instance.
+        log_prior: natural log.
+    """
+    return normalize(log_prior + log_evidence(logits, log_prior).cumsum(1))
+
+
+def temperatures(found: Posteriors, drawn: Tuples) -> dict[Source, Float64[Tensor, "n"]]:
+    """Fit one temperature per number of instances to every posterior, on validation.
+
+    Args:
+        found: log-posteriors of the validation tuples, not floored.
+        drawn: these tuples.
+
+    Raises:
+        DataError: a posterior is not finite.
+    """
+    labels, weights = _flat(drawn)
+    return {name: fit_temperature(logs, labels, weights) for name, logs in found.items()}
+
+
+def watch(
+    found: Posteriors, drawn: Tuples, fitted: Mapping[Source, Float64[Tensor, "n"]], rules: Sequence[str]
+) -> Watched:
+    """Return what the rules see of tuples.
+
+    Args:
+        found: log-posteriors of the tuples, not floored, of all `sources` of the rules.
+        drawn: the tuples.
+        fitted: temperatures of the posteriors, from validation.
+        rules: to watch by.
+    """
+    labels, _ = _flat(drawn)
+    floored = {name: floor_posterior(apply_temperature(logs, fitted[name])) for name, logs in found.items()}
+    return Watched(
+        confidence={rule: _RULES[rule][1](floored[_RULES[rule][0]]) for rule in rules},
+        right=correct(floored["aggregator"], labels),
+        information=log2_posterior_of_label(floored["aggregator"], labels),
+    )
+
+
+def fit(seen: Watched, drawn: Tuples, errors: Sequence[float], images: int) -> list[Threshold]:
+    """Fit the thresholds of every rule on validation.
+
+    Args:
+        seen: of the validation tuples.
+        drawn: these tuples.
+        errors: nominal errors, each in (0, 1); those that no threshold attains are left out.
+        images: number of validation images.
+
+    Raises:
+        DataError: an error outside (0, 1).
+    """
+    _, weights = _flat(drawn)
+    found = []
+    for rule, confidence in seen.confidence.items():
+        thresholds = stopping.candidates(confidence)
+        rates = stopping.rates(stopping.stops(confidence, thresholds), seen.right, weights)
+        aims: list[tuple[Literal["error", "instances"], float, int | None]] = [
+            ("error", error, stopping.for_error(rates, error, images)) for error in errors
+        ]
+        aims += [("instances", size, stopping.for_instances(rates, size)) for size in curve(confidence.shape[1])]
+        for aim, value, at in aims:
+            if at is not None:
+                error = float(rates.error[at])
+                found.append(
+                    Threshold(
+                        rule=rule,
+                        aim=aim,
+                        value=value,
+                        threshold=float(thresholds[at]),
+                        error=None if math.isnan(error) else error,
+                        instances=float(rates.instances[at]),
+                        truncated=float(rates.truncated[at]),
+                    )
+                )
+    return found
+
+
+def curve(n_max: int) -> list[float]:
+    """Return the mean numbers of instances that thresholds are fitted for: geometric from 1 to all.
+
+    >>> [round(size, 2) for size in curve(4)]
+    [1.0, 1.19, 1.41, 1.68, 2.0, 2.38, 2.83, 3.36, 4.0]
+    """
+    return [float(n_max ** (step / (CURVE - 1))) for step in range(CURVE)]
+
+
+def stop(seen: Watched, fitted: Sequence[Threshold]) -> stopping.Stops:
+    """Stop tuples by fitted thresholds; a column per threshold.
+
+    Args:
+        seen: of any tuples.
+        fitted: on validation, rule by rule.
+    """
+    parts = []
+    for rule, own in itertools.groupby(fitted, key=lambda one: one.rule):
+        thresholds = torch.tensor([one.threshold for one in own], dtype=torch.float64)
+        parts.append(stopping.stops(seen.confidence[rule], thresholds))
+    return stopping.Stops(*(torch.cat(columns, dim=1) for columns in zip(*parts, strict=True)))
+
+
+def means(seen: Watched, drawn: Tuples) -> dict[str, list[float]]:
+    """Return n-accuracy and mean log2 posterior of the label, in bits, after every instance.
+
+    Args:
+        seen: of tuples.
+        drawn: these tuples.
+    """
+    labels, weights = _flat(drawn)
+    mass = normalized(labels, weights)
+    values = {"n_accuracy": seen.right, "information": seen.information}
+    return {name: weighted_mean(value, mass).tolist() for name, value in values.items()}
+
+
+def _flat(drawn: Tuples) -> tuple[Tensor, Tensor]:
+    return drawn.labels.flatten(), drawn.weights.flatten()

@@ -1,0 +1,250 @@
+"""Adaptive n over seeds: accuracy, RI, cost and error of every threshold, and the gain over fixed n."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from sharedlabel.config import EvaluationConfig
+from sharedlabel.evaluation import accuracy_and_ri
+from sharedlabel.inputs import Data
+from sharedlabel.metrics import cost
+from sharedlabel.metrics.information import label_entropy
+from sharedlabel.metrics.intervals import interval, wilson
+from sharedlabel.metrics.uncertainty import Estimate, seed_average
+from sharedlabel.results import AdaptivePoint, Row
+from sharedlabel.types import Tuples
+
+VERSION = 1
+_COLUMNS = 6  # right, bits, instances, error, and the gains in the first two
+_METHOD = ("data", "backbone", "pruner", "ratio", "aggregator", "training", "protocol")
+Key: TypeAlias = tuple[str, str, float]  # rule, aim and value of a threshold
+Ends: TypeAlias = tuple[Tensor, Tensor, Tensor]  # estimate, lower and upper end of its interval
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A finished cell: one of its rows, and the output of its stage `adaptive`."""
+
+    row: Row
+    tensors: Mapping[str, Tensor]
+    meta: Mapping[str, Any]
+
+    @property
+    def thresholds(self) -> dict[Key, dict[str, Any]]:
+        """Fitted thresholds by rule, aim and value, in the order of the columns of the tensors."""
+        return {(one["rule"], one["aim"], one["value"]): one for one in self.meta["thresholds"]}
+
+
+class _Seed(NamedTuple):
+    """What one seed's thresholds gave on test; `m` thresholds."""
+
+    scores: Float64[Tensor, "p t 6m"]
+    decided: Float64[Tensor, "m"]
+    truncated: Float64[Tensor, "m"]
+    spent: Float64[Tensor, "m"]
+
+
+def summarize(cells: Iterable[Stopped], data: Data, evaluation: EvaluationConfig) -> list[AdaptivePoint]:
+    """Summarise finished cells: each method with its seeds, at the thresholds that could be fitted for all of them.
+
+    Args:
+        cells: finished, of one grid.
+        data: the splits that the tuples index.
+        evaluation: how the tuples were drawn.
+    """
+    methods: dict[tuple[Any, ...], list[Stopped]] = {}
+    for cell in cells:
+        methods.setdefault(tuple(getattr(cell.row, name) for name in _METHOD), []).append(cell)
+    drawn = {
+        protocol: data.tuples("test", protocol, max(evaluation.n), evaluation.partitions, evaluation.seed)
+        for protocol in {cell[0].row.protocol for cell in methods.values()}
+    }
+    entropy, found = label_entropy(data.prior.log()), []
+    for seeds in methods.values():
+        protocol = seeds[0].row.protocol
+        images = len(data.splits["test"]), data.groups("test", protocol)
+        found += _points(seeds, drawn[protocol], *images, entropy)
+    return found
+
+
+def _points(
+    seeds: Sequence[Stopped], drawn: Tuples, instances: int, groups: Tensor | None, entropy: float
+) -> list[AdaptivePoint]:
+    common = [key for key in seeds[0].thresholds if all(key in other.thresholds for other in seeds)]
+    n_max = drawn.indices.shape[2]
+    scored = [_score(seed, drawn, [list(seed.thresholds).index(key) for key in common]) for seed in seeds]
+    scores = torch.stack([seed.scores for seed in scored])
+    estimate = seed_average(scores, drawn, [n_max] * scores.shape[3], instances, groups)
+    decided, truncated, spent = (torch.stack(each).mean(0) for each in list(zip(*scored, strict=True))[1:])
+    columns = _intervals(estimate, n_max, instances, entropy, decided)
+    columns |= {"cost_dense_passes": spent, "truncated": truncated, "decided": decided}
+    return [
+        _point(seeds, key, n_max, {name: float(values[at]) for name, values in columns.items()})
+        for at, key in enumerate(common)
+    ]
+
+
+def _point(seeds: Sequence[Stopped], key: Key, n_max: int, measured: dict[str, float]) -> AdaptivePoint:
+    fitted = [seed.thresholds[key] for seed in seeds]
+    errors = [one["error"] for one in fitted if one["error"] is not None]
+    facts: dict[str, Any] = {name: getattr(seeds[0].row, name) for name in _METHOD}
+    facts |= dict(zip(("rule", "aim", "value"), key, strict=True)) | measured
+    if not facts.pop("decided"):
+        facts |= dict.fromkeys(("error", "error_low", "error_high"))
+    return AdaptivePoint(
+        **facts,
+        n_max=n_max,
+        seeds=len(seeds),
+        threshold=fmean(one["threshold"] for one in fitted),
+        validation_error=fmean(errors) if errors else None,
+        validation_instances=fmean(one["instances"] for one in fitted),
+    )
+
+
+def _score(seed: Stopped, drawn: Tuples, at: Sequence[int]) -> _Seed:
+    """Score the stops of some thresholds of one seed; means of scores are estimates, their spread is that of these."""
+    mass = drawn.weights.double() / drawn.weights.double().sum()
+    instances, reached = seed.tensors["instances"][:, :, at].long(), seed.tensors["reached"][:, :, at].double()
+    everywhere = [seed.tensors[name].double() for name in ("correct", "information")]
+    stopped = [scores.gather(2, instances - 1) for scores in everywhere]
+    fixed, anytime = costs(seed)
+    spent = anytime[instances - 1]
+    gains = [
+        gain(own, scores, spent, fixed, torch.tensor(seed.meta["validation"][name], dtype=torch.float64), mass)
+        for own, scores, name in zip(stopped, everywhere, ("n_accuracy", "information"), strict=True)
+    ]
+    error = ratio((1 - stopped[0]) * reached, reached, mass)
+    return _Seed(
+        torch.cat([*stopped, instances.double(), error, *gains], dim=2),
+        *(torch.einsum("pt,ptm->m", mass, each) for each in (reached, 1 - reached, spent)),
+    )
+
+
+def costs(seed: Stopped) -> tuple[Float64[Tensor, "n"], Float64[Tensor, "n"]]:
+    """Return the cost of n instances in dense passes: of a fixed n, and of a stop there, which asks after each one."""
+    sizes, row = np.arange(1, len(seed.meta["macs"]) + 1, dtype=np.float64), seed.row
+    fixed, anytime = (
+        cost.dense_passes(cost.cost(sizes, row.macs_effective, np.asarray(seed.meta[name])), row.macs_dense)
+        for name in ("macs", "anytime_macs")
+    )
+    return torch.as_tensor(fixed), torch.as_tensor(anytime)
+
+
+def ratio(
+    part: Float64[Tensor, "p t m"], whole: Float64[Tensor, "p t m"], mass: Float64[Tensor, "p t"]
+) -> Float64[Tensor, "p t m"]:
+    """Return scores whose mean is mean(part) / mean(whole), and whose spread is that of the ratio to first order.
+
+    Args:
+        part: score of each tuple.
+        whole: likewise; the ratio is 0 where its mean is.
+        mass: weight of each tuple, all together 1.
+    """
+    top, bottom = (torch.einsum("pt,ptm->m", mass, scores) for scores in (part, whole))
+    bottom = bottom.where(bottom > 0, 1.0)
+    return top / bottom + (part - top / bottom * whole) / bottom
+
+
+def gain(
+    stopped: Float64[Tensor, "p t m"],
+    everywhere: Float64[Tensor, "p t n"],
+    spent: Float64[Tensor, "p t m"],
+    fixed: Float64[Tensor, "n"],
+    validation: Float64[Tensor, "n"],
+    mass: Float64[Tensor, "p t"],
+) -> Float64[Tensor, "p t m"]:
+    """Return scores whose mean is the gain over fixed numbers of instances at equal mean cost, paired by tuple.
+
+    Without a rule, any cost between those of two fixed numbers is had by taking one of them at random. The numbers to
+    mix are the corners of the concave hull of (cost, score) on validation; the probability is the one that gives the
+    mean cost on test. That cost is uncertain itself, which the spread of the scores includes to first order.
+
+    Args:
+        stopped: score at the stop of each threshold.
+        everywhere: score after every instance.
+        spent: cost at the stop of each threshold.
+        fixed: cost of each fixed number of instances.
+        validation: mean score of each fixed number on validation.
+        mass: weight of each tuple, all together 1.
+    """
+    corners = hull(fixed.tolist(), validation.tolist())
+    knots = torch.tensor([corners[0], *corners] if len(corners) == 1 else corners)
+    mean = torch.einsum("pt,ptm->m", mass, spent)
+    after = torch.searchsorted(fixed[knots].contiguous(), mean).clamp(1, len(knots) - 1)
+    low, high = knots[after - 1], knots[after]
+    width = fixed[high] - fixed[low]
+    share = torch.where(width > 0, (mean - fixed[low]) / width.where(width > 0, 1.0), 0.0)
+    step = everywhere[:, :, high] - everywhere[:, :, low]
+    inside = (share > 0) & (share < 1)
+    slope = torch.where(inside, torch.einsum("pt,ptm->m", mass, step) / width.where(width > 0, 1.0), 0.0)
+    mixed = everywhere[:, :, low] + share.clamp(0, 1) * step
+    return stopped - mixed - slope * (spent - mean)
+
+
+def hull(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
+    """Return the corners of the smallest concave rising function above points, by position.
+
+    Args:
+        costs: ascending.
+        scores: of each.
+
+    >>> hull([1.0, 2.0, 3.0, 4.0], [0.5, 0.5, 0.9, 0.8])
+    [0, 2]
+    """
+    best = max(range(len(scores)), key=lambda at: (scores[at], -at))
+    corners: list[int] = []
+    for at in range(best + 1):
+        while len(corners) > 1 and _slope(costs, scores, corners[-2], corners[-1]) <= _slope(
+            costs, scores, corners[-1], at
+        ):
+            corners.pop()
+        corners.append(at)
+    return corners
+
+
+def _slope(costs: Sequence[float], scores: Sequence[float], first: int, second: int) -> float:
+    return (scores[second] - scores[first]) / (costs[second] - costs[first])
+
+
+def _intervals(
+    found: Estimate, n_max: int, instances: int, entropy: float, decided: Float[Tensor, "m"]
+) -> dict[str, Tensor]:
+    size = len(found.mean) // _COLUMNS
+    parts = [_part(found, slice(at * size, (at + 1) * size)) for at in range(_COLUMNS)]
+    accuracy, ri = accuracy_and_ri(_part(found, slice(2 * size)), [n_max] * size, instances, entropy)
+    independent = (instances / n_max * decided).clamp(min=1)
+    share = 1 - parts[3].mean.clamp(0, 1)
+    low, high = wilson(share, parts[3].se, parts[3].degrees_of_freedom, independent)
+    named: dict[str, Ends] = {
+        "n_accuracy": accuracy,
+        "ri": ri,
+        "instances": _bounded(parts[2], n_max),
+        "error": (1 - share, 1 - high, 1 - low),
+        "n_accuracy_gain": _student(parts[4], 1.0),
+        "ri_gain": _student(parts[5], entropy),
+    }
+    return {
+        f"{name}{end}": v for name, ends in named.items() for end, v in zip(("", "_low", "_high"), ends, strict=True)
+    }
+
+
+def _part(found: Estimate, at: slice) -> Estimate:
+    return Estimate(found.mean[at], found.se[at], found.degrees_of_freedom[at], found.influence[:, at])
+
+
+def _student(found: Estimate, unit: float) -> Ends:
+    low, high = interval(found.mean, found.se, found.degrees_of_freedom)
+    return found.mean / unit, low / unit, high / unit
+
+
+def _bounded(found: Estimate, n_max: int) -> Ends:
+    mean, low, high = (ends.clamp(1, n_max) for ends in _student(found, 1.0))
+    return mean, low, high

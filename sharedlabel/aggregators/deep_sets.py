@@ -1,0 +1,81 @@
+"""Deep Sets: a network on the pooled outputs of another network on every instance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sharedlabel.aggregators._base import (
+    Aggregator,
+    Standardize,
+    check_fraction,
+    check_positive,
+    instance_features,
+    prefix_counts,
+    widen,
+)
+from sharedlabel.aggregators._layers import CountedReadOut
+from sharedlabel.types import SetShape
+
+# By pool: the power of the count that the sum is divided by.
+POWERS = {"mean": 1.0, "sum": 0.0, "rsqrt": 0.5}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of Deep Sets.
+
+    Args:
+        hidden: width of phi's two layers and of rho's hidden layer, units (ours).
+        pool: `mean`, `sum`, or `rsqrt`, the sum divided by the square root of the number of instances.
+        dropout: fraction of hidden units dropped in training, in [0, 1) (ours).
+    """
+
+    hidden: int = 64
+    pool: Literal["mean", "sum", "rsqrt"] = "sum"
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_positive(hidden=self.hidden)
+        check_fraction(dropout=self.dropout)
+
+
+class DeepSets(Aggregator):
+    """Log-posterior rho(pool_i phi(h_i, log p_i), log k), the pool a running sum. Cost: O(n).
+
+    Args:
+        config: widths, pool and dropout.
+        shape: statistics of the embeddings, and the prior.
+
+    Reference:
+        Zaheer et al., "Deep Sets" (2017), theorem 2; log k is ours.
+    """
+
+    permutation_invariant = True
+
+    def __init__(self, config: Config, shape: SetShape) -> None:
+        super().__init__()
+        self.power = POWERS[config.pool]
+        self.standardize = Standardize(shape)
+        self.phi = nn.Sequential(
+            nn.Linear(shape.embedding_dim + shape.num_classes, config.hidden),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden, config.hidden),
+        )
+        self.rho = CountedReadOut(config.hidden, config.hidden, shape.num_classes, config.dropout)
+
+    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix."""
+        outputs = widen(self.phi(instance_features(self.standardize(embeddings), logits)))
+        counts = prefix_counts(outputs)
+        posterior: Tensor = self.rho(outputs.cumsum(1) / counts**self.power, counts)
+        return posterior
+
+
+def build(config: Config, shape: SetShape) -> DeepSets:
+    """Build Deep Sets."""
+    return DeepSets(config, shape)

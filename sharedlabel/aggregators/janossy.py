@@ -1,0 +1,122 @@
+"""Janossy pooling: an aggregator that depends on the order, averaged over several orders of the same instances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sharedlabel.aggregators._base import Aggregator, check_positive, normalize, prefix_counts
+from sharedlabel.aggregators._orders import orders
+from sharedlabel.config import resolve
+from sharedlabel.errors import ConfigError
+from sharedlabel.logs import log_normalize
+from sharedlabel.plugins import load
+from sharedlabel.types import SetShape
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of Janossy pooling.
+
+    Args:
+        base: the aggregator that is averaged, by name or as a mapping of `name` and its options; it depends on the
+            order of instances.
+        orders: orders of every prefix in evaluation, at least 1; the first is the given one (ours).
+    """
+
+    base: str | dict[str, Any] = "lstm"
+    orders: int = 4
+
+    def __post_init__(self) -> None:
+        check_positive(orders=self.orders)
+        plugin = resolve("aggregators", self.base)
+        object.__setattr__(self, "base", plugin.payload())  # with its defaults: they are part of what is computed
+        with torch.random.fork_rng(devices=[]):
+            tried = load("aggregators", plugin.name).build(plugin.config, _toy_shape())
+        if tried.permutation_invariant:
+            raise ConfigError(
+                f"base must depend on the order of instances, got {plugin.name!r}, which gives the same posterior in "
+                "every order; use it without janossy"
+            )
+
+
+class Janossy(Aggregator):
+    """Log-posterior: the mean of the base's log-posteriors over `orders` orders of the same instances, normalised.
+
+    Averaging logarithms is Janossy pooling of the base's scores with a softmax on top. It is never worse than the
+    mean negative log-likelihood of the orders, since the normaliser of a geometric mean is at most 1, and unlike the
+    mean of probabilities it does not become less sure. The first order is the given one; the others are fixed
+    permutations that depend on the number of instances and on the order's index alone. Training sees one order of every
+    tuple, drawn anew each time (pi-SGD). Nearly order-free. Cost: that of the base, once per order; all prefixes of
+    reordered instances need n passes.
+
+    Args:
+        config: the base and the number of orders.
+        shape: statistics of the embeddings, and the prior.
+
+    Reference:
+        Murphy, Srinivasan, Rao & Ribeiro, "Janossy Pooling: Learning Deep Permutation-Invariant Functions for
+        Variable-Size Inputs" (2019), sections 2.2 and 2.3.
+    """
+
+    permutation_invariant = False
+
+    def __init__(self, config: Config, shape: SetShape) -> None:
+        super().__init__()
+        plugin = resolve("aggregators", config.base)
+        self.base: Aggregator = load("aggregators", plugin.name).build(plugin.config, shape)
+        self.orders = config.orders
+
+    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix."""
+        total: Tensor = self.base(embeddings, logits)
+        if self.training:
+            return total
+        counts = prefix_counts(logits).long()
+        for number in range(1, self.orders):
+            total = total + self._reordered(embeddings, logits, orders(counts, logits.shape[1], number))
+        return normalize(total / self.orders)
+
+    def last(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t c"]:
+        """Return the log-posterior after the last instance alone, from one pass of the base per order."""
+        total: Tensor = self.base.last(embeddings, logits)
+        if self.training:
+            return total
+        counts = prefix_counts(logits).long()[-1:]
+        for number in range(1, self.orders):
+            order = orders(counts, logits.shape[1], number)[0]
+            total = total + self.base.last(embeddings[:, order], logits[:, order])
+        return log_normalize(total / self.orders)
+
+    def fit(
+        self,
+        embeddings: Float[Tensor, "t n d"],
+        logits: Float[Tensor, "t n c"],
+        labels: Int64[Tensor, "t"],
+        weights: Float[Tensor, "t"],
+    ) -> bool:
+        """Fit the base."""
+        return self.base.fit(embeddings, logits, labels, weights)
+
+    def _reordered(
+        self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"], order: Int64[Tensor, "n n"]
+    ) -> Float[Tensor, "t n c"]:
+        """Return the base's log-posterior after the instances of every prefix in an order of its own."""
+        tuples, size, classes = logits.shape
+        posterior: Tensor = self.base(embeddings[:, order].flatten(0, 1), logits[:, order].flatten(0, 1))
+        every = posterior.reshape(tuples, size, size, classes)  # [tuple, prefix, step]
+        return every.diagonal(dim1=1, dim2=2).mT
+
+
+def _toy_shape() -> SetShape:
+    """Return the smallest shape, for a base that is built only to be asked whether order matters to it."""
+    return SetShape(torch.zeros(1), torch.ones(1), torch.zeros(2))
+
+
+def build(config: Config, shape: SetShape) -> Janossy:
+    """Build Janossy pooling."""
+    return Janossy(config, shape)

@@ -1,0 +1,76 @@
+"""Refit pool: the log-pool of instances whose evidence a small head, trained on held-out images, corrects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sharedlabel.aggregators._base import (
+    Aggregator,
+    Standardize,
+    check_fraction,
+    check_not_negative,
+    instance_features,
+    normalize,
+)
+from sharedlabel.aggregators._pool import log_evidence
+from sharedlabel.types import SetShape
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the refit pool.
+
+    Args:
+        hidden: width of the head's hidden layer, units; 0 makes it linear (ours).
+        dropout: fraction of what the head's last layer reads that is dropped in training, in [0, 1) (ours).
+    """
+
+    hidden: int = 64
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_not_negative(hidden=self.hidden)
+        check_fraction(dropout=self.dropout)
+
+
+class RefitPool(Aggregator):
+    """Log-posterior log p(y) + sum_i [log p(y | x_i) - log p(y) + phi(h_i, log p_i)(y)].
+
+    phi starts at zero, the log-pool. A sum over instances is all that the best posterior of instances that are
+    independent given the label needs. Cost: O(n).
+
+    Args:
+        config: width and dropout.
+        shape: statistics of the embeddings, and the prior.
+
+    Reference:
+        Zaheer et al., "Deep Sets" (2017), with a softmax as rho and the log-pool as the start (ours).
+    """
+
+    permutation_invariant = True
+    log_prior: Tensor
+
+    def __init__(self, config: Config, shape: SetShape) -> None:
+        super().__init__()
+        self.register_buffer("log_prior", shape.log_prior.clone())
+        self.standardize = Standardize(shape)
+        width = shape.embedding_dim + shape.num_classes
+        layers = [nn.Linear(width, config.hidden), nn.ReLU()] if config.hidden else []
+        self.read = nn.Sequential(*layers, nn.Dropout(config.dropout))
+        self.correct = nn.Linear(config.hidden or width, shape.num_classes)
+        nn.init.zeros_(self.correct.weight)
+        nn.init.zeros_(self.correct.bias)
+
+    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix."""
+        evidence = log_evidence(logits, self.log_prior)
+        correction = self.correct(self.read(instance_features(self.standardize(embeddings), logits)))
+        return normalize(self.log_prior + (evidence + correction.to(evidence.dtype)).cumsum(1))
+
+
+def build(config: Config, shape: SetShape) -> RefitPool:
+    """Build a refit pool."""
+    return RefitPool(config, shape)

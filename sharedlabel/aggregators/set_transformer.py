@@ -1,0 +1,129 @@
+"""Set Transformer: instances attend to each other, and a learned seed attends to all of them; per prefix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from sharedlabel.aggregators._base import (
+    Aggregator,
+    Standardize,
+    check_fraction,
+    check_positive,
+    instance_features,
+    prefix_counts,
+)
+from sharedlabel.aggregators._layers import CountedReadOut, MultiheadAttention, check_heads
+from sharedlabel.aggregators._prefixes import over_prefixes
+from sharedlabel.types import SetShape
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the Set Transformer.
+
+    Args:
+        width: of every instance and of the pooled vector, units; a multiple of `heads` (ours).
+        heads: attention heads; 4 in the authors' code.
+        blocks: set attention blocks before the pooling; 2 in the paper.
+        hidden: width of the network that reads the pooled vector, units (ours).
+        dropout: fraction of attention weights and of the read-out's hidden units dropped in training, in [0, 1) (ours).
+    """
+
+    width: int = 32
+    heads: int = 4
+    blocks: int = 2
+    hidden: int = 64
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_positive(width=self.width, heads=self.heads, blocks=self.blocks, hidden=self.hidden)
+        check_heads(self.width, self.heads)
+        check_fraction(dropout=self.dropout)
+
+
+class SetTransformer(Aggregator):
+    """Log-posterior rho(PMA(SAB(...SAB(x_1, ..., x_k))), log k), computed anew for every prefix.
+
+    An earlier instance attends to later ones, so nothing computed for one prefix serves the next. Cost: O(n^2) for all
+    instances alone, which is what is counted; O(n^3) for all prefixes.
+
+    Args:
+        config: widths, heads, blocks and dropout.
+        shape: statistics of the embeddings, and the prior.
+
+    Reference:
+        Lee et al., "Set Transformer" (2019), eqs. 6 to 8 and 11; log k is ours.
+    """
+
+    permutation_invariant = True
+
+    def __init__(self, config: Config, shape: SetShape) -> None:
+        super().__init__()
+        self.standardize = Standardize(shape)
+        self.project = nn.Linear(shape.embedding_dim + shape.num_classes, config.width)
+        self.blocks = nn.ModuleList(
+            AttentionBlock(config.width, config.heads, config.dropout) for _ in range(config.blocks)
+        )
+        self.seed = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, config.width)))
+        self.before = nn.Linear(config.width, config.width)
+        self.pool = AttentionBlock(config.width, config.heads, config.dropout)
+        self.rho = CountedReadOut(config.width, config.hidden, shape.num_classes, config.dropout)
+
+    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix."""
+        projected = self._project(embeddings, logits)
+        posterior: Tensor = self.rho(over_prefixes(self.pooled, projected), prefix_counts(projected))
+        return posterior
+
+    def last(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t c"]:
+        """Return the log-posterior after the last instance alone, from one set."""
+        projected = self._project(embeddings, logits)
+        present = torch.ones(projected.shape[:2], dtype=torch.bool, device=projected.device)
+        posterior: Tensor = self.rho(self.pooled(projected, present)[:, None], prefix_counts(projected)[-1:])
+        return posterior[:, 0]
+
+    def pooled(self, sets: Float[Tensor, "s n w"], present: Bool[Tensor, "s n"]) -> Float[Tensor, "s w"]:
+        """Return the pooled vector of every set."""
+        allowed = present[:, None]
+        for block in self.blocks:
+            sets = block(sets, sets, allowed)
+        seeds = self.seed.expand(sets.shape[0], -1, -1)  # len() would fix the length of an exported program
+        pooled: Tensor = self.pool(seeds, self.before(sets).relu(), allowed)
+        return pooled[:, 0]
+
+    def _project(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n w"]:
+        projected: Tensor = self.project(instance_features(self.standardize(embeddings), logits))
+        return projected
+
+
+class AttentionBlock(nn.Module):
+    """MAB(X, Y) = LayerNorm(H + relu(W H)), H = LayerNorm(X + Multihead(X, Y, Y)).
+
+    Args:
+        width: of X and Y.
+        heads: attention heads.
+        dropout: fraction of attention weights dropped in training.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attend = MultiheadAttention(width, heads, dropout)
+        self.feed = nn.Linear(width, width)
+        self.norm_attended, self.norm_fed = nn.LayerNorm(width), nn.LayerNorm(width)
+
+    def forward(
+        self, queries: Float[Tensor, "s q w"], keys: Float[Tensor, "s n w"], allowed: Bool[Tensor, "#s #q n"]
+    ) -> Float[Tensor, "s q w"]:
+        """Return the queries after they have read the allowed keys."""
+        attended = self.norm_attended(queries + self.attend(queries, keys, allowed))
+        fed: Tensor = self.norm_fed(attended + self.feed(attended).relu())
+        return fed
+
+
+def build(config: Config, shape: SetShape) -> SetTransformer:
+    """Build a Set Transformer."""
+    return SetTransformer(config, shape)

@@ -1,0 +1,1 @@
+"""What to deploy, recommended from the rows of a run; imports no torch."""

@@ -1,0 +1,160 @@
+"""All paired differences between many methods on the same tuples, from one matrix of covariances per prefix length.
+
+The variance of `uncertainty.paired_difference` is a quadratic form in the differences of two methods' scores. So
+Var(a - b) = V_aa + V_bb - 2 V_ab with one matrix V for all methods, and a few products of matrices stand for
+m (m - 1) / 2 passes over all tuples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sharedlabel.metrics._variance import center, over_clusters, over_instances, sum_by
+from sharedlabel.metrics.intervals import interval, two_sided
+from sharedlabel.types import Tuples
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Paired differences of every two methods for each prefix length.
+
+    Attributes:
+        difference: mean score of the method of the row minus that of the column.
+        se: standard error.
+        degrees_of_freedom: of the standard error.
+    """
+
+    difference: Float[Tensor, "m m k"]
+    se: Float[Tensor, "m m k"]
+    degrees_of_freedom: Float[Tensor, "m m k"]
+
+    def p_value(self) -> Float[Tensor, "m m k"]:
+        """Two-sided, of no difference."""
+        flat = two_sided(self.difference.flatten(), self.se.flatten(), self.degrees_of_freedom.flatten())
+        return flat.view(self.difference.shape)
+
+    def interval(self) -> tuple[Float[Tensor, "m m k"], Float[Tensor, "m m k"]]:
+        """Ends of the 95% intervals."""
+        low, high = interval(self.difference.flatten(), self.se.flatten(), self.degrees_of_freedom.flatten())
+        return low.view(self.difference.shape), high.view(self.difference.shape)
+
+
+def all_pairs(
+    scores: Float[Tensor, "m s p t k"],
+    tuples: Tuples,
+    prefixes: Sequence[int],
+    instances: int,
+    clusters: Int64[Tensor, "N"] | None = None,
+) -> Pairs:
+    """Compare every two methods on identical tuples, by the differences of each tuple's scores.
+
+    Args:
+        scores: of every method under each training seed; the seeds of all methods correspond.
+        tuples: the tuples that were scored; their weights give each class its prior.
+        prefixes: the n of each column of `scores`.
+        instances: number of instances in the split, N.
+        clusters: group of each instance, for tuples cut inside groups; None for instances drawn independently.
+
+    Returns:
+        For every pair what `uncertainty.paired_difference` returns, up to rounding.
+
+    Raises:
+        DataError: too few tuples or groups, or tuples that span groups.
+    """
+    # Differences stay the same without the mean method, and the rounding of V_aa + V_bb - 2 V_ab becomes small.
+    apart = scores.double() - scores.double().mean(dim=0)
+    averaged = apart.mean(dim=1)  # [m, p, t, k]
+    weights = tuples.weights.double() / tuples.weights.double().sum()
+    means = torch.einsum("pt,msptk->msk", weights, apart)
+    if clusters is None:
+        covariance, freedom = _over_instances(averaged, tuples, prefixes, instances)
+    else:
+        covariance, freedom = _over_clusters(averaged, tuples, clusters)
+    of_images = _of_differences(covariance)
+    difference = means.mean(dim=1)[:, None] - means.mean(dim=1)
+    seeds = scores.shape[1]
+    if seeds == 1:
+        return Pairs(difference, of_images.sqrt(), freedom.expand_as(of_images))
+    deviation = means - means.mean(dim=1, keepdim=True)
+    of_seeds = _of_differences(torch.einsum("ask,bsk->abk", deviation, deviation) / (seeds * (seeds - 1)))
+    variance = of_images + of_seeds
+    spread = of_images.square() / freedom + of_seeds.square() / (seeds - 1)
+    welch = torch.where(spread > 0, variance.square() / spread.where(spread > 0, 1.0), torch.inf)
+    return Pairs(difference, variance.sqrt(), welch)
+
+
+def _of_differences(covariance: Float[Tensor, "m m k"]) -> Float[Tensor, "m m k"]:
+    """Return the variances of all differences."""
+    own = covariance.diagonal().T  # [m, k]
+    return (own[:, None] + own - 2 * covariance).clamp(min=0)
+
+
+def _over_clusters(
+    scores: Float[Tensor, "m p t k"], tuples: Tuples, clusters: Int64[Tensor, "N"]
+) -> tuple[Float[Tensor, "m m k"], Float[Tensor, "k"]]:
+    """Return the covariances of the means over fresh groups, and their degrees of freedom."""
+    methods, _, _, columns = scores.shape
+    _, influence, freedom = over_clusters(center(_side_by_side(scores), tuples), tuples, clusters)
+    pieces = influence.view(-1, methods, columns)
+    covariance = torch.einsum("gak,gbk->abk", pieces, pieces)
+    return covariance, covariance.new_full((columns,), freedom)
+
+
+def _over_instances(
+    scores: Float[Tensor, "m p t k"], tuples: Tuples, prefixes: Sequence[int], instances: int
+) -> tuple[Float[Tensor, "m m k"], Float[Tensor, "k"]]:
+    """Return the covariances of the means over fresh instances, and their degrees of freedom.
+
+    The formula is that of `over_instances`, with products of two methods' scores in place of squares.
+    """
+    methods, _, _, columns = scores.shape
+    centered = center(_side_by_side(scores), tuples)
+    deviation = centered.deviation.flatten(0, 1).view(-1, methods, columns)  # [pt, m, k]
+    label = tuples.labels.flatten()
+    sizes = torch.tensor(prefixes, dtype=torch.float64)
+    # Degrees of freedom, and the check that no label has a single tuple, do not depend on the scores.
+    _, _, freedom = over_instances(
+        centered._replace(deviation=centered.deviation[:, :, :columns]), tuples, sizes, instances
+    )
+    covariance = deviation.new_empty(methods, methods, columns)
+    for size in dict.fromkeys(prefixes):
+        own = torch.tensor([column for column, prefix in enumerate(prefixes) if prefix == size])
+        per_instance, per_tuple = _weights(centered.prior, tuples, size, instances)
+        index = tuples.indices[:, :, :size].flatten()
+        shares = deviation[:, :, own]  # [pt, m, j]
+        total = sum_by(index, shares.flatten(1).repeat_interleave(size, dim=0), instances).view(instances, methods, -1)
+        covariance[:, :, own] = _gram(total, per_instance) + _gram(shares, per_tuple[label])
+    return covariance, freedom
+
+
+def _side_by_side(scores: Float[Tensor, "m p t k"]) -> Float[Tensor, "p t mk"]:
+    return scores.permute(1, 2, 0, 3).flatten(2)
+
+
+def _gram(values: Float[Tensor, "r m j"], weights: Float[Tensor, "r"]) -> Float[Tensor, "m m j"]:
+    columns = values.permute(2, 1, 0)  # [j, m, r]
+    return ((columns * weights) @ columns.mT).permute(1, 2, 0)
+
+
+def _weights(
+    prior: Float[Tensor, "c"], tuples: Tuples, size: int, instances: int
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "c"]]:
+    """Return the weights of products of two methods' sums at an instance, and of their scores at a tuple by label."""
+    classes, partitions = len(prior), len(tuples.labels)
+    width, at = tuples.indices.shape[2], tuples.indices.flatten()
+    owner = torch.full((instances,), -1, dtype=torch.int64)
+    owner[at] = tuples.labels.flatten().repeat_interleave(width)
+    seen, owner = owner >= 0, owner.clamp(min=0)
+    held = torch.bincount(tuples.indices[:, :, :size].flatten(), minlength=instances).double()
+    members = torch.bincount(owner[seen], minlength=classes).double().clamp(min=1)
+    drawn = torch.bincount(tuples.labels.flatten(), minlength=classes).double()
+    pairs = sum_by(owner, (held * (held - 1))[:, None], classes)[:, 0].clamp(min=1)
+    scale = prior.square() / (1 - 1 / drawn.clamp(min=2))
+    small = members * (members - 1) / (members - size).clamp(min=1).square()
+    shared = scale * (1 - 1 / partitions) * size**2 / members * small / pairs
+    return torch.where(seen, shared[owner], 0.0), scale / drawn.clamp(min=1).square() - size * shared

@@ -1,0 +1,158 @@
+"""When to stop looking at further instances of a tuple: confidences, stopping times, thresholds.
+
+A rule watches a confidence in [0, 1] after every instance and stops where it first reaches a threshold. Who never gets
+there has looked at all n instances: the tuple is truncated, its decision is forced.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from sharedlabel.errors import DataError
+from sharedlabel.metrics._weights import normalized
+
+NEVER = 1.0  # no floored posterior reaches it
+_CANDIDATES = 500
+
+
+class Stops(NamedTuple):
+    """When tuples stop under each threshold.
+
+    Attributes:
+        instances: instances looked at, from 1 to n.
+        reached: whether the threshold was reached; if not, the tuple is truncated.
+    """
+
+    instances: Int64[Tensor, "t m"]
+    reached: Bool[Tensor, "t m"]
+
+
+class Rates(NamedTuple):
+    """What each threshold leads to.
+
+    Attributes:
+        error: share of wrong decisions among the tuples that reached the threshold; NaN where none did.
+        instances: mean number of instances looked at.
+        truncated: share of the tuples that never reached the threshold.
+    """
+
+    error: Float[Tensor, "m"]
+    instances: Float[Tensor, "m"]
+    truncated: Float[Tensor, "m"]
+
+
+def largest(log_posterior: Float[Tensor, "t n c"]) -> Float[Tensor, "t n"]:
+    """Return the largest posterior probability, in float64.
+
+    Args:
+        log_posterior: normalised, natural log; floor it first (`floor_posterior`).
+    """
+    top: Tensor = _checked(log_posterior).amax(dim=2)
+    return top.exp()
+
+
+def margin(log_posterior: Float[Tensor, "t n c"]) -> Float[Tensor, "t n"]:
+    """Return the difference of the two largest posterior probabilities, in float64.
+
+    Args:
+        log_posterior: normalised, natural log; floor it first (`floor_posterior`).
+
+    Reference:
+        Scheffer, Decomain & Wrobel, "Active hidden Markov models for information extraction" (2001).
+    """
+    first, second = _checked(log_posterior).topk(2, dim=2).values.exp().unbind(2)
+    gap: Tensor = first - second
+    return gap
+
+
+def _checked(log_posterior: Tensor) -> Tensor:
+    if bool(log_posterior.isnan().any()):
+        raise DataError("expected log-posteriors, got NaN; check the aggregator and its features")
+    return log_posterior.double()
+
+
+def stops(confidence: Float[Tensor, "t n"], thresholds: Float[Tensor, "m"]) -> Stops:
+    """Stop each tuple at the first instance whose confidence is at least the threshold, else at the last.
+
+    Args:
+        confidence: after every instance.
+        thresholds: 0 stops at the first instance.
+
+    >>> found = stops(torch.tensor([[0.4, 0.9, 0.7]]), torch.tensor([0.4, 0.8, 0.95]))
+    >>> found.instances, found.reached
+    (tensor([[1, 2, 3]]), tensor([[ True,  True, False]]))
+    """
+    risen = confidence.cummax(dim=1).values.contiguous()
+    wanted = thresholds.to(risen.dtype).expand(len(risen), -1).contiguous()
+    below = torch.searchsorted(risen, wanted)  # instances whose running maximum is below the threshold
+    length = confidence.shape[1]
+    return Stops((below + 1).clamp(max=length), below < length)
+
+
+def rates(found: Stops, right: Bool[Tensor, "t n"], weights: Float[Tensor, "t"] | None = None) -> Rates:
+    """Return error, mean number of instances and share truncated of each threshold.
+
+    Args:
+        found: when tuples stop.
+        right: whether the decision after every instance is right.
+        weights: weight of each tuple; equal if None.
+    """
+    mass = normalized(found.instances[:, 0], weights)
+    wrong = mass @ (found.reached & ~right.gather(1, found.instances - 1)).double()
+    further = mass @ (found.instances - 1).double()
+    return Rates(wrong / (mass @ found.reached.double()), 1 + further, mass @ (~found.reached).double())
+
+
+def candidates(confidence: Float[Tensor, "t n"]) -> Float[Tensor, "m"]:
+    """Return thresholds to choose from, ascending: 0, quantiles of what the running maximum takes on, and `NEVER`."""
+    values = confidence.double().cummax(dim=1).values.flatten().sort().values
+    index = torch.linspace(0, len(values) - 1, min(_CANDIDATES, len(values)), dtype=torch.float64).round().long()
+    ends = values.new_tensor([0.0, NEVER])
+    found: Tensor = torch.cat([values[index], ends]).unique()
+    return found
+
+
+def for_error(found: Rates, error: float, images: int) -> int | None:
+    """Choose the lowest threshold whose error is at most the nominal one; None where there is none.
+
+    One more wrong decision than was seen is counted, or few decisions without an error would promise any error: with m
+    decisions, (m * error + 1) / (m + 1). Decisions on disjoint tuples count: m is the number of images, divided by the
+    mean number of instances, times the share of the tuples that reach the threshold.
+
+    Args:
+        found: rates of ascending thresholds, on validation.
+        error: nominal share of wrong decisions among those that reach the threshold, in (0, 1).
+        images: number of images in the split.
+
+    Returns:
+        Position of the threshold.
+
+    Raises:
+        DataError: an error outside (0, 1).
+
+    Reference:
+        Angelopoulos et al., "Conformal Risk Control" (2022), for the one wrong decision; m is ours.
+    """
+    if not 0 < error < 1:
+        raise DataError(f"expected a nominal error in (0, 1), got {error:g}; 0.02 lets 2% of the decisions be wrong")
+    decisions = images / found.instances * (1 - found.truncated)
+    careful = (decisions * found.error.nan_to_num(1.0) + 1) / (decisions + 1)
+    kept = (careful <= error).nonzero()
+    return int(kept[0, 0]) if len(kept) else None
+
+
+def for_instances(found: Rates, instances: float) -> int:
+    """Choose the highest threshold whose mean number of instances is at most the given one.
+
+    Args:
+        found: rates of ascending thresholds that begin with 0, on validation.
+        instances: mean number of instances, at least 1.
+
+    Returns:
+        Position of the threshold.
+    """
+    return int((found.instances <= instances + 1e-9).nonzero()[-1, 0])

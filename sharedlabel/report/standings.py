@@ -1,0 +1,88 @@
+"""Which aggregators are shown to be better than which: rank intervals, groups that do not differ, wins and losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sharedlabel.report.views import View, method
+from sharedlabel.results import Rank
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Networks and n on which a method is better, tied or worse."""
+
+    wins: int
+    ties: int
+    losses: int
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Win, tie and loss counts on RI for n >= 2, over all networks of one training.
+
+    Attributes:
+        names: methods, those with the most wins first.
+        cells: by method and reference.
+    """
+
+    names: tuple[str, ...]
+    cells: Mapping[tuple[str, str], Tally]
+
+
+def trainings(view: View) -> list[str]:
+    """List the kinds of training that have ranks, `frozen` first."""
+    return sorted({rank.training for rank in view.ranks})
+
+
+def standing(view: View, training: str, n: int) -> list[Rank]:
+    """List the ranks on RI at one n, by descending mean."""
+    own = [r for r in view.ranks if (r.metric, r.training, r.n) == ("ri", training, n)]
+    return sorted(own, key=lambda r: -r.mean)
+
+
+def sizes(view: View, training: str) -> list[int]:
+    """List the n >= 2 that have ranks: with one instance there is nothing to fuse."""
+    return sorted({r.n for r in view.ranks if r.training == training and r.n > 1})
+
+
+def span(rank: Rank) -> str:
+    """Write a rank as an interval."""
+    return str(rank.rank_best) if rank.rank_best == rank.rank_worst else f"{rank.rank_best}-{rank.rank_worst}"
+
+
+def joined(order: Sequence[Rank]) -> list[tuple[int, int]]:
+    """Return the longest runs of neighbours, first and last position, no two of which are shown to differ.
+
+    Args:
+        order: by descending mean.
+    """
+    tied = [set(rank.tied.split(",")) for rank in order]
+    runs: list[tuple[int, int]] = []
+    for first in range(len(order)):
+        last = first
+        while last + 1 < len(order) and all(order[last + 1].aggregator in tied[i] for i in range(first, last + 1)):
+            last += 1
+        if last > first and (not runs or last > runs[-1][1]):
+            runs.append((first, last))
+    return runs
+
+
+def matrix(view: View, training: str) -> Matrix | None:
+    """Count the verdicts on RI for n >= 2; None if nothing was compared."""
+    cells: dict[tuple[str, str], Tally] = {}
+    for w in view.wins:
+        if w.metric == "ri" and w.n > 1 and w.training == training:
+            so_far = cells.get((w.method, w.reference), Tally(0, 0, 0))
+            cells[w.method, w.reference] = Tally(so_far.wins + w.wins, so_far.ties + w.ties, so_far.losses + w.losses)
+    if not cells:
+        return None
+    names = sorted({name for name, _ in cells})
+    balance = {name: sum(t.wins - t.losses for (own, _), t in cells.items() if own == name) for name in names}
+    return Matrix(tuple(sorted(names, key=lambda name: -balance[name])), cells)
+
+
+def leaders(view: View, training: str, n: int) -> str:
+    """Name the methods that may be first, with their rank intervals."""
+    return ", ".join(f"{method(r)} {span(r)}" for r in standing(view, training, n) if r.rank_best == 1)

@@ -1,0 +1,77 @@
+"""All pairs at once against one pair at a time."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from sharedlabel.data.tuples import partition
+from sharedlabel.errors import DataError
+from sharedlabel.metrics.paired import all_pairs
+from sharedlabel.metrics.uncertainty import paired_difference
+from sharedlabel.rng import generator
+from sharedlabel.types import Tuples
+
+PREFIXES = (1, 4, 8)
+METHODS = 4
+
+
+def drawn(partitions: int = 3, groups: Tensor | None = None) -> Tuples:
+    labels = torch.arange(240) % 3
+    prior = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    return partition(labels, 8, partitions, prior, generator(0, "tuples"), groups)
+
+
+def scores(tuples: Tuples, seeds: int) -> Tensor:
+    """Methods that share most of their errors, with a column per prefix for each of two metrics."""
+    stream = generator(1, "scores")
+    shape = (*tuples.labels.shape, 2 * len(PREFIXES))
+    return torch.rand(1, 1, *shape, generator=stream) + 0.1 * torch.rand(METHODS, seeds, *shape, generator=stream)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("partitions", [1, 3])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_every_pair_is_what_it_is_alone(seeds: int, partitions: int, grouped: bool) -> None:
+    groups = torch.arange(240) // 60 if grouped else None
+    tuples = drawn(partitions, groups)
+    values = scores(tuples, seeds)
+    found = all_pairs(values, tuples, PREFIXES * 2, 240, groups)
+    low, high = found.interval()
+    p_value = found.p_value()
+    for a, b in itertools.permutations(range(METHODS), 2):
+        alone = paired_difference(values[a], values[b], tuples, PREFIXES * 2, 240, groups)
+        torch.testing.assert_close(found.difference[a, b], alone.estimate.mean)
+        torch.testing.assert_close(found.se[a, b], alone.estimate.se)
+        torch.testing.assert_close(found.degrees_of_freedom[a, b], alone.estimate.degrees_of_freedom)
+        torch.testing.assert_close(p_value[a, b], alone.p_value)
+        assert (low[a, b] <= found.difference[a, b]).all()
+        assert (found.difference[a, b] <= high[a, b]).all()
+
+
+def test_a_method_does_not_differ_from_itself_or_its_copy() -> None:
+    tuples = drawn()
+    values = scores(tuples, 2)
+    found = all_pairs(torch.cat([values, values[:1]]), tuples, PREFIXES * 2, 240)
+    assert found.difference[0, METHODS].abs().max() == 0
+    assert found.se[0, METHODS].max() < 1e-8
+    assert found.p_value().diagonal().min() == 1
+
+
+def test_close_methods_lose_no_digits() -> None:
+    """The variance of a tiny difference is not the rounding of two large variances."""
+    tuples = drawn()
+    values = scores(tuples, 3)
+    pair = torch.stack([values[0], values[0] + 1e-5 * values[1]]).double()
+    alone = paired_difference(pair[1], pair[0], tuples, PREFIXES * 2, 240)
+    found = all_pairs(pair, tuples, PREFIXES * 2, 240)
+    torch.testing.assert_close(found.se[1, 0], alone.estimate.se, rtol=1e-6, atol=0)
+
+
+def test_user_errors() -> None:
+    lonely = Tuples(torch.arange(6)[None].view(1, 3, 2), torch.tensor([[0, 0, 1]]), torch.full((1, 3), 1 / 3))
+    with pytest.raises(DataError, match="one of label 1"):
+        all_pairs(torch.zeros(2, 1, 1, 3, 1), lonely, (2,), 6)

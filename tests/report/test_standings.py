@@ -1,0 +1,82 @@
+"""Rank intervals, bars and win matrices of the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sharedlabel import results as records
+from sharedlabel.report import html, plots, standings, views
+
+NAMES = "abcdef"
+
+
+def ranking(tied: dict[str, set[str]]) -> list[records.Rank]:
+    return [
+        records.Rank("d", "b", "frozen", "iid", 2, name, 3, 2, "ri", 1 - i / 10, 0.0, 1.0, 1, 1, ",".join(tied[name]))
+        for i, name in enumerate(NAMES)
+    ]
+
+
+@given(st.sets(st.sampled_from(list(itertools.combinations(NAMES, 2)))))
+def test_bars_are_the_longest_runs_of_ties(pairs):
+    tied = {name: {b if a == name else a for a, b in pairs if name in {a, b}} for name in NAMES}
+    whole = [
+        (first, last)
+        for first, last in itertools.combinations(range(len(NAMES)), 2)
+        if all(pair in pairs for pair in itertools.combinations(NAMES[first : last + 1], 2))
+    ]
+    longest = [run for run in whole if not any(o != run and o[0] <= run[0] and run[1] <= o[1] for o in whole)]
+    assert standings.joined(ranking(tied)) == longest
+
+
+def test_matrix_sums_the_wins_for_two_images_or_more(results):
+    view = views.split(results)[0]
+    found = standings.matrix(view, "frozen")
+    own = [w for w in view.wins if (w.method, w.reference, w.metric) == ("lstm", "log_pool", "ri") and w.n > 1]
+    assert found.cells["lstm", "log_pool"] == standings.Tally(
+        sum(w.wins for w in own), sum(w.ties for w in own), sum(w.losses for w in own)
+    )
+    assert found.names[0] == "residual_lstm"
+    assert found.names[-1] == "mean_vote"
+    assert standings.matrix(dataclasses.replace(view, wins=()), "frozen") is None
+
+
+def test_ranks_are_written_as_intervals(results):
+    view = views.split(results)[0]
+    order = standings.standing(view, "frozen", 8)
+    assert [rank.mean for rank in order] == sorted((rank.mean for rank in order), reverse=True)
+    assert standings.span(dataclasses.replace(order[0], rank_best=1, rank_worst=3)) == "1-3"
+    assert standings.span(dataclasses.replace(order[0], rank_best=2, rank_worst=2)) == "2"
+    assert standings.leaders(view, "frozen", 8).startswith("residual_lstm 1")
+    assert standings.sizes(view, "frozen") == [2, 4, 8]
+    page = html.render(results, {})
+    assert f"<b>{standings.span(order[0])}</b> <small>RI {order[0].mean:.3f}" in page
+
+
+def test_the_figure_names_every_method_with_its_rank(results, figures):
+    text = figures["standing-frozen-iid"]
+    for rank in standings.standing(views.split(results)[0], "frozen", 8):
+        assert rank.aggregator in text
+    assert 'aria-label="Ranks of the aggregators: ' in text
+    assert "standing" in plots.CAPTIONS
+
+
+def test_comparisons_of_pruners_settle_ties_between_networks(results):
+    view = views.split(results)[0]
+    best = next(b for b in views.best_methods(view) if (b.chosen.ratio, b.chosen.n) == (2.0, 8))
+    other = next(s for s in view.tests("random", 8) if s.ratio == 2 and s.aggregator == best.chosen.aggregator)
+    own = next(c for c in view.comparisons if c.metric == "ri")
+    worse = dataclasses.replace(
+        own, pruner="random", ratio=2.0, aggregator=other.aggregator, n=8, axis="pruner", method="random",
+        reference=best.chosen.pruner, verdict="worse",
+    )  # fmt: skip
+    for verdict, expected in (("worse", False), ("tied", True)):
+        settled = dataclasses.replace(
+            view, comparisons=(*view.comparisons, dataclasses.replace(worse, verdict=verdict))
+        )
+        again = next(b for b in views.best_methods(settled) if (b.chosen.ratio, b.chosen.n) == (2.0, 8))
+        assert (other in again.ties) is expected

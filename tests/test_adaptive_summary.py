@@ -1,0 +1,240 @@
+"""Adaptive n over seeds: points against loops over tuples, gains by hand, spreads by reweighing."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import statistics
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sharedlabel import rng
+from sharedlabel.adaptive_summary import Stopped, costs, gain, hull, ratio, summarize
+from sharedlabel.config import EvaluationConfig
+from sharedlabel.inputs import Data
+from sharedlabel.results import Row
+from sharedlabel.types import Dataset
+
+CLASSES, N_MAX, BITS = 4, 3, 2.0
+EVALUATION = EvaluationConfig(n=(1, N_MAX), partitions=3)
+AIMS = (("error", 0.1), ("instances", 1.0), ("instances", 3.0))
+TYPES = {"int": 1, "float": 1.0, "str": ""}
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    labels = torch.arange(240) % CLASSES
+    dataset = Dataset(
+        name="made",
+        images=torch.zeros(240, 1, 1, 1, dtype=torch.uint8),
+        labels=labels,
+        class_names=tuple("abcd"),
+        groups=torch.arange(240) // 20,
+        holdout=None,
+        fingerprint="",
+    )
+    none = torch.arange(0)
+    splits = {"backbone": none, "aggregator": none, "validation": torch.arange(100), "test": torch.arange(100, 240)}
+    return Data(dataset, splits, torch.full((CLASSES,), 1 / CLASSES, dtype=torch.float64), "key")
+
+
+def drawn_of(data: Data, protocol: str = "iid"):
+    return data.tuples("test", protocol, N_MAX, EVALUATION.partitions, EVALUATION.seed)
+
+
+def cell(data: Data, seed: int = 0, *, protocol: str = "iid", aims: Any = AIMS, level: float = 0.6) -> Stopped:
+    """A cell whose scores and stops are drawn at random; the last threshold is never reached."""
+    stream, shape = rng.generator(seed, "made"), drawn_of(data, protocol).labels.shape
+    instances = torch.randint(1, N_MAX + 1, (*shape, len(aims)), generator=stream)
+    reached = (instances < N_MAX) | (torch.rand(instances.shape, generator=stream) < 0.5)
+    for at, aim in enumerate(aims):
+        if aim == ("instances", 1.0):
+            instances[..., at], reached[..., at] = 1, True
+        if aim == ("instances", 3.0):
+            instances[..., at], reached[..., at] = N_MAX, False
+    blank = {item.name: TYPES.get(item.type, "") for item in dataclasses.fields(Row)}
+    named = {"data": "made", "backbone": "mlp", "pruner": "magnitude", "ratio": 2.0, "aggregator": "a"}
+    named |= {
+        "training": "frozen",
+        "split": "test",
+        "protocol": protocol,
+        "seed": seed,
+        "macs_effective": 50.0,
+        "macs_dense": 100,
+    }
+    thresholds = [
+        {"rule": "threshold", "aim": aim, "value": value, "threshold": 0.5 + 0.1 * seed, "error": 0.05,
+         "instances": 1.5 + seed, "truncated": 0.1} for aim, value in aims
+    ]  # fmt: skip
+    return Stopped(
+        Row(**{**blank, **named}),
+        {
+            "correct": (torch.rand(*shape, N_MAX, generator=stream) < level).to(torch.uint8),
+            "information": -torch.rand(*shape, N_MAX, generator=stream),
+            "instances": instances.to(torch.int16),
+            "reached": reached,
+        },
+        {
+            "thresholds": thresholds,
+            "validation": {"n_accuracy": [0.5, 0.7, 0.8], "information": [-1.0, -0.5, -0.2]},
+            "macs": [0, 10, 20],
+            "anytime_macs": [0, 20, 40],
+        },
+    )
+
+
+def loops(data: Data, one: Stopped, at: int, protocol: str = "iid") -> dict[str, float]:
+    """Every share and mean, one tuple after the other."""
+    drawn, sums = drawn_of(data, protocol), dict.fromkeys(("right", "bits", "used", "reached", "wrong", "cost"), 0.0)
+    for p, t in itertools.product(*map(range, drawn.labels.shape)):
+        weight = float(drawn.weights[p, t]) / len(drawn.weights)
+        used, reached = int(one.tensors["instances"][p, t, at]), bool(one.tensors["reached"][p, t, at])
+        right = float(one.tensors["correct"][p, t, used - 1])
+        sums["right"] += weight * right
+        sums["bits"] += weight * float(one.tensors["information"][p, t, used - 1])
+        sums["used"] += weight * used
+        sums["reached"] += weight * reached
+        sums["wrong"] += weight * reached * (1 - right)
+        sums["cost"] += weight * (50 * used + 20 * (used - 1)) / 100
+    return sums
+
+
+@pytest.mark.parametrize("protocol", ["iid", "grouped"])
+def test_points_equal_a_loop_over_tuples(data, protocol):
+    seeds = [cell(data, seed, protocol=protocol) for seed in range(2)]
+    points = summarize(seeds, data, EVALUATION)
+    assert [(p.rule, p.aim, p.value, p.seeds, p.n_max) for p in points] == [
+        ("threshold", aim, value, 2, N_MAX) for aim, value in AIMS
+    ]
+    for at, point in enumerate(points):
+        found = [loops(data, seed, at, protocol) for seed in seeds]
+        mean = {name: statistics.fmean(one[name] for one in found) for name in found[0]}
+        assert point.n_accuracy == pytest.approx(mean["right"])
+        assert point.ri == pytest.approx(1 + mean["bits"] / BITS, rel=1e-6)
+        assert point.instances == pytest.approx(mean["used"])
+        assert point.truncated == pytest.approx(1 - mean["reached"])
+        assert point.cost_dense_passes == pytest.approx(mean["cost"])
+        assert (point.threshold, point.validation_error) == (pytest.approx(0.55), pytest.approx(0.05))
+        assert point.validation_instances == pytest.approx(2.0)
+        for name in ("n_accuracy", "ri", "instances", "n_accuracy_gain", "ri_gain"):
+            low, middle, high = (getattr(point, name + end) for end in ("_low", "", "_high"))
+            assert low <= middle <= high
+        assert 1 <= point.instances_low <= point.instances_high <= N_MAX
+        if point.value != 3.0:
+            assert point.error == pytest.approx(statistics.fmean(one["wrong"] / one["reached"] for one in found))
+            assert 0 <= point.error_low < point.error < point.error_high <= 1
+
+
+def test_without_a_decision_there_is_no_error(data):
+    never = summarize([cell(data)], data, EVALUATION)[-1]
+    assert (never.error, never.error_low, never.error_high) == (None, None, None)
+    assert never.truncated == pytest.approx(1)
+
+
+def test_thresholds_that_some_seed_lacks_are_left_out(data):
+    points = summarize([cell(data), cell(data, 1, aims=AIMS[1:])], data, EVALUATION)
+    assert [(p.aim, p.value) for p in points] == [*AIMS[1:]]
+    assert points[0].n_accuracy == pytest.approx(
+        statistics.fmean(
+            loops(data, one, at)["right"] for one, at in ((cell(data), 1), (cell(data, 1, aims=AIMS[1:]), 0))
+        )
+    )
+
+
+def test_a_stop_at_a_fixed_number_gains_nothing(data):
+    """After one instance, or after all of them with the same MACs, adaptive n is a fixed n."""
+    one = cell(data)
+    points = summarize(
+        [dataclasses.replace(one, meta={**one.meta, "anytime_macs": one.meta["macs"]})], data, EVALUATION
+    )
+    for point in points[1:]:
+        for name in ("n_accuracy", "ri"):
+            values = [getattr(point, f"{name}_gain{end}") for end in ("_low", "", "_high")]
+            assert values == pytest.approx([0, 0, 0], abs=1e-12)
+
+
+def test_asking_after_every_instance_is_paid_for(data):
+    fixed, anytime = costs(cell(data))
+    assert fixed.tolist() == [0.5, 1.1, 1.7]
+    assert anytime.tolist() == [0.5, 1.2, 1.9]
+
+
+EASY = torch.tensor([[[1.0, 1.0], [1.0, 1.0], [0.0, 1.0], [0.0, 1.0]]], dtype=torch.float64)  # [1, 4, 2]
+
+
+def mean_gain(stopped: list[float], spent: list[float], fixed: list[float], validation: list[float]) -> float:
+    mass = torch.full((1, 4), 0.25, dtype=torch.float64)
+    columns = [torch.tensor(values, dtype=torch.float64).view(1, 4, 1) for values in (stopped, spent)]
+    numbers = [torch.tensor(values, dtype=torch.float64) for values in (fixed, validation)]
+    return float((mass[..., None] * gain(columns[0], EASY, columns[1], *numbers, mass)).sum())
+
+
+def test_a_gain_by_hand():
+    """Half the tuples are right at once; who stops there and goes on with the rest is always right, for 1.5 passes."""
+    assert mean_gain([1, 1, 1, 1], [1, 1, 2, 2], [1, 2], [0.5, 1]) == pytest.approx(1 - 0.75)
+    assert mean_gain([1, 1, 0, 1], [1, 1, 1, 2], [1, 2], [0.5, 1]) == pytest.approx(0.75 - 0.625)
+    assert mean_gain([1, 1, 1, 1], [3, 3, 3, 3], [1, 2], [0.5, 1]) == pytest.approx(0)  # dearer than all: the best n
+    assert mean_gain([1, 1, 1, 1], [1, 1, 2, 2], [1, 2], [0.5, 0.5]) == pytest.approx(1 - 0.5)  # n = 2 looks no better
+
+
+def test_hull_is_above_every_mix_of_two():
+    stream = rng.generator(0, "hull")
+    for _ in range(20):
+        cost = torch.rand(6, generator=stream).cumsum(0).tolist()
+        scores = torch.rand(6, generator=stream).tolist()
+        corners = hull(cost, scores)
+        for at in (*cost, *(0.5 * (a + b) for a, b in itertools.pairwise(cost))):
+            mixes = [
+                scores[i] + (at - cost[i]) / (cost[j] - cost[i]) * (scores[j] - scores[i])
+                for i, j in itertools.combinations(range(6), 2)
+                if cost[i] <= at <= cost[j]
+            ]
+            cheaper = [score for c, score in zip(cost, scores, strict=True) if c <= at]
+            assert interpolated(corners, cost, scores, at) == pytest.approx(max(*mixes, *cheaper))
+
+
+def interpolated(corners: list[int], cost: list[float], scores: list[float], at: float) -> float:
+    for i, j in itertools.pairwise(corners):
+        if at <= cost[j]:
+            return scores[i] + (at - cost[i]) / (cost[j] - cost[i]) * (scores[j] - scores[i])
+    return scores[corners[-1]]
+
+
+def derivative(statistic: Any, mass: Tensor, tuple_: int) -> Tensor:
+    """How a statistic moves when one tuple weighs a little more."""
+    step = 1e-6
+    more = mass * (1 - step)
+    more.view(-1)[tuple_] += step
+    return (statistic(more) - statistic(mass)) / step
+
+
+def test_scores_of_ratios_and_gains_spread_as_the_statistics_do():
+    """Deviations of the scores are the statistics' derivatives by the weight of each tuple."""
+    stream = rng.generator(0, "derivative")
+    mass = torch.rand(2, 5, generator=stream, dtype=torch.float64)
+    mass /= mass.sum()
+    part, whole = (torch.rand(2, 5, 3, generator=stream, dtype=torch.float64) + 0.1 for _ in range(2))
+    everywhere = torch.rand(2, 5, 4, generator=stream, dtype=torch.float64)
+    spent = torch.rand(2, 5, 3, generator=stream, dtype=torch.float64) * 2 + 1
+    fixed, validation = torch.arange(1.0, 5.0).double(), torch.tensor([0.1, 0.5, 0.7, 0.8], dtype=torch.float64)
+
+    def mean(scores: Tensor, weights: Tensor) -> Tensor:
+        return torch.einsum("pt,ptm->m", weights, scores)
+
+    def ratio_of(weights: Tensor) -> Tensor:
+        return mean(part, weights) / mean(whole, weights)
+
+    def gain_of(weights: Tensor) -> Tensor:
+        return mean(gain(part, everywhere, spent, fixed, validation, weights), weights)
+
+    for scores, statistic in (
+        (ratio(part, whole, mass), ratio_of),
+        (gain(part, everywhere, spent, fixed, validation, mass), gain_of),
+    ):
+        torch.testing.assert_close(mean(scores, mass), statistic(mass))
+        for at in range(10):
+            expected = scores.flatten(0, 1)[at] - mean(scores, mass)
+            torch.testing.assert_close(derivative(statistic, mass, at), expected, rtol=1e-3, atol=1e-4)
