@@ -366,12 +366,21 @@ def test_a_folder_with_a_flaw_is_refused(model, tuples, refused, damage, message
     ("content", "message"),
     [
         (b"", "expected the columns group and path in .*groups.csv, got none; add group and path"),
-        (b"group,file\na,b.png\n", "expected the columns group and path in .*, got group, file; add path"),
+        (b"group,path,group\na,here.png,b\n", "group and path once each in .*, got group twice; remove one"),
+        (b"group,path\n\na,gone.png\n", r"no file; correct|line 3 of"),
+        (
+            b"group,path\na,here.png\na,./here.png\n",
+            r"'./here.png' twice in 'a' \(line 3 of .*groups.csv\); remove one",
+        ),
+        (b"group,file\na,b.png\n", "expected the columns group and path in .*, got 'group', 'file'; add path"),
         (b"group,path\n", "expected rows with a group and a path in .*groups.csv, got none; add some"),
-        (b"group,path\na,here.png\na\n", "expected a path in row 3 of .*groups.csv, got none; fill it in"),
-        (b"group,path\n,here.png\n", "expected a group in row 2 of .*groups.csv, got none; fill it in"),
-        (b"group,path\na,gone.png\n", r"expected an image at .*gone.png \(row 2 of .*groups.csv\), got no file"),
-        (b"group,path\na,here.png\na,here.png\n", r"got 'here.png' twice in 'a' \(row 3 of .*groups.csv\); remove one"),
+        (b"group,path\na,here.png\na\n", "expected a path in line 3 of .*groups.csv, got none; fill it in"),
+        (b"group,path\n,here.png\n", "expected a group in line 2 of .*groups.csv, got none; fill it in"),
+        (b"group,path\na,gone.png\n", r"expected an image at .*gone.png \(line 2 of .*groups.csv\), got no file"),
+        (
+            b"group,path\na,here.png\na,here.png\n",
+            r"got 'here.png' twice in 'a' \(line 3 of .*groups.csv\); remove one",
+        ),
         (b"group,path\n\xff,here.png\n", "expected a CSV of UTF-8 text at .*groups.csv, got: .*; save it as that"),
     ],
 )
@@ -433,6 +442,18 @@ def test_a_card_that_cannot_be_used_is_refused(copied):
         ({**whole, "format": 99}, "has format 99, this version reads 2; export the cell again"),
         ([], "has format 'list', this version reads 2"),
         ({**whole, "labels": 3}, "is not a card of this version: .*labels.*; export again"),
+        ({**whole, "labels": []}, "labels: Tuple should have at least 2 items"),
+        ({**whole, "labels": ["a", "b", "c"]}, "expected one value per label, got .*'labels': 3"),
+        (
+            {**whole, "calibration": {**whole["calibration"], "temperature": 0}},
+            "calibration.temperature: .* greater than 0",
+        ),
+        ({**whole, "calibration": {**whole["calibration"], "floor": 5}}, "calibration.floor: .* less than 1"),
+        (
+            {**whole, "calibration": {**whole["calibration"], "n": []}},
+            "calibration.n: Tuple should have at least 1 item",
+        ),
+        ({**whole, "calibration": {**whole["calibration"], "n": [4, 2]}}, r"expected ascending n .*, got n = \(4, 2\)"),
         (
             {**whole, "files": {"../card.json": whole["files"]["backbone.pt2"]}},
             "the file '../card.json' in .*, got none",
@@ -441,6 +462,9 @@ def test_a_card_that_cannot_be_used_is_refused(copied):
         (copied / "card.json").write_text(json.dumps(payload))
         with pytest.raises(DeploymentError, match=message):
             card.read(copied)
+    (copied / "card.json").write_text(json.dumps({**whole, "files": {}}))
+    with pytest.raises(DeploymentError, match="backbone and aggregator of one runtime, got no files"):
+        load(copied)
     (copied / "card.json").write_text("{")
     with pytest.raises(DeploymentError, match=r"expected a card.json in .*, got: .*line 1"):
         card.read(copied)
@@ -465,3 +489,13 @@ def test_a_program_that_its_runtime_cannot_read_is_named(tmp_path):
         (tmp_path / name).write_bytes(b"nothing")
         with pytest.raises(DeploymentError, match=rf"expected a program at .*{name}, got: .*; export the cell again"):
             programs.read(tmp_path / name)
+
+
+def test_a_posterior_that_is_not_finite_is_refused(finished, copied):
+    model = load(copied)
+    broken = Predictor(
+        model.card, model._backbone, lambda *inputs: (torch.full((1, inputs[0].shape[1], 10), torch.nan),)
+    )
+    image = finished.grid.data.dataset.images[0]
+    with pytest.raises(DataError, match="finite posterior after 1 instances, got NaN or infinity"):
+        broken.predict([image])

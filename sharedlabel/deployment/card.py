@@ -7,10 +7,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
 
 from sharedlabel.errors import DeploymentError
 from sharedlabel.metrics.information import FLOOR
@@ -18,6 +19,8 @@ from sharedlabel.results import DatasetFacts, Row, Threshold
 
 FORMAT = 2
 NAME = "card.json"
+Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
+Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,9 @@ class Preprocessing:
         convert: channels to convert image files to (1 grey, 3 colour); None: they must have the input's channels.
     """
 
-    channels: int
-    height: int
-    width: int
+    channels: PositiveInt
+    height: PositiveInt
+    width: PositiveInt
     dtype: Literal["uint8", "float32"]
     resize: int | None
     convert: int | None
@@ -58,13 +61,13 @@ class Calibration:
     """
 
     instance: str
-    log_correction: tuple[float, ...]
-    temperature: float
+    log_correction: tuple[Finite, ...]
+    temperature: Positive
     posterior: str
-    n: tuple[int, ...]
-    posterior_temperature: tuple[float, ...]
+    n: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    posterior_temperature: tuple[Positive, ...]
     other_n: str
-    floor: float
+    floor: Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
@@ -177,9 +180,9 @@ class Card:
 
     format: int
     cell: dict[str, str | int | float]
-    labels: tuple[str, ...]
-    prior: tuple[float, ...]
-    embedding_dim: int
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    prior: tuple[Finite, ...]
+    embedding_dim: PositiveInt
     preprocessing: Preprocessing
     calibration: Calibration
     stopping: tuple[Stopping, ...]
@@ -269,7 +272,8 @@ def read(folder: Path) -> Card:
     """Read the card of a model and check that its files are those that were exported.
 
     Raises:
-        DeploymentError: no card, one of another version, or a file that is absent or was altered.
+        DeploymentError: no card, one of another version or that contradicts itself, or a file that is absent or was
+            altered.
     """
     path = folder / NAME
     try:
@@ -284,9 +288,24 @@ def read(folder: Path) -> Card:
     try:
         card = TypeAdapter(Card).validate_python(payload)
     except ValidationError as error:
-        raise DeploymentError(f"{path} is not a card of this version: {error.errors()[0]}; export again") from error
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DeploymentError(f"{path} is not a card of this version: {where}: {first['msg']}; export again") from error
+    _check_lengths(card, path)
     _check_files(card, folder)
     return card
+
+
+def _check_lengths(card: Card, path: Path) -> None:
+    fitted = card.calibration
+    lengths = {"labels": len(card.labels), "prior": len(card.prior), "log_correction": len(fitted.log_correction)}
+    if len(set(lengths.values())) > 1:
+        raise DeploymentError(f"{path}: expected one value per label, got {lengths}; export the cell again")
+    if len(fitted.n) != len(fitted.posterior_temperature) or any(a >= b for a, b in pairwise(fitted.n)):
+        raise DeploymentError(
+            f"{path}: expected ascending n with one posterior temperature each, got n = {fitted.n} and "
+            f"{len(fitted.posterior_temperature)} temperatures; export the cell again"
+        )
 
 
 def _check_files(card: Card, folder: Path) -> None:

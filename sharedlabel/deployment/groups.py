@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,24 +101,25 @@ def _from_table(source: Path) -> tuple[Group, ...]:
     with readable(source):
         data = source.read_bytes()
     try:
-        lines = data.decode("utf-8-sig").splitlines()
-        reader = csv.DictReader(lines, strict=True)
-        rows, columns = list(reader), list(reader.fieldnames or ())
+        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        rows, columns = [(reader.line_num, row) for row in reader], list(reader.fieldnames or ())
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"expected a CSV of UTF-8 text at {source}, got: {error}; save it as that") from error
     if missing := [name for name in _COLUMNS if name not in columns]:
-        some = ", ".join(columns[:_LISTED]) + (", ..." if len(columns) > _LISTED else "")
+        some = ", ".join(map(repr, columns[:_LISTED])) + (", ..." if len(columns) > _LISTED else "")
         raise DataError(
             f"expected the columns group and path in {source}, got {some or 'none'}; add {' and '.join(missing)}"
         )
+    if twice := [name for name in _COLUMNS if columns.count(name) > 1]:
+        raise DataError(f"expected the columns group and path once each in {source}, got {twice[0]} twice; remove one")
     found: dict[str, set[Path]] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         path = _path(row, number, source)
         paths = found.setdefault(row["group"], set())
         if path in paths:
             raise DataError(
                 f"expected every image once in a group, got {row['path']!r} twice in {row['group']!r} "
-                f"(row {number} of {source}); remove one"
+                f"(line {number} of {source}); remove one"
             )
         paths.add(path)
     if not found:
@@ -129,10 +131,10 @@ def _path(row: dict[str, str | None], number: int, source: Path) -> Path:
     """Return the file that a row names."""
     for name in _COLUMNS:
         if not row[name]:
-            raise DataError(f"expected a {name} in row {number} of {source}, got none; fill it in or remove the row")
-    path = source.parent / str(row["path"])
+            raise DataError(f"expected a {name} in line {number} of {source}, got none; fill it in or remove the row")
+    path = (source.parent / str(row["path"])).resolve()
     if not path.is_file():
-        raise DataError(f"expected an image at {path} (row {number} of {source}), got no file; correct the path")
+        raise DataError(f"expected an image at {path} (line {number} of {source}), got no file; correct the path")
     return path
 
 

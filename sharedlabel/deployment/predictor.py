@@ -80,13 +80,8 @@ class Predictor:
         Raises:
             DataError: an instance of another shape or type than the model takes.
         """
-        embeddings, logits = torch.empty(1, 0, self.card.embedding_dim), torch.empty(1, 0, len(self.card.labels))
-        for instance in instances:
-            self._check(instance)
-            embedding, calibrated = self._embed(instance)
-            embeddings = torch.cat([embeddings, embedding], dim=1)
-            logits = torch.cat([logits, calibrated], dim=1)
-            yield self._fuse(embeddings, logits)
+        for seen in self._seen(instances):
+            yield self._fuse(*seen)
 
     def predict(
         self, instances: Iterable[Num[Tensor, "C H W"]], threshold: float | None = None, most: int | None = None
@@ -101,14 +96,17 @@ class Predictor:
         Raises:
             DataError: no instances, or one that the model does not take.
         """
-        found, used, reached = None, 0, False
-        for used, logs in enumerate(self.stream(instances), start=1):
-            found = logs.exp()
-            reached = threshold is not None and float(found.max()) >= threshold
+        found, seen, used, reached = None, None, 0, False
+        for used, seen in enumerate(self._seen(instances), start=1):
+            if threshold is not None:
+                found = self._fuse(*seen).exp()
+                reached = float(found.max()) >= threshold
             if reached or used == most:
                 break
-        if found is None:
+        if seen is None:
             raise DataError("expected at least one instance in the tuple, got none; add one")
+        if found is None:
+            found = self._fuse(*seen).exp()
         index = int(found.argmax())
         return Prediction(
             label=self.card.labels[index],
@@ -118,6 +116,18 @@ class Predictor:
             extrapolated=used > max(self.card.calibration.n),
             posterior=dict(zip(self.card.labels, found.tolist(), strict=True)),
         )
+
+    def _seen(
+        self, instances: Iterable[Num[Tensor, "C H W"]]
+    ) -> Iterator[tuple[Float[Tensor, "1 n d"], Float[Tensor, "1 n c"]]]:
+        """Yield the embeddings and calibrated logits of all instances so far, after each."""
+        embeddings, logits = torch.empty(1, 0, self.card.embedding_dim), torch.empty(1, 0, len(self.card.labels))
+        for instance in instances:
+            self._check(instance)
+            embedding, calibrated = self._embed(instance)
+            embeddings = torch.cat([embeddings, embedding], dim=1)
+            logits = torch.cat([logits, calibrated], dim=1)
+            yield embeddings, logits
 
     @torch.no_grad()
     def _embed(self, instance: Num[Tensor, "C H W"]) -> tuple[Float[Tensor, "1 1 d"], Float[Tensor, "1 1 c"]]:
@@ -130,6 +140,11 @@ class Predictor:
     def _fuse(self, embeddings: Float[Tensor, "1 n d"], logits: Float[Tensor, "1 n c"]) -> Float64[Tensor, "c"]:
         """Aggregate instances, then temper and floor the log-posterior of all of them, as the evaluation does."""
         (log_posterior,) = self._aggregator(embeddings, logits)
+        if not log_posterior.isfinite().all():
+            raise DataError(
+                f"expected a finite posterior after {embeddings.shape[1]} instances, got NaN or infinity; check the "
+                "instances for values that training never saw, or export the cell again"
+            )
         calibration = self.card.calibration
         temperature = torch.tensor([temperature_of(embeddings.shape[1], calibration)], dtype=torch.float64)
         tempered = apply_temperature(log_posterior[:, -1:], temperature)
@@ -158,14 +173,20 @@ def load(folder: Path, runtime: str | None = None) -> Predictor:
     """
     chosen = None if runtime is None else programs.runtime_named(runtime)
     card = cards.read(folder)
-    exported = [name for name, suffix in SUFFIXES.items() if f"{BACKBONE}{suffix}" in card.files]
+    parts = (BACKBONE, AGGREGATOR)
+    exported = [name for name, suffix in SUFFIXES.items() if all(f"{part}{suffix}" in card.files for part in parts)]
+    if not exported:
+        raise DeploymentError(
+            f"expected the card in {folder} to list backbone and aggregator of one runtime, got "
+            f"{', '.join(card.files) or 'no files'}; export the cell again"
+        )
     chosen = chosen or exported[0]
     if chosen not in exported:
         raise DeploymentError(
             f"expected a model exported for the runtime {chosen!r} in {folder}, got one for {', '.join(exported)}; "
             f"use --runtime {exported[0]} or export the cell again with --format {chosen}"
         )
-    return Predictor(card, *(_open(folder, part, chosen) for part in (BACKBONE, AGGREGATOR)))
+    return Predictor(card, *(_open(folder, part, chosen) for part in parts))
 
 
 def temperature_of(n: int, calibration: Calibration) -> float:

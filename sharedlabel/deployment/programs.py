@@ -90,7 +90,10 @@ def write(program: ExportedProgram, part: str, runtime: Runtime, folder: Path) -
     """
     path = folder / f"{part}{SUFFIXES[runtime]}"
     if runtime == "torch":
-        torch.export.save(program, path)
+        with warnings.catch_warnings():
+            # It warns where no constant of those that share storage is whole; what is read back is checked.
+            warnings.filterwarnings("ignore", "No complete tensor found in the group", UserWarning)
+            torch.export.save(program, path)
         return path
     for needed in ("onnx", "onnxscript", "onnxruntime"):
         _needed(needed)
