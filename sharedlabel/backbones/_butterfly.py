@@ -73,6 +73,19 @@ class ButterflyLinear(nn.Module):
         return self.outputs.matrix().T @ self.core @ self.inputs.matrix()
 
     @torch.no_grad()
+    def plain(self) -> nn.Module:
+        """Return ordinary linear layers that compute the same: two of the smaller k between them, or a dense one.
+
+        With k near log2 n they take no more products than the butterflies, and far fewer calls.
+        """
+        joined, last = self.core @ self.inputs.matrix(), self.outputs.matrix().T
+        if self.inputs.k < self.outputs.k:
+            joined, last = self.inputs.matrix(), last @ self.core
+        if joined.numel() + last.numel() < self.in_features * self.out_features:
+            return nn.Sequential(_linear(joined, None), _linear(last, self.bias))
+        return _linear(last @ joined, self.bias)
+
+    @torch.no_grad()
     def project(self, weight: Float[Tensor, "n2 n1"]) -> None:
         """Set W so that the layer is as near to a dense weight as its butterflies let it be (least squares).
 
@@ -85,6 +98,13 @@ class ButterflyLinear(nn.Module):
     def extra_repr(self) -> str:
         """Describe the layer in its printed form."""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+def unfold(network: nn.Module) -> None:
+    """Put ordinary linear layers in the place of butterfly layers, in place, for prediction."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, ButterflyLinear):
+            network.set_submodule(name, module.plain())
 
 
 def weights(network: nn.Module) -> int:
@@ -106,6 +126,16 @@ def rebuild(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         bias = f"{name}.bias" in tensors
         layer = ButterflyLinear(width_in, width_out, len(kept[0]), len(kept[1]), bias, torch.Generator(), kept)
         network.set_submodule(name, layer)
+
+
+def _linear(weight: Float[Tensor, "o i"], bias: Float[Tensor, "o"] | None) -> nn.Linear:
+    layer: nn.Linear = nn.utils.skip_init(
+        nn.Linear, weight.shape[1], weight.shape[0], bias is not None, dtype=weight.dtype
+    )
+    layer.weight.copy_(weight)
+    if bias is not None:
+        layer.bias.copy_(bias)
+    return layer
 
 
 def default_k(width: int) -> int:

@@ -98,7 +98,8 @@ class Costs:
         parameters: parameters left.
         achieved_ratio: compression ratio, all parameters.
         macs_dense: MACs of the dense backbone.
-        macs_executed: MACs that these programs execute: weights set to zero count.
+        macs_executed: MACs of the network in PyTorch: weights set to zero count. Butterfly layers are exported as
+            matrices, whose products may differ a little.
         macs_effective: MACs left when weights set to zero cost nothing.
         theoretical_speedup: macs_dense / macs_effective.
         bytes_dense: bytes of the backbone's tensors.

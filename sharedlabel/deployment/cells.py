@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones._butterfly import unfold
 from sharedlabel.config import resolve
 from sharedlabel.pruners._masks import bake
 from sharedlabel.results import DatasetFacts
@@ -24,7 +25,8 @@ class Trained:
     """The networks of a cell and the numbers that go with them.
 
     Attributes:
-        backbone: in evaluation mode, its masks baked in: plain layers, as small as pruning made them.
+        backbone: in evaluation mode, its masks baked in: plain layers, as small as pruning made them; butterfly layers
+            as the products of matrices that they are.
         aggregator: in evaluation mode.
         shape: what the aggregator was built for.
         log_correction: of the calibration of single instances.
@@ -61,6 +63,7 @@ def restore(key: str, dataset: DatasetFacts, store: Store, stopping: str | None 
     plugin = resolve("backbones", features.manifest["config"]["backbone"])
     backbone = stored_backbone(plugin, dataset.image_shape, len(dataset.class_names), compressed)
     bake(backbone)
+    unfold(backbone)
     shape = stored_shape(torch.tensor(dataset.prior, dtype=torch.float64), calibrate)
     stopped = None if stopping is None else store.find(stopping)
     fusing = resolve("aggregators", scored.manifest["config"]["aggregator"])

@@ -19,7 +19,7 @@ from torch import nn
 
 from sharedlabel import rng
 from sharedlabel.backbones import _butterfly
-from sharedlabel.backbones._butterfly import ButterflyLinear
+from sharedlabel.backbones._butterfly import ButterflyLinear, unfold
 from sharedlabel.backbones._butterfly_network import Butterfly
 from sharedlabel.backbones._butterfly_paths import depth, draw_order, weight_counts
 from sharedlabel.errors import CompressionError
@@ -325,3 +325,32 @@ def test_fused_kernel_in_the_interpreter() -> None:
 )
 def test_fused_kernel_on_the_gpu() -> None:
     run_worker("cuda")
+
+
+@pytest.mark.parametrize(
+    ("width_in", "width_out", "k_in", "k_out", "layers"),
+    [(16, 12, 3, 4, 2), (12, 16, 4, 3, 2), (7, 9, 2, 2, 2), (8, 8, 8, 8, 1), (5, 3, 1, 3, 2)],
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_plain_layers_compute_the_same(
+    width_in: int, width_out: int, k_in: int, k_out: int, layers: int, bias: bool
+) -> None:
+    layer = ButterflyLinear(width_in, width_out, k_in, k_out, bias, rng.generator(0)).double()
+    plain = layer.plain()
+    linear = [module for module in plain.modules() if isinstance(module, nn.Linear)]
+    assert len(linear) == layers
+    assert (linear[-1].bias is not None) == bias
+    images = torch.randn(6, width_in, generator=rng.generator(1), dtype=torch.float64)
+    torch.testing.assert_close(plain(images), layer(images))
+    assert sum(one.weight.numel() for one in linear) <= width_in * width_out
+
+
+def test_unfolding_replaces_every_butterfly_in_its_place() -> None:
+    network = nn.Sequential(
+        nn.Linear(6, 8), nn.Sequential(ButterflyLinear(8, 4, generator=rng.generator(0)), nn.ReLU())
+    )
+    images = torch.randn(3, 6, generator=rng.generator(1))
+    expected = network(images)
+    unfold(network)
+    assert not any(isinstance(module, ButterflyLinear) for module in network.modules())
+    torch.testing.assert_close(network(images), expected)
