@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from sharedlabel.aggregators._base import normalize
-from sharedlabel.aggregators._pool import log_evidence
 from sharedlabel.errors import ConfigError, nearest
 from sharedlabel.metrics import stopping
 from sharedlabel.metrics._weights import normalized, weighted_mean
@@ -88,16 +86,6 @@ def sources(rules: Iterable[str]) -> set[Source]:
         if rule not in _RULES:
             raise ConfigError(f"unknown rule {rule!r}; {nearest(rule, _RULES)}")
     return {"aggregator", *(_RULES[rule][0] for rule in rules)}
-
-
-def log_pool(logits: Float[Tensor, "t n c"], log_prior: Float[Tensor, "c"]) -> Float[Tensor, "t n c"]:
-    """Return the log-posterior from the summed evidence after every instance, what a sequential test watches.
-
-    Args:
-        logits: calibrated per instance.
-        log_prior: natural log.
-    """
-    return normalize(log_prior + log_evidence(logits, log_prior).cumsum(1))
 
 
 def temperatures(found: Posteriors, drawn: Tuples) -> dict[Source, Float64[Tensor, "n"]]:

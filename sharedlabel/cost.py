@@ -120,15 +120,7 @@ def aggregator_macs(aggregator: Aggregator, shape: SetShape, n_list: Iterable[in
     Returns:
         MACs by tuple size.
     """
-    copied = _on_meta(aggregator)
-    return {
-        n: _count(
-            copied.last,
-            torch.empty(1, n, shape.embedding_dim, device="meta"),
-            torch.empty(1, n, shape.num_classes, device="meta"),
-        ).total
-        for n in n_list
-    }
+    return _by_size(_on_meta(aggregator).last, shape, n_list)
 
 
 def anytime_macs(aggregator: nn.Module, shape: SetShape, n_list: Iterable[int]) -> dict[int, int]:
@@ -142,10 +134,14 @@ def anytime_macs(aggregator: nn.Module, shape: SetShape, n_list: Iterable[int]) 
     Returns:
         MACs by number of instances.
     """
-    copied = _on_meta(aggregator)
+    return _by_size(_on_meta(aggregator), shape, n_list)
+
+
+def _by_size(function: Callable[..., Tensor], shape: SetShape, n_list: Iterable[int]) -> dict[int, int]:
+    """Count the MACs of one call of an aggregator, or of one of its methods, on one tuple of each size."""
     return {
         n: _count(
-            copied,
+            function,
             torch.empty(1, n, shape.embedding_dim, device="meta"),
             torch.empty(1, n, shape.num_classes, device="meta"),
         ).total

@@ -21,6 +21,8 @@ from sharedlabel.results import Comparison, Pooled, Rank, Row, Wins
 from sharedlabel.scored import EXACT, Identity, Scored, Split, common_seeds
 from sharedlabel.types import Protocol
 
+_MIRROR = {"better": "worse", "worse": "better", "tied": "tied"}  # the verdict the other way round
+
 
 @dataclass(frozen=True)
 class _Pool:
@@ -157,8 +159,7 @@ def rank_intervals(
     >>> rank_intervals(["a", "b", "c"], {("b", "a"): "worse", ("c", "a"): "tied", ("c", "b"): "tied"})
     {'a': (1, 2, ('c',)), 'b': (2, 3, ('c',)), 'c': (1, 3, ('a', 'b'))}
     """
-    mirror = {"better": "worse", "worse": "better", "tied": "tied"}
-    both = dict(verdicts) | {(b, a): mirror[verdict] for (a, b), verdict in verdicts.items()}
+    both = dict(verdicts) | {(b, a): _MIRROR[verdict] for (a, b), verdict in verdicts.items()}
     found = {}
     for name in names:
         others = {other: both[name, other] for other in names if other != name}
@@ -175,12 +176,11 @@ def count_wins(comparisons: Iterable[Comparison]) -> list[Wins]:
         comparisons: after Holm's adjustment; those of other axes are ignored.
     """
     counts: dict[tuple[str, str, str, str, int, str, str, str], Counter[str]] = {}
-    mirror = {"better": "worse", "worse": "better", "tied": "tied"}
     for c in comparisons:
         if c.axis == "aggregator":
             where = (c.data, c.backbone, c.training, c.protocol, c.n)
             counts.setdefault((*where, c.method, c.reference, c.metric), Counter())[c.verdict] += 1
-            counts.setdefault((*where, c.reference, c.method, c.metric), Counter())[mirror[c.verdict]] += 1
+            counts.setdefault((*where, c.reference, c.method, c.metric), Counter())[_MIRROR[c.verdict]] += 1
     return [
         Wins(*key, count["better"], count["tied"], count["worse"])  # type: ignore[arg-type]
         for key, count in counts.items()

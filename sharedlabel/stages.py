@@ -20,6 +20,7 @@ from torch import Tensor
 from sharedlabel import adaptive as stopping
 from sharedlabel import compression, cost, error_margin, measure, rng
 from sharedlabel.aggregators._base import Aggregator
+from sharedlabel.aggregators._pool import pooled
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import (
@@ -424,7 +425,7 @@ def adaptive(config: StoppingConfig, data: Data, inputs: Mapping[str, Artifact],
         found: dict[stopping.Source, Tensor] = {"aggregator": posterior_over(aggregator, sources, drawn[role], every)}
         if "log_pool" in stopping.sources(config.rules):
             logits = sources[1][drawn[role].indices.flatten(0, 1)]
-            found["log_pool"] = stopping.log_pool(logits, shape.log_prior)
+            found["log_pool"] = pooled(logits, shape.log_prior)
         temperatures = temperatures or stopping.temperatures(found, drawn[role])
         seen[role] = stopping.watch(found, drawn[role], temperatures, config.rules)
     fitted = stopping.fit(seen["validation"], drawn["validation"], config.errors, len(data.splits["validation"]))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sharedlabel import adaptive, rng
 from sharedlabel.adaptive_summary import ratio
+from sharedlabel.aggregators._pool import pooled
 from sharedlabel.data import gaussian, tuples
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.metrics import stopping
@@ -41,7 +42,7 @@ def make(first: int, sharpness: float = 1.0, seed: int = 0) -> Split:
     index = images[drawn.indices.flatten(0, 1)]
     exact = gaussian.exact_log_posterior(config, dataset, index, PRIOR.log())
     single = gaussian.exact_log_posterior(config, dataset, index.reshape(-1, 1), PRIOR.log()).view_as(exact)
-    pool = adaptive.log_pool(sharpness * single, PRIOR.log())
+    pool = pooled(sharpness * single, PRIOR.log())
     return Split(drawn, {"aggregator": pool, "log_pool": pool}, exact)
 
 

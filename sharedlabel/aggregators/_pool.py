@@ -22,6 +22,11 @@ def log_evidence(logits: Float[Tensor, "t n c"], log_prior: Float[Tensor, "c"]) 
     return normalize(logits) - log_prior
 
 
+def pooled(logits: Float[Tensor, "t n c"], log_prior: Float[Tensor, "c"]) -> Float[Tensor, "t n c"]:
+    """Return sum log p(y | x_i) - (k - 1) log p(y), normalised, after every prefix: the log-pool."""
+    return normalize(log_prior + log_evidence(logits, log_prior).cumsum(1))
+
+
 class TemperedPool(nn.Module):
     """Scores log p(y) + b(k) * sum of the evidence of k instances, with b(k) = exp(a0 + a1 log k).
 

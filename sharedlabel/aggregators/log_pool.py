@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from sharedlabel.aggregators._base import Aggregator, normalize
-from sharedlabel.aggregators._pool import log_evidence
+from sharedlabel.aggregators._base import Aggregator
+from sharedlabel.aggregators._pool import pooled
 from sharedlabel.types import SetShape
 
 
@@ -36,7 +36,7 @@ class LogPool(Aggregator):
     def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
         """Return sum log p(y | x_i) - (k - 1) log p(y), normalised, after every prefix."""
         del embeddings
-        return normalize(self.log_prior + log_evidence(logits, self.log_prior).cumsum(1))
+        return pooled(logits, self.log_prior)
 
 
 def build(config: Config, shape: SetShape) -> LogPool:
