@@ -40,6 +40,19 @@ TRAINER_OPTIONS = (
 )
 
 
+_ADDED = "added"
+
+
+def added(default: Any) -> Any:
+    """Return a field for an option that did not exist when artifacts were first stored.
+
+    It is left out of keys while it has the value given here, which must compute what was computed before, so that what
+    is stored stays in use. The value stands in the field's metadata: should another default be chosen one day, write it
+    with `dataclasses.field` and keep the metadata, and keys will tell the two apart.
+    """
+    return field(default=default, metadata={_ADDED: default})
+
+
 @dataclass(frozen=True)
 class SplitConfig:
     """How images are shared out. Test images come from the source's own test set where it has one.
@@ -366,7 +379,7 @@ class Plugin:
     def payload(self) -> dict[str, Any]:
         """Return what artifacts depend on: the name, every option and the schedule."""
         timing = {} if self.schedule is None else {"schedule": dataclasses.asdict(self.schedule)}
-        return {"name": self.name, **dataclasses.asdict(self.config), **timing}
+        return {"name": self.name, **_options(self.config), **timing}
 
 
 def parser(program: str = "train") -> ArgumentParser:
@@ -527,6 +540,8 @@ def build(config_class: type[Any], options: Mapping[str, Any], where: str) -> An
 def canonical(value: Any) -> str:
     """Serialise a value to canonical JSON: sorted keys, no white space, dataclasses with all their defaults.
 
+    Options that are `added` are left out while they compute what was computed without them.
+
     >>> canonical({"b": 1, "a": (1.0, None)})
     '{"a":[1.0,null],"b":1}'
     """
@@ -535,10 +550,17 @@ def canonical(value: Any) -> str:
         if isinstance(item, Plugin):
             return item.payload()
         if dataclasses.is_dataclass(item) and not isinstance(item, type):
-            return {entry.name: getattr(item, entry.name) for entry in dataclasses.fields(item)}
+            return _options(item)
         raise TypeError(f"cannot serialise {type(item).__name__} into a key")
 
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=encode)
+
+
+def _options(config: Any) -> dict[str, Any]:
+    """Return the options of a configuration by name, without those `added` that change nothing."""
+    found = {entry.name: getattr(config, entry.name) for entry in dataclasses.fields(config)}
+    absent = {entry.name: entry.metadata[_ADDED] for entry in dataclasses.fields(config) if _ADDED in entry.metadata}
+    return {name: value for name, value in found.items() if name not in absent or value != absent[name]}
 
 
 def digest(value: Any) -> str:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
-from sharedlabel.aggregators._base import Aggregator
+from sharedlabel.aggregators._base import CHUNK, Aggregator
 from sharedlabel.errors import TrainingError
 from sharedlabel.metrics.calibration import (
     apply_temperature,
@@ -34,8 +34,6 @@ from sharedlabel.metrics.intervals import interval, wilson
 from sharedlabel.metrics.n_accuracy import correct
 from sharedlabel.metrics.uncertainty import Estimate, estimate
 from sharedlabel.types import Tuples
-
-CHUNK = 512  # tuples per pass: small enough to stay in the cache, large enough to cost few calls
 
 
 @dataclass(frozen=True)
@@ -75,12 +73,8 @@ def posterior_over(
     Raises:
         TrainingError: the aggregator returned NaN or Inf.
     """
-    prefixes = torch.tensor(n) - 1
-    parts = []
-    for index in drawn.indices.flatten(0, 1).split(CHUNK):
-        posterior = aggregator(sources[0][index], sources[1][index])
-        parts.append(posterior[:, prefixes])
-    found = torch.cat(parts)
+    chunks = drawn.indices.flatten(0, 1).split(CHUNK)
+    found = torch.cat([aggregator.at(sources[0][index], sources[1][index], n) for index in chunks])
     if not torch.isfinite(found).all():
         raise TrainingError(
             f"expected finite posteriors, got NaN or Inf from {type(aggregator).__name__}; lower fit.learning_rate"

@@ -17,7 +17,7 @@ from jaxtyping import Float, Num
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from sharedlabel.aggregators._base import Aggregator, prefix_loss
+from sharedlabel.aggregators._base import CHUNK, Aggregator, prefix_loss
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import FitConfig, JointConfig, TrainConfig, TrainerConfig
 from sharedlabel.errors import ConfigError, TrainingError
@@ -160,9 +160,9 @@ class AggregatorModule(_Trained):
     def training_step(self, batch: TupleBatch) -> Tensor:
         """Return the weighted negative log-likelihood (nats), averaged over prefixes as the aggregator weighs them."""
         embeddings, logits, labels, weights = batch
-        losses = prefix_loss(self.aggregator(embeddings, logits), labels)
-        prefixes = self.aggregator.prefix_weights(losses.shape[1]).to(losses)
-        return self.record((losses @ prefixes * weights).mean())
+        prefixes, importance = _weighted(self.aggregator, logits.shape[1])
+        losses = prefix_loss(self.aggregator.at(embeddings, logits, prefixes), labels)
+        return self.record((losses @ importance.to(losses) * weights).mean())
 
     def on_train_epoch_end(self) -> None:
         """Keep the best epoch; stop when it is long ago."""
@@ -182,10 +182,20 @@ class AggregatorModule(_Trained):
     def _validation_loss(self) -> float:
         training = self.aggregator.training
         self.aggregator.eval()
-        embeddings, logits, labels, weights = (part.to(self.device) for part in self.validation)
-        losses = prefix_loss(self.aggregator(embeddings, logits), labels).mean(1)
+        prefixes, importance = _weighted(self.aggregator, self.validation[1].shape[1])
+        total = 0.0
+        for embeddings, logits, labels, weights in zip(*(part.split(CHUNK) for part in self.validation), strict=True):
+            posterior = self.aggregator.draft(embeddings.to(self.device), logits.to(self.device), prefixes).cpu()
+            total += float((prefix_loss(posterior, labels) @ importance.to(posterior) * weights).sum())
         self.aggregator.train(training)
-        return float((losses * weights).sum() / weights.sum())
+        return total / float(self.validation[3].sum())
+
+
+def _weighted(aggregator: Aggregator, size: int) -> tuple[list[int], Float[Tensor, "k"]]:
+    """Return the prefixes that count in an aggregator's loss, and their weights."""
+    weights = aggregator.prefix_weights(size)
+    counted = weights.nonzero()[:, 0]
+    return (counted + 1).tolist(), weights[counted]
 
 
 class SharedLabelModule(_Trained):

@@ -160,3 +160,21 @@ def test_what_would_go_wrong_later_is_refused_at_once(arguments, message):
 def test_evaluate_has_no_plan():
     with pytest.raises(ConfigError, match="unknown option 'plan'"):
         config.parse(["--plan"], "evaluate")
+
+
+def test_an_added_option_is_in_the_key_only_when_it_changes_something():
+    @dataclasses.dataclass(frozen=True)
+    class Before:
+        width: int = 3
+
+    @dataclasses.dataclass(frozen=True)
+    class After(Before):
+        loss: str = config.added("all")
+
+    @dataclasses.dataclass(frozen=True)
+    class AnotherDefault(Before):
+        loss: str = dataclasses.field(default="last", metadata=config.added("all").metadata)
+
+    assert config.digest(After()) == config.digest(Before())
+    assert config.digest(After(loss="last")) == config.digest(AnotherDefault()) != config.digest(Before())
+    assert config.digest(AnotherDefault(loss="all")) == config.digest(Before())

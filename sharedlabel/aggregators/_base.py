@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from sharedlabel.types import SetShape
 # Floors and ceilings of what the networks read; posteriors of the pools are not touched.
 MAX_DEVIATIONS = 10.0
 MIN_LOG_PROBABILITY = -20.0
+CHUNK = 512  # tuples per pass: small enough to stay in the cache, large enough to cost few calls
 
 
 class Aggregator(nn.Module, abc.ABC):
@@ -43,8 +45,29 @@ class Aggregator(nn.Module, abc.ABC):
         posterior: Tensor = self(embeddings, logits)
         return posterior[:, -1]
 
+    def at(
+        self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"], prefixes: Sequence[int]
+    ) -> Float[Tensor, "t k c"]:
+        """Return the log-posterior after some prefixes alone; overridden where every other prefix costs extra.
+
+        Args:
+            embeddings: `[t n d]`.
+            logits: `[t n c]`, calibrated.
+            prefixes: numbers of instances, each from 1 to n.
+        """
+        posterior: Tensor = self(embeddings, logits)
+        return posterior[:, torch.tensor(prefixes) - 1]
+
+    def draft(
+        self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"], prefixes: Sequence[int]
+    ) -> Float[Tensor, "t k c"]:
+        """Return what early stopping looks at: `at`, unless something cheaper tells the same."""
+        return self.at(embeddings, logits, prefixes)
+
     def prefix_weights(self, prefixes: int) -> Float[Tensor, "n"]:
-        """Return the weight of each prefix in the training loss, summing to 1; all alike unless overridden.
+        """Return the weight of each prefix in the loss, summing to 1; all alike unless overridden.
+
+        Prefixes without weight are not computed in training.
 
         Args:
             prefixes: instances per tuple, n.
@@ -115,7 +138,7 @@ def prefix_counts(reference: Float[Tensor, "t n c"]) -> Float[Tensor, "n 1"]:
     return torch.arange(1, reference.shape[1] + 1, device=reference.device, dtype=reference.dtype)[:, None]
 
 
-def prefix_loss(log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"]) -> Float[Tensor, "t n"]:
+def prefix_loss(log_posterior: Float[Tensor, "t k c"], labels: Int64[Tensor, "t"]) -> Float[Tensor, "t k"]:
     """Return the negative log-likelihood (nats) of the label at every prefix."""
     index = labels[:, None, None].expand(-1, log_posterior.shape[1], 1)
     return -log_posterior.gather(2, index).squeeze(2)
@@ -125,6 +148,14 @@ def last_prefix_weights(prefixes: int) -> Float[Tensor, "n"]:
     """Return prefix weights that count the loss of the whole tuple alone."""
     weights = torch.zeros(prefixes)
     weights[-1] = 1
+    return weights
+
+
+def doubling_prefix_weights(prefixes: int) -> Float[Tensor, "n"]:
+    """Return prefix weights that count 1, 2, 4, 8, ... instances and the whole tuple alike, and no other prefix."""
+    weights = torch.zeros(prefixes)
+    counted = {2**power for power in range(prefixes.bit_length())} & set(range(1, prefixes)) | {prefixes}
+    weights[torch.tensor(sorted(counted)) - 1] = 1 / len(counted)
     return weights
 
 

@@ -1,28 +1,31 @@
-"""Every prefix of a tuple as a set of its own, for functions of sets that have no causal form."""
+"""Prefixes of a tuple, each a set of its own, for functions of sets that have no causal form."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 
 def over_prefixes(
     function: Callable[[Float[Tensor, "s n f"], Bool[Tensor, "s n"]], Float[Tensor, "s g"]],
     features: Float[Tensor, "t n f"],
-) -> Float[Tensor, "t n g"]:
-    """Apply a function of sets to every prefix of every tuple, all at once.
+    counts: Int64[Tensor, "k 1"],
+) -> Float[Tensor, "t k g"]:
+    """Apply a function of sets to several prefixes of every tuple, all at once.
 
-    Costs n times what one set of n costs, in time and memory.
+    Costs k times what one set of n costs, in time and memory.
 
     Args:
-        function: takes `s = t n` sets, and which of their instances are present; absent ones must not matter.
+        function: takes `s = t k` sets, and which of their instances are present; absent ones must not matter.
         features: of the instances.
+        counts: instances in each prefix.
     """
     tuples, size, width = features.shape
-    present = torch.ones(size, size, dtype=torch.bool, device=features.device).tril()  # [prefix, instance]
-    sets = features[:, None].expand(-1, size, -1, -1).reshape(tuples * size, size, width)
-    found = function(sets, present.expand(tuples, -1, -1).reshape(tuples * size, size))
-    return found.reshape(tuples, size, found.shape[-1])
+    present = torch.arange(size, device=features.device) < counts  # [prefix, instance]
+    prefixes = counts.shape[0]
+    sets = features[:, None].expand(-1, prefixes, -1, -1).reshape(tuples * prefixes, size, width)
+    found = function(sets, present.expand(tuples, -1, -1).reshape(tuples * prefixes, size))
+    return found.reshape(tuples, prefixes, found.shape[-1])

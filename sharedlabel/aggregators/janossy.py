@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,7 @@ class Janossy(Aggregator):
     mean of probabilities it does not become less sure. The first order is the given one; the others are fixed
     permutations that depend on the number of instances and on the order's index alone. Training sees one order of every
     tuple, drawn anew each time (pi-SGD). Nearly order-free. Cost: that of the base, once per order; all prefixes of
-    reordered instances need n passes.
+    reordered instances need one pass each and order. Early stopping looks at the given order.
 
     Args:
         config: the base and the number of orders.
@@ -74,12 +75,25 @@ class Janossy(Aggregator):
     def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
         """Return the log-posterior after every prefix."""
         total: Tensor = self.base(embeddings, logits)
-        if self.training:
-            return total
-        counts = prefix_counts(logits).long()
-        for number in range(1, self.orders):
-            total = total + self._reordered(embeddings, logits, orders(counts, logits.shape[1], number))
-        return normalize(total / self.orders)
+        return total if self.training else self._averaged(total, embeddings, logits, prefix_counts(logits).long())
+
+    def at(
+        self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"], prefixes: Sequence[int]
+    ) -> Float[Tensor, "t k c"]:
+        """Return the log-posterior after some prefixes alone, from one pass per prefix and order."""
+        total = self.base.at(embeddings, logits, prefixes)
+        counts = prefix_counts(logits).long()[torch.tensor(prefixes) - 1]
+        return total if self.training else self._averaged(total, embeddings, logits, counts)
+
+    def draft(
+        self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"], prefixes: Sequence[int]
+    ) -> Float[Tensor, "t k c"]:
+        """Return the log-posterior of the given order alone."""
+        return self.base.draft(embeddings, logits, prefixes)
+
+    def prefix_weights(self, prefixes: int) -> Float[Tensor, "n"]:
+        """Return the weight of each prefix in the base's loss."""
+        return self.base.prefix_weights(prefixes)
 
     def last(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t c"]:
         """Return the log-posterior after the last instance alone, from one pass of the base per order."""
@@ -102,14 +116,31 @@ class Janossy(Aggregator):
         """Fit the base."""
         return self.base.fit(embeddings, logits, labels, weights)
 
+    def _averaged(
+        self,
+        total: Float[Tensor, "t k c"],
+        embeddings: Float[Tensor, "t n d"],
+        logits: Float[Tensor, "t n c"],
+        counts: Int64[Tensor, "k 1"],
+    ) -> Float[Tensor, "t k c"]:
+        """Average the log-posterior of the given order with those of the others, after so many instances each."""
+        for number in range(1, self.orders):
+            total = total + self._reordered(embeddings, logits, counts, number)
+        return normalize(total / self.orders)
+
     def _reordered(
-        self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"], order: Int64[Tensor, "n n"]
-    ) -> Float[Tensor, "t n c"]:
+        self,
+        embeddings: Float[Tensor, "t n d"],
+        logits: Float[Tensor, "t n c"],
+        counts: Int64[Tensor, "k 1"],
+        number: int,
+    ) -> Float[Tensor, "t k c"]:
         """Return the base's log-posterior after the instances of every prefix in an order of its own."""
-        tuples, size, classes = logits.shape
+        order = orders(counts, logits.shape[1], number)  # [k, n]
         posterior: Tensor = self.base(embeddings[:, order].flatten(0, 1), logits[:, order].flatten(0, 1))
-        every = posterior.reshape(tuples, size, size, classes)  # [tuple, prefix, step]
-        return every.diagonal(dim1=1, dim2=2).mT
+        every = posterior.reshape(logits.shape[0], counts.shape[0], logits.shape[1], logits.shape[2])
+        step = (counts - 1).expand(logits.shape[0], -1, every.shape[-1])[:, :, None]  # the last of each prefix
+        return every.gather(2, step)[:, :, 0]
 
 
 def _toy_shape() -> SetShape:

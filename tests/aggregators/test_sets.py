@@ -124,9 +124,10 @@ def test_any_set_function_is_computed_per_prefix() -> None:
         return sets.masked_fill(~present[..., None], torch.nan).nanmedian(1).values
 
     rows = inputs(3, 7)[0]
-    out = over_prefixes(median, rows)
-    for k in range(1, 8):
-        torch.testing.assert_close(out[:, k - 1], rows[:, :k].median(1).values)
+    counts = [1, 2, 5, 7]
+    out = over_prefixes(median, rows, torch.tensor(counts)[:, None])
+    for index, k in enumerate(counts):
+        torch.testing.assert_close(out[:, index], rows[:, :k].median(1).values)
 
 
 @pytest.mark.parametrize("module", [deep_sets, set_transformer, causal_transformer])
@@ -184,3 +185,8 @@ def test_dropout_acts_in_training_only(module: Any) -> None:
 def test_options_outside_their_range_are_refused(module: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         module.Config(**options)
+
+
+def test_the_set_transformer_trains_on_doubled_prefixes_unless_asked_for_all() -> None:
+    assert build(set_transformer).prefix_weights(6).nonzero()[:, 0].tolist() == [0, 1, 3, 5]
+    assert build(set_transformer, loss="prefixes").prefix_weights(3).tolist() == pytest.approx([1 / 3] * 3)

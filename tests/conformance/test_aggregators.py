@@ -156,6 +156,28 @@ def test_last_is_the_posterior_after_the_last_instance(name: str, instances: int
     torch.testing.assert_close(aggregator.last(embeddings, logits), expected, atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("prefixes", [[1], [2, 5], [1, 2, 4, INSTANCES]])
+def test_some_prefixes_alone_equal_those_of_all(name: str, prefixes: list[int]) -> None:
+    aggregator = build(name)
+    embeddings, logits = inputs()
+    expected = aggregator(embeddings, logits)[:, [k - 1 for k in prefixes]]
+    torch.testing.assert_close(aggregator.at(embeddings, logits, prefixes), expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 16])
+def test_the_weights_of_the_loss_sum_to_one_and_count_the_whole_tuple(name: str, size: int) -> None:
+    weights = build(name).prefix_weights(size)
+    assert weights.shape == (size,)
+    assert float(weights.sum()) == pytest.approx(1)
+    assert float(weights.min()) >= 0 < float(weights[-1])
+
+
+def test_early_stopping_sees_normalised_posteriors(name: str) -> None:
+    draft = build(name).draft(*inputs(), [1, 3, INSTANCES])
+    assert draft.shape == (TUPLES, 3, CLASSES)
+    torch.testing.assert_close(draft.logsumexp(-1), torch.zeros(TUPLES, 3, dtype=draft.dtype), atol=1e-5, rtol=0)
+
+
 def test_sixteen_instances_cost_less_than_two_percent_of_a_resnet20_pass(name: str) -> None:
     """64 features, 10 labels; an aggregator that averages over several orders may spend as much on each."""
     plugin, shape = plugins.load("aggregators", name), SetShape(torch.zeros(64), torch.ones(64), torch.zeros(10))
