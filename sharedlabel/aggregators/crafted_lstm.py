@@ -10,7 +10,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from sharedlabel.aggregators import residual_lstm
-from sharedlabel.aggregators._base import check_fraction, instance_features, last_prefix_weights
+from sharedlabel.aggregators._base import (
+    check_fraction,
+    check_not_negative,
+    instance_features,
+    last_prefix_weights,
+)
+from sharedlabel.aggregators._recurrence import Recurrence
+from sharedlabel.config import added
 from sharedlabel.types import SetShape
 
 
@@ -29,6 +36,11 @@ class Config:
             log-probabilities corrects, `pool` the tempered log-pool alone, `none` nothing (ours).
         refit_dropout: fraction of the head's inputs dropped in training, in [0, 1) (ours).
         loss: `prefixes` trains on the likelihood after every instance, `last` after the last alone.
+        refit_hidden: width of a hidden layer of the head, units; 0 keeps it linear (ours).
+        inputs: what head and LSTM read: `all`, the `embedding` alone, or the `posterior` of each instance alone.
+        initial: the LSTM's state before the first instance: `zero`, or `learned`: that after a learned input.
+        activation: of cell and output: `tanh`, or `b2bsqrt`, sign(x) (sqrt(1 + |x|) - 1), which does not saturate
+            (Ebihara et al. 2023).
     """
 
     hidden: int = 64
@@ -40,10 +52,15 @@ class Config:
     base: Literal["none", "pool", "refit"] = "refit"
     refit_dropout: float = 0.1
     loss: Literal["last", "prefixes"] = "prefixes"
+    refit_hidden: int = added(0)
+    inputs: Literal["all", "embedding", "posterior"] = added("all")
+    initial: Literal["zero", "learned"] = added("zero")
+    activation: Literal["tanh", "b2bsqrt"] = added("tanh")
 
     def __post_init__(self) -> None:
         self.residual()
         check_fraction(refit_dropout=self.refit_dropout)
+        check_not_negative(refit_hidden=self.refit_hidden)
 
     def residual(self) -> residual_lstm.Config:
         """Return the options of the correction, checked."""
@@ -70,15 +87,18 @@ class CraftedLstm(residual_lstm.ResidualLstm):
 
     def __init__(self, config: Config, shape: SetShape) -> None:
         super().__init__(config.residual(), shape)
-        self.base, self.loss = config.base, config.loss
+        self.base, self.loss, self.inputs = config.base, config.loss, config.inputs
         self.refit: nn.Module | None = None
         if config.base == "refit":
-            head = nn.Linear(shape.embedding_dim + shape.num_classes, shape.num_classes)
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
-            self.refit = nn.Sequential(nn.Dropout(config.refit_dropout), head)
+            self.refit = _head(config, shape)
         if config.base == "none":
             self.pool.coefficients.requires_grad_(False)
+        width = self.norm.normalized_shape[0]
+        if config.activation == "b2bsqrt":
+            self.lstm = UnsaturatedLstm(width, config.hidden, config.forget_bias)
+        self.initial: nn.Parameter | None = None
+        if config.initial == "learned":
+            self.initial = nn.Parameter(torch.zeros(1, 1, width))
 
     def evidence(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
         """Return what each instance adds to the pool, in nats: nothing without a base."""
@@ -87,8 +107,30 @@ class CraftedLstm(residual_lstm.ResidualLstm):
             return torch.zeros_like(evidence)
         if self.refit is None:
             return evidence
+        embeddings, logits = self._seen(embeddings, logits)
         correction: Tensor = self.refit(instance_features(self.standardize(embeddings), logits))
         return evidence + correction.to(evidence.dtype)
+
+    def features(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n f"]:
+        """Return what the LSTM reads of each instance."""
+        return super().features(*self._seen(embeddings, logits))
+
+    def recur(self, features: Float[Tensor, "t n f"]) -> Float[Tensor, "t n h"]:
+        """Return the LSTM's output at every step."""
+        if self.initial is not None:
+            features = torch.cat([self.initial.expand(features.shape[0], -1, -1), features], dim=1)
+        outputs: Tensor = self.lstm(features) if isinstance(self.lstm, UnsaturatedLstm) else super().recur(features)
+        return outputs if self.initial is None else outputs[:, 1:]
+
+    def _seen(
+        self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]
+    ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t n c"]]:
+        """Return both inputs, the one that is not to be read replaced by its mean or by the prior."""
+        if self.inputs == "posterior":
+            return self.standardize.mean.expand_as(embeddings), logits
+        if self.inputs == "embedding":
+            return embeddings, self.pool.log_prior.to(logits.dtype).expand_as(logits)
+        return embeddings, logits
 
     def fit(
         self,
@@ -103,6 +145,62 @@ class CraftedLstm(residual_lstm.ResidualLstm):
     def prefix_weights(self, prefixes: int) -> Float[Tensor, "n"]:
         """Return the weight of each prefix in the training loss."""
         return last_prefix_weights(prefixes) if self.loss == "last" else super().prefix_weights(prefixes)
+
+
+def _head(config: Config, shape: SetShape) -> nn.Sequential:
+    """Return the head that corrects the evidence of an instance; its last layer starts at zero."""
+    width = shape.embedding_dim + shape.num_classes
+    layers: list[nn.Module] = [nn.Linear(width, config.refit_hidden), nn.ReLU()] if config.refit_hidden else []
+    last = nn.Linear(config.refit_hidden or width, shape.num_classes)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers, nn.Dropout(config.refit_dropout), last)
+
+
+class UnsaturatedLstm(Recurrence):
+    """An LSTM whose cell and output have B2Bsqrt for tanh: sign(x) (sqrt(1 + |x|) - 1).
+
+    Args:
+        width: of an input.
+        hidden: of the state.
+        forget_bias: bias of the forget gate at the start.
+
+    Reference:
+        Ebihara et al., "Toward Asymptotic Optimality: Sequential Unsupervised Regression of Density Ratio for Early
+        Classification" (2023), where it stands in for tanh in the authors' LSTM.
+    """
+
+    def __init__(self, width: int, hidden: int, forget_bias: float) -> None:
+        super().__init__()
+        self.enter, self.recur = nn.Linear(width, 4 * hidden), nn.Linear(hidden, 4 * hidden, bias=False)
+        with torch.no_grad():
+            self.enter.bias.chunk(4)[1].fill_(forget_bias)
+
+    def drive(self, inputs: Float[Tensor, "t n f"]) -> Float[Tensor, "t n g"]:
+        """Return the inputs' part of the gates."""
+        driven: Tensor = self.enter(inputs)
+        return driven
+
+    def start(self, driven: Float[Tensor, "t n g"]) -> list[Tensor]:
+        """Return an output and a cell of zero."""
+        zero = driven.new_zeros(driven.shape[0], self.recur.in_features)
+        return [zero, zero.clone()]
+
+    def step(self, state: list[Tensor], driven: Float[Tensor, "t g"]) -> tuple[list[Tensor], Float[Tensor, "t h"]]:
+        """Update the cell and return the output."""
+        enter, forget, candidate, leave = (driven + self.recur(state[0])).chunk(4, -1)
+        cell = forget.sigmoid() * state[1] + enter.sigmoid() * b2bsqrt(candidate)
+        output = leave.sigmoid() * b2bsqrt(cell)
+        return [output, cell], output
+
+
+def b2bsqrt(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return sign(x) (sqrt(1 + |x|) - 1), which grows without bound.
+
+    >>> b2bsqrt(torch.tensor([-3.0, 0.0, 8.0])).tolist()
+    [-1.0, 0.0, 2.0]
+    """
+    return values.sign() * ((1 + values.abs()).sqrt() - 1)
 
 
 def build(config: Config, shape: SetShape) -> CraftedLstm:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import (
@@ -15,7 +15,8 @@ from sharedlabel.aggregators._base import (
     instance_features,
     normalize,
 )
-from sharedlabel.aggregators._pool import log_evidence
+from sharedlabel.aggregators._pool import TemperedPool, log_evidence
+from sharedlabel.config import added
 from sharedlabel.types import SetShape
 
 
@@ -26,10 +27,13 @@ class Config:
     Args:
         hidden: width of the head's hidden layer, units; 0 makes it linear (ours).
         dropout: fraction of what the head's last layer reads that is dropped in training, in [0, 1) (ours).
+        tempered: multiply the evidence of k instances by b(k), which starts as that of the tempered log-pool; this is
+            what the crafted LSTM corrects, and it allows for instances that depend on each other (ours).
     """
 
     hidden: int = 64
     dropout: float = 0.2
+    tempered: bool = added(False)
 
     def __post_init__(self) -> None:
         check_not_negative(hidden=self.hidden)
@@ -37,7 +41,7 @@ class Config:
 
 
 class RefitPool(Aggregator):
-    """Log-posterior log p(y) + sum_i [log p(y | x_i) - log p(y) + phi(h_i, log p_i)(y)].
+    """Log-posterior log p(y) + b(k) sum_i [log p(y | x_i) - log p(y) + phi(h_i, log p_i)(y)], b = 1 unless tempered.
 
     phi starts at zero, the log-pool. A sum over instances is all that the best posterior of instances that are
     independent given the label needs. Cost: O(n).
@@ -56,6 +60,7 @@ class RefitPool(Aggregator):
     def __init__(self, config: Config, shape: SetShape) -> None:
         super().__init__()
         self.register_buffer("log_prior", shape.log_prior.clone())
+        self.pool = TemperedPool(shape.log_prior) if config.tempered else None
         self.standardize = Standardize(shape)
         width = shape.embedding_dim + shape.num_classes
         layers = [nn.Linear(width, config.hidden), nn.ReLU()] if config.hidden else []
@@ -68,7 +73,21 @@ class RefitPool(Aggregator):
         """Return the log-posterior after every prefix."""
         evidence = log_evidence(logits, self.log_prior)
         correction = self.correct(self.read(instance_features(self.standardize(embeddings), logits)))
-        return normalize(self.log_prior + (evidence + correction.to(evidence.dtype)).cumsum(1))
+        corrected = evidence + correction.to(evidence.dtype)
+        return normalize(self.log_prior + corrected.cumsum(1) if self.pool is None else self.pool(corrected))
+
+    def fit(
+        self,
+        embeddings: Float[Tensor, "t n d"],
+        logits: Float[Tensor, "t n c"],
+        labels: Int64[Tensor, "t"],
+        weights: Float[Tensor, "t"],
+    ) -> bool:
+        """Start at the log-pool, tempered if asked for; gradient descent does the rest."""
+        del embeddings
+        if self.pool is not None:
+            self.pool.fit(logits, labels, weights)
+        return False
 
 
 def build(config: Config, shape: SetShape) -> RefitPool:

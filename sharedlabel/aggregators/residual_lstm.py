@@ -69,7 +69,7 @@ class ResidualLstm(Aggregator):
         width = config.projection + shape.num_classes + 2
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
-        self.lstm = nn.LSTM(width, config.hidden, batch_first=True)
+        self.lstm: nn.Module = nn.LSTM(width, config.hidden, batch_first=True)
         self.read_out = nn.Linear(config.hidden, shape.num_classes)
         self._initialize()
 
@@ -84,7 +84,7 @@ class ResidualLstm(Aggregator):
     def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
         """Return the log-posterior after every prefix."""
         evidence = self.evidence(embeddings, logits)
-        outputs, _ = self.lstm(self.dropout(self._features(embeddings, logits)))
+        outputs = self.recur(self.dropout(self.features(embeddings, logits)))
         correction = self._bounded(self.read_out(self.dropout(outputs))).to(evidence.dtype)
         if self.config.correction == "evidence":
             return normalize(self.pool(evidence + correction))
@@ -107,7 +107,13 @@ class ResidualLstm(Aggregator):
         self.pool.fit(logits, labels, weights)
         return False
 
-    def _features(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n f"]:
+    def recur(self, features: Float[Tensor, "t n f"]) -> Float[Tensor, "t n h"]:
+        """Return the LSTM's output at every step."""
+        outputs: Tensor = self.lstm(features)[0]
+        return outputs
+
+    def features(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n f"]:
+        """Return what the LSTM reads of each instance: projection, log-probabilities, entropy, confidence; normed."""
         projected = self.project(self.standardize(embeddings))
         features = instance_features(projected, logits)
         log_probabilities = features[..., projected.shape[-1] :]

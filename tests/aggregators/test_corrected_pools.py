@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sharedlabel import rng
-from sharedlabel.aggregators import instance_temperature, log_pool, refit_pool
+from sharedlabel.aggregators import instance_temperature, log_pool, refit_pool, tempered_log_pool
 from sharedlabel.aggregators._base import Aggregator, prefix_loss
 from sharedlabel.errors import ConfigError
 from sharedlabel.types import SetShape
@@ -119,3 +119,13 @@ def test_dropout_acts_in_training_only(module: Any) -> None:
 def test_options_outside_their_range_are_refused(module: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         module.Config(**options)
+
+
+def test_a_tempered_refit_pool_starts_at_the_tempered_log_pool(discrete) -> None:
+    pool = tempered_log_pool.build(tempered_log_pool.Config(), discrete.shape)
+    model = refit_pool.build(refit_pool.Config(tempered=True), discrete.shape).double().eval()
+    data = (discrete.embeddings, 3 * discrete.logits, discrete.labels, discrete.weights)
+    pool.fit(*data)
+    assert model.fit(*data) is False
+    assert torch.equal(model(*data[:2]), pool(*data[:2]))
+    assert float(model.pool.coefficients.detach().abs().max()) > 0.1  # a third of the logits was right

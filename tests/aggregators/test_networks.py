@@ -36,6 +36,13 @@ def inputs(tuples: int = 4, instances: int = 6, dtype: torch.dtype = torch.float
     return embeddings, torch.randn(tuples, instances, CLASSES, generator=generator, dtype=dtype)
 
 
+def shaken(model: Aggregator) -> Aggregator:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=rng.generator(3), dtype=parameter.dtype))
+    return model
+
+
 def test_features_are_standardised_and_cut() -> None:
     embeddings = torch.tensor([[[1.0, 3.0, -1.0, 1e6, -1e6]]]).double()
     standardized = Standardize(set_shape())(embeddings)
@@ -173,6 +180,7 @@ def test_dropout_acts_in_training_only(module: Any) -> None:
         (residual_lstm, {"projection": 0}, "projection must be above 0, got 0"),
         (crafted_lstm, {"hidden": 0}, "hidden must be above 0, got 0"),
         (crafted_lstm, {"refit_dropout": 1.0}, "refit_dropout must be a fraction"),
+        (crafted_lstm, {"refit_hidden": -1}, "refit_hidden must be at least 0, got -1"),
     ],
 )
 def test_options_outside_their_range_are_refused(module: Any, options: dict[str, Any], message: str) -> None:
@@ -180,10 +188,26 @@ def test_options_outside_their_range_are_refused(module: Any, options: dict[str,
         module.Config(**options)
 
 
-@pytest.mark.parametrize("base", ["pool", "refit"])
-def test_crafted_lstm_starts_at_the_tempered_log_pool(discrete, base: str) -> None:
+VARIANTS = pytest.mark.parametrize(
+    "options",
+    [
+        {"base": "pool"},
+        {"base": "refit"},
+        {"refit_hidden": 8},
+        {"inputs": "posterior"},
+        {"correction": "evidence"},
+        {"initial": "learned"},
+        {"activation": "b2bsqrt"},
+        {"activation": "b2bsqrt", "initial": "learned"},
+    ],
+    ids=str,
+)
+
+
+@VARIANTS
+def test_crafted_lstm_starts_at_the_tempered_log_pool(discrete, options: dict[str, Any]) -> None:
     pool = tempered_log_pool.build(tempered_log_pool.Config(), discrete.shape)
-    model = crafted_lstm.build(crafted_lstm.Config(base=base), discrete.shape).double().eval()
+    model = crafted_lstm.build(crafted_lstm.Config(**options), discrete.shape).double().eval()
     data = (discrete.embeddings, 3 * discrete.logits, discrete.labels, discrete.weights)
     pool.fit(*data)
     assert model.fit(*data) is False
@@ -213,3 +237,51 @@ def test_crafted_lstm_adds_the_head_to_the_evidence_of_each_instance() -> None:
 def test_crafted_lstm_weighs_prefixes_as_asked() -> None:
     assert build(crafted_lstm).prefix_weights(4).tolist() == [0.25] * 4
     assert build(crafted_lstm, loss="last").prefix_weights(4).tolist() == [0.0, 0.0, 0.0, 1.0]
+
+
+@VARIANTS
+def test_every_variant_of_the_crafted_lstm_is_anytime_and_reads_every_instance(options: dict[str, Any]) -> None:
+    model = shaken(build(crafted_lstm, **options))
+    embeddings, logits = inputs()
+    out = model(embeddings, logits)
+    torch.testing.assert_close(model(embeddings[:, :3], logits[:, :3]), out[:, :3])
+    logits[:, 2] += torch.tensor([3.0, 0.0, 0.0])
+    change = (model(embeddings, logits) - out).detach().abs().amax((0, 2))
+    assert float(change[:2].max()) == 0 < float(change[2:].min())
+
+
+def test_the_unsaturated_lstm_is_an_lstm_with_another_activation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crafted_lstm, "b2bsqrt", torch.tanh)
+    reference = torch.nn.LSTM(7, 5, batch_first=True).double()
+    ours = crafted_lstm.UnsaturatedLstm(7, 5, forget_bias=1.0).double()
+    biases = dict(reference.named_parameters())
+    with torch.no_grad():
+        ours.enter.weight.copy_(biases["weight_ih_l0"])
+        ours.enter.bias.copy_(biases["bias_ih_l0"] + biases["bias_hh_l0"])
+        ours.recur.weight.copy_(biases["weight_hh_l0"])
+    rows = torch.randn(3, 6, 7, dtype=torch.float64, generator=rng.generator(4))
+    torch.testing.assert_close(ours(rows), reference(rows)[0])
+
+
+def test_b2bsqrt_is_odd_and_grows_without_bound() -> None:
+    values = torch.tensor([-8.0, -3.0, 0.0, 3.0, 1e8])
+    torch.testing.assert_close(crafted_lstm.b2bsqrt(values), torch.tensor([-2.0, -1.0, 0.0, 1.0, 9999.0]))
+
+
+@pytest.mark.parametrize(("seen", "other"), [("embedding", 1), ("posterior", 0)])
+def test_crafted_lstm_reads_the_inputs_asked_for_alone(seen: str, other: int) -> None:
+    model = shaken(build(crafted_lstm, base="none", inputs=seen))
+    given, changed = inputs(), list(inputs())
+    changed[other] = changed[other].flip(0)
+    assert torch.equal(model(*given), model(*changed))
+    changed[1 - other] = changed[1 - other].flip(0)
+    assert not torch.allclose(model(*given), model(*changed), atol=1e-3)
+
+
+def test_a_learned_initial_state_changes_the_first_posterior() -> None:
+    model = shaken(build(crafted_lstm, initial="learned"))
+    assert model.initial is not None
+    before = model(*inputs())
+    with torch.no_grad():
+        model.initial.add_(1.0)
+    assert not torch.allclose(model(*inputs())[:, 0], before[:, 0], atol=1e-3)
