@@ -72,10 +72,18 @@ def test_every_aggregator_runs_on_any_number_of_instances(name, tmp_path):
     assert all(parameter.requires_grad for parameter in aggregator.parameters())
 
 
-def test_stacked_lstms_run_as_well(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("lstm", {"layers": 2, "hidden": 5}),
+        ("crafted_lstm", {"initial": "learned", "activation": "b2bsqrt", "inputs": "embedding"}),
+        ("refit_pool", {"tempered": True}),
+    ],
+)
+def test_options_that_change_the_program_run_as_well(name, options, tmp_path):
     torch.manual_seed(0)
-    module = load("aggregators", "lstm")
-    aggregator = perturbed(module.build(module.Config(layers=2, hidden=5), shape()))
+    module = load("aggregators", name)
+    aggregator = perturbed(module.build(module.Config(**options), shape()))
     path = programs.write(programs.export_aggregator(aggregator, shape()), programs.AGGREGATOR, "onnx", tmp_path)
     agree(path, aggregator, [instances(n) for n in (1, 4, 9)])
 

@@ -87,7 +87,7 @@ class CraftedLstm(residual_lstm.ResidualLstm):
 
     def __init__(self, config: Config, shape: SetShape) -> None:
         super().__init__(config.residual(), shape)
-        self.base, self.loss, self.inputs = config.base, config.loss, config.inputs
+        self.base, self.loss, self.inputs, self.activation = config.base, config.loss, config.inputs, config.activation
         self.refit: nn.Module | None = None
         if config.base == "refit":
             self.refit = _head(config, shape)
@@ -119,7 +119,7 @@ class CraftedLstm(residual_lstm.ResidualLstm):
         """Return the LSTM's output at every step."""
         if self.initial is not None:
             features = torch.cat([self.initial.expand(features.shape[0], -1, -1), features], dim=1)
-        outputs: Tensor = self.lstm(features) if isinstance(self.lstm, UnsaturatedLstm) else super().recur(features)
+        outputs: Tensor = self.lstm(features) if self.activation == "b2bsqrt" else super().recur(features)
         return outputs if self.initial is None else outputs[:, 1:]
 
     def _seen(
@@ -189,18 +189,10 @@ class UnsaturatedLstm(Recurrence):
     def step(self, state: list[Tensor], driven: Float[Tensor, "t g"]) -> tuple[list[Tensor], Float[Tensor, "t h"]]:
         """Update the cell and return the output."""
         enter, forget, candidate, leave = (driven + self.recur(state[0])).chunk(4, -1)
-        cell = forget.sigmoid() * state[1] + enter.sigmoid() * b2bsqrt(candidate)
-        output = leave.sigmoid() * b2bsqrt(cell)
+        # sign(x) (sqrt(1 + |x|) - 1) = x / (1 + sqrt(1 + |x|)), which has a gradient at zero
+        cell = forget.sigmoid() * state[1] + enter.sigmoid() * candidate / (1 + (1 + candidate.abs()).sqrt())
+        output = leave.sigmoid() * cell / (1 + (1 + cell.abs()).sqrt())
         return [output, cell], output
-
-
-def b2bsqrt(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return sign(x) (sqrt(1 + |x|) - 1), which grows without bound.
-
-    >>> b2bsqrt(torch.tensor([-3.0, 0.0, 8.0])).tolist()
-    [-1.0, 0.0, 2.0]
-    """
-    return values.sign() * ((1 + values.abs()).sqrt() - 1)
 
 
 def build(config: Config, shape: SetShape) -> CraftedLstm:
