@@ -31,6 +31,7 @@ from sharedlabel.results import (
     Wins,
 )
 
+EMBEDDED = 10_000  # records of a table that the page itself holds; browsers and mailboxes choke on more
 _LEAD = (
     "aggregator",
     "method",
@@ -177,7 +178,14 @@ def _themed(svg: str) -> str:
 
 def _tables(results: Results) -> list[dict[str, Any]]:
     def table(name: str, heading: str, about: str, kind: type, records: Sequence[Any]) -> dict[str, Any]:
-        return {"name": name, "heading": heading, "about": about, "json": _json(kind, records), "count": len(records)}
+        return {
+            "name": name,
+            "heading": heading,
+            "about": about,
+            "json": _json(kind, records[:EMBEDDED]),
+            "embedded": min(len(records), EMBEDDED),
+            "count": len(records),
+        }
 
     return [
         table(

@@ -92,6 +92,14 @@ def test_tables_hold_the_numbers_of_the_records(results, page):
         assert all(table["titles"]) or name in {"comparisons", "sweet_spots"}
 
 
+def test_a_long_table_is_cut_and_says_so(results, monkeypatch):
+    monkeypatch.setattr(html, "EMBEDDED", 50)
+    page = html.render(results, {})
+    assert len(embedded(page, "comparisons")["rows"]) == 50 < len(results.comparisons)
+    assert f"This page holds the first 50 of {len(results.comparisons):,} rows" in Outline(page).words
+    assert f"the first 50 of {len(results.margins)} rows" not in Outline(page).words
+
+
 def test_digest_counts_the_verdicts(results, page):
     counted = [
         c.verdict
