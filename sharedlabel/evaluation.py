@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
-from sharedlabel.aggregators._base import CHUNK, Aggregator
-from sharedlabel.errors import TrainingError
+from sharedlabel.aggregators._base import CHUNK, Aggregator, Standardize
+from sharedlabel.errors import DataError, TrainingError
 from sharedlabel.metrics.calibration import (
     apply_temperature,
     calibration_gap,
@@ -71,8 +71,10 @@ def posterior_over(
         n: prefix lengths.
 
     Raises:
+        DataError: prefixes that the tuples do not have, or features of another width than the aggregator was built for.
         TrainingError: the aggregator returned NaN or Inf.
     """
+    _check_sources(aggregator, sources, drawn, n)
     chunks = drawn.indices.flatten(0, 1).split(CHUNK)
     found = torch.cat([aggregator.at(sources[0][index], sources[1][index], n) for index in chunks])
     if not torch.isfinite(found).all():
@@ -80,6 +82,28 @@ def posterior_over(
             f"expected finite posteriors, got NaN or Inf from {type(aggregator).__name__}; lower fit.learning_rate"
         )
     return found
+
+
+def _check_sources(aggregator: Aggregator, sources: tuple[Tensor, Tensor], drawn: Tuples, n: Sequence[int]) -> None:
+    if not n or not 1 <= min(n) <= max(n) <= drawn.indices.shape[2]:
+        raise DataError(
+            f"expected numbers of instances from 1 to the {drawn.indices.shape[2]} of a tuple, got {list(n)}; change n"
+        )
+    name = type(aggregator).__name__
+    for module in aggregator.modules():
+        if isinstance(module, Standardize):
+            _check_width("embeddings", "values", module.mean.numel(), sources[0].shape[1], name)
+    for place, buffer in aggregator.named_buffers():
+        if place.split(".")[-1] == "log_prior":
+            _check_width("logits", "classes", buffer.numel(), sources[1].shape[1], name)
+
+
+def _check_width(what: str, unit: str, expected: int, found: int, name: str) -> None:
+    if expected != found:
+        raise DataError(
+            f"expected {what} of {expected} {unit}, as {name} was trained on, got {found}; "
+            "use the features of the backbone that it was trained with"
+        )
 
 
 def score(

@@ -54,7 +54,12 @@ class Data:
         n: tuple[int, ...],
         temperature: Tensor | None,
     ) -> Scores:
-        """Score log-posteriors `[p*t k c]` of a split's tuples, with intervals over its images or groups."""
+        """Score log-posteriors `[p*t k c]` of a split's tuples, with intervals over its images or groups.
+
+        Raises:
+            DataError: tuples that mix labels or hold an instance twice.
+        """
+        tuples.check(drawn, self.labels(role))
         groups = self.groups(role, protocol)
         return score(posterior, drawn, self.prior, n, len(self.splits[role]), groups, temperature)
 

@@ -10,6 +10,7 @@ from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import restore
 from sharedlabel.config import Plugin
+from sharedlabel.errors import StoreError
 from sharedlabel.plugins import load
 from sharedlabel.store import Artifact
 from sharedlabel.types import SetShape
@@ -26,12 +27,26 @@ def stored_backbone(
 
 
 def stored_aggregator(plugin: Plugin, shape: SetShape, artifact: Artifact) -> Aggregator:
-    """Rebuild a fitted aggregator from an output that holds it, alone or with a backbone."""
+    """Rebuild a fitted aggregator from an output that holds it, alone or with a backbone.
+
+    Raises:
+        StoreError: it was trained on features of another width, or with other options.
+    """
     with torch.random.fork_rng(devices=[]):
         aggregator: Aggregator = load("aggregators", plugin.name).build(plugin.config, shape)
     tensors = artifact.tensors()
     prefix = LEARNED if any(name.startswith(LEARNED) for name in tensors) else ""
-    aggregator.load_state_dict({name: tensors[prefix + name] for name in aggregator.state_dict()})
+    expected = aggregator.state_dict()
+    for name, tensor in expected.items():
+        found = tensors.get(prefix + name)
+        if found is None or found.shape != tensor.shape:
+            raise StoreError(
+                f"expected {name} of shape {list(tensor.shape)} for {plugin.name} on features of width "
+                f"{shape.embedding_dim} and {shape.num_classes} classes, got "
+                f"{'none' if found is None else list(found.shape)} from {artifact.folder}; "
+                "use the features and options that it was trained with"
+            )
+    aggregator.load_state_dict({name: tensors[prefix + name] for name in expected})
     return aggregator.eval()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -9,9 +10,9 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from sharedlabel import evaluation, rng
-from sharedlabel.aggregators import log_pool, mean_vote
+from sharedlabel.aggregators import log_pool, mean_vote, refit_pool
 from sharedlabel.data import tuples
-from sharedlabel.errors import TrainingError
+from sharedlabel.errors import DataError, TrainingError
 from sharedlabel.evaluation import posterior_over, score
 from sharedlabel.types import SetShape, Tuples
 
@@ -213,3 +214,34 @@ def test_the_temperature_of_validation_is_used_on_test(finished):
             stored = {name: getattr(rows[role, n], name) for name in metrics}
             assert stored == pytest.approx(metrics)
             assert rows[role, n].temperature == pytest.approx(float(temperature[config.n.index(n)]))
+
+
+@pytest.mark.parametrize("n", [(), (0,), (0, 1), (1, 5)])
+def test_numbers_of_instances_that_tuples_do_not_have_are_refused(n):
+    model = mean_vote.build(mean_vote.Config(), SetShape(torch.zeros(2), torch.ones(2), PRIOR.log().float()))
+    sources = (torch.zeros(len(LABELS), 2), torch.zeros(len(LABELS), CLASSES))
+    with pytest.raises(DataError, match=rf"instances from 1 to the 4 of a tuple, got \[{', '.join(map(str, n))}\]"):
+        posterior_over(model, sources, draw(), n)
+
+
+@pytest.mark.parametrize(
+    ("width", "classes", "message"),
+    [
+        (3, CLASSES, "embeddings of 2 values, as RefitPool was trained on, got 3; use the features of the backbone"),
+        (2, 5, "logits of 3 classes, as RefitPool was trained on, got 5; use the features of the backbone"),
+    ],
+)
+def test_features_of_another_width_than_the_checkpoint_are_refused(width, classes, message):
+    model = refit_pool.build(refit_pool.Config(), SetShape(torch.zeros(2), torch.ones(2), PRIOR.log().float()))
+    sources = (torch.zeros(len(LABELS), width), torch.zeros(len(LABELS), classes))
+    with pytest.raises(DataError, match=message):
+        posterior_over(model, sources, draw(), N)
+
+
+def test_mixed_tuples_are_not_scored(finished):
+    data = finished.grid.data
+    drawn = data.tuples("test", "iid", 2, 1, 0)
+    turned = dataclasses.replace(drawn, indices=drawn.indices.flip(1))
+    posterior = torch.full((drawn.labels.numel(), 1, data.dataset.num_classes), -1.0)
+    with pytest.raises(DataError, match="expected instances that share label"):
+        data.score(posterior, turned, "test", "iid", (2,), None)

@@ -75,6 +75,44 @@ def partition(
     return Tuples(indices, tuple_labels, (prior / counts)[tuple_labels])
 
 
+def check(drawn: Tuples, labels: Int64[Tensor, "N"]) -> None:
+    """Refuse tuples that are not what they say: instances that share one label, none of them twice.
+
+    Args:
+        drawn: tuples, whose indices are positions in `labels`.
+        labels: labels of the instances.
+
+    Raises:
+        DataError: a tuple without instances, an index outside the split, a tuple of mixed labels or of another label
+            than stated, or one that holds an instance twice.
+    """
+    indices = drawn.indices
+    if indices.shape[2] == 0:
+        raise DataError("expected at least one instance in every tuple, got n = 0; use n >= 1")
+    if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < len(labels):
+        raise DataError(
+            f"expected indices from 0 to {len(labels) - 1}, got {int(indices.min())} to {int(indices.max())}; "
+            "they are positions in the split"
+        )
+    found = labels[indices]
+    wrong = (found != drawn.labels[..., None]).any(-1).nonzero()
+    if len(wrong):
+        partition_, position = wrong[0].tolist()
+        raise DataError(
+            f"expected instances that share label {int(drawn.labels[partition_, position])}, got labels "
+            f"{sorted(set(found[partition_, position].tolist()))} in tuple {position} of partition {partition_}; "
+            "form tuples within one class"
+        )
+    ordered = indices.sort(-1).values
+    twice = (ordered[..., 1:] == ordered[..., :-1]).any(-1).nonzero()
+    if len(twice):
+        partition_, position = twice[0].tolist()
+        raise DataError(
+            f"expected no instance twice in a tuple, got {indices[partition_, position].tolist()} in tuple {position} "
+            f"of partition {partition_}; draw without replacement"
+        )
+
+
 def _check(
     labels: Tensor, n: int, partitions: int, classes: int, groups: Tensor | None, class_names: tuple[str, ...] | None
 ) -> None:

@@ -94,8 +94,13 @@ def apply_temperature(log_posterior: Float[Tensor, "t n c"], temperature: Float[
 
     Args:
         log_posterior: natural log, not floored.
-        temperature: T of each prefix length.
+        temperature: T of each prefix length, above 0.
+
+    Raises:
+        DataError: a temperature that is not a positive number.
     """
+    if not bool((temperature.isfinite() & (temperature > 0)).all()):
+        raise DataError(f"expected temperatures above 0, got {temperature.tolist()}; fit them on validation")
     return log_normalize(log_posterior.double() / temperature[:, None])
 
 

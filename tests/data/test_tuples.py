@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,8 +9,9 @@ from hypothesis import strategies as st
 
 from sharedlabel import rng
 from sharedlabel.data._shuffle import joint_cells, shuffle_within
-from sharedlabel.data.tuples import partition, prior
+from sharedlabel.data.tuples import check, partition, prior
 from sharedlabel.errors import DataError
+from sharedlabel.types import Tuples
 
 LABELS = torch.tensor([0] * 11 + [1] * 7 + [2] * 20)[torch.randperm(38, generator=rng.generator(1))]
 
@@ -119,3 +122,34 @@ def test_shuffle_within_keeps_many_cells_apart() -> None:
 def test_joint_cells_number_combinations_in_order() -> None:
     first, second = torch.tensor([2, 0, 2, 2]), torch.tensor([-1, 9, -5, -1])
     assert joint_cells(first, second).tolist() == [2, 0, 1, 2]
+
+
+def mixed(**changes: Any) -> Tuples:
+    """Two tuples of two, of labels 1 and 0, with some of their facts replaced."""
+    facts = {"indices": [[[2, 3], [0, 1]]], "labels": [[1, 0]], "weights": [[0.5, 0.5]]} | changes
+    return Tuples(*(torch.tensor(facts[name]) for name in ("indices", "labels", "weights")))
+
+
+def test_tuples_as_they_should_be_pass_the_check() -> None:
+    check(mixed(), torch.tensor([0, 0, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"indices": [[[2, 3], [0, 2]]]}, r"share label 0, got labels \[0, 1\] in tuple 1 of partition 0"),
+        ({"labels": [[0, 0]]}, r"share label 0, got labels \[1\] in tuple 0 of partition 0"),
+        ({"indices": [[[2, 3], [1, 1]]]}, r"no instance twice in a tuple, got \[1, 1\] in tuple 1"),
+        ({"indices": [[[2, 4], [0, 1]]]}, "indices from 0 to 3, got 0 to 4"),
+        ({"indices": [[[2, 3], [0, -1]]]}, "indices from 0 to 3, got -1 to 3"),
+    ],
+)
+def test_tuples_that_are_none_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        check(mixed(**changes), torch.tensor([0, 0, 1, 1]))
+
+
+def test_tuples_without_instances_are_refused() -> None:
+    empty = Tuples(torch.zeros(1, 2, 0, dtype=torch.int64), torch.tensor([[1, 0]]), torch.tensor([[0.5, 0.5]]))
+    with pytest.raises(DataError, match="at least one instance in every tuple, got n = 0"):
+        check(empty, torch.tensor([0, 0, 1, 1]))

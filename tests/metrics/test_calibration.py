@@ -108,3 +108,14 @@ def test_calibrated_posteriors_have_a_small_error_and_sharpened_ones_do_not() ->
     sharp, fair, flat = calibration.expected_calibration_error(logs, labels).tolist()
     assert fair < 0.03
     assert min(sharp, flat) > 0.1
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_degenerate_temperatures_are_refused(value: float) -> None:
+    with pytest.raises(DataError, match=rf"temperatures above 0, got \[1.0, {value}\]"):
+        calibration.apply_temperature(torch.zeros(3, 2, 4).double(), torch.tensor([1.0, value]).double())
+
+
+def test_posteriors_that_know_nothing_keep_their_temperature() -> None:
+    flat = torch.full((5, 1, 4), -math.log(4)).double()
+    assert calibration.fit_temperature(flat, torch.tensor([0, 1, 2, 3, 0])).tolist() == [1.0]
