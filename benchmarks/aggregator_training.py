@@ -60,7 +60,7 @@ def _zoo(quick: bool) -> Result:
         finish(lambda cell: dict(cell.aggregate.inputs)["calibrate"])  # type: ignore[union-attr]
         taken = seconds(lambda: finish(lambda cell: cell.evaluate))
     split = len(planned.data.splits["aggregator"])
-    note = f"{len(names)} aggregators, {SEEDS} seeds, one process; {split} images to learn on, n to {N}, {steps} steps or more"
+    note = f"{len(names)} aggregators, {SEEDS} seeds, one process; {split} images to learn on, {steps} steps or more"
     return summarize(
         "zoo: every aggregator trained and evaluated on one network's features", "s", [taken], bound=BOUND, note=note
     )
