@@ -27,6 +27,7 @@ from sharedlabel.results import (
     ReliabilityBin,
     Results,
     Row,
+    Search,
     Threshold,
 )
 from sharedlabel.store import Artifact, Output, Store, artifact_key
@@ -88,6 +89,7 @@ def collect(grid: Grid, store: Store, seconds: float) -> Results:
         margins=tuple(_margins(grid, store)),
         adaptive=tuple(_adaptive(grid, store, by_cell)),
         thresholds=tuple(_thresholds(grid, store)),
+        searches=tuple(_searches(grid, store)),
         **{table: tuple(TABLES[table](**record) for record in records) for table, records in summary.items()},
     )
 
@@ -160,6 +162,27 @@ def _thresholds(grid: Grid, store: Store) -> Iterator[Threshold]:
                 validation_instances=one.get("instances"),
                 validation_truncated=one.get("truncated"),
             )
+
+
+def _searches(grid: Grid, store: Store) -> Iterator[Search]:
+    """Yield what was searched, once per aggregator and network."""
+    nodes = {cell.aggregate.key: (cell.aggregate, cell) for cell in grid.cells if cell.aggregate is not None}
+    for node, cell in nodes.values():
+        found = store.load(node.stage, node.key).meta.get("search")
+        if found is None:
+            continue
+        trials, chosen = found["trials"], found["trials"][found["chosen"]]
+        yield Search(
+            data=grid.data.dataset.name,
+            **{name: getattr(cell, name) for name in AXES if name != "training"},
+            trials=len(trials),
+            diverged=sum(trial["loss"] is None for trial in trials),
+            chosen_trial=found["chosen"] + 1,
+            loss_given=trials[0]["loss"],
+            loss=chosen["loss"],
+            options=canonical(chosen["options"]),
+            measured_seconds=round(sum(trial["seconds"] for trial in trials), 3),
+        )
 
 
 def _compression(pruned: dict[str, Any], latency: dict[str, Any]) -> dict[str, Any]:

@@ -136,12 +136,15 @@ class FitConfig:
     """How aggregators with parameters are trained: AdamW on the likelihood of every prefix, stopped early.
 
     Args:
-        epochs: passes over the aggregator split; its tuples are formed anew for each.
+        epochs: passes over the aggregator split.
         batch_size: tuples per step.
         learning_rate: peak of a cosine schedule with 10% warm-up.
         weight_decay: decoupled.
         patience: stop after this many epochs without a better validation likelihood; the best epoch is kept.
         steps: take at least so many steps: on few images, epochs and patience grow in proportion; 0 is off.
+        tuples: `fresh` forms the tuples anew for every epoch; `fixed` forms them once and shuffles them.
+        trials: settings of the recipe and of the aggregator's own options that are tried, the given one first; the one
+            with the best validation likelihood is kept. 0 trains the given one and searches nothing; needs optuna.
     """
 
     epochs: PositiveInt = 60
@@ -150,6 +153,8 @@ class FitConfig:
     weight_decay: NonNegativeFloat = 0.01
     patience: PositiveInt = 15
     steps: NonNegativeInt = 0
+    tuples: Literal["fresh", "fixed"] = added("fresh")
+    trials: NonNegativeInt = added(0)
 
     def lasting(self, steps_per_epoch: int) -> FitConfig:
         """Return the recipe with the epochs and the patience that `steps` asks for.

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from sharedlabel import compression, cost, modules, provenance, stages
+from sharedlabel import compression, cost, modules, provenance, search, stages
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, canonical, resolve
 from sharedlabel.data import splits, tuples
@@ -124,6 +124,8 @@ def prepare(experiment: Experiment) -> Grid:
     aggregators = tuple(resolve("aggregators", spec) for spec in experiment.aggregators)
     for plugins_of_kind in (backbones, pruners, aggregators):
         _check_labels(plugins_of_kind)
+    if experiment.fit.trials:
+        search.check(aggregators)
     dataset = load("data", plugin.name).load(plugin.config, Path(experiment.data_root).expanduser())
     if isinstance(experiment.data, dict) and experiment.data.get("label") is not None:
         dataset = dataclasses.replace(dataset, name=plugin.label)

@@ -1,4 +1,4 @@
-"""Batches for training: `ImageLoader` of single images, `TupleLoader` of tuples that are formed anew every epoch.
+"""Batches for training: `ImageLoader` of single images, `TupleLoader` of tuples.
 
 Both know the rank of their process, so that any number of devices sees disjoint shares of every batch.
 """
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sharedlabel import rng
 from sharedlabel.config import TrainConfig
 from sharedlabel.data.tuples import partition
+from sharedlabel.types import Tuples
 
 ImageBatch = tuple[Tensor, Tensor]
 TupleBatch = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -62,7 +63,7 @@ class ImageLoader:
 
 
 class TupleLoader:
-    """Batches of tuples, formed anew every epoch: instances `[t n ...]` of each source, labels and weights.
+    """Batches of tuples in a random order: instances `[t n ...]` of each source, labels and weights.
 
     Args:
         sources: what is looked up by instance, such as embeddings and logits, or images.
@@ -72,6 +73,7 @@ class TupleLoader:
         prior: `[c]`, class prior; a tuple's weight is scaled to a mean of one.
         seed: seed of the tuples.
         groups: `[m]` group ids for the grouped protocol.
+        fresh: form the tuples anew every epoch; otherwise those of the first epoch come in a new order.
     """
 
     def __init__(
@@ -83,25 +85,29 @@ class TupleLoader:
         prior: Float[Tensor, "c"],
         seed: int,
         groups: Int64[Tensor, "m"] | None,
+        fresh: bool = True,
     ) -> None:
         self.sources, self.labels, self.n, self.prior, self.seed, self.groups = sources, labels, n, prior, seed, groups
-        self.epoch = 0
-        self.tuples = partition(labels, n, 1, prior, rng.generator(seed, "tuples", 0), groups).labels.shape[1]
+        self.fresh, self.epoch = fresh, 0
+        self.tuples = self._drawn(0).labels.shape[1]
         self.batch_size = min(batch_size, self.tuples)
 
     def __len__(self) -> int:
         return self.tuples // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        drawn = partition(
-            self.labels, self.n, 1, self.prior, rng.generator(self.seed, "tuples", self.epoch), self.groups
-        )
+        drawn, order = self._drawn(self.epoch if self.fresh else 0), torch.arange(self.tuples)
+        if not self.fresh:
+            order = torch.randperm(self.tuples, generator=rng.generator(self.seed, "order", self.epoch))
         self.epoch += 1
         weights = drawn.weights[0] * self.tuples
         for start in range(0, len(self) * self.batch_size, self.batch_size):
-            rows = share_of_rank(torch.arange(start, start + self.batch_size))
+            rows = share_of_rank(order[start : start + self.batch_size])
             index = drawn.indices[0, rows]
             yield *(source[index] for source in self.sources), drawn.labels[0, rows], weights[rows].float()
+
+    def _drawn(self, epoch: int) -> Tuples:
+        return partition(self.labels, self.n, 1, self.prior, rng.generator(self.seed, "tuples", epoch), self.groups)
 
 
 def augment(images: Num[Tensor, "b C H W"], config: TrainConfig) -> Num[Tensor, "b C H W"]:

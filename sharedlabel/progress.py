@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from sharedlabel import search
 from sharedlabel.grid import Grid, Node, missing, training_macs
 from sharedlabel.store import Store
 
@@ -75,6 +77,16 @@ def reporting(console: Console, total: int) -> Iterator[Reporter]:
         yield reporter
 
 
+def search_budget(grid: Grid) -> str:
+    """Say how many settings a search tries for how many aggregators, and how many networks the whole grid trains."""
+    trials = grid.experiment.fit.trials
+    calls = {cell.aggregate.key: cell.aggregate.config.aggregator for cell in grid.cells if cell.aggregate is not None}
+    by_label = {plugin.label: plugin for plugin in calls.values()}
+    searched = {label for label, plugin in by_label.items() if search.descends(plugin)}
+    networks = trials * sum(plugin.label in searched for plugin in calls.values())
+    return f"search: {trials} trials for each of {len(searched)} aggregators, {networks} trained networks in all"
+
+
 def print_plan(grid: Grid, store: Store, console: Console) -> None:
     """Print which cells are done and missing, and what the missing stage calls will cost."""
     absent = missing(grid, store)
@@ -127,8 +139,15 @@ def _seconds(stage: str, calls: int, macs: float, grid: Grid, store: Store) -> f
     if not same:
         return None
     if not macs:
-        return float(spent / len(same) * calls)
+        trials = grid.experiment.fit.trials or 1 if stage == "aggregate" else 1
+        return float(spent / sum(map(_trials, same)) * calls * trials)
     known = {node.key: node for cell in grid.cells for node in cell.evaluate.chain() if node.stage == stage}
     done = sum(training_macs(known[record["key"]], grid) for record in same if record["key"] in known)
     matching = sum(record["seconds"] for record in same if record["key"] in known)
     return float(matching / done * macs) if done else None
+
+
+def _trials(record: dict[str, Any]) -> int:
+    """Return how many settings a stored call was asked to try."""
+    asked = record["config"].get("fit", {}).get("trials", 0)
+    return int(asked) or 1

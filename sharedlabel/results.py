@@ -624,6 +624,37 @@ class Threshold:
 
 
 @dataclass(frozen=True)
+class Search:
+    """What a search of an aggregator's settings chose on one network; losses are over the stopping tuples.
+
+    Attributes:
+        seed: training seed.
+        trials: settings tried, the given one included.
+        diverged: how many of them could not be trained.
+        chosen_trial: number of the best one; 1 is the given one.
+        loss_given: negative log-likelihood with the given options, nats.
+        loss: with the chosen ones.
+        options: the chosen values of all that was searched, as JSON; those of the recipe start with `fit.`.
+        measured_seconds: time of all trials.
+    """
+
+    data: str
+    backbone: str
+    pruner: str
+    ratio: float
+    aggregator: str
+    protocol: Literal["iid", "grouped"]
+    seed: int
+    trials: int
+    diverged: int
+    chosen_trial: int
+    loss_given: float
+    loss: float
+    options: str
+    measured_seconds: float
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything a grid found.
 
@@ -645,6 +676,7 @@ class Results:
         margins: error margins of the dense networks, per layer.
         adaptive: adaptive numbers of instances, per rule, threshold and method.
         thresholds: fitted thresholds for nominal errors, per cell.
+        searches: settings that were searched, per aggregator and network.
     """
 
     format: int
@@ -664,6 +696,7 @@ class Results:
     pooled: tuple[Pooled, ...] = ()
     ranks: tuple[Rank, ...] = ()
     wins: tuple[Wins, ...] = ()
+    searches: tuple[Search, ...] = ()
 
 
 TABLES: dict[str, type[Any]] = {
@@ -679,6 +712,7 @@ TABLES: dict[str, type[Any]] = {
     "margins": Margin,
     "adaptive": AdaptivePoint,
     "thresholds": Threshold,
+    "searches": Search,
 }
 
 

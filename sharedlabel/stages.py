@@ -8,6 +8,7 @@ what is computed, and stored artifacts of the old version are no longer used.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sharedlabel import adaptive as stopping
-from sharedlabel import compression, cost, error_margin, measure, rng
+from sharedlabel import compression, cost, error_margin, measure, rng, search
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.aggregators._pool import pooled
 from sharedlabel.backbones._base import Backbone
@@ -39,11 +40,11 @@ from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data
 from sharedlabel.loaders import TupleLoader
 from sharedlabel.logs import log_normalize
 from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature
-from sharedlabel.modules import AggregatorModule, SharedLabelModule, device, fit
+from sharedlabel.modules import SharedLabelModule, device, fit
 from sharedlabel.plugins import load
 from sharedlabel.pruners._masks import enforce
 from sharedlabel.store import Artifact, Output
-from sharedlabel.stored import LEARNED, stored_aggregator, stored_backbone, stored_shape
+from sharedlabel.stored import LEARNED, searched, stored_aggregator, stored_backbone, stored_shape
 from sharedlabel.types import Role, SetShape, Tuples
 
 STOPPING_PARTITIONS = 4
@@ -300,31 +301,28 @@ class AggregateConfig:
 @stage(version=1)
 def aggregate(config: AggregateConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Train an aggregator on the frozen features of images that the backbone did not see."""
-    n_max, shape = max(config.n), _shape(data, inputs["calibrate"])
+    n_max, shape, recipe = max(config.n), _shape(data, inputs["calibrate"]), config.fit
     sources = _calibrated(inputs["features"], inputs["calibrate"], "aggregator")
     labels, groups = data.labels("aggregator"), data.groups("aggregator", config.protocol)
-    with rng.seeded(config.seed, "aggregate", config.aggregator.name):
-        aggregator: Aggregator = load("aggregators", config.aggregator.name).build(config.aggregator.config, shape)
-        drawn = tuples.partition(
-            labels, n_max, STOPPING_PARTITIONS, data.prior, rng.generator(config.seed, "fit"), groups
-        )
-        done = aggregator.fit(*_flat(sources, drawn))
-        meta: dict[str, Any] = {}
-        if not done and any(parameter.requires_grad for parameter in aggregator.parameters()):
-            stopping = data.tuples(
-                "validation", config.protocol, n_max, STOPPING_PARTITIONS, rng.derive(config.seed, "stopping")
-            )
-            validation = _flat(_calibrated(inputs["features"], inputs["calibrate"], "validation"), stopping)
-            loader = TupleLoader(sources, labels, n_max, config.fit.batch_size, data.prior, config.seed, groups)
-            recipe = config.fit.lasting(len(loader))
-            module = AggregatorModule(aggregator, recipe, validation)
-            fit(module, loader, runtime, recipe.epochs, config.gradient_clip, small=True)
-            meta = {"losses": module.losses(), "best_epoch": module.best_epoch, "validation_loss": module.best}
-    macs = cost.aggregator_macs(aggregator, shape, config.n)
-    parameters = sum(parameter.numel() for parameter in aggregator.parameters())
+    drawn = tuples.partition(labels, n_max, STOPPING_PARTITIONS, data.prior, rng.generator(config.seed, "fit"), groups)
+
+    def loader() -> TupleLoader:
+        fresh = recipe.tuples == "fresh"
+        return TupleLoader(sources, labels, n_max, recipe.batch_size, data.prior, config.seed, groups, fresh)
+
+    @functools.cache
+    def stopping() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        seed = rng.derive(config.seed, "stopping")
+        watched = data.tuples("validation", config.protocol, n_max, STOPPING_PARTITIONS, seed)
+        return _flat(_calibrated(inputs["features"], inputs["calibrate"], "validation"), watched)
+
+    task = search.Task(shape, _flat(sources, drawn), loader, stopping, config.gradient_clip, config.seed, runtime)
+    fitted = search.fit(config.aggregator, recipe, task)
+    macs = cost.aggregator_macs(fitted.aggregator, shape, config.n)
+    parameters = sum(parameter.numel() for parameter in fitted.aggregator.parameters())
     return Output(
-        dict(aggregator.state_dict()),
-        {**meta, "macs": {str(n): count for n, count in macs.items()}, "parameters": parameters},
+        dict(fitted.aggregator.state_dict()),
+        {**fitted.meta, "macs": {str(n): count for n, count in macs.items()}, "parameters": parameters},
     )
 
 
@@ -367,7 +365,11 @@ def joint(config: JointTrainingConfig, data: Data, inputs: Mapping[str, Artifact
     learned = {f"{LEARNED}{name}": tensor for name, tensor in aggregator.state_dict().items()}
     return Output(
         {**state(backbone), **learned},
-        {"losses": module.losses(), "validation_accuracy": accuracy(backbone, data, runtime)},
+        {
+            "losses": module.losses(),
+            "validation_accuracy": accuracy(backbone, data, runtime),
+            **searched(inputs["aggregate"]),
+        },
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,13 +11,14 @@ from torch import Tensor
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import restore
-from sharedlabel.config import Plugin
+from sharedlabel.config import Plugin, resolve
 from sharedlabel.errors import StoreError
 from sharedlabel.plugins import load
 from sharedlabel.store import Artifact
 from sharedlabel.types import SetShape
 
 LEARNED = "aggregator."  # prefix of the aggregator's tensors where they are stored together with the backbone's
+OPTIONS = "options"  # fact of an output: the aggregator's options, where a search chose them
 
 
 def stored_backbone(
@@ -29,9 +32,15 @@ def stored_backbone(
 def stored_aggregator(plugin: Plugin, shape: SetShape, artifact: Artifact) -> Aggregator:
     """Rebuild a fitted aggregator from an output that holds it, alone or with a backbone.
 
+    Args:
+        plugin: the options that the output was asked for with; those that a search chose come first.
+        shape: what it was built for.
+        artifact: the output.
+
     Raises:
         StoreError: it was trained on features of another width, or with other options.
     """
+    plugin = resolve("aggregators", artifact.meta[OPTIONS]) if searched(artifact) else plugin
     with torch.random.fork_rng(devices=[]):
         aggregator: Aggregator = load("aggregators", plugin.name).build(plugin.config, shape)
     tensors = artifact.tensors()
@@ -48,6 +57,11 @@ def stored_aggregator(plugin: Plugin, shape: SetShape, artifact: Artifact) -> Ag
             )
     aggregator.load_state_dict({name: tensors[prefix + name] for name in expected})
     return aggregator.eval()
+
+
+def searched(artifact: Artifact) -> dict[str, Any]:
+    """Return the fact of an output that says which options a search chose; empty without one."""
+    return {name: value for name, value in artifact.meta.items() if name == OPTIONS}
 
 
 def stored_shape(prior: Float[Tensor, "c"], calibration: Artifact) -> SetShape:

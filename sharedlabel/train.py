@@ -31,7 +31,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     experiment, switches = parse(arguments)
     # torch and Lightning take seconds to import: help and mistakes should not wait for them.
     from sharedlabel.grid import prepare
-    from sharedlabel.progress import print_plan
+    from sharedlabel.progress import print_plan, search_budget
     from sharedlabel.report.terminal import open_console
     from sharedlabel.store import Store
 
@@ -44,6 +44,8 @@ def _main(arguments: Sequence[str] | None) -> None:
         f"({', '.join(dataset.class_names[:5])}{', ...' if dataset.num_classes > 5 else ''}), {len(grid.cells)} cells",
         highlight=False,
     )
+    if experiment.fit.trials:
+        console.print(search_budget(grid), highlight=False)
     if switches.plan:
         print_plan(grid, store, console)
         return

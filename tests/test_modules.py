@@ -139,6 +139,20 @@ def test_tuples_share_a_label_and_are_formed_anew(rank):
     assert torch.equal(half[0][0], epochs[0][0][0][1::2])
 
 
+@pytest.mark.parametrize("fresh", [True, False])
+def test_fixed_tuples_are_those_of_the_first_epoch_in_another_order(fresh):
+    labels, ids = torch.arange(96) % CLASSES, torch.arange(96)
+    loader = TupleLoader((ids,), labels, 4, 6, torch.full((CLASSES,), 1 / CLASSES), 0, None, fresh)
+    epochs = [torch.cat([batch[0] for batch in loader]) for _ in range(3)]
+    whole = [{tuple(row) for row in epoch.tolist()} for epoch in epochs]
+    assert all(len(found) == len(loader) * 6 == 24 for found in whole)
+    assert (whole[0] == whole[1] == whole[2]) is not fresh
+    assert not torch.equal(epochs[0], epochs[1])
+    assert not torch.equal(epochs[1], epochs[2])
+    again = TupleLoader((ids,), labels, 4, 6, torch.full((CLASSES,), 1 / CLASSES), 0, None, fresh)
+    assert [torch.cat([batch[0] for batch in again]).tolist() for _ in range(3)] == [e.tolist() for e in epochs]
+
+
 def test_grouped_tuples_stay_within_a_group():
     labels, groups = torch.arange(48) % CLASSES, torch.arange(48) // 12
     loader = TupleLoader((groups,), labels, 2, 8, torch.full((CLASSES,), 1 / CLASSES), 0, groups)

@@ -37,6 +37,9 @@ class Config:
         check_fraction(dropout=self.dropout)
 
 
+SPACE = {"hidden": (16, 32, 64), "dropout": (0.0, 0.2, 0.4)}
+
+
 class Accumulator(Aggregator):
     """Log-posterior log p(y) + R c_k of an LSTM whose forget gate is fixed at 1, R a linear read-out of its memory.
 

@@ -39,6 +39,9 @@ class Config:
         check_fraction(dropout=self.dropout)
 
 
+SPACE = {"attention": (32, 64, 128), "hidden": (32, 64, 128), "dropout": (0.0, 0.2, 0.4)}
+
+
 class Attention(Aggregator):
     """Pool the instances seen so far with gated attention weights, then classify the pooled vector.
 

@@ -48,6 +48,9 @@ class Config:
         check_fraction(dropout=self.dropout)
 
 
+SPACE = {"width": (16, 32, 48), "layers": (1, 2), "dropout": (0.0, 0.2, 0.4)}
+
+
 class CausalTransformer(Aggregator):
     """Log-posterior rho(output of instance k, log k) of a pre-norm Transformer with causal self-attention.
 

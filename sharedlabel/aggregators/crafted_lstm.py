@@ -69,6 +69,9 @@ class Config:
         )
 
 
+SPACE = residual_lstm.SPACE
+
+
 class CraftedLstm(residual_lstm.ResidualLstm):
     """Log-posterior log p(y) + b(k) sum_i [log p(y | x_i) - log p(y) + phi(h_i, log p_i)(y)] + LSTM(x_1..x_k)(y).
 

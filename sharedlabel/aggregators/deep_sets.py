@@ -43,6 +43,9 @@ class Config:
         check_fraction(dropout=self.dropout)
 
 
+SPACE = {"hidden": (32, 64, 128), "dropout": (0.0, 0.2, 0.4)}
+
+
 class DeepSets(Aggregator):
     """Log-posterior rho(pool_i phi(h_i, log p_i), log k), the pool a running sum. Cost: O(n).
 

@@ -42,6 +42,9 @@ class Config:
             raise ConfigError(f"bound must be above 1, got {self.bound}; leave it out to use the default")
 
 
+SPACE = {"hidden": (16, 32, 64), "dropout": (0.0, 0.2, 0.4)}
+
+
 class InstanceTemperature(Aggregator):
     """Log-posterior log p(y) + sum_i tau(h_i) (log p(y | x_i) - log p(y)), with tau in (1 / bound, bound).
 

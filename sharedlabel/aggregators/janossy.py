@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sharedlabel.aggregators._base import Aggregator, check_positive, normalize, prefix_counts
 from sharedlabel.aggregators._orders import orders
+from sharedlabel.aggregators._space import Space, space_of
 from sharedlabel.config import resolve
 from sharedlabel.errors import ConfigError
 from sharedlabel.logs import log_normalize
@@ -43,6 +44,11 @@ class Config:
                 f"base must depend on the order of instances, got {plugin.name!r}, which gives the same posterior in "
                 "every order; use it without janossy"
             )
+
+
+def space(config: Config) -> Space:
+    """Return what a search may change: the base's own options."""
+    return {f"base.{name}": choices for name, choices in space_of(resolve("aggregators", config.base)).items()}
 
 
 class Janossy(Aggregator):

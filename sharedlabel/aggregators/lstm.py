@@ -37,6 +37,9 @@ class Config:
         check_fraction(dropout=self.dropout)
 
 
+SPACE = {"hidden": (16, 32, 64), "dropout": (0.0, 0.2, 0.4)}
+
+
 class PlainLstm(Aggregator):
     """Run an LSTM over the tuple and classify its output linearly at every step.
 

@@ -40,6 +40,9 @@ class Config:
         check_fraction(dropout=self.dropout)
 
 
+SPACE = {"hidden": (0, 32, 64, 128), "dropout": (0.0, 0.2, 0.4)}
+
+
 class RefitPool(Aggregator):
     """Log-posterior log p(y) + b(k) sum_i [log p(y | x_i) - log p(y) + phi(h_i, log p_i)(y)], b = 1 unless tempered.
 

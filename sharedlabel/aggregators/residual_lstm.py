@@ -48,6 +48,9 @@ class Config:
         check_fraction(dropout=self.dropout)
 
 
+SPACE = {"hidden": (16, 32, 64), "projection": (32, 64), "dropout": (0.0, 0.2, 0.4)}
+
+
 class ResidualLstm(Aggregator):
     """Correct the tempered log-pool by an LSTM with a bounded read-out that is zero at the start.
 

@@ -51,6 +51,9 @@ class Config:
         check_fraction(dropout=self.dropout)
 
 
+SPACE = {"width": (16, 32, 48), "blocks": (1, 2), "dropout": (0.0, 0.2, 0.4)}
+
+
 class SetTransformer(Aggregator):
     """Log-posterior rho(PMA(SAB(...SAB(x_1, ..., x_k))), log k), computed anew for every prefix.
 

@@ -16,7 +16,7 @@ from sharedlabel.config import resolve
 from sharedlabel.pruners._masks import bake
 from sharedlabel.results import DatasetFacts
 from sharedlabel.store import Artifact, Store
-from sharedlabel.stored import stored_aggregator, stored_backbone, stored_shape
+from sharedlabel.stored import searched, stored_aggregator, stored_backbone, stored_shape
 from sharedlabel.types import SetShape
 
 
@@ -92,4 +92,5 @@ def _source(artifact: Artifact) -> dict[str, Any]:
         "created": manifest["created"],
         "commit": manifest["provenance"]["commit"],
         "config": manifest["config"],
+        **searched(artifact),
     }

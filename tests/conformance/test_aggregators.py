@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from sharedlabel import cost, plugins, rng
+from sharedlabel import cost, plugins, rng, search
+from sharedlabel.aggregators import _space as space
 from sharedlabel.aggregators._base import Aggregator, prefix_loss
+from sharedlabel.aggregators._space import LogRange, with_options
+from sharedlabel.config import Plugin, canonical, resolve
 from sharedlabel.types import SetShape
 
 TUPLES, INSTANCES, WIDTH, CLASSES = 6, 5, 7, 4
@@ -23,6 +30,11 @@ def set_shape(dtype: torch.dtype = torch.float64, prior: tuple[float, ...] = (0.
         embedding_scale=torch.full((WIDTH,), 1.5, dtype=dtype),
         log_prior=torch.tensor(prior, dtype=dtype).log(),
     )
+
+
+def tried(plugin: Plugin) -> dict[str, tuple[Any, ...]]:
+    """Return values of every option that a search may change."""
+    return {option: space.samples(choices) for option, choices in space.space_of(plugin).items()}
 
 
 def build(name: str, dtype: torch.dtype = torch.float64, *, shake: bool = True) -> Aggregator:
@@ -179,11 +191,46 @@ def test_early_stopping_sees_normalised_posteriors(name: str) -> None:
 
 
 def test_sixteen_instances_cost_less_than_two_percent_of_a_resnet20_pass(name: str) -> None:
-    """64 features, 10 labels; an aggregator that averages over several orders may spend as much on each."""
-    plugin, shape = plugins.load("aggregators", name), SetShape(torch.zeros(64), torch.ones(64), torch.zeros(10))
-    config = plugin.Config()
-    spent = cost.aggregator_macs(plugin.build(config, shape), shape, [16])[16]
-    assert spent / getattr(config, "orders", 1) < 0.02 * RESNET20_MACS
+    """64 features, 10 labels; an aggregator that averages over several orders may spend as much on each.
+
+    Of what a search may choose, all sizes are the largest.
+    """
+    shape, usual = SetShape(torch.zeros(64), torch.ones(64), torch.zeros(10)), resolve("aggregators", name)
+    largest = {option: max(values) for option, values in tried(usual).items() if not isinstance(values[0], str)}
+    for plugin in (usual, with_options(usual, largest)):
+        built = plugins.load("aggregators", name).build(plugin.config, shape)
+        spent = cost.aggregator_macs(built, shape, [16])[16]
+        assert spent / getattr(plugin.config, "orders", 1) < 0.02 * RESNET20_MACS
+
+
+def test_every_setting_that_a_search_may_choose_can_be_built(name: str) -> None:
+    """An option that there is not, or a combination that is refused, fails here and not in the middle of a search."""
+    usual = resolve("aggregators", name)
+    values = tried(usual)
+    for setting in itertools.product(*values.values()):
+        chosen = dict(zip(values, setting, strict=True))
+        plugin = with_options(usual, chosen)
+        assert {option: space.option(plugin, option) for option in chosen} == chosen
+        assert canonical(resolve("aggregators", json.loads(canonical(plugin)))) == canonical(plugin)
+        built = plugins.load("aggregators", name).build(plugin.config, set_shape(torch.float32))
+        assert built.eval()(*inputs(2, torch.float32)).shape == (TUPLES, 2, CLASSES)
+
+
+def test_what_a_search_may_choose_contains_the_default(name: str) -> None:
+    usual = resolve("aggregators", name)
+    for option, choices in space.space_of(usual).items():
+        default = space.option(usual, option)
+        if isinstance(choices, LogRange):
+            assert choices.low <= default <= choices.high
+        else:
+            assert default in choices
+            assert len(set(choices)) == len(choices) > 1
+            assert all(isinstance(value, bool | int | float | str) for value in choices)
+
+
+def test_only_what_is_trained_by_gradient_descent_is_searched(name: str) -> None:
+    usual = resolve("aggregators", name)
+    assert search.descends(usual) or not space.space_of(usual)
 
 
 def test_order_matters_exactly_when_declared(name: str) -> None:
