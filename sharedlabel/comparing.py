@@ -40,12 +40,14 @@ class _Axis:
     Attributes:
         fixed: the fields of an identity that they share.
         name: what a method is called on the axis.
-        reference: the only method that the others are compared with; None to compare all pairs.
+        reference: the method that the others are compared with; None where none stands out.
+        pairs: whether the others are compared with each other, too.
     """
 
     fixed: tuple[str, ...]
     name: Callable[[Identity], str]
     reference: str | None = None
+    pairs: bool = True
 
 
 def _compression(identity: Identity) -> str:
@@ -56,7 +58,7 @@ _AXES: dict[Axis, _Axis] = {
     "aggregator": _Axis(("backbone", "pruner", "ratio", "training", "protocol"), lambda i: i.aggregator),
     "training": _Axis(("backbone", "pruner", "ratio", "aggregator", "protocol"), lambda i: i.training, "frozen"),
     "pruner": _Axis(("backbone", "ratio", "aggregator", "training", "protocol"), lambda i: i.pruner),
-    "compression": _Axis(("backbone", "aggregator", "training", "protocol"), _compression, "dense"),
+    "compression": _Axis(("backbone", "aggregator", "training", "protocol"), _compression, "dense", pairs=False),
 }
 
 
@@ -86,7 +88,7 @@ def _along(
 
 def _compared(axis: Axis, rule: _Axis, members: Members, split: Split) -> Iterator[Comparison]:
     names = [rule.name(identity) for identity, _ in members]
-    pairs = _pairs(names, rule.reference)
+    pairs = _pairs(names, rule)
     seeds = common_seeds([scored for _, scored in members])
     if not pairs or not seeds:  # the cells of a grid that is not finished may share no seed
         return
@@ -109,14 +111,11 @@ def _compared(axis: Axis, rule: _Axis, members: Members, split: Split) -> Iterat
         )
 
 
-def _pairs(names: Sequence[str], reference: str | None) -> list[tuple[int, int]]:
+def _pairs(names: Sequence[str], rule: _Axis) -> list[tuple[int, int]]:
     """Return the positions of every reference and method."""
-    if reference is None:
-        return list(itertools.combinations(range(len(names)), 2))
-    if reference not in names:
-        return []
-    base = names.index(reference)
-    return [(base, other) for other in range(len(names)) if other != base]
+    order = sorted(range(len(names)), key=lambda position: names[position] != rule.reference)
+    pairs = itertools.combinations(order, 2)
+    return [pair for pair in pairs if rule.pairs or names[pair[0]] == rule.reference]
 
 
 def differences(

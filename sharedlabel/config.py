@@ -27,6 +27,7 @@ from sharedlabel.errors import ConfigError, nearest
 PluginSpec: TypeAlias = str | dict[str, Any]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 PositiveFraction: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+TRAININGS = ("frozen", "joint")
 # Trainer options that decide how a run is watched or where it runs, not what it computes: they are not in the keys.
 TRAINER_OPTIONS = (
     "barebones",
@@ -177,6 +178,12 @@ class JointConfig:
         weight_decay: decoupled.
         instance_loss: weight of the cross-entropy of each single instance beside the tuple loss.
         batch_norm: `frozen` keeps the running statistics, `running` updates them.
+        batches: `shuffled`, or `diverse`, which deals the tuples of every class out evenly over the batches.
+        distill: weight of KL(teacher || student) between the posteriors after every prefix; the teacher is the dense
+            network with an aggregator of the same kind, fitted on its frozen features. 0 is off.
+        set_loss: weight of the tuple loss. With 0 and without distillation the backbone learns from single instances
+            alone: the control at equal compute. The aggregator follows it by the tuple loss, whose gradient stops at
+            the backbone.
     """
 
     epochs: PositiveInt = 3
@@ -185,6 +192,9 @@ class JointConfig:
     weight_decay: NonNegativeFloat = 0.0005
     instance_loss: NonNegativeFloat = 0.5
     batch_norm: Literal["frozen", "running"] = "frozen"
+    batches: Literal["shuffled", "diverse"] = added("shuffled")
+    distill: NonNegativeFloat = added(0.0)
+    set_loss: NonNegativeFloat = added(1.0)
 
 
 @dataclass(frozen=True)
@@ -309,13 +319,14 @@ class Experiment:
         pruners: compression methods, likewise; the dense network at ratio 1 is always included.
         ratios: compression ratios over all parameters, each at least 1.
         aggregators: set aggregators, likewise.
-        training: `frozen` trains aggregators on fixed features, `joint` goes on to train both together.
+        training: `frozen` trains aggregators on fixed features, `joint` goes on to train both together; a mapping
+            `{name: joint, label: ..., ...}` with options of `joint` that it changes is one more recipe.
         seeds: training seeds.
         split: how images are shared out.
         dense: training of the dense backbone.
         retrain: retraining after pruning; the dense network gets the same.
         fit: training of aggregators.
-        joint: joint training.
+        joint: joint training, where an entry of `training` says nothing else.
         evaluation: tuples and protocols.
         sweet_spot: the rules' parameters.
         adaptive: adaptive numbers of instances.
@@ -344,7 +355,7 @@ class Experiment:
         "lstm",
         "residual_lstm",
     )
-    training: tuple[Literal["frozen", "joint"], ...] = ("frozen",)
+    training: tuple[PluginSpec, ...] = ("frozen",)
     seeds: tuple[NonNegativeInt, ...] = (0,)
     split: SplitConfig = SplitConfig()
     dense: TrainConfig = TrainConfig()
@@ -385,6 +396,21 @@ class Plugin:
         """Return what artifacts depend on: the name, every option and the schedule."""
         timing = {} if self.schedule is None else {"schedule": dataclasses.asdict(self.schedule)}
         return {"name": self.name, **_options(self.config), **timing}
+
+
+@dataclass(frozen=True)
+class Training:
+    """An entry of the axis `training`, checked.
+
+    Attributes:
+        name: kind of training, one of `TRAININGS`.
+        label: what tables call it; not part of any key.
+        joint: the recipe of joint training; None for other kinds.
+    """
+
+    name: str
+    label: str
+    joint: JointConfig | None = None
 
 
 def parser(program: str = "train") -> ArgumentParser:
@@ -463,6 +489,7 @@ def check(experiment: Experiment) -> Experiment:
         raise ConfigError(f"ratios: got {max(experiment.ratios):g} but pruners lists none that compresses; add one")
     for axis in ("backbones", "pruners", "ratios", "aggregators", "training", "seeds"):
         _check_axis(axis, getattr(experiment, axis))
+    trainings(experiment)
     _check_axis("evaluation.n", experiment.evaluation.n)
     _check_axis("evaluation.protocols", experiment.evaluation.protocols)
     for axis in ("batches", "modes", "devices"):
@@ -505,6 +532,44 @@ def resolve(kind: str, spec: PluginSpec) -> Plugin:
     config = build(module.Config, options, where)
     shown = str(label) if label is not None else _label(name, config, schedule, usual)
     return Plugin(kind, name, shown, config, schedule)
+
+
+def trainings(experiment: Experiment) -> tuple[Training, ...]:
+    """Return the entries of the axis `training` with their recipes.
+
+    Raises:
+        ConfigError: unknown kind or option, a recipe that trains nothing, or entries that tables could not tell apart.
+    """
+    found = tuple(_training(spec, experiment.joint) for spec in experiment.training)
+    recipes: dict[str, str] = {}
+    for entry in found:
+        twin = recipes.setdefault(canonical([entry.name, entry.joint]), entry.label)
+        if twin != entry.label:
+            raise ConfigError(f"training: {twin!r} and {entry.label!r} are the same recipe; remove one")
+        if sum(other.label == entry.label for other in found) > 1:
+            raise ConfigError(f"training: two entries are called {entry.label!r} in tables; give one a `label`")
+    return found
+
+
+def _training(spec: PluginSpec, usual: JointConfig) -> Training:
+    """Check one entry; options that it leaves out are those of the section of its kind."""
+    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name, label = options.pop("name", None), options.pop("label", None)
+    if name not in TRAININGS:
+        raise ConfigError(f"training: unknown kind {name!r}; {nearest(str(name), TRAININGS)}")
+    if label in TRAININGS and label != name:
+        raise ConfigError(f"training: the label {label!r} has a meaning of its own; choose another")
+    if name != "joint":
+        if options or label not in (None, name):
+            raise ConfigError(f"training: {name!r} takes no options and no other label, got {spec!r}; leave them out")
+        return Training(name, name)
+    recipe = build(JointConfig, {**dataclasses.asdict(usual), **options}, "training 'joint'")
+    if not (recipe.set_loss or recipe.instance_loss or recipe.distill):
+        raise ConfigError(
+            "training 'joint': set_loss, instance_loss and distill are all 0, which trains nothing; raise one of them"
+        )
+    shown = str(label) if label is not None else _described(name, ((recipe, usual),))
+    return Training(name, shown, recipe)
 
 
 _TIMING = {"iterative": ("growth", "rewind"), "gradual": ("steps", "until")}
@@ -627,9 +692,14 @@ def _check_axis(axis: str, values: Sequence[Any]) -> None:
 
 def _label(name: str, config: Any, schedule: Schedule | None, usual: Schedule | None) -> str:
     """Name a plugin by what differs from its defaults: `magnitude(scope=layer, when=initial)`."""
+    return _described(name, ((config, type(config)()), (schedule, usual)))
+
+
+def _described(name: str, against: Sequence[tuple[Any, Any]]) -> str:
+    """Name something by the options in which it differs from others."""
     changed = [
         f"{item.name}={getattr(found, item.name)}"
-        for found, default in ((config, type(config)()), (schedule, usual))
+        for found, default in against
         if found is not None
         for item in dataclasses.fields(found)
         if getattr(found, item.name) != getattr(default, item.name)

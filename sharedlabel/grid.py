@@ -5,7 +5,8 @@ dense -> prune (-> prune ...) -> features -> calibrate -> aggregate -> evaluate,
      |        \-> latency                                         \-> joint -> features -> evaluate, adaptive
      \-> margin
 ```
-Chains share their beginnings: one pruned backbone feeds every aggregator and protocol.
+Chains share their beginnings: one pruned backbone feeds every aggregator and protocol. Distillation also reads the
+`features`, `calibrate` and `aggregate` of the dense network.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 
 from sharedlabel import compression, cost, modules, provenance, search, stages
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import Experiment, Plugin, canonical, resolve
+from sharedlabel.config import Experiment, JointConfig, Plugin, canonical, resolve, trainings
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import CompressionError, ConfigError, DataError
 from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data, data_key
@@ -95,10 +96,8 @@ class Cell:
         return [node for node in (self.margin, self.adaptive) if node is not None]
 
     def __str__(self) -> str:
-        joint = " joint" if self.training == "joint" else ""
-        return (
-            f"{self.backbone} {self.pruner} {self.ratio:g}x {self.aggregator}{joint} {self.protocol} seed {self.seed}"
-        )
+        how = "" if self.training == "frozen" else f" {self.training}"
+        return f"{self.backbone} {self.pruner} {self.ratio:g}x {self.aggregator}{how} {self.protocol} seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -228,10 +227,11 @@ def _cells(
     scoring = experiment.evaluation
     for seed in experiment.seeds:
         for backbone in backbones:
-            for network in _networks(experiment, data, backbone, pruners, seed):
+            networks = list(_networks(experiment, data, backbone, pruners, seed))
+            for network in networks:
                 for protocol in scoring.protocols:
                     for aggregator in aggregators:
-                        yield from _chains(experiment, data, network, aggregator, protocol, seed)
+                        yield from _chains(experiment, data, networks[0], network, aggregator, protocol, seed)
     if hasattr(load("data", plugin.name), "exact_log_posterior"):
         dense = next(_networks(experiment, data, backbones[0], pruners, experiment.seeds[0]))
         for protocol in scoring.protocols:
@@ -318,6 +318,7 @@ def _rounds(experiment: Experiment, data: Data, backbone: Plugin, pruner: Plugin
 def _chains(
     experiment: Experiment,
     data: Data,
+    dense: _Network,
     network: _Network,
     aggregator: Plugin,
     protocol: str,
@@ -325,24 +326,24 @@ def _chains(
 ) -> Iterator[Cell]:
     """Yield the cells of one aggregator on one compressed backbone, one per kind of training."""
     backbone, pruned = network.backbone, network.pruned
-    n, clip = experiment.evaluation.n, float(experiment.trainer.gradient_clip)
     scoring = stages.EvaluateConfig(
-        aggregator, n, protocol, experiment.evaluation.partitions, experiment.evaluation.seed
+        aggregator,
+        experiment.evaluation.n,
+        protocol,
+        experiment.evaluation.partitions,
+        experiment.evaluation.seed,
     )
-    features = Node("features", stages.FeaturesConfig(backbone), (("backbone", pruned),), data.key)
-    calibrate = Node("calibrate", stages.CalibrateConfig(), (("features", features),), data.key)
-    fitting = stages.AggregateConfig(aggregator, experiment.fit, clip, n, protocol, seed)
     stopping = _stopping(experiment, scoring)
-    aggregate = Node("aggregate", fitting, (("features", features), ("calibrate", calibrate)), data.key)
-    for training in experiment.training:
+    features, calibrate, aggregate = _frozen(experiment, data, network, aggregator, protocol, seed)
+    for training in trainings(experiment):
         fitted, embedded = aggregate, features
-        if training == "joint":
-            config = stages.JointTrainingConfig(
-                backbone, aggregator, experiment.joint, clip, n, protocol, experiment.trainer.precision, seed
-            )
-            fitted = Node(
-                "joint", config, (("backbone", pruned), ("calibrate", calibrate), ("aggregate", aggregate)), data.key
-            )
+        if training.joint is not None:
+            inputs = {"backbone": pruned, "calibrate": calibrate, "aggregate": aggregate}
+            if training.joint.distill:  # first, so that along the chain the student's calls are the last of their kind
+                teacher = _frozen(experiment, data, dense, aggregator, protocol, seed)
+                inputs = dict(zip(stages.TEACHER, teacher, strict=True)) | inputs
+            config = _joint(experiment, backbone, training.joint, aggregator, protocol, seed)
+            fitted = Node("joint", config, tuple(inputs.items()), data.key)
             embedded = Node("features", stages.FeaturesConfig(backbone), (("backbone", fitted),), data.key)
         trained = (("features", embedded), ("calibrate", calibrate), ("aggregate", fitted))
         yield Cell(
@@ -350,7 +351,7 @@ def _chains(
             network.pruner.label,
             network.ratio,
             aggregator.label,
-            training,
+            training.label,
             protocol,
             seed,
             pruned,
@@ -360,6 +361,34 @@ def _chains(
             Node("adaptive", stopping, trained, data.key) if stopping else None,
             Node("evaluate", scoring, trained, data.key),
         )
+
+
+def _frozen(
+    experiment: Experiment, data: Data, network: _Network, aggregator: Plugin, protocol: str, seed: int
+) -> tuple[Node, Node, Node]:
+    """Return the calls that embed images, calibrate, and fit an aggregator on the features of a fixed backbone."""
+    n, clip = experiment.evaluation.n, float(experiment.trainer.gradient_clip)
+    features = Node("features", stages.FeaturesConfig(network.backbone), (("backbone", network.pruned),), data.key)
+    calibrate = Node("calibrate", stages.CalibrateConfig(), (("features", features),), data.key)
+    fitting = stages.AggregateConfig(aggregator, experiment.fit, clip, n, protocol, seed)
+    inputs = (("features", features), ("calibrate", calibrate))
+    return features, calibrate, Node("aggregate", fitting, inputs, data.key)
+
+
+def _joint(
+    experiment: Experiment, backbone: Plugin, recipe: JointConfig, aggregator: Plugin, protocol: str, seed: int
+) -> stages.JointTrainingConfig:
+    trainer = experiment.trainer
+    return stages.JointTrainingConfig(
+        backbone,
+        aggregator,
+        recipe,
+        float(trainer.gradient_clip),
+        experiment.evaluation.n,
+        protocol,
+        trainer.precision,
+        seed,
+    )
 
 
 def _stopping(experiment: Experiment, scoring: stages.EvaluateConfig) -> stages.StoppingConfig | None:

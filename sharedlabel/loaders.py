@@ -6,7 +6,7 @@ Both know the rank of their process, so that any number of devices sees disjoint
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, Num
@@ -74,6 +74,7 @@ class TupleLoader:
         seed: seed of the tuples.
         groups: `[m]` group ids for the grouped protocol.
         fresh: form the tuples anew every epoch; otherwise those of the first epoch come in a new order.
+        batches: `shuffled`, or `diverse`: every batch holds each class as equally often as its tuples allow.
     """
 
     def __init__(
@@ -85,10 +86,12 @@ class TupleLoader:
         prior: Float[Tensor, "c"],
         seed: int,
         groups: Int64[Tensor, "m"] | None,
+        *,
         fresh: bool = True,
+        batches: Literal["shuffled", "diverse"] = "shuffled",
     ) -> None:
         self.sources, self.labels, self.n, self.prior, self.seed, self.groups = sources, labels, n, prior, seed, groups
-        self.fresh, self.epoch = fresh, 0
+        self.fresh, self.batches, self.epoch = fresh, batches, 0
         self.tuples = self._drawn(0).labels.shape[1]
         self.batch_size = min(batch_size, self.tuples)
 
@@ -99,15 +102,24 @@ class TupleLoader:
         drawn, order = self._drawn(self.epoch if self.fresh else 0), torch.arange(self.tuples)
         if not self.fresh:
             order = torch.randperm(self.tuples, generator=rng.generator(self.seed, "order", self.epoch))
+        order = order[: len(self) * self.batch_size]
+        if self.batches == "diverse":
+            order = order[self._dealt(drawn.labels[0, order])]
         self.epoch += 1
         weights = drawn.weights[0] * self.tuples
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            rows = share_of_rank(order[start : start + self.batch_size])
+        for batch in order.split(self.batch_size):
+            rows = share_of_rank(batch)
             index = drawn.indices[0, rows]
             yield *(source[index] for source in self.sources), drawn.labels[0, rows], weights[rows].float()
 
     def _drawn(self, epoch: int) -> Tuples:
         return partition(self.labels, self.n, 1, self.prior, rng.generator(self.seed, "tuples", epoch), self.groups)
+
+    def _dealt(self, labels: Int64[Tensor, "k"]) -> Int64[Tensor, "k"]:
+        """Sort tuples by class, classes in random order, and deal them round the batches like cards."""
+        generator = rng.generator(self.seed, "deal", self.epoch)
+        ranks = torch.randperm(self.prior.numel(), generator=generator)
+        return ranks[labels].argsort(stable=True).view(self.batch_size, -1).T.flatten()
 
 
 def augment(images: Num[Tensor, "b C H W"], config: TrainConfig) -> Num[Tensor, "b C H W"]:

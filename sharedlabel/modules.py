@@ -242,14 +242,23 @@ class SharedLabelModule(_Trained):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Return the tuple loss plus the weighted loss of single instances (nats)."""
-        images, labels, weights = batch
+    def training_step(self, batch: tuple[Tensor, ...]) -> Tensor:
+        """Return the weighted sum of the losses of the recipe (nats).
+
+        A batch is images `[t n C H W]`, the log-posteriors of the teacher `[t n c]` where there is one, labels `[t]`
+        and weights `[t]`.
+        """
+        images, *taught, labels, weights = batch
         embeddings, logits = self.instances(images)
-        posterior = self.aggregator(embeddings, (logits + self.log_correction) / self.temperature)
-        losses = prefix_loss(posterior, labels).mean(1)
+        set_loss, distill, seen = float(self.config.set_loss), float(self.config.distill), (embeddings, logits)
+        if not set_loss and not distill:  # the limit of small weights: AdamW does not see how small the gradients are
+            set_loss, seen = 1.0, (embeddings.detach(), logits.detach())
+        posterior = self.aggregator(seen[0], (seen[1] + self.log_correction) / self.temperature)
         single = prefix_loss(logits.log_softmax(-1), labels).mean(1)
-        return self.record(((losses + float(self.config.instance_loss) * single) * weights).mean())
+        losses = set_loss * prefix_loss(posterior, labels).mean(1) + float(self.config.instance_loss) * single
+        if distill:
+            losses = losses + distill * divergence(taught[0], posterior).mean(1)
+        return self.record((losses * weights).mean())
 
     def on_before_optimizer_step(self, _: torch.optim.Optimizer) -> None:
         """Keep pruned weights out of the gradient."""
@@ -258,6 +267,11 @@ class SharedLabelModule(_Trained):
     def on_train_batch_end(self, *_: Any) -> None:
         """Set pruned weights back to zero."""
         enforce(self.backbone)
+
+
+def divergence(teacher: Float[Tensor, "t n c"], student: Float[Tensor, "t n c"]) -> Float[Tensor, "t n"]:
+    """Return KL(teacher || student) (nats) between log-posteriors after every prefix."""
+    return nn.functional.kl_div(student, teacher.to(student).exp(), reduction="none").sum(-1)
 
 
 def trainer(config: TrainerConfig, epochs: int, gradient_clip: float = 0.0, small: bool = False) -> pl.Trainer:

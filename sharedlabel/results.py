@@ -45,7 +45,7 @@ class Row:
         pruner: label of the pruner; `none` for the dense network.
         ratio: requested compression ratio, all parameters.
         aggregator: label of the aggregator; `exact` for the exact posterior of synthetic data.
-        training: `frozen` features or `joint` training of backbone and aggregator.
+        training: `frozen` features, or the label of a recipe that trains backbone and aggregator together.
         seed: training seed.
         protocol: `iid` or `grouped`.
         split: `validation` (choices are made here) or `test` (reported).
@@ -102,7 +102,7 @@ class Row:
     pruner: str
     ratio: float
     aggregator: str
-    training: Literal["frozen", "joint"]
+    training: str
     seed: int
     protocol: Literal["iid", "grouped"]
     split: Literal["validation", "test"]
@@ -174,7 +174,7 @@ class Summary:
     pruner: str
     ratio: float
     aggregator: str
-    training: Literal["frozen", "joint"]
+    training: str
     protocol: Literal["iid", "grouped"]
     split: Literal["validation", "test"]
     n: int
@@ -201,7 +201,7 @@ class Comparison:
     same but for the axis.
 
     Attributes:
-        axis: `aggregator`, `training` (joint against frozen), `pruner` (at one ratio), `compression` (against dense).
+        axis: `aggregator`, `training` (against frozen first), `pruner` (at one ratio), `compression` (against dense).
         method: name on the axis.
         reference: name of the other on the axis.
         seeds: training seeds that both have.
@@ -219,7 +219,7 @@ class Comparison:
     pruner: str
     ratio: float
     aggregator: str
-    training: Literal["frozen", "joint"]
+    training: str
     protocol: Literal["iid", "grouped"]
     n: int
     axis: Axis
@@ -255,7 +255,7 @@ class Pooled:
 
     data: str
     backbone: str
-    training: Literal["frozen", "joint"]
+    training: str
     protocol: Literal["iid", "grouped"]
     n: int
     method: str
@@ -289,7 +289,7 @@ class Rank:
 
     data: str
     backbone: str
-    training: Literal["frozen", "joint"]
+    training: str
     protocol: Literal["iid", "grouped"]
     n: int
     aggregator: str
@@ -319,7 +319,7 @@ class Wins:
 
     data: str
     backbone: str
-    training: Literal["frozen", "joint"]
+    training: str
     protocol: Literal["iid", "grouped"]
     n: int
     method: str
@@ -357,7 +357,7 @@ class SweetSpot:
     backbone: str
     pruner: str
     aggregator: str
-    training: Literal["frozen", "joint"]
+    training: str
     protocol: Literal["iid", "grouped"]
     rule: Literal["retain", "budget", "target", "knee", "marginal"]
     value: float | None
@@ -397,7 +397,7 @@ class ReliabilityBin:
     pruner: str
     ratio: float
     aggregator: str
-    training: Literal["frozen", "joint"]
+    training: str
     protocol: Literal["iid", "grouped"]
     n: int
     calibrated: bool
@@ -555,7 +555,7 @@ class AdaptivePoint:
     pruner: str
     ratio: float
     aggregator: str
-    training: Literal["frozen", "joint"]
+    training: str
     protocol: Literal["iid", "grouped"]
     rule: Literal["threshold", "margin", "sprt"]
     aim: Literal["error", "instances"]
@@ -611,7 +611,7 @@ class Threshold:
     pruner: str
     ratio: float
     aggregator: str
-    training: Literal["frozen", "joint"]
+    training: str
     protocol: Literal["iid", "grouped"]
     seed: int
     n_max: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from sharedlabel.results import Row
 from sharedlabel.types import Protocol, Role, Tuples
 
 EXACT = "exact"
-Training: TypeAlias = Literal["frozen", "joint"]
 
 
 class Identity(NamedTuple):
@@ -26,7 +25,7 @@ class Identity(NamedTuple):
     pruner: str
     ratio: float
     aggregator: str
-    training: Training
+    training: str
     protocol: Protocol
 
 

@@ -37,7 +37,7 @@ from sharedlabel.data import tuples
 from sharedlabel.evaluation import Scores, posterior_over
 from sharedlabel.inference import accuracy, embed
 from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data
-from sharedlabel.loaders import TupleLoader
+from sharedlabel.loaders import Source, TupleLoader
 from sharedlabel.logs import log_normalize
 from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature
 from sharedlabel.modules import SharedLabelModule, device, fit
@@ -48,6 +48,7 @@ from sharedlabel.stored import LEARNED, searched, stored_aggregator, stored_back
 from sharedlabel.types import Role, SetShape, Tuples
 
 STOPPING_PARTITIONS = 4
+TEACHER = ("teacher_features", "teacher_calibrate", "teacher_aggregate")  # further inputs of `joint` that distils
 
 
 @runtime_checkable
@@ -308,7 +309,7 @@ def aggregate(config: AggregateConfig, data: Data, inputs: Mapping[str, Artifact
 
     def loader() -> TupleLoader:
         fresh = recipe.tuples == "fresh"
-        return TupleLoader(sources, labels, n_max, recipe.batch_size, data.prior, config.seed, groups, fresh)
+        return TupleLoader(sources, labels, n_max, recipe.batch_size, data.prior, config.seed, groups, fresh=fresh)
 
     @functools.cache
     def stopping() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -346,19 +347,22 @@ def joint(config: JointTrainingConfig, data: Data, inputs: Mapping[str, Artifact
     backbone = _backbone(config.backbone, data, inputs["backbone"])
     aggregator = _aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     correction = inputs["calibrate"].tensors()["log_correction"]
-    split = data.splits["aggregator"]
+    sources: tuple[Source, ...] = (_Indexed(data.dataset.images, data.splits["aggregator"]),)
+    if config.joint.distill:
+        sources += (_teacher(config.aggregator, data, inputs),)
     with rng.seeded(config.seed, "joint"):
         module = SharedLabelModule(
             backbone, aggregator, config.joint, inputs["calibrate"].meta["temperature"], correction
         )
         loader = TupleLoader(
-            (_Indexed(data.dataset.images, split),),
+            sources,
             data.labels("aggregator"),
             max(config.n),
             config.joint.batch_size,
             data.prior,
             rng.derive(config.seed, "joint"),
             data.groups("aggregator", config.protocol),
+            batches=config.joint.batches,
         )
         fit(module, loader, runtime, config.joint.epochs, config.gradient_clip)
     enforce(backbone)
@@ -494,6 +498,25 @@ class _Indexed:
 
     def __getitem__(self, index: Tensor) -> Tensor:
         return self.images[self.split[index]]
+
+
+class _Posteriors:
+    """What an aggregator says about tuples of a split, from the stored features of its images."""
+
+    def __init__(self, aggregator: Aggregator, sources: tuple[Tensor, Tensor]) -> None:
+        self.aggregator, self.sources = aggregator, sources
+
+    @torch.no_grad()
+    def __getitem__(self, index: Tensor) -> Tensor:
+        posterior: Tensor = self.aggregator(*(source[index] for source in self.sources))
+        return posterior
+
+
+def _teacher(plugin: Plugin, data: Data, inputs: Mapping[str, Artifact]) -> _Posteriors:
+    """Return the posteriors of the dense network; joint training changes no image, so its stored features serve."""
+    features, calibration, fitted = (inputs[role] for role in TEACHER)
+    sources = _calibrated(features, calibration, "aggregator")
+    return _Posteriors(_aggregator(plugin, data, calibration, fitted), sources)
 
 
 def _backbone(plugin: Plugin, data: Data, artifact: Artifact) -> Backbone:

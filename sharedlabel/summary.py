@@ -19,7 +19,7 @@ from sharedlabel.inputs import SCORED_ROLES, Data
 from sharedlabel.metrics.uncertainty import draw_multipliers, replicate, seed_average
 from sharedlabel.ranking import count_wins, rank
 from sharedlabel.results import Comparison, Pooled, Rank, Row, Summary, SweetSpot, Wins
-from sharedlabel.scored import EXACT, Identity, Method, Scored, Split, Training, over_seeds
+from sharedlabel.scored import EXACT, Identity, Method, Scored, Split, over_seeds
 from sharedlabel.sweetspot import Point, Rule
 from sharedlabel.types import Protocol
 
@@ -177,7 +177,7 @@ def _sweet_spots(
     validation: Mapping[Identity, _Estimated], test: Mapping[Identity, _Estimated], rules: SweetSpotConfig
 ) -> Iterator[SweetSpot]:
     """Apply every rule to every method: a pruner and an aggregator, with the dense network as its ratio 1."""
-    methods: dict[tuple[str, str, str, Training, Protocol], list[Identity]] = {}
+    methods: dict[tuple[str, str, str, str, Protocol], list[Identity]] = {}
     for identity in validation:
         backbone, pruner, _, aggregator, training, protocol = identity
         if aggregator != EXACT:

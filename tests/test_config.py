@@ -157,6 +157,54 @@ def test_what_would_go_wrong_later_is_refused_at_once(arguments, message):
         parse(*arguments)
 
 
+def test_the_entries_of_training_are_recipes_with_labels():
+    given = [
+        "frozen",
+        "joint",
+        {"name": "joint", "distill": 1},
+        {"name": "joint", "label": "alone", "set_loss": 0, "instance_loss": 1.0},
+    ]
+    experiment = parse(f"--training={given}", "--joint.epochs=7")
+    frozen, joint, distilled, alone = config.trainings(experiment)
+    assert [entry.label for entry in (frozen, joint, distilled, alone)] == [
+        "frozen",
+        "joint",
+        "joint(distill=1.0)",
+        "alone",
+    ]
+    assert frozen.joint is None
+    assert joint.joint == experiment.joint
+    assert distilled.joint == dataclasses.replace(experiment.joint, distill=1.0)
+    assert alone.joint == dataclasses.replace(experiment.joint, set_loss=0.0, instance_loss=1.0)
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        (["jont"], r"training: unknown kind 'jont'; did you mean 'joint'\?"),
+        ([{"label": "x"}], "training: unknown kind None; available: .*frozen.*joint"),
+        ([{"name": "joint", "distil": 1}], r"training 'joint': unknown option 'distil'; did you mean 'distill'\?"),
+        ([{"name": "joint", "distill": -1}], "distill: expected a value greater than or equal to 0"),
+        ([{"name": "joint", "batches": "even"}], "training 'joint': batches: .*even"),
+        ([{"name": "joint", "label": "frozen"}], "the label 'frozen' has a meaning of its own"),
+        ([{"name": "frozen", "epochs": 3}], "'frozen' takes no options and no other label, got .*epochs.*3"),
+        ([{"name": "frozen", "label": "x"}], "'frozen' takes no options and no other label, got .*label.*x"),
+        (["joint", {"name": "joint", "label": "x"}], "'joint' and 'x' are the same recipe; remove one"),
+        (
+            [{"name": "joint", "label": "x"}, {"name": "joint", "label": "x", "epochs": 9}],
+            "two entries are called 'x' in tables",
+        ),
+        (
+            [{"name": "joint", "set_loss": 0, "instance_loss": 0}],
+            "set_loss, instance_loss and distill are all 0, which trains nothing",
+        ),
+    ],
+)
+def test_mistakes_in_training_are_named(training, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(f"--training={training}")
+
+
 def test_evaluate_has_no_plan():
     with pytest.raises(ConfigError, match="unknown option 'plan'"):
         config.parse(["--plan"], "evaluate")

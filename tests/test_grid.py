@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
 import sys
 import textwrap
@@ -13,7 +14,7 @@ import torch
 
 import sharedlabel
 from sharedlabel import config, grid, loaders, progress, stages, train
-from sharedlabel.collect import rows
+from sharedlabel.collect import losses, rows
 from sharedlabel.config import Experiment, TrainerConfig
 from sharedlabel.errors import CompressionError, ConfigError, DataError
 from sharedlabel.results import read
@@ -196,6 +197,74 @@ def test_joint_training_is_an_axis(done, experiment, run):
                 weight = tensors[name.removesuffix("_mask")]
                 assert torch.all(weight[~mask] == 0)
                 assert not torch.all(mask)
+
+
+RECIPES = (
+    "frozen",
+    {"name": "joint", "label": "set loss", "instance_loss": 0.0},
+    {"name": "joint", "label": "distilled", "distill": 1.0, "batches": "diverse"},
+    {"name": "joint", "label": "control", "set_loss": 0.0, "batch_norm": "running"},
+)
+
+
+def test_recipes_of_joint_training_are_rows_and_are_compared_with_each_other(done, experiment, run):
+    joint = dataclasses.replace(experiment.joint, epochs=1, batch_size=8)
+    axes = {"training": RECIPES, "aggregators": ("log_pool", "lstm"), "joint": joint}
+    found = run(changed(experiment, **axes))
+    results, labels = found.results, ["frozen", "set loss", "distilled", "control"]
+    test = {(r.training, r.ratio, r.aggregator): r.ri for r in results.rows if r.split == "test" and r.n == 4}
+    assert set(test) == set(itertools.product(labels, (1.0, 2.0), ("log_pool", "lstm")))
+    assert len({test[label, 2.0, "lstm"] for label in labels}) == 4
+    pairs = {(c.reference, c.method) for c in results.comparisons if c.axis == "training"}
+    assert pairs == set(itertools.combinations(labels, 2))
+    assert {rank.training for rank in results.ranks} == set(labels)
+    cell = next(cell for cell in found.grid.cells if cell.training == "set loss" and cell.ratio == 2)
+    assert str(cell) == "mlp magnitude 2x log_pool set loss iid seed 0"
+    assert read(Path(found.experiment.output) / found.experiment.name) == results
+    # A student's losses are those of its own stages, not of its teacher's.
+    student = next(c for c in found.grid.cells if (c.training, c.ratio, c.aggregator) == ("distilled", 2.0, "lstm"))
+    frozen = next(c for c in found.grid.cells if (c.training, c.ratio, c.aggregator) == ("frozen", 2.0, "lstm"))
+    own = losses(frozen, found.store)
+    assert {name: values for name, values in losses(student, found.store).items() if name in own} == own
+    assert "distilled" not in progress.describe(student.pruned)
+
+
+def test_the_teacher_is_the_dense_network_with_its_own_aggregator(done, experiment, run):
+    """The posteriors that a student learns from are those of the dense network run on the same images."""
+    training = ("frozen", {"name": "joint", "label": "distilled", "distill": 1.0, "epochs": 1})
+    found = run(changed(experiment, training=training, aggregators=("lstm",)))
+    cells = {(cell.training, cell.ratio): cell for cell in found.grid.cells}
+    dense, student = cells["frozen", 1.0], cells["distilled", 2.0]
+    node = dict(student.evaluate.inputs)["aggregate"]
+    given = dict(node.inputs)
+    assert [given[role].key for role in stages.TEACHER] == [
+        dict(dense.evaluate.inputs)[role].key for role in ("features", "calibrate", "aggregate")
+    ]
+    inputs = {role: found.store.load(n.stage, n.key) for role, n in node.inputs}
+    data, index = found.grid.data, torch.arange(12).view(3, 4)
+    taught = stages._teacher(node.config.aggregator, data, inputs)[index]
+    pruned = found.store.load(dense.pruned.stage, dense.pruned.key)
+    backbone = stages._backbone(node.config.backbone, data, pruned)
+    images = data.dataset.images[data.splits["aggregator"][index.flatten()]]
+    calibration = inputs["teacher_calibrate"]
+    with torch.no_grad():
+        embeddings = backbone.embed(images)
+        logits = backbone.classify(embeddings) + calibration.tensors()["log_correction"]
+        logits = (logits / calibration.meta["temperature"]).log_softmax(-1)
+        fitted = stages._aggregator(node.config.aggregator, data, calibration, inputs["teacher_aggregate"])
+        expected = fitted(embeddings[None].view(3, 4, -1), logits.view(3, 4, -1))
+    torch.testing.assert_close(taught, expected, atol=1e-4, rtol=1e-4)
+    assert not taught.requires_grad
+
+
+def test_recipes_added_later_leave_the_keys_of_joint_cells_alone(experiment):
+    def keys(*training) -> dict[str, str]:
+        return {f"{c.training} {c.ratio}": c.id for c in grid.prepare(changed(experiment, training=training)).cells}
+
+    plain = keys("frozen", "joint")
+    assert plain.items() <= keys("frozen", "joint", {"name": "joint", "label": "distilled", "distill": 1.0}).items()
+    spelt = {"name": "joint", "label": "mine", "distill": 0.0, "set_loss": 1.0, "batches": "shuffled"}
+    assert {name.replace("mine", "joint"): key for name, key in keys("frozen", spelt).items()} == plain
 
 
 def test_masked_weights_stay_zero_through_retraining(finished):

@@ -142,14 +142,14 @@ def test_tuples_share_a_label_and_are_formed_anew(rank):
 @pytest.mark.parametrize("fresh", [True, False])
 def test_fixed_tuples_are_those_of_the_first_epoch_in_another_order(fresh):
     labels, ids = torch.arange(96) % CLASSES, torch.arange(96)
-    loader = TupleLoader((ids,), labels, 4, 6, torch.full((CLASSES,), 1 / CLASSES), 0, None, fresh)
+    loader = TupleLoader((ids,), labels, 4, 6, torch.full((CLASSES,), 1 / CLASSES), 0, None, fresh=fresh)
     epochs = [torch.cat([batch[0] for batch in loader]) for _ in range(3)]
     whole = [{tuple(row) for row in epoch.tolist()} for epoch in epochs]
     assert all(len(found) == len(loader) * 6 == 24 for found in whole)
     assert (whole[0] == whole[1] == whole[2]) is not fresh
     assert not torch.equal(epochs[0], epochs[1])
     assert not torch.equal(epochs[1], epochs[2])
-    again = TupleLoader((ids,), labels, 4, 6, torch.full((CLASSES,), 1 / CLASSES), 0, None, fresh)
+    again = TupleLoader((ids,), labels, 4, 6, torch.full((CLASSES,), 1 / CLASSES), 0, None, fresh=fresh)
     assert [torch.cat([batch[0] for batch in again]).tolist() for _ in range(3)] == [e.tolist() for e in epochs]
 
 
@@ -158,6 +158,54 @@ def test_grouped_tuples_stay_within_a_group():
     loader = TupleLoader((groups,), labels, 2, 8, torch.full((CLASSES,), 1 / CLASSES), 0, groups)
     for members, _, _ in loader:
         assert torch.equal(members, members[:, :1].expand_as(members))
+
+
+def class_counts(loader: TupleLoader) -> list[tuple[int, ...]]:
+    return [tuple(torch.bincount(labels, minlength=CLASSES).tolist()) for _, labels, _ in loader]
+
+
+@pytest.mark.parametrize("sizes", [(24, 24, 24), (30, 18, 9), (3, 60, 12)])
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 7])
+def test_diverse_batches_hold_each_class_equally_often(sizes, batch_size):
+    """No class is once more in one batch than once in another, and each has the tuples of the shuffled batches."""
+    labels = torch.arange(CLASSES).repeat_interleave(torch.tensor(sizes))
+    given = (torch.arange(len(labels)),), labels, 3, batch_size, torch.tensor([0.2, 0.3, 0.5]), 0, None
+    loaders_of = {kind: TupleLoader(*given, batches=kind) for kind in ("shuffled", "diverse")}
+    for _ in range(3):
+        counts = class_counts(loaders_of["diverse"])
+        assert {sum(batch) for batch in counts} == {batch_size}
+        assert all(max(times) - min(times) <= 1 for times in zip(*counts, strict=True))
+        shuffled = class_counts(loaders_of["shuffled"])
+        assert [sum(times) for times in zip(*counts, strict=True)] == [
+            sum(times) for times in zip(*shuffled, strict=True)
+        ]
+
+
+def test_diverse_batches_are_the_most_even_of_all():
+    """Against every way to deal 2 + 3 + 1 tuples into three batches."""
+    labels = torch.tensor([0, 0, 1, 1, 1, 2])
+    counts = class_counts(TupleLoader((labels,), labels, 1, 2, torch.full((3,), 1 / 3), 0, None, batches="diverse"))
+
+    def unevenness(batches) -> int:
+        return sum(count**2 for batch in batches for count in batch)
+
+    possible = set(itertools.permutations(labels.tolist()))
+    dealt = ([[order[i : i + 2].count(c) for c in range(3)] for i in (0, 2, 4)] for order in possible)
+    assert unevenness(counts) == min(unevenness(batches) for batches in dealt)
+
+
+def test_diverse_batches_hold_the_tuples_and_weights_of_the_shuffled_ones():
+    labels, ids = torch.arange(48) % CLASSES, torch.arange(48)
+    given = (ids,), labels, 4, 5, torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64), 0, None
+    shuffled, diverse, again = (TupleLoader(*given, batches=kind) for kind in ("shuffled", "diverse", "diverse"))
+    orders = set()
+    for _ in range(4):
+        found = [(tuple(i.tolist()), int(y), float(w)) for batch in diverse for i, y, w in zip(*batch, strict=True)]
+        usual = [(tuple(i.tolist()), int(y), float(w)) for batch in shuffled for i, y, w in zip(*batch, strict=True)]
+        assert sorted(found) == sorted(usual)
+        assert found == [(tuple(i.tolist()), int(y), float(w)) for b in again for i, y, w in zip(*b, strict=True)]
+        orders.add(tuple(label for _, label, _ in found))
+    assert len(orders) > 1  # classes come in another order every epoch
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -425,6 +473,57 @@ def test_the_joint_loss_is_the_tuple_loss_plus_the_weighted_instance_loss():
             single = float(nn.functional.cross_entropy(logits[row], labels[row].repeat(3)))
             expected += float(weights[row]) * (whole + 0.25 * single) / len(labels)
         assert float(module.training_step((images, labels, weights))) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("set_loss", "distill"), [(1.0, 0.7), (0.4, 0.0), (0.0, 0.7)])
+def test_the_weights_of_the_joint_losses(set_loss, distill):
+    module, loader = joint(instance_loss=0.25, set_loss=set_loss, distill=distill)
+    module.eval()
+    images, labels, weights = next(iter(loader))
+    teacher = torch.randn(4, 3, CLASSES).log_softmax(-1)
+    with torch.no_grad():
+        posterior = module(images)
+        single = nn.functional.cross_entropy(
+            module.instances(images)[1].flatten(0, 1), labels.repeat_interleave(3), reduction="none"
+        )
+        whole = nn.functional.nll_loss(posterior.flatten(0, 1), labels.repeat_interleave(3), reduction="none")
+        apart = torch.distributions.kl_divergence(
+            torch.distributions.Categorical(logits=teacher), torch.distributions.Categorical(logits=posterior)
+        )
+        losses = set_loss * whole.view(4, 3) + 0.25 * single.view(4, 3) + distill * apart
+        found = module.training_step((images, *([teacher] if distill else []), labels, weights))
+    torch.testing.assert_close(found, (losses.mean(1) * weights).mean())
+
+
+def test_a_teacher_that_is_certain_gives_the_likelihood_of_its_label():
+    student = torch.randn(5, 2, CLASSES).log_softmax(-1)
+    certain = torch.full((5, 2, CLASSES), -math.inf)
+    certain[..., 1] = 0
+    torch.testing.assert_close(modules.divergence(certain, student), -student[..., 1])
+    assert float(modules.divergence(student, student).abs().max()) < 1e-6
+
+
+def test_without_the_set_loss_the_backbone_learns_from_single_instances_and_the_aggregator_follows():
+    module, loader = joint()
+    images, labels, weights = next(iter(loader))
+
+    def gradients(loss) -> dict[str, torch.Tensor]:
+        found = torch.autograd.grad(loss, list(module.parameters()), allow_unused=True, materialize_grads=True)
+        return dict(zip(dict(module.named_parameters()), found, strict=True))
+
+    def of_recipe(**options) -> dict[str, torch.Tensor]:
+        module.config = dataclasses.replace(module.config, instance_loss=1.0, **options)
+        return gradients(module.training_step((images, labels, weights)))
+
+    module.eval()
+    alone, both = of_recipe(set_loss=0.0), of_recipe(set_loss=1.0)
+    logits = module.instances(images)[1].flatten(0, 1)
+    losses = nn.functional.cross_entropy(logits, labels.repeat_interleave(3), reduction="none").view(4, 3)
+    single = gradients((losses.mean(1) * weights).mean())
+    for name in both:
+        of_backbone = name.startswith("backbone.")
+        torch.testing.assert_close(alone[name], single[name] if of_backbone else both[name])
+        assert torch.allclose(alone[name], both[name]) is not of_backbone
 
 
 def test_no_epochs_train_nothing_and_leave_evaluation_mode():

@@ -169,6 +169,6 @@ def _miss(found: Sequence[Option], request: Request) -> str:
 
 def describe(option: Option) -> str:
     """Name an option."""
-    joint = " (joint)" if option.training == "joint" else ""
+    how = "" if option.training == "frozen" else f" ({option.training})"
     network = "the dense network" if option.pruner == DENSE else f"{option.pruner} {option.ratio:g}x"
-    return f"{option.aggregator}{joint} on {network} of {option.backbone}, n = {option.n}"
+    return f"{option.aggregator}{how} on {network} of {option.backbone}, n = {option.n}"

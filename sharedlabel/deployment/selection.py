@@ -44,8 +44,8 @@ def choose(results: Results, cell: str, wanted: Mapping[str, str | int | float])
 
 def describe(row: Row) -> str:
     """Name a cell by its labels."""
-    joint = " joint" if row.training == "joint" else ""
-    return f"{row.backbone} {row.pruner} {row.ratio:g}x {row.aggregator}{joint} {row.protocol} seed {row.seed}"
+    how = "" if row.training == "frozen" else f" {row.training}"
+    return f"{row.backbone} {row.pruner} {row.ratio:g}x {row.aggregator}{how} {row.protocol} seed {row.seed}"
 
 
 def _nearest(cell: str, cells: Mapping[str, Row]) -> str:

@@ -33,7 +33,7 @@ class Matrix:
 
 def trainings(view: View) -> list[str]:
     """List the kinds of training that have ranks, `frozen` first."""
-    return sorted({rank.training for rank in view.ranks})
+    return sorted({rank.training for rank in view.ranks}, key=lambda training: (training != "frozen", training))
 
 
 def standing(view: View, training: str, n: int) -> list[Rank]:
