@@ -1,0 +1,227 @@
+"""Relative information by strength of dependence: a grid for every value of one option, one table and one plot of all.
+
+`python -m benchmarks.dependence --config FILE --option data.nuisance --values '[0, 0.5, 1]'` runs what
+`sharedlabel.train` does with the same further arguments, once for each value and in one store. `dependence.csv` and
+`dependence.svg` land in the folder that the configuration names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import math
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import matplotlib.style
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks._measure import Result, python
+from sharedlabel import train
+from sharedlabel.config import parse
+from sharedlabel.errors import ConfigError, guarded
+from sharedlabel.grid import prepare
+from sharedlabel.report._panels import heading, label_ends, panel_ns, panels, ratio_axis
+from sharedlabel.report._theme import PAPER, STYLE, Palette, to_svg
+from sharedlabel.report.terminal import open_console
+from sharedlabel.report.views import DENSE, ORACLE
+from sharedlabel.results import Results
+from sharedlabel.store import Store
+
+FILES = ("dependence.csv", "dependence.svg")
+QUICK = ("--data.instances_per_class=96", "--aggregators=[log_pool]", "--dense.epochs=1", "--retrain.epochs=1")
+GRID = (
+    "--name=dependence",
+    "--data={name: gaussian, dim: 8, separation: 2.5, instances_per_class: 480, group_size: 8}",
+    "--backbones=[{name: mlp, label: mlp, widths: [64]}]",
+    "--ratios=[1]",
+    "--aggregators=[log_pool, tempered_log_pool, residual_lstm]",
+    "--evaluation={n: [1, 4], protocols: [iid, grouped], partitions: 5}",
+    "--tracking=none",
+)
+Place = tuple[str, str, float, str]  # backbone, pruner, ratio, protocol
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method at one value of the option, on test, over its seeds; the columns are those of `results.Summary`."""
+
+    value: float
+    backbone: str
+    pruner: str
+    ratio: float
+    aggregator: str
+    training: str
+    protocol: str
+    n: int
+    n_accuracy: float
+    n_accuracy_low: float
+    n_accuracy_high: float
+    ri: float
+    ri_low: float
+    ri_high: float
+    seeds: int
+
+    @property
+    def method(self) -> str:
+        """The aggregator and, when it is not the default, its training."""
+        return self.aggregator if self.training == "frozen" else f"{self.aggregator} ({self.training})"
+
+    @property
+    def place(self) -> Place:
+        """The network and the protocol."""
+        return self.backbone, self.pruner, self.ratio, self.protocol
+
+
+def run(quick: bool) -> list[Result]:
+    """Sweep the offset that instances of a group share; tell what it costs the log-pool on tuples of one group."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = [*GRID, *(QUICK if quick else ()), f"--output={folder}/runs", f"--data_root={folder}/data"]
+        sweep = ["-m", "benchmarks.dependence", "--option=data.nuisance", "--values=[0, 1]", *arguments]
+        taken, _ = python(sweep, Path(folder))
+        with (Path(folder) / "runs" / "dependence" / FILES[0]).open() as file:
+            rows = [row for row in csv.DictReader(file) if (row["aggregator"], row["n"]) == ("log_pool", "4")]
+    found = {float(row["value"]): float(row["ri"]) for row in rows if row["protocol"] == "grouped"}
+    lost = found[0.0] - found[1.0]
+    note = f"Gaussian classes, n = 4, log-pool; RI {found[0.0]:.3f} without and {found[1.0]:.3f} with it; {taken:.0f} s"
+    return [Result("dependence: RI lost when instances of a tuple share an offset", lost, "", lost, lost, note=note)]
+
+
+def sweep(option: str, values: Sequence[float], arguments: Sequence[str]) -> list[Point]:
+    """Run a grid for every value of an option.
+
+    Args:
+        option: its dotted name.
+        values: in the order of their runs.
+        arguments: those of `sharedlabel.train`.
+
+    Raises:
+        SharedLabelError: a run that fails.
+    """
+    found: list[Point] = []
+    for value in values:
+        suffix = re.sub(r"[^A-Za-z0-9.-]", "", f"{option.rpartition('.')[2]}-{value:g}")
+        given = [*arguments, f"--{option}={value:g}", f"--name={parse(arguments)[0].name}-{suffix}"]
+        experiment = parse(given)[0]
+        store, console = Store(Path(experiment.output).expanduser() / "store"), open_console()
+        console.print(f"{experiment.name}: {option} = {value:g}", highlight=False)
+        found += _points(value, train.run(prepare(experiment), store, console))
+    return found
+
+
+def _points(value: float, results: Results) -> Iterator[Point]:
+    columns = [item.name for item in fields(Point) if item.name != "value"]
+    for summary in results.summaries:
+        if summary.split == "test":
+            yield Point(value, **{column: getattr(summary, column) for column in columns})
+
+
+def table(points: Sequence[Point]) -> str:
+    """Return the points as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [item.name for item in fields(Point)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(asdict, points))
+    return text.getvalue()
+
+
+def plot(option: str, points: Sequence[Point]) -> str:
+    """Draw RI against the option as SVG: a row per network and protocol, a panel per n, a line per method.
+
+    The exact posterior of synthetic data uses no network and is drawn for all.
+    """
+    with matplotlib.style.context(STYLE, after_reset=True):
+        return to_svg(_figure(option, points), "dependence", f"Relative information against {option}")
+
+
+def _figure(option: str, points: Sequence[Point]) -> Figure:
+    palette = Palette(point.aggregator for point in points)
+    places = list(dict.fromkeys(point.place for point in points))
+    ns, values = panel_ns(sorted({point.n for point in points})), sorted({point.value for point in points})
+    figure, axes = panels(len(places), len(ns), height=2.4, sharey="row")
+    seeds = max(point.seeds for point in points)
+    heading(figure, f"RI against {option}", f"test, {seeds} seed{'s' * (seeds > 1)}, bands: 95% intervals")
+    for line, place in zip(axes, places, strict=True):
+        line[0].set_ylabel(f"RI, {_title(place)}")
+        for panel, n in zip(line, ns, strict=True):
+            panel.set_title(f"n = {n}")
+            ends = _lines(panel, [point for point in points if point.n == n and _shown(point, place)], palette)
+            _axis(panel, values)
+        label_ends(line[-1], [(name, last.value, last.ri, palette[last.aggregator]) for name, last in ends])
+    figure.supxlabel(option, fontsize=8.5)
+    return figure
+
+
+def _title(place: Place) -> str:
+    backbone, pruner, ratio, protocol = place
+    return f"{backbone}, {'dense' if pruner == DENSE else f'{pruner} {ratio:g}x'}, {protocol}"
+
+
+def _shown(point: Point, place: Place) -> bool:
+    return point.place == place or (point.aggregator == ORACLE and point.protocol == place[-1])
+
+
+def _lines(panel: Axes, points: Sequence[Point], palette: Palette) -> list[tuple[str, Point]]:
+    """Draw a line per method; return each with its last point."""
+    lines: dict[str, list[Point]] = {}
+    for point in sorted(points, key=lambda point: point.value):
+        lines.setdefault(point.method, []).append(point)
+    for line in lines.values():
+        mark, x = palette[line[0].aggregator], [point.value for point in line]
+        look = {"linestyle": mark.dash, "marker": mark.marker, "color": mark.color, "mec": PAPER, "mew": 0.4}
+        panel.plot(x, [point.ri for point in line], **look)
+        low, high = [point.ri_low for point in line], [point.ri_high for point in line]
+        panel.fill_between(x, low, high, color=mark.color, alpha=0.15, linewidth=0)
+    return [(name, lines[name][-1]) for name in sorted(lines)]
+
+
+def _axis(panel: Axes, values: Sequence[float]) -> None:
+    """Show the values as ticks, on a logarithmic axis where they grow by factors."""
+    if values[0] > 0 and values[-1] >= 4 * values[0]:
+        ratio_axis(panel, values)
+    else:
+        panel.set_xticks(list(values), labels=[f"{value:g}" for value in values])
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError:
+        values = None
+    numbers = isinstance(values, list) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in values
+    )
+    if not numbers or not values or len(set(values)) < len(values):
+        raise ConfigError(f"--values: expected a list of different numbers such as '[0, 0.5, 1]', got {text!r}")
+    return [float(value) for value in values]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, or 2 for what the user can fix."""
+    return guarded(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.dependence", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--option", required=True, help="dotted name of the option that sets the strength")
+    parser.add_argument("--values", required=True, help="its values, such as '[0, 0.5, 1]'")
+    chosen, passed = parser.parse_known_args(arguments)
+    values = _numbers(chosen.values)
+    experiment = parse(passed)[0]
+    points = sweep(chosen.option, values, passed)
+    folder = Path(experiment.output).expanduser() / experiment.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in zip(FILES, (table(points), plot(chosen.option, points)), strict=True):
+        (folder / name).write_text(text)
+        print(folder / name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

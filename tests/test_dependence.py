@@ -1,0 +1,97 @@
+"""The sweep over strengths of dependence: one table and one plot of several grids."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks import dependence
+from sharedlabel.results import read
+
+TINY = (
+    "--name=tiny",
+    "--data={name: gaussian, classes: 3, dim: 3, instances_per_class: 96, group_size: 8}",
+    "--backbones=[{name: mlp, label: mlp, widths: [16]}]",
+    "--pruners=[magnitude]",
+    "--ratios=[1, 1.5]",
+    "--aggregators=[mean_vote, log_pool]",
+    "--dense.epochs=1",
+    "--retrain.epochs=1",
+    "--evaluation={n: [1, 2], protocols: [iid, grouped], partitions: 2}",
+    "--adaptive.rules=[]",
+    "--margin.epsilons=[]",
+    "--latency={batches: [1], repeats: 3, seconds: 0.01}",
+    "--sweet_spot.replicates=10",
+    "--tracking=none",
+)
+
+
+def test_a_sweep_joins_the_summaries_of_its_grids(tmp_path, capsys):
+    arguments = [*TINY, f"--output={tmp_path}", f"--data_root={tmp_path / 'data'}"]
+    assert dependence.main(["--option=data.nuisance", "--values=[0, 1.5]", *arguments]) == 0
+    assert str(tmp_path / "tiny" / "dependence.svg") in capsys.readouterr().out.replace("\n", "")
+    with (tmp_path / "tiny" / "dependence.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * (2 * 2 + 1) * 2 * 2  # values, methods on networks and the oracle, protocols, n
+    for value, name in ((0.0, "tiny-nuisance-0"), (1.5, "tiny-nuisance-1.5")):
+        results = read(tmp_path / name)
+        assert results.config["data"]["nuisance"] == value
+        expected = [
+            {c: str(getattr(s, c)) for c in rows[0] if c != "value"} for s in results.summaries if s.split == "test"
+        ]
+        assert [
+            {c: v for c, v in row.items() if c != "value"} for row in rows if float(row["value"]) == value
+        ] == expected
+    drawn = (tmp_path / "tiny" / "dependence.svg").read_text()
+    assert ElementTree.fromstring(drawn).tag.endswith("svg")
+    for text in ("RI against data.nuisance", "mlp, magnitude 1.5x, grouped", "mlp, dense, iid", "n = 2", "exact"):
+        assert text in drawn
+
+
+def points(values, n=(1, 2)) -> list[dependence.Point]:
+    made = []
+    for value in values:
+        for size in n:
+            for aggregator, training in (("lstm", "frozen"), ("lstm", "distilled"), ("exact", "frozen")):
+                scores = (0.5, 0.4, 0.6, 0.5 / value, 0.4 / value, 0.6 / value)
+                made.append(dependence.Point(value, "net", "none", 1.0, aggregator, training, "iid", size, *scores, 2))
+    return made
+
+
+def test_lines_are_methods_and_values_that_grow_by_factors_get_a_logarithmic_axis():
+    given = points([4.0, 1.0, 2.0])
+    figure = dependence._figure("data.sources", given)
+    panel = figure.axes[0]
+    assert panel.get_xscale() == "log"
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["1", "2", "4"]
+    assert [list(line.get_xdata()) for line in panel.lines[:3]] == [[1.0, 2.0, 4.0]] * 3
+    assert [list(line.get_ydata()) for line in panel.lines[:3]] == [[0.5, 0.25, 0.125]] * 3
+    assert {text.get_text() for text in figure.axes[-1].texts} == {"lstm", "lstm (distilled)", "exact"}
+    assert dependence._figure("data.nuisance", points([0.5, 1.0])).axes[0].get_xscale() == "linear"
+    assert dependence.plot("data.sources", given) == dependence.plot("data.sources", given)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("0.5", "--values: expected a list of different numbers such as '[0, 0.5, 1]', got '0.5'"),
+        ("[]", "got '[]'"),
+        ("[1, 1.0]", "got '[1, 1.0]'"),
+        ("[1, .inf]", "got '[1, .inf]'"),
+        ("[weak, strong]", "got '[weak, strong]'"),
+        ("[1", "got '[1'"),
+    ],
+)
+def test_values_that_are_no_numbers_are_refused(values, message, capsys):
+    assert dependence.main(["--option=data.nuisance", f"--values={values}", *TINY]) == 2
+    assert re.search(re.escape(message), capsys.readouterr().err)
+
+
+def test_an_option_that_does_not_exist_is_named(tmp_path, capsys):
+    assert dependence.main(["--option=data.nuisanse", "--values=[0]", *TINY, f"--output={tmp_path}"]) == 2
+    assert "unknown option 'nuisanse'; did you mean 'nuisance'?" in capsys.readouterr().err
+    assert not Path(tmp_path / "tiny").exists()
