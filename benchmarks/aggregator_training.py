@@ -55,7 +55,7 @@ def _zoo(quick: bool) -> Result:
         def finish(wanted: Callable[[grid.Cell], grid.Node]) -> None:
             for cell in planned.cells:
                 if cell.aggregate is not None:
-                    grid.run_node(wanted(cell), planned.data, store, experiment, _quiet)
+                    grid.run_node(wanted(cell), planned, store, _quiet)
 
         finish(lambda cell: dict(cell.aggregate.inputs)["calibrate"])  # type: ignore[union-attr]
         taken = seconds(lambda: finish(lambda cell: cell.evaluate))

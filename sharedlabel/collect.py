@@ -8,12 +8,12 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from sharedlabel import adaptive_summary, modules, provenance
 from sharedlabel.adaptive_summary import Stopped
 from sharedlabel.config import canonical
-from sharedlabel.grid import Cell, Grid
+from sharedlabel.grid import CROSSFIT, Cell, Grid
 from sharedlabel.inputs import SCORED_ROLES
 from sharedlabel.metrics import cost
 from sharedlabel.results import (
@@ -232,6 +232,7 @@ def _latencies(grid: Grid, store: Store) -> Iterator[Latency]:
                 measured_images_per_second=1000 * measured["batch"] / median,
                 measured_dense_ms=dense,
                 measured_speedup=dense / median,
+                training=_network(cell),
             )
 
 
@@ -240,7 +241,18 @@ def _margins(grid: Grid, store: Store) -> Iterator[Margin]:
     networks = {cell.margin.key: (cell.margin, cell) for cell in grid.cells if cell.margin is not None}
     for node, cell in networks.values():
         for layer in store.load(node.stage, node.key).meta["margins"]:
-            yield Margin(data=grid.data.dataset.name, backbone=cell.backbone, seed=cell.seed, **layer)
+            yield Margin(
+                data=grid.data.dataset.name,
+                backbone=cell.backbone,
+                seed=cell.seed,
+                training=_network(cell),
+                **layer,
+            )
+
+
+def _network(cell: Cell) -> Literal["frozen", "crossfit"]:
+    """Say how a cell's compressed network was trained; joint training starts from that of `frozen`."""
+    return "crossfit" if cell.training == CROSSFIT else "frozen"
 
 
 def _spent(facts: dict[str, Any], metrics: dict[str, Any], aggregator_macs: int) -> dict[str, Any]:

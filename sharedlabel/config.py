@@ -27,7 +27,7 @@ from sharedlabel.errors import ConfigError, nearest
 PluginSpec: TypeAlias = str | dict[str, Any]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 PositiveFraction: TypeAlias = Annotated[float, Field(gt=0, le=1)]
-TRAININGS = ("frozen", "joint")
+TRAININGS = ("frozen", "joint", "crossfit")
 # Trainer options that decide how a run is watched or where it runs, not what it computes: they are not in the keys.
 TRAINER_OPTIONS = (
     "barebones",
@@ -198,6 +198,21 @@ class JointConfig:
 
 
 @dataclass(frozen=True)
+class CrossfitConfig:
+    """How aggregators learn on every image outside validation and test, each seen by a network trained without it.
+
+    Args:
+        folds: parts of the splits `backbone` and `aggregator` together; one backbone is trained without each of them,
+            beside the deployed one, which is trained on all.
+        ridge: penalties to choose from when the embeddings of a fold's network are mapped to those of the deployed one,
+            in units of the mean variance of an embedding's principal components.
+    """
+
+    folds: Annotated[int, Field(ge=2)] = 5
+    ridge: tuple[PositiveFloat, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """How posteriors are scored.
 
@@ -319,7 +334,8 @@ class Experiment:
         pruners: compression methods, likewise; the dense network at ratio 1 is always included.
         ratios: compression ratios over all parameters, each at least 1.
         aggregators: set aggregators, likewise.
-        training: `frozen` trains aggregators on fixed features, `joint` goes on to train both together; a mapping
+        training: `frozen` trains aggregators on fixed features of the aggregator split, `joint` goes on to train both
+            together, `crossfit` trains backbones and aggregators on both splits, by cross-fitting; a mapping
             `{name: joint, label: ..., ...}` with options of `joint` that it changes is one more recipe.
         seeds: training seeds.
         split: how images are shared out.
@@ -327,6 +343,7 @@ class Experiment:
         retrain: retraining after pruning; the dense network gets the same.
         fit: training of aggregators.
         joint: joint training, where an entry of `training` says nothing else.
+        crossfit: cross-fitting.
         evaluation: tuples and protocols.
         sweet_spot: the rules' parameters.
         adaptive: adaptive numbers of instances.
@@ -362,6 +379,7 @@ class Experiment:
     retrain: TrainConfig = TrainConfig(epochs=10, learning_rate=0.001)
     fit: FitConfig = FitConfig()
     joint: JointConfig = JointConfig()
+    crossfit: CrossfitConfig = CrossfitConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     sweet_spot: SweetSpotConfig = SweetSpotConfig()
     adaptive: AdaptiveConfig = AdaptiveConfig()
@@ -490,6 +508,7 @@ def check(experiment: Experiment) -> Experiment:
     for axis in ("backbones", "pruners", "ratios", "aggregators", "training", "seeds"):
         _check_axis(axis, getattr(experiment, axis))
     trainings(experiment)
+    _check_axis("crossfit.ridge", experiment.crossfit.ridge)
     _check_axis("evaluation.n", experiment.evaluation.n)
     _check_axis("evaluation.protocols", experiment.evaluation.protocols)
     for axis in ("batches", "modes", "devices"):

@@ -6,7 +6,11 @@ dense -> prune (-> prune ...) -> features -> calibrate -> aggregate -> evaluate,
      \-> margin
 ```
 Chains share their beginnings: one pruned backbone feeds every aggregator and protocol. Distillation also reads the
-`features`, `calibrate` and `aggregate` of the dense network.
+`features`, `calibrate` and `aggregate` of the dense network. With cross-fitting the calls up to `features` are made
+once on all images and once without each fold, and `crossfit` joins their features:
+```
+dense -> prune -> features (of every fold) -> crossfit -> calibrate -> aggregate -> evaluate, adaptive
+```
 """
 
 from __future__ import annotations
@@ -15,19 +19,19 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from sharedlabel import compression, cost, modules, provenance, search, stages
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import Experiment, JointConfig, Plugin, canonical, resolve, trainings
+from sharedlabel.config import Experiment, JointConfig, Plugin, Training, canonical, resolve, trainings
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import CompressionError, ConfigError, DataError
-from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data, data_key
+from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Crossfit, Data, crossfitted, data_key
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import rounded_down
 from sharedlabel.pruners._masks import prunable
@@ -36,6 +40,7 @@ from sharedlabel.store import Artifact, Store, artifact_key
 from sharedlabel.types import Role, Tuples
 
 RESERVED = ("none", "exact", "dense")
+CROSSFIT = "crossfit"
 
 
 @dataclass(frozen=True)
@@ -102,12 +107,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """An experiment with its data loaded, its plugins checked and its cells laid out."""
+    """An experiment with its data loaded, its plugins checked and its cells laid out.
+
+    Attributes:
+        experiment: the configuration.
+        data: with the splits of the configuration.
+        cells: the points of the grid.
+        backbones: networks as they are initialised, by label.
+        data_by_key: what the stage calls read, cross-fitting included.
+    """
 
     experiment: Experiment
     data: Data
     cells: tuple[Cell, ...]
     backbones: dict[str, Backbone] = field(repr=False)
+    data_by_key: Mapping[str, Data] = field(repr=False)
 
 
 def prepare(experiment: Experiment) -> Grid:
@@ -134,7 +148,13 @@ def prepare(experiment: Experiment) -> Grid:
     )  # a choice may not depend on test labels
     prior = tuples.prior(dataset.labels[known], experiment.evaluation.prior, dataset.num_classes)
     data = Data(dataset, split, prior, data_key(dataset, experiment.split, experiment.evaluation.prior))
-    _check_tuples(data, experiment)
+    crossfit = None
+    kinds = {entry.name for entry in trainings(experiment)}
+    if CROSSFIT in kinds:
+        crossfit = crossfitted(data, experiment.split, experiment.evaluation.prior, experiment.crossfit.folds)
+        _check_tuples(crossfit.whole, experiment)
+    if kinds != {CROSSFIT}:
+        _check_tuples(data, experiment)
     dense = {}
     for backbone in backbones:
         with torch.random.fork_rng(devices=[]):
@@ -145,33 +165,32 @@ def prepare(experiment: Experiment) -> Grid:
         for pruner in pruners:
             compression.check_schedule(pruner, experiment.retrain)
             _check_ratios(network, backbone, pruner, experiment.ratios)
-    cells = tuple(_cells(experiment, data, plugin, backbones, pruners, aggregators))
-    return Grid(experiment, data, cells, dense)
+    cells = tuple(_cells(experiment, data, crossfit, plugin, backbones, pruners, aggregators))
+    parts = (data,) if crossfit is None else (data, crossfit.whole, *crossfit.folds)
+    return Grid(experiment, data, cells, dense, {part.key: part for part in parts})
 
 
-def run_node(
-    node: Node, data: Data, store: Store, experiment: Experiment, progress: Callable[[Node, float | None], None]
-) -> Artifact:
+def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, float | None], None]) -> Artifact:
     """Return a call's artifact, computing it and what it needs where the store has none.
 
     Args:
         node: the call.
-        data: the data that its stage reads.
+        grid: holds the data that stages read, and says on which devices to run.
         store: where artifacts lie.
-        experiment: says on which devices to run.
         progress: told of each call before it is computed (None) and after it (seconds).
     """
     if store.has(node.stage, node.key):
         return store.load(node.stage, node.key)
-    inputs = {role: run_node(needed, data, store, experiment, progress) for role, needed in node.inputs}
+    inputs = {role: run_node(needed, grid, store, progress) for role, needed in node.inputs}
     progress(node, None)
     started = time.perf_counter()
-    output = STAGES[node.stage](node.config, data, inputs, experiment.trainer)
+    runtime = grid.experiment.trainer
+    output = STAGES[node.stage](node.config, grid.data_by_key[node.data_key], inputs, runtime)
     record = {
         "version": STAGES[node.stage].version,
         "config": json.loads(canonical(node.config)),
         "inputs": {role: needed.key for role, needed in node.inputs} | {"data": node.data_key},
-        "provenance": provenance.collect(str(modules.device(experiment.trainer))),
+        "provenance": provenance.collect(str(modules.device(runtime))),
     }
     artifact = store.save(node.stage, node.key, output, record, started)
     progress(node, time.perf_counter() - started)
@@ -213,12 +232,16 @@ def training_macs(node: Node, grid: Grid) -> float:
     if not epochs:
         return 0.0
     forward = cost.macs(grid.backbones[node.config.backbone.label], grid.data.dataset.image_shape).executed
-    return 3.0 * forward * len(grid.data.splits["backbone"]) * epochs
+    return 3.0 * forward * len(grid.data_by_key[node.data_key].splits["backbone"]) * epochs
+
+
+Point: TypeAlias = tuple[Plugin, float, Node]
 
 
 def _cells(
     experiment: Experiment,
     data: Data,
+    crossfit: Crossfit | None,
     plugin: Plugin,
     backbones: tuple[Plugin, ...],
     pruners: tuple[Plugin, ...],
@@ -227,13 +250,13 @@ def _cells(
     scoring = experiment.evaluation
     for seed in experiment.seeds:
         for backbone in backbones:
-            networks = list(_networks(experiment, data, backbone, pruners, seed))
+            networks = list(_networks(experiment, data, crossfit, backbone, pruners, seed))
             for network in networks:
                 for protocol in scoring.protocols:
                     for aggregator in aggregators:
-                        yield from _chains(experiment, data, networks[0], network, aggregator, protocol, seed)
+                        yield from _chains(experiment, networks[0], network, aggregator, protocol, seed)
     if hasattr(load("data", plugin.name), "exact_log_posterior"):
-        dense = next(_networks(experiment, data, backbones[0], pruners, experiment.seeds[0]))
+        dense = next(_networks(experiment, data, crossfit, backbones[0], pruners, experiment.seeds[0]))
         for protocol in scoring.protocols:
             config = stages.ExactConfig(plugin, scoring.n, protocol, scoring.partitions, scoring.seed)
             scored = Node("exact", config, (), data.key)
@@ -256,7 +279,13 @@ def _cells(
 
 @dataclass(frozen=True)
 class _Network:
-    """A compressed backbone, and the calls that measure it whatever the aggregator."""
+    """A compressed backbone, the calls that measure it whatever the aggregator, and what aggregators learn from.
+
+    Attributes:
+        data_key: of the data that the calls for aggregators read.
+        features: call whose output holds the images of aggregators as the network sees them.
+        trainings: kinds of training that start from here.
+    """
 
     backbone: Plugin
     pruner: Plugin
@@ -264,27 +293,82 @@ class _Network:
     pruned: Node
     latency: Node
     margin: Node | None
+    data_key: str
+    features: Node
+    trainings: tuple[Training, ...]
 
 
 def _networks(
-    experiment: Experiment, data: Data, backbone: Plugin, pruners: tuple[Plugin, ...], seed: int
+    experiment: Experiment,
+    data: Data,
+    crossfit: Crossfit | None,
+    backbone: Plugin,
+    pruners: tuple[Plugin, ...],
+    seed: int,
+) -> Iterator[_Network]:
+    """Yield the networks of the configured splits, then those of cross-fitting."""
+    entries = trainings(experiment)
+    usual = tuple(entry for entry in entries if entry.name != CROSSFIT)
+    if usual:
+        points = list(_pruned(experiment, data, backbone, pruners, seed))
+        features = [_features(backbone, node, data) for _, _, node in points]
+        yield from _measured(experiment, data, backbone, points, features, usual)
+    if crossfit is not None:
+        points = list(_pruned(experiment, crossfit.whole, backbone, pruners, seed))
+        features = _crossfitted(experiment, crossfit, backbone, pruners, points, seed)
+        others = tuple(entry for entry in entries if entry.name == CROSSFIT)
+        yield from _measured(experiment, crossfit.whole, backbone, points, features, others)
+
+
+def _features(backbone: Plugin, node: Node, data: Data) -> Node:
+    return Node("features", stages.FeaturesConfig(backbone), (("backbone", node),), data.key)
+
+
+def _crossfitted(
+    experiment: Experiment,
+    crossfit: Crossfit,
+    backbone: Plugin,
+    pruners: tuple[Plugin, ...],
+    deployed: Sequence[Point],
+    seed: int,
+) -> list[Node]:
+    """Return, for each deployed network, the call that joins the features of the same networks of all folds."""
+    folds = [
+        [_features(backbone, node, fold) for _, _, node in _pruned(experiment, fold, backbone, pruners, seed)]
+        for fold in crossfit.folds
+    ]
+    config, found = stages.CrossfittingConfig(experiment.crossfit), []
+    for (_, _, node), *features in zip(deployed, *folds, strict=True):
+        inputs = tuple((f"fold {number}", one) for number, one in enumerate(features, start=1))
+        # The deployed network comes last, since what is said of a chain is said of its last network.
+        inputs += (("features", _features(backbone, node, crossfit.whole)),)
+        found.append(Node("crossfit", config, inputs, crossfit.whole.key))
+    return found
+
+
+def _measured(
+    experiment: Experiment,
+    data: Data,
+    backbone: Plugin,
+    points: Sequence[Point],
+    features: Sequence[Node],
+    starting: tuple[Training, ...],
 ) -> Iterator[_Network]:
     """Yield the dense network first, then every pruner at every ratio above 1."""
-    points = list(_pruned(experiment, data, backbone, pruners, seed))
     dense = points[0][2]
     margin = None
     if experiment.margin.epsilons:
         margin_config = stages.ErrorMarginConfig(backbone, experiment.margin)
         margin = Node("margin", margin_config, (("dense", dict(dense.inputs)["dense"]),), data.key)
     timing = stages.TimingConfig(backbone, experiment.latency)
-    for pruner, ratio, node in points:
+    for (pruner, ratio, node), embedded in zip(points, features, strict=True):
         latency = Node("latency", timing, (("dense", dense), ("backbone", node)), data.key)
-        yield _Network(backbone, pruner, ratio, node, latency, margin)
+        yield _Network(backbone, pruner, ratio, node, latency, margin, data.key, embedded, starting)
 
 
 def _pruned(
     experiment: Experiment, data: Data, backbone: Plugin, pruners: tuple[Plugin, ...], seed: int
-) -> Iterator[tuple[Plugin, float, Node]]:
+) -> Iterator[Point]:
     """Yield the dense network, retrained like the others, then every pruner at every ratio above 1."""
     precision = experiment.trainer.precision
     dense = Node("dense", stages.DenseConfig(backbone, experiment.dense, precision, seed), (), data.key)
@@ -317,7 +401,6 @@ def _rounds(experiment: Experiment, data: Data, backbone: Plugin, pruner: Plugin
 
 def _chains(
     experiment: Experiment,
-    data: Data,
     dense: _Network,
     network: _Network,
     aggregator: Plugin,
@@ -325,7 +408,7 @@ def _chains(
     seed: int,
 ) -> Iterator[Cell]:
     """Yield the cells of one aggregator on one compressed backbone, one per kind of training."""
-    backbone, pruned = network.backbone, network.pruned
+    backbone, pruned, data_key = network.backbone, network.pruned, network.data_key
     scoring = stages.EvaluateConfig(
         aggregator,
         experiment.evaluation.n,
@@ -334,17 +417,17 @@ def _chains(
         experiment.evaluation.seed,
     )
     stopping = _stopping(experiment, scoring)
-    features, calibrate, aggregate = _frozen(experiment, data, network, aggregator, protocol, seed)
-    for training in trainings(experiment):
-        fitted, embedded = aggregate, features
+    calibrate, aggregate = _fitted(experiment, network, aggregator, protocol, seed)
+    for training in network.trainings:
+        fitted, embedded = aggregate, network.features
         if training.joint is not None:
             inputs = {"backbone": pruned, "calibrate": calibrate, "aggregate": aggregate}
             if training.joint.distill:  # first, so that along the chain the student's calls are the last of their kind
-                teacher = _frozen(experiment, data, dense, aggregator, protocol, seed)
+                teacher = (dense.features, *_fitted(experiment, dense, aggregator, protocol, seed))
                 inputs = dict(zip(stages.TEACHER, teacher, strict=True)) | inputs
             config = _joint(experiment, backbone, training.joint, aggregator, protocol, seed)
-            fitted = Node("joint", config, tuple(inputs.items()), data.key)
-            embedded = Node("features", stages.FeaturesConfig(backbone), (("backbone", fitted),), data.key)
+            fitted = Node("joint", config, tuple(inputs.items()), data_key)
+            embedded = Node("features", stages.FeaturesConfig(backbone), (("backbone", fitted),), data_key)
         trained = (("features", embedded), ("calibrate", calibrate), ("aggregate", fitted))
         yield Cell(
             backbone.label,
@@ -358,21 +441,20 @@ def _chains(
             network.latency,
             network.margin,
             aggregate,
-            Node("adaptive", stopping, trained, data.key) if stopping else None,
-            Node("evaluate", scoring, trained, data.key),
+            Node("adaptive", stopping, trained, data_key) if stopping else None,
+            Node("evaluate", scoring, trained, data_key),
         )
 
 
-def _frozen(
-    experiment: Experiment, data: Data, network: _Network, aggregator: Plugin, protocol: str, seed: int
-) -> tuple[Node, Node, Node]:
-    """Return the calls that embed images, calibrate, and fit an aggregator on the features of a fixed backbone."""
+def _fitted(
+    experiment: Experiment, network: _Network, aggregator: Plugin, protocol: str, seed: int
+) -> tuple[Node, Node]:
+    """Return the calls that calibrate, and that fit an aggregator on the features of a fixed backbone."""
     n, clip = experiment.evaluation.n, float(experiment.trainer.gradient_clip)
-    features = Node("features", stages.FeaturesConfig(network.backbone), (("backbone", network.pruned),), data.key)
-    calibrate = Node("calibrate", stages.CalibrateConfig(), (("features", features),), data.key)
+    calibrate = Node("calibrate", stages.CalibrateConfig(), (("features", network.features),), network.data_key)
     fitting = stages.AggregateConfig(aggregator, experiment.fit, clip, n, protocol, seed)
-    inputs = (("features", features), ("calibrate", calibrate))
-    return features, calibrate, Node("aggregate", fitting, inputs, data.key)
+    inputs = (("features", network.features), ("calibrate", calibrate))
+    return calibrate, Node("aggregate", fitting, inputs, network.data_key)
 
 
 def _joint(
@@ -450,7 +532,8 @@ def _check_tuples(data: Data, experiment: Experiment) -> None:
             try:
                 drawn = data.tuples(role, protocol, max(experiment.evaluation.n), 1, 0)
             except DataError as error:
-                raise DataError(f"evaluation.n on the {role} split, protocol {protocol}: {error}") from error
+                where = data.part if data.part and role == "aggregator" else f"the {role} split"
+                raise DataError(f"evaluation.n on {where}, protocol {protocol}: {error}") from error
             if role in SCORED_ROLES:
                 _check_spread(data, drawn, role, protocol, experiment.evaluation.partitions)
 

@@ -15,8 +15,8 @@ from sharedlabel.grid import Grid, Node, missing, training_macs
 from sharedlabel.store import Store
 
 
-def describe(node: Node) -> str:
-    """Say in a few words what a call computes, and on which network."""
+def describe(node: Node, part: str = "") -> str:
+    """Say in a few words what a call computes, on which network, and on which part of the images if any is named."""
     made = {call.stage: call.config for call in node.chain()}  # of several pruned networks the last is the one
     network = made.get("prune", made.get("dense", node.config))
     parts = [node.stage]
@@ -30,7 +30,7 @@ def describe(node: Node) -> str:
         parts.append(node.config.protocol)
     if hasattr(network, "seed") and node.stage != "exact":
         parts.append(f"seed {network.seed}")
-    return " ".join(parts)
+    return " ".join(parts) + (f", {part}" if part else "")
 
 
 class Reporter:
@@ -38,11 +38,12 @@ class Reporter:
 
     Args:
         console: where to write.
+        grid: what the calls belong to.
         total: number of calls to compute.
     """
 
-    def __init__(self, console: Console, total: int) -> None:
-        self.console, self.total, self.done = console, total, 0
+    def __init__(self, console: Console, grid: Grid, total: int) -> None:
+        self.console, self.grid, self.total, self.done = console, grid, total, 0
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -55,14 +56,15 @@ class Reporter:
 
     def __call__(self, node: Node, seconds: float | None) -> None:
         """Tell that a call starts (None) or took so many seconds."""
+        described = describe(node, self.grid.data_by_key[node.data_key].part)
         if seconds is None:
-            self.bar.update(self.task, description=describe(node))
+            self.bar.update(self.task, description=described)
             return
         self.done += 1
         self.bar.advance(self.task)
         if not self.console.is_terminal:
             self.console.print(
-                f"[{self.done}/{self.total}] {describe(node)}: {seconds:.1f} s",
+                f"[{self.done}/{self.total}] {described}: {seconds:.1f} s",
                 highlight=False,
                 markup=False,
                 soft_wrap=True,
@@ -70,9 +72,9 @@ class Reporter:
 
 
 @contextmanager
-def reporting(console: Console, total: int) -> Iterator[Reporter]:
+def reporting(console: Console, grid: Grid, total: int) -> Iterator[Reporter]:
     """Show progress inside the block."""
-    reporter = Reporter(console, total)
+    reporter = Reporter(console, grid, total)
     with reporter.bar:
         yield reporter
 
@@ -134,7 +136,7 @@ def _costs(absent: Iterable[Node], grid: Grid, store: Store) -> Table:
 
 def _seconds(stage: str, calls: int, macs: float, grid: Grid, store: Store) -> float | None:
     """Estimate from stored calls on the same data: training by MACs, the rest by the call; None without any."""
-    same = [record for record in store.manifests(stage) if record["inputs"].get("data") == grid.data.key]
+    same = [record for record in store.manifests(stage) if record["inputs"].get("data") in grid.data_by_key]
     spent = sum(record["seconds"] for record in same)
     if not same:
         return None

@@ -45,7 +45,7 @@ class Row:
         pruner: label of the pruner; `none` for the dense network.
         ratio: requested compression ratio, all parameters.
         aggregator: label of the aggregator; `exact` for the exact posterior of synthetic data.
-        training: `frozen` features, or the label of a recipe that trains backbone and aggregator together.
+        training: `frozen` features, `crossfit`, or the label of a recipe that trains backbone and aggregator together.
         seed: training seed.
         protocol: `iid` or `grouped`.
         split: `validation` (choices are made here) or `test` (reported).
@@ -454,6 +454,7 @@ class Latency:
         measured_images_per_second: batch / median.
         measured_dense_ms: median of the dense network of the same seed, measured in turns with this one.
         measured_speedup: measured_dense_ms / measured_median_ms.
+        training: `crossfit` for the deployed networks of cross-fitting, `frozen` for all others.
     """
 
     data: str
@@ -477,6 +478,7 @@ class Latency:
     measured_images_per_second: float
     measured_dense_ms: float
     measured_speedup: float
+    training: Literal["frozen", "crossfit"] = "frozen"
 
 
 @dataclass(frozen=True)
@@ -502,6 +504,7 @@ class Margin:
         inputs: validation images on which distances were observed.
         radius: largest norm of a normalised image among them.
         refusal: why there is no certificate; empty if there is one.
+        training: `crossfit` for the deployed networks of cross-fitting, `frozen` for all others.
     """
 
     data: str
@@ -522,6 +525,7 @@ class Margin:
     inputs: int
     radius: float
     refusal: str
+    training: Literal["frozen", "crossfit"] = "frozen"
 
 
 @dataclass(frozen=True)

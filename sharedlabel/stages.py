@@ -25,6 +25,7 @@ from sharedlabel.aggregators._pool import pooled
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import (
+    CrossfitConfig,
     FitConfig,
     JointConfig,
     LatencyConfig,
@@ -33,6 +34,7 @@ from sharedlabel.config import (
     TrainConfig,
     TrainerConfig,
 )
+from sharedlabel.crossfit import align
 from sharedlabel.data import tuples
 from sharedlabel.evaluation import Scores, posterior_over
 from sharedlabel.inference import accuracy, embed
@@ -259,6 +261,47 @@ def features(config: FeaturesConfig, data: Data, inputs: Mapping[str, Artifact],
 
 
 @dataclass(frozen=True)
+class CrossfittingConfig:
+    """What `crossfit` depends on; how the folds are cut is part of the data's keys."""
+
+    crossfit: CrossfitConfig
+
+
+@stage(version=1)
+def crossfit(config: CrossfittingConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
+    """Join the features of images by networks trained without them, brought into the space of the deployed network.
+
+    Fitted on validation, which no network saw: an affine map of the embeddings, and the temperature that makes logits
+    as sharp as the deployed network's. Validation and test keep the deployed network's features. The output is like
+    that of `features`, whose embeddings of images that the deployed network was trained on are not used.
+    """
+    del runtime
+    embeddings, logits = (torch.empty_like(tensor) for tensor in _role(inputs["features"], "aggregator"))
+    target, target_logits = _role(inputs["features"], "validation")
+    every, labels = data.labels("backbone"), data.labels("validation")
+    correction = _log_correction(data, every)
+    temperature = _temperature(data, target_logits + correction, labels)
+    fitted = []
+    for number, fold in enumerate(data.folds, start=1):
+        source, source_logits = _role(inputs[f"fold {number}"], "validation")
+        inside = torch.isin(data.splits["aggregator"], fold)  # both are sorted
+        own_correction = _log_correction(data, every[~inside])
+        own_temperature = _temperature(data, source_logits + own_correction, labels)
+        alignment = align(source, target, config.crossfit.ridge)
+        out_of_fold, out_of_fold_logits = _role(inputs[f"fold {number}"], "aggregator")
+        embeddings[inside] = alignment(out_of_fold)
+        logits[inside] = (out_of_fold_logits + own_correction) * (temperature / own_temperature) - correction
+        facts = {"r2": alignment.r2, "ridge": alignment.strength, "temperature": own_temperature}
+        fitted.append({"fold": number, "images": len(fold), **facts})
+    kept = [_role(inputs["features"], role) for role in SCORED_ROLES]
+    joined = zip((embeddings, logits), *kept, strict=True)
+    return Output(
+        dict(zip(("embeddings", "logits"), map(torch.cat, joined), strict=True)),
+        {"lengths": inputs["features"].meta["lengths"], "temperature": temperature, "folds": fitted},
+    )
+
+
+@dataclass(frozen=True)
 class CalibrateConfig:
     """What `calibrate` depends on; the prior is part of the data's key."""
 
@@ -271,11 +314,8 @@ def calibrate(config: CalibrateConfig, data: Data, inputs: Mapping[str, Artifact
     del runtime
     embeddings, logits = _role(inputs["features"], "aggregator")
     labels = data.labels("aggregator")
-    frequencies = tuples.prior(data.labels("backbone"), "empirical", data.dataset.num_classes)
-    correction = (data.prior.log() - frequencies.log()).float()
-    weights = data.prior[labels] / torch.bincount(labels, minlength=data.dataset.num_classes)[labels]
-    posterior = log_normalize(logits + correction)
-    temperature = float(fit_temperature(posterior[:, None], labels, weights)[0])
+    correction = _log_correction(data, data.labels("backbone"))
+    temperature = _temperature(data, logits + correction, labels)
     deviation, mean = torch.std_mean(embeddings, dim=0)
     return Output(
         {
@@ -517,6 +557,18 @@ def _teacher(plugin: Plugin, data: Data, inputs: Mapping[str, Artifact]) -> _Pos
     features, calibration, fitted = (inputs[role] for role in TEACHER)
     sources = _calibrated(features, calibration, "aggregator")
     return _Posteriors(_aggregator(plugin, data, calibration, fitted), sources)
+
+
+def _log_correction(data: Data, trained_on: Tensor) -> Tensor:
+    """Return the log of the prior of tuples over the class frequencies among the labels that a backbone learnt from."""
+    frequencies = tuples.prior(trained_on, "empirical", data.dataset.num_classes)
+    return (data.prior.log() - frequencies.log()).float()
+
+
+def _temperature(data: Data, logits: Tensor, labels: Tensor) -> float:
+    """Fit the temperature of single images; each class weighs its prior."""
+    weights = data.prior[labels] / torch.bincount(labels, minlength=data.dataset.num_classes)[labels]
+    return float(fit_temperature(log_normalize(logits)[:, None], labels, weights)[0])
 
 
 def _backbone(plugin: Plugin, data: Data, artifact: Artifact) -> Backbone:

@@ -75,12 +75,12 @@ def run(grid: Grid, store: Store, console: Console) -> Results:
     started = time.perf_counter()
     absent = missing(grid, store)
     with Tracker(experiment, folder / "wandb") as tracker:
-        with reporting(console, len(absent)) as progress:
+        with reporting(console, grid, len(absent)) as progress:
 
             def compute(cell: Cell) -> None:
                 for call in cell.calls():
                     for node in call.chain():  # all of it: a damaged artifact may lie behind an intact one
-                        run_node(node, grid.data, store, experiment, progress)
+                        run_node(node, grid, store, progress)
                 tracker.cell(rows(cell, grid, store), losses(cell, store))
 
             executor = Local(compute)

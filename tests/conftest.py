@@ -81,7 +81,7 @@ def done(finished: Finished, small: tuple[str, ...], experiment: Experiment) -> 
     return Store(Path(experiment.output) / "store")
 
 
-@pytest.fixture(name="run")
+@pytest.fixture(name="run", scope="session")
 def run_fixture() -> Callable[[Experiment], Finished]:
     """Run a grid without printing."""
     return run

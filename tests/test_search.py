@@ -200,7 +200,7 @@ def test_fixed_tuples_train_another_aggregator(done, experiment):
     for drawn in ("fresh", "fixed"):
         prepared = grid.prepare(with_fit(experiment, tuples=drawn))
         node = next(cell.aggregate for cell in prepared.cells if cell.aggregator == "lstm")
-        output = grid.run_node(node, prepared.data, done, experiment, lambda *_: None)
+        output = grid.run_node(node, prepared, done, lambda *_: None)
         losses[drawn] = output.meta["losses"]
     assert len(losses["fresh"]) == len(losses["fixed"]) == 2
     assert losses["fresh"] != losses["fixed"]

@@ -190,13 +190,18 @@ def options(results: Results, request: Request) -> tuple[list[Option], Unit, str
     files = _medians(results.latencies, ("file_bytes_dense", "file_bytes_sparse"))
     return (
         [
-            _option(place, own, summaries, unit, timings.get(place[:3]), files.get(place[:3]))
+            _option(place, own, summaries, unit, timings.get(_network(place)), files.get(_network(place)))
             for place, own in by_place.items()
         ],
         unit,
         protocol,
         len({row.seed for row in rows}),
     )
+
+
+def _network(record: Place | Latency) -> tuple[Any, ...]:
+    """Tell compressed networks apart: those of cross-fitting are others than those of the configured splits."""
+    return record.backbone, record.pruner, record.ratio, record.training == "crossfit"
 
 
 def _place(record: Row | Summary) -> Place:
@@ -251,7 +256,7 @@ def _timings(latencies: Iterable[Latency], request: Request) -> dict[tuple[Any, 
         )
     groups: dict[tuple[Any, ...], list[Latency]] = {}
     for record in found:
-        groups.setdefault((record.backbone, record.pruner, record.ratio), []).append(record)
+        groups.setdefault(_network(record), []).append(record)
     return {
         network: Timing(
             own[0].device,
@@ -267,7 +272,7 @@ def _timings(latencies: Iterable[Latency], request: Request) -> dict[tuple[Any, 
 def _medians(latencies: Iterable[Latency], columns: Sequence[str]) -> dict[tuple[Any, ...], dict[str, float]]:
     groups: dict[tuple[Any, ...], list[Latency]] = {}
     for record in latencies:
-        groups.setdefault((record.backbone, record.pruner, record.ratio), []).append(record)
+        groups.setdefault(_network(record), []).append(record)
     return {
         network: {column: float(statistics.median(getattr(r, column) for r in own)) for column in columns}
         for network, own in groups.items()

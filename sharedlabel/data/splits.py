@@ -53,6 +53,46 @@ def split(dataset: Dataset, config: SplitConfig) -> dict[Role, Int64[Tensor, "_"
     return {role: kept[roles == index] for index, role in enumerate(_ROLES)}
 
 
+def folds(
+    dataset: Dataset, kept: Int64[Tensor, "m"], count: int, config: SplitConfig
+) -> tuple[Int64[Tensor, "_"], ...]:
+    """Cut instances into folds of about equal size, stratified and with groups treated as in `split`.
+
+    Args:
+        dataset: that they belong to.
+        kept: sorted indices of the instances to cut.
+        count: number of folds.
+        config: seed and treatment of groups.
+
+    Returns:
+        Sorted instance indices of each fold; together they are `kept`.
+
+    Raises:
+        DataError: a class is missing from a fold.
+    """
+    equal = torch.full((count,), 1 / count, dtype=torch.float64)
+    dealt = _deal(dataset, kept, equal, config, rng.generator(config.seed, "split", "folds", count))
+    labels = dataset.labels[kept]
+    present = torch.bincount(dealt * dataset.num_classes + labels, minlength=count * dataset.num_classes)
+    missing = (present == 0).nonzero().flatten()
+    if missing.numel():
+        fold, label = divmod(int(missing[0]), dataset.num_classes)
+        raise DataError(_missing_from_fold(dataset, kept[labels == label], fold, count, config))
+    return tuple(kept[dealt == fold] for fold in range(count))
+
+
+def _missing_from_fold(dataset: Dataset, own: Tensor, fold: int, count: int, config: SplitConfig) -> str:
+    """Say which class a fold lacks, of how many instances or groups, and what to do."""
+    whole = dataset.groups is not None and config.groups == "whole"
+    held = len(dataset.groups[own].unique()) if whole and dataset.groups is not None else len(own)
+    return (
+        f"crossfit.folds: expected every class in every fold, but {dataset.class_names[int(dataset.labels[own[0]])]!r} "
+        f"has no instance in fold {fold + 1} of {count} ({held} {'groups' if whole else 'instances'} of it outside "
+        "validation and test); use fewer folds"
+        + (", more groups or split.groups=divided" if whole else " or add instances")
+    )
+
+
 def _shares(config: SplitConfig) -> Float64[Tensor, "3"]:
     shares = torch.tensor([getattr(config, role) for role in _NOT_TEST], dtype=torch.float64)
     return shares / shares.sum()
@@ -75,16 +115,24 @@ def _assign(
     dataset: Dataset, kept: Tensor, roles: tuple[Role, ...], shares: Tensor, config: SplitConfig
 ) -> Int64[Tensor, "m"]:
     """Return the role index of each kept instance."""
+    share = _deal(dataset, kept, shares, config, rng.generator(config.seed, "split", "roles"))
+    return torch.tensor([_ROLES.index(role) for role in roles])[share]
+
+
+def _deal(
+    dataset: Dataset, kept: Tensor, shares: Tensor, config: SplitConfig, generator: torch.Generator
+) -> Int64[Tensor, "m"]:
+    """Return which share each kept instance goes to."""
     units, strata, cells = _units(dataset, kept, config)
     sizes = torch.bincount(strata)
     quotas = _quotas(sizes, shares)
-    left = shuffle_within(joint_cells(strata, cells), 1, rng.generator(config.seed, "split", "roles"))[0]
-    assigned = torch.empty_like(left)
-    for role, quota in zip(roles, quotas.unbind(1), strict=True):
+    left = shuffle_within(joint_cells(strata, cells), 1, generator)[0]
+    dealt = torch.empty_like(left)
+    for share, quota in enumerate(quotas.unbind(1)):
         chosen = _evenly(sizes, quota)
-        assigned[left[chosen]] = _ROLES.index(role)
+        dealt[left[chosen]] = share
         left, sizes = left[~chosen], sizes - quota
-    return assigned[units]
+    return dealt[units]
 
 
 def _evenly(sizes: Int64[Tensor, "k"], take: Int64[Tensor, "k"]) -> Bool[Tensor, "m"]:

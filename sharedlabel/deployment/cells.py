@@ -59,6 +59,8 @@ def restore(key: str, dataset: DatasetFacts, store: Store, stopping: str | None 
     scored = store.find(key)
     inputs = {role: store.find(found) for role, found in scored.manifest["inputs"].items() if role != "data"}
     features, calibrate, aggregate = inputs["features"], inputs["calibrate"], inputs["aggregate"]
+    if "features" in features.manifest["inputs"]:  # joined by cross-fitting: the deployed network made these of them
+        features = store.find(features.manifest["inputs"]["features"])
     compressed = store.find(features.manifest["inputs"]["backbone"])
     plugin = resolve("backbones", features.manifest["config"]["backbone"])
     backbone = stored_backbone(plugin, dataset.image_shape, len(dataset.class_names), compressed)

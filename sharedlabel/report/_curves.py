@@ -23,7 +23,7 @@ from sharedlabel.report._panels import (
 )
 from sharedlabel.report._theme import INK, PAPER, Mark, Palette
 from sharedlabel.report.sentences import title
-from sharedlabel.report.views import DENSE, ORACLE, View, method
+from sharedlabel.report.views import DENSE, ORACLE, View, method, usual
 from sharedlabel.results import Row, Summary, SweetSpot
 
 
@@ -179,8 +179,8 @@ def _curve(panel: Axes, points: Sequence[tuple[float, list[float]]], mark: Mark)
 
 def _accuracies(rows: Sequence[Row], pruner: str, column: str) -> list[tuple[float, list[float]]]:
     groups: dict[float, dict[int, Row]] = {}
-    for row in rows:
-        if row.pruner in {pruner, DENSE} and row.training == "frozen":
+    for row in usual(rows):
+        if row.pruner in {pruner, DENSE}:
             groups.setdefault(row.ratio, {})[row.seed] = row
     found = []
     for ratio in sorted(groups):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from sharedlabel.report._panels import heading, log_axis, panel_ns, panels, subject
 from sharedlabel.report._theme import MUTED, PAPER, Mark, Palette
-from sharedlabel.report.views import DENSE, View
+from sharedlabel.report.views import DENSE, View, usual
 from sharedlabel.results import Latency
 
 
@@ -19,7 +19,7 @@ def speedup(view: View, palette: Palette) -> Figure | None:
 
     A row per device and mode, a panel per batch, a line per pruner; bars span the middle half of the measured times.
     """
-    found = view.latencies
+    found = usual(view.latencies)
     if not found:
         return None
     rows = list(dict.fromkeys((record.device, record.mode) for record in found))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeAlias
 
-from sharedlabel.report.views import DENSE, View
+from sharedlabel.report.views import DENSE, View, usual
 from sharedlabel.results import Latency, Margin
 
 Setting: TypeAlias = tuple[str, str, int]
@@ -84,7 +84,7 @@ def margins(view: View) -> Table | None:
     if not view.margins:
         return None
     groups: dict[tuple[float, str], list[Margin]] = {}
-    for record in view.margins:
+    for record in usual(view.margins):
         groups.setdefault((record.epsilon, record.layer), []).append(record)
     some = view.margins[0]
     header = (
@@ -122,11 +122,15 @@ def _margin(layer: str, records: Sequence[Margin]) -> tuple[str, ...]:
 
 
 def _networks(view: View) -> list[tuple[str, list[Latency]]]:
-    groups: dict[tuple[str, float], list[Latency]] = {}
+    groups: dict[tuple[bool, str, float], list[Latency]] = {}
     for record in view.latencies:
-        groups.setdefault((record.pruner, record.ratio), []).append(record)
-    ordered = sorted(groups, key=lambda key: (key[0] != DENSE, *key))
-    return [("dense" if key[0] == DENSE else f"{key[0]} {key[1]:g}x", groups[key]) for key in ordered]
+        groups.setdefault((record.training == "crossfit", record.pruner, record.ratio), []).append(record)
+    ordered = sorted(groups, key=lambda key: (key[0], key[1] != DENSE, *key))
+    return [(_called(*key), groups[key]) for key in ordered]
+
+
+def _called(crossfit: bool, pruner: str, ratio: float) -> str:
+    return ("dense" if pruner == DENSE else f"{pruner} {ratio:g}x") + (" (crossfit)" if crossfit else "")
 
 
 def _timing(records: Sequence[Latency], place: Setting) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sharedlabel.errors import StoreError
 from sharedlabel.results import (
@@ -23,6 +23,7 @@ from sharedlabel.results import (
 
 DENSE = "none"
 ORACLE = "exact"
+Network = TypeVar("Network", Row, Latency, Margin)
 RULES = ("budget", "retain", "target", "knee", "marginal")
 
 
@@ -134,6 +135,11 @@ def _view(results: Results, data: str, backbone: str, protocol: str) -> View:
         tuple(w for w in results.wins if inside(w)),
         tuple(p for p in results.adaptive if inside(p)),
     )
+
+
+def usual(records: Sequence[Network]) -> list[Network]:
+    """Keep what is said of networks of the configured splits; where there are none, that of cross-fitting."""
+    return [record for record in records if record.training != "crossfit"] or list(records)
 
 
 def method(record: Row | Summary | SweetSpot | ReliabilityBin | Rank | AdaptivePoint) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sharedlabel import rng
 from sharedlabel.config import SplitConfig
-from sharedlabel.data.splits import split
+from sharedlabel.data.splits import folds, split
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.types import ROLES, Dataset
 
@@ -212,3 +212,59 @@ def test_bad_shares(name: str, value: float, message: str) -> None:
     object.__setattr__(config, name, value)
     with pytest.raises(ConfigError, match=message):
         split(make(shuffled([20, 20])), config)
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes=st.lists(st.integers(5, 40), min_size=2, max_size=4), count=st.integers(2, 5), seed=st.integers(0, 50))
+def test_folds_hold_every_instance_once_and_equal_shares_of_every_class(
+    sizes: list[int], count: int, seed: int
+) -> None:
+    dataset = make(shuffled(sizes, seed))
+    kept = torch.arange(dataset.labels.numel())
+    config = dataclasses.replace(CONFIG, seed=seed)
+    cut = folds(dataset, kept, count, config)
+    assert torch.equal(torch.cat(cut).sort().values, kept)
+    assert all(torch.equal(fold, fold.sort().values) for fold in cut)
+    shares = torch.stack([torch.bincount(dataset.labels[fold], minlength=len(sizes)) for fold in cut])
+    assert (shares.max(0).values - shares.min(0).values <= 1).all()
+    assert all(torch.equal(*pair) for pair in zip(cut, folds(dataset, kept, count, config), strict=True))
+    other = folds(dataset, kept, count, dataclasses.replace(config, seed=seed + 1))
+    assert not all(torch.equal(*pair) for pair in zip(cut, other, strict=True))
+
+
+def test_folds_of_a_part_leave_the_rest_alone() -> None:
+    dataset = make(shuffled([30, 30]))
+    kept = torch.arange(0, 60, 3)
+    assert torch.equal(torch.cat(folds(dataset, kept, 3, CONFIG)).sort().values, kept)
+
+
+def test_groups_lie_in_one_fold_or_are_shared_out() -> None:
+    labels, groups = torch.arange(2).repeat(60), torch.arange(120) // 10
+    dataset, kept = make(labels, groups), torch.arange(120)
+    whole = folds(dataset, kept, 3, CONFIG)
+    assert [fold.numel() for fold in whole] == [40, 40, 40]
+    assert sum(groups[fold].unique().numel() for fold in whole) == 12
+    divided = folds(dataset, kept, 5, DIVIDED)
+    assert all(groups[fold].unique().numel() == 12 for fold in divided)
+
+
+@pytest.mark.parametrize(
+    ("groups", "config", "message"),
+    [
+        (
+            None,
+            CONFIG,
+            r"'class 1' has no instance in fold \d of 4 \(3 instances of it .*; use fewer folds or add inst",
+        ),
+        (torch.arange(53) // 2, DIVIDED, r"'class 1' has no .* of 4 \(3 instances of it"),
+        (
+            torch.arange(53).clamp(max=51),
+            CONFIG,
+            r"'class 1' has no .* of 4 \(2 groups of it .* or split.groups=divided",
+        ),
+    ],
+)
+def test_a_class_with_too_little_for_the_folds_is_named(groups: Tensor, config: SplitConfig, message: str) -> None:
+    dataset = make(torch.tensor([0] * 50 + [1] * 3), groups)
+    with pytest.raises(DataError, match=message):
+        folds(dataset, torch.arange(53), 4, config)
