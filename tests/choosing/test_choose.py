@@ -68,7 +68,7 @@ def made(backbones: tuple[str, ...] = ("mlp",), scale: float = 1.0) -> records.R
         latencies.append(
             blank(records.Latency, backbone=backbone, pruner=pruner, ratio=1.0 if pruner == "none" else 4.0, seed=seed,
                   device="cpu", mode="eager", batch=batch, threads=2, file_bytes_dense=4000, file_bytes_sparse=1000,
-                  measured_median_ms=scale * MS[pruner] * (1 if batch == 1 else 16))
+                  measured_median_ms=scale * MS[pruner] * (1 if batch == 1 else 16), training="frozen")
         )  # fmt: skip
     own = {"backbone": "mlp", "pruner": "prune", "ratio": 4.0, "n": 4}
     comparisons = [
@@ -352,3 +352,20 @@ def test_tables_that_are_not_needed_are_not_read(results, tmp_path) -> None:
 def test_choosing_needs_no_torch() -> None:
     code = "import sys, sharedlabel.choose; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_networks_of_cross_fitting_have_their_own_times():
+    results = made()
+    twins = {
+        name: (*records, *(dataclasses.replace(record, training="crossfit") for record in records))
+        for name, records in (("rows", results.rows), ("summaries", results.summaries))
+    }
+    slower = (
+        dataclasses.replace(record, training="crossfit", measured_median_ms=3 * record.measured_median_ms)
+        for record in results.latencies
+    )
+    found = options(dataclasses.replace(results, **twins, latencies=(*results.latencies, *slower)), Request())[0]
+    times = {option.place: option.timing.ms_per_image for option in found}
+    assert len(times) == 2 * len(POINTS)
+    for place, time in times.items():
+        assert time == MS[place.pruner] * (3 if place.training == "crossfit" else 1)
