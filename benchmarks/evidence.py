@@ -22,7 +22,6 @@ from sharedlabel.metrics.intervals import holm
 from sharedlabel.results import Comparison, Results, Summary
 
 DENSE, ORACLE = "none", "exact"
-KEPT = ("summaries", "pooled", "ranks", "wins", "sweet_spots", "adaptive")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for text in sections(found, chosen.method, chosen.reference, chosen.show):
         print(text, end="\n\n")
     if chosen.csv:
-        write(found, chosen.method, chosen.csv)
+        write(found, chosen.method, chosen.reference, chosen.csv)
     return 0
 
 
@@ -215,13 +214,16 @@ def line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def write(found: Results, method: str, folder: Path) -> None:
-    """Write the tables behind the Markdown: test rows alone, and the comparisons that hold the method."""
+def write(found: Results, method: str, reference: str, folder: Path) -> None:
+    """Write the tables behind the Markdown: test rows alone, and of comparisons those that hold the method."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in KEPT:
-        _write(folder / f"{name}.csv", [r for r in getattr(found, name) if getattr(r, "split", "test") == "test"])
-    own = [c for c in found.comparisons if c.axis == "aggregator" and method in {c.method, c.reference}]
-    _write(folder / "comparisons.csv", own)
+    _write(folder / "summaries.csv", [s for s in found.summaries if s.split == "test"])
+    _write(folder / "ranks.csv", found.ranks)
+    _write(folder / "sweet_spots.csv", found.sweet_spots)
+    _write(folder / "adaptive.csv", [a for a in found.adaptive if a.aggregator in {method, reference}])
+    for name, records_ in (("comparisons", found.comparisons), ("pooled", found.pooled), ("wins", found.wins)):
+        own = [r for r in records_ if getattr(r, "axis", "aggregator") == "aggregator"]
+        _write(folder / f"{name}.csv", [r for r in own if method in {r.method, r.reference}])
 
 
 def _write(path: Path, rows: Sequence[Any]) -> None:
