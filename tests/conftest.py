@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from sharedlabel.config import Experiment, parse
 from sharedlabel.grid import Grid, prepare
 from sharedlabel.results import Results
 from sharedlabel.store import Store
+
+# A shell without job control starts what runs in the background with Ctrl-C ignored, and tests would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SMALL = (
     "--backbones=[{name: mlp, label: mlp, widths: [32, 16]}]",
