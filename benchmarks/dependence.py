@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import math
 import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import matplotlib.style
@@ -32,7 +31,7 @@ from sharedlabel.report._panels import heading, label_ends, panel_ns, panels, ra
 from sharedlabel.report._theme import PAPER, STYLE, Palette, to_svg
 from sharedlabel.report.terminal import open_console
 from sharedlabel.report.views import DENSE, ORACLE
-from sharedlabel.results import Results
+from sharedlabel.results import Results, to_csv
 from sharedlabel.store import Store
 
 FILES = ("dependence.csv", "dependence.svg")
@@ -123,15 +122,6 @@ def _points(value: float, results: Results) -> Iterator[Point]:
             yield Point(value, **{column: getattr(summary, column) for column in columns})
 
 
-def table(points: Sequence[Point]) -> str:
-    """Return the points as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [item.name for item in fields(Point)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(asdict, points))
-    return text.getvalue()
-
-
 def plot(option: str, points: Sequence[Point]) -> str:
     """Draw RI against the option as SVG: a row per network and protocol, a panel per n, a line per method.
 
@@ -218,7 +208,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     points = sweep(chosen.option, values, passed)
     folder = Path(experiment.output).expanduser() / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in zip(FILES, (table(points), plot(chosen.option, points)), strict=True):
+    for name, text in zip(FILES, (to_csv(Point, points), plot(chosen.option, points)), strict=True):
         (folder / name).write_text(text)
         print(folder / name)
 

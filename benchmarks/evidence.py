@@ -6,7 +6,6 @@ Everything is read from the tables that the run wrote; nothing is computed anew 
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import statistics
 import sys
@@ -95,7 +94,6 @@ def adjusted(found: Results, protocol: str, method: str) -> list[Comparison]:
 
 def oriented(comparisons: Iterable[Any], method: str, other: str) -> Iterator[Any]:
     """Yield the comparisons of two aggregators as method minus other."""
-    mirror = {"better": "worse", "worse": "better", "tied": "tied"}
     for c in comparisons:
         if getattr(c, "axis", "aggregator") != "aggregator" or {c.method, c.reference} != {method, other}:
             continue
@@ -109,7 +107,7 @@ def oriented(comparisons: Iterable[Any], method: str, other: str) -> Iterator[An
                 difference=-c.difference,
                 low=-c.high,
                 high=-c.low,
-                verdict=mirror[c.verdict],
+                verdict=records.OPPOSITE[c.verdict],
             )
 
 
@@ -227,15 +225,8 @@ def write(found: Results, method: str, reference: str, folder: Path) -> None:
 
 
 def _write(path: Path, rows: Sequence[Any]) -> None:
-    if not rows:
-        return
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        names = [field.name for field in dataclasses.fields(rows[0])]
-        writer.writerow(names)
-        for row in rows:
-            values = [getattr(row, name) for name in names]
-            writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])
+    if rows:
+        path.write_text(records.to_csv(type(rows[0]), rows, digits=6), encoding="utf-8")
 
 
 if __name__ == "__main__":

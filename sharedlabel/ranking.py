@@ -17,11 +17,9 @@ from torch import Tensor
 from sharedlabel.comparing import METRICS, adjusted, differences
 from sharedlabel.evaluation import accuracy_and_ri
 from sharedlabel.metrics.uncertainty import seed_average
-from sharedlabel.results import Comparison, Pooled, Rank, Row, Wins
+from sharedlabel.results import OPPOSITE, Comparison, Pooled, Rank, Row, Verdict, Wins
 from sharedlabel.scored import EXACT, Identity, Scored, Split, common_seeds
 from sharedlabel.types import Protocol
-
-_MIRROR = {"better": "worse", "worse": "better", "tied": "tied"}  # the verdict the other way round
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ def _mean(scores: Tensor, split: Split, n: Sequence[int]) -> tuple[tuple[Tensor,
 
 
 def rank_intervals(
-    names: Sequence[str], verdicts: Mapping[tuple[str, str], str]
+    names: Sequence[str], verdicts: Mapping[tuple[str, str], Verdict]
 ) -> dict[str, tuple[int, int, tuple[str, ...]]]:
     """Return the best and the worst rank of every method, and the methods that it is not shown to differ from.
 
@@ -159,7 +157,7 @@ def rank_intervals(
     >>> rank_intervals(["a", "b", "c"], {("b", "a"): "worse", ("c", "a"): "tied", ("c", "b"): "tied"})
     {'a': (1, 2, ('c',)), 'b': (2, 3, ('c',)), 'c': (1, 3, ('a', 'b'))}
     """
-    both = dict(verdicts) | {(b, a): _MIRROR[verdict] for (a, b), verdict in verdicts.items()}
+    both = dict(verdicts) | {(b, a): OPPOSITE[verdict] for (a, b), verdict in verdicts.items()}
     found = {}
     for name in names:
         others = {other: both[name, other] for other in names if other != name}
@@ -180,7 +178,7 @@ def count_wins(comparisons: Iterable[Comparison]) -> list[Wins]:
         if c.axis == "aggregator":
             where = (c.data, c.backbone, c.training, c.protocol, c.n)
             counts.setdefault((*where, c.method, c.reference, c.metric), Counter())[c.verdict] += 1
-            counts.setdefault((*where, c.reference, c.method, c.metric), Counter())[_MIRROR[c.verdict]] += 1
+            counts.setdefault((*where, c.reference, c.method, c.metric), Counter())[OPPOSITE[c.verdict]] += 1
     return [
         Wins(*key, count["better"], count["tied"], count["worse"])  # type: ignore[arg-type]
         for key, count in counts.items()

@@ -12,7 +12,7 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -32,6 +32,8 @@ AXES = (
     "seed",
 )  # that tell the cells of a grid apart
 Axis: TypeAlias = Literal["aggregator", "training", "pruner", "compression"]
+Verdict: TypeAlias = Literal["better", "worse", "tied"]
+OPPOSITE: dict[Verdict, Verdict] = {"better": "worse", "worse": "better", "tied": "tied"}  # seen from the other side
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ class Comparison:
     high: float
     p_value: float
     p_holm: float
-    verdict: Literal["better", "worse", "tied"]
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,7 @@ class Pooled:
     high: float
     p_value: float
     p_holm: float
-    verdict: Literal["better", "worse", "tied"]
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -726,11 +728,25 @@ def write(results: Results, folder: Path) -> None:
     payload = dataclasses.asdict(results)
     _replace(folder / "results.json", json.dumps(payload, indent=1, allow_nan=False) + "\n")
     for table, kind in TABLES.items():
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=[item.name for item in dataclasses.fields(kind)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(payload[table])
-        _replace(folder / f"{table}.csv", text.getvalue())
+        _replace(folder / f"{table}.csv", to_csv(kind, getattr(results, table)))
+
+
+def to_csv(kind: type[Any], records: Iterable[Any], digits: int | None = None) -> str:
+    """Write records as CSV, a column per field.
+
+    Args:
+        kind: their dataclass; it names the columns.
+        records: the lines.
+        digits: significant digits of floats; None for all.
+    """
+    names = [item.name for item in dataclasses.fields(kind)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for record in records:
+        values = [getattr(record, name) for name in names]
+        writer.writerow([f"{v:.{digits}g}" if digits and isinstance(v, float) else v for v in values])
+    return text.getvalue()
 
 
 def _replace(path: Path, text: str) -> None:

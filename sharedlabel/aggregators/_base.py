@@ -40,10 +40,9 @@ class Aggregator(nn.Module, abc.ABC):
     def last(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t c"]:
         """Return the log-posterior after the last instance alone.
 
-        What one tuple of n instances costs is counted here; it is overridden where the other prefixes cost extra.
+        What one tuple of n instances costs is counted here.
         """
-        posterior: Tensor = self(embeddings, logits)
-        return posterior[:, -1]
+        return self.at(embeddings, logits, [logits.shape[1]])[:, 0]
 
     def at(
         self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"], prefixes: Sequence[int]

@@ -15,7 +15,6 @@ from sharedlabel.aggregators._orders import orders
 from sharedlabel.aggregators._space import Space, space_of
 from sharedlabel.config import resolve
 from sharedlabel.errors import ConfigError
-from sharedlabel.logs import log_normalize
 from sharedlabel.plugins import load
 from sharedlabel.types import SetShape
 
@@ -100,17 +99,6 @@ class Janossy(Aggregator):
     def prefix_weights(self, prefixes: int) -> Float[Tensor, "n"]:
         """Return the weight of each prefix in the base's loss."""
         return self.base.prefix_weights(prefixes)
-
-    def last(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t c"]:
-        """Return the log-posterior after the last instance alone, from one pass of the base per order."""
-        total: Tensor = self.base.last(embeddings, logits)
-        if self.training:
-            return total
-        counts = prefix_counts(logits).long()[-1:]
-        for number in range(1, self.orders):
-            order = orders(counts, logits.shape[1], number)[0]
-            total = total + self.base.last(embeddings[:, order], logits[:, order])
-        return log_normalize(total / self.orders)
 
     def fit(
         self,

@@ -96,10 +96,6 @@ class SetTransformer(Aggregator):
         counts = prefix_counts(embeddings)[torch.tensor(prefixes) - 1]
         return self._after(embeddings[:, :longest], logits[:, :longest], counts)
 
-    def last(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t c"]:
-        """Return the log-posterior after the last instance alone, from one set."""
-        return self._after(embeddings, logits, prefix_counts(embeddings)[-1:])[:, 0]
-
     def prefix_weights(self, prefixes: int) -> Float[Tensor, "n"]:
         """Return the weight of each prefix in the loss."""
         return doubling_prefix_weights(prefixes) if self.loss == "doubling" else super().prefix_weights(prefixes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sharedlabel.choosing.candidates import DENSE, Option, Place
-from sharedlabel.results import Comparison
+from sharedlabel.results import OPPOSITE, Comparison, Verdict
 
 Metric = Literal["n_accuracy", "ri"]
 
@@ -30,7 +30,7 @@ class Gap:
     low: float
     high: float
     paired: bool
-    verdict: Literal["better", "worse", "tied"]
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,8 @@ def _paired(first: Place, second: Place, protocol: str, comparisons: Iterable[Co
             if pair == (first, second):
                 found[c.metric] = Gap(c.difference, c.low, c.high, True, c.verdict)
             elif pair == (second, first):
-                found[c.metric] = Gap(-c.difference, -c.high, -c.low, True, _MIRROR[c.verdict])
+                found[c.metric] = Gap(-c.difference, -c.high, -c.low, True, OPPOSITE[c.verdict])
     return found
-
-
-_MIRROR: dict[str, Literal["better", "worse", "tied"]] = {"better": "worse", "worse": "better", "tied": "tied"}
 
 
 def _places(c: Comparison) -> tuple[Place, Place]:
