@@ -12,7 +12,7 @@ demo: $(VENV)/.installed ## install, then train, compress, aggregate and report 
 
 test: $(VENV)/.installed ## install, then run the tests
 	@echo "==> running the tests"
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: $(VENV)/.installed ## style, types and layers
 	@echo "==> linting"

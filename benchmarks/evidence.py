@@ -41,15 +41,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def sections(found: Results, method: str, reference: str, shown: Sequence[str] = ()) -> Iterator[str]:
-    """Yield the tables as Markdown, protocol by protocol."""
+    """Yield the tables as Markdown, protocol by protocol; methods are compared within the first training."""
     names = list(dict.fromkeys(s.aggregator for s in found.summaries if s.aggregator != ORACLE))
+    every, found = found, first_training(found)
     for protocol in dict.fromkeys(s.protocol for s in found.summaries):
         yield f"### {protocol}"
+        if every is not found:
+            yield "\n".join(trainings(every, protocol))
         yield "\n".join(verdicts(found, protocol, method, names))
         for n in sorted({s.n for s in found.summaries} - {1}):
             yield "\n".join(by_ratio(found, protocol, n, list(shown) or names))
         yield "\n".join(ceiling(found, protocol, reference, method))
         yield "\n".join(budgets(found, protocol))
+
+
+def first_training(found: Results) -> Results:
+    """Return the records of the first training alone; the same object where there is no other."""
+    names = list(dict.fromkeys(s.training for s in found.summaries if s.aggregator != ORACLE))
+    if len(names) == 1:
+        return found
+    tables = ("summaries", "comparisons", "pooled", "ranks", "wins", "sweet_spots", "adaptive")
+    kept = {
+        name: tuple(r for r in getattr(found, name) if r.training == names[0] or getattr(r, "aggregator", "") == ORACLE)
+        for name in tables
+    }
+    return dataclasses.replace(found, **kept)
+
+
+def trainings(found: Results, protocol: str) -> Iterator[str]:
+    """Compare every way of training with frozen features, aggregator by aggregator and network by network: RI."""
+    own = [c for c in found.comparisons if (c.axis, c.metric, c.protocol) == ("training", "ri", protocol)]
+    own = [c for c in own if c.reference == "frozen"]
+    sizes = sorted({c.n for c in own})
+    sizes = sorted({sizes[0], sizes[len(sizes) // 2], sizes[-1]})
+    networks = sorted({(c.pruner, c.ratio) for c in own}, key=lambda key: (key[0] != DENSE, key))
+    cells = {(c.method, c.aggregator, c.pruner, c.ratio, c.n): c for c in own}
+    yield "**Each training minus frozen features: RI [95%]; bold where Holm's correction leaves a difference**"
+    yield ""
+    yield from header(["training", "aggregator", *(f"{_network(*key)}, n = {n}" for key in networks for n in sizes)])
+    for training, aggregator in dict.fromkeys((c.method, c.aggregator) for c in own):
+        row = [cells.get((training, aggregator, *key, n)) for key in networks for n in sizes]
+        yield line([training, aggregator, *(_difference(c) for c in row)])
+
+
+def _network(pruner: str, ratio: float) -> str:
+    return "dense" if pruner == DENSE else f"{pruner} {ratio:g}x"
+
+
+def _difference(c: Comparison | None) -> str:
+    if c is None:
+        return ""
+    text = f"{c.difference:+.3f} [{c.low:+.3f}, {c.high:+.3f}]"
+    return text if c.verdict == "tied" else f"**{text}**"
 
 
 def verdicts(found: Results, protocol: str, method: str, names: Sequence[str]) -> Iterator[str]:
@@ -126,7 +169,7 @@ def by_ratio(found: Results, protocol: str, n: int, names: Sequence[str]) -> Ite
     best = {key: max(cells[name, *key].ri for name in names if (name, *key) in cells) for key in networks}
     yield f"**RI at n = {n}**"
     yield ""
-    yield from header(["aggregator", *("dense" if key[0] == DENSE else f"{key[0]} {key[1]:g}x" for key in networks)])
+    yield from header(["aggregator", *(_network(*key) for key in networks)])
     for name in [*names, *([ORACLE] if (ORACLE, *networks[0]) in cells else [])]:
         row = [cells.get((name, *key)) for key in networks]
         yield line([name, *(_bold(s, best[key]) for s, key in zip(row, networks, strict=True))])
@@ -213,15 +256,16 @@ def line(cells: Sequence[str]) -> str:
 
 
 def write(found: Results, method: str, reference: str, folder: Path) -> None:
-    """Write the tables behind the Markdown: test rows alone, and of comparisons those that hold the method."""
+    """Write the tables behind the Markdown: test rows, and the comparisons of the method and of trainings."""
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "summaries.csv", [s for s in found.summaries if s.split == "test"])
     _write(folder / "ranks.csv", found.ranks)
     _write(folder / "sweet_spots.csv", found.sweet_spots)
     _write(folder / "adaptive.csv", [a for a in found.adaptive if a.aggregator in {method, reference}])
     for name, records_ in (("comparisons", found.comparisons), ("pooled", found.pooled), ("wins", found.wins)):
-        own = [r for r in records_ if getattr(r, "axis", "aggregator") == "aggregator"]
-        _write(folder / f"{name}.csv", [r for r in own if method in {r.method, r.reference}])
+        own = [r for r in records_ if method in {r.method, r.reference} or getattr(r, "axis", "") == "training"]
+        _write(folder / f"{name}.csv", own)
+    _write(folder / "searches.csv", found.searches)
 
 
 def _write(path: Path, rows: Sequence[Any]) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 
 from benchmarks import evidence
+from sharedlabel.results import OPPOSITE
 
 METHOD, OTHER = "lstm", "log_pool"
 
@@ -17,10 +18,9 @@ def test_comparisons_are_turned_to_method_minus_other(results):
     backward = list(evidence.oriented(results.comparisons, OTHER, METHOD))
     assert forward
     assert all((c.method, c.reference) == (METHOD, OTHER) for c in forward)
-    mirror = {"better": "worse", "worse": "better", "tied": "tied"}
     for one, other in zip(forward, backward, strict=True):
         assert (one.difference, one.low, one.high) == (-other.difference, -other.high, -other.low)
-        assert one.verdict == mirror[other.verdict]
+        assert one.verdict == OPPOSITE[other.verdict]
 
 
 def test_planned_comparisons_are_adjusted_among_themselves(results):
@@ -55,6 +55,32 @@ def test_files_hold_test_rows_and_the_comparisons_of_the_method(results, tmp_pat
     assert float(rows[0]["difference"]) == pytest.approx(kept[0].difference, rel=1e-5, abs=1e-12)
     with (tmp_path / "summaries.csv").open() as file:
         assert {row["split"] for row in csv.DictReader(file)} == {"test"}
+
+
+@pytest.fixture
+def trained(results):
+    """The results again as a second training, each of its numbers a little higher."""
+    summaries = [dataclasses.replace(s, training="joint", ri=s.ri + 0.01) for s in results.summaries]
+    comparisons = [
+        dataclasses.replace(c, axis="training", training="joint", method="joint", reference="frozen", verdict="tied")
+        for c in results.comparisons
+        if (c.axis, c.metric, c.reference) == ("aggregator", "ri", OTHER)
+    ]
+    comparisons[0] = dataclasses.replace(comparisons[0], verdict="better")
+    return dataclasses.replace(
+        results, summaries=(*results.summaries, *summaries), comparisons=(*results.comparisons, *comparisons)
+    )
+
+
+def test_trainings_are_compared_with_frozen_features_and_kept_out_of_the_other_tables(results, trained):
+    method = evidence.sections(results, METHOD, OTHER)
+    with_both = list(evidence.sections(trained, METHOD, OTHER))
+    tables = [text for text in with_both if text.startswith("**Each training minus frozen")]
+    assert [text for text in with_both if text not in tables] == list(method)
+    assert len(tables) == len({s.protocol for s in results.summaries})
+    first = next(c for c in trained.comparisons if c.axis == "training")
+    assert f"**{first.difference:+.3f} [{first.low:+.3f}, {first.high:+.3f}]**" in "".join(tables)
+    assert all(line.startswith("| joint | ") for line in tables[0].splitlines()[4:])
 
 
 def test_the_command_prints_the_tables(results, tmp_path, capsys, monkeypatch):
