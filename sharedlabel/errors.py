@@ -5,10 +5,15 @@ The entry points print them without a traceback and exit with code 2; everything
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
+import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
+from typing import Any
 
 _LISTED = 30
 # What the system answers when a disk is full or a folder cannot be used; other errors of the system are bugs.
@@ -66,6 +71,39 @@ def guarded(main: Callable[[], None]) -> int:
 
     Finished artifacts are on disk before the next call starts, so an interrupt loses only the call under way.
     """
+    with _interrupts() as interrupts:
+        try:
+            return _guarded(main)
+        except Exception:
+            if not interrupts:
+                raise
+        except KeyboardInterrupt:
+            pass
+    print("stopped: everything finished so far is stored; run the same command again to go on", file=sys.stderr)
+    return 2
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Collect the interrupts that come: extension modules may turn KeyboardInterrupt into an error of their own."""
+    seen: list[int] = []
+    former = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(former):  # nothing there to be noted
+        yield seen
+        return
+
+    def note(number: int, frame: FrameType | None) -> Any:
+        seen.append(number)
+        return former(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def _guarded(main: Callable[[], None]) -> int:
     try:
         main()
     except SharedLabelError as error:
@@ -79,8 +117,5 @@ def guarded(main: Callable[[], None]) -> int:
             "fix the permissions or choose another folder, and run the same command again",
             file=sys.stderr,
         )
-        return 2
-    except KeyboardInterrupt:
-        print("stopped: everything finished so far is stored; run the same command again to go on", file=sys.stderr)
         return 2
     return 0

@@ -18,6 +18,7 @@ from PIL import Image
 
 from sharedlabel import compression, train
 from sharedlabel.config import Experiment
+from sharedlabel.errors import guarded
 from sharedlabel.results import read
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -279,6 +280,24 @@ sys.exit(train.main(sys.argv[1:]))
     kept = {name.partition("/")[0] for name in artifacts(experiment)}
     assert kept == {"dense", "prune", "latency", "margin"}
     assert list((Path(experiment.output) / "store" / "partial").iterdir()) == []
+
+
+def test_an_interrupt_that_a_library_turns_into_its_own_error_is_still_one(capsys):
+    def translated() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape") from None
+
+    def broken() -> None:
+        raise ValueError("a bug")
+
+    handler = signal.getsignal(signal.SIGINT)
+    assert guarded(translated) == 2
+    assert capsys.readouterr().err.startswith("stopped: everything finished so far is stored")
+    with pytest.raises(ValueError, match="a bug"):
+        guarded(broken)
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(small, experiment, capsys):

@@ -15,6 +15,7 @@ from torch import nn
 
 from sharedlabel import loaders, modules, rng
 from sharedlabel.aggregators import log_pool, lstm
+from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import FitConfig, JointConfig, TrainConfig, TrainerConfig
 from sharedlabel.errors import ConfigError, TrainingError
@@ -348,7 +349,7 @@ def test_ctrl_c_during_training_is_passed_on_and_can_come_again():
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-class Bias(lstm.Aggregator):
+class Bias(Aggregator):
     """One parameter vector that tuples of label 0 pull in one direction."""
 
     permutation_invariant = True
