@@ -22,6 +22,7 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks import evidence
 from benchmarks._measure import Result, python
 from sharedlabel import train
 from sharedlabel.config import parse
@@ -115,6 +116,22 @@ def sweep(option: str, values: Sequence[float], arguments: Sequence[str]) -> lis
     return found
 
 
+def tables(option: str, points: Sequence[Point]) -> Iterator[str]:
+    """Yield RI by value of the option as Markdown, a table per network and protocol at the largest n."""
+    n, values = max(point.n for point in points), sorted({point.value for point in points})
+    for place in dict.fromkeys(point.place for point in points if point.aggregator != ORACLE):
+        own = {(point.method, point.value): point for point in points if point.n == n and _shown(point, place)}
+        lines = [f"**RI at n = {n}, {_title(place)}**", ""]
+        lines += evidence.header([f"{option} =", *(f"{value:g}" for value in values)])
+        for method in sorted({method for method, _ in own}):
+            lines.append(evidence.line([method, *(_interval(own.get((method, value))) for value in values)]))
+        yield "\n".join(lines)
+
+
+def _interval(point: Point | None) -> str:
+    return "" if point is None else f"{point.ri:.3f} [{point.ri_low:.3f}, {point.ri_high:.3f}]"
+
+
 def _points(value: float, results: Results) -> Iterator[Point]:
     columns = [item.name for item in fields(Point) if item.name != "value"]
     for summary in results.summaries:
@@ -206,6 +223,8 @@ def _main(arguments: Sequence[str] | None) -> None:
     values = _numbers(chosen.values)
     experiment = parse(passed)[0]
     points = sweep(chosen.option, values, passed)
+    for text in tables(chosen.option, points):
+        print(text, end="\n\n")
     folder = Path(experiment.output).expanduser() / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in zip(FILES, (to_csv(Point, points), plot(chosen.option, points)), strict=True):

@@ -75,6 +75,15 @@ def test_lines_are_methods_and_values_that_grow_by_factors_get_a_logarithmic_axi
     assert dependence.plot("data.sources", given) == dependence.plot("data.sources", given)
 
 
+def test_tables_have_a_row_per_method_and_a_column_per_value():
+    (table,) = dependence.tables("data.sources", points([2.0, 1.0]))
+    title, _, header, _, *rows = table.splitlines()
+    assert title == "**RI at n = 2, net, dense, iid**"
+    assert header == "| data.sources = | 1 | 2 |"
+    assert [row.split(" | ")[0] for row in rows] == ["| exact", "| lstm", "| lstm (distilled)"]
+    assert rows[1] == "| lstm | 0.500 [0.400, 0.600] | 0.250 [0.200, 0.300] |"
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
