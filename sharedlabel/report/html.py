@@ -148,7 +148,8 @@ def _standing(view: View, training: str) -> dict[str, Any]:
     """Arrange the ranks by aggregator and n, those with the best mean at the largest n first."""
     sizes = standings.sizes(view, training) or [1]
     orders = {n: {rank.aggregator: rank for rank in standings.standing(view, training, n)} for n in sizes}
-    return {"names": list(orders[sizes[-1]]), "orders": orders, "span": standings.span}
+    titles = {n: f"n = {n}" for n in sizes}
+    return {"names": list(orders[sizes[-1]]), "titles": titles, "orders": orders, "span": standings.span}
 
 
 def _figures(drawn: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -30,6 +30,11 @@ class Matrix:
     names: tuple[str, ...]
     cells: Mapping[tuple[str, str], Tally]
 
+    @property
+    def titles(self) -> dict[str, str]:
+        """What the columns are called, by method."""
+        return {name: name for name in self.names}
+
 
 def trainings(view: View) -> list[str]:
     """List the kinds of training that have ranks, `frozen` first."""
