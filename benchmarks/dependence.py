@@ -27,7 +27,8 @@ from benchmarks._measure import Result, python
 from sharedlabel import train
 from sharedlabel.config import parse
 from sharedlabel.errors import ConfigError, guarded
-from sharedlabel.grid import prepare
+from sharedlabel.grid import Grid, prepare
+from sharedlabel.progress import print_plan
 from sharedlabel.report._panels import heading, label_ends, panel_ns, panels, ratio_axis
 from sharedlabel.report._theme import PAPER, STYLE, Palette, to_svg
 from sharedlabel.report.terminal import open_console
@@ -46,6 +47,7 @@ GRID = (
     "--evaluation={n: [1, 4], protocols: [iid, grouped], partitions: 5}",
     "--tracking=none",
 )
+_APART = {"name", "output", "data_root", "tracking", "project"}  # sections that no number depends on
 Place = tuple[str, str, float, str]  # backbone, pruner, ratio, protocol
 
 
@@ -94,8 +96,8 @@ def run(quick: bool) -> list[Result]:
     return [Result("dependence: RI lost when instances of a tuple share an offset", lost, "", lost, lost, note=note)]
 
 
-def sweep(option: str, values: Sequence[float], arguments: Sequence[str]) -> list[Point]:
-    """Run a grid for every value of an option.
+def grids(option: str, values: Sequence[float], arguments: Sequence[str]) -> Iterator[tuple[float, Grid, Store]]:
+    """Yield the grid of every value of an option, and the store that all of them share.
 
     Args:
         option: its dotted name.
@@ -103,16 +105,28 @@ def sweep(option: str, values: Sequence[float], arguments: Sequence[str]) -> lis
         arguments: those of `sharedlabel.train`.
 
     Raises:
+        ConfigError: an option or a value that a grid cannot have.
+    """
+    if option.partition(".")[0] in _APART:
+        raise ConfigError(f"--option: {option} changes no result; choose an option of the data, such as data.nuisance")
+    for value in values:
+        suffix = re.sub(r"[^A-Za-z0-9.-]", "", f"{option.rpartition('.')[2]}-{value!r}")
+        given = [*arguments, f"--{option}={value!r}", f"--name={parse(arguments)[0].name}-{suffix}"]
+        experiment = parse(given)[0]
+        yield value, prepare(experiment), Store(Path(experiment.output).expanduser() / "store")
+
+
+def sweep(option: str, values: Sequence[float], arguments: Sequence[str]) -> list[Point]:
+    """Run a grid for every value of an option; the arguments are those of `grids`.
+
+    Raises:
         SharedLabelError: a run that fails.
     """
     found: list[Point] = []
-    for value in values:
-        suffix = re.sub(r"[^A-Za-z0-9.-]", "", f"{option.rpartition('.')[2]}-{value:g}")
-        given = [*arguments, f"--{option}={value:g}", f"--name={parse(arguments)[0].name}-{suffix}"]
-        experiment = parse(given)[0]
-        store, console = Store(Path(experiment.output).expanduser() / "store"), open_console()
-        console.print(f"{experiment.name}: {option} = {value:g}", highlight=False)
-        found += _points(value, train.run(prepare(experiment), store, console))
+    for value, grid, store in grids(option, values, arguments):
+        console = open_console()
+        console.print(f"{grid.experiment.name}: {option} = {value!r}", highlight=False)
+        found += _points(value, train.run(grid, store, console))
     return found
 
 
@@ -207,7 +221,7 @@ def _numbers(text: str) -> list[float]:
     )
     if not numbers or not values or len(set(values)) < len(values):
         raise ConfigError(f"--values: expected a list of different numbers such as '[0, 0.5, 1]', got {text!r}")
-    return [float(value) for value in values]
+    return list(values)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -221,7 +235,11 @@ def _main(arguments: Sequence[str] | None) -> None:
     parser.add_argument("--values", required=True, help="its values, such as '[0, 0.5, 1]'")
     chosen, passed = parser.parse_known_args(arguments)
     values = _numbers(chosen.values)
-    experiment = parse(passed)[0]
+    experiment, switches = parse(passed)
+    if switches.plan:
+        for _, grid, store in grids(chosen.option, values, passed):
+            print_plan(grid, store, open_console())
+        return
     points = sweep(chosen.option, values, passed)
     for text in tables(chosen.option, points):
         print(text, end="\n\n")

@@ -13,18 +13,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from sharedlabel import comparing
 from sharedlabel import results as records
-from sharedlabel.comparing import LEVEL
-from sharedlabel.metrics.intervals import holm
-from sharedlabel.results import Comparison, Results, Summary
+from sharedlabel.comparing import Record
+from sharedlabel.errors import ConfigError, guarded, nearest
+from sharedlabel.results import Comparison, Pooled, Rank, Results, Summary
 
 DENSE, ORACLE = "none", "exact"
+PER_TRAINING = ("summaries", "comparisons", "pooled", "ranks", "wins", "sweet_spots", "adaptive")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the Markdown; with `--csv`, write the tables that it is made from."""
+    """Print the Markdown and return the exit code: 0, or 2 for what the user can fix."""
+    return guarded(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a run, or its results.json")
     parser.add_argument("--method", default="crafted_lstm", help="aggregator that the others are compared with")
@@ -33,37 +37,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--csv", type=Path, help="folder for the CSV files")
     chosen = parser.parse_args(arguments)
     found = records.read(chosen.run)
+    check(found, chosen.method, chosen.reference, chosen.show)
     for text in sections(found, chosen.method, chosen.reference, chosen.show):
         print(text, end="\n\n")
     if chosen.csv:
         write(found, chosen.method, chosen.reference, chosen.csv)
-    return 0
+
+
+def check(found: Results, method: str, reference: str, shown: Sequence[str]) -> None:
+    """Refuse names that the run does not have, and runs without anything to compare.
+
+    Raises:
+        ConfigError: says which, and what there is.
+    """
+    names = aggregators(found)
+    for option, name in (("--method", method), ("--reference", reference), *(("--show", name) for name in shown)):
+        if name not in names:
+            raise ConfigError(f"{option}: this run has no aggregator {name!r}; {nearest(name, names)}")
+    if max((s.n for s in found.summaries), default=1) == 1 or len(names) == 1:
+        raise ConfigError("expected a run with two aggregators and n above 1, got a smaller one; run a wider grid")
+
+
+def aggregators(found: Results) -> list[str]:
+    """Return the aggregators of a run in its order, without the exact posterior."""
+    return list(dict.fromkeys(s.aggregator for s in found.summaries if s.aggregator != ORACLE))
 
 
 def sections(found: Results, method: str, reference: str, shown: Sequence[str] = ()) -> Iterator[str]:
-    """Yield the tables as Markdown, protocol by protocol; methods are compared within the first training."""
-    names = list(dict.fromkeys(s.aggregator for s in found.summaries if s.aggregator != ORACLE))
-    every, found = found, first_training(found)
-    for protocol in dict.fromkeys(s.protocol for s in found.summaries):
-        yield f"### {protocol}"
-        if every is not found:
-            yield "\n".join(trainings(every, protocol))
-        yield "\n".join(verdicts(found, protocol, method, names))
-        for n in sorted({s.n for s in found.summaries} - {1}):
-            yield "\n".join(by_ratio(found, protocol, n, list(shown) or names))
-        yield "\n".join(ceiling(found, protocol, reference, method))
-        yield "\n".join(budgets(found, protocol))
+    """Yield the tables as Markdown, backbone by backbone; methods are compared within the first training."""
+    backbones = list(dict.fromkeys(s.backbone for s in found.summaries if s.aggregator != ORACLE))
+    for backbone in backbones:
+        every = _only(found, "backbone", backbone)
+        own = _only(every, "training", next(s.training for s in every.summaries if s.aggregator != ORACLE))
+        for protocol in dict.fromkeys(s.protocol for s in own.summaries):
+            yield f"### {f'{backbone}, ' if len(backbones) > 1 else ''}{protocol}"
+            if len({s.training for s in every.summaries}) > 1:
+                yield "\n".join(trainings(every, protocol))
+            yield "\n".join(verdicts(own, protocol, method, aggregators(own)))
+            yield "\n".join(standing(own, protocol))
+            for n in sorted({s.n for s in own.summaries}):
+                yield "\n".join(by_ratio(own, protocol, n, list(shown) or aggregators(own)))
+            yield "\n".join(ceiling(own, protocol, reference, method))
+            yield "\n".join(budgets(own, protocol))
 
 
-def first_training(found: Results) -> Results:
-    """Return the records of the first training alone; the same object where there is no other."""
-    names = list(dict.fromkeys(s.training for s in found.summaries if s.aggregator != ORACLE))
-    if len(names) == 1:
-        return found
-    tables = ("summaries", "comparisons", "pooled", "ranks", "wins", "sweet_spots", "adaptive")
+def _only(found: Results, column: str, value: str) -> Results:
+    """Return the records with a value in a column; those of the exact posterior belong to all."""
     kept = {
-        name: tuple(r for r in getattr(found, name) if r.training == names[0] or getattr(r, "aggregator", "") == ORACLE)
-        for name in tables
+        name: tuple(
+            r for r in getattr(found, name) if getattr(r, column) == value or getattr(r, "aggregator", "") == ORACLE
+        )
+        for name in PER_TRAINING
     }
     return dataclasses.replace(found, **kept)
 
@@ -71,12 +95,14 @@ def first_training(found: Results) -> Results:
 def trainings(found: Results, protocol: str) -> Iterator[str]:
     """Compare every way of training with frozen features, aggregator by aggregator and network by network: RI."""
     own = [c for c in found.comparisons if (c.axis, c.metric, c.protocol) == ("training", "ri", protocol)]
-    own = [c for c in own if c.reference == "frozen"]
+    first = own[0].reference
+    own = [c for c in own if c.reference == first]
     sizes = sorted({c.n for c in own})
     sizes = sorted({sizes[0], sizes[len(sizes) // 2], sizes[-1]})
     networks = sorted({(c.pruner, c.ratio) for c in own}, key=lambda key: (key[0] != DENSE, key))
     cells = {(c.method, c.aggregator, c.pruner, c.ratio, c.n): c for c in own}
-    yield "**Each training minus frozen features: RI [95%]; bold where Holm's correction leaves a difference**"
+    title = "frozen features" if first == "frozen" else first
+    yield f"**Each training minus {title}: RI [95%]; bold where Holm's correction leaves a difference**"
     yield ""
     yield from header(["training", "aggregator", *(f"{_network(*key)}, n = {n}" for key in networks for n in sizes)])
     for training, aggregator in dict.fromkeys((c.method, c.aggregator) for c in own):
@@ -91,54 +117,53 @@ def _network(pruner: str, ratio: float) -> str:
 def _difference(c: Comparison | None) -> str:
     if c is None:
         return ""
-    text = f"{c.difference:+.3f} [{c.low:+.3f}, {c.high:+.3f}]"
-    return text if c.verdict == "tied" else f"**{text}**"
+    text = interval(c.difference, c.low, c.high, 3)
+    return text if c.verdict == "tied" or not round(c.difference, 3) else f"**{text}**"
+
+
+def interval(middle: float, low: float, high: float, digits: int) -> str:
+    """Write a difference with the ends of its interval, never as minus zero."""
+    first, second, third = (f"{round(value, digits) + 0.0:+.{digits}f}" for value in (middle, low, high))
+    return f"{first} [{second}, {third}]"
 
 
 def verdicts(found: Results, protocol: str, method: str, names: Sequence[str]) -> Iterator[str]:
-    """Compare the method with every other: RI over networks, n above 1, adjusted over these comparisons alone."""
+    """Compare the method with every other: RI on each network, and on all at once."""
     yield f"**{method} against each, RI on all networks: better / tied / worse (ahead in the mean)**"
     yield ""
-    planned = adjusted(found, protocol, method)
-    sizes = sorted({c.n for c in found.comparisons} - {1})
+    single = adjusted(found.comparisons, protocol, method)
+    whole = {(p.reference, p.n): p for p in adjusted(found.pooled, protocol, method)}
+    sizes = sorted({c.n for c in single})
+    shown = sorted({sizes[0], sizes[-1]})
     yield from header(
-        ["against", *(f"n = {n}" for n in sizes), "all", "mean difference over networks [95%], largest n"]
+        ["against", *(f"n = {n}" for n in sizes), "all", *(f"mean over networks, n = {n} [95%]" for n in shown)]
     )
     for other in names:
-        if other == method:
-            continue
-        own = [c for c in planned if c.reference == other]
-        pooled = [
-            p
-            for p in oriented(found.pooled, method, other)
-            if p.protocol == protocol and p.metric == "ri" and p.n == sizes[-1]
-        ]
-        cells = [count([c for c in own if c.n == n]) for n in sizes]
-        every = count([c for c in own if c.n > 1])
-        gap = pooled[0]
-        yield line([other, *cells, every, f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"])
+        if other != method:
+            own = [c for c in single if c.reference == other]
+            cells = [count([c for c in own if c.n == n]) for n in sizes]
+            yield line([other, *cells, count(own), *(_whole(whole[other, n]) for n in shown)])
 
 
-def adjusted(found: Results, protocol: str, method: str) -> list[Comparison]:
+def _whole(found: Pooled) -> str:
+    text = interval(found.difference, found.low, found.high, 4)
+    return text if found.verdict == "tied" else f"**{text}**"
+
+
+def adjusted(records_: Iterable[Record], protocol: str, method: str) -> list[Record]:
     """Return the comparisons of a method with every other in RI, n above 1; Holm over these, not over all pairs."""
     own = [
         c
-        for other in dict.fromkeys(c.aggregator for c in found.summaries)
-        if other not in {method, ORACLE}
-        for c in oriented(found.comparisons, method, other)
-        if (c.protocol, c.metric) == (protocol, "ri") and c.n > 1
+        for c in oriented(records_, method)
+        if (c.protocol, c.metric) == (protocol, "ri") and c.n > 1 and c.reference != ORACLE
     ]
-    corrected = holm(torch.tensor([c.p_value for c in own], dtype=torch.float64)).tolist()
-    return [
-        dataclasses.replace(c, p_holm=p, verdict=("better" if c.difference > 0 else "worse") if p < LEVEL else "tied")
-        for c, p in zip(own, corrected, strict=True)
-    ]
+    return comparing.adjusted(own, lambda _: ())
 
 
-def oriented(comparisons: Iterable[Any], method: str, other: str) -> Iterator[Any]:
-    """Yield the comparisons of two aggregators as method minus other."""
-    for c in comparisons:
-        if getattr(c, "axis", "aggregator") != "aggregator" or {c.method, c.reference} != {method, other}:
+def oriented(records_: Iterable[Record], method: str) -> Iterator[Record]:
+    """Yield the comparisons of an aggregator with the others as the aggregator minus the other."""
+    for c in records_:
+        if getattr(c, "axis", "aggregator") != "aggregator" or method not in {c.method, c.reference}:
             continue
         if c.method == method:
             yield c
@@ -146,12 +171,29 @@ def oriented(comparisons: Iterable[Any], method: str, other: str) -> Iterator[An
             yield dataclasses.replace(
                 c,
                 method=method,
-                reference=other,
+                reference=c.method,
                 difference=-c.difference,
                 low=-c.high,
                 high=-c.low,
                 verdict=records.OPPOSITE[c.verdict],
             )
+
+
+def standing(found: Results, protocol: str) -> Iterator[str]:
+    """Tabulate the rank of every aggregator as an interval: mean RI over networks, Holm over all pairs and n."""
+    own = [r for r in found.ranks if (r.protocol, r.metric) == (protocol, "ri")]
+    sizes = sorted({r.n for r in own})
+    cells = {(r.aggregator, r.n): r for r in own}
+    yield "**Mean RI over networks and rank: from 1 + those shown to be better, to all but those shown to be worse**"
+    yield ""
+    yield from header(["aggregator", *(f"n = {n}" for n in sizes)])
+    for name in sorted({r.aggregator for r in own}, key=lambda name: -cells[name, sizes[-1]].mean):
+        yield line([name, *(_rank(cells[name, n]) for n in sizes)])
+
+
+def _rank(found: Rank) -> str:
+    worst = f" to {found.rank_worst}" if found.rank_worst > found.rank_best else ""
+    return f"{found.mean:.4f}, {found.rank_best}{worst}"
 
 
 def count(own: Sequence[Comparison]) -> str:
@@ -193,7 +235,15 @@ def ceiling(found: Results, protocol: str, reference: str, method: str) -> Itera
     exact = {s.n: s.ri for s in own if s.aggregator == ORACLE}
     largest = max(s.ratio for s in own)
     yield from header(
-        ["n", "ratios", reference, "best", "by", method, *(["exact", f"share closed by {method}"] if exact else [])]
+        [
+            "n",
+            "ratios",
+            reference,
+            "best on test",
+            "by",
+            method,
+            *(["exact", f"share closed by {method}"] if exact else []),
+        ]
     )
     for n in sorted({s.n for s in own}):
         for label, ratios in (("below 16x", range(16)), ("16x and up", range(16, 10_000))):

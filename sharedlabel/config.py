@@ -205,11 +205,12 @@ class CrossfitConfig:
         folds: parts of the splits `backbone` and `aggregator` together; one backbone is trained without each of them,
             beside the deployed one, which is trained on all.
         ridge: penalties to choose from when the embeddings of a fold's network are mapped to those of the deployed one,
-            in units of the mean variance of an embedding's principal components.
+            in units of the mean variance of an embedding's principal components; at least 1e-9, below which rounding
+            decides.
     """
 
     folds: Annotated[int, Field(ge=2)] = 5
-    ridge: tuple[PositiveFloat, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
+    ridge: tuple[Annotated[float, Field(ge=1e-9)], ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 
 
 @dataclass(frozen=True)
@@ -537,7 +538,7 @@ def resolve(kind: str, spec: PluginSpec) -> Plugin:
         ConfigError: unknown plugin or option (the nearest valid one is named), or a value of the wrong type.
     """
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name, label = options.pop("name", None), options.pop("label", None)
+    name, label = options.pop("name", None), _text(options.pop("label", None), kind)
     if not isinstance(name, str):
         raise ConfigError(
             f"{kind}: expected a plugin name or a mapping with 'name', got {spec!r}; "
@@ -549,8 +550,17 @@ def resolve(kind: str, spec: PluginSpec) -> Plugin:
         usual = getattr(module, "SCHEDULE", Schedule())
         schedule = _schedule(usual, options.pop("schedule", {}), where)
     config = build(module.Config, options, where)
-    shown = str(label) if label is not None else _label(name, config, schedule, usual)
+    shown = label if label is not None else _label(name, config, schedule, usual)
     return Plugin(kind, name, shown, config, schedule)
+
+
+def _text(label: Any, where: str) -> str | None:
+    """Return a label as text; numbers such as 16 stand for themselves in YAML."""
+    if label is None or isinstance(label, str):
+        return label
+    if isinstance(label, int | float) and not isinstance(label, bool):
+        return str(label)
+    raise ConfigError(f"{where}: expected a label in words, got {label!r}; put it in quotes")
 
 
 def trainings(experiment: Experiment) -> tuple[Training, ...]:
@@ -573,7 +583,7 @@ def trainings(experiment: Experiment) -> tuple[Training, ...]:
 def _training(spec: PluginSpec, usual: JointConfig) -> Training:
     """Check one entry; options that it leaves out are those of the section of its kind."""
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name, label = options.pop("name", None), options.pop("label", None)
+    name, label = options.pop("name", None), _text(options.pop("label", None), "training")
     if name not in TRAININGS:
         raise ConfigError(f"training: unknown kind {name!r}; {nearest(str(name), TRAININGS)}")
     if label in TRAININGS and label != name:
@@ -587,7 +597,7 @@ def _training(spec: PluginSpec, usual: JointConfig) -> Training:
         raise ConfigError(
             "training 'joint': set_loss, instance_loss and distill are all 0, which trains nothing; raise one of them"
         )
-    shown = str(label) if label is not None else _described(name, ((recipe, usual),))
+    shown = label if label is not None else _described(name, ((recipe, usual),))
     return Training(name, shown, recipe)
 
 
@@ -615,13 +625,15 @@ def build(config_class: type[Any], options: Mapping[str, Any], where: str) -> An
     """Build a frozen dataclass from a mapping, strictly.
 
     Raises:
-        ConfigError: unknown key or wrong type; `where` starts the message.
+        ConfigError: unknown key, wrong type or value out of bounds; `where` starts the message.
     """
     built = ArgumentParser(exit_on_error=False)
     built.add_class_arguments(config_class)
     try:
         values = built.instantiate(built.parse_object(dict(options)))
         return _finite(_bounded(config_class(**vars(values))))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
     except (ArgumentError, TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {_explain(str(error), _keys(config_class))}") from error
 

@@ -6,6 +6,7 @@ widths. An aggregator that learns from the networks of all folds and then reads 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,7 +69,8 @@ def align(source: Float[Tensor, "m e"], target: Float[Tensor, "m d"], strengths:
         leverage = 1 / len(x) + left.square() @ kept
         residual = (y - y_mean) - left @ (kept[:, None] * rotated)
         errors.append(float((residual / (1 - leverage)[:, None]).square().sum()))
-    best = min(range(len(errors)), key=errors.__getitem__)
+    # Images that are met exactly have no leverage left, and their 0/0 tells nothing.
+    best = min(range(len(errors)), key=lambda index: errors[index] if math.isfinite(errors[index]) else math.inf)
     strength = float(strengths[best])
     weight = right.T @ ((singular / (power + strength * scale))[:, None] * rotated)
     total = float((y - y_mean).square().sum())

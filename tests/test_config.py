@@ -151,8 +151,12 @@ def test_unknown_kinds_are_refused():
         (["--pruners=[none]", "--ratios=[1,4]"], "ratios: got 4 but pruners lists none that compresses"),
         (["--name=store"], "not 'store'"),
         (["--crossfit.folds=1"], "crossfit.folds: expected a value greater than or equal to 2, got 1"),
-        (["--crossfit.ridge=[0.1,0]"], "crossfit.ridge.1: expected a value greater than 0, got 0"),
+        (["--crossfit.ridge=[0.1,0]"], "crossfit.ridge.1: expected a value greater than or equal to 1e-09, got 0"),
         (["--crossfit.ridge=[]"], "crossfit.ridge: expected at least one value, got none"),
+        (["--training=[{name: joint, epochs: 0}]"], "training 'joint': epochs: expected a value greater than 0, got 0"),
+        (["--training=[{name: joint, label: [1]}]"], "training: expected a label in words, got .1.; put it in quotes"),
+        (["--aggregators=[{name: lstm, label: true}]"], "aggregators: expected a label in words, got True"),
+        (["--aggregators=[{name: lstm, hidden: 0}]"], "aggregator 'lstm': hidden must be above 0, got 0"),
         (
             ["--training=[crossfitted]"],
             "training: unknown kind .crossfitted.; did you mean .crossfit.. available: crossfit, frozen",

@@ -52,6 +52,31 @@ def test_a_sweep_joins_the_summaries_of_its_grids(tmp_path, capsys):
         assert text in drawn
 
 
+def test_a_plan_runs_nothing(tmp_path, capsys):
+    arguments = [*TINY, f"--output={tmp_path}", f"--data_root={tmp_path / 'data'}", "--plan"]
+    assert dependence.main(["--option=data.nuisance", "--values=[0, 1.5]", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert re.findall(r"tiny-nuisance-([\d.]+): \d+ cells", printed) == ["0", "1.5"]
+    assert not list((tmp_path / "store" / "artifacts").glob("*/*"))
+
+
+def test_values_reach_the_grid_as_they_are_written(tmp_path):
+    close, whole = [0.12345671, 0.12345672], [960, 1_920]
+    arguments = [*TINY, f"--output={tmp_path}", f"--data_root={tmp_path / 'data'}"]
+    found = [grid.experiment.data["nuisance"] for _, grid, _ in dependence.grids("data.nuisance", close, arguments)]
+    assert found == close
+    grids = list(dependence.grids("data.instances_per_class", whole, arguments))
+    assert [grid.experiment.data["instances_per_class"] for _, grid, _ in grids] == whole
+    assert len({grid.experiment.name for _, grid, _ in grids}) == 2
+
+
+@pytest.mark.parametrize("option", ["name", "output", "data_root", "tracking"])
+def test_an_option_without_influence_is_refused(option, tmp_path, capsys):
+    given = [f"--option={option}", "--values=[0, 1]", *TINY, f"--output={tmp_path}"]
+    assert dependence.main(given) == 2
+    assert f"--option: {option} changes no result" in capsys.readouterr().err
+
+
 def points(values, n=(1, 2)) -> list[dependence.Point]:
     made = []
     for value in values:

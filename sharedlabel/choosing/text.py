@@ -121,12 +121,12 @@ def _other(option: Option) -> str:
 
 def _contrast(found: Contrast) -> str:
     right, ri = found.n_accuracy, found.ri
-    points = f"{_signed(100 * right.difference, 1)} points right [{100 * right.low:+.1f}, {100 * right.high:+.1f}]"
-    return f"{points}, RI {_gap(ri)} ({'paired' if ri.paired else 'not paired'})"
+    middle, low, high = (_signed(100 * value, 1) for value in (right.difference, right.low, right.high))
+    return f"{middle} points right [{low}, {high}], RI {_gap(ri)} ({'paired' if ri.paired else 'not paired'})"
 
 
 def _gap(gap: Gap) -> str:
-    return f"{_signed(gap.difference, 3)} [{gap.low:+.3f}, {gap.high:+.3f}]"
+    return f"{_signed(gap.difference, 3)} [{_signed(gap.low, 3)}, {_signed(gap.high, 3)}]"
 
 
 def _signed(value: float, digits: int) -> str:
