@@ -48,6 +48,23 @@ def test_shipped_configs_open_with_command_time_and_expectation(path):
     assert "Expected:" in text
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"name": "lstm", "label": True}, "aggregators: expected a label in words, got True; put it in quotes"),
+        ({"name": "lstm", "label": {"base": "pool"}}, "aggregators: expected a label in words, got .*'base'"),
+        ({"name": "lstm", "hidden": 0}, "aggregator 'lstm': hidden must be above 0, got 0"),
+    ],
+)
+def test_what_is_wrong_with_an_entry_names_it(spec, message):
+    with pytest.raises(ConfigError, match=message):
+        config.resolve("aggregators", spec)
+
+
+def test_a_number_is_a_label():
+    assert config.resolve("aggregators", {"name": "lstm", "label": 16}).label == "16"
+
+
 def test_dotted_names_override_the_file(tmp_path):
     file = tmp_path / "grid.yaml"
     file.write_text(yaml.safe_dump({"dense": {"epochs": 7, "flip": True}, "data": {"name": "imagefolder", "size": 8}}))
@@ -151,12 +168,10 @@ def test_unknown_kinds_are_refused():
         (["--pruners=[none]", "--ratios=[1,4]"], "ratios: got 4 but pruners lists none that compresses"),
         (["--name=store"], "not 'store'"),
         (["--crossfit.folds=1"], "crossfit.folds: expected a value greater than or equal to 2, got 1"),
-        (["--crossfit.ridge=[0.1,0]"], "crossfit.ridge.1: expected a value greater than or equal to 1e-09, got 0"),
+        (["--crossfit.ridge=[0.1,0]"], "crossfit.ridge.1: expected a value greater than or equal to 0.000000001, got 0"),
         (["--crossfit.ridge=[]"], "crossfit.ridge: expected at least one value, got none"),
         (["--training=[{name: joint, epochs: 0}]"], "training 'joint': epochs: expected a value greater than 0, got 0"),
         (["--training=[{name: joint, label: [1]}]"], "training: expected a label in words, got .1.; put it in quotes"),
-        (["--aggregators=[{name: lstm, label: true}]"], "aggregators: expected a label in words, got True"),
-        (["--aggregators=[{name: lstm, hidden: 0}]"], "aggregator 'lstm': hidden must be above 0, got 0"),
         (
             ["--training=[crossfitted]"],
             "training: unknown kind .crossfitted.; did you mean .crossfit.. available: crossfit, frozen",
