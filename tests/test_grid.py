@@ -202,7 +202,8 @@ def test_joint_training_is_an_axis(done, experiment, run):
 RECIPES = (
     "frozen",
     {"name": "joint", "label": "set loss", "instance_loss": 0.0},
-    {"name": "joint", "label": "distilled", "distill": 1.0, "batches": "diverse"},
+    {"name": "joint", "label": "diverse", "instance_loss": 0.0, "batches": "diverse"},
+    {"name": "joint", "label": "distilled", "distill": 1.0},
     {"name": "joint", "label": "control", "set_loss": 0.0, "batch_norm": "running"},
 )
 
@@ -211,10 +212,10 @@ def test_recipes_of_joint_training_are_rows_and_are_compared_with_each_other(don
     joint = dataclasses.replace(experiment.joint, epochs=1, batch_size=8)
     axes = {"training": RECIPES, "aggregators": ("log_pool", "lstm"), "joint": joint}
     found = run(changed(experiment, **axes))
-    results, labels = found.results, ["frozen", "set loss", "distilled", "control"]
+    results, labels = found.results, ["frozen", "set loss", "diverse", "distilled", "control"]
     test = {(r.training, r.ratio, r.aggregator): r.ri for r in results.rows if r.split == "test" and r.n == 4}
     assert set(test) == set(itertools.product(labels, (1.0, 2.0), ("log_pool", "lstm")))
-    assert len({test[label, 2.0, "lstm"] for label in labels}) == 4
+    assert len({test[label, 2.0, "lstm"] for label in labels}) == len(labels)
     pairs = {(c.reference, c.method) for c in results.comparisons if c.axis == "training"}
     assert pairs == set(itertools.combinations(labels, 2))
     assert {rank.training for rank in results.ranks} == set(labels)
