@@ -44,14 +44,15 @@ TRAINER_OPTIONS = (
 _ADDED = "added"
 
 
-def added(default: Any) -> Any:
+def added(before: Any, *, default: Any = dataclasses.MISSING) -> Any:
     """Return a field for an option that did not exist when artifacts were first stored.
 
-    It is left out of keys while it has the value given here, which must compute what was computed before, so that what
-    is stored stays in use. The value stands in the field's metadata: should another default be chosen one day, write it
-    with `dataclasses.field` and keep the metadata, and keys will tell the two apart.
+    Args:
+        before: the value that computes what was computed before; while the option has it, keys leave it out, so that
+            what is stored stays in use.
+        default: if another one; `before` unless given.
     """
-    return field(default=default, metadata={_ADDED: default})
+    return field(default=before if default is dataclasses.MISSING else default, metadata={_ADDED: before})
 
 
 @dataclass(frozen=True)
@@ -412,9 +413,15 @@ class Plugin:
     schedule: Schedule | None = None
 
     def payload(self) -> dict[str, Any]:
-        """Return what artifacts depend on: the name, every option and the schedule."""
-        timing = {} if self.schedule is None else {"schedule": dataclasses.asdict(self.schedule)}
-        return {"name": self.name, **_options(self.config), **timing}
+        """Return what it can be made from again: the name, every option and the schedule."""
+        return {"name": self.name, **dataclasses.asdict(self.config), **self._timing()}
+
+    def key(self) -> dict[str, Any]:
+        """Return what artifacts depend on: the payload without the options `added` that change nothing."""
+        return {"name": self.name, **_options(self.config), **self._timing()}
+
+    def _timing(self) -> dict[str, Any]:
+        return {} if self.schedule is None else {"schedule": dataclasses.asdict(self.schedule)}
 
 
 @dataclass(frozen=True)
@@ -554,6 +561,21 @@ def resolve(kind: str, spec: PluginSpec) -> Plugin:
     return Plugin(kind, name, shown, config, schedule)
 
 
+def remade(kind: str, stored: Mapping[str, Any]) -> Plugin:
+    """Make a plugin again from what an artifact says it was; options `added` since are as if they did not exist.
+
+    Args:
+        kind: plugin folder.
+        stored: its key or payload.
+
+    Raises:
+        ConfigError: no plugin of today is like it.
+    """
+    fields = dataclasses.fields(plugins.load(kind, stored["name"]).Config)
+    before = {entry.name: entry.metadata[_ADDED] for entry in fields if _ADDED in entry.metadata}
+    return resolve(kind, {**before, **stored})
+
+
 def _text(label: Any, where: str) -> str | None:
     """Return a label as text; numbers such as 16 stand for themselves in YAML."""
     if label is None or isinstance(label, str):
@@ -649,7 +671,7 @@ def canonical(value: Any) -> str:
 
     def encode(item: Any) -> Any:
         if isinstance(item, Plugin):
-            return item.payload()
+            return item.key()
         if dataclasses.is_dataclass(item) and not isinstance(item, type):
             return _options(item)
         raise TypeError(f"cannot serialise {type(item).__name__} into a key")

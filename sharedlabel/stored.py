@@ -11,7 +11,7 @@ from torch import Tensor
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import restore
-from sharedlabel.config import Plugin, resolve
+from sharedlabel.config import Plugin, remade
 from sharedlabel.errors import StoreError
 from sharedlabel.plugins import load
 from sharedlabel.store import Artifact
@@ -40,7 +40,7 @@ def stored_aggregator(plugin: Plugin, shape: SetShape, artifact: Artifact) -> Ag
     Raises:
         StoreError: it was trained on features of another width, or with other options.
     """
-    plugin = resolve("aggregators", artifact.meta[OPTIONS]) if searched(artifact) else plugin
+    plugin = remade("aggregators", artifact.meta[OPTIONS]) if searched(artifact) else plugin
     with torch.random.fork_rng(devices=[]):
         aggregator: Aggregator = load("aggregators", plugin.name).build(plugin.config, shape)
     tensors = artifact.tensors()

@@ -1,6 +1,7 @@
 """Configuration: strict parsing, overrides, keys."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -168,7 +169,7 @@ def test_unknown_kinds_are_refused():
         (["--pruners=[none]", "--ratios=[1,4]"], "ratios: got 4 but pruners lists none that compresses"),
         (["--name=store"], "not 'store'"),
         (["--crossfit.folds=1"], "crossfit.folds: expected a value greater than or equal to 2, got 1"),
-        (["--crossfit.ridge=[0.1,0]"], "crossfit.ridge.1: expected a value greater than or equal to 0.000000001, got 0"),
+        (["--crossfit.ridge=[0.1,0]"], "crossfit.ridge.1: expected a value greater than or equal to 0.0000"),
         (["--crossfit.ridge=[]"], "crossfit.ridge: expected at least one value, got none"),
         (["--training=[{name: joint, epochs: 0}]"], "training 'joint': epochs: expected a value greater than 0, got 0"),
         (["--training=[{name: joint, label: [1]}]"], "training: expected a label in words, got .1.; put it in quotes"),
@@ -247,8 +248,22 @@ def test_an_added_option_is_in_the_key_only_when_it_changes_something():
 
     @dataclasses.dataclass(frozen=True)
     class AnotherDefault(Before):
-        loss: str = dataclasses.field(default="last", metadata=config.added("all").metadata)
+        loss: str = config.added("all", default="last")
 
     assert config.digest(After()) == config.digest(Before())
     assert config.digest(After(loss="last")) == config.digest(AnotherDefault()) != config.digest(Before())
     assert config.digest(AnotherDefault(loss="all")) == config.digest(Before())
+
+
+@pytest.mark.parametrize("hidden", [0, 32, 64])
+def test_a_plugin_is_made_again_from_its_payload_and_from_its_key(hidden):
+    """The crafted LSTM had no `refit_hidden` when artifacts were first stored: without it the head is linear."""
+    plugin = config.resolve("aggregators", {"name": "crafted_lstm", "refit_hidden": hidden})
+    assert ("refit_hidden" in plugin.key()) == (hidden != 0)
+    for stored in (plugin.key(), plugin.payload()):
+        again = config.remade("aggregators", json.loads(json.dumps(stored)))
+        assert again.config == plugin.config
+        assert config.digest(again) == config.digest(plugin)
+    base = {"name": "crafted_lstm", "refit_hidden": hidden}
+    janossy = config.resolve("aggregators", {"name": "janossy", "base": base})
+    assert config.remade("aggregators", janossy.key()).config == janossy.config

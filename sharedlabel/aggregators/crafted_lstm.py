@@ -17,6 +17,7 @@ from sharedlabel.aggregators._base import (
     last_prefix_weights,
 )
 from sharedlabel.aggregators._recurrence import Recurrence
+from sharedlabel.aggregators._space import Space
 from sharedlabel.config import added
 from sharedlabel.types import SetShape
 
@@ -32,9 +33,9 @@ class Config:
         forget_bias: bias of the forget gate at the start (Jozefowicz et al. 2015).
         bound: largest correction of a label's score, nats.
         correction: `posterior` corrects the pooled log-posterior at each step, `evidence` that of each instance.
-        base: what the LSTM corrects: `refit` is the tempered log-pool of evidence that a linear head on embedding and
+        base: what the LSTM corrects: `refit` is the tempered log-pool of evidence that a head on embedding and
             log-probabilities corrects, `pool` the tempered log-pool alone, `none` nothing (ours).
-        refit_dropout: fraction of the head's inputs dropped in training, in [0, 1) (ours).
+        refit_dropout: fraction of what the head's last layer reads that is dropped in training, in [0, 1) (ours).
         loss: `prefixes` trains on the likelihood after every instance, `last` after the last alone.
         refit_hidden: width of a hidden layer of the head, units; 0 keeps it linear (ours).
         inputs: what head and LSTM read: `all`, the `embedding` alone, or the `posterior` of each instance alone.
@@ -50,9 +51,9 @@ class Config:
     bound: float = 8.0
     correction: Literal["evidence", "posterior"] = "posterior"
     base: Literal["none", "pool", "refit"] = "refit"
-    refit_dropout: float = 0.1
+    refit_dropout: float = 0.2
     loss: Literal["last", "prefixes"] = "prefixes"
-    refit_hidden: int = added(0)
+    refit_hidden: int = added(0, default=64)
     inputs: Literal["all", "embedding", "posterior"] = added("all")
     initial: Literal["zero", "learned"] = added("zero")
     activation: Literal["tanh", "b2bsqrt"] = added("tanh")
@@ -69,7 +70,9 @@ class Config:
         )
 
 
-SPACE = residual_lstm.SPACE
+def space(config: Config) -> Space:
+    """Return what a search may change: the sizes of the correction, and that of the head where there is one."""
+    return residual_lstm.SPACE | ({"refit_hidden": (0, 32, 64)} if config.base == "refit" else {})
 
 
 class CraftedLstm(residual_lstm.ResidualLstm):

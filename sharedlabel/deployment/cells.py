@@ -12,7 +12,7 @@ from torch import Tensor
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._butterfly import unfold
-from sharedlabel.config import resolve
+from sharedlabel.config import remade
 from sharedlabel.pruners._masks import bake
 from sharedlabel.results import DatasetFacts
 from sharedlabel.store import Artifact, Store
@@ -62,13 +62,13 @@ def restore(key: str, dataset: DatasetFacts, store: Store, stopping: str | None 
     if "features" in features.manifest["inputs"]:  # joined by cross-fitting: the deployed network made these of them
         features = store.find(features.manifest["inputs"]["features"])
     compressed = store.find(features.manifest["inputs"]["backbone"])
-    plugin = resolve("backbones", features.manifest["config"]["backbone"])
+    plugin = remade("backbones", features.manifest["config"]["backbone"])
     backbone = stored_backbone(plugin, dataset.image_shape, len(dataset.class_names), compressed)
     bake(backbone)
     unfold(backbone)
     shape = stored_shape(torch.tensor(dataset.prior, dtype=torch.float64), calibrate)
     stopped = None if stopping is None else store.find(stopping)
-    fusing = resolve("aggregators", scored.manifest["config"]["aggregator"])
+    fusing = remade("aggregators", scored.manifest["config"]["aggregator"])
     return Trained(
         backbone=backbone,
         aggregator=stored_aggregator(fusing, shape, aggregate),

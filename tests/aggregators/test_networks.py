@@ -193,7 +193,7 @@ VARIANTS = pytest.mark.parametrize(
     [
         {"base": "pool"},
         {"base": "refit"},
-        {"refit_hidden": 8},
+        {"refit_hidden": 0},
         {"inputs": "posterior"},
         {"correction": "evidence"},
         {"initial": "learned"},
@@ -223,13 +223,16 @@ def test_crafted_lstm_without_a_base_starts_at_the_prior_and_ignores_the_pool(di
     assert not model.pool.coefficients.requires_grad
 
 
-def test_crafted_lstm_adds_the_head_to_the_evidence_of_each_instance() -> None:
-    model = build(crafted_lstm)
+@pytest.mark.parametrize("hidden", [0, 64])
+def test_crafted_lstm_adds_the_head_to_the_evidence_of_each_instance(hidden: int) -> None:
+    model = build(crafted_lstm, refit_hidden=hidden)
     embeddings, logits = inputs()
     with torch.no_grad():
-        model.refit[1].weight.normal_(generator=rng.generator(2))
-    features = torch.cat([(embeddings - 1) / 2, logits.log_softmax(-1)], dim=-1)
-    evidence = logits.log_softmax(-1) - model.pool.log_prior + features @ model.refit[1].weight.T
+        model.refit[-1].weight.normal_(generator=rng.generator(2))
+    read = torch.cat([(embeddings - 1) / 2, logits.log_softmax(-1)], dim=-1)
+    if hidden:
+        read = (read @ model.refit[0].weight.T + model.refit[0].bias).relu()
+    evidence = logits.log_softmax(-1) - model.pool.log_prior + read @ model.refit[-1].weight.T
     expected = (model.pool.log_prior + evidence.cumsum(1)).log_softmax(-1)  # the LSTM's read-out starts at zero
     torch.testing.assert_close(model(embeddings, logits), expected)
 

@@ -14,7 +14,7 @@ from sharedlabel import cost, plugins, rng, search
 from sharedlabel.aggregators import _space as space
 from sharedlabel.aggregators._base import Aggregator, prefix_loss
 from sharedlabel.aggregators._space import LogRange, with_options
-from sharedlabel.config import Plugin, canonical, resolve
+from sharedlabel.config import Plugin, canonical, remade, resolve
 from sharedlabel.types import SetShape
 
 TUPLES, INSTANCES, WIDTH, CLASSES = 6, 5, 7, 4
@@ -211,7 +211,7 @@ def test_every_setting_that_a_search_may_choose_can_be_built(name: str) -> None:
         chosen = dict(zip(values, setting, strict=True))
         plugin = with_options(usual, chosen)
         assert {option: space.option(plugin, option) for option in chosen} == chosen
-        assert canonical(resolve("aggregators", json.loads(canonical(plugin)))) == canonical(plugin)
+        assert canonical(remade("aggregators", json.loads(canonical(plugin)))) == canonical(plugin)
         built = plugins.load("aggregators", name).build(plugin.config, set_shape(torch.float32))
         assert built.eval()(*inputs(2, torch.float32)).shape == (TUPLES, 2, CLASSES)
 
