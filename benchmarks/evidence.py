@@ -20,7 +20,7 @@ from sharedlabel.errors import ConfigError, guarded, nearest
 from sharedlabel.results import Comparison, Pooled, Rank, Results, Summary
 
 DENSE, ORACLE = "none", "exact"
-PER_TRAINING = ("summaries", "comparisons", "pooled", "ranks", "wins", "sweet_spots", "adaptive")
+TABLES = ("summaries", "comparisons", "pooled", "ranks", "wins", "sweet_spots", "adaptive")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +87,7 @@ def _only(found: Results, column: str, value: str) -> Results:
         name: tuple(
             r for r in getattr(found, name) if getattr(r, column) == value or getattr(r, "aggregator", "") == ORACLE
         )
-        for name in PER_TRAINING
+        for name in TABLES
     }
     return dataclasses.replace(found, **kept)
 

@@ -545,7 +545,7 @@ def resolve(kind: str, spec: PluginSpec) -> Plugin:
         ConfigError: unknown plugin or option (the nearest valid one is named), or a value of the wrong type.
     """
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name, label = options.pop("name", None), _text(options.pop("label", None), kind)
+    name, label = options.pop("name", None), _given_label(options.pop("label", None), kind)
     if not isinstance(name, str):
         raise ConfigError(
             f"{kind}: expected a plugin name or a mapping with 'name', got {spec!r}; "
@@ -576,7 +576,7 @@ def remade(kind: str, stored: Mapping[str, Any]) -> Plugin:
     return resolve(kind, {**before, **stored})
 
 
-def _text(label: Any, where: str) -> str | None:
+def _given_label(label: Any, where: str) -> str | None:
     """Return a label as text; numbers such as 16 stand for themselves in YAML."""
     if label is None or isinstance(label, str):
         return label
@@ -605,7 +605,7 @@ def trainings(experiment: Experiment) -> tuple[Training, ...]:
 def _training(spec: PluginSpec, usual: JointConfig) -> Training:
     """Check one entry; options that it leaves out are those of the section of its kind."""
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name, label = options.pop("name", None), _text(options.pop("label", None), "training")
+    name, label = options.pop("name", None), _given_label(options.pop("label", None), "training")
     if name not in TRAININGS:
         raise ConfigError(f"training: unknown kind {name!r}; {nearest(str(name), TRAININGS)}")
     if label in TRAININGS and label != name:

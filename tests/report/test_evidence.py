@@ -206,7 +206,7 @@ def test_backbones_have_tables_of_their_own(results):
         return tuple(dataclasses.replace(r, backbone="other") for r in records_)
 
     both = dataclasses.replace(
-        results, **{name: (*getattr(results, name), *renamed(getattr(results, name))) for name in evidence.PER_TRAINING}
+        results, **{name: (*getattr(results, name), *renamed(getattr(results, name))) for name in evidence.TABLES}
     )
     alone = list(evidence.sections(results, METHOD, OTHER))
     found = list(evidence.sections(both, METHOD, OTHER))
