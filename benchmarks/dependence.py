@@ -32,7 +32,7 @@ from sharedlabel.progress import print_plan
 from sharedlabel.report._panels import heading, label_ends, panel_ns, panels, ratio_axis
 from sharedlabel.report._theme import PAPER, STYLE, Palette, to_svg
 from sharedlabel.report.terminal import open_console
-from sharedlabel.report.views import DENSE, ORACLE
+from sharedlabel.report.views import ORACLE
 from sharedlabel.results import Results, to_csv
 from sharedlabel.store import Store
 
@@ -182,7 +182,7 @@ def _figure(option: str, points: Sequence[Point]) -> Figure:
 
 def _title(place: Place) -> str:
     backbone, pruner, ratio, protocol = place
-    return f"{backbone}, {'dense' if pruner == DENSE else f'{pruner} {ratio:g}x'}, {protocol}"
+    return f"{backbone}, {evidence.network(pruner, ratio)}, {protocol}"
 
 
 def _shown(point: Point, place: Place) -> bool:

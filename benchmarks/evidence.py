@@ -104,13 +104,14 @@ def trainings(found: Results, protocol: str) -> Iterator[str]:
     title = "frozen features" if first == "frozen" else first
     yield f"**Each training minus {title}: RI [95%]; bold where Holm's correction leaves a difference**"
     yield ""
-    yield from header(["training", "aggregator", *(f"{_network(*key)}, n = {n}" for key in networks for n in sizes)])
+    yield from header(["training", "aggregator", *(f"{network(*key)}, n = {n}" for key in networks for n in sizes)])
     for training, aggregator in dict.fromkeys((c.method, c.aggregator) for c in own):
         row = [cells.get((training, aggregator, *key, n)) for key in networks for n in sizes]
         yield line([training, aggregator, *(_difference(c) for c in row)])
 
 
-def _network(pruner: str, ratio: float) -> str:
+def network(pruner: str, ratio: float) -> str:
+    """Name a network."""
     return "dense" if pruner == DENSE else f"{pruner} {ratio:g}x"
 
 
@@ -211,7 +212,7 @@ def by_ratio(found: Results, protocol: str, n: int, names: Sequence[str]) -> Ite
     best = {key: max(cells[name, *key].ri for name in names if (name, *key) in cells) for key in networks}
     yield f"**RI at n = {n}**"
     yield ""
-    yield from header(["aggregator", *(_network(*key) for key in networks)])
+    yield from header(["aggregator", *(network(*key) for key in networks)])
     for name in [*names, *([ORACLE] if (ORACLE, *networks[0]) in cells else [])]:
         row = [cells.get((name, *key)) for key in networks]
         yield line([name, *(_bold(s, best[key]) for s, key in zip(row, networks, strict=True))])

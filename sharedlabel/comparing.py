@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sharedlabel.metrics.intervals import holm
 from sharedlabel.metrics.paired import all_pairs
-from sharedlabel.results import Axis, Comparison, Pooled
+from sharedlabel.results import Axis, Comparison, Pooled, Verdict
 from sharedlabel.scored import EXACT, Identity, Scored, Split, common_seeds
 from sharedlabel.types import Protocol
 
@@ -161,5 +161,5 @@ def adjusted(records: Iterable[Record], family: Callable[[Record], tuple[str, ..
 
 
 def _judged(record: Record, p_holm: float) -> Record:
-    shown: Literal["better", "worse"] = "better" if record.difference > 0 else "worse"
+    shown: Verdict = "better" if record.difference > 0 else "worse"
     return dataclasses.replace(record, p_holm=p_holm, verdict=shown if p_holm < LEVEL else "tied")
