@@ -45,12 +45,14 @@ def _main(arguments: Sequence[str] | None) -> None:
 
 
 def check(found: Results, method: str, reference: str, shown: Sequence[str]) -> None:
-    """Refuse names that the run does not have, and runs without anything to compare.
+    """Refuse names that the run does not have, and runs without anything to compare: aggregators or trainings.
 
     Raises:
         ConfigError: says which, and what there is.
     """
     names = aggregators(found)
+    if len(names) == 1 and len({s.training for s in found.summaries}) > 1:  # only trainings are compared
+        return
     for option, name in (("--method", method), ("--reference", reference), *(("--show", name) for name in shown)):
         if name not in names:
             raise ConfigError(f"{option}: this run has no aggregator {name!r}; {nearest(name, names)}")
@@ -73,6 +75,8 @@ def sections(found: Results, method: str, reference: str, shown: Sequence[str] =
             yield f"### {f'{backbone}, ' if len(backbones) > 1 else ''}{protocol}"
             if len({s.training for s in every.summaries}) > 1:
                 yield "\n".join(trainings(every, protocol))
+            if len(aggregators(own)) == 1:
+                continue
             yield "\n".join(verdicts(own, protocol, method, aggregators(own)))
             yield "\n".join(standing(own, protocol))
             for n in sorted({s.n for s in own.summaries}):

@@ -165,6 +165,22 @@ def test_trainings_are_compared_with_frozen_features_and_kept_out_of_the_other_t
     assert all(line.startswith("| joint | ") for line in tables[0].splitlines()[4:])
 
 
+def test_a_run_of_one_aggregator_and_several_trainings_has_their_table_alone(results, trained):
+    alone = dataclasses.replace(
+        trained,
+        **{
+            name: tuple(r for r in getattr(trained, name) if getattr(r, "aggregator", METHOD) == METHOD)
+            for name in ("summaries", "comparisons", "sweet_spots")
+        },
+    )
+    evidence.check(alone, METHOD, "absent", [])
+    tables = list(evidence.sections(alone, METHOD, "absent"))
+    protocols = list(dict.fromkeys(s.protocol for s in results.summaries))
+    assert [text for text in tables if text.startswith("###")] == [f"### {protocol}" for protocol in protocols]
+    assert sum(text.startswith("**Each training minus") for text in tables) == len(protocols)
+    assert len(tables) == 2 * len(protocols)
+
+
 def test_the_command_prints_the_tables(results, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(evidence.records, "read", lambda path: dataclasses.replace(results))
     assert evidence.main([str(tmp_path), "--method", METHOD, "--reference", OTHER]) == 0
