@@ -8,28 +8,41 @@ trial is cut short for looking bad. An aggregator that needs no gradient descent
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from sharedlabel import rng
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.aggregators._space import Choices, LogRange, Space, option, samples, space_of, with_options
 from sharedlabel.config import FitConfig, Plugin, TrainerConfig
+from sharedlabel.data import tuples
 from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.loaders import TupleBatch, TupleLoader
 from sharedlabel.modules import AggregatorModule
 from sharedlabel.modules import fit as descend
 from sharedlabel.plugins import load
-from sharedlabel.types import SetShape
+from sharedlabel.types import SetShape, Tuples
 
 # What is searched of the recipe: a factor of ten around the default learning rate; given values are added.
 RECIPE: Space = {"learning_rate": LogRange(0.0003, 0.03), "weight_decay": (0.0, 0.01, 0.1)}
+STOPPING_PARTITIONS = 4
 _PREFIX = "fit."
+
+
+class Images(NamedTuple):
+    """Images of a split as aggregators see them: embeddings `[m d]`, calibrated logits `[m c]`, labels and groups."""
+
+    embeddings: Tensor
+    logits: Tensor
+    labels: Tensor
+    groups: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,50 @@ class Fitted:
     aggregator: Aggregator
     plugin: Plugin
     meta: dict[str, Any]
+
+
+def task(
+    shape: SetShape,
+    learn: Images,
+    watch: Images,
+    watched: Callable[[], Tuples],
+    *,
+    n: int,
+    prior: Tensor,
+    recipe: FitConfig,
+    gradient_clip: float,
+    seed: int,
+    runtime: TrainerConfig,
+) -> Task:
+    """Return what an aggregator is trained on: tuples of two sets of images that the backbone did not see.
+
+    Args:
+        shape: what it is built for.
+        learn: images of the training tuples.
+        watch: other images, whose tuples early stopping looks at.
+        watched: draws these tuples.
+        n: instances per tuple.
+        prior: `[c]`, of the labels of tuples.
+        recipe: says how tuples are batched.
+        gradient_clip: largest gradient norm; 0 is off.
+        seed: of everything random.
+        runtime: where to train.
+    """
+    drawn = tuples.partition(learn.labels, n, STOPPING_PARTITIONS, prior, rng.generator(seed, "fit"), learn.groups)
+
+    def loader() -> TupleLoader:
+        sources, fresh = (learn.embeddings, learn.logits), recipe.tuples == "fresh"
+        return TupleLoader(sources, learn.labels, n, recipe.batch_size, prior, seed, learn.groups, fresh=fresh)
+
+    stopping = functools.cache(lambda: gathered(watch, watched()))
+    return Task(shape, gathered(learn, drawn), loader, stopping, gradient_clip, seed, runtime)
+
+
+def gathered(images: Images, drawn: Tuples) -> TupleBatch:
+    """Gather the tuples of all partitions: embeddings, logits, labels `[t]` and weights `[t]` of mean one."""
+    index, weights = drawn.indices.flatten(0, 1), drawn.weights.flatten()
+    labels = drawn.labels.flatten()
+    return images.embeddings[index], images.logits[index], labels, (weights / weights.mean()).float()
 
 
 def check(aggregators: Iterable[Plugin]) -> None:

@@ -8,7 +8,6 @@ what is computed, and stored artifacts of the old version are no longer used.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -49,7 +48,7 @@ from sharedlabel.store import Artifact, Output
 from sharedlabel.stored import LEARNED, searched, stored_aggregator, stored_backbone, stored_shape
 from sharedlabel.types import Role, SetShape, Tuples
 
-STOPPING_PARTITIONS = 4
+FITTED_ROLES: tuple[Role, ...] = ("aggregator", "validation")
 TEACHER = ("teacher_features", "teacher_calibrate", "teacher_aggregate")  # further inputs of `joint` that distils
 
 
@@ -342,22 +341,32 @@ class AggregateConfig:
 @stage(version=1)
 def aggregate(config: AggregateConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Train an aggregator on the frozen features of images that the backbone did not see."""
-    n_max, shape, recipe = max(config.n), _shape(data, inputs["calibrate"]), config.fit
-    sources = _calibrated(inputs["features"], inputs["calibrate"], "aggregator")
-    labels, groups = data.labels("aggregator"), data.groups("aggregator", config.protocol)
-    drawn = tuples.partition(labels, n_max, STOPPING_PARTITIONS, data.prior, rng.generator(config.seed, "fit"), groups)
+    n, shape, recipe = max(config.n), _shape(data, inputs["calibrate"]), config.fit
+    learn, watch = (
+        search.Images(
+            *_calibrated(inputs["features"], inputs["calibrate"], role),
+            data.labels(role),
+            data.groups(role, config.protocol),
+        )
+        for role in FITTED_ROLES
+    )
 
-    def loader() -> TupleLoader:
-        fresh = recipe.tuples == "fresh"
-        return TupleLoader(sources, labels, n_max, recipe.batch_size, data.prior, config.seed, groups, fresh=fresh)
-
-    @functools.cache
-    def stopping() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def watched() -> Tuples:
         seed = rng.derive(config.seed, "stopping")
-        watched = data.tuples("validation", config.protocol, n_max, STOPPING_PARTITIONS, seed)
-        return _flat(_calibrated(inputs["features"], inputs["calibrate"], "validation"), watched)
+        return data.tuples("validation", config.protocol, n, search.STOPPING_PARTITIONS, seed)
 
-    task = search.Task(shape, _flat(sources, drawn), loader, stopping, config.gradient_clip, config.seed, runtime)
+    task = search.task(
+        shape,
+        learn,
+        watch,
+        watched,
+        n=n,
+        prior=data.prior,
+        recipe=recipe,
+        gradient_clip=config.gradient_clip,
+        seed=config.seed,
+        runtime=runtime,
+    )
     fitted = search.fit(config.aggregator, recipe, task)
     macs = cost.aggregator_macs(fitted.aggregator, shape, config.n)
     parameters = sum(parameter.numel() for parameter in fitted.aggregator.parameters())
@@ -595,9 +604,3 @@ def _calibrated(artifact: Artifact, calibration: Artifact, role: Role) -> tuple[
     embeddings, logits = _role(artifact, role)
     correction, temperature = calibration.tensors()["log_correction"], calibration.meta["temperature"]
     return embeddings, calibrate_logits(logits, correction, temperature)
-
-
-def _flat(sources: tuple[Tensor, Tensor], drawn: Tuples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gather the tuples of all partitions: embeddings, logits, labels `[t]` and weights `[t]` of mean one."""
-    index, weights = drawn.indices.flatten(0, 1), drawn.weights.flatten()
-    return sources[0][index], sources[1][index], drawn.labels.flatten(), (weights / weights.mean()).float()

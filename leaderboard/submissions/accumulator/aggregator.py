@@ -1,0 +1,5 @@
+"""Accumulator: a gated memory that adds and never forgets."""
+
+from sharedlabel.aggregators.accumulator import Accumulator, Config, build
+
+__all__ = ["Accumulator", "Config", "build"]

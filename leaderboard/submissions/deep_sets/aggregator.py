@@ -1,0 +1,5 @@
+"""Deep Sets: a network on the pooled outputs of another network on every instance."""
+
+from sharedlabel.aggregators.deep_sets import Config, DeepSets, build
+
+__all__ = ["Config", "DeepSets", "build"]

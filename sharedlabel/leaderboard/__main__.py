@@ -1,0 +1,224 @@
+"""`python -m sharedlabel.leaderboard`: new, check, run, score, verify and site; freeze makes a protocol."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sharedlabel.errors import ConfigError, DataError, guarded
+from sharedlabel.leaderboard.sandbox import KINDS, Kind
+
+ROOT = Path("leaderboard")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, or 2 for what the user can fix."""
+    return guarded(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> None:
+    if arguments is None:
+        arguments = sys.argv[1:]
+    options = _parser().parse_args(arguments)
+    options.function(options, arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sharedlabel.leaderboard", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the leaderboard (default: %(default)s)")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    new = commands.add_parser("new", help="make the folder of a submission that works", allow_abbrev=False)
+    new.add_argument("name")
+    new.set_defaults(function=_new)
+
+    check = commands.add_parser(
+        "check", help="check a submission: files, card, code, contract, costs", allow_abbrev=False
+    )
+    check.add_argument("name")
+    _sandbox(check)
+    check.set_defaults(function=_check)
+
+    run = commands.add_parser("run", help="train and ask a submission in the sandbox", allow_abbrev=False)
+    run.add_argument("name")
+    run.add_argument("--protocol", required=True)
+    run.add_argument("--predictions", type=Path, help="folder to write (default: runs/leaderboard/PROTOCOL/NAME)")
+    run.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes at a time (default: the cores)"
+    )
+    _sandbox(run)
+    run.set_defaults(function=_run)
+
+    score = commands.add_parser(
+        "score", help="join predictions with the labels and list the result", allow_abbrev=False
+    )
+    score.add_argument("name", nargs="?", default="")
+    score.add_argument("--protocol", required=True)
+    score.add_argument("--predictions", type=Path, help="folder that run wrote")
+    score.add_argument("--print", action="store_true", help="print the result as JSON and list nothing")
+    score.set_defaults(function=_score)
+
+    verify = commands.add_parser("verify", help="run an entry again from scratch and compare", allow_abbrev=False)
+    verify.add_argument("name")
+    verify.add_argument("--protocol", required=True)
+    verify.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    _sandbox(verify)
+    verify.set_defaults(function=_verify)
+
+    withdraw = commands.add_parser("withdraw", help="take an entry out of the ranking", allow_abbrev=False)
+    withdraw.add_argument("name")
+    withdraw.add_argument("--protocol", required=True)
+    withdraw.add_argument("--note", required=True, help="why, for people")
+    withdraw.set_defaults(function=_withdraw)
+
+    site = commands.add_parser("site", help="write the static pages and the tables of the README", allow_abbrev=False)
+    site.add_argument("--out", type=Path, help="folder to write (default: site in the leaderboard's folder)")
+    site.set_defaults(function=_site)
+
+    freeze = commands.add_parser("freeze", help="make a protocol from the cells of a configuration", allow_abbrev=False)
+    freeze.add_argument("--config", required=True, help="YAML file of an experiment; its name becomes the protocol's")
+    freeze.add_argument("--title", required=True)
+    freeze.add_argument("--about", required=True, help="one paragraph on what it measures")
+    freeze.add_argument("--images", nargs="*", default=[], metavar="ROLE=COUNT", help="images to keep; all by default")
+    freeze.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="training seeds of aggregators")
+    freeze.add_argument("overrides", nargs="*", metavar="--OPTION=VALUE", help="of the configuration, after --")
+    freeze.set_defaults(function=_freeze)
+    return parser
+
+
+def _sandbox(parser: argparse.ArgumentParser) -> None:
+    usable = [kind for kind in KINDS if kind != "trusted"]
+    parser.add_argument(
+        "--sandbox", choices=usable, help="where submitted code runs (default: the first that there is)"
+    )
+    parser.add_argument("--trust", action="store_true", help="run without a sandbox; the row stays self-reported")
+
+
+def _kind(options: argparse.Namespace) -> Kind:
+    from sharedlabel.leaderboard import sandbox
+
+    return sandbox.choose("trusted" if options.trust else options.sandbox)
+
+
+def _predictions(options: argparse.Namespace) -> Path:
+    usual = Path("runs") / "leaderboard" / options.protocol / options.name
+    return usual if options.predictions is None else Path(options.predictions)
+
+
+def _new(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from sharedlabel.leaderboard import scaffold
+    from sharedlabel.leaderboard.protocol import Board
+
+    folder = scaffold.new(Board(options.root), options.name)
+    print(f"made {folder}; next: change aggregator.py, then python -m sharedlabel.leaderboard check {options.name}")
+
+
+def _check(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from sharedlabel.leaderboard import commands
+    from sharedlabel.leaderboard.protocol import Board
+
+    kind = _kind(options)
+    for protocol, cost in commands.check(Board(options.root), options.name, kind).items():
+        shown = ", ".join(f"n = {n}: {macs:,}" for n, macs in cost.macs.items())
+        print(f"{protocol}: {cost.parameters:,} parameters; MACs of a tuple: {shown}")
+    print(f"{options.name} keeps the contract (tried in {kind})")
+
+
+def _run(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from sharedlabel.leaderboard import commands
+    from sharedlabel.leaderboard.protocol import Board
+
+    board = Board(options.root)
+    protocol, kind, out = board.protocol(options.protocol), _kind(options), _predictions(options)
+    commands.predict(board, protocol, options.name, kind, options.workers, out, print)
+    print(f"wrote {out}; next: python -m sharedlabel.leaderboard score {options.name} --protocol {protocol.id}")
+
+
+def _score(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from sharedlabel.leaderboard import commands
+    from sharedlabel.leaderboard.protocol import Board
+
+    if not options.name and not options.predictions:
+        raise ConfigError("expected the name of a submission, or --predictions FOLDER")
+    board, folder = Board(options.root), _predictions(options)
+    protocol = board.protocol(options.protocol)
+    if options.print:
+        print(commands.grade(board, protocol, folder)[0].model_dump_json())
+        return
+    result = commands.store(board, protocol, folder, "run and scored by its author")
+    print(f"{result.name} on {protocol.id}: mean RI {result.ri:.4f}, self-reported; only a verified row ranks")
+
+
+def _verify(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from sharedlabel.leaderboard import commands
+    from sharedlabel.leaderboard.protocol import Board
+
+    board = Board(options.root)
+    protocol, kind = board.protocol(options.protocol), _kind(options)
+    status, apart = commands.verify(board, protocol, options.name, kind, options.workers, print)
+    print(f"{options.name} on {protocol.id}: {status}, mean RI {apart:+.4f} from the stored one")
+    if status != "verified":
+        raise DataError(f"{options.name}: the difference is above the tolerance of {protocol.tolerance}")
+
+
+def _withdraw(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from sharedlabel.leaderboard import commands
+    from sharedlabel.leaderboard.protocol import Board
+
+    board = Board(options.root)
+    protocol = board.protocol(options.protocol)
+    commands.entry(board, protocol, options.name).record("withdrawn", options.note)
+    print(f"{options.name} on {protocol.id}: withdrawn")
+
+
+def _site(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from sharedlabel.leaderboard import site
+    from sharedlabel.leaderboard.protocol import Board
+
+    out = options.out or options.root / "site"
+    count = site.build(Board(options.root), out)
+    print(f"wrote {out / 'index.html'}: {count} entries")
+
+
+def _freeze(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    from sharedlabel.config import parse
+    from sharedlabel.grid import prepare
+    from sharedlabel.leaderboard.freeze import freeze
+    from sharedlabel.progress import reporting
+    from sharedlabel.report.terminal import open_console
+    from sharedlabel.store import Store
+
+    images = {}
+    for entry in options.images:
+        role, _, count = entry.partition("=")
+        if not count.isdigit():
+            raise ConfigError(f"--images: expected ROLE=COUNT, got {entry!r}")
+        images[role] = int(count)
+    experiment, _ = parse(["--config", options.config, *options.overrides])
+    console = open_console()
+    store = Store(Path(experiment.output).expanduser() / "store")
+    grid = prepare(experiment)
+    stated = {
+        "id": experiment.name,
+        "title": options.title,
+        "about": options.about,
+        "command": f"python -m sharedlabel.leaderboard {shlex.join(_public(arguments))}",
+    }
+    with reporting(console, grid, 0) as progress:
+        made = freeze(grid, store, options.root, stated, images, tuple(options.seeds), progress)
+    console.print(
+        f"froze {made.id}: {len(made.networks)} networks, {made.source.test.count} test images", highlight=False
+    )
+
+
+def _public(arguments: Sequence[str]) -> list[str]:
+    """Return arguments without the folders of this machine."""
+    return [Path(argument).name if Path(argument).is_absolute() else argument for argument in arguments]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""What the commands of the leaderboard do: check, run, score, verify, withdraw; printing is left to the entry point."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sharedlabel import provenance
+from sharedlabel.errors import DataError, StoreError
+from sharedlabel.leaderboard import records, run, score, submission
+from sharedlabel.leaderboard.protocol import Board, Protocol
+from sharedlabel.leaderboard.records import Cost, Entry, Result
+from sharedlabel.leaderboard.sandbox import Kind, SandboxError
+from sharedlabel.leaderboard.submission import Submission
+
+Progress = Callable[[str], None]
+RUN = "run.json"  # what is known of predictions that are not scored yet
+
+
+def check(board: Board, name: str, kind: Kind) -> dict[str, Cost]:
+    """Check a submission: its files, its card, its code and the contract; count what it costs on every protocol.
+
+    Returns:
+        Costs by protocol.
+
+    Raises:
+        DataError: something is not as it has to be; the message lists all findings.
+        SandboxError: it broke a limit.
+    """
+    found = submission.read(board.root / "submissions" / name)
+    return examine(found, board, kind)
+
+
+def examine(found: Submission, board: Board, kind: Kind) -> dict[str, Cost]:
+    """Try the contract and count costs on every protocol of a board."""
+    protocols = [board.protocol(identifier) for identifier in board.ids()]
+    widths = [board.features(protocol, protocol.networks[0]).embeddings["test"].shape[1] for protocol in protocols]
+    report: dict[str, Any] = run.examine(found, list(zip(protocols, widths, strict=True)), kind)
+    if report["problems"]:
+        raise DataError(f"{found.name} does not keep the contract: " + "; ".join(map(str, report["problems"])))
+    return {protocol.id: Cost.model_validate(cost) for protocol, cost in zip(protocols, report["costs"], strict=True)}
+
+
+def predict(
+    board: Board, protocol: Protocol, name: str, kind: Kind, workers: int, out: Path, progress: Progress
+) -> None:
+    """Check, train and ask a submission, and write what it answered with what is known of the run.
+
+    Args:
+        board: the leaderboard.
+        protocol: what to train and ask it on.
+        name: of the submission.
+        kind: of the sandbox.
+        workers: processes at a time.
+        out: folder for `predictions.safetensors` and `run.json`; made if absent.
+        progress: told a line for every process that ends.
+
+    Raises:
+        SharedLabelError: the check fails, or the run does.
+    """
+    found = submission.read(board.root / "submissions" / name)
+    costs = examine(found, board, kind)
+    answered = run.run(found, protocol, board, kind, workers, progress)
+    content, digest = records.serialized(answered.tensors)
+    facts = {
+        "protocol": protocol.id,
+        "name": name,
+        "submission": found.sha256,
+        "features": features_digest(protocol),
+        "predictions": digest,
+        "cost": costs[protocol.id].model_dump(mode="json"),
+        "seconds": answered.seconds,
+        "sandbox": kind,
+        "secret": answered.secret,
+        "provenance": provenance.collect("cpu"),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / records.PREDICTIONS).write_bytes(content)
+    (out / RUN).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def features_digest(protocol: Protocol) -> str:
+    """Return the sha256 that stands for all files of a protocol."""
+    return records.digest_of([protocol.tuples, protocol.answers, *(network.sha256 for network in protocol.networks)])
+
+
+def grade(board: Board, protocol: Protocol, folder: Path) -> tuple[Result, bytes, bytes]:
+    """Read predictions strictly, join the labels, and return the result with the content of both files.
+
+    Args:
+        board: the leaderboard.
+        protocol: that the predictions are for.
+        folder: that `predict` wrote.
+
+    Raises:
+        SharedLabelError: predictions are missing, altered or no posteriors.
+    """
+    try:
+        facts: Mapping[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        content = (folder / records.PREDICTIONS).read_bytes()
+    except FileNotFoundError as error:
+        raise StoreError(f"expected predictions in {folder}, found none; use `run` first") from error
+    if facts["protocol"] != protocol.id or facts["features"] != features_digest(protocol):
+        raise StoreError(f"expected predictions for {protocol.id}, got those for {facts['protocol']}; run again")
+    if records.digest(content) != facts["predictions"]:
+        raise StoreError(f"{folder / records.PREDICTIONS} was altered after the run; run again")
+    answers = board.answers(protocol)
+    found = score.score(score.read(content, protocol, answers), protocol, answers)
+    scores, digest = records.serialized(found.scores)
+    result = Result.model_validate({**facts, "scores": digest, "ri": found.ri, "cells": found.cells})
+    return result, content, scores
+
+
+def store(board: Board, protocol: Protocol, folder: Path, note: str) -> Result:
+    """Score predictions and put the result on the board as self-reported."""
+    result, predictions, scores = grade(board, protocol, folder)
+    current = submission.read(board.root / "submissions" / result.name)
+    if current.sha256 != result.submission:
+        raise StoreError(f"submission {result.name} changed after its run; run it again")
+    entry(board, protocol, result.name).write(result, predictions, scores, note)
+    return result
+
+
+def entry(board: Board, protocol: Protocol, name: str) -> Entry:
+    """Return the place of a submission on a protocol's board."""
+    return Entry(board.root / "results" / protocol.id / name)
+
+
+def verify(
+    board: Board, protocol: Protocol, name: str, kind: Kind, workers: int, progress: Progress
+) -> tuple[str, float]:
+    """Run a submission again from scratch, with other secrets, and compare the primary score.
+
+    Returns:
+        The new status and the difference of the primary score, new minus stored.
+
+    Raises:
+        SharedLabelError: the stored result was altered, or is not of these files.
+    """
+    place = entry(board, protocol, name)
+    stored = place.result()
+    found = submission.read(board.root / "submissions" / name)
+    if found.sha256 != stored.submission:
+        raise StoreError(f"submission {name} changed after its run; run and score it again")
+    if kind == "trusted":
+        raise StoreError("only a run in a sandbox verifies; install one")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            predict(board, protocol, name, kind, workers, Path(folder), progress)
+            again = graded(board, protocol, Path(folder))
+    except (SandboxError, DataError) as error:
+        place.record("disputed", " ".join(str(error).split()))
+        raise
+    difference = again - stored.ri
+    agrees = abs(difference) <= protocol.tolerance
+    note = f"run again: RI {again:.4f}, {difference:+.4f} from the stored one, tolerance {protocol.tolerance}"
+    place.record("verified" if agrees else "disputed", note, again)
+    return ("verified" if agrees else "disputed"), difference
+
+
+def graded(board: Board, protocol: Protocol, folder: Path) -> float:
+    """Return the primary score of predictions, from a process of its own that never saw submitted code.
+
+    Raises:
+        DataError: the predictions are not as they have to be.
+    """
+    command = [sys.executable, "-m", "sharedlabel.leaderboard", "--root", str(board.root.resolve())]
+    command += ["score", "--predictions", str(folder), "--protocol", protocol.id, "--print"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DataError(done.stderr.strip().removeprefix("error: "))
+    return float(json.loads(done.stdout)["ri"])

@@ -1,0 +1,170 @@
+"""Make a protocol: features of named cells, tuples and labels in files, and the TOML that pins them by checksum."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from sharedlabel import rng
+from sharedlabel.data import tuples
+from sharedlabel.data._shuffle import rank_within, shuffle_within
+from sharedlabel.errors import ConfigError, StoreError
+from sharedlabel.grid import Cell, Grid, Node, run_node
+from sharedlabel.inputs import FEATURE_ROLES, Data
+from sharedlabel.leaderboard.protocol import ANSWERS, METRICS, SCORED, TUPLES, Limits, Protocol, to_toml
+from sharedlabel.metrics.calibration import calibrate_logits
+from sharedlabel.store import Store, serialize
+
+Progress: TypeAlias = Callable[[Node, float | None], None]
+LIMITS = Limits(seconds=600, memory_mb=4096, processes=64, disk_mb=64, log_kb=256)
+
+
+def freeze(
+    grid: Grid,
+    store: Store,
+    root: Path,
+    stated: Mapping[str, str],
+    images: Mapping[str, int],
+    seeds: tuple[int, ...],
+    progress: Progress,
+) -> Protocol:
+    """Compute the cells of a grid, and write their features as a protocol.
+
+    Args:
+        grid: one backbone, one seed, protocol iid; its aggregators are not used.
+        store: holds what is computed.
+        root: folder of the leaderboard.
+        stated: `id`, `title`, `about` and `command` of the protocol.
+        images: how many images to keep of a role, a whole number per class; all of them where a role is not named.
+        seeds: training seeds of aggregators.
+        progress: told of every stage call.
+
+    Returns:
+        The protocol as it was written.
+
+    Raises:
+        ConfigError: the grid is not of one backbone and one seed, or a role has too few images.
+        StoreError: there is a protocol of this name: a frozen one is never changed.
+    """
+    experiment, path = grid.experiment, root / "protocols" / f"{stated['id']}.toml"
+    if path.exists():
+        raise StoreError(f"{path} is frozen; give a protocol with other content a name of its own")
+    if len(experiment.backbones) != 1 or len(experiment.seeds) != 1 or experiment.evaluation.prior != "uniform":
+        raise ConfigError(
+            "expected a grid of one backbone, one seed and the uniform prior; a protocol compares aggregators"
+        )
+    kept: dict[str, Tensor] = {role: _chosen(grid.data, role, images.get(role)) for role in FEATURE_ROLES}
+    folder = root / "protocols" / stated["id"]
+    folder.mkdir(parents=True)
+    tuple_file, answer_file = _tuples(grid.data, kept, max(experiment.evaluation.n))
+    networks = {(cell.pruner, cell.ratio): cell for cell in grid.cells if cell.training == "frozen" and cell.aggregate}
+    fit = experiment.fit
+    protocol = Protocol.model_validate(
+        {
+            **stated,
+            "n": experiment.evaluation.n,
+            "seeds": seeds,
+            "prior": "uniform",
+            "metrics": METRICS,
+            "tolerance": 0.02,
+            "tuples": _write(folder / TUPLES, tuple_file),
+            "answers": _write(folder / ANSWERS, answer_file),
+            "source": _source(grid.data, kept),
+            "recipe": {
+                "epochs": fit.epochs,
+                "steps": fit.steps,
+                "batch_size": fit.batch_size,
+                "learning_rate": float(fit.learning_rate),
+                "weight_decay": float(fit.weight_decay),
+                "patience": fit.patience,
+                "gradient_clip": float(experiment.trainer.gradient_clip),
+            },
+            "limits": LIMITS.model_dump(),
+            "networks": [_network(cell, grid, store, kept, folder, progress) for cell in networks.values()],
+        }
+    )
+    path.write_text(to_toml(protocol.model_dump()), encoding="utf-8")
+    return protocol
+
+
+def _chosen(data: Data, role: str, count: int | None) -> Int64[Tensor, "m"]:
+    """Return the positions within a role of the images to keep, as many of every class; all of them without a count."""
+    labels = data.labels(role)  # type: ignore[arg-type]
+    if count is None:
+        return torch.arange(len(labels))
+    sizes = torch.bincount(labels, minlength=data.dataset.num_classes)
+    each, left = divmod(count, len(sizes))
+    if left or not 0 < each <= int(sizes.min()):
+        raise ConfigError(
+            f"images.{role}: expected a multiple of {len(sizes)} up to {int(sizes.min()) * len(sizes)}, got {count}; "
+            "every class keeps as many"
+        )
+    order = shuffle_within(labels, 1, rng.generator(0, "leaderboard", role))[0]
+    return order[rank_within(sizes) < each].sort().values
+
+
+def _tuples(data: Data, kept: Mapping[str, Tensor], n: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Draw one partition of validation and of test: no image is in two tuples, so none can be recognised in another."""
+    indices, labels = {}, {}
+    for role in SCORED:
+        own = data.labels(role)[kept[role]]
+        drawn = tuples.partition(own, n, 1, data.prior, rng.generator(0, "leaderboard", "tuples", role))
+        indices[f"{role}.indices"], labels[f"{role}.labels"] = drawn.indices[0].int(), drawn.labels[0].to(torch.uint8)
+    return indices, labels
+
+
+def _source(data: Data, kept: Mapping[str, Tensor]) -> dict[str, Any]:
+    positions = {"backbone": data.splits["backbone"]}
+    positions |= {role: data.splits[role][chosen] for role, chosen in kept.items()}  # type: ignore[index]
+    dataset = data.dataset
+    images = {role: {"count": len(found), "sha256": _digest(found)} for role, found in positions.items()}
+    return {"name": dataset.name, "fingerprint": dataset.fingerprint, "classes": dataset.num_classes, **images}
+
+
+def _digest(positions: Tensor) -> str:
+    return hashlib.sha256(positions.long().sort().values.numpy().astype("<i8").tobytes()).hexdigest()
+
+
+def _network(
+    cell: Cell, grid: Grid, store: Store, kept: Mapping[str, Tensor], folder: Path, progress: Progress
+) -> dict[str, Any]:
+    inputs = dict(cell.evaluate.inputs)
+    found, calibration = (run_node(inputs[name], grid, store, progress) for name in ("features", "calibrate"))
+    pruned = run_node(cell.pruned, grid, store, progress)
+    correction = calibration.tensors()["log_correction"]
+    lengths = [found.meta["lengths"][role] for role in FEATURE_ROLES]
+    tensors = {}
+    by_role = {
+        name: dict(zip(FEATURE_ROLES, whole.split(lengths), strict=True)) for name, whole in found.tensors().items()
+    }
+    for role, chosen in kept.items():
+        logits = calibrate_logits(by_role["logits"][role][chosen], correction, calibration.meta["temperature"])
+        tensors[f"{role}.embeddings"] = by_role["embeddings"][role][chosen].half()
+        tensors[f"{role}.logits"] = logits.half()
+        if role != "test":
+            tensors[f"{role}.labels"] = grid.data.labels(role)[chosen].to(torch.uint8)  # type: ignore[arg-type]
+    name = "dense" if cell.ratio == 1 else f"{cell.pruner}-{cell.ratio:g}x"
+    costs = pruned.meta["costs"]
+    return {
+        "name": name,
+        "pruner": cell.pruner,
+        "ratio": cell.ratio,
+        "achieved_ratio": costs["achieved_ratio"],
+        "theoretical_speedup": costs["theoretical_speedup"],
+        "macs": round(costs["macs_effective"]),
+        "cell": found.key,
+        "file": f"{name}.safetensors",
+        "sha256": _write(folder / f"{name}.safetensors", tensors),
+    }
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> str:
+    content = serialize({name: tensor.contiguous() for name, tensor in tensors.items()})
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()

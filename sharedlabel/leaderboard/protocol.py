@@ -1,0 +1,324 @@
+"""A frozen protocol: which features, tuples, numbers of instances and limits a table of the leaderboard stands on.
+
+`leaderboard/protocols/<id>.toml` says all of it; the files it names lie in the folder `<id>` beside it, each with its
+sha256. Any change is a new protocol and a new table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import safetensors.torch
+import torch
+from jaxtyping import Float, Float64, Int64
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from torch import Tensor
+
+from sharedlabel.config import FitConfig
+from sharedlabel.errors import DataError, StoreError, nearest
+from sharedlabel.types import Tuples
+
+SCORED: tuple[Literal["validation", "test"], ...] = ("validation", "test")
+METRICS = (
+    1  # raise it with any change of what a posterior scores; protocols name the version that they were frozen with
+)
+TUPLES, ANSWERS = "tuples.safetensors", "answers.safetensors"
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Read = TypeVar("Read", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """What is read from a file: unknown keys are refused, and nothing is changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Network(Strict):
+    """A compressed backbone, by the file of its features.
+
+    Attributes:
+        name: what tables call it.
+        pruner: compression method, `none` for the dense network.
+        ratio: compression ratio that was asked for.
+        achieved_ratio: over all parameters.
+        theoretical_speedup: dense MACs / effective MACs.
+        macs: effective MACs of one instance.
+        cell: key of the stage call that embedded the images.
+        file: safetensors in the protocol's folder.
+        sha256: of the file.
+    """
+
+    name: str
+    pruner: str
+    ratio: PositiveFloat
+    achieved_ratio: PositiveFloat
+    theoretical_speedup: PositiveFloat
+    macs: PositiveInt
+    cell: Sha256
+    file: Name
+    sha256: Sha256
+
+
+class Images(Strict):
+    """Images of a role that the protocol uses.
+
+    Attributes:
+        count: how many.
+        sha256: of their sorted positions in the data set, as little-endian int64.
+    """
+
+    count: PositiveInt
+    sha256: Sha256
+
+
+class Source(Strict):
+    """Where the images come from: names and fingerprint of the data set, and the images of each role."""
+
+    name: str
+    fingerprint: str
+    classes: PositiveInt
+    backbone: Images
+    aggregator: Images
+    validation: Images
+    test: Images
+
+
+class Limits(Strict):
+    """What one process in the sandbox may use.
+
+    Attributes:
+        seconds: wall-clock time of training and prediction together.
+        memory_mb: resident memory, in MB.
+        processes: processes and threads.
+        disk_mb: files in its temporary folder, in MB.
+        log_kb: what it may print, in kB; more ends the run.
+    """
+
+    seconds: PositiveInt
+    memory_mb: PositiveInt
+    processes: PositiveInt
+    disk_mb: PositiveInt
+    log_kb: PositiveInt
+
+
+class Recipe(Strict):
+    """How aggregators that need it are trained by gradient descent; the words are those of `config.FitConfig`."""
+
+    epochs: PositiveInt
+    steps: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    weight_decay: float
+    patience: PositiveInt
+    gradient_clip: float
+
+    def fit(self) -> FitConfig:
+        """Return it as the trainer reads it."""
+        return FitConfig(**self.model_dump(exclude={"gradient_clip"}))
+
+
+class Protocol(Strict):
+    """A table of the leaderboard.
+
+    Attributes:
+        id: its name, with its version.
+        title: for people.
+        about: one paragraph on what it measures.
+        command: made the files.
+        n: numbers of instances that are scored, ascending.
+        seeds: training seeds.
+        prior: of the labels, always uniform.
+        metrics: version of what a posterior scores.
+        tolerance: largest difference of the primary score between two runs of one submission that still verifies.
+        tuples: sha256 of the file of tuples, which holds no label.
+        answers: sha256 of the file of labels, which only the scorer reads.
+    """
+
+    id: Name
+    title: str
+    about: str
+    command: str
+    n: tuple[PositiveInt, ...]
+    seeds: tuple[int, ...]
+    prior: Literal["uniform"]
+    metrics: int
+    tolerance: PositiveFloat
+    tuples: Sha256
+    answers: Sha256
+    source: Source
+    recipe: Recipe
+    limits: Limits
+    networks: tuple[Network, ...]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one network says of the images of a protocol.
+
+    Attributes:
+        embeddings: by role.
+        logits: by role; `softmax` is the calibrated posterior of one instance under the prior.
+        labels: of the roles `aggregator` and `validation`.
+    """
+
+    embeddings: Mapping[str, Float[Tensor, "m d"]]
+    logits: Mapping[str, Float[Tensor, "m c"]]
+    labels: Mapping[str, Int64[Tensor, "m"]]
+
+
+class Board:
+    """The folder of the leaderboard.
+
+    Args:
+        root: holds `protocols`, `submissions` and `results`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def ids(self) -> tuple[str, ...]:
+        """List the protocols."""
+        return tuple(sorted(path.stem for path in (self.root / "protocols").glob("*.toml")))
+
+    def protocol(self, name: str) -> Protocol:
+        """Read a protocol.
+
+        Raises:
+            StoreError: there is none of this name, or its file is not as a protocol should be.
+        """
+        if name not in self.ids():
+            raise StoreError(f"unknown protocol {name!r} in {self.root / 'protocols'}; {nearest(name, self.ids())}")
+        path = self.root / "protocols" / f"{name}.toml"
+        found = read_toml(path, Protocol)
+        if (found.id, found.metrics) != (name, METRICS):
+            raise StoreError(
+                f"expected protocol {name!r} of metrics version {METRICS} in {path}, got {found.id!r} of version "
+                f"{found.metrics}; use the release of the package that the protocol was frozen with"
+            )
+        return found
+
+    def folder(self, protocol: Protocol) -> Path:
+        """Return where the files of a protocol lie."""
+        return self.root / "protocols" / protocol.id
+
+    def features(self, protocol: Protocol, network: Network) -> Features:
+        """Read the features of a network, in float32.
+
+        Raises:
+            StoreError: the file is missing or was altered.
+        """
+        tensors = load(self.folder(protocol) / network.file, network.sha256)
+        roles = ("aggregator", *SCORED)
+        return Features(
+            {role: tensors[f"{role}.embeddings"].float() for role in roles},
+            {role: tensors[f"{role}.logits"].float() for role in roles},
+            {role: tensors[f"{role}.labels"].long() for role in roles if f"{role}.labels" in tensors},
+        )
+
+    def indices(self, protocol: Protocol) -> dict[str, Int64[Tensor, "t n"]]:
+        """Read which instances form the tuples of validation and test: positions, and no label.
+
+        Raises:
+            StoreError: the file is missing or was altered.
+        """
+        tensors = load(self.folder(protocol) / TUPLES, protocol.tuples)
+        return {role: tensors[f"{role}.indices"].long() for role in SCORED}
+
+    def answers(self, protocol: Protocol) -> dict[str, Tuples]:
+        """Read the labelled tuples of validation and test; for the scorer alone.
+
+        Raises:
+            StoreError: a file is missing or was altered.
+        """
+        indices = self.indices(protocol)
+        labels = load(self.folder(protocol) / ANSWERS, protocol.answers)
+        prior = uniform(protocol)
+        found: dict[str, Tuples] = {}
+        for role in SCORED:
+            own = labels[f"{role}.labels"].long()
+            weights = (prior / torch.bincount(own, minlength=len(prior)))[own]
+            found[role] = Tuples(indices[role][None], own[None], weights[None])
+        return found
+
+
+def uniform(protocol: Protocol) -> Float64[Tensor, "c"]:
+    """Return the prior over the labels of a protocol."""
+    classes = protocol.source.classes
+    return torch.full((classes,), 1 / classes, dtype=torch.float64)
+
+
+def load(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Read a file of tensors whose content is known.
+
+    Raises:
+        StoreError: it is missing or was altered.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise StoreError(f"expected the file {path}, found none; restore it from the repository") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise StoreError(
+            f"expected sha256 {sha256[:12]}... of {path}, got {found[:12]}...; it was altered: "
+            "restore it from the repository"
+        )
+    return safetensors.torch.load(content)
+
+
+def read_toml(path: Path, model: type[Read]) -> Read:
+    """Read a TOML file into a model.
+
+    Raises:
+        DataError: the file is missing, is no TOML or does not fit; the message names the key.
+    """
+    try:
+        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise DataError(f"expected the file {path}, found none; add it") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"expected TOML in {path}, got: {error}; correct the file") from error
+    except ValidationError as error:
+        raise DataError(f"{path}: {explain(error)}") from error
+
+
+def explain(error: ValidationError) -> str:
+    """Say what is wrong with a file, key by key."""
+    parts = []
+    for entry in error.errors():
+        where = ".".join(map(str, entry["loc"])) or "the file"
+        shown = json.dumps(entry["input"], default=str)[:60]
+        got = "" if entry["type"] == "missing" else f", got {shown}"
+        parts.append(f"{where}: {entry['msg'].lower()}{got}")
+    return "; ".join(parts)
+
+
+def to_toml(tables: Mapping[str, Any]) -> str:
+    """Write what a protocol or a submission holds: values first, then tables, then lists of tables."""
+    lines: list[str] = []
+    nested = {key: value for key, value in tables.items() if isinstance(value, Mapping)}
+    listed = {
+        key: value
+        for key, value in tables.items()
+        if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping)
+    }
+    lines += [f"{key} = {_value(value)}" for key, value in tables.items() if key not in nested and key not in listed]
+    for key, table in nested.items():
+        lines += ["", f"[{key}]", *(f"{name} = {_value(value)}" for name, value in table.items())]
+    for key, rows in listed.items():
+        for row in rows:
+            lines += ["", f"[[{key}]]", *(f"{name} = {_value(value)}" for name, value in row.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name} = {_value(inner)}" for name, inner in value.items()) + "}"
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

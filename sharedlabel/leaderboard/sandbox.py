@@ -1,0 +1,353 @@
+"""Where submitted code runs: a process without network, files, environment or a view of any other process.
+
+`bwrap` (bubblewrap, Linux) is the default, a container the alternative; `trusted` runs without either, for code of
+one's own. The process gets its job on standard input and answers on standard output; nothing else leaves it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import signal
+import site
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from sharedlabel.errors import ConfigError, SharedLabelError
+from sharedlabel.leaderboard.protocol import Limits
+
+Kind: TypeAlias = Literal["bwrap", "docker", "podman", "trusted"]
+KINDS: tuple[Kind, ...] = ("bwrap", "docker", "podman", "trusted")
+IMAGE = "sharedlabel-sandbox"
+LIBRARY, SUBMISSION = "/library", "/submission"  # where the package and the submission lie inside
+_PROGRAM = "sharedlabel.leaderboard.child"
+_POLL_SECONDS = 0.05
+_BLOCK = 1 << 16
+_HIDDEN = ("sklearn/datasets/data",)  # data sets with their labels that come with a library
+
+
+class SandboxError(SharedLabelError):
+    """A submission that did not do what was asked of it within its limits."""
+
+
+def choose(kind: str | None) -> Kind:
+    """Return the sandbox to use: the one asked for, else the first that this system has.
+
+    Raises:
+        ConfigError: there is none of the kind, or none at all.
+    """
+    if kind == "trusted":
+        return "trusted"
+    asked = (kind,) if kind else ("bwrap", "docker", "podman")
+    for name in asked:
+        if name in KINDS and unusable(name) is None:
+            return name
+    found = "; ".join(f"{name}: {unusable(name)}" for name in asked)
+    raise ConfigError(
+        f"expected a sandbox to run submitted code in, got none ({found}); install bubblewrap "
+        "(apt install bubblewrap), or docker with the image of docker/sandbox.Dockerfile; code that you trust runs "
+        "without one with --trust, and its row stays self-reported"
+    )
+
+
+def unusable(kind: str) -> str | None:
+    """Say why a sandbox cannot be used on this system; None if it can."""
+    if kind not in KINDS:
+        return f"unknown; available: {', '.join(KINDS)}"
+    if kind == "trusted":
+        return None
+    executable = shutil.which(kind)
+    if executable is None:
+        return "not installed"
+    probe = [executable, "image", "inspect", IMAGE]
+    if kind == "bwrap":
+        probe = [executable, "--unshare-all", "--ro-bind", "/", "/", "--", sys.executable, "-c", ""]
+    tried = subprocess.run(probe, capture_output=True, text=True, check=False)
+    return None if tried.returncode == 0 else " ".join(tried.stderr.split()) or f"exit code {tried.returncode}"
+
+
+class Process:
+    """A process in a sandbox.
+
+    Args:
+        kind: of the sandbox.
+        submission: folder with the file `aggregator.py`; the only thing of the submission that is visible inside.
+        limits: what it may use; its time counts from here.
+        threads: that torch computes with.
+
+    The context manager starts it, and kills everything in it at the end.
+    """
+
+    def __init__(self, kind: Kind, submission: Path, limits: Limits, threads: int = 1) -> None:
+        self.kind, self.submission, self.limits, self.threads = kind, submission, limits, threads
+        self.log = b""
+        self._ended = ""
+
+    def __enter__(self) -> Process:
+        self._deadline = time.monotonic() + self.limits.seconds
+        # Its own environment would be readable inside, in /proc of the process that starts it.
+        self._process = subprocess.Popen(
+            command(self.kind, self.submission, self.limits, self.threads),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(self.kind, self.threads),
+            start_new_session=True,
+        )
+        self._watching = threading.Thread(target=self._watch, daemon=True)
+        self._reading = threading.Thread(target=self._read_log, daemon=True)
+        self._watching.start()
+        self._reading.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._kill("")
+        self._process.wait()
+        self._reading.join()
+        self._watching.join()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()  # type: ignore[union-attr]
+
+    def send(self, content: bytes) -> None:
+        """Write a message: its length in eight bytes, then the content.
+
+        Raises:
+            SandboxError: the process ended, or ran out of time.
+        """
+        stream = self._process.stdin
+        assert stream is not None
+        message, done = memoryview(len(content).to_bytes(8, "little") + content), 0
+        with self._ready(stream.fileno(), selectors.EVENT_WRITE) as wait:
+            while done < len(message):
+                wait()
+                try:
+                    done += os.write(stream.fileno(), message[done : done + _BLOCK])
+                except BrokenPipeError as error:
+                    raise self._failure() from error
+
+    def receive(self, size: int) -> bytes:
+        """Read exactly so many bytes.
+
+        Raises:
+            SandboxError: the process ended, ran out of time, or broke a limit.
+        """
+        stream = self._process.stdout
+        assert stream is not None
+        parts, left = [], size
+        with self._ready(stream.fileno(), selectors.EVENT_READ) as wait:
+            while left:
+                wait()
+                part = os.read(stream.fileno(), min(left, _BLOCK))
+                if not part:
+                    raise self._failure()
+                parts.append(part)
+                left -= len(part)
+        return b"".join(parts)
+
+    def finish(self) -> None:
+        """Close its input and wait for its end.
+
+        Raises:
+            SandboxError: it failed, wrote more than it was asked for, or did not end in time.
+        """
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        stream = self._process.stdout
+        assert stream is not None
+        with self._ready(stream.fileno(), selectors.EVENT_READ) as wait:
+            wait()
+            if os.read(stream.fileno(), 1):
+                raise SandboxError("expected nothing after the last posterior, got more output; only return posteriors")
+        if self._process.wait() != 0:
+            raise self._failure()
+
+    @contextlib.contextmanager
+    def _ready(self, descriptor: int, event: int) -> Iterator[Callable[[], None]]:
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, event)
+
+            def wait() -> None:
+                left = self._deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    self._kill(f"expected an end within {self.limits.seconds} s, got none; train for fewer steps")
+                    raise self._failure()
+
+            yield wait
+
+    def _failure(self) -> SandboxError:
+        """Return what went wrong; called when the process has ended or has to."""
+        self._process.wait()
+        self._reading.join()
+        last = [line for line in self.log.decode(errors="replace").splitlines() if line.strip()]
+        code = self._process.returncode
+        why = self._ended or f"the process ended with code {code}" + (f": {last[-1].strip()[:300]}" if last else "")
+        return SandboxError(why)
+
+    def _kill(self, why: str) -> None:
+        if self._process.poll() is None:
+            self._ended = self._ended or why
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        if self.kind in ("docker", "podman"):
+            subprocess.run([self.kind, "kill", self._container], capture_output=True, check=False)
+
+    @property
+    def _container(self) -> str:
+        return f"{IMAGE}-{os.getpid()}-{id(self):x}"
+
+    def _read_log(self) -> None:
+        """Keep what it prints up to the limit; kill it beyond."""
+        stream = self._process.stderr
+        assert stream is not None
+        limit = self.limits.log_kb * 1000
+        while block := os.read(stream.fileno(), _BLOCK):
+            if len(self.log) + len(block) > limit:
+                self._kill(f"expected at most {self.limits.log_kb} kB of output, got more; print less")
+            self.log += block[: limit - len(self.log)]
+
+    def _watch(self) -> None:
+        """Kill it when its processes together pass a limit that the kernel does not hold for each."""
+        while self._process.poll() is None:
+            tree = _descendants(self._process.pid)
+            memory, tasks = sum(_resident(pid) for pid in tree), sum(_tasks(pid) for pid in tree)
+            if memory > self.limits.memory_mb * 1e6:
+                self._kill(f"expected at most {self.limits.memory_mb} MB of memory, got more; use less")
+            if tasks > self.limits.processes:
+                self._kill(f"expected at most {self.limits.processes} processes and threads, got {tasks}; start fewer")
+            time.sleep(_POLL_SECONDS)
+
+
+def command(kind: Kind, submission: Path, limits: Limits, threads: int) -> list[str]:
+    """Return the command line that starts the program inside a sandbox."""
+    package = Path(__file__).resolve().parent.parent
+    program = ["-c", f"from {_PROGRAM} import main; main()", str(limits.memory_mb), str(limits.disk_mb)]
+    if kind == "trusted":
+        return [
+            sys.executable,
+            "-I",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(package.parent)!r}); {program[1]}",
+            *program[2:],
+            str(submission),
+        ]
+    if kind in ("docker", "podman"):
+        return [
+            shutil.which(kind) or kind,
+            "run",
+            "--rm",
+            "--interactive",
+            "--name",
+            f"{IMAGE}-{os.getpid()}",
+            "--network",
+            "none",
+            "--read-only",
+            "--cap-drop",
+            "ALL",
+            "--security-opt",
+            "no-new-privileges",
+            "--user",
+            "65534:65534",
+            "--pids-limit",
+            str(limits.processes),
+            "--memory",
+            f"{limits.memory_mb}m",
+            "--memory-swap",
+            f"{limits.memory_mb}m",
+            "--tmpfs",
+            f"/tmp:size={limits.disk_mb}m",
+            "--env",
+            f"OMP_NUM_THREADS={threads}",
+            "--volume",
+            f"{submission.resolve()}:{SUBMISSION}:ro",
+            IMAGE,
+            "python",
+            *program,
+            SUBMISSION,
+        ]
+    return [
+        shutil.which("bwrap") or "bwrap",
+        *_view(package, submission, limits),
+        "--",
+        sys.executable,
+        *program,
+        SUBMISSION,
+    ]
+
+
+def _view(package: Path, submission: Path, limits: Limits) -> list[str]:
+    """Return what bubblewrap shows: system libraries, Python, this package's code and one submission, all read-only."""
+    disk = str(limits.disk_mb * 1_000_000)
+    shown: list[str] = ["--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    shown += ["--uid", "65534", "--gid", "65534", "--hostname", "sandbox"]
+    for folder in ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"):
+        path = Path(folder)
+        if path.is_symlink():
+            shown += ["--symlink", str(path.readlink()), folder]
+        elif path.exists():
+            shown += ["--ro-bind", folder, folder]
+    for name in ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives"):
+        shown += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    for prefix in dict.fromkeys((sys.base_prefix, sys.prefix)):
+        if not Path(prefix).is_relative_to("/usr"):
+            shown += ["--ro-bind", prefix, prefix]
+    shown += ["--proc", "/proc", "--dev", "/dev"]
+    for folder in dict.fromkeys((sysconfig.get_path("purelib"), *site.getsitepackages())):
+        for hidden in _HIDDEN:
+            if (Path(folder) / hidden).is_dir():
+                shown += ["--tmpfs", f"{folder}/{hidden}", "--remount-ro", f"{folder}/{hidden}"]
+    shown += ["--ro-bind", str(package), f"{LIBRARY}/sharedlabel"]
+    shown += ["--ro-bind", str(submission.resolve()), SUBMISSION]
+    shown += ["--size", disk, "--tmpfs", "/tmp", "--size", disk, "--tmpfs", "/dev/shm", "--chdir", "/tmp"]
+    return [*shown, "--remount-ro", "/"]
+
+
+def _environment(kind: Kind, threads: int) -> dict[str, str]:
+    """Return the only variables that the process has."""
+    shown = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "OMP_NUM_THREADS": str(threads)}
+    shown |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "PYTHONNOUSERSITE": "1"}
+    return shown | ({"PYTHONPATH": LIBRARY} if kind == "bwrap" else {})
+
+
+def _descendants(root: int) -> list[int]:
+    """List a process and all that descend from it."""
+    found, rest = [], [root]
+    while rest:
+        pid = rest.pop()
+        found.append(pid)
+        for task in _listed(Path(f"/proc/{pid}/task")):
+            rest += [int(child) for child in _text(task / "children").split()]
+    return found
+
+
+def _tasks(pid: int) -> int:
+    return len(_listed(Path(f"/proc/{pid}/task")))
+
+
+def _resident(pid: int) -> int:
+    """Return the bytes that a process holds alone or shared in memory, files it has mapped left out."""
+    fields = dict(line.split(":", 1) for line in _text(Path(f"/proc/{pid}/status")).splitlines() if ":" in line)
+    return sum(int(fields.get(name, "0 kB").split()[0]) * 1024 for name in ("RssAnon", "RssShmem"))
+
+
+def _listed(folder: Path) -> Sequence[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # it ended meanwhile
+        return ()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # it ended meanwhile
+        return ""

@@ -1,0 +1,93 @@
+"""The folder that `new` makes: an aggregator that works, its card and its README, to be changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sharedlabel.errors import DataError
+from sharedlabel.leaderboard import submission
+from sharedlabel.leaderboard.protocol import Board
+
+_SOURCE = '''"""Evidence of single instances, weighed by a small network and summed. Change this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sharedlabel.aggregators._base import Aggregator, Standardize, normalize
+from sharedlabel.types import SetShape
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options; the defaults are what the leaderboard runs.
+
+    Attributes:
+        hidden: width of the hidden layer.
+    """
+
+    hidden: int = 32
+
+
+class WeighedSum(Aggregator):
+    """log p(y) + sum over instances of a weight in [0, 2] times log p(y given the instance) - log p(y)."""
+
+    permutation_invariant = True
+
+    def __init__(self, config: Config, shape: SetShape) -> None:
+        super().__init__()
+        self.standardize = Standardize(shape)
+        width = config.hidden
+        self.weigh = nn.Sequential(nn.Linear(shape.embedding_dim, width), nn.ReLU(), nn.Linear(width, 1))
+        self.register_buffer("log_prior", shape.log_prior.clone())
+
+    def forward(self, embeddings: Tensor, logits: Tensor) -> Tensor:
+        """Return the log-posterior after every prefix: embeddings [t n d], logits [t n c] -> [t n c]."""
+        weight = 2 * torch.sigmoid(self.weigh(self.standardize(embeddings)))
+        evidence = weight * (normalize(logits) - self.log_prior)
+        return normalize(self.log_prior + evidence.cumsum(dim=1))
+
+
+def build(config: Config, shape: SetShape) -> WeighedSum:
+    """Build it for the widths of a backbone."""
+    return WeighedSum(config, shape)
+'''
+_CARD = """title = "{name}"
+description = "Evidence of single instances, weighed by a small network that sees the embedding, and summed."
+license = "MIT"
+source = ""
+external_data = false
+
+[tuning]
+trials = 0
+selected_on = "nothing"
+
+[[authors]]
+name = "Your name"
+affiliation = ""
+url = ""
+"""
+_README = """# {name}
+
+What it computes, as a formula. What it costs in n. What it is meant to do better than the log-opinion pool, and where
+you expect it to lose.
+"""
+
+
+def new(board: Board, name: str) -> Path:
+    """Make the folder of a submission that passes the check as it is.
+
+    Raises:
+        DataError: the name cannot be one, or is taken.
+    """
+    submission.check_name(name)
+    folder = board.root / "submissions" / name
+    if folder.exists():
+        raise DataError(f"{folder} is there already; choose another name, or change what is in it")
+    folder.mkdir(parents=True)
+    for file, text in ((submission.SOURCE, _SOURCE), (submission.CARD, _CARD), (submission.README, _README)):
+        (folder / file).write_text(text.replace("{name}", name), encoding="utf-8")
+    return folder

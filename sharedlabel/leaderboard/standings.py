@@ -1,0 +1,154 @@
+"""Who stands where on a protocol: intervals, ties, costs and the Pareto front, from stored scores of every tuple."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from sharedlabel.comparing import LEVEL, ROUNDING
+from sharedlabel.leaderboard import records, submission
+from sharedlabel.leaderboard.protocol import Board, Protocol, uniform
+from sharedlabel.leaderboard.records import Event, Result
+from sharedlabel.leaderboard.submission import Submission
+from sharedlabel.metrics.information import label_entropy
+from sharedlabel.metrics.intervals import holm, interval
+from sharedlabel.metrics.paired import all_pairs
+from sharedlabel.metrics.uncertainty import seed_average
+from sharedlabel.ranking import rank_intervals
+from sharedlabel.results import Verdict
+from sharedlabel.types import Tuples
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An entry as it was read from the board.
+
+    Attributes:
+        submission: its files.
+        result: what it reached.
+        history: from the first run on; the last line says its status.
+        scores: of every tuple.
+    """
+
+    submission: Submission
+    result: Result
+    history: tuple[Event, ...]
+    scores: Mapping[str, Tensor]
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it takes part in the ranking."""
+        return self.history[-1].status == records.RANKED
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A row of the table.
+
+    Attributes:
+        entry: what it stands for.
+        ri: primary score: mean over networks, seeds and n.
+        low: end of its 95% interval over images and seeds.
+        high: likewise.
+        accuracy: mean n-accuracy.
+        macs: of a tuple of the largest n.
+        best: 1 + those shown to be better; None where it is not ranked.
+        worst: all but those shown to be worse; None where it is not ranked.
+        tied: names of those that it is not shown to differ from.
+        front: whether no ranked entry that costs no more scores higher.
+    """
+
+    entry: Listed
+    ri: float
+    low: float
+    high: float
+    accuracy: float
+    macs: int
+    best: int | None
+    worst: int | None
+    tied: tuple[str, ...]
+    front: bool
+
+
+def entries(board: Board, protocol: Protocol) -> list[Listed]:
+    """Read every entry of a protocol; all checksums have to hold.
+
+    Raises:
+        SharedLabelError: a submission or a result is missing or was altered.
+    """
+    found = []
+    for folder in sorted((board.root / "results" / protocol.id).glob("*")):
+        if folder.is_dir():
+            place = records.Entry(folder)
+            result = place.result()
+            own = submission.read(board.root / "submissions" / folder.name)
+            found.append(Listed(own, result, place.history(), place.scores(result)))
+    return found
+
+
+def standings(found: Sequence[Listed], protocol: Protocol, answers: Mapping[str, Tuples]) -> list[Standing]:
+    """Rank verified entries, best mean first; the others follow without a rank.
+
+    Args:
+        found: all entries of the protocol.
+        protocol: what they were scored on.
+        answers: the tuples, for their weights.
+    """
+    ranked = [one for one in found if one.ranked]
+    others = [one for one in found if not one.ranked]
+    drawn, size = answers["test"], protocol.source.test.count
+    names = [one.result.name for one in ranked]
+    places = rank_intervals(names, _verdicts(ranked, protocol, drawn, size)) if ranked else {}
+    rows = []
+    for one in (*ranked, *others):
+        ri, low, high = _mean(one, protocol, drawn, size)
+        macs = one.result.cost.macs[max(protocol.n)]
+        best, worst, tied = places.get(one.result.name, (None, None, ()))
+        accuracy = statistics.fmean(cell.n_accuracy for cell in one.result.cells)
+        rows.append(Standing(one, ri, low, high, accuracy, macs, best, worst, tied, False))
+    kept = [row for row in rows if row.best is not None]
+    front = {row.entry.result.name for row in kept if not any(_dominates(other, row) for other in kept)}
+    rows = [
+        Standing(**{**row.__dict__, "front": row.best is not None and row.entry.result.name in front}) for row in rows
+    ]
+    return sorted(rows, key=lambda row: (row.best is None, -row.ri))
+
+
+def _dominates(other: Standing, row: Standing) -> bool:
+    no_worse = other.macs <= row.macs and other.ri >= row.ri
+    return no_worse and (other.macs < row.macs or other.ri > row.ri)
+
+
+def _columns(one: Listed) -> Float64[Tensor, "s p t k"]:
+    """Return the score that is ranked of every seed and tuple: mean bits over networks and n."""
+    bits = one.scores["information"].double().mean(dim=(0, 3))
+    return bits[:, None, :, None]
+
+
+def _verdicts(ranked: Sequence[Listed], protocol: Protocol, drawn: Tuples, size: int) -> dict[tuple[str, str], Verdict]:
+    """Compare every two entries on the same tuples and seeds; Holm over all pairs."""
+    pairs = [(a, b) for a in range(len(ranked)) for b in range(a)]
+    if not pairs:
+        return {}
+    found = all_pairs(torch.stack([_columns(one) for one in ranked]), drawn, [max(protocol.n)], size)
+    first, second = torch.tensor(pairs).T
+    difference = found.difference[first, second, 0]
+    p_value = torch.where(difference.abs() < ROUNDING, 1.0, found.p_value()[first, second, 0])
+    verdicts: dict[tuple[str, str], Verdict] = {}
+    for (a, b), apart, p in zip(pairs, difference.tolist(), holm(p_value).tolist(), strict=True):
+        shown: Verdict = "better" if apart > 0 else "worse"
+        verdicts[ranked[a].result.name, ranked[b].result.name] = shown if p < LEVEL else "tied"
+    return verdicts
+
+
+def _mean(one: Listed, protocol: Protocol, drawn: Tuples, size: int) -> tuple[float, float, float]:
+    entropy = label_entropy(uniform(protocol).log())
+    found = seed_average(_columns(one), drawn, [max(protocol.n)], size, None)
+    mean = 1 + found.mean / entropy
+    low, high = interval(mean, found.se / entropy, found.degrees_of_freedom)
+    return float(mean), float(low), min(float(high), 1.0)

@@ -1,0 +1,238 @@
+"""A submission: a folder with one aggregator, its card and a README; no weights, no binaries, no links."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, TypeAdapter, ValidationError
+
+from sharedlabel.errors import DataError
+from sharedlabel.leaderboard.protocol import Name, Strict, read_toml
+
+SOURCE, CARD, README = "aggregator.py", "submission.toml", "README.md"
+FILES = (SOURCE, CARD, README)
+LIMITS = {SOURCE: 64_000, CARD: 16_000, README: 64_000}  # bytes
+CONSTANTS = 4_096  # bytes of text and digits of numbers in the code, docstrings left out: no room for a table of labels
+# What a file may import; the sandbox is what keeps code in, this keeps costs countable and files readable.
+_IMPORTS = {"__future__", "abc", "collections", "dataclasses", "enum", "functools", "itertools", "jaxtyping", "math"}
+_IMPORTS |= {"pydantic", "torch", "typing"}
+_PACKAGES = (
+    "collections.abc",
+    "torch.nn",
+    "torch.nn.functional",
+    "sharedlabel.aggregators",
+    "sharedlabel.errors",
+    "sharedlabel.logs",
+    "sharedlabel.types",
+    "sharedlabel.config",
+)
+_CALLS = {"eval", "exec", "compile", "open", "__import__", "globals", "vars", "input", "breakpoint"}
+_ATTRIBUTES = {
+    "numpy",
+    "tolist",
+    "__array__",
+    "__globals__",
+    "__builtins__",
+    "__subclasses__",
+    "__code__",
+    "from_numpy",
+    "data_ptr",
+    "load",
+    "save",
+    "compile",
+}
+
+
+class Author(Strict):
+    """Who wrote it.
+
+    Attributes:
+        name: as it should be shown.
+        affiliation: may be empty.
+        url: of a home page or profile; may be empty.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    affiliation: Annotated[str, Field(max_length=200)] = ""
+    url: Annotated[str, Field(max_length=300, pattern="^(https://[^ ]+)?$")] = ""
+
+
+class Tuning(Strict):
+    """What was spent on choosing the options.
+
+    Attributes:
+        trials: settings that were tried, 0 for none.
+        selected_on: where they were compared.
+        note: in words; may be empty.
+    """
+
+    trials: NonNegativeInt
+    selected_on: Literal["nothing", "validation", "other data"]
+    note: Annotated[str, Field(max_length=1000)] = ""
+
+
+class Card(Strict):
+    """`submission.toml`.
+
+    Attributes:
+        title: what the table calls it.
+        description: what it does, in one paragraph.
+        license: SPDX identifier of the code's licence.
+        source: address of the paper or the code; may be empty.
+        external_data: whether anything was learnt from data that the protocol does not hold.
+        external_data_note: what, if so.
+        tuning: what was spent on choosing the options.
+        authors: at least one.
+    """
+
+    title: Annotated[str, Field(min_length=1, max_length=80)]
+    description: Annotated[str, Field(min_length=20, max_length=2000)]
+    license: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]{2,40}$")]
+    source: Annotated[str, Field(max_length=300, pattern="^(https://[^ ]+)?$")] = ""
+    external_data: bool
+    external_data_note: Annotated[str, Field(max_length=1000)] = ""
+    tuning: Tuning
+    authors: Annotated[tuple[Author, ...], Field(min_length=1, max_length=50)]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A submission as it was read.
+
+    Attributes:
+        name: of its folder.
+        card: what it says of itself.
+        source: the code as it was written.
+        code: the code as it runs: without comments and docstrings.
+        readme: Markdown.
+        sha256: of all files.
+    """
+
+    name: str
+    card: Card
+    source: str
+    code: str
+    readme: str
+    sha256: str
+
+
+def read(folder: Path) -> Submission:
+    """Read a submission.
+
+    Raises:
+        DataError: the folder, a name, a file, the card or the code is not as it has to be; the message says which.
+    """
+    if not folder.is_dir():
+        raise DataError(f"expected the folder of a submission at {folder}, found none; make one with `new`")
+    check_name(folder.name)
+    content = {name: _file(folder / name, LIMITS[name]) for name in FILES}
+    extra = sorted(path.name for path in folder.iterdir() if path.name not in {*FILES, "__pycache__"})
+    if extra:
+        raise DataError(f"expected only {', '.join(FILES)} in {folder}, got {', '.join(extra)}; remove the others")
+    digest = hashlib.sha256(b"".join(hashlib.sha256(content[name].encode()).digest() for name in FILES)).hexdigest()
+    card = read_toml(folder / CARD, Card)
+    if card.external_data != bool(card.external_data_note):
+        raise DataError(f"{folder / CARD}: external_data_note goes with external_data = true; say there what was used")
+    code = normal(content[SOURCE], str(folder / SOURCE))
+    return Submission(folder.name, card, content[SOURCE], code, content[README], digest)
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of a submission.
+
+    Raises:
+        DataError: says what a name looks like.
+    """
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        raise DataError(
+            f"expected a name of small letters, digits, '.', '_' and '-', 64 at most, got {name!r}; rename the folder"
+        ) from error
+
+
+def _file(path: Path, limit: int) -> str:
+    """Read a regular file of text, never through a link."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise DataError(f"expected the file {path}, found none; add it") from error
+    except OSError as error:
+        raise DataError(
+            f"expected a plain file at {path}, got a link or something else ({error.strerror}); replace it"
+        ) from error
+    with os.fdopen(descriptor, "rb") as stream:
+        if not path.is_file():
+            raise DataError(f"expected a plain file at {path}, got something else; replace it")
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise DataError(f"expected at most {limit:,} bytes in {path}, got more; submissions hold code, no weights")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"expected text in UTF-8 in {path}, got other bytes at {error.start}; save it as UTF-8"
+        ) from error
+
+
+def normal(source: str, where: str) -> str:
+    """Return code without comments and docstrings, which could carry data.
+
+    Args:
+        source: of a module.
+        where: it comes from, for messages.
+
+    Raises:
+        DataError: no Python, an import or a call that is not allowed, or more constants than code needs.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError) as error:
+        raise DataError(f"expected Python in {where}, got: {error}; correct it") from error
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            _without_docstring(node)
+    spent = 0
+    for node in ast.walk(tree):
+        _check_node(node, where)
+        if isinstance(node, ast.Constant) and not isinstance(node.value, bool | None):
+            spent += len(node.value if isinstance(node.value, str | bytes) else repr(node.value))
+    if spent > CONSTANTS:
+        raise DataError(f"expected at most {CONSTANTS:,} bytes of constants in {where}, got {spent:,}; tables are data")
+    return ast.unparse(tree) + "\n"
+
+
+def _without_docstring(node: Any) -> None:
+    first = node.body[0] if node.body else None
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        node.body = node.body[1:] or [ast.Pass()]
+
+
+def _check_node(node: ast.AST, where: str) -> None:
+    line = f"{where}, line {getattr(node, 'lineno', 0)}"
+    imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+    if isinstance(node, ast.ImportFrom):
+        imported = ["." * node.level + (node.module or "")]
+    for name in imported:
+        if name not in _IMPORTS and not any(name == p or name.startswith(p + ".") for p in _PACKAGES):
+            raise DataError(
+                f"{line}: expected imports of {', '.join(sorted(_IMPORTS))} and {', '.join(_PACKAGES)}, got {name!r}; "
+                "compute with torch, so that costs can be counted"
+            )
+    if isinstance(node, ast.Name) and node.id in _CALLS:
+        raise DataError(f"{line}: {node.id!r} is not allowed in a submission; an aggregator needs tensors only")
+    if isinstance(node, ast.Attribute) and node.attr in _ATTRIBUTES:
+        raise DataError(
+            f"{line}: '.{node.attr}' is not allowed in a submission; compute with torch, so that costs count"
+        )
+
+
+def schema() -> str:
+    """Return the JSON Schema of `submission.toml`."""
+    return json.dumps(Card.model_json_schema(), indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,198 @@
+"""A small board whose features say nothing about the labels: who scores above chance has seen what it must not see."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+
+import pytest
+import safetensors.torch
+import torch
+
+from sharedlabel import rng
+from sharedlabel.leaderboard import commands, records, sandbox, submission
+from sharedlabel.leaderboard.protocol import ANSWERS, TUPLES, Board, Protocol, to_toml
+from sharedlabel.leaderboard.submission import Card, Submission
+
+CLASSES, WIDTH, IMAGES, N = 4, 6, 96, 4
+USABLE = sandbox.unusable("bwrap")
+needs_sandbox = pytest.mark.skipif(USABLE is not None, reason=f"NO SANDBOX, CHEATS NOT TRIED: bwrap is {USABLE}")
+
+
+def stored(path, tensors) -> str:
+    content = safetensors.torch.save({name: tensor.clone() for name, tensor in tensors.items()})
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def make_board(root, signal: float = 0.0, **changed) -> Board:
+    """Write a protocol; tuples come class by class, so that their order would give the label away."""
+    folder = root / "protocols" / "toy-v1"
+    folder.mkdir(parents=True)
+    draw = rng.generator(0, "board")
+    labels = torch.arange(CLASSES).repeat_interleave(IMAGES // CLASSES)
+    tensors, indices = {}, torch.arange(IMAGES, dtype=torch.int32).view(-1, N)
+    for role in ("aggregator", "validation", "test"):
+        logits = torch.randn(IMAGES, CLASSES, generator=draw) + signal * torch.nn.functional.one_hot(labels, CLASSES)
+        tensors[f"{role}.embeddings"] = torch.randn(IMAGES, WIDTH, generator=draw).half()
+        tensors[f"{role}.logits"] = logits.log_softmax(-1).half()
+        if role != "test":
+            tensors[f"{role}.labels"] = labels.to(torch.uint8)
+    own = labels[:: IMAGES // CLASSES].repeat_interleave(len(indices) // CLASSES).to(torch.uint8)
+    images = {"count": IMAGES, "sha256": "0" * 64}
+    network = {"pruner": "none", "ratio": 1.0, "achieved_ratio": 1.0, "theoretical_speedup": 1.0, "macs": 100}
+    protocol = {
+        "id": "toy-v1",
+        "title": "Toy",
+        "about": "Noise.",
+        "command": "tests/leaderboard/conftest.py",
+        "n": (1, N),
+        "seeds": (0,),
+        "prior": "uniform",
+        "metrics": 1,
+        "tolerance": 0.05,
+        "tuples": stored(folder / TUPLES, {f"{role}.indices": indices for role in ("validation", "test")}),
+        "answers": stored(folder / ANSWERS, {f"{role}.labels": own for role in ("validation", "test")}),
+        "source": {"name": "toy", "fingerprint": "", "classes": CLASSES}
+        | dict.fromkeys(("backbone", "aggregator", "validation", "test"), images),
+        "recipe": {
+            "epochs": 1,
+            "steps": 1,
+            "batch_size": 64,
+            "learning_rate": 0.001,
+            "weight_decay": 0.0,
+            "patience": 1,
+            "gradient_clip": 1.0,
+        },
+        "limits": {"seconds": 120, "memory_mb": 3000, "processes": 64, "disk_mb": 16, "log_kb": 100},
+        "networks": [
+            {
+                **network,
+                "name": "dense",
+                "cell": "0" * 64,
+                "file": "dense.safetensors",
+                "sha256": stored(folder / "dense.safetensors", tensors),
+            }
+        ],
+    }
+    protocol["limits"] = protocol["limits"] | changed.pop("limits", {})
+    checked = Protocol.model_validate(protocol | changed)
+    (root / "protocols" / "toy-v1.toml").write_text(to_toml(checked.model_dump()))
+    return Board(root)
+
+
+@pytest.fixture
+def board(tmp_path) -> Board:
+    return make_board(tmp_path / "leaderboard")
+
+
+CARD = Card.model_validate(
+    {
+        "title": "Toy",
+        "description": "An aggregator of the tests, honest or not.",
+        "license": "MIT",
+        "external_data": False,
+        "tuning": {"trials": 0, "selected_on": "nothing"},
+        "authors": [{"name": "Nobody"}],
+    }
+)
+
+AGGREGATOR = """
+from dataclasses import dataclass
+import torch
+from sharedlabel.aggregators._base import Aggregator, normalize
+{top}
+
+@dataclass(frozen=True)
+class Config:
+    pass
+
+class Entry(Aggregator):
+    permutation_invariant = True
+
+    def __init__(self):
+        super().__init__()
+        self.asked = 0
+{start}
+
+    def forward(self, embeddings, logits):
+        self.asked += 1
+        posterior = normalize(logits.cumsum(dim=1))
+{forward}
+        return posterior
+
+def build(config, shape):
+    return Entry()
+"""
+
+
+@pytest.fixture
+def written() -> Callable[..., Submission]:
+    """Return a submission that does something on import (`top`), when built (`start`) or when asked (`forward`)."""
+
+    def write(top: str = "", start: str = "", forward: str = "") -> Submission:
+        def indented(text: str) -> str:
+            return "\n".join(f"        {line}" for line in text.strip("\n").splitlines())
+
+        code = AGGREGATOR.format(top=top, start=indented(start), forward=indented(forward))
+        return Submission("toy", CARD, code, code, "", "0" * 64)
+
+    return write
+
+
+SOURCE = '"""One of the zoo."""\n\nfrom sharedlabel.aggregators.log_pool import Config, LogPool, build\n'
+
+
+def submit(board: Board, name: str, skill: float, title: str = "") -> None:
+    """Put a submission and predictions of some skill on the board, as `run` would have left them."""
+    folder = board.root / "submissions" / name
+    folder.mkdir(parents=True)
+    (folder / "aggregator.py").write_text(SOURCE)
+    (folder / "README.md").write_text(f"# {name}\n")
+    card = CARD.model_dump() | {
+        "title": title or name,
+        "authors": [{"name": "A. Nobody", "affiliation": "", "url": ""}],
+    }
+    (folder / "submission.toml").write_text(to_toml(card))
+    for identifier in board.ids():
+        protocol = board.protocol(identifier)
+        predicted(board, protocol, name, skill, folder.parent.parent / "predictions" / identifier / name)
+
+
+def predicted(board: Board, protocol: Protocol, name: str, skill: float, out) -> None:
+    draw, tensors = rng.generator(0, "predictions", name), {}
+    for role, drawn in board.answers(protocol).items():
+        labels = drawn.labels[0]
+        for network in protocol.networks:
+            for seed in protocol.seeds:
+                noise = torch.randn(len(labels), len(protocol.n), CLASSES, generator=draw)
+                signal = (
+                    torch.nn.functional.one_hot(labels, CLASSES)[:, None] * torch.tensor(protocol.n)[:, None] ** 0.5
+                )
+                tensors[f"{network.name}.{seed}.{role}"] = (noise + skill * signal).log_softmax(-1).half()
+    content, digest = records.serialized(tensors)
+    facts = {
+        "protocol": protocol.id,
+        "name": name,
+        "submission": submission.read(board.root / "submissions" / name).sha256,
+        "features": commands.features_digest(protocol),
+        "predictions": digest,
+        "cost": {"macs": {n: 10 * n * len(name) for n in protocol.n}, "parameters": 3},
+        "seconds": {f"{n.name}.{s}": (1.0, 0.5) for n in protocol.networks for s in protocol.seeds},
+        "sandbox": "bwrap",
+        "secret": 1,
+        "provenance": {"sharedlabel": "0", "commit": "0"},
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / records.PREDICTIONS).write_bytes(content)
+    (out / commands.RUN).write_text(json.dumps(facts))
+
+
+def listed(board: Board, name: str, status: str = "verified") -> None:
+    """Score a submission's predictions on every protocol, and verify it."""
+    for identifier in board.ids():
+        protocol = board.protocol(identifier)
+        commands.store(board, protocol, board.root / "predictions" / identifier / name, "tests")
+        if status != "self-reported":
+            commands.entry(board, protocol, name).record(status, "tests", 0.5)

@@ -1,0 +1,244 @@
+"""Scores, records and standings: what is refused, what ranks, and that nothing changes without being noticed."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+
+from sharedlabel.errors import DataError, StoreError
+from sharedlabel.leaderboard import __main__ as entry_point
+from sharedlabel.leaderboard import commands, records, score, standings
+from sharedlabel.leaderboard.protocol import Board
+from tests.leaderboard.conftest import CLASSES, listed, make_board, predicted, submit
+
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture
+def board(tmp_path) -> Board:
+    board = make_board(tmp_path / "leaderboard", seeds=SEEDS)
+    for name, skill in {"good": 2.0, "twin": 2.0, "bad": 0.1}.items():
+        submit(board, name, skill)
+    return board
+
+
+def place(board, name):
+    return commands.entry(board, board.protocol("toy-v1"), name)
+
+
+def rows(board):
+    protocol = board.protocol("toy-v1")
+    found = standings.entries(board, protocol)
+    return {row.entry.result.name: row for row in standings.standings(found, protocol, board.answers(protocol))}
+
+
+def test_the_primary_score_is_the_mean_of_the_cells(board):
+    """Every class has as many tuples, so cells and tuples weigh alike."""
+    result, _, _ = commands.grade(board, board.protocol("toy-v1"), board.root / "predictions" / "toy-v1" / "good")
+    mean = sum(cell.ri for cell in result.cells) / len(result.cells)
+    assert result.ri == pytest.approx(mean, abs=1e-3)  # scores of tuples are stored in float16
+    assert len(result.cells) == len(SEEDS) * 2
+
+
+def test_scores_are_those_of_the_posterior_by_hand(board):
+    protocol = board.protocol("toy-v1")
+    answers = board.answers(protocol)
+    posteriors = {}
+    for role, drawn in answers.items():
+        uniform = torch.full((drawn.labels.shape[1], 2, CLASSES), -math.log(CLASSES), dtype=torch.float64)
+        posteriors |= {f"dense.{seed}.{role}": uniform for seed in SEEDS}
+    assert score.score(posteriors, protocol, answers).ri == pytest.approx(0, abs=1e-6)
+    for role, drawn in answers.items():
+        certain = torch.nn.functional.one_hot(drawn.labels[0], CLASSES).double().mul(50).log_softmax(-1)
+        posteriors |= {f"dense.{seed}.{role}": certain[:, None].expand(-1, 2, -1) for seed in SEEDS}
+    assert score.score(posteriors, protocol, answers).ri == pytest.approx(1, abs=1e-3)
+
+
+def test_only_verified_entries_rank_and_ties_share_ranks(board):
+    for name in ("good", "twin", "bad"):
+        listed(board, name)
+    found = rows(board)
+    assert (found["bad"].best, found["bad"].worst) == (3, 3)
+    assert (found["good"].best, found["good"].worst) == (1, 2) == (found["twin"].best, found["twin"].worst)
+    assert found["good"].tied == ("twin",)
+    assert found["bad"].low < found["bad"].ri < found["bad"].high
+    commands.entry(board, board.protocol("toy-v1"), "twin").record("withdrawn", "by its authors")
+    found = rows(board)
+    assert found["twin"].best is None
+    assert (found["good"].best, found["good"].worst) == (1, 1)
+    assert list(found) == ["good", "bad", "twin"]
+
+
+def test_the_front_has_no_one_above_it_at_no_more_cost(board):
+    for name in ("good", "twin", "bad"):
+        listed(board, name)
+    found = rows(board)
+    assert found["bad"].macs < found["good"].macs == found["twin"].macs
+    best = max(("good", "twin"), key=lambda name: found[name].ri)
+    assert {name for name, row in found.items() if row.front} == {"bad", best}
+
+
+def test_a_self_reported_row_is_listed_without_a_rank(board):
+    listed(board, "good", "self-reported")
+    assert rows(board)["good"].best is None
+
+
+def edit(path, change) -> None:
+    path.write_text(change(path.read_text()))
+
+
+EDITS = {
+    "the result": ("result.json", lambda text: text.replace('"ri": 0.', '"ri": 0.9', 1), "not the result that its"),
+    "an unknown key": ("result.json", lambda text: text.replace('"ri"', '"rj"', 1), "it was altered"),
+    "the status": ("history.jsonl", lambda text: text.replace("self-reported", "verified", 1), "does not follow"),
+    "a line less": ("history.jsonl", lambda text: text.split("\n", 1)[1], "does not follow"),
+    "no line": ("history.jsonl", lambda text: "", "got an empty file"),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_what_is_edited_by_hand_is_refused(board, what):
+    listed(board, "good")
+    name, change, message = EDITS[what]
+    edit(place(board, "good").folder / name, change)
+    with pytest.raises(StoreError, match=message):
+        rows(board)
+
+
+@pytest.mark.parametrize("name", ["scores.safetensors", "result.json", "history.jsonl"])
+def test_missing_files_are_named(board, name):
+    listed(board, "good")
+    (place(board, "good").folder / name).unlink()
+    with pytest.raises(StoreError, match=f"expected the file .*{name}"):
+        rows(board)
+
+
+def test_altered_scores_are_refused(board):
+    listed(board, "good")
+    path = place(board, "good").folder / records.SCORES
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(StoreError, match="it was altered"):
+        rows(board)
+
+
+def test_a_verified_result_is_not_replaced(board):
+    listed(board, "good")
+    with pytest.raises(StoreError, match="is verified; submit a changed aggregator under another name"):
+        listed(board, "good")
+    place(board, "good").record("withdrawn", "to be run again")
+    listed(board, "good")
+    assert [event.status for event in place(board, "good").history()][-3:] == ["withdrawn", "self-reported", "verified"]
+
+
+def test_a_status_that_cannot_follow_is_refused(board):
+    listed(board, "good")
+    with pytest.raises(StoreError, match="expected one of verified, disputed, withdrawn after verified"):
+        place(board, "good").record("self-reported", "no")
+
+
+def test_a_submission_that_changed_after_its_run_is_refused(board):
+    (board.root / "submissions" / "good" / "README.md").write_text("changed\n")
+    with pytest.raises(StoreError, match="changed after its run"):
+        listed(board, "good")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t | {"dense.0.test": t["dense.0.test"].float()}, "in float16 of shape"),
+        (lambda t: t | {"dense.0.test": t["dense.0.test"][1:]}, "in float16 of shape"),
+        (lambda t: t | {"dense.0.test": t["dense.0.test"] * float("nan")}, "finite"),
+        (lambda t: t | {"dense.0.test": t["dense.0.test"] + 1}, "sum to 1"),
+        (lambda t: t | {"more": t["dense.0.test"]}, "a difference in more"),
+        (lambda t: {k: v for k, v in t.items() if k != "dense.0.test"}, "a difference in dense.0.test"),
+    ],
+)
+def test_predictions_are_read_strictly(board, change, message):
+    import safetensors.torch
+
+    protocol = board.protocol("toy-v1")
+    content = (board.root / "predictions" / "toy-v1" / "good" / records.PREDICTIONS).read_bytes()
+    changed, _ = records.serialized({k: v.clone() for k, v in change(safetensors.torch.load(content)).items()})
+    with pytest.raises(DataError, match=message):
+        score.read(changed, protocol, board.answers(protocol))
+
+
+def test_predictions_that_were_edited_after_the_run_are_refused(board):
+    path = board.root / "predictions" / "toy-v1" / "good" / records.PREDICTIONS
+    path.write_bytes(path.read_bytes()[:-2] + b"\0\0")
+    with pytest.raises(StoreError, match="was altered after the run"):
+        listed(board, "good")
+
+
+@pytest.mark.parametrize("name", ["dense.safetensors", "tuples.safetensors", "answers.safetensors"])
+def test_a_protocol_whose_files_are_missing_or_altered_is_refused(board, name):
+    path = board.root / "protocols" / "toy-v1" / name
+    content = path.read_bytes()
+    path.write_bytes(content + b"\0")
+    protocol = board.protocol("toy-v1")
+    with pytest.raises(StoreError, match=r"expected sha256 .* it was altered"):
+        board.answers(protocol), board.features(protocol, protocol.networks[0])
+    path.unlink()
+    with pytest.raises(StoreError, match="found none; restore it"):
+        board.answers(protocol), board.features(protocol, protocol.networks[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("tolerance", "tolerances"), "tolerance: field required"),
+        (lambda text: text + '\n[extra]\nkey = "value"\n', "extra: extra inputs are not permitted"),
+        (lambda text: text.replace("metrics = 1", "metrics = 2"), "expected protocol 'toy-v1' of metrics version 1"),
+        (lambda text: "= nothing", "expected TOML"),
+    ],
+)
+def test_a_protocol_that_is_none_is_refused(board, change, message):
+    edit(board.root / "protocols" / "toy-v1.toml", change)
+    with pytest.raises((DataError, StoreError), match=message):
+        board.protocol("toy-v1")
+
+
+def command(board, *arguments) -> int:
+    return entry_point.main(["--root", str(board.root), *arguments])
+
+
+def test_commands_score_and_withdraw(board, capsys):
+    folder = board.root / "predictions" / "toy-v1" / "good"
+    assert command(board, "score", "good", "--protocol", "toy-v1", "--predictions", str(folder)) == 0
+    assert "self-reported; only a verified row ranks" in capsys.readouterr().out
+    assert command(board, "score", "--protocol", "toy-v1", "--predictions", str(folder), "--print") == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "good"
+    assert command(board, "withdraw", "good", "--protocol", "toy-v1", "--note", "tests") == 0
+    assert place(board, "good").history()[-1].status == "withdrawn"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["score", "good", "--protocol", "toy-v2"], "unknown protocol 'toy-v2'"),
+        (["score", "--protocol", "toy-v1"], "expected the name of a submission"),
+        (["score", "good", "--protocol", "toy-v1", "--predictions", "/nowhere"], "found none; use `run` first"),
+        (["withdraw", "nobody", "--protocol", "toy-v1", "--note", "x"], "expected the file"),
+        (["check", "nobody"], "expected the folder of a submission"),
+    ],
+)
+def test_mistakes_are_one_line_and_change_nothing(board, capsys, arguments, message):
+    before = sorted(path for path in board.root.rglob("*"))
+    assert command(board, *arguments) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err or "expected a sandbox" in printed.err
+    assert printed.err.count("\n") == 1
+    assert sorted(path for path in board.root.rglob("*")) == before
+
+
+def test_a_run_on_other_features_is_refused(board, tmp_path):
+    other = make_board(tmp_path / "other", signal=1.0, seeds=SEEDS)
+    shutil.copytree(board.root / "submissions", other.root / "submissions")
+    predicted(board, board.protocol("toy-v1"), "good", 1.0, tmp_path / "made")
+    with pytest.raises(StoreError, match="run again"):
+        commands.grade(other, other.protocol("toy-v1"), tmp_path / "made")

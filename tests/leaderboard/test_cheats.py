@@ -1,0 +1,312 @@
+"""Submissions that try to win or to harm: each is caught, or gains nothing.
+
+Their code goes straight into the sandbox, past the reading of files, which refuses most of it already. Those that look
+for something raise an error that starts with FOUND where they find it, and are tried outside the sandbox as well, where
+they do find it: a cheat that could not work anywhere would show nothing.
+"""
+
+from __future__ import annotations
+
+import pickle
+import textwrap
+
+import pytest
+import torch
+
+from sharedlabel.errors import DataError
+from sharedlabel.leaderboard import records, run, score, submission
+from sharedlabel.leaderboard.sandbox import SandboxError
+from tests.leaderboard.conftest import CLASSES, make_board, needs_sandbox
+
+pytestmark = needs_sandbox
+
+
+def ask(found, board, kind="bwrap"):
+    """Run a submission, and return its primary score."""
+    protocol = board.protocol("toy-v1")
+    answered = run.run(found, protocol, board, kind, 2, lambda line: None)
+    content, _ = records.serialized(answered.tensors)
+    answers = board.answers(protocol)
+    return score.score(score.read(content, protocol, answers), protocol, answers)
+
+
+def accuracy(found) -> float:
+    return sum(cell["n_accuracy"] for cell in found.cells) / len(found.cells)
+
+
+def gains_nothing(found) -> bool:
+    return found.ri < 0.05 and accuracy(found) < 1 / CLASSES + 0.25
+
+
+def test_an_honest_aggregator_scores_where_there_is_something_to_know(written, tmp_path):
+    found = ask(written(), make_board(tmp_path, signal=3.0))
+    assert found.ri > 0.5
+    assert accuracy(found) > 0.8
+
+
+def test_noise_gives_an_honest_aggregator_nothing(written, board):
+    assert gains_nothing(ask(written(), board))
+
+
+SEARCHES = {
+    "files": """
+        import os
+        for folder, _, files in os.walk("/"):
+            for name in files:
+                if name in ("answers.safetensors", "toy-v1.toml", "dense.safetensors", "digits.csv.gz"):
+                    raise RuntimeError("FOUND " + os.path.join(folder, name))
+        """,
+    "environment": """
+        import glob, os
+        texts = [str(dict(os.environ))]
+        for path in glob.glob("/proc/*/environ"):
+            try:
+                texts.append(open(path).read())
+            except OSError:
+                pass
+        if any("THE_ANSWERS" in text for text in texts):
+            raise RuntimeError("FOUND the environment")
+        """,
+    "other processes": """
+        import os
+        me = os.getpid()
+        others = [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) not in (1, me)]
+        for pid in others:
+            line = open(f"/proc/{pid}/cmdline").read()
+            if "pytest" in line or "xdist" in line or "execnet" in line:
+                raise RuntimeError("FOUND " + line)
+        """,
+    "git history": """
+        import os
+        for folder, folders, _ in os.walk("/"):
+            if ".git" in folders and os.path.exists(os.path.join(folder, ".git", "HEAD")):
+                raise RuntimeError("FOUND " + folder)
+        """,
+}
+
+
+@pytest.mark.parametrize("what", SEARCHES)
+def test_what_is_looked_for_is_not_there(written, board, monkeypatch, tmp_path, what):
+    monkeypatch.setenv("THE_ANSWERS", "0123")
+    if what == "git history":
+        (tmp_path / ".git").mkdir()
+        (tmp_path / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    cheat = written(start=textwrap.dedent(SEARCHES[what]))
+    assert gains_nothing(ask(cheat, board))
+    if what != "environment":  # a process outside has a small environment, too
+        with pytest.raises(SandboxError, match="FOUND"):
+            ask(cheat, board, "trusted")
+
+
+def test_labels_of_test_are_not_in_memory(written, board):
+    """All labels that a process holds are those of training and validation: as many as these have images."""
+    cheat = written(
+        forward="""
+import gc
+held = [o for o in gc.get_objects() if isinstance(o, torch.Tensor) and o.dtype in (torch.int64, torch.uint8)]
+guess = [o for o in held if o.ndim == 1 and len(o) == len(logits) and int(o.max()) < logits.shape[-1]]
+if guess:
+    posterior = normalize(20 * torch.nn.functional.one_hot(guess[0].long(), logits.shape[-1]).float())
+    posterior = posterior[:, None].expand_as(logits)
+"""
+    )
+    assert gains_nothing(ask(cheat, board))
+
+
+def test_the_memory_of_another_process_cannot_be_read(written, board):
+    cheat = written(
+        start="""
+import os
+for name in ("/proc/1/mem", f"/proc/{os.getppid()}/mem"):
+    try:
+        open(name, "rb").read(1)
+    except OSError:
+        continue
+    raise RuntimeError("FOUND " + name)
+"""
+    )
+    assert gains_nothing(ask(cheat, board))
+
+
+def test_the_order_of_tuples_says_nothing(written, board):
+    """In the protocol's file the tuples come class by class."""
+    cheat = written(
+        forward="""
+rows = torch.arange(len(logits)) * logits.shape[-1] // len(logits) % logits.shape[-1]
+posterior = normalize(3 * torch.nn.functional.one_hot(rows, logits.shape[-1]).float())[:, None].expand_as(logits)
+"""
+    )
+    assert gains_nothing(ask(cheat, board))
+
+
+def test_the_first_class_is_not_the_first_class(written, tmp_path):
+    """Classes are renamed: knowing which is common, or easy, by its number does not help."""
+    board = make_board(tmp_path)
+    seen = set()
+    for _ in range(3):
+        cheat = written(forward="posterior = normalize(torch.tensor([3.0, 0, 0, 0]).expand_as(logits))")
+        protocol = board.protocol("toy-v1")
+        answered = run.run(cheat, protocol, board, "bwrap", 2, lambda line: None)
+        seen.add(int(answered.tensors["dense.0.test"][0, 0].argmax()))
+        assert (answered.tensors["dense.0.test"].argmax(-1) == answered.tensors["dense.0.test"][0, 0].argmax()).all()
+    assert seen <= set(range(CLASSES))
+
+
+def test_later_instances_are_refused_by_the_check(written, board):
+    cheat = written(forward="posterior = normalize(logits.sum(dim=1, keepdim=True).expand_as(logits))")
+    report = run.examine(cheat, [(board.protocol("toy-v1"), 6)], "bwrap")
+    assert any(problem.startswith("causal: expected the same posterior") for problem in report["problems"])
+
+
+def test_later_instances_are_not_there_yet(written, board):
+    """One that hides from the check is never shown more instances than it is asked about."""
+    cheat = written(
+        forward="""
+if logits.shape[1] not in (1, 4):
+    raise RuntimeError(f"FOUND {logits.shape[1]} instances")
+if logits.shape[1] == 4 and not getattr(self, "met", False):
+    raise RuntimeError("FOUND four before one")
+self.met = True
+"""
+    )
+    quiet = "if self.asked == 0 or len(logits) > 90:\n            return posterior\n"
+    cheat = submission.Submission(
+        **{
+            **cheat.__dict__,
+            "code": cheat.code.replace(
+                "        if logits.shape[1] not in", f"        {quiet}        if logits.shape[1] not in"
+            ),
+        }
+    )
+    assert gains_nothing(ask(cheat, board))
+
+
+def test_the_batch_is_refused_by_the_check(written, board):
+    cheat = written(forward="posterior = normalize(posterior - posterior.mean(dim=0))")
+    report = run.examine(cheat, [(board.protocol("toy-v1"), 6)], "bwrap")
+    assert any(problem.startswith("independent of the batch") for problem in report["problems"])
+
+
+def test_one_that_looks_at_large_batches_only_is_caught_by_asking_twice(written, board):
+    cheat = written(forward="if len(logits) > 20:\n    posterior = normalize(posterior - posterior[:1])")
+    assert not run.examine(cheat, [(board.protocol("toy-v1"), 6)], "bwrap")["problems"]
+    with pytest.raises(SandboxError, match="two runs with other batches"):
+        ask(cheat, board)
+
+
+def test_patching_torch_and_the_metrics_changes_no_score(written, board):
+    cheat = written(
+        top="""
+import numpy
+import sharedlabel.evaluation, sharedlabel.metrics.information as information
+torch.Tensor.isfinite = lambda self: torch.ones_like(self, dtype=torch.bool)
+information.relative_information = lambda *a, **k: torch.ones(())
+sharedlabel.evaluation.score = lambda *a, **k: 1 / 0
+numpy.mean = lambda *a, **k: 1.0
+"""
+    )
+    assert gains_nothing(ask(cheat, board))
+
+
+HARMS = {
+    "forks": ("import os\nwhile True:\n    os.fork()", "Operation not permitted"),
+    "starts programs": ("import subprocess\nsubprocess.run(['/usr/bin/env'])", "Operation not permitted"),
+    "opens a socket": ("import socket\nsocket.create_connection(('1.1.1.1', 80), 1)", "Operation not permitted"),
+    "fills the disk": (
+        "import itertools\nfor i in itertools.count():\n    open(f'/tmp/{i}', 'wb').write(bytes(1 << 20))",
+        "No space left on device",
+    ),
+    "writes elsewhere": ("open('/submission/aggregator.py', 'w')", "Read-only file system"),
+    "writes to the root": ("open('/found', 'w')", "Read-only file system"),
+    "allocates": ("kept = []\nwhile True:\n    kept.append(torch.ones(1 << 24))", "memory|code"),
+    "shares memory": (
+        "import mmap\nkept = [mmap.mmap(-1, 1 << 28) for _ in range(40)]\n"
+        "for m in kept:\n    for at in range(0, 1 << 28, 4096):\n        m[at] = 1",
+        "memory|code",
+    ),
+    "starts threads": (
+        "import threading, time\nfor _ in range(500):\n    threading.Thread(target=time.sleep, args=(99,)).start()\n"
+        "time.sleep(99)",
+        "processes and threads|can't start new thread",
+    ),
+    "prints": ("while True:\n    print('x' * 10_000)", "at most 100 kB of output"),
+    "prints past Python": ("import os\nwhile True:\n    os.write(2, b'x' * 10_000)", "at most 100 kB of output"),
+    "exits": ("import os\nos._exit(0)", "ended with code 0"),
+    "kills all it can": (
+        "import os, signal\nos.kill(-1, signal.SIGKILL)\nos.kill(os.getpid(), signal.SIGKILL)",
+        "ended with code",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", HARMS)
+def test_harm_is_contained(written, board, how):
+    code, message = HARMS[how]
+    with pytest.raises(SandboxError, match=message):
+        ask(written(start=code), board)
+
+
+@pytest.mark.parametrize("place", ["start", "forward"])
+def test_one_that_sleeps_is_ended(written, tmp_path, place):
+    board = make_board(tmp_path, limits={"seconds": 15})
+    with pytest.raises(SandboxError, match="expected an end within 15 s"):
+        ask(written(**{place: "import time\nwhile True:\n    time.sleep(1)"}), board)
+
+
+ANSWERS = {
+    "NaN": ("posterior = posterior * float('nan')", "finite"),
+    "Inf": ("posterior = posterior - float('inf')", "finite"),
+    "not a posterior": ("posterior = posterior.exp()", "sum to 1"),
+    "more than there is": ("posterior = posterior + 5", "sum to 1"),
+    "another shape": ("posterior = posterior[..., :1]", "expected posteriors"),
+}
+
+
+@pytest.mark.parametrize("what", ANSWERS)
+def test_what_is_no_posterior_is_refused(written, tmp_path, what):
+    code, message = ANSWERS[what]
+    with pytest.raises(SandboxError, match=message):
+        ask(written(forward=code), make_board(tmp_path))
+
+
+def test_a_pickle_on_the_way_out_is_read_as_numbers(written, tmp_path):
+    cheat = written(
+        forward="""
+import os, pickle
+class Exploit:
+    def __reduce__(self):
+        return (os.system, ("touch /tmp/owned",))
+for descriptor in range(3, 20):
+    try:
+        os.write(descriptor, pickle.dumps(Exploit()) * 1000)
+    except OSError:
+        pass
+"""
+    )
+    with pytest.raises(SandboxError, match=r"sum to 1|finite|more output"):
+        ask(cheat, make_board(tmp_path))
+
+
+def test_a_pickle_in_the_place_of_predictions_is_refused(board):
+    protocol = board.protocol("toy-v1")
+    with pytest.raises(DataError, match="expected predictions in safetensors"):
+        score.read(pickle.dumps({"dense.0.test": torch.zeros(2)}), protocol, board.answers(protocol))
+
+
+def test_costs_cannot_be_hidden_in_numpy(written, board):
+    cheat = written(forward="posterior = normalize(torch.from_numpy(posterior.detach().numpy() * 1.0))")
+    report = run.examine(cheat, [(board.protocol("toy-v1"), 6)], "bwrap")
+    assert report["problems"]
+    with pytest.raises(DataError, match=r"'.(from_)?numpy' is not allowed"):
+        submission.normal(cheat.code, "aggregator.py")
+
+
+def test_a_table_of_answers_does_not_fit(written):
+    table = written(top=f"ANSWERS = {'0123' * 2000!r}")
+    with pytest.raises(DataError, match="at most 4,096 bytes of constants"):
+        submission.normal(table.code, "aggregator.py")
+
+
+def test_a_table_in_comments_and_docstrings_does_not_come_along():
+    code = submission.normal('"""0123"""\n# 0123\ndef f():\n    """0123"""\n    return 1\n', "aggregator.py")
+    assert "0123" not in code
