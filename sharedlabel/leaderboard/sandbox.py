@@ -7,6 +7,7 @@ one's own. The process gets its job on standard input and answers on standard ou
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import selectors
 import shutil
@@ -29,6 +30,7 @@ KINDS: tuple[Kind, ...] = ("bwrap", "docker", "podman", "trusted")
 IMAGE = "sharedlabel-sandbox"
 LIBRARY, SUBMISSION = "/library", "/submission"  # where the package and the submission lie inside
 _PROGRAM = "sharedlabel.leaderboard.child"
+_NUMBERS = itertools.count()
 _POLL_SECONDS = 0.05
 _BLOCK = 1 << 16
 _HIDDEN = ("sklearn/datasets/data",)  # data sets with their labels that come with a library
@@ -89,13 +91,14 @@ class Process:
     def __init__(self, kind: Kind, submission: Path, limits: Limits, threads: int = 1) -> None:
         self.kind, self.submission, self.limits, self.threads = kind, submission, limits, threads
         self.log = b""
+        self._name = f"{IMAGE}-{os.getpid()}-{next(_NUMBERS)}"
         self._ended = ""
 
     def __enter__(self) -> Process:
         self._deadline = time.monotonic() + self.limits.seconds
         # Its own environment would be readable inside, in /proc of the process that starts it.
         self._process = subprocess.Popen(
-            command(self.kind, self.submission, self.limits, self.threads),
+            command(self.kind, self.submission, self.limits, self.threads, self._name),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -199,11 +202,7 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         if self.kind in ("docker", "podman"):
-            subprocess.run([self.kind, "kill", self._container], capture_output=True, check=False)
-
-    @property
-    def _container(self) -> str:
-        return f"{IMAGE}-{os.getpid()}-{id(self):x}"
+            subprocess.run([self.kind, "kill", self._name], capture_output=True, check=False)
 
     def _read_log(self) -> None:
         """Keep what it prints up to the limit; kill it beyond."""
@@ -227,60 +226,49 @@ class Process:
             time.sleep(_POLL_SECONDS)
 
 
-def command(kind: Kind, submission: Path, limits: Limits, threads: int) -> list[str]:
-    """Return the command line that starts the program inside a sandbox."""
+def command(kind: Kind, submission: Path, limits: Limits, threads: int, name: str) -> list[str]:
+    """Return the command line that starts the program inside a sandbox.
+
+    Args:
+        kind: of the sandbox.
+        submission: folder with the code.
+        limits: what it may use.
+        threads: that torch computes with.
+        name: of the container.
+    """
     package = Path(__file__).resolve().parent.parent
-    program = ["-c", f"from {_PROGRAM} import main; main()", str(limits.memory_mb), str(limits.disk_mb)]
+    start = f"from {_PROGRAM} import main; main()"
+    program = ["-c", start, str(limits.memory_mb), str(limits.disk_mb)]
     if kind == "trusted":
-        return [
-            sys.executable,
-            "-I",
-            "-c",
-            f"import sys; sys.path.insert(0, {str(package.parent)!r}); {program[1]}",
-            *program[2:],
-            str(submission),
-        ]
-    if kind in ("docker", "podman"):
-        return [
-            shutil.which(kind) or kind,
-            "run",
-            "--rm",
-            "--interactive",
-            "--name",
-            f"{IMAGE}-{os.getpid()}",
-            "--network",
-            "none",
-            "--read-only",
-            "--cap-drop",
-            "ALL",
-            "--security-opt",
-            "no-new-privileges",
-            "--user",
-            "65534:65534",
-            "--pids-limit",
-            str(limits.processes),
-            "--memory",
-            f"{limits.memory_mb}m",
-            "--memory-swap",
-            f"{limits.memory_mb}m",
-            "--tmpfs",
-            f"/tmp:size={limits.disk_mb}m",
-            "--env",
-            f"OMP_NUM_THREADS={threads}",
-            "--volume",
-            f"{submission.resolve()}:{SUBMISSION}:ro",
-            IMAGE,
-            "python",
-            *program,
-            SUBMISSION,
-        ]
+        start = f"import sys; sys.path.insert(0, {str(package.parent)!r}); {start}"
+        return [sys.executable, "-I", "-c", start, *program[2:], str(submission)]
+    program.append(SUBMISSION)
+    if kind == "bwrap":
+        return [shutil.which(kind) or kind, *_view(package, submission, limits), "--", sys.executable, *program]
+    options = {
+        "name": name,
+        "network": "none",
+        "cap-drop": "ALL",
+        "security-opt": "no-new-privileges",
+        "user": "65534:65534",
+        "pids-limit": limits.processes,
+        "memory": f"{limits.memory_mb}m",
+        "memory-swap": f"{limits.memory_mb}m",
+        "tmpfs": f"/tmp:size={limits.disk_mb}m",
+        "env": f"OMP_NUM_THREADS={threads}",
+        "volume": f"{submission.resolve()}:{SUBMISSION}:ro",
+    }
+    given = [f"--{option}={value}" for option, value in options.items()]
     return [
-        shutil.which("bwrap") or "bwrap",
-        *_view(package, submission, limits),
-        "--",
-        sys.executable,
+        shutil.which(kind) or kind,
+        "run",
+        "--rm",
+        "--interactive",
+        "--read-only",
+        *given,
+        IMAGE,
+        "python",
         *program,
-        SUBMISSION,
     ]
 
 

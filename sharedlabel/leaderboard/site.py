@@ -170,8 +170,8 @@ def place(row: Standing) -> str:
     return f"{row.best}" if row.best == row.worst else f"{row.best} to {row.worst}"
 
 
-def chart(protocol: Protocol, means: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the lines of an entry's chart, RI by network for each n, in a box of 600 by 240.
+def chart(protocol: Protocol, means: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
+    """Return the lines of an entry's chart, RI by network for each n, in a box of 600 by 240, and its lowest value.
 
     Args:
         protocol: networks are drawn from left to right in its order.
@@ -186,7 +186,7 @@ def chart(protocol: Protocol, means: dict[tuple[str, int], dict[str, Any]]) -> l
             for i, name in enumerate(names)
         ]
         found.append({"n": n, "points": [(round(x, 1), round(y, 1)) for x, y in points]})
-    return found
+    return {"lines": found, "low": low}
 
 
 def with_tables(readme: str, tables: dict[str, Sequence[Standing]]) -> str:

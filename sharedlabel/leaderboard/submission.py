@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -167,10 +168,12 @@ def _file(path: Path, limit: int) -> str:
         raise DataError(
             f"expected a plain file at {path}, got a link or something else ({error.strerror}); replace it"
         ) from error
-    with os.fdopen(descriptor, "rb") as stream:
-        if not path.is_file():
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise DataError(f"expected a plain file at {path}, got something else; replace it")
-        content = stream.read(limit + 1)
+        content = os.read(descriptor, limit + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > limit:
         raise DataError(f"expected at most {limit:,} bytes in {path}, got more; submissions hold code, no weights")
     try:

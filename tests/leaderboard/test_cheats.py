@@ -128,14 +128,17 @@ for name in ("/proc/1/mem", f"/proc/{os.getppid()}/mem"):
     assert gains_nothing(ask(cheat, board))
 
 
-def test_the_order_of_tuples_says_nothing(written, board):
-    """In the protocol's file the tuples come class by class."""
+def test_the_order_of_tuples_says_nothing(written, board, monkeypatch):
+    """In the protocol's file the tuples come class by class; whoever counts on it is caught by asking twice, too."""
     cheat = written(
         forward="""
 rows = torch.arange(len(logits)) * logits.shape[-1] // len(logits) % logits.shape[-1]
 posterior = normalize(3 * torch.nn.functional.one_hot(rows, logits.shape[-1]).float())[:, None].expand_as(logits)
 """
     )
+    with pytest.raises(SandboxError, match="two runs with other batches"):
+        ask(cheat, board)
+    monkeypatch.setattr(run, "_compare", lambda first, second: None)
     assert gains_nothing(ask(cheat, board))
 
 
