@@ -25,8 +25,6 @@ from sharedlabel.config import FitConfig, Plugin, TrainerConfig
 from sharedlabel.data import tuples
 from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.loaders import TupleBatch, TupleLoader
-from sharedlabel.modules import AggregatorModule
-from sharedlabel.modules import fit as descend
 from sharedlabel.plugins import load
 from sharedlabel.types import SetShape, Tuples
 
@@ -189,6 +187,10 @@ def train(plugin: Plugin, recipe: FitConfig, task: Task) -> Fitted:
         aggregator: Aggregator = load("aggregators", plugin.name).build(plugin.config, task.shape)
         if not _left(aggregator, task.direct):
             return Fitted(aggregator, plugin, {})
+        # Lightning takes seconds to import, which what is fitted in closed form need not wait for.
+        from sharedlabel.modules import AggregatorModule
+        from sharedlabel.modules import fit as descend
+
         loader = task.loader()
         lasting = recipe.lasting(len(loader))
         module = AggregatorModule(aggregator, lasting, task.stopping())

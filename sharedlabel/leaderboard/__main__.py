@@ -39,7 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check", help="check a submission: files, card, code, contract, costs", allow_abbrev=False
     )
-    check.add_argument("name")
+    check.add_argument("name", nargs="?", default="")
+    check.add_argument("--changed-since", metavar="COMMIT", help="check every submission that changed since a commit")
     _sandbox(check)
     check.set_defaults(function=_check)
 
@@ -121,11 +122,18 @@ def _check(options: argparse.Namespace, _: Sequence[str]) -> None:
     from sharedlabel.leaderboard import commands
     from sharedlabel.leaderboard.protocol import Board
 
+    board = Board(options.root)
+    if bool(options.name) == bool(options.changed_since):
+        raise ConfigError("expected the name of a submission, or --changed-since COMMIT")
+    names = [options.name] if options.name else commands.changed(board, options.changed_since)
     kind = _kind(options)
-    for protocol, cost in commands.check(Board(options.root), options.name, kind).items():
-        shown = ", ".join(f"n = {n}: {macs:,}" for n, macs in cost.macs.items())
-        print(f"{protocol}: {cost.parameters:,} parameters; MACs of a tuple: {shown}")
-    print(f"{options.name} keeps the contract (tried in {kind})")
+    for name in names:
+        for protocol, cost in commands.check(board, name, kind).items():
+            shown = ", ".join(f"n = {n}: {macs:,}" for n, macs in cost.macs.items())
+            print(f"{protocol}: {cost.parameters:,} parameters; MACs of a tuple: {shown}")
+        print(f"{name} keeps the contract (tried in {kind})")
+    if not names:
+        print("no submission changed")
 
 
 def _run(options: argparse.Namespace, _: Sequence[str]) -> None:

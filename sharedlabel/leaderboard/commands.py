@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,27 @@ def examine(found: Submission, board: Board, kind: Kind) -> dict[str, Cost]:
     if report["problems"]:
         raise DataError(f"{found.name} does not keep the contract: " + "; ".join(map(str, report["problems"])))
     return {protocol.id: Cost.model_validate(cost) for protocol, cost in zip(protocols, report["costs"], strict=True)}
+
+
+def changed(board: Board, base: str) -> list[str]:
+    """List the submissions whose files differ from those of a commit, and that are still there.
+
+    Args:
+        board: a folder of a git checkout.
+        base: 40 hexadecimal digits.
+
+    Raises:
+        DataError: the commit is none, or git does not know it.
+    """
+    if not re.fullmatch("[0-9a-f]{40}", base):
+        raise DataError(f"expected the 40 digits of a commit, got {base!r}; use git rev-parse")
+    folder = board.root / "submissions"
+    command = ["git", "-C", str(board.root), "diff", "--name-only", "--relative", "-z", base, "--", "submissions"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DataError(f"expected a commit of this repository, got {base}: {done.stderr.strip()}; fetch it first")
+    names = {path.split("/")[1] for path in done.stdout.split("\0") if path.count("/") > 1}
+    return sorted(name for name in names if (folder / name).is_dir())
 
 
 def predict(
