@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -140,3 +141,11 @@ def test_browser_shows_no_sideways_scrolling_on_a_phone(opened, made, page):
     assert opened.evaluate("document.documentElement.scrollWidth") <= 390
     assert opened.locator("h1").count() == 1
     assert all(opened.eval_on_selector_all("svg", "all => all.map(s => s.getAttribute('aria-label') !== null)"))
+
+
+def test_the_readme_of_the_repository_is_as_it_would_be_made(tmp_path):
+    source = Path(__file__).parents[2] / "leaderboard"
+    copy = Board(tmp_path / "leaderboard")
+    shutil.copytree(source, copy.root, ignore=shutil.ignore_patterns("site"))
+    site.build(copy, tmp_path / "site")
+    assert (copy.root / "README.md").read_text() == (source / "README.md").read_text()
