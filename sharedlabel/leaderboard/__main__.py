@@ -81,7 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     site.set_defaults(function=_site)
 
     freeze = commands.add_parser("freeze", help="make a protocol from the cells of a configuration", allow_abbrev=False)
-    freeze.add_argument("--config", required=True, help="YAML file of an experiment; its name becomes the protocol's")
+    freeze.add_argument("--config", required=True, help="YAML file of an experiment")
+    freeze.add_argument("--id", required=True, help="name of the protocol, with its version")
     freeze.add_argument("--title", required=True)
     freeze.add_argument("--about", required=True, help="one paragraph on what it measures")
     freeze.add_argument("--images", nargs="*", default=[], metavar="ROLE=COUNT", help="images to keep; all by default")
@@ -211,7 +212,7 @@ def _freeze(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     store = Store(Path(experiment.output).expanduser() / "store")
     grid = prepare(experiment)
     stated = {
-        "id": experiment.name,
+        "id": options.id,
         "title": options.title,
         "about": options.about,
         "command": f"python -m sharedlabel.leaderboard {shlex.join(_public(arguments))}",

@@ -285,18 +285,31 @@ def _view(package: Path, submission: Path, limits: Limits) -> list[str]:
             shown += ["--ro-bind", folder, folder]
     for name in ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives"):
         shown += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    # Before what may lie below them: an environment in a temporary folder would be hidden by an empty one.
+    shown += [
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--size",
+        disk,
+        "--tmpfs",
+        "/tmp",
+        "--size",
+        disk,
+        "--tmpfs",
+        "/dev/shm",
+    ]
     for prefix in dict.fromkeys((sys.base_prefix, sys.prefix)):
         if not Path(prefix).is_relative_to("/usr"):
             shown += ["--ro-bind", prefix, prefix]
-    shown += ["--proc", "/proc", "--dev", "/dev"]
     for folder in dict.fromkeys((sysconfig.get_path("purelib"), *site.getsitepackages())):
         for hidden in _HIDDEN:
             if (Path(folder) / hidden).is_dir():
                 shown += ["--tmpfs", f"{folder}/{hidden}", "--remount-ro", f"{folder}/{hidden}"]
     shown += ["--ro-bind", str(package), f"{LIBRARY}/sharedlabel"]
     shown += ["--ro-bind", str(submission.resolve()), SUBMISSION]
-    shown += ["--size", disk, "--tmpfs", "/tmp", "--size", disk, "--tmpfs", "/dev/shm", "--chdir", "/tmp"]
-    return [*shown, "--remount-ro", "/"]
+    return [*shown, "--chdir", "/tmp", "--remount-ro", "/"]
 
 
 def _environment(kind: Kind, threads: int) -> dict[str, str]:
