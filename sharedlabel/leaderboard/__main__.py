@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         "check", help="check a submission: files, card, code, contract, costs", allow_abbrev=False
     )
     check.add_argument("name", nargs="?", default="")
-    check.add_argument("--changed-since", metavar="COMMIT", help="check every submission that changed since a commit")
+    check.add_argument(
+        "--changed-since", metavar="COMMIT", help="check all submissions and results that differ from a commit"
+    )
     _sandbox(check)
     check.set_defaults(function=_check)
 
@@ -60,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("name", nargs="?", default="")
     score.add_argument("--protocol", required=True)
     score.add_argument("--predictions", type=Path, help="folder that run wrote")
-    score.add_argument("--print", action="store_true", help="print the result as JSON and list nothing")
+    score.add_argument("--out", type=Path, help="write scores and result into this folder and list nothing")
     score.set_defaults(function=_score)
 
     verify = commands.add_parser("verify", help="run an entry again from scratch and compare", allow_abbrev=False)
@@ -120,21 +122,24 @@ def _new(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _check(options: argparse.Namespace, _: Sequence[str]) -> None:
-    from sharedlabel.leaderboard import commands
+    from sharedlabel.leaderboard import changes, commands
     from sharedlabel.leaderboard.protocol import Board
 
     board = Board(options.root)
     if bool(options.name) == bool(options.changed_since):
         raise ConfigError("expected the name of a submission, or --changed-since COMMIT")
-    names = [options.name] if options.name else commands.changed(board, options.changed_since)
+    names = [options.name] if options.name else changes.submissions(board, options.changed_since)
     kind = _kind(options)
     for name in names:
         for protocol, cost in commands.check(board, name, kind).items():
             shown = ", ".join(f"n = {n}: {macs:,}" for n, macs in cost.macs.items())
             print(f"{protocol}: {cost.parameters:,} parameters; MACs of a tuple: {shown}")
         print(f"{name} keeps the contract (tried in {kind})")
-    if not names:
-        print("no submission changed")
+    if options.changed_since:
+        if not names:
+            print("no submission changed")
+        for audited in changes.audit(board, options.changed_since):
+            print(f"{audited} is whole, self-reported and scored as its predictions are")
 
 
 def _run(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -148,15 +153,19 @@ def _run(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _score(options: argparse.Namespace, _: Sequence[str]) -> None:
-    from sharedlabel.leaderboard import commands
+    from sharedlabel.leaderboard import commands, records
     from sharedlabel.leaderboard.protocol import Board
 
     if not options.name and not options.predictions:
         raise ConfigError("expected the name of a submission, or --predictions FOLDER")
     board, folder = Board(options.root), _predictions(options)
     protocol = board.protocol(options.protocol)
-    if options.print:
-        print(commands.grade(board, protocol, folder)[0].model_dump_json())
+    if options.out:
+        graded, *_files, scores = commands.grade(board, protocol, folder)
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / records.SCORES).write_bytes(scores)
+        (options.out / records.RESULT).write_text(records.to_json(graded), encoding="utf-8")
+        print(f"{graded.name} on {protocol.id}: mean RI {graded.ri:.4f}; wrote {options.out}")
         return
     result = commands.store(board, protocol, folder, "run and scored by its author")
     print(f"{result.name} on {protocol.id}: mean RI {result.ri:.4f}, self-reported; only a verified row ranks")

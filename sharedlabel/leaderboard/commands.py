@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -45,27 +44,6 @@ def examine(found: Submission, board: Board, kind: Kind) -> dict[str, Cost]:
     if report["problems"]:
         raise DataError(f"{found.name} does not keep the contract: " + "; ".join(map(str, report["problems"])))
     return {protocol.id: Cost.model_validate(cost) for protocol, cost in zip(protocols, report["costs"], strict=True)}
-
-
-def changed(board: Board, base: str) -> list[str]:
-    """List the submissions whose files differ from those of a commit, and that are still there.
-
-    Args:
-        board: a folder of a git checkout.
-        base: 40 hexadecimal digits.
-
-    Raises:
-        DataError: the commit is none, or git does not know it.
-    """
-    if not re.fullmatch("[0-9a-f]{40}", base):
-        raise DataError(f"expected the 40 digits of a commit, got {base!r}; use git rev-parse")
-    folder = board.root / "submissions"
-    command = ["git", "-C", str(board.root), "diff", "--name-only", "--relative", "-z", base, "--", "submissions"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise DataError(f"expected a commit of this repository, got {base}: {done.stderr.strip()}; fetch it first")
-    names = {path.split("/")[1] for path in done.stdout.split("\0") if path.count("/") > 1}
-    return sorted(name for name in names if (folder / name).is_dir())
 
 
 def predict(
@@ -158,42 +136,50 @@ def verify(
 ) -> tuple[str, float]:
     """Run a submission again from scratch, with other secrets, and compare the primary score.
 
+    Where both agree, the result of this run takes the place of the author's: what ranks is what the maintainers ran.
+
     Returns:
-        The new status and the difference of the primary score, new minus stored.
+        The status now and the difference of the primary score, new minus stored.
 
     Raises:
         SharedLabelError: the stored result was altered, or is not of these files.
     """
     place = entry(board, protocol, name)
-    stored = place.result()
-    found = submission.read(board.root / "submissions" / name)
-    if found.sha256 != stored.submission:
+    stored, ranked = place.result(), place.history()[-1].status == records.RANKED
+    if submission.read(board.root / "submissions" / name).sha256 != stored.submission:
         raise StoreError(f"submission {name} changed after its run; run and score it again")
     if kind == "trusted":
         raise StoreError("only a run in a sandbox verifies; install one")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            predict(board, protocol, name, kind, workers, Path(folder), progress)
-            again = graded(board, protocol, Path(folder))
-    except (SandboxError, DataError) as error:
-        place.record("disputed", " ".join(str(error).split()))
-        raise
-    difference = again - stored.ri
-    agrees = abs(difference) <= protocol.tolerance
-    note = f"run again: RI {again:.4f}, {difference:+.4f} from the stored one, tolerance {protocol.tolerance}"
-    place.record("verified" if agrees else "disputed", note, again)
-    return ("verified" if agrees else "disputed"), difference
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        try:
+            predict(board, protocol, name, kind, workers, folder, progress)
+            again = graded(board, protocol, folder)
+        except (SandboxError, DataError) as error:
+            place.record("disputed", " ".join(str(error).split()))
+            raise
+        difference = again.ri - stored.ri
+        note = f"run again: RI {again.ri:.4f}, {difference:+.4f} from the stored one, tolerance {protocol.tolerance}"
+        if abs(difference) > protocol.tolerance:
+            place.record("disputed", note, again.ri)
+            return "disputed", difference
+        if ranked:
+            place.record("verified", note, again.ri)
+        else:
+            predictions, scores = ((folder / file).read_bytes() for file in (records.PREDICTIONS, records.SCORES))
+            place.write(again, predictions, scores, note, "verified")
+    return "verified", difference
 
 
-def graded(board: Board, protocol: Protocol, folder: Path) -> float:
-    """Return the primary score of predictions, from a process of its own that never saw submitted code.
+def graded(board: Board, protocol: Protocol, folder: Path) -> Result:
+    """Score predictions in a process of its own that never saw submitted code; the scores lie beside them then.
 
     Raises:
         DataError: the predictions are not as they have to be.
     """
     command = [sys.executable, "-m", "sharedlabel.leaderboard", "--root", str(board.root.resolve())]
-    command += ["score", "--predictions", str(folder), "--protocol", protocol.id, "--print"]
+    command += ["score", "--predictions", str(folder), "--protocol", protocol.id, "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise DataError(done.stderr.strip().removeprefix("error: "))
-    return float(json.loads(done.stdout)["ri"])
+    return Result.model_validate_json((folder / records.RESULT).read_text(encoding="utf-8"))

@@ -260,6 +260,15 @@ def load(path: Path, sha256: str) -> dict[str, Tensor]:
     Raises:
         StoreError: it is missing or was altered.
     """
+    return safetensors.torch.load(pinned(path, sha256))
+
+
+def pinned(path: Path, sha256: str) -> bytes:
+    """Read a file whose content is known.
+
+    Raises:
+        StoreError: it is missing or was altered.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
@@ -270,7 +279,7 @@ def load(path: Path, sha256: str) -> dict[str, Tensor]:
             f"expected sha256 {sha256[:12]}... of {path}, got {found[:12]}...; it was altered: "
             "restore it from the repository"
         )
-    return safetensors.torch.load(content)
+    return content
 
 
 def read_toml(path: Path, model: type[Read]) -> Read:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from sharedlabel.errors import StoreError
-from sharedlabel.leaderboard.protocol import Name, Sha256, Strict, explain, load
+from sharedlabel.leaderboard.protocol import Name, Sha256, Strict, explain, load, pinned
 
 Status: TypeAlias = Literal["self-reported", "verified", "disputed", "withdrawn"]
 RANKED: Status = "verified"
@@ -131,24 +131,28 @@ class Entry:
         """Whether there is a result."""
         return (self.folder / RESULT).is_file()
 
-    def write(self, result: Result, predictions: bytes, scores: bytes, note: str) -> None:
-        """Store a result, whole or not at all, and begin or continue its history as self-reported.
+    def write(
+        self, result: Result, predictions: bytes, scores: bytes, note: str, status: Status = "self-reported"
+    ) -> None:
+        """Store a result, whole or not at all, and begin or continue its history.
 
         Raises:
-            StoreError: a verified result stands here, which only a withdrawal removes.
+            StoreError: the status cannot follow; a verified result is not replaced by a self-reported one, unless it is
+                withdrawn first.
         """
         history = self.history() if self.exists else ()
-        if history and "self-reported" not in _NEXT[history[-1].status]:
+        if status not in (_NEXT[history[-1].status] if history else ("self-reported",)):
+            stands = history[-1].status if history else "missing"
             raise StoreError(
-                f"{self.folder} holds a result that is {history[-1].status}; submit a changed aggregator under another "
-                "name, or withdraw this one first"
+                f"{self.folder} holds a result that is {stands}; submit a changed aggregator under another name, or "
+                "withdraw this one first"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, content in ((PREDICTIONS, predictions), (SCORES, scores), (RESULT, to_json(result).encode())):
             partial = self.folder / f".{name}"
             partial.write_bytes(content)
             partial.replace(self.folder / name)
-        self._append("self-reported", note, result.ri)
+        self._append(status, note, result.ri)
 
     def record(self, status: Status, note: str, ri: float | None = None) -> None:
         """Add a line to the history.
@@ -202,6 +206,14 @@ class Entry:
             StoreError: the file is missing or was altered.
         """
         return load(self.folder / SCORES, result.scores)
+
+    def predictions(self, result: Result) -> bytes:
+        """Read the file of predictions.
+
+        Raises:
+            StoreError: the file is missing or was altered.
+        """
+        return pinned(self.folder / PREDICTIONS, result.predictions)
 
     def history(self) -> tuple[Event, ...]:
         """Read the history.

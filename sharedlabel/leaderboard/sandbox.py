@@ -193,8 +193,8 @@ class Process:
         self._reading.join()
         last = [line for line in self.log.decode(errors="replace").splitlines() if line.strip()]
         code = self._process.returncode
-        why = self._ended or f"the process ended with code {code}" + (f": {last[-1].strip()[:300]}" if last else "")
-        return SandboxError(why)
+        said = f": {_printable(last[-1].strip()[:300])}" if last else ""
+        return SandboxError(self._ended or f"the process ended with code {code}{said}")
 
     def _kill(self, why: str) -> None:
         if self._process.poll() is None:
@@ -317,6 +317,11 @@ def _environment(kind: Kind, threads: int) -> dict[str, str]:
     shown = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "OMP_NUM_THREADS": str(threads)}
     shown |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "PYTHONNOUSERSITE": "1"}
     return shown | ({"PYTHONPATH": LIBRARY} if kind == "bwrap" else {})
+
+
+def _printable(text: str) -> str:
+    """Escape what could steer a terminal."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _descendants(root: int) -> list[int]:

@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from sharedlabel.comparing import LEVEL, ROUNDING
+from sharedlabel.errors import StoreError
 from sharedlabel.leaderboard import records, submission
 from sharedlabel.leaderboard.protocol import Board, Protocol, uniform
 from sharedlabel.leaderboard.records import Event, Result
@@ -87,6 +88,8 @@ def entries(board: Board, protocol: Protocol) -> list[Listed]:
             place = records.Entry(folder)
             result = place.result()
             own = submission.read(board.root / "submissions" / folder.name)
+            if own.sha256 != result.submission:
+                raise StoreError(f"submission {folder.name} changed after its run on {protocol.id}; restore its files")
             found.append(Listed(own, result, place.history(), place.scores(result)))
     return found
 

@@ -109,6 +109,13 @@ def test_what_is_edited_by_hand_is_refused(board, what):
         rows(board)
 
 
+def test_a_submission_that_changed_after_it_was_verified_is_refused(board):
+    listed(board, "good")
+    (board.root / "submissions" / "good" / "README.md").write_text("changed\n")
+    with pytest.raises(StoreError, match="submission good changed after its run on toy-v1"):
+        rows(board)
+
+
 @pytest.mark.parametrize("name", ["scores.safetensors", "result.json", "history.jsonl"])
 def test_missing_files_are_named(board, name):
     listed(board, "good")
@@ -207,12 +214,12 @@ def command(board, *arguments) -> int:
     return entry_point.main(["--root", str(board.root), *arguments])
 
 
-def test_commands_score_and_withdraw(board, capsys):
+def test_commands_score_and_withdraw(board, tmp_path, capsys):
     folder = board.root / "predictions" / "toy-v1" / "good"
     assert command(board, "score", "good", "--protocol", "toy-v1", "--predictions", str(folder)) == 0
     assert "self-reported; only a verified row ranks" in capsys.readouterr().out
-    assert command(board, "score", "--protocol", "toy-v1", "--predictions", str(folder), "--print") == 0
-    assert json.loads(capsys.readouterr().out)["name"] == "good"
+    assert command(board, "score", "--protocol", "toy-v1", "--predictions", str(folder), "--out", str(tmp_path)) == 0
+    assert json.loads((tmp_path / "result.json").read_text())["name"] == "good"
     assert command(board, "withdraw", "good", "--protocol", "toy-v1", "--note", "tests") == 0
     assert place(board, "good").history()[-1].status == "withdrawn"
 

@@ -74,7 +74,7 @@ SEARCHES = {
         for pid in others:
             line = open(f"/proc/{pid}/cmdline").read()
             if "pytest" in line or "xdist" in line or "execnet" in line:
-                raise RuntimeError("FOUND " + line)
+                raise RuntimeError(f"FOUND process {pid}")
         """,
     "git history": """
         import os

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -201,32 +200,3 @@ def test_the_protocols_of_the_repository_are_intact(name):
             assert len(indices.unique()) == len(indices)
             assert int(indices.max()) < images
         assert "test" not in features.labels
-
-
-def test_changed_submissions_are_found_by_git_and_nothing_else(board, folder, capsys):
-    def git(*arguments: str) -> str:
-        home = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
-        done = subprocess.run(["git", "-C", board.root, *home, *arguments], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    git("init", "--quiet")
-    git("add", "--all")
-    git("commit", "--quiet", "--message", "first")
-    base = git("rev-parse", "HEAD")
-    assert commands.changed(board, base) == []
-    assert entry_point.main(["--root", str(board.root), "check", "--changed-since", base, "--trust"]) == 0
-    assert "no submission changed" in capsys.readouterr().out
-    scaffold.new(board, "other")
-    odd = board.root / "submissions" / "$(touch owned); x"
-    odd.mkdir()
-    (odd / "README.md").write_text("x")
-    git("add", "--all")
-    assert commands.changed(board, base) == ["$(touch owned); x", "other"]
-    assert entry_point.main(["--root", str(board.root), "check", "--changed-since", base, "--trust"]) == 2
-    assert "expected a name of small letters" in capsys.readouterr().err
-    assert not list(board.root.rglob("owned"))
-    for wrong in ("HEAD", "--output=x", "0" * 39):
-        with pytest.raises(DataError, match="expected the 40 digits"):
-            commands.changed(board, wrong)
-    with pytest.raises(DataError, match="fetch it first"):
-        commands.changed(board, "0" * 40)
