@@ -104,43 +104,37 @@ def test_a_result_that_was_removed_is_refused(board):
         audit(board, base)
 
 
-def test_a_score_that_does_not_follow_from_its_predictions_is_refused(board):
-    """The result was written by hand, and all checksums made to fit."""
-    base = committed(board)
+def forged(board, shift=None, **facts: float) -> None:
+    """Put a result on the board whose scores were changed by hand, and all its checksums made to fit."""
     submit(board, "mine", 1.0)
     folder = board.root / "predictions" / "toy-v1" / "mine"
     result, predictions, scores = commands.grade(board, board.protocol("toy-v1"), folder)
-    better = result.model_copy(update={"ri": result.ri + 0.01})
-    place(board, "mine").write(better, predictions, scores, "tests")
-    assert place(board, "mine").result().ri == better.ri
+    tensors = safetensors.torch.load(scores)
+    if shift is not None:
+        tensors["information"] = shift(tensors["information"])
+    content, digest = records.serialized(tensors)
+    changed = {name: getattr(result, name) + value for name, value in facts.items()}
+    place(board, "mine").write(result.model_copy(update={"scores": digest, **changed}), predictions, content, "tests")
+    assert place(board, "mine").scores(place(board, "mine").result())
+
+
+def test_a_score_that_does_not_follow_from_its_predictions_is_refused(board):
+    base = committed(board)
+    forged(board, ri=0.01)
     with pytest.raises(StoreError, match="are not those of its predictions"):
         audit(board, base)
 
 
 def test_scores_of_tuples_that_do_not_follow_are_refused(board):
     base = committed(board)
-    submit(board, "mine", 1.0)
-    folder = board.root / "predictions" / "toy-v1" / "mine"
-    result, predictions, scores = commands.grade(board, board.protocol("toy-v1"), folder)
-    tensors = safetensors.torch.load(scores)
-    tensors["information"] = (tensors["information"] + 0.05).clamp(max=0)
-    content, digest = records.serialized(tensors)
-    place(board, "mine").write(result.model_copy(update={"scores": digest}), predictions, content, "tests")
+    forged(board, lambda information: (information + 0.05).clamp(max=0))
     with pytest.raises(StoreError, match="are not those of its predictions"):
         audit(board, base)
 
 
 def test_the_rounding_of_another_machine_passes(board):
     base = committed(board)
-    submit(board, "mine", 1.0)
-    folder = board.root / "predictions" / "toy-v1" / "mine"
-    result, predictions, scores = commands.grade(board, board.protocol("toy-v1"), folder)
-    tensors = safetensors.torch.load(scores)
-    up = torch.full_like(tensors["information"], -torch.inf)
-    tensors["information"] = torch.nextafter(tensors["information"], up)
-    content, digest = records.serialized(tensors)
-    turned = result.model_copy(update={"scores": digest, "ri": result.ri + 1e-6})
-    place(board, "mine").write(turned, predictions, content, "tests")
+    forged(board, lambda information: torch.nextafter(information, torch.full_like(information, -torch.inf)), ri=1e-6)
     assert audit(board, base) == ["toy-v1/mine"]
 
 
@@ -157,7 +151,7 @@ def test_the_command_audits_results(board, capsys):
     base = committed(board)
     submit(board, "mine", 1.0)
     listed(board, "mine")
-    git(board, "add", "leaderboard/results" if (board.root / "leaderboard").exists() else "results")
+    git(board, "add", "--all")
     assert entry_point.main(["--root", str(board.root), "check", "--changed-since", base, "--trust"]) == 2
     assert "maintainers verify" in capsys.readouterr().err
 
