@@ -66,10 +66,26 @@ def nearest(name: str, available: Iterable[str]) -> str:
     return f"{hint}available: {', '.join(names)}"
 
 
-def guarded(main: Callable[[], None]) -> int:
+def printable(text: str, limit: int = 4000) -> str:
+    r"""Escape what could steer a terminal or begin a line, and cut what is too long: texts come from files, too.
+
+    >>> printable("red\x1b[31m")
+    'red\\x1b[31m'
+    """
+    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:limit])
+    return shown + (" ..." if len(text) > limit else "")
+
+
+STOPPED = "everything finished so far is stored; run the same command again to go on"
+
+
+def guarded(main: Callable[[], None], stopped: str = STOPPED) -> int:
     """Run an entry point and return its exit code: 0, or 2 with one line on stderr for what the user can fix.
 
-    Finished artifacts are on disk before the next call starts, so an interrupt loses only the call under way.
+    Args:
+        main: the entry point.
+        stopped: what an interrupt leaves. Finished artifacts are on disk before the next call starts, so it loses only
+            the call under way.
     """
     with _interrupts() as interrupts:
         try:
@@ -79,7 +95,7 @@ def guarded(main: Callable[[], None]) -> int:
                 raise
         except KeyboardInterrupt:
             pass
-    print("stopped: everything finished so far is stored; run the same command again to go on", file=sys.stderr)
+    print(f"stopped: {stopped}", file=sys.stderr)
     return 2
 
 
@@ -107,7 +123,7 @@ def _guarded(main: Callable[[], None]) -> int:
     try:
         main()
     except SharedLabelError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)  # libraries put line breaks into theirs
+        print("error:", printable(" ".join(str(error).split())), file=sys.stderr)  # libraries break lines in theirs
         return 2
     except OSError as error:
         if error.errno not in _PLACE:

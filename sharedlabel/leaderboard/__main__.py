@@ -17,7 +17,7 @@ ROOT = Path("leaderboard")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, or 2 for what the user can fix."""
-    return guarded(lambda: _main(arguments))
+    return guarded(lambda: _main(arguments), "what was under way is lost, and nothing of it was written")
 
 
 def _main(arguments: Sequence[str] | None) -> None:
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--protocol", required=True)
     run.add_argument("--predictions", type=Path, help="folder to write (default: runs/leaderboard/PROTOCOL/NAME)")
     run.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes at a time (default: the cores)"
+        "--workers", type=_positive, default=os.cpu_count() or 1, help="processes at a time (default: the cores)"
     )
     _sandbox(run)
     run.set_defaults(function=_run)
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="run an entry again from scratch and compare", allow_abbrev=False)
     verify.add_argument("name")
     verify.add_argument("--protocol", required=True)
-    verify.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    verify.add_argument("--workers", type=_positive, default=os.cpu_count() or 1)
     _sandbox(verify)
     verify.set_defaults(function=_verify)
 
@@ -102,6 +102,12 @@ def _sandbox(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust", action="store_true", help="run without a sandbox; the row stays self-reported")
 
 
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)
+
+
 def _kind(options: argparse.Namespace) -> Kind:
     from sharedlabel.leaderboard import sandbox
 
@@ -122,24 +128,22 @@ def _new(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _check(options: argparse.Namespace, _: Sequence[str]) -> None:
-    from sharedlabel.leaderboard import changes, commands
+    from sharedlabel.leaderboard import changes, commands, scaffold, submission
     from sharedlabel.leaderboard.protocol import Board
 
     board = Board(options.root)
     if bool(options.name) == bool(options.changed_since):
         raise ConfigError("expected the name of a submission, or --changed-since COMMIT")
-    names = [options.name] if options.name else changes.submissions(board, options.changed_since)
     kind = _kind(options)
-    for name in names:
-        for protocol, cost in commands.check(board, name, kind).items():
-            shown = ", ".join(f"n = {n}: {macs:,}" for n, macs in cost.macs.items())
-            print(f"{protocol}: {cost.parameters:,} parameters; MACs of a tuple: {shown}")
-        print(f"{name} keeps the contract (tried in {kind})")
     if options.changed_since:
-        if not names:
-            print("no submission changed")
-        for audited in changes.audit(board, options.changed_since):
-            print(f"{audited} is whole, self-reported and scored as its predictions are")
+        changes.examine(board, options.changed_since, kind, print)
+        return
+    for protocol, cost in commands.check(board, options.name, kind).items():
+        shown = ", ".join(f"n = {n}: {macs:,}" for n, macs in cost.macs.items())
+        print(f"{protocol}: {cost.parameters:,} parameters; MACs of a tuple: {shown}")
+    print(f"{options.name} keeps the contract (tried in {kind})")
+    for left in scaffold.template_text(submission.read(board.root / "submissions" / options.name)):
+        print(f"still to write: {left}")
 
 
 def _run(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -156,8 +160,8 @@ def _score(options: argparse.Namespace, _: Sequence[str]) -> None:
     from sharedlabel.leaderboard import commands, records
     from sharedlabel.leaderboard.protocol import Board
 
-    if not options.name and not options.predictions:
-        raise ConfigError("expected the name of a submission, or --predictions FOLDER")
+    if not options.name and not (options.predictions and options.out):
+        raise ConfigError("expected the name of a submission, or --predictions FOLDER with --out FOLDER")
     board, folder = Board(options.root), _predictions(options)
     protocol = board.protocol(options.protocol)
     if options.out:
@@ -167,8 +171,12 @@ def _score(options: argparse.Namespace, _: Sequence[str]) -> None:
         (options.out / records.RESULT).write_text(records.to_json(graded), encoding="utf-8")
         print(f"{graded.name} on {protocol.id}: mean RI {graded.ri:.4f}; wrote {options.out}")
         return
-    result = commands.store(board, protocol, folder, "run and scored by its author")
+    result = commands.store(board, protocol, options.name, folder, "run and scored by its author")
     print(f"{result.name} on {protocol.id}: mean RI {result.ri:.4f}, self-reported; only a verified row ranks")
+    folders = " and ".join(str(options.root / part / result.name) for part in ("submissions", f"results/{protocol.id}"))
+    print(
+        f"next: a pull request with {folders}; maintainers: python -m sharedlabel.leaderboard verify {result.name} ..."
+    )
 
 
 def _verify(options: argparse.Namespace, _: Sequence[str]) -> None:

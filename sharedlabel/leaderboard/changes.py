@@ -1,71 +1,147 @@
-"""What a pull request changes on the board, and whether it may: submissions to check, results to audit."""
+"""What a pull request changes on the board, and whether an author may: files, histories, scores and costs."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
+import stat
 import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import torch
 
 from sharedlabel.errors import DataError, StoreError
-from sharedlabel.leaderboard import commands, records, score, submission
+from sharedlabel.leaderboard import commands, records, score, standings, submission
 from sharedlabel.leaderboard.protocol import Board, Protocol
-from sharedlabel.leaderboard.records import Entry, Result
+from sharedlabel.leaderboard.records import Entry, Event, Result
+from sharedlabel.leaderboard.sandbox import Kind
 
 CLOSE = 2e-3  # scores are float16, and temperatures come from a search
-_PARTS = {"submissions": 1, "results": 2}  # folders below that make an entry: its name, or its protocol and name
+PLAIN, GONE = "100644", "000000"  # modes of git
+OPEN = ("self-reported", "withdrawn")  # an author may run again what stands like this
+_SHAPES = {"submissions": (1, submission.FILES), "results": (2, records.FILES)}
 
 
-def submissions(board: Board, base: str) -> list[str]:
-    """List the submissions whose files differ from those of a commit, and that are still there.
+@dataclass(frozen=True)
+class Change:
+    """A file that differs from that of a commit.
+
+    Attributes:
+        path: below the root of the board.
+        mode: as git writes it; zeros where the file is gone.
+    """
+
+    path: PurePosixPath
+    mode: str
+
+
+def examine(board: Board, base: str, kind: Kind, progress: Callable[[str], None]) -> None:
+    """Check everything in which the board differs from a commit, as a request by an author may change it.
+
+    Only plain files in their places; every changed submission keeps the contract; histories keep their lines and get
+    self-reported ones only; results fit their checksums, their predictions, the costs that are counted and the
+    submission as it is now; whoever has a rank stays as it was; and the standings can be made.
 
     Args:
         board: a folder of a git checkout.
         base: 40 hexadecimal digits.
+        kind: of the sandbox.
+        progress: told a line for everything that was found in order.
 
     Raises:
-        DataError: the commit is none, or git does not know it.
+        SharedLabelError: something is not as it has to be.
     """
-    return [name for (name,) in _changed(board, base, "submissions") if (board.root / "submissions" / name).is_dir()]
-
-
-def audit(board: Board, base: str) -> list[str]:
-    """Examine the results that differ from those of a commit as a request by an author may change them.
-
-    A history keeps its lines and gets self-reported ones only; files fit their checksums; scores are those of the
-    predictions; predictions are those of the submission as it is now.
-
-    Returns:
-        `<protocol>/<name>` of each.
-
-    Raises:
-        DataError: the commit is none, or git does not know it.
-        SharedLabelError: a result is not as it has to be.
-    """
-    audited = []
-    for identifier, name in _changed(board, base, "results"):
+    found = changed(board, base)
+    for change in found:
+        _check_place(board, change)
+    names = sorted({change.path.parts[1] for change in found if change.path.parts[0] == "submissions"})
+    results = {change.path.parts[1:3] for change in found if change.path.parts[0] == "results"}
+    results |= {
+        (identifier, name) for identifier in board.ids() for name in names if _stood(board, base, identifier, name)
+    }
+    for name in sorted({*names, *(name for _, name in results)}):
+        own = sorted(identifier for identifier, other in results if other == name)
+        if not own and not (board.root / "submissions" / name).exists():
+            continue  # it was taken back before it was run
+        costs = commands.check(board, name, kind)
+        progress(f"{name} keeps the contract (tried in {kind})")
+        for identifier in own:
+            _audit(board, board.protocol(identifier), name, base, costs[identifier])
+            progress(f"{identifier}/{name} is whole, self-reported and scored as its predictions are")
+    for identifier in board.ids():
         protocol = board.protocol(identifier)
-        place = commands.entry(board, protocol, name)
-        if not place.folder.is_dir():
-            raise StoreError(f"expected {place.folder} to stay, found it removed; withdraw a result instead")
-        result, events = place.result(), place.history()
-        kept = _history(board, base, identifier, name)
-        lines = (place.folder / records.HISTORY).read_text(encoding="utf-8").splitlines()
-        if lines[: len(kept)] != kept:
-            raise StoreError(f"expected {place.folder / records.HISTORY} to keep its lines, got others; only add to it")
-        for event in events[len(kept) :]:
-            if event.status != "self-reported":
-                raise StoreError(
-                    f"expected only self-reported lines to be added for {name}, got {event.status}; maintainers verify"
-                )
-        if submission.read(board.root / "submissions" / name).sha256 != result.submission:
-            raise StoreError(f"submission {name} is not the one that was run on {identifier}; run and score it again")
-        if not _follows(board, protocol, place, result):
-            raise StoreError(f"the scores of {name} on {identifier} are not those of its predictions; score it again")
-        audited.append(f"{identifier}/{name}")
-    return audited
+        standings.standings(standings.entries(board, protocol), protocol, board.answers(protocol))
+    if not found:
+        progress("nothing changed")
+
+
+def changed(board: Board, base: str) -> list[Change]:
+    """List the files of submissions, results and protocols that differ from those of a commit, new ones too.
+
+    Raises:
+        DataError: the commit is none, or git does not know it.
+    """
+    if not re.fullmatch("[0-9a-f]{40}", base):
+        raise DataError(f"expected the 40 digits of a commit, got {base!r}; use git rev-parse")
+    folders = ("submissions", "results", "protocols")
+    done = _git(board, "diff", "--raw", "--no-renames", "--relative", "-z", base, "--", *folders)
+    if done.returncode != 0:
+        raise DataError(f"expected a commit of this repository, got {base}: {done.stderr.strip()}; fetch it first")
+    fields = done.stdout.split("\0")[:-1]
+    found = {path: header.split()[1] for header, path in zip(fields[::2], fields[1::2], strict=True)}
+    others = _git(board, "ls-files", "--others", "--exclude-standard", "-z", "--", *folders).stdout.split("\0")[:-1]
+    found |= {path: PLAIN if stat.S_ISREG(os.lstat(board.root / path).st_mode) else "other" for path in others}
+    return [Change(PurePosixPath(path), mode) for path, mode in sorted(found.items())]
+
+
+def _check_place(board: Board, change: Change) -> None:
+    """Refuse what is no plain file of a submission or a result, and what was removed."""
+    folder, *rest = change.path.parts
+    if folder == "protocols":
+        raise StoreError(
+            f"expected {change.path} as it was: a protocol is frozen; give a changed one a name of its own"
+        )
+    depth, files = _SHAPES[folder]
+    if len(rest) != depth + 1 or rest[-1] not in files:
+        raise DataError(f"expected only {', '.join(files)} in the folders of {folder}, got {change.path}; remove it")
+    if change.mode not in (PLAIN, GONE):
+        raise DataError(f"expected a plain file at {change.path}, got a link, a program or something else; replace it")
+    if change.mode == GONE and folder == "results":
+        raise StoreError(f"expected {change.path} to stay, found it removed; withdraw a result instead")
+    submission.check_name(rest[depth - 1])
+    if folder == "results":
+        board.protocol(rest[0])
+
+
+def _audit(board: Board, protocol: Protocol, name: str, base: str, cost: records.Cost) -> None:
+    """Refuse a result that an author may not have changed like this.
+
+    Raises:
+        StoreError: says what is wrong.
+    """
+    place = commands.entry(board, protocol, name)
+    before = _history(board, base, protocol.id, name)
+    status = Event.model_validate_json(before[-1]).status if before else OPEN[0]
+    if status not in OPEN:
+        raise StoreError(f"expected {protocol.id}/{name} as it was: it is {status}; submit under another name")
+    result, events = place.result(), place.history()
+    if place.lines()[: len(before)] != before:
+        raise StoreError(f"expected {place.folder / records.HISTORY} to keep its lines, got others; only add to it")
+    for event in events[len(before) :]:
+        if event.status != "self-reported":
+            raise StoreError(
+                f"expected only self-reported lines to be added for {name}, got {event.status}; maintainers verify"
+            )
+    if submission.read(board.root / "submissions" / name).sha256 != result.submission:
+        raise StoreError(f"submission {name} is not the one that was run on {protocol.id}; run and score it again")
+    if result.cost != cost:
+        raise StoreError(f"the costs of {name} on {protocol.id} are not those that are counted; run and score it again")
+    if not _follows(board, protocol, place, result):
+        raise StoreError(f"the scores of {name} on {protocol.id} are not those of its predictions; score it again")
 
 
 def _follows(board: Board, protocol: Protocol, place: Entry, result: Result) -> bool:
@@ -76,9 +152,9 @@ def _follows(board: Board, protocol: Protocol, place: Entry, result: Result) -> 
     stored = place.scores(result)
     return (
         math.isclose(again.ri, result.ri, abs_tol=CLOSE)
-        and len(again.cells) == len(result.cells)
         and all(_close(a.model_dump(), b.model_dump()) for a, b in zip(again.cells, result.cells, strict=True))
-        and set(stored) == set(scored.scores)
+        and {name: value.shape for name, value in stored.items()}
+        == {name: value.shape for name, value in scored.scores.items()}
         and all(torch.allclose(stored[k].float(), v.float(), CLOSE, CLOSE) for k, v in scored.scores.items())
     )
 
@@ -92,23 +168,17 @@ def _close(first: dict[str, Any], second: dict[str, Any]) -> bool:
     )
 
 
-def _changed(board: Board, base: str, folder: str) -> list[tuple[str, ...]]:
-    if not re.fullmatch("[0-9a-f]{40}", base):
-        raise DataError(f"expected the 40 digits of a commit, got {base!r}; use git rev-parse")
-    depth = _PARTS[folder]
-    done = _git(board, "diff", "--name-only", "--no-renames", "--relative", "-z", base, "--", folder)
-    if done.returncode != 0:
-        raise DataError(f"expected a commit of this repository, got {base}: {done.stderr.strip()}; fetch it first")
-    paths = [tuple(path.split("/")) for path in done.stdout.split("\0")]
-    return sorted({path[1 : 1 + depth] for path in paths if len(path) > 1 + depth})
+def _stood(board: Board, base: str, identifier: str, name: str) -> bool:
+    """Whether a submission has a result, or had one at a commit."""
+    return bool(_history(board, base, identifier, name)) or (board.root / "results" / identifier / name).exists()
 
 
-def _history(board: Board, base: str, identifier: str, name: str) -> list[str]:
+def _history(board: Board, base: str, identifier: str, name: str) -> Sequence[str]:
     """Return the lines of a history at a commit; none where it was not there."""
     done = _git(board, "show", f"{base}:./results/{identifier}/{name}/{records.HISTORY}")
-    return done.stdout.splitlines() if done.returncode == 0 else []
+    return done.stdout.removesuffix("\n").split("\n") if done.returncode == 0 else []
 
 
 def _git(board: Board, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["git", "-C", str(board.root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="surrogateescape", check=False)

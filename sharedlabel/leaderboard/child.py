@@ -30,6 +30,7 @@ def main() -> None:
     memory_mb, disk_mb, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     answers = os.dup(1)
     os.dup2(2, 1)  # what submitted code prints is a log, and no answer
+    _answer(answers, b"hello")
     _limit(memory_mb, disk_mb)
     _seccomp.apply()
     job, tensors = _message()

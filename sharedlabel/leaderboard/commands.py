@@ -6,19 +6,21 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from pydantic import ValidationError
 
 from sharedlabel import provenance
-from sharedlabel.errors import DataError, StoreError
-from sharedlabel.leaderboard import records, run, score, submission
-from sharedlabel.leaderboard.protocol import Board, Protocol
+from sharedlabel.errors import DataError, StoreError, printable
+from sharedlabel.leaderboard import records, run, sandbox, score, submission
+from sharedlabel.leaderboard.protocol import Board, Protocol, explain
 from sharedlabel.leaderboard.records import Cost, Entry, Result
 from sharedlabel.leaderboard.sandbox import Kind, SandboxError
 from sharedlabel.leaderboard.submission import Submission
 
 Progress = Callable[[str], None]
+EXIT_USER = 2  # of a command that refuses what it was given
 RUN = "run.json"  # what is known of predictions that are not scored yet
 
 
@@ -32,18 +34,25 @@ def check(board: Board, name: str, kind: Kind) -> dict[str, Cost]:
         DataError: something is not as it has to be; the message lists all findings.
         SandboxError: it broke a limit.
     """
+    submission.check_name(name)
     found = submission.read(board.root / "submissions" / name)
     return examine(found, board, kind)
 
 
 def examine(found: Submission, board: Board, kind: Kind) -> dict[str, Cost]:
     """Try the contract and count costs on every protocol of a board."""
+    sandbox.keep_apart(kind, board.root)
     protocols = [board.protocol(identifier) for identifier in board.ids()]
     widths = [board.features(protocol, protocol.networks[0]).embeddings["test"].shape[1] for protocol in protocols]
-    report: dict[str, Any] = run.examine(found, list(zip(protocols, widths, strict=True)), kind)
-    if report["problems"]:
-        raise DataError(f"{found.name} does not keep the contract: " + "; ".join(map(str, report["problems"])))
-    return {protocol.id: Cost.model_validate(cost) for protocol, cost in zip(protocols, report["costs"], strict=True)}
+    report = run.examine(found, list(zip(protocols, widths, strict=True)), kind)
+    if report.problems:
+        raise DataError(
+            f"{found.name} does not keep the contract: "
+            + "; ".join(printable(problem, 300) for problem in report.problems)
+        )
+    if [tuple(cost.macs) for cost in report.costs] != [protocol.n for protocol in protocols]:
+        raise SandboxError("expected the costs of every protocol from the sandbox, got others")
+    return {protocol.id: cost for protocol, cost in zip(protocols, report.costs, strict=True)}
 
 
 def predict(
@@ -71,7 +80,7 @@ def predict(
         "protocol": protocol.id,
         "name": name,
         "submission": found.sha256,
-        "features": features_digest(protocol),
+        "features": protocol.files,
         "predictions": digest,
         "cost": costs[protocol.id].model_dump(mode="json"),
         "seconds": answered.seconds,
@@ -82,11 +91,6 @@ def predict(
     out.mkdir(parents=True, exist_ok=True)
     (out / records.PREDICTIONS).write_bytes(content)
     (out / RUN).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-
-
-def features_digest(protocol: Protocol) -> str:
-    """Return the sha256 that stands for all files of a protocol."""
-    return records.digest_of([protocol.tuples, protocol.answers, *(network.sha256 for network in protocol.networks)])
 
 
 def grade(board: Board, protocol: Protocol, folder: Path) -> tuple[Result, bytes, bytes]:
@@ -101,24 +105,32 @@ def grade(board: Board, protocol: Protocol, folder: Path) -> tuple[Result, bytes
         SharedLabelError: predictions are missing, altered or no posteriors.
     """
     try:
-        facts: Mapping[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        facts = records.Facts.model_validate_json((folder / RUN).read_bytes())
         content = (folder / records.PREDICTIONS).read_bytes()
     except FileNotFoundError as error:
         raise StoreError(f"expected predictions in {folder}, found none; use `run` first") from error
-    if facts["protocol"] != protocol.id or facts["features"] != features_digest(protocol):
-        raise StoreError(f"expected predictions for {protocol.id}, got those for {facts['protocol']}; run again")
-    if records.digest(content) != facts["predictions"]:
+    except ValidationError as error:
+        raise StoreError(f"{folder / RUN}: {explain(error)}; it was altered: run again") from error
+    if (facts.protocol, facts.features) != (protocol.id, protocol.files):
+        raise StoreError(f"expected predictions for {protocol.id}, got those for {facts.protocol}; run again")
+    if records.digest(content) != facts.predictions:
         raise StoreError(f"{folder / records.PREDICTIONS} was altered after the run; run again")
     answers = board.answers(protocol)
     found = score.score(score.read(content, protocol, answers), protocol, answers)
     scores, digest = records.serialized(found.scores)
-    result = Result.model_validate({**facts, "scores": digest, "ri": found.ri, "cells": found.cells})
+    result = Result.model_validate({**facts.model_dump(), "scores": digest, "ri": found.ri, "cells": found.cells})
     return result, content, scores
 
 
-def store(board: Board, protocol: Protocol, folder: Path, note: str) -> Result:
-    """Score predictions and put the result on the board as self-reported."""
+def store(board: Board, protocol: Protocol, name: str, folder: Path, note: str) -> Result:
+    """Score predictions and put the result on the board as self-reported.
+
+    Raises:
+        SharedLabelError: predictions are missing, altered, of another submission or no posteriors.
+    """
     result, predictions, scores = grade(board, protocol, folder)
+    if result.name != name:
+        raise StoreError(f"expected predictions of {name} in {folder}, got those of {result.name}; name that one")
     current = submission.read(board.root / "submissions" / result.name)
     if current.sha256 != result.submission:
         raise StoreError(f"submission {result.name} changed after its run; run it again")
@@ -127,8 +139,13 @@ def store(board: Board, protocol: Protocol, folder: Path, note: str) -> Result:
 
 
 def entry(board: Board, protocol: Protocol, name: str) -> Entry:
-    """Return the place of a submission on a protocol's board."""
-    return Entry(board.root / "results" / protocol.id / name)
+    """Return the place of a submission on a protocol's board.
+
+    Raises:
+        DataError: the name cannot be one.
+    """
+    submission.check_name(name)
+    return Entry(board.root, protocol, name)
 
 
 def verify(
@@ -156,7 +173,8 @@ def verify(
             predict(board, protocol, name, kind, workers, folder, progress)
             again = graded(board, protocol, folder)
         except (SandboxError, DataError) as error:
-            place.record("disputed", " ".join(str(error).split()))
+            if not ranked:  # a verified row is not taken down by what may be the fault of a machine
+                place.record("disputed", " ".join(str(error).split()))
             raise
         difference = again.ri - stored.ri
         note = f"run again: RI {again.ri:.4f}, {difference:+.4f} from the stored one, tolerance {protocol.tolerance}"
@@ -180,6 +198,8 @@ def graded(board: Board, protocol: Protocol, folder: Path) -> Result:
     command = [sys.executable, "-m", "sharedlabel.leaderboard", "--root", str(board.root.resolve())]
     command += ["score", "--predictions", str(folder), "--protocol", protocol.id, "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+    if done.returncode == EXIT_USER:
         raise DataError(done.stderr.strip().removeprefix("error: "))
+    if done.returncode != 0:
+        raise RuntimeError(f"scoring ended with code {done.returncode}: {done.stderr}")
     return Result.model_validate_json((folder / records.RESULT).read_text(encoding="utf-8"))

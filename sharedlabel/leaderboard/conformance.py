@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import sharedlabel.aggregators
 from sharedlabel import cost, rng
 from sharedlabel.aggregators._base import Aggregator
-from sharedlabel.errors import SharedLabelError
+from sharedlabel.config import resolve
+from sharedlabel.errors import SharedLabelError, printable
 from sharedlabel.leaderboard import child
 from sharedlabel.plugins import load
 from sharedlabel.types import SetShape
 
 TUPLES, INSTANCES = 6, 5
 CLOSE = 1e-4  # of log-posteriors in float32
-Build = Callable[[], Aggregator]
+TOLD = 300  # characters of a problem: what submitted code says of itself is no message of ours
+ELEMENTWISE = 8  # products of elements for each value of a tuple that no count of MACs has to show
+_PRODUCTS = {"mul", "div", "addcmul", "addcdiv", "lerp"}  # with their forms in place
+Build = Callable[[], Any]  # an aggregator, it claims
 
 
 class Violation(Exception):  # noqa: N818 - says what it is
@@ -38,28 +48,54 @@ def examine(folder: str, job: Mapping[str, Any]) -> dict[str, Any]:
     problems: list[str] = []
     costs = []
     try:
-        plugin = child.plugin(folder)
+        sharedlabel.aggregators.__path__.append(folder)
         module = load("aggregators", child.MODULE)
         _check_file(module)
+        config = resolve("aggregators", child.MODULE).config
         for width, classes, sizes in job["shapes"]:
-            shape = SetShape(
-                torch.zeros(width), torch.ones(width), torch.full((classes,), -float(torch.tensor(classes).log()))
-            )
+            shape = SetShape(torch.zeros(width), torch.ones(width), torch.full((classes,), -math.log(classes)))
 
-            def build(shape: SetShape = shape) -> Aggregator:
-                return module.build(plugin.config, shape)  # type: ignore[no-any-return]
+            def build(shape: SetShape = shape) -> Any:
+                return module.build(config, shape)
 
-            problems += [f"{name}: {problem}" for name, problem in _violations(build, width, classes)]
-            if not problems:
-                built = build()
-                macs = cost.aggregator_macs(built, shape, sizes)
-                count = sum(parameter.numel() for parameter in built.parameters())
-                costs.append({"macs": {str(n): value for n, value in macs.items()}, "parameters": count})
-    except (SharedLabelError, Violation) as error:
-        problems.append(" ".join(str(error).split()))
+            found, counted = _examined(build, shape, sizes)
+            problems += found
+            costs.append(counted)
     except Exception as error:  # whatever submitted code raises is a finding, not a crash
-        problems.append(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-    return {"problems": list(dict.fromkeys(problems)), "costs": costs}
+        problems.append(_told(error))
+    return {"problems": list(dict.fromkeys(problems)), "costs": [] if problems else costs}
+
+
+def _examined(build: Build, shape: SetShape, sizes: list[int]) -> tuple[list[str], dict[str, Any]]:
+    """Try one width: the problems, and what it costs if there are none.
+
+    Raises:
+        Violation: it cannot be built.
+    """
+    try:
+        with torch.no_grad(), rng.seeded(0, "conformance", "build"):
+            _shaken(build)
+    except Exception as error:  # whatever submitted code raises is a finding, not a crash
+        raise Violation(_told(error, "build")) from error
+    problems = list(_violations(build, shape.embedding_dim, shape.num_classes))
+    if problems:
+        return problems, {}
+    try:
+        built = build()
+        macs = cost.aggregator_macs(built, shape, sizes)
+        with rng.seeded(0, "conformance", "counted"):
+            _check_counted(built, shape, macs)
+    except Exception as error:  # whatever submitted code raises is a finding, not a crash
+        return [_told(error, "counted")], {}
+    parameters = sum(parameter.numel() for parameter in built.parameters())
+    return [], {"macs": {str(n): value for n, value in macs.items()}, "parameters": parameters}
+
+
+def _told(error: Exception, name: str = "") -> str:
+    """Say in one short line what was raised, and by which property."""
+    kind = "" if isinstance(error, Violation | SharedLabelError) else f"{type(error).__name__}: "
+    where = f"{name}: " if name else ""
+    return printable(where + kind + " ".join(str(error).split()), TOLD)[:TOLD]  # escapes are longer
 
 
 def _check_file(module: Any) -> None:
@@ -82,18 +118,23 @@ def _check_file(module: Any) -> None:
     if parameters != ["config", "shape"]:
         shown = "none" if parameters is None else f"build({', '.join(parameters)})"
         raise Violation(f"expected a function build(config, shape), got {shown}; see leaderboard/README.md")
+    config = getattr(module, "Config", None)
+    if not (inspect.isclass(config) and dataclasses.is_dataclass(config)):
+        shown = "none" if config is None else f"a {type(config).__name__}"
+        raise Violation(f"expected a frozen dataclass Config in the file, got {shown}; it holds the options")
 
 
-def _violations(build: Build, width: int, classes: int) -> Iterator[tuple[str, str]]:
-    """Yield the properties that do not hold, each with what was found."""
+def _violations(build: Build, width: int, classes: int) -> Iterator[str]:
+    """Yield the properties that do not hold, each with what was found; what several find is said once."""
+    seen = set()
     for name, check in _PROPERTIES.items():
         try:
             with torch.no_grad(), rng.seeded(0, "conformance", name):
                 check(_shaken(build), width, classes)
-        except (Violation, SharedLabelError) as problem:
-            yield name, str(problem)
         except Exception as problem:  # whatever submitted code raises is a finding, not a crash
-            yield name, f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
+            if _told(problem) not in seen:
+                yield _told(problem, name)
+            seen.add(_told(problem))
 
 
 def _shaken(build: Build) -> Aggregator:
@@ -206,3 +247,63 @@ _PROPERTIES: dict[str, Callable[[Aggregator, int, int], None]] = {
     "state": _stored,
     "order": _ordered,
 }
+
+
+class _Elementwise(TorchDispatchMode):
+    """Counts products of elements, and refuses one with more terms than values came in: a matrix product, not summed.
+
+    A product that is no larger than the tuples themselves is elementwise work like any other, and hides nothing.
+
+    Args:
+        values: of embeddings and logits.
+    """
+
+    def __init__(self, values: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.values = values
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and look at its result."""
+        del types
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__.removesuffix("_") in _PRODUCTS:
+            self.total += out.numel()
+            operands = [_held(operand) for operand in args if isinstance(operand, Tensor)]
+            if out.numel() > max(self.values, *operands, 0):
+                raise Violation("a product that is broadcast hides MACs; use a matrix product")
+        return out
+
+
+def _held(tensor: Tensor) -> int:
+    """Count the elements of a tensor that were not made by expanding it."""
+    return math.prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride)
+
+
+def _check_counted(aggregator: Aggregator, shape: SetShape, macs: Mapping[int, int]) -> None:
+    """Count again on tensors that hold values, which the code under test cannot tell from those that it is asked about.
+
+    Work that is done once per batch may make several tuples cheaper, but never dearer. Fused kernels have no formula,
+    so they are off.
+
+    Raises:
+        Violation: another number of MACs, or more products of elements than honest elementwise work needs.
+    """
+    real = copy.deepcopy(aggregator).float().eval().requires_grad_(True)
+    for n, expected in macs.items():
+        for tuples in (1, TUPLES):
+            inputs = _inputs(shape.embedding_dim, shape.num_classes, n, tuples)
+            values = sum(tensor.numel() for tensor in inputs)
+            plain = torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)
+            with plain, sdpa_kernel(SDPBackend.MATH), _Elementwise(values) as products:
+                found = cost._count(real.last, *inputs).total
+            if found > tuples * expected or (tuples == 1 and found < expected):
+                raise Violation(
+                    f"expected {tuples * expected:,} MACs for {tuples} tuples of {n}, as without values, got "
+                    f"{found:,}; compute the same whatever the tensors hold"
+                )
+            if products.total > found + ELEMENTWISE * values:
+                raise Violation(
+                    f"expected at most {found + ELEMENTWISE * values:,} products of elements for {tuples} tuples of "
+                    f"{n}, got {products.total:,}, which hides MACs; use a matrix product"
+                )

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from torch import Tensor
 
 from sharedlabel.config import FitConfig
-from sharedlabel.errors import DataError, StoreError, nearest
+from sharedlabel.errors import DataError, StoreError, nearest, printable
 from sharedlabel.types import Tuples
 
 SCORED: tuple[Literal["validation", "test"], ...] = ("validation", "test")
@@ -37,7 +37,7 @@ Read = TypeVar("Read", bound=BaseModel)
 class Strict(BaseModel):
     """What is read from a file: unknown keys are refused, and nothing is changed afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Network(Strict):
@@ -156,6 +156,12 @@ class Protocol(Strict):
     recipe: Recipe
     limits: Limits
     networks: tuple[Network, ...]
+
+    @property
+    def files(self) -> str:
+        """The sha256 that stands for all files of the protocol."""
+        parts = [self.tuples, self.answers, *(network.sha256 for network in self.networks)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -292,21 +298,27 @@ def read_toml(path: Path, model: type[Read]) -> Read:
         return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise DataError(f"expected the file {path}, found none; add it") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"expected TOML in {path}, got: {error}; correct the file") from error
     except ValidationError as error:
         raise DataError(f"{path}: {explain(error)}") from error
+    except RecursionError as error:
+        raise DataError(f"expected TOML that is nested less in {path}, got too deep a table; correct it") from error
+    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
+        raise DataError(f"expected TOML in {path}, got: {printable(str(error), 200)}; correct the file") from error
 
 
 def explain(error: ValidationError) -> str:
-    """Say what is wrong with a file, key by key."""
+    """Say what is wrong with a file, key by key: the first ten, in characters that print, keys and values cut."""
     parts = []
-    for entry in error.errors():
-        where = ".".join(map(str, entry["loc"])) or "the file"
-        shown = json.dumps(entry["input"], default=str)[:60]
-        got = "" if entry["type"] == "missing" else f", got {shown}"
-        parts.append(f"{where}: {entry['msg'].lower()}{got}")
-    return "; ".join(parts)
+    for entry in error.errors(include_url=False)[:10]:
+        where = printable(".".join(map(str, entry["loc"])), 60) or "the file"
+        try:
+            shown = json.dumps(entry["input"], default=str)
+        except (RecursionError, ValueError):  # nested too deep, or a number of thousands of digits
+            shown = type(entry["input"]).__name__
+        got = "" if entry["type"] == "missing" else f", got {printable(shown, 60)}"
+        what = entry["msg"].removeprefix("Value error, ")
+        parts.append(f"{where}: {what[:1].lower()}{what[1:]}{got}")
+    return "; ".join(parts) + ("; and more" if error.error_count() > len(parts) else "")
 
 
 def to_toml(tables: Mapping[str, Any]) -> str:

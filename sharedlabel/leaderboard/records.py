@@ -8,22 +8,26 @@ of the result it speaks of and of the line before it. What was edited by hand no
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import safetensors.torch
-from pydantic import ValidationError
+from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError
 from torch import Tensor
 
-from sharedlabel.errors import StoreError
-from sharedlabel.leaderboard.protocol import Name, Sha256, Strict, explain, load, pinned
+from sharedlabel.errors import StoreError, printable
+from sharedlabel.leaderboard.protocol import Name, Network, Protocol, Sha256, Strict, explain, load, pinned
 
 Status: TypeAlias = Literal["self-reported", "verified", "disputed", "withdrawn"]
 RANKED: Status = "verified"
 PREDICTIONS, SCORES, RESULT, HISTORY = "predictions.safetensors", "scores.safetensors", "result.json", "history.jsonl"
+FILES = (PREDICTIONS, SCORES, RESULT, HISTORY)
 _FIRST = "0" * 64
+Count = Annotated[int, Field(ge=0, lt=10**15)]
 # What may follow what; the first line of a history is always self-reported.
 _NEXT: dict[Status, tuple[Status, ...]] = {
     "self-reported": ("self-reported", "verified", "disputed", "withdrawn"),
@@ -41,8 +45,8 @@ class Cost(Strict):
         parameters: trained or not.
     """
 
-    macs: dict[int, int]
-    parameters: int
+    macs: dict[PositiveInt, Count]
+    parameters: Count
 
 
 class Cell(Strict):
@@ -62,8 +66,8 @@ class Cell(Strict):
     ri_raw: float
 
 
-class Result(Strict):
-    """What a submission reached on a protocol.
+class Facts(Strict):
+    """What is known of predictions before they are scored.
 
     Attributes:
         protocol: its id.
@@ -71,10 +75,7 @@ class Result(Strict):
         submission: sha256 of its files.
         features: sha256 over the files of the protocol.
         predictions: sha256.
-        scores: sha256.
-        ri: primary score.
         cost: of the aggregator.
-        cells: rows.
         seconds: of training and prediction by network and seed, as measured from outside.
         sandbox: where it ran; `trusted` is none.
         secret: of the run, published after it.
@@ -86,14 +87,25 @@ class Result(Strict):
     submission: Sha256
     features: Sha256
     predictions: Sha256
-    scores: Sha256
-    ri: float
     cost: Cost
-    cells: tuple[Cell, ...]
-    seconds: dict[str, tuple[float, float]]
+    seconds: dict[str, tuple[NonNegativeFloat, NonNegativeFloat]]
     sandbox: str
     secret: int
     provenance: dict[str, str | int]
+
+
+class Result(Facts):
+    """What a submission reached on a protocol.
+
+    Attributes:
+        scores: sha256.
+        ri: primary score.
+        cells: rows.
+    """
+
+    scores: Sha256
+    ri: float
+    cells: tuple[Cell, ...]
 
 
 class Event(Strict):
@@ -120,16 +132,19 @@ class Entry:
     """The folder of a submission under a protocol.
 
     Args:
-        folder: `results/<protocol>/<name>`.
+        root: folder of the leaderboard.
+        protocol: that it was run on.
+        name: of the submission.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, root: Path, protocol: Protocol, name: str) -> None:
+        self.protocol, self.name = protocol, name
+        self.folder = root / "results" / protocol.id / name
 
     @property
     def exists(self) -> bool:
-        """Whether there is a result."""
-        return (self.folder / RESULT).is_file()
+        """Whether there is anything."""
+        return self.folder.is_symlink() or self.folder.exists()
 
     def write(
         self, result: Result, predictions: bytes, scores: bytes, note: str, status: Status = "self-reported"
@@ -140,52 +155,49 @@ class Entry:
             StoreError: the status cannot follow; a verified result is not replaced by a self-reported one, unless it is
                 withdrawn first.
         """
-        history = self.history() if self.exists else ()
-        if status not in (_NEXT[history[-1].status] if history else ("self-reported",)):
-            stands = history[-1].status if history else "missing"
+        lines = self.lines() if self.exists else []
+        before = self.history()[-1].status if lines else None
+        if status not in (_NEXT[before] if before else ("self-reported",)):
             raise StoreError(
-                f"{self.folder} holds a result that is {stands}; submit a changed aggregator under another name, or "
-                "withdraw this one first"
+                f"{self.folder} holds a result that is {before or 'missing'}; submit a changed aggregator under "
+                "another name, or withdraw this one first"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name, content in ((PREDICTIONS, predictions), (SCORES, scores), (RESULT, to_json(result).encode())):
-            partial = self.folder / f".{name}"
-            partial.write_bytes(content)
-            partial.replace(self.folder / name)
-        self._append(status, note, result.ri)
+        content = to_json(result).encode()
+        lines.append(_line(status, note, result.ri, content, lines))
+        history = ("\n".join(lines) + "\n").encode()
+        self._replace(dict(zip(FILES, (predictions, scores, content, history), strict=True)))
 
     def record(self, status: Status, note: str, ri: float | None = None) -> None:
         """Add a line to the history.
 
         Raises:
-            StoreError: the status cannot follow the one before.
+            StoreError: the status cannot follow the one before, or the result was altered.
         """
+        self.result()
         before = self.history()[-1].status
         if status not in _NEXT[before]:
-            raise StoreError(
-                f"expected one of {', '.join(_NEXT[before])} after {before} for {self.folder.name}, got {status}"
-            )
-        self._append(status, note, ri)
+            raise StoreError(f"expected one of {', '.join(_NEXT[before])} after {before} for {self.name}, got {status}")
+        line = _line(status, note, ri, self._text(RESULT).encode(), self.lines())
+        with (self.folder / HISTORY).open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
 
-    def _append(self, status: Status, note: str, ri: float | None) -> None:
-        path = self.folder / HISTORY
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        event = Event(
-            time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            status=status,
-            note=note,
-            ri=ri,
-            result=digest((self.folder / RESULT).read_bytes()),
-            previous=digest(lines[-1].encode()) if lines else _FIRST,
-        )
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(event.model_dump_json() + "\n")
+    def _replace(self, files: dict[str, bytes]) -> None:
+        """Put a folder with these files in the place of this one."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{self.folder.name}.", dir=self.folder.parent) as name:
+            made, former = Path(name) / "made", Path(name) / "former"
+            made.mkdir()
+            for file, content in files.items():
+                (made / file).write_bytes(content)
+            if self.exists:
+                self.folder.rename(former)
+            made.rename(self.folder)
 
     def result(self) -> Result:
         """Read the result; every checksum has to hold.
 
         Raises:
-            StoreError: a file is missing, was edited, or does not fit the others.
+            StoreError: a file is missing, was edited, or does not fit the others or the folder it lies in.
         """
         text = self._text(RESULT)
         try:
@@ -197,7 +209,22 @@ class Entry:
         last = self.history()[-1]
         if last.result != digest(text.encode()):
             raise StoreError(f"{self.folder / RESULT} is not the result that its history speaks of; it was altered")
+        self._check(found)
         return found
+
+    def _check(self, found: Result) -> None:
+        """Refuse a result of another submission or protocol, or of other networks, seeds or n."""
+        if (found.name, found.protocol, found.features) != (self.name, self.protocol.id, self.protocol.files):
+            raise StoreError(f"{self.folder / RESULT} is of {found.name} on {found.protocol}; it was altered")
+        expected = [(network.name, seed, n) for network, seed, n in cells_of(self.protocol)]
+        if [(cell.network, cell.seed, cell.n) for cell in found.cells] != expected:
+            raise StoreError(f"{self.folder / RESULT} has other cells than {self.protocol.id}; it was altered")
+        if set(found.seconds) != {f"{network.name}.{seed}" for network, seed, _ in cells_of(self.protocol)}:
+            raise StoreError(
+                f"{self.folder / RESULT} has times of other processes than {self.protocol.id}; it was altered"
+            )
+        if tuple(sorted(found.cost.macs)) != self.protocol.n:
+            raise StoreError(f"{self.folder / RESULT} counts costs for other n than {self.protocol.id}; it was altered")
 
     def scores(self, result: Result) -> dict[str, Tensor]:
         """Read the scores of every tuple.
@@ -221,27 +248,60 @@ class Entry:
         Raises:
             StoreError: there is none, or a line was altered, removed or put in.
         """
-        previous, events = _FIRST, []
-        for number, line in enumerate(self._text(HISTORY).splitlines(), start=1):
+        previous, events = _FIRST, list[Event]()
+        for number, line in enumerate(self.lines(), start=1):
+            where = f"{self.folder / HISTORY}, line {number}"
             try:
                 event = Event.model_validate_json(line)
             except ValidationError as error:
-                raise StoreError(f"{self.folder / HISTORY}, line {number}: {explain(error)}; it was altered") from error
+                raise StoreError(f"{where}: {explain(error)}; it was altered") from error
             if event.previous != previous:
-                raise StoreError(
-                    f"{self.folder / HISTORY}, line {number} does not follow the one before; it was altered"
-                )
+                raise StoreError(f"{where} does not follow the one before; it was altered")
+            if event.status not in (_NEXT[events[-1].status] if events else ("self-reported",)):
+                raise StoreError(f"{where}: {event.status} cannot stand there; it was altered")
             previous = digest(line.encode())
             events.append(event)
         if not events:
             raise StoreError(f"expected a history in {self.folder / HISTORY}, got an empty file; it was altered")
         return tuple(events)
 
+    def lines(self) -> list[str]:
+        """Return the lines of the history as they are.
+
+        Raises:
+            StoreError: there is none.
+        """
+        text = self._text(HISTORY)
+        return text.removesuffix("\n").split("\n") if text else []
+
     def _text(self, name: str) -> str:
+        path = self.folder / name
+        if self.folder.is_symlink() or path.is_symlink():
+            raise StoreError(f"expected a plain file at {path}, got a link; put the file itself there")
         try:
-            return (self.folder / name).read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            raise StoreError(f"expected the file {self.folder / name}, found none; run and score again") from error
+            return path.read_bytes().decode()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StoreError(f"expected the file {path}, found none; run and score again") from error
+        except UnicodeDecodeError as error:
+            raise StoreError(f"expected text in UTF-8 in {path}, got other bytes; it was altered") from error
+
+
+def _line(status: Status, note: str, ri: float | None, result: bytes, lines: list[str]) -> str:
+    """Return a line of a history that follows others."""
+    event = Event(
+        time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        status=status,
+        note=printable(note),
+        ri=ri,
+        result=digest(result),
+        previous=digest(lines[-1].encode()) if lines else _FIRST,
+    )
+    return event.model_dump_json()
+
+
+def cells_of(protocol: Protocol) -> list[tuple[Network, int, int]]:
+    """List the networks, seeds and n that results have cells for, in their order."""
+    return list(itertools.product(protocol.networks, protocol.seeds, protocol.n))
 
 
 def to_json(result: Result) -> str:
@@ -253,11 +313,6 @@ def serialized(tensors: dict[str, Tensor]) -> tuple[bytes, str]:
     """Return the content of a file of tensors, and its sha256."""
     content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
     return content, digest(content)
-
-
-def digest_of(parts: list[Any]) -> str:
-    """Return the sha256 of a list of checksums."""
-    return digest("\n".join(map(str, parts)).encode())
 
 
 def digest(content: bytes) -> str:

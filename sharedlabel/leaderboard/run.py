@@ -2,12 +2,14 @@
 
 The process is told labels of training and validation images only, never of test. For each run the classes are renamed,
 and the tuples of validation and test are mixed and shuffled; a tuple's instances are handed over one size at a time.
-Some process is asked twice, in other batches: what it says of a tuple must not depend on the company.
+Tuples are asked about in small batches of random size. One process is trained and asked a second time, in other
+batches: what it says of a tuple must not depend on the company, nor on what it was asked before.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import secrets
 import tempfile
@@ -16,18 +18,31 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import safetensors.torch
 import torch
 from jaxtyping import Float, Int64
+from pydantic import Field, ValidationError
 from torch import Tensor
 
 from sharedlabel import rng
-from sharedlabel.leaderboard.protocol import SCORED, Board, Features, Network, Protocol, uniform
+from sharedlabel.leaderboard import sandbox
+from sharedlabel.leaderboard.protocol import (
+    SCORED,
+    Board,
+    Features,
+    Network,
+    Protocol,
+    Strict,
+    explain,
+    uniform,
+)
+from sharedlabel.leaderboard.records import Cost
 from sharedlabel.leaderboard.sandbox import Kind, Process, SandboxError
 from sharedlabel.leaderboard.submission import Submission
 
-BATCH = 256  # tuples of a question
+BATCH = 16  # most tuples of a question: a split in one question would be there to be balanced as a whole
 AUDITED = 1e-3  # largest difference of a probability between two batches
 NORMALISED = 1e-3  # of the log of the sum of a posterior
 MODULE = "submitted.py"
@@ -68,7 +83,19 @@ class Predictions:
     log: str
 
 
-def examine(submission: Submission, protocols: Sequence[tuple[Protocol, int]], kind: Kind) -> dict[str, object]:
+class Findings(Strict):
+    """What trying the contract gave.
+
+    Attributes:
+        problems: a line for each property that does not hold.
+        costs: for each shape, if there is no problem.
+    """
+
+    problems: Annotated[tuple[Annotated[str, Field(max_length=1000)], ...], Field(max_length=100)]
+    costs: tuple[Cost, ...]
+
+
+def examine(submission: Submission, protocols: Sequence[tuple[Protocol, int]], kind: Kind) -> Findings:
     """Try the contract in the sandbox, and count costs.
 
     Args:
@@ -77,10 +104,10 @@ def examine(submission: Submission, protocols: Sequence[tuple[Protocol, int]], k
         kind: of the sandbox.
 
     Returns:
-        `problems` and, for each protocol, `costs`.
+        Problems, and costs for each protocol.
 
     Raises:
-        SandboxError: it broke a limit.
+        SandboxError: it broke a limit, or answered what are no findings.
     """
     shapes = [(width, protocol.source.classes, list(protocol.n)) for protocol, width in protocols]
     with _mounted(submission) as folder, Process(kind, folder, protocols[0][0].limits) as process:
@@ -88,9 +115,12 @@ def examine(submission: Submission, protocols: Sequence[tuple[Protocol, int]], k
         size = int.from_bytes(process.receive(8), "little")
         if size > 1_000_000:
             raise SandboxError(f"expected a short list of findings, got {size:,} bytes")
-        found: dict[str, object] = json.loads(process.receive(size))
+        content = process.receive(size)
         process.finish()
-    return found
+    try:
+        return Findings.model_validate_json(content)
+    except ValidationError as error:
+        raise SandboxError(f"expected findings from the sandbox, got something else: {explain(error)}") from error
 
 
 def run(
@@ -120,6 +150,8 @@ def run(
     jobs = [(network, seed) for network in protocol.networks for seed in protocol.seeds]
     audited = jobs[int(torch.randint(len(jobs), (), generator=rng.generator(secret, "audit")))]
 
+    ended = itertools.count(1)
+
     def one(job: tuple[Network, int]) -> Asked:
         network, seed = job
         features = board.features(protocol, network)
@@ -128,11 +160,20 @@ def run(
             if job == audited:
                 again = _ask(folder, protocol, features, indices, seed, kind, (secret, network.name, seed), "again")
                 _compare(found, again)
-        progress(f"{network.name} seed {seed}: trained in {found.seconds[0]:.1f} s, asked in {found.seconds[1]:.1f} s")
+        trained, asked = found.seconds
+        progress(
+            f"{next(ended)}/{len(jobs)} {network.name} seed {seed}: trained in {trained:.1f} s, asked in {asked:.1f} s"
+        )
         return found
 
     with ThreadPoolExecutor(workers) as pool:
-        found = list(pool.map(one, jobs))
+        waiting = [pool.submit(one, job) for job in jobs]
+        try:
+            found = [done.result() for done in waiting]
+        except BaseException:  # the first failure, or an interrupt, ends them all
+            pool.shutdown(wait=False, cancel_futures=True)
+            sandbox.stop()
+            raise
     names = [f"{network.name}.{seed}" for network, seed in jobs]
     tensors = {
         f"{name}.{role}": asked.posterior[role].half()
@@ -166,15 +207,14 @@ def _ask(
     """Train one process and ask it about all tuples."""
     classes = torch.randperm(protocol.source.classes, generator=rng.generator(*salt, "classes"))
     tuples = [(role, row) for role in SCORED for row in range(len(indices[role]))]
-    order = torch.randperm(len(tuples), generator=rng.generator(*salt, "order", turn)).tolist()
     found = {role: torch.empty(len(rows), len(protocol.n), len(classes)) for role, rows in indices.items()}
     started = time.perf_counter()
     with Process(kind, folder, protocol.limits) as process:
         process.send(_packed(_job(protocol, seed), _training(protocol, features, classes)))
         process.receive(len(b"trained!"))
         trained = time.perf_counter()
-        for batch in torch.tensor(order).split(BATCH):
-            members = [tuples[position] for position in batch.tolist()]
+        for batch in _batches(len(tuples), rng.generator(*salt, "order", turn)):
+            members = [tuples[position] for position in batch]
             answers = _question(process, protocol, features, indices, members, classes)
             for (role, row), answer in zip(members, answers, strict=True):
                 found[role][row] = answer
@@ -182,6 +222,15 @@ def _ask(
     return Asked(
         found, (trained - started, time.perf_counter() - trained), process.log.decode(errors="replace")[-2000:]
     )
+
+
+def _batches(count: int, draw: torch.Generator) -> Iterator[list[int]]:
+    """Yield all numbers below a count, shuffled, in batches of random sizes."""
+    order = torch.randperm(count, generator=draw).tolist()
+    while order:
+        size = int(torch.randint(1, BATCH + 1, (), generator=draw))
+        yield order[:size]
+        del order[:size]
 
 
 def _question(

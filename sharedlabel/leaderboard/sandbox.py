@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from sharedlabel.errors import ConfigError, SharedLabelError
+from sharedlabel.errors import ConfigError, SharedLabelError, printable
 from sharedlabel.leaderboard.protocol import Limits
 
 Kind: TypeAlias = Literal["bwrap", "docker", "podman", "trusted"]
@@ -30,7 +30,9 @@ KINDS: tuple[Kind, ...] = ("bwrap", "docker", "podman", "trusted")
 IMAGE = "sharedlabel-sandbox"
 LIBRARY, SUBMISSION = "/library", "/submission"  # where the package and the submission lie inside
 _PROGRAM = "sharedlabel.leaderboard.child"
+HELLO = b"hello"  # says the program before it reads anything
 _NUMBERS = itertools.count()
+_running: set[Process] = set()
 _POLL_SECONDS = 0.05
 _BLOCK = 1 << 16
 _HIDDEN = ("sklearn/datasets/data",)  # data sets with their labels that come with a library
@@ -109,10 +111,23 @@ class Process:
         self._reading = threading.Thread(target=self._read_log, daemon=True)
         self._watching.start()
         self._reading.start()
+        _running.add(self)
+        try:
+            self.receive(len(HELLO))
+        except SandboxError as error:  # nothing of a submission has run yet
+            self._close()
+            raise ConfigError(f"expected {self.kind} to start a process, got: {error}; repair the sandbox") from error
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._kill("")
+        self._close()
+
+    def _close(self) -> None:
+        _running.discard(self)
+        self.stop()
         self._process.wait()
         self._reading.join()
         self._watching.join()
@@ -171,7 +186,8 @@ class Process:
             wait()
             if os.read(stream.fileno(), 1):
                 raise SandboxError("expected nothing after the last posterior, got more output; only return posteriors")
-        if self._process.wait() != 0:
+        self._await()
+        if self._process.returncode != 0:
             raise self._failure()
 
     @contextlib.contextmanager
@@ -182,19 +198,34 @@ class Process:
             def wait() -> None:
                 left = self._deadline - time.monotonic()
                 if left <= 0 or not selector.select(left):
-                    self._kill(f"expected an end within {self.limits.seconds} s, got none; train for fewer steps")
+                    self._late()
                     raise self._failure()
 
             yield wait
 
+    def _late(self) -> None:
+        self._kill(f"expected an end within {self.limits.seconds} s, got none; train for fewer steps")
+
+    def _await(self) -> None:
+        """Wait for its end, and bring it about when its time is over."""
+        try:
+            self._process.wait(max(0.0, self._deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._late()
+            self._process.wait()
+
     def _failure(self) -> SandboxError:
         """Return what went wrong; called when the process has ended or has to."""
-        self._process.wait()
+        self._await()
         self._reading.join()
         last = [line for line in self.log.decode(errors="replace").splitlines() if line.strip()]
         code = self._process.returncode
-        said = f": {_printable(last[-1].strip()[:300])}" if last else ""
+        said = f": {printable(last[-1].strip(), 300)}" if last else ""
         return SandboxError(self._ended or f"the process ended with code {code}{said}")
+
+    def stop(self) -> None:
+        """Kill everything in it."""
+        self._kill("it was stopped")
 
     def _kill(self, why: str) -> None:
         if self._process.poll() is None:
@@ -224,6 +255,31 @@ class Process:
             if tasks > self.limits.processes:
                 self._kill(f"expected at most {self.limits.processes} processes and threads, got {tasks}; start fewer")
             time.sleep(_POLL_SECONDS)
+
+
+def stop() -> None:
+    """Kill everything that runs in a sandbox of this process."""
+    for process in tuple(_running):
+        process.stop()
+
+
+def keep_apart(kind: Kind, board: Path) -> None:
+    """Refuse a board, which holds the answers, in a folder that a sandbox shows.
+
+    Raises:
+        ConfigError: says which folder it has to leave.
+    """
+    for folder in map(Path, ("/usr", *_prefixes())) if kind == "bwrap" else ():
+        if board.resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(
+                f"expected the leaderboard outside of {folder}, which the sandbox shows with all it holds, got "
+                f"{board}; keep the checkout and the environment apart"
+            )
+
+
+def _prefixes() -> tuple[str, ...]:
+    """Return the folders of Python and of the environment."""
+    return tuple(dict.fromkeys((sys.base_prefix, sys.prefix)))
 
 
 def command(kind: Kind, submission: Path, limits: Limits, threads: int, name: str) -> list[str]:
@@ -286,21 +342,11 @@ def _view(package: Path, submission: Path, limits: Limits) -> list[str]:
     for name in ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives"):
         shown += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     # Before what may lie below them: an environment in a temporary folder would be hidden by an empty one.
-    shown += [
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-        "--size",
-        disk,
-        "--tmpfs",
-        "/tmp",
-        "--size",
-        disk,
-        "--tmpfs",
-        "/dev/shm",
-    ]
-    for prefix in dict.fromkeys((sys.base_prefix, sys.prefix)):
+    shown += ["--proc", "/proc", "--dev", "/dev"]
+    for folder in ("/tmp", "/dev/shm"):
+        shown += ["--size", disk, "--tmpfs", folder]
+    shown += ["--remount-ro", "/dev"]
+    for prefix in _prefixes():
         if not Path(prefix).is_relative_to("/usr"):
             shown += ["--ro-bind", prefix, prefix]
     for folder in dict.fromkeys((sysconfig.get_path("purelib"), *site.getsitepackages())):
@@ -317,11 +363,6 @@ def _environment(kind: Kind, threads: int) -> dict[str, str]:
     shown = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "OMP_NUM_THREADS": str(threads)}
     shown |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "PYTHONNOUSERSITE": "1"}
     return shown | ({"PYTHONPATH": LIBRARY} if kind == "bwrap" else {})
-
-
-def _printable(text: str) -> str:
-    """Escape what could steer a terminal."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _descendants(root: int) -> list[int]:

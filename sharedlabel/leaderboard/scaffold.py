@@ -7,6 +7,7 @@ from pathlib import Path
 from sharedlabel.errors import DataError
 from sharedlabel.leaderboard import submission
 from sharedlabel.leaderboard.protocol import Board
+from sharedlabel.leaderboard.submission import Submission
 
 _SOURCE = '''"""Evidence of single instances, weighed by a small network and summed. Change this."""
 
@@ -55,8 +56,10 @@ def build(config: Config, shape: SetShape) -> WeighedSum:
     """Build it for the widths of a backbone."""
     return WeighedSum(config, shape)
 '''
-_CARD = """title = "{name}"
-description = "Evidence of single instances, weighed by a small network that sees the embedding, and summed."
+_DESCRIPTION = "Evidence of single instances, weighed by a small network that sees the embedding, and summed."
+_AUTHOR = "Your name"
+_CARD = f"""title = "{{name}}"
+description = "{_DESCRIPTION}"
 license = "MIT"
 source = ""
 external_data = false
@@ -66,15 +69,24 @@ trials = 0
 selected_on = "nothing"
 
 [[authors]]
-name = "Your name"
+name = "{_AUTHOR}"
 affiliation = ""
 url = ""
 """
-_README = """# {name}
-
-What it computes, as a formula. What it costs in n. What it is meant to do better than the log-opinion pool, and where
-you expect it to lose.
+_PROMPT = """What it computes, as a formula. What it costs in n. What it is meant to do better than the log-opinion
+pool, and where you expect it to lose.
 """
+_README = f"# {{name}}\n\n{_PROMPT}"
+
+
+def template_text(found: Submission) -> list[str]:
+    """Say which parts of a submission are still what `new` wrote, a line for each."""
+    left = {
+        f'the author "{_AUTHOR}" in {submission.CARD}': any(a.name.strip() == _AUTHOR for a in found.card.authors),
+        f"the description in {submission.CARD}": found.card.description.strip() == _DESCRIPTION,
+        f"the text of {submission.README}": " ".join(_PROMPT.split()) in " ".join(found.readme.split()),
+    }
+    return [part for part, unchanged in left.items() if unchanged]
 
 
 def new(board: Board, name: str) -> Path:

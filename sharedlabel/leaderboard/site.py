@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
+import os
+import re
+import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,19 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib import rc_context
 
-from sharedlabel.leaderboard import score
+from sharedlabel.errors import StoreError
+from sharedlabel.leaderboard import records, score
 from sharedlabel.leaderboard.plots import against_cost
 from sharedlabel.leaderboard.protocol import Board, Protocol
-from sharedlabel.leaderboard.standings import Standing, entries, standings
+from sharedlabel.leaderboard.records import Result
+from sharedlabel.leaderboard.standings import Listed, Standing, entries, standings
 from sharedlabel.results import to_csv
 
 TOP = 10  # rows of the README's tables
 BEGIN, END = "<!-- standings: made by `python -m sharedlabel.leaderboard site` -->", "<!-- end of standings -->"
+MADE = ".sharedlabel-site"  # a folder that holds this file is one that `build` may replace
+_ABOUT = "Made by `python -m sharedlabel.leaderboard site`, which replaces this folder as a whole.\n"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what makes a spreadsheet compute a cell
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ class Line:
         n_accuracy: mean over the same cells, in [0, 1].
         macs: of a tuple of the largest n.
         parameters: of the aggregator.
+        seconds: to train and predict with one network and seed, median; of the run that made the result.
         front: whether no ranked entry that costs no more scores higher.
         tied: entries that it is not shown to differ from.
         authors: names.
@@ -60,6 +68,7 @@ class Line:
     n_accuracy: float
     macs: int
     parameters: int
+    seconds: float
     front: bool
     tied: str
     authors: str
@@ -74,27 +83,61 @@ def build(board: Board, out: Path) -> int:
 
     Args:
         board: the leaderboard.
-        out: folder; replaced as a whole.
+        out: folder that is absent, empty or a site made here before; replaced as a whole.
 
     Returns:
         Number of entries.
 
     Raises:
-        SharedLabelError: a protocol, a submission or a result is missing or was altered; nothing is written then.
+        SharedLabelError: there are no protocols, a protocol, a submission or a result is missing or was altered, the
+            README has lost a mark, or `out` holds something else; nothing is written then.
     """
+    protocols = board.root / "protocols"
+    if not protocols.is_dir():
+        raise StoreError(f"expected the protocols of a leaderboard in {protocols}, found none; name it with --root")
+    out = Path(os.path.abspath(out))
+    _check_replaceable(out)
     tables = {name: _standings(board, board.protocol(name)) for name in board.ids()}
     pages = _pages(tables)
     readme = with_tables(_readme(board), {name: rows for name, (_, rows) in tables.items()})
-    out.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    for name, text in pages.items():
-        (made / name).parent.mkdir(parents=True, exist_ok=True)
-        (made / name).write_text(text, encoding="utf-8")
-    made.chmod(0o755)
-    shutil.rmtree(out, ignore_errors=True)
-    made.rename(out)
+    _replace(out, {MADE: _ABOUT, **pages})
     (board.root / "README.md").write_text(readme, encoding="utf-8")
     return sum(len(rows) for _, rows in tables.values())
+
+
+def _check_replaceable(out: Path) -> None:
+    """Refuse a link, a file, and a folder with content that is no site."""
+    advice = "name another folder with --out, or delete this one"
+    if out.is_symlink():
+        raise StoreError(f"expected a folder to write the site to, got the link {out}; {advice}")
+    if out.exists() and not out.is_dir():
+        raise StoreError(f"expected a folder to write the site to, got the file {out}; {advice}")
+    if out.is_dir() and any(out.iterdir()) and not (out / MADE).is_file():
+        raise StoreError(f"expected an empty folder or a site (with {MADE}), got {out} with other files; {advice}")
+
+
+def _replace(out: Path, files: Mapping[str, str]) -> None:
+    """Put a folder with these files in the place of another, whole or not at all.
+
+    Args:
+        out: folder that may be replaced.
+        files: text by place in it.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as beside:
+        made, former = Path(beside) / "made", Path(beside) / "former"
+        for name, text in files.items():
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            (made / name).write_text(text, encoding="utf-8")
+        _check_replaceable(out)
+        try:
+            if out.exists():
+                out.rename(former)
+            made.rename(out)
+        except BaseException:
+            if former.exists() and not out.exists():
+                former.rename(out)
+            raise
 
 
 def _standings(board: Board, protocol: Protocol) -> tuple[Protocol, list[Standing]]:
@@ -124,13 +167,19 @@ def _pages(tables: dict[str, tuple[Protocol, list[Standing]]]) -> dict[str, str]
         with rc_context():
             figure = against_cost(rows, protocol) if rows else ""
         pages[f"{name}/index.html"] = table.render(protocol=protocol, rows=rows, figure=figure, root="../")
-        pages[f"{name}/standings.csv"] = to_csv(Line, lines, digits=6)
+        pages[f"{name}/standings.csv"] = to_csv(Line, [_inert(line) for line in lines], digits=6)
         pages[f"{name}/standings.json"] = json.dumps([dataclasses.asdict(line) for line in lines], indent=1) + "\n"
         for row in rows:
             cells = [cell.model_dump() for cell in row.entry.result.cells]
             means = {(one["network"], one["n"]): one for one in score.mean_by(cells, "network", "n")}
-            pages[f"{name}/{row.entry.result.name}.html"] = entry.render(
-                protocol=protocol, row=row, means=means, chart=chart(protocol, means), root="../"
+            pages[f"{name}/entries/{row.entry.result.name}.html"] = entry.render(
+                protocol=protocol,
+                row=row,
+                means=means,
+                chart=chart(protocol, means),
+                seconds=seconds(row.entry.result),
+                machine="the maintainer's" if _run_by_maintainer(row.entry) else "its author's",
+                root="../../",
             )
     return pages
 
@@ -149,6 +198,7 @@ def _line(row: Standing) -> Line:
         row.accuracy,
         row.macs,
         result.cost.parameters,
+        seconds(result)["both"],
         row.front,
         ",".join(row.tied),
         ", ".join(author.name for author in card.authors),
@@ -157,6 +207,46 @@ def _line(row: Standing) -> Line:
         card.tuning.trials,
         row.entry.history[-1].time,
     )
+
+
+def _inert(line: Line) -> Line:
+    """Return a row whose texts a spreadsheet takes for texts of one line; numbers stay as they are."""
+    texts = {name: value for name, value in dataclasses.asdict(line).items() if isinstance(value, str)}
+    quoted: dict[str, Any] = {
+        name: "'" * text.startswith(_FORMULA) + _on_one_line(text) for name, text in texts.items()
+    }
+    return dataclasses.replace(line, **quoted)
+
+
+def _on_one_line(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def seconds(result: Result) -> dict[str, float]:
+    """Return medians over processes of the time of `training`, `prediction` and `both`, in seconds.
+
+    Args:
+        result: of an entry.
+
+    Raises:
+        StoreError: it holds no times.
+    """
+    if not result.seconds:
+        raise StoreError(
+            f"expected seconds in the result of {result.name}, got none; it was altered: run and score again"
+        )
+    training, prediction = zip(*result.seconds.values(), strict=True)
+    return {
+        "training": statistics.median(training),
+        "prediction": statistics.median(prediction),
+        "both": statistics.median(map(sum, result.seconds.values())),
+    }
+
+
+def _run_by_maintainer(entry: Listed) -> bool:
+    """Return whether the result is one that was verified, and so measured where the maintainer ran it."""
+    last = entry.history[-1].result
+    return any(event.status == records.RANKED and event.result == last for event in entry.history)
 
 
 def place(row: Standing) -> str:
@@ -171,7 +261,7 @@ def place(row: Standing) -> str:
 
 
 def chart(protocol: Protocol, means: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
-    """Return the lines of an entry's chart, RI by network for each n, in a box of 600 by 240, and its lowest value.
+    """Return the lines of an entry's chart, RI by network for each n, in a box of 520 by 240, and its lowest value.
 
     Args:
         protocol: networks are drawn from left to right in its order.
@@ -189,21 +279,30 @@ def chart(protocol: Protocol, means: dict[tuple[str, int], dict[str, Any]]) -> d
     return {"lines": found, "low": low}
 
 
-def with_tables(readme: str, tables: dict[str, Sequence[Standing]]) -> str:
-    """Put the first rows of every table between the marks of a README.
+def with_tables(readme: str, tables: Mapping[str, Sequence[Standing]]) -> str:
+    """Put the first rows of every table between the marks of a README: from the first `BEGIN` to the last `END`.
 
     Args:
         readme: with `BEGIN` and `END`, each on a line of its own.
         tables: by protocol.
+
+    Raises:
+        StoreError: a mark is missing, or they stand in the wrong order.
     """
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    before = readme.split("\n")
+    marks = [i for i, line in enumerate(before) if line.rstrip() == BEGIN]
+    ends = [i for i, line in enumerate(before) if line.rstrip() == END]
+    if not marks or not ends or marks[0] > ends[-1]:
+        found = f"{len(marks)} and {len(ends)} of them" + (" in the wrong order" if marks and ends else "")
+        raise StoreError(
+            f"expected the lines {BEGIN!r} and, below it, {END!r} in the README of the leaderboard, got {found}; "
+            "put both back, each on a line of its own"
+        )
     lines = [BEGIN, ""]
     for name, rows in tables.items():
-        lines += [f"### {name}", "", *markdown(rows[:TOP])]
-        left = len(rows) - TOP
-        lines += [f"and {left} more." if left > 0 else "", ""] if left > 0 else [""]
-    return before + "\n".join([*lines, END]) + after
+        lines += [f"### {name}", "", *markdown(rows[:TOP]), ""]
+        lines += [f"and {len(rows) - TOP} more.", ""] if len(rows) > TOP else []
+    return "\n".join([*before[: marks[0]], *lines, END, *before[ends[-1] + 1 :]])
 
 
 def markdown(rows: Sequence[Standing]) -> list[str]:
@@ -221,6 +320,19 @@ def markdown(rows: Sequence[Standing]) -> list[str]:
     for row in rows:
         name, status = row.entry.result.name, row.entry.history[-1].status
         score_ = f"{row.ri:.4f} [{row.low:.4f}, {row.high:.4f}]"
-        link = f"[{row.entry.submission.card.title}](submissions/{name}/)"
+        link = f"[{literal(row.entry.submission.card.title)}](submissions/{name}/)"
         lines.append(f"| {place(row)} | {link} | {score_} | {100 * row.accuracy:.1f}% | {row.macs:,} | {status} |")
     return lines
+
+
+def literal(text: str) -> str:
+    r"""Write text on one line of Markdown so that it shows as it is: no link, code, cell, tag or entity begins in it.
+
+    Args:
+        text: anything.
+
+    >>> literal("a|b\n[c](d)")
+    'a\\|b \\[c\\](d)'
+    """
+    line = " ".join(_on_one_line(text).split())
+    return re.sub(r"[!-&*./:-@\[-`{-~]", r"\\\g<0>", line)

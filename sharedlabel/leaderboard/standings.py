@@ -83,14 +83,14 @@ def entries(board: Board, protocol: Protocol) -> list[Listed]:
         SharedLabelError: a submission or a result is missing or was altered.
     """
     found = []
-    for folder in sorted((board.root / "results" / protocol.id).glob("*")):
-        if folder.is_dir():
-            place = records.Entry(folder)
-            result = place.result()
-            own = submission.read(board.root / "submissions" / folder.name)
-            if own.sha256 != result.submission:
-                raise StoreError(f"submission {folder.name} changed after its run on {protocol.id}; restore its files")
-            found.append(Listed(own, result, place.history(), place.scores(result)))
+    for folder in sorted((board.root / "results" / protocol.id).glob("[!.]*")):
+        submission.check_name(folder.name)
+        place = records.Entry(board.root, protocol, folder.name)
+        result = place.result()
+        own = submission.read(board.root / "submissions" / folder.name)
+        if own.sha256 != result.submission:
+            raise StoreError(f"submission {folder.name} changed after its run on {protocol.id}; restore its files")
+        found.append(Listed(own, result, place.history(), place.scores(result)))
     return found
 
 
@@ -111,7 +111,7 @@ def standings(found: Sequence[Listed], protocol: Protocol, answers: Mapping[str,
     for one in (*ranked, *others):
         ri, low, high = _mean(one, protocol, drawn, size)
         macs = one.result.cost.macs[max(protocol.n)]
-        best, worst, tied = places.get(one.result.name, (None, None, ()))
+        best, worst, tied = places[one.result.name] if one.ranked else (None, None, ())
         accuracy = statistics.fmean(cell.n_accuracy for cell in one.result.cells)
         rows.append(Standing(one, ri, low, high, accuracy, macs, best, worst, tied, False))
     kept = [row for row in rows if row.best is not None]

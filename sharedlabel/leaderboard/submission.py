@@ -7,19 +7,23 @@ import hashlib
 import json
 import os
 import stat
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import EllipsisType
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
-from sharedlabel.errors import DataError
+from sharedlabel.errors import DataError, printable
 from sharedlabel.leaderboard.protocol import Name, Strict, read_toml
 
 SOURCE, CARD, README = "aggregator.py", "submission.toml", "README.md"
 FILES = (SOURCE, CARD, README)
 LIMITS = {SOURCE: 64_000, CARD: 16_000, README: 64_000}  # bytes
-CONSTANTS = 4_096  # bytes of text and digits of numbers in the code, docstrings left out: no room for a table of labels
+CONSTANTS = 512  # bytes of text and digits of numbers in the code, docstrings left out: little room for a table
+IDENTIFIER = 40  # bytes of a name that are free; those beyond count as constants
 # What a file may import; the sandbox is what keeps code in, this keeps costs countable and files readable.
 _IMPORTS = {"__future__", "abc", "collections", "dataclasses", "enum", "functools", "itertools", "jaxtyping", "math"}
 _IMPORTS |= {"pydantic", "torch", "typing"}
@@ -33,24 +37,26 @@ _PACKAGES = (
     "sharedlabel.types",
     "sharedlabel.config",
 )
-_CALLS = {"eval", "exec", "compile", "open", "__import__", "globals", "vars", "input", "breakpoint"}
-_ATTRIBUTES = {
-    "numpy",
-    "tolist",
-    "__array__",
-    "__globals__",
-    "__builtins__",
-    "__subclasses__",
-    "__code__",
-    "from_numpy",
-    "data_ptr",
-    "load",
-    "save",
-    "compile",
-}
+_ANYWHERE = {"os", "sys", "_sys", "subprocess", "importlib", "ctypes", "builtins", "inspect", "is_meta"}
+_ANYWHERE |= {"getattr", "setattr", "delattr", "__dict__", "__class__"}
+_NAMES = _ANYWHERE | {"eval", "exec", "compile", "open", "__import__", "globals", "vars", "input", "breakpoint"}
+_ATTRIBUTES = _ANYWHERE | {"numpy", "tolist", "from_numpy", "data_ptr", "load", "save", "compile"}
+_ATTRIBUTES |= {"__array__", "__globals__", "__builtins__", "__subclasses__", "__code__"}
 
 
-class Author(Strict):
+class _Printed(Strict):
+    """What tables and pages show: every text is one line without control or format characters."""
+
+    @field_validator("*")
+    @classmethod
+    def _one_line(cls, value: Any) -> Any:
+        found = _unprinted(value) if isinstance(value, str) else None
+        if found:
+            raise ValueError(f"expected one line of printable text; remove {found}")
+        return value
+
+
+class Author(_Printed):
     """Who wrote it.
 
     Attributes:
@@ -64,7 +70,7 @@ class Author(Strict):
     url: Annotated[str, Field(max_length=300, pattern="^(https://[^ ]+)?$")] = ""
 
 
-class Tuning(Strict):
+class Tuning(_Printed):
     """What was spent on choosing the options.
 
     Attributes:
@@ -73,12 +79,12 @@ class Tuning(Strict):
         note: in words; may be empty.
     """
 
-    trials: NonNegativeInt
+    trials: Annotated[int, Field(ge=0, le=1_000_000_000)]
     selected_on: Literal["nothing", "validation", "other data"]
     note: Annotated[str, Field(max_length=1000)] = ""
 
 
-class Card(Strict):
+class Card(_Printed):
     """`submission.toml`.
 
     Attributes:
@@ -129,13 +135,16 @@ def read(folder: Path) -> Submission:
     Raises:
         DataError: the folder, a name, a file, the card or the code is not as it has to be; the message says which.
     """
-    if not folder.is_dir():
-        raise DataError(f"expected the folder of a submission at {folder}, found none; make one with `new`")
+    if folder.is_symlink() or not folder.is_dir():
+        found = "a link" if folder.is_symlink() else "none"
+        raise DataError(f"expected the folder of a submission at {folder}, got {found}; make one with `new`")
     check_name(folder.name)
     content = {name: _file(folder / name, LIMITS[name]) for name in FILES}
-    extra = sorted(path.name for path in folder.iterdir() if path.name not in {*FILES, "__pycache__"})
+    extra = sorted(path.name for path in folder.iterdir() if path.name not in FILES)
     if extra:
-        raise DataError(f"expected only {', '.join(FILES)} in {folder}, got {', '.join(extra)}; remove the others")
+        raise DataError(
+            f"expected only {', '.join(FILES)} in {folder}, got {printable(', '.join(extra), 200)}; remove the others"
+        )
     digest = hashlib.sha256(b"".join(hashlib.sha256(content[name].encode()).digest() for name in FILES)).hexdigest()
     card = read_toml(folder / CARD, Card)
     if card.external_data != bool(card.external_data_note):
@@ -177,11 +186,24 @@ def _file(path: Path, limit: int) -> str:
     if len(content) > limit:
         raise DataError(f"expected at most {limit:,} bytes in {path}, got more; submissions hold code, no weights")
     try:
-        return content.decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
             f"expected text in UTF-8 in {path}, got other bytes at {error.start}; save it as UTF-8"
         ) from error
+    found = _unprinted(text, "\n\t")
+    if found:
+        raise DataError(f"expected printable text, \\n and \\t in {path}, got {found}; remove it")
+    return text
+
+
+def _unprinted(text: str, allowed: str = "") -> str | None:
+    """Name the first control, format or unassigned character or separator of lines: U+202E or the like."""
+    for letter in text:
+        category = unicodedata.category(letter)
+        if letter not in allowed and (category.startswith("C") or category in ("Zl", "Zp")):
+            return f"U+{ord(letter):04X}"
+    return None
 
 
 def normal(source: str, where: str) -> str:
@@ -192,22 +214,29 @@ def normal(source: str, where: str) -> str:
         where: it comes from, for messages.
 
     Raises:
-        DataError: no Python, an import or a call that is not allowed, or more constants than code needs.
+        DataError: no Python, an import or a name that is not allowed, or more constants than code needs.
     """
     try:
-        tree = ast.parse(source)
+        return _normal(ast.parse(source), where)
+    except (RecursionError, MemoryError) as error:
+        raise DataError(f"expected Python that is nested less in {where}, got too deep a tree; split it up") from error
     except (SyntaxError, ValueError) as error:
-        raise DataError(f"expected Python in {where}, got: {error}; correct it") from error
+        raise DataError(f"expected Python in {where}, got: {printable(str(error), 200)}; correct it") from error
+
+
+def _normal(tree: ast.Module, where: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             _without_docstring(node)
     spent = 0
     for node in ast.walk(tree):
-        _check_node(node, where)
-        if isinstance(node, ast.Constant) and not isinstance(node.value, bool | None):
-            spent += len(node.value if isinstance(node.value, str | bytes) else repr(node.value))
+        _check_node(node, f"{where}, line {getattr(node, 'lineno', 0)}")
+        spent += _constant(node) + sum(max(0, len(name.encode()) - IDENTIFIER) for name in _identifiers(node))
     if spent > CONSTANTS:
-        raise DataError(f"expected at most {CONSTANTS:,} bytes of constants in {where}, got {spent:,}; tables are data")
+        raise DataError(
+            f"expected at most {CONSTANTS:,} bytes of constants in {where}, got {spent:,} with what names are longer "
+            f"than {IDENTIFIER} bytes; tables are data: leave them out"
+        )
     return ast.unparse(tree) + "\n"
 
 
@@ -217,23 +246,57 @@ def _without_docstring(node: Any) -> None:
         node.body = node.body[1:] or [ast.Pass()]
 
 
-def _check_node(node: ast.AST, where: str) -> None:
-    line = f"{where}, line {getattr(node, 'lineno', 0)}"
-    imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-    if isinstance(node, ast.ImportFrom):
-        imported = ["." * node.level + (node.module or "")]
-    for name in imported:
+def _constant(node: ast.AST) -> int:
+    """Count the bytes of a text and the digits of a number, of which Python would not write more than 4,300."""
+    value = node.value if isinstance(node, ast.Constant) else None
+    if isinstance(value, bool | None | EllipsisType):
+        return 0
+    if isinstance(value, int) and value.bit_length() > 8 * CONSTANTS:
+        return value.bit_length() * 3 // 10
+    if isinstance(value, str | bytes):
+        return len(value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass"))
+    return len(repr(value))
+
+
+def _identifiers(node: ast.AST) -> Iterator[str]:
+    """Yield the names that a node is written with: its own, its attribute's, arguments', imports'."""
+    for field, value in ast.iter_fields(node):
+        if not (isinstance(node, ast.Constant) and field == "value"):
+            for name in value if isinstance(value, list) else [value]:
+                yield from name.split(".") if isinstance(name, str) else ()
+
+
+def _check_node(node: ast.AST, line: str) -> None:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        _check_import(node, line)
+    elif isinstance(node, ast.Name) and node.id in _NAMES:
+        raise DataError(f"{line}: {node.id!r} is not allowed in a submission; an aggregator needs tensors only")
+    elif isinstance(node, ast.Attribute):
+        _check_attribute(node.attr, line)
+    elif isinstance(node, ast.MatchClass):
+        for name in node.kwd_attrs:
+            _check_attribute(name, line)
+
+
+def _check_attribute(name: str, line: str) -> None:
+    if name in _ATTRIBUTES:
+        raise DataError(f"{line}: '.{name}' is not allowed in a submission; compute with torch, so that costs count")
+
+
+def _check_import(node: ast.Import | ast.ImportFrom, line: str) -> None:
+    """Refuse modules that costs could hide in, and names that are not allowed as attributes or names."""
+    named = [alias.name for alias in node.names]
+    modules = named if isinstance(node, ast.Import) else ["." * node.level + (node.module or "")]
+    for name in modules:
         if name not in _IMPORTS and not any(name == p or name.startswith(p + ".") for p in _PACKAGES):
             raise DataError(
-                f"{line}: expected imports of {', '.join(sorted(_IMPORTS))} and {', '.join(_PACKAGES)}, got {name!r}; "
-                "compute with torch, so that costs can be counted"
+                f"{line}: expected imports of {', '.join(sorted(_IMPORTS))} and {', '.join(_PACKAGES)}, got "
+                f"{printable(repr(name), 80)}; compute with torch, so that costs can be counted"
             )
-    if isinstance(node, ast.Name) and node.id in _CALLS:
-        raise DataError(f"{line}: {node.id!r} is not allowed in a submission; an aggregator needs tensors only")
-    if isinstance(node, ast.Attribute) and node.attr in _ATTRIBUTES:
-        raise DataError(
-            f"{line}: '.{node.attr}' is not allowed in a submission; compute with torch, so that costs count"
-        )
+    given = [alias.asname for alias in node.names if alias.asname]
+    for name in [part for text in [*modules, *named, *given] for part in text.split(".")]:
+        if name in _ATTRIBUTES | _NAMES | {"*"}:
+            raise DataError(f"{line}: expected imports of what computes, got {name!r}; import what you use by its name")
 
 
 def schema() -> str:

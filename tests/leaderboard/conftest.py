@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 import safetensors.torch
@@ -16,8 +18,9 @@ from sharedlabel.leaderboard.protocol import ANSWERS, TUPLES, Board, Protocol, t
 from sharedlabel.leaderboard.submission import Card, Submission
 
 CLASSES, WIDTH, IMAGES, N = 4, 6, 96, 4
-USABLE = sandbox.unusable("bwrap")
-needs_sandbox = pytest.mark.skipif(USABLE is not None, reason=f"NO SANDBOX, CHEATS NOT TRIED: bwrap is {USABLE}")
+KIND = cast("sandbox.Kind", os.environ.get("SHAREDLABEL_SANDBOX", "bwrap"))  # what is attacked
+USABLE = sandbox.unusable(KIND)
+needs_sandbox = pytest.mark.skipif(USABLE is not None, reason=f"NO SANDBOX, CHEATS NOT TRIED: {KIND} is {USABLE}")
 
 
 def stored(path, tensors) -> str:
@@ -176,7 +179,7 @@ def predicted(board: Board, protocol: Protocol, name: str, skill: float, out) ->
         "protocol": protocol.id,
         "name": name,
         "submission": submission.read(board.root / "submissions" / name).sha256,
-        "features": commands.features_digest(protocol),
+        "features": protocol.files,
         "predictions": digest,
         "cost": {"macs": {n: 10 * n * len(name) for n in protocol.n}, "parameters": 3},
         "seconds": {f"{n.name}.{s}": (1.0, 0.5) for n in protocol.networks for s in protocol.seeds},
@@ -193,6 +196,6 @@ def listed(board: Board, name: str, status: str = "verified") -> None:
     """Score a submission's predictions on every protocol, and verify it."""
     for identifier in board.ids():
         protocol = board.protocol(identifier)
-        commands.store(board, protocol, board.root / "predictions" / identifier / name, "tests")
+        commands.store(board, protocol, name, board.root / "predictions" / identifier / name, "tests")
         if status != "self-reported":
             commands.entry(board, protocol, name).record(status, "tests", 0.5)

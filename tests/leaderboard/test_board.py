@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,10 +95,20 @@ def edit(path, change) -> None:
 EDITS = {
     "the result": ("result.json", lambda text: text.replace('"ri": 0.', '"ri": 0.9', 1), "not the result that its"),
     "an unknown key": ("result.json", lambda text: text.replace('"ri"', '"rj"', 1), "it was altered"),
-    "the status": ("history.jsonl", lambda text: text.replace("self-reported", "verified", 1), "does not follow"),
+    "the status": ("history.jsonl", lambda text: text.replace("self-reported", "verified", 1), "cannot stand there"),
     "a line less": ("history.jsonl", lambda text: text.split("\n", 1)[1], "does not follow"),
     "no line": ("history.jsonl", lambda text: "", "got an empty file"),
 }
+
+
+def test_a_rank_needs_a_verified_result_of_its_own(board):
+    """One that calls itself by the name of another takes neither its rank nor its page."""
+    listed(board, "good")
+    folder = board.root / "predictions" / "toy-v1" / "bad"
+    result, predictions, scores = commands.grade(board, board.protocol("toy-v1"), folder)
+    place(board, "bad").write(result.model_copy(update={"name": "good"}), predictions, scores, "tests")
+    with pytest.raises(StoreError, match="is of good on toy-v1"):
+        rows(board)
 
 
 @pytest.mark.parametrize("what", EDITS)
@@ -131,6 +142,66 @@ def test_altered_scores_are_refused(board):
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(StoreError, match="it was altered"):
         rows(board)
+
+
+def test_nothing_is_said_of_a_result_that_was_edited(board):
+    """A line in its history would name the edited file, and so make it whole again."""
+    listed(board, "good")
+    edit(place(board, "good").folder / records.RESULT, lambda text: text.replace('"ri": 0.', '"ri": 0.9', 1))
+    with pytest.raises(StoreError, match="it was altered"):
+        place(board, "good").record("withdrawn", "why")
+
+
+def test_a_verified_result_is_not_replaced_after_it_was_deleted(board):
+    listed(board, "good")
+    (place(board, "good").folder / records.RESULT).unlink()
+    with pytest.raises(StoreError, match="is verified; submit a changed aggregator under another name"):
+        listed(board, "good")
+    (place(board, "good").folder / records.HISTORY).unlink()
+    with pytest.raises(StoreError, match="found none"):
+        listed(board, "good")
+
+
+@pytest.mark.parametrize("note", ["why\u2028because", "why\u0085because", "why\nbecause", "\x1b[31mred"])
+def test_a_note_is_one_line(board, note):
+    listed(board, "good")
+    place(board, "good").record("withdrawn", note)
+    assert place(board, "good").history()[-1].note.isprintable()
+    assert rows(board)["good"].best is None
+
+
+def test_a_result_is_written_whole_or_not_at_all(board, monkeypatch):
+    listed(board, "good", "self-reported")
+    before = {path.name: path.read_bytes() for path in place(board, "good").folder.iterdir()}
+    monkeypatch.setattr(records, "to_json", lambda result: "\ud800")  # cannot be encoded
+    with pytest.raises(UnicodeEncodeError):
+        listed(board, "good", "self-reported")
+    assert {path.name: path.read_bytes() for path in place(board, "good").folder.iterdir()} == before
+    assert [path.name for path in place(board, "good").folder.parent.iterdir()] == ["good"]
+
+
+@pytest.mark.parametrize("what", ["the entry", "a file"])
+def test_links_are_not_followed(board, tmp_path, what):
+    listed(board, "good")
+    path = place(board, "good").folder if what == "the entry" else place(board, "good").folder / records.RESULT
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="got a link"):
+        rows(board)
+
+
+def test_predictions_go_to_the_name_they_were_made_for(board):
+    folder = board.root / "predictions" / "toy-v1" / "good"
+    with pytest.raises(StoreError, match=r"expected predictions of bad in .*, got those of good"):
+        commands.store(board, board.protocol("toy-v1"), "bad", folder, "tests")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "x", '{"protocol": "toy-v1"}'])
+def test_facts_of_a_run_that_were_altered_are_refused(board, text):
+    folder = board.root / "predictions" / "toy-v1" / "good"
+    (folder / commands.RUN).write_text(text)
+    with pytest.raises(StoreError, match="it was altered: run again"):
+        commands.grade(board, board.protocol("toy-v1"), folder)
 
 
 def test_a_verified_result_is_not_replaced(board):
@@ -210,6 +281,19 @@ def test_a_protocol_that_is_none_is_refused(board, change, message):
         board.protocol("toy-v1")
 
 
+FROZEN = {
+    "cifar10-jpeg-v1": "14d9209578041d40fee8d85ee8f236b2550d8fbfa7d7a907521148b318e56a26",
+    "digits-v1": "524693256f2c81363b4d48bc44340cb88b6ea603caaa72c5d50540bbbe28207b",
+}
+
+
+def test_frozen_protocols_are_as_they_were():
+    """A change of the limits, the recipe or the tolerance would be another protocol, too."""
+    folder = Path(__file__).parents[2] / "leaderboard" / "protocols"
+    found = {path.stem: records.digest(path.read_bytes()) for path in folder.glob("*.toml")}
+    assert found == FROZEN
+
+
 def command(board, *arguments) -> int:
     return entry_point.main(["--root", str(board.root), *arguments])
 
@@ -229,6 +313,8 @@ def test_commands_score_and_withdraw(board, tmp_path, capsys):
     [
         (["score", "good", "--protocol", "toy-v2"], "unknown protocol 'toy-v2'"),
         (["score", "--protocol", "toy-v1"], "expected the name of a submission"),
+        (["withdraw", "../good", "--protocol", "toy-v1", "--note", "x"], "expected a name of small letters"),
+        (["check", "/good", "--trust"], "expected a name of small letters"),
         (["score", "good", "--protocol", "toy-v1", "--predictions", "/nowhere"], "found none; use `run` first"),
         (["withdraw", "nobody", "--protocol", "toy-v1", "--note", "x"], "expected the file"),
         (["check", "nobody"], "expected the folder of a submission"),

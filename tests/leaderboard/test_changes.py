@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 import subprocess
 
 import pytest
 import safetensors.torch
 import torch
 
-from sharedlabel.errors import DataError, StoreError
+from sharedlabel.errors import DataError, SharedLabelError, StoreError
 from sharedlabel.leaderboard import __main__ as entry_point
 from sharedlabel.leaderboard import changes, commands, records, scaffold
-from tests.leaderboard.conftest import listed, predicted, submit
+from sharedlabel.leaderboard.records import Cost
+from tests.leaderboard.conftest import KIND, listed, make_board, needs_sandbox, predicted, submit
+
+
+@pytest.fixture(autouse=True)
+def counted(monkeypatch):
+    """Count the costs that `predicted` writes; the tests with a sandbox count for themselves."""
+
+    def check(board, name, kind):
+        return {
+            identifier: Cost(macs={n: 10 * n * len(name) for n in board.protocol(identifier).n}, parameters=3)
+            for identifier in board.ids()
+        }
+
+    monkeypatch.setattr(commands, "check", check)
 
 
 def git(board, *arguments: str) -> str:
@@ -22,55 +36,83 @@ def git(board, *arguments: str) -> str:
 
 
 def committed(board) -> str:
+    shutil.rmtree(board.root / "predictions", ignore_errors=True)
     git(board, "init", "--quiet")
     git(board, "add", "--all")
     git(board, "commit", "--quiet", "--allow-empty", "--message", "first")
     return git(board, "rev-parse", "HEAD")
 
 
-def audit(board, base) -> list[str]:
-    git(board, "add", "--all")
-    return changes.audit(board, base)
+def examined(board, base) -> list[str]:
+    lines: list[str] = []
+    changes.examine(board, base, "trusted", lines.append)
+    return lines
 
 
 def place(board, name):
     return commands.entry(board, board.protocol("toy-v1"), name)
 
 
-def test_changed_submissions_are_found_by_git_and_nothing_else(board, capsys):
+def append(board, name, status) -> None:
+    """Add a line to a history as anybody could, its checksums in order."""
+    entry = place(board, name)
+    line = records._line(status, "", 0.5, (entry.folder / records.RESULT).read_bytes(), entry.lines())
+    with (entry.folder / records.HISTORY).open("a") as stream:
+        stream.write(line + "\n")
+
+
+def test_nothing_changed_is_said(board):
+    submit(board, "first", 1.0)
+    assert examined(board, committed(board)) == ["nothing changed"]
+
+
+@pytest.mark.parametrize("staged", [True, False])
+def test_changed_submissions_are_found_by_git(board, staged):
     submit(board, "first", 1.0)
     base = committed(board)
-    assert changes.submissions(board, base) == []
-    assert entry_point.main(["--root", str(board.root), "check", "--changed-since", base, "--trust"]) == 0
-    assert "no submission changed" in capsys.readouterr().out
     scaffold.new(board, "other")
+    if staged:
+        git(board, "add", "--all")
+    assert examined(board, base) == ["other keeps the contract (tried in trusted)"]
+
+
+def test_no_name_reaches_a_shell(board):
+    base = committed(board)
     odd = board.root / "submissions" / "$(touch owned); x"
-    odd.mkdir()
+    odd.mkdir(parents=True)
     (odd / "README.md").write_text("x")
-    git(board, "add", "--all")
-    assert changes.submissions(board, base) == ["$(touch owned); x", "other"]
-    assert entry_point.main(["--root", str(board.root), "check", "--changed-since", base, "--trust"]) == 2
-    assert "expected a name of small letters" in capsys.readouterr().err
+    with pytest.raises(DataError, match="expected a name of small letters"):
+        examined(board, base)
     assert not list(board.root.rglob("owned"))
 
 
 @pytest.mark.parametrize("wrong", ["HEAD", "--output=x", "0" * 39])
 def test_only_the_digits_of_a_commit_reach_git(board, wrong):
     with pytest.raises(DataError, match="expected the 40 digits"):
-        changes.submissions(board, wrong)
+        changes.changed(board, wrong)
 
 
 def test_an_unknown_commit_is_named(board):
     committed(board)
     with pytest.raises(DataError, match="fetch it first"):
-        changes.audit(board, "0" * 40)
+        changes.changed(board, "0" * 40)
 
 
 def test_results_of_an_author_pass(board):
     base = committed(board)
     submit(board, "mine", 1.0)
     listed(board, "mine", "self-reported")
-    assert audit(board, base) == ["toy-v1/mine"]
+    assert examined(board, base)[-1] == "toy-v1/mine is whole, self-reported and scored as its predictions are"
+
+
+def test_a_result_that_was_withdrawn_may_come_again(board):
+    submit(board, "mine", 1.0)
+    listed(board, "mine", "withdrawn")
+    base = committed(board)
+    predicted(board, board.protocol("toy-v1"), "mine", 1.5, board.root / "predictions" / "toy-v1" / "mine")
+    listed(board, "mine", "self-reported")
+    shutil.rmtree(board.root / "predictions")
+    assert len(examined(board, base)) == 2
 
 
 def test_nobody_verifies_a_result_of_ones_own(board):
@@ -78,34 +120,98 @@ def test_nobody_verifies_a_result_of_ones_own(board):
     submit(board, "mine", 1.0)
     listed(board, "mine")
     with pytest.raises(StoreError, match="only self-reported lines to be added for mine, got verified"):
-        audit(board, base)
+        examined(board, base)
+
+
+@pytest.mark.parametrize("status", ["verified", "disputed"])
+@pytest.mark.parametrize("added", ["withdrawn", "verified"])
+def test_what_stands_is_left_alone(board, status, added):
+    submit(board, "other", 1.0)
+    listed(board, "other", status)
+    base = committed(board)
+    append(board, "other", added)
+    with pytest.raises(StoreError, match=f"expected toy-v1/other as it was: it is {status}"):
+        examined(board, base)
+
+
+def test_a_submission_with_a_rank_is_neither_changed_nor_removed(board):
+    submit(board, "other", 1.0)
+    listed(board, "other")
+    base = committed(board)
+    folder = board.root / "submissions" / "other"
+    (folder / "README.md").write_text("better\n")
+    with pytest.raises(StoreError, match="expected toy-v1/other as it was"):
+        examined(board, base)
+    shutil.rmtree(folder)
+    with pytest.raises(SharedLabelError, match="expected toy-v1/other as it was"):
+        examined(board, base)
 
 
 def test_a_history_that_was_written_anew_is_refused(board):
     """Its lines name each other, so every checksum holds; the commit before knows better."""
     submit(board, "mine", 1.0)
-    listed(board, "mine", "disputed")
+    listed(board, "mine", "self-reported")
     base = committed(board)
-    (place(board, "mine").folder / records.HISTORY).unlink()
-    place(board, "mine")._append("self-reported", "never disputed", 0.5)
+    (place(board, "mine").folder / records.HISTORY).write_text("")
+    append(board, "mine", "self-reported")
     assert place(board, "mine").result()
     with pytest.raises(StoreError, match="keep its lines"):
-        audit(board, base)
+        examined(board, base)
 
 
 def test_a_result_that_was_removed_is_refused(board):
     submit(board, "mine", 1.0)
     listed(board, "mine", "disputed")
     base = committed(board)
-    for path in place(board, "mine").folder.iterdir():
-        path.unlink()
-    place(board, "mine").folder.rmdir()
+    shutil.rmtree(place(board, "mine").folder)
     with pytest.raises(StoreError, match="found it removed; withdraw a result instead"):
-        audit(board, base)
+        examined(board, base)
 
 
-def forged(board, shift=None, **facts: float) -> None:
-    """Put a result on the board whose scores were changed by hand, and all its checksums made to fit."""
+def link(path, target) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+PLACES = {
+    "a link in the place of a result": (lambda root: link(root / "results/toy-v1/evil", "../../submissions/x"), "only"),
+    "a link in the place of a file": (
+        lambda root: link(root / "submissions/x/aggregator.py", "/etc/passwd"),
+        "expected a plain file",
+    ),
+    "a link in the place of a submission": (lambda root: link(root / "submissions/x", "/etc"), "expected only"),
+    "a file among the results": (lambda root: (root / "results/junk").write_text("x"), "expected only"),
+    "a file more": (lambda root: (root / "results/toy-v1/first/weights.bin").write_text("x"), "expected only"),
+    "a folder of caches": (
+        lambda root: shutil.copytree(root / "results/toy-v1/first", root / "submissions/first/__pycache__"),
+        "expected only",
+    ),
+    "a program": (lambda root: (root / "submissions/first/README.md").chmod(0o755), "expected a plain file"),
+    "another protocol": (
+        lambda root: shutil.copytree(root / "results/toy-v1/first", root / "results/toy-v2/first"),
+        "unknown protocol",
+    ),
+    "a changed protocol": (
+        lambda root: (root / "protocols/toy-v1.toml").write_text("\n"),
+        "a protocol is frozen",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", PLACES)
+def test_only_plain_files_in_their_places_pass(board, what):
+    submit(board, "first", 1.0)
+    listed(board, "first", "self-reported")
+    base = committed(board)
+    change, message = PLACES[what]
+    change(board.root)
+    git(board, "add", "--all", "--force")
+    with pytest.raises(SharedLabelError, match=message):
+        examined(board, base)
+
+
+def forged(board, shift=None, **changed: object) -> None:
+    """Put a result on the board that was changed by hand, and all its checksums made to fit."""
     submit(board, "mine", 1.0)
     folder = board.root / "predictions" / "toy-v1" / "mine"
     result, predictions, scores = commands.grade(board, board.protocol("toy-v1"), folder)
@@ -113,29 +219,55 @@ def forged(board, shift=None, **facts: float) -> None:
     if shift is not None:
         tensors["information"] = shift(tensors["information"])
     content, digest = records.serialized(tensors)
-    changed = {name: getattr(result, name) + value for name, value in facts.items()}
-    place(board, "mine").write(result.model_copy(update={"scores": digest, **changed}), predictions, content, "tests")
-    assert place(board, "mine").scores(place(board, "mine").result())
+    facts = {name: value(getattr(result, name)) for name, value in changed.items()}
+    place(board, "mine").write(result.model_copy(update={"scores": digest, **facts}), predictions, content, "tests")
 
 
-def test_a_score_that_does_not_follow_from_its_predictions_is_refused(board):
+FORGERIES = {
+    "the score": ({"ri": lambda ri: ri + 0.01}, "are not those of its predictions"),
+    "scores of tuples": ({"shift": lambda bits: (bits + 0.05).clamp(max=0)}, "are not those of its predictions"),
+    "more scores": ({"shift": lambda bits: torch.cat([bits, bits])}, "are not those of its predictions"),
+    "a cell": (
+        {"cells": lambda cells: (cells[0].model_copy(update={"ri": 1.0}), *cells[1:])},
+        "are not those of its predictions",
+    ),
+    "cells": ({"cells": lambda cells: cells[:-1]}, "has other cells than toy-v1"),
+    "the name": ({"name": lambda name: "first"}, "is of first on toy-v1"),
+    "the features": ({"features": lambda features: "1" * 64}, "is of mine on toy-v1"),
+    "the costs": ({"cost": lambda cost: Cost(macs={1: 0, 4: 0}, parameters=0)}, "not those that are counted"),
+    "the times": ({"seconds": lambda seconds: {}}, "has times of other processes"),
+    "an impossible time": ({"seconds": lambda seconds: dict.fromkeys(seconds, (float("nan"), 1.0))}, "was altered"),
+    "the sizes of costs": ({"cost": lambda cost: Cost(macs={}, parameters=0)}, "counts costs for other n"),
+}
+
+
+@pytest.mark.parametrize("what", FORGERIES)
+def test_results_that_were_written_by_hand_are_refused(board, what):
+    submit(board, "first", 1.0)
+    listed(board, "first")
     base = committed(board)
-    forged(board, ri=0.01)
-    with pytest.raises(StoreError, match="are not those of its predictions"):
-        audit(board, base)
+    changed, message = FORGERIES[what]
+    forged(board, **changed)
+    with pytest.raises(StoreError, match=message):
+        examined(board, base)
 
 
-def test_scores_of_tuples_that_do_not_follow_are_refused(board):
+@pytest.mark.parametrize("macs", [-5, 10**400])
+def test_impossible_costs_are_refused(board, macs):
     base = committed(board)
-    forged(board, lambda information: (information + 0.05).clamp(max=0))
-    with pytest.raises(StoreError, match="are not those of its predictions"):
-        audit(board, base)
+    forged(board, cost=lambda cost: cost.model_copy(update={"macs": {1: macs, 4: 1}}))
+    with pytest.raises(StoreError, match="cost"):
+        examined(board, base)
 
 
 def test_the_rounding_of_another_machine_passes(board):
     base = committed(board)
-    forged(board, lambda information: torch.nextafter(information, torch.full_like(information, -torch.inf)), ri=1e-6)
-    assert audit(board, base) == ["toy-v1/mine"]
+
+    def lower(information: torch.Tensor) -> torch.Tensor:
+        return torch.nextafter(information, torch.full_like(information, -torch.inf))
+
+    forged(board, lower, ri=lambda ri: ri + 1e-6)
+    assert len(examined(board, base)) == 2
 
 
 def test_a_submission_that_changed_after_its_run_is_refused(board):
@@ -144,25 +276,28 @@ def test_a_submission_that_changed_after_its_run_is_refused(board):
     listed(board, "mine", "self-reported")
     (board.root / "submissions" / "mine" / "README.md").write_text("changed\n")
     with pytest.raises(StoreError, match="is not the one that was run on toy-v1"):
-        audit(board, base)
-
-
-def test_the_command_audits_results(board, capsys):
-    base = committed(board)
-    submit(board, "mine", 1.0)
-    listed(board, "mine")
-    git(board, "add", "--all")
-    assert entry_point.main(["--root", str(board.root), "check", "--changed-since", base, "--trust"]) == 2
-    assert "maintainers verify" in capsys.readouterr().err
+        examined(board, base)
 
 
 def test_predictions_of_another_run_are_refused(board):
     base = committed(board)
     submit(board, "mine", 1.0)
     listed(board, "mine", "self-reported")
-    protocol = board.protocol("toy-v1")
-    predicted(board, protocol, "mine", 2.0, place(board, "mine").folder)
+    predicted(board, board.protocol("toy-v1"), "mine", 2.0, place(board, "mine").folder)
     (place(board, "mine").folder / commands.RUN).unlink()
-    assert json.loads((place(board, "mine").folder / records.RESULT).read_text())["name"] == "mine"
     with pytest.raises(StoreError, match="it was altered"):
-        audit(board, base)
+        examined(board, base)
+
+
+@needs_sandbox
+def test_a_request_from_a_run_to_its_check(tmp_path, monkeypatch, capsys):
+    monkeypatch.undo()
+    board = make_board(tmp_path / "leaderboard", signal=1.5)
+    base = committed(board)
+    scaffold.new(board, "mine")
+    folder = ["--predictions", str(tmp_path / "predictions")]
+    common = ["--root", str(board.root)]
+    assert entry_point.main([*common, "run", "mine", "--protocol", "toy-v1", "--sandbox", KIND, *folder]) == 0
+    assert entry_point.main([*common, "score", "mine", "--protocol", "toy-v1", *folder]) == 0
+    assert entry_point.main([*common, "check", "--changed-since", base, "--sandbox", KIND]) == 0
+    assert "toy-v1/mine is whole, self-reported" in capsys.readouterr().out

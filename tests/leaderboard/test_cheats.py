@@ -13,15 +13,16 @@ import textwrap
 import pytest
 import torch
 
+from sharedlabel import rng
 from sharedlabel.errors import DataError
 from sharedlabel.leaderboard import records, run, score, submission
 from sharedlabel.leaderboard.sandbox import SandboxError
-from tests.leaderboard.conftest import CLASSES, make_board, needs_sandbox
+from tests.leaderboard.conftest import CLASSES, KIND, make_board, needs_sandbox
 
 pytestmark = needs_sandbox
 
 
-def ask(found, board, kind="bwrap"):
+def ask(found, board, kind=KIND):
     """Run a submission, and return its primary score."""
     protocol = board.protocol("toy-v1")
     answered = run.run(found, protocol, board, kind, 2, lambda line: None)
@@ -149,7 +150,7 @@ def test_the_first_class_is_not_the_first_class(written, tmp_path):
     for _ in range(3):
         cheat = written(forward="posterior = normalize(torch.tensor([3.0, 0, 0, 0]).expand_as(logits))")
         protocol = board.protocol("toy-v1")
-        answered = run.run(cheat, protocol, board, "bwrap", 2, lambda line: None)
+        answered = run.run(cheat, protocol, board, KIND, 2, lambda line: None)
         seen.add(int(answered.tensors["dense.0.test"][0, 0].argmax()))
         assert (answered.tensors["dense.0.test"].argmax(-1) == answered.tensors["dense.0.test"][0, 0].argmax()).all()
     assert seen <= set(range(CLASSES))
@@ -157,8 +158,8 @@ def test_the_first_class_is_not_the_first_class(written, tmp_path):
 
 def test_later_instances_are_refused_by_the_check(written, board):
     cheat = written(forward="posterior = normalize(logits.sum(dim=1, keepdim=True).expand_as(logits))")
-    report = run.examine(cheat, [(board.protocol("toy-v1"), 6)], "bwrap")
-    assert any(problem.startswith("causal: expected the same posterior") for problem in report["problems"])
+    report = run.examine(cheat, [(board.protocol("toy-v1"), 6)], KIND)
+    assert any(problem.startswith("causal: expected the same posterior") for problem in report.problems)
 
 
 def test_later_instances_are_not_there_yet(written, board):
@@ -186,15 +187,35 @@ self.met = True
 
 def test_the_batch_is_refused_by_the_check(written, board):
     cheat = written(forward="posterior = normalize(posterior - posterior.mean(dim=0))")
-    report = run.examine(cheat, [(board.protocol("toy-v1"), 6)], "bwrap")
-    assert any(problem.startswith("independent of the batch") for problem in report["problems"])
+    report = run.examine(cheat, [(board.protocol("toy-v1"), 6)], KIND)
+    assert any(problem.startswith("independent of the batch") for problem in report.problems)
 
 
-def test_one_that_looks_at_large_batches_only_is_caught_by_asking_twice(written, board):
-    cheat = written(forward="if len(logits) > 20:\n    posterior = normalize(posterior - posterior[:1])")
-    assert not run.examine(cheat, [(board.protocol("toy-v1"), 6)], "bwrap")["problems"]
+def test_one_that_looks_at_larger_batches_than_the_check_has_is_caught_by_asking_twice(written, board):
+    cheat = written(forward="if len(logits) > 6:\n    posterior = normalize(posterior - posterior[:1])")
+    assert not run.examine(cheat, [(board.protocol("toy-v1"), 6)], KIND).problems
     with pytest.raises(SandboxError, match="two runs with other batches"):
         ask(cheat, board)
+
+
+BALANCED = """
+posterior = posterior.clone()
+if not torch.is_grad_enabled():
+    for _ in range(20):
+        posterior = normalize(posterior - posterior.logsumexp(dim=0, keepdim=True))
+"""
+
+
+def test_a_batch_that_is_balanced_in_any_order_is_caught(written, board):
+    """Every class has as many tuples: whoever sees all of them at once could share the labels out among them."""
+    with pytest.raises(SandboxError, match="two runs with other batches"):
+        ask(written(forward=BALANCED), board)
+
+
+def test_questions_never_hold_all_tuples():
+    sizes = [[len(batch) for batch in run._batches(95, rng.generator(seed))] for seed in range(20)]
+    assert all(sum(found) == 95 and max(found) <= run.BATCH for found in sizes)
+    assert len({tuple(found) for found in sizes}) == 20
 
 
 def test_patching_torch_and_the_metrics_changes_no_score(written, board):
@@ -219,6 +240,7 @@ HARMS = {
         "import itertools\nfor i in itertools.count():\n    open(f'/tmp/{i}', 'wb').write(bytes(1 << 20))",
         "No space left on device",
     ),
+    "fills the devices": ("open('/dev/found', 'w')", "Read-only file system"),
     "writes elsewhere": ("open('/submission/aggregator.py', 'w')", "Read-only file system"),
     "writes to the root": ("open('/found', 'w')", "Read-only file system"),
     "allocates": ("kept = []\nwhile True:\n    kept.append(torch.ones(1 << 24))", "memory|code"),
@@ -247,6 +269,13 @@ def test_harm_is_contained(written, board, how):
     code, message = HARMS[how]
     with pytest.raises(SandboxError, match=message):
         ask(written(start=code), board)
+
+
+def test_one_that_hangs_up_and_stays_is_ended(written, tmp_path):
+    board = make_board(tmp_path, limits={"seconds": 15})
+    stays = "import os, time\nos.close(0)\nos.closerange(1, 20)\ntime.sleep(99)"
+    with pytest.raises(SandboxError, match=r"expected an end within 15 s|ended with code"):
+        ask(written(start=stays), board, "trusted")
 
 
 @pytest.mark.parametrize("place", ["start", "forward"])
@@ -298,15 +327,15 @@ def test_a_pickle_in_the_place_of_predictions_is_refused(board):
 
 def test_costs_cannot_be_hidden_in_numpy(written, board):
     cheat = written(forward="posterior = normalize(torch.from_numpy(posterior.detach().numpy() * 1.0))")
-    report = run.examine(cheat, [(board.protocol("toy-v1"), 6)], "bwrap")
-    assert report["problems"]
+    report = run.examine(cheat, [(board.protocol("toy-v1"), 6)], KIND)
+    assert report.problems
     with pytest.raises(DataError, match=r"'.(from_)?numpy' is not allowed"):
         submission.normal(cheat.code, "aggregator.py")
 
 
 def test_a_table_of_answers_does_not_fit(written):
     table = written(top=f"ANSWERS = {'0123' * 2000!r}")
-    with pytest.raises(DataError, match="at most 4,096 bytes of constants"):
+    with pytest.raises(DataError, match="at most 512 bytes of constants"):
         submission.normal(table.code, "aggregator.py")
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
-from sharedlabel.leaderboard import site
+from sharedlabel.errors import StoreError
+from sharedlabel.leaderboard import plots, site
 from sharedlabel.leaderboard.protocol import Board
+from sharedlabel.leaderboard.standings import Standing, entries, standings
 from tests.leaderboard.conftest import listed, make_board, submit
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -60,6 +65,227 @@ def test_downloads_hold_every_row(made):
     assert float(rows[0]["ri"]) == pytest.approx(found[0]["ri"], rel=1e-5)
 
 
+def rows_of(board: Board) -> list[Standing]:
+    protocol = board.protocol("toy-v1")
+    return standings(entries(board, protocol), protocol, board.answers(protocol))
+
+
+def retitled(row: Standing, title: str) -> Standing:
+    """Return a row whose card was not checked."""
+    card = row.entry.submission.card.model_copy(update={"title": title})
+    entry = dataclasses.replace(row.entry, submission=dataclasses.replace(row.entry.submission, card=card))
+    return dataclasses.replace(row, entry=entry)
+
+
+def copied(board: Board, root: Path) -> Board:
+    shutil.copytree(board.root, root)
+    return Board(root)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("title", "shown"),
+    [
+        (f"a\n{site.END}\n| 1 | [b](c) |", f"a {site.END} | 1 | [b](c) |"),
+        ("x](https://a.b) [y", "x](https://a.b) [y"),
+        ("ends with a backslash \\", "ends with a backslash \\"),
+        ("\\| `code` ``", "\\| `code` ``"),
+        ("`a | b` \\` | c", "`a | b` \\` | c"),
+        ("![i](j) <b>k</b> <https://l.m> https://n.o www.p.q", "![i](j) <b>k</b> <https://l.m> https://n.o www.p.q"),
+        ("*a* __b__ ~~c~~ &amp; &#124; $d$", "*a* __b__ ~~c~~ &amp; &#124; $d$"),
+        ("a\u2028b\x1b[31m\u202ec\r\n\n# d", "a b [31m c # d"),
+    ],
+)
+def test_a_title_is_text_whatever_it_holds(made, title, shown):
+    rows = rows_of(made)
+    readme = f"before\n{site.BEGIN}\nold\n{site.END}\nafter"
+    written = site.with_tables(readme, {"toy-v1": [retitled(rows[0], title), *rows[1:]]})
+    assert written.splitlines().count(site.END) == 1
+    assert site.with_tables(written, {"toy-v1": rows}) == site.with_tables(readme, {"toy-v1": rows})
+
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(written)
+    assert [token.type for token in tokens].count("tr_open") == 1 + len(rows)
+    assert [token.type for token in tokens].count("td_open") == 6 * len(rows)
+    cells = [token.children for token in tokens if token.type == "inline" and "](submissions/" in token.content]
+    assert [[token.type for token in cell if token.type not in ("text", "text_special")] for cell in cells] == [
+        ["link_open", "link_close"]
+    ] * len(rows)
+    assert [cell[0].attrs["href"] for cell in cells] == [f"submissions/{row.entry.result.name}/" for row in rows]
+    assert "".join(token.content for token in cells[0]) == shown
+
+
+def test_marks_are_lines_of_their_own_and_none_may_be_missing(made):
+    rows = rows_of(made)
+    named = f"says `{site.BEGIN}` and `{site.END}`"
+    text = site.with_tables(f"{named}\n{site.BEGIN}  \n{site.END}\nold\n{site.END}\n{named}\n", {"toy-v1": rows})
+    assert text.startswith(f"{named}\n{site.BEGIN}\n")
+    assert text.endswith(f"|\n\n{site.END}\n{named}\n")
+    assert "old" not in text
+    for broken in (named, f"{site.BEGIN}\n{named}", f"{named}\n{site.END}", f"{site.END}\n{site.BEGIN}"):
+        with pytest.raises(StoreError, match="put both back"):
+            site.with_tables(broken, {"toy-v1": rows})
+
+
+def test_a_readme_without_a_mark_stops_the_site_and_none_is_made(made, tmp_path):
+    copy = copied(made, tmp_path / "copy")
+    readme = copy.root / "README.md"
+    readme.write_text(f"{site.BEGIN}\n")
+    with pytest.raises(StoreError, match="1 and 0 of them"):
+        site.build(copy, tmp_path / "site")
+    assert readme.read_text() == f"{site.BEGIN}\n"
+    assert not (tmp_path / "site").exists()
+    readme.unlink()
+    site.build(copy, tmp_path / "site")
+    assert readme.read_text().startswith(f"{site.BEGIN}\n\n### toy-v1\n")
+
+
+def test_what_a_long_table_leaves_out_is_said_below_it(made):
+    rows = rows_of(made) * 3
+    text = site.with_tables(f"{site.BEGIN}\n{site.END}", {"toy-v1": rows})
+    assert f"|\n\nand {len(rows) - site.TOP} more.\n\n{site.END}" in text
+    assert text.count("](submissions/") == site.TOP
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_text_of_the_csv_is_a_formula(made, tmp_path, monkeypatch, first):
+    copy, rows = copied(made, tmp_path / "copy"), rows_of(made)
+    hostile = [dataclasses.replace(retitled(row, f"{first}1+1\rx"), ri=-0.25, low=-0.5) for row in rows]
+    monkeypatch.setattr(site, "standings", lambda *_: hostile)
+    site.build(copy, tmp_path / "site")
+    with (tmp_path / "site" / "toy-v1" / "standings.csv").open(newline="") as stream:
+        found = list(csv.DictReader(stream))
+    assert [row["title"] for row in found] == [f"'{first if first.isprintable() else ' '}1+1 x"] * len(rows)
+    assert [row["ri"] for row in found] == ["-0.25"] * len(rows)
+    assert [row["name"] for row in found] == [row.entry.result.name for row in rows]
+    data = json.loads((tmp_path / "site" / "toy-v1" / "standings.json").read_text())
+    assert data[0]["title"] == f"{first}1+1\rx"
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "dangling", "file"])
+def test_only_sites_and_empty_folders_are_replaced(made, tmp_path, kind):
+    copy, out = copied(made, tmp_path / "copy"), tmp_path / "out"
+    kept = tmp_path / "kept" if kind == "link" else out
+    if kind in ("folder", "link"):
+        kept.mkdir()
+        (kept / "thesis.txt").write_text("years")
+    if kind in ("link", "dangling"):
+        out.symlink_to(tmp_path / "kept")
+    if kind == "file":
+        out.write_text("years")
+    before = files(tmp_path)
+    with pytest.raises(StoreError, match=rf"{re.escape(str(out))}.*--out"):
+        site.build(copy, out)
+    assert files(tmp_path) == before
+    assert out.is_symlink() == (kind in ("link", "dangling"))
+
+
+def test_an_empty_folder_and_an_older_site_are_replaced_as_a_whole(made, tmp_path):
+    copy, out = copied(made, tmp_path / "copy"), tmp_path / "out"
+    out.mkdir()
+    site.build(copy, out)
+    first = files(out)
+    assert {site.MADE, "index.html", "toy-v1/index.html", "toy-v1/entries/best.html"} <= set(first)
+    (out / "stale.html").write_text("old")
+    site.build(copy, out)
+    assert files(out) == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "out"]
+
+
+@pytest.mark.parametrize("failing", ["write_text", "rename"])
+def test_a_site_that_cannot_be_written_leaves_the_old_one_and_nothing_beside_it(made, tmp_path, monkeypatch, failing):
+    copy, out = copied(made, tmp_path / "copy"), tmp_path / "out"
+    site.build(copy, out)
+    (out / "old.html").write_text("old")
+    before, honest = files(tmp_path), getattr(Path, failing)
+
+    def full(path, *args, **options):
+        if path.name in ("best.html", "made"):
+            raise OSError(28, "No space left on device")
+        return honest(path, *args, **options)
+
+    monkeypatch.setattr(Path, failing, full)
+    with pytest.raises(OSError, match="No space left"):
+        site.build(copy, out)
+    assert files(tmp_path) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "out"]
+
+
+def test_a_folder_that_is_no_leaderboard_is_refused_and_stays_as_it_is(tmp_path):
+    with pytest.raises(StoreError, match=r"protocols.*--root"):
+        site.build(Board(tmp_path / "typo"), tmp_path / "typo" / "site")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_entries_cannot_take_the_place_of_other_pages(tmp_path):
+    board = make_board(tmp_path / "leaderboard")
+    for name in ("index", "standings"):
+        submit(board, name, 1.0, f"Entry {name}")
+        listed(board, name)
+    site.build(board, tmp_path / "site")
+    folder = tmp_path / "site" / "toy-v1"
+    assert set(files(folder)) == {
+        "index.html",
+        "standings.csv",
+        "standings.json",
+        "entries/index.html",
+        "entries/standings.html",
+    }
+    assert "<h1>Toy, toy-v1</h1>" in (folder / "index.html").read_text()
+    assert "<h1>Entry index</h1>" in (folder / "entries" / "index.html").read_text()
+
+
+def test_every_link_within_the_site_leads_to_a_file(made):
+    pages = list((made.root / "site").rglob("*.html"))
+    links = [(page, found) for page in pages for found in re.findall(r'<a [^>]*?href="([^"#][^"]*)"', page.read_text())]
+    assert len(links) == 1 + (1 + len(SKILLS) + 2) + 2 * len(SKILLS)
+    assert [(page, found) for page, found in links if not (page.parent / found).is_file()] == []
+
+
+def test_the_axis_of_costs_has_plain_labels(made):
+    assert not any("mathdefault" in page.read_text() for page in (made.root / "site").rglob("*.html"))
+    rows = [
+        dataclasses.replace(row, macs=macs)
+        for row, macs in zip(rows_of(made), (0, 700, 30_000, 2_000_000), strict=True)
+    ]
+    labels = re.findall(r"<text[^>]*>([^<]*)</text>", plots.against_cost(rows, made.protocol("toy-v1")))
+    assert [label for label in labels if re.fullmatch(r"0|[0-9]+[kMGT]?", label)] == [
+        *("0", "500", "1k", "10k", "100k", "1M"),
+        *[label for label in labels if re.fullmatch(r"[0-9]+[MGT]", label) and label != "1M"],
+    ]
+
+
+def test_an_entry_says_where_it_stands_and_who_measured_its_time(made):
+    folder = made.root / "site" / "toy-v1" / "entries"
+    best, unverified = (" ".join((folder / f"{name}.html").read_text().split()) for name in ("best", "unverified"))
+    assert "<strong>Rank 1, verified</strong> on toy-v1." in best
+    assert "<strong>Not ranked: self-reported</strong> on toy-v1." in unverified
+    assert "Rank \N{EN DASH}" not in unverified
+    assert "Training took 1.00 s and prediction 0.50 s, as measured from outside on the maintainer's machine" in (
+        best.replace("&#39;", "'")
+    )
+    assert "on its author's machine: medians over 3 processes" in unverified.replace("&#39;", "'")
+
+
+def test_seconds_are_medians_over_processes(made):
+    result = rows_of(made)[0].entry.result
+    times = {"dense.0": (1.0, 9.0), "dense.1": (2.0, 1.0), "dense.2": (30.0, 2.0)}
+    found = site.seconds(result.model_copy(update={"seconds": times}))
+    assert found == {"training": 2.0, "prediction": 2.0, "both": 10.0}
+    with pytest.raises(StoreError, match="expected seconds in the result of best, got none"):
+        site.seconds(result.model_copy(update={"seconds": {}}))
+    with (made.root / "site" / "toy-v1" / "standings.csv").open() as stream:
+        assert [row["seconds"] for row in csv.DictReader(stream)] == ["1.5"] * len(SKILLS)
+
+
+def test_the_table_says_what_its_front_is(made):
+    text = " ".join((made.root / "site" / "toy-v1" / "index.html").read_text().split())
+    assert "at least its mean RI for at most its MACs, and more RI or fewer MACs" in text
+    assert "one tuple of the largest n, 4. Both are point estimates" in text
+
+
 def test_an_altered_result_stops_the_site_and_leaves_the_old_one(made, tmp_path):
     copy = Board(tmp_path / "copy")
     shutil.copytree(made.root, copy.root)
@@ -97,7 +323,7 @@ def opened(made):
 
 def names(tab) -> list[str]:
     return tab.eval_on_selector_all(
-        ".standings tbody tr:not([hidden]) th a", "links => links.map(a => a.getAttribute('href').slice(0, -5))"
+        ".standings tbody tr:not([hidden]) th a", "links => links.map(a => a.getAttribute('href').slice(8, -5))"
     )
 
 
@@ -134,7 +360,9 @@ def test_browser_opens_an_entry_with_its_card_code_and_history(opened):
     assert names(opened)[0] == "best"
 
 
-@pytest.mark.parametrize("page", ["index.html", "toy-v1/index.html", "toy-v1/best.html"])
+@pytest.mark.parametrize(
+    "page", ["index.html", "toy-v1/index.html", "toy-v1/entries/best.html", "toy-v1/entries/unverified.html"]
+)
 def test_browser_shows_no_sideways_scrolling_on_a_phone(opened, made, page):
     opened.set_viewport_size({"width": 390, "height": 844})
     opened.goto((made.root / "site" / page).as_uri())

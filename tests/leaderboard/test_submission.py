@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import sharedlabel.aggregators
 from sharedlabel import plugins
+from sharedlabel.aggregators._base import Aggregator, normalize
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.leaderboard import __main__ as entry_point
-from sharedlabel.leaderboard import commands, run, sandbox, scaffold, submission
+from sharedlabel.leaderboard import commands, conformance, run, sandbox, scaffold, submission
 from sharedlabel.leaderboard.protocol import Board
-from tests.leaderboard.conftest import needs_sandbox
+from sharedlabel.types import SetShape
+from tests.leaderboard.conftest import KIND, needs_sandbox
 
 ROOT = Path(__file__).parents[2] / "leaderboard"
 
@@ -31,10 +38,10 @@ def test_what_new_makes_can_be_read(folder):
 
 @needs_sandbox
 def test_what_new_makes_passes_the_check_and_the_costs_are_right(board, folder, capsys):
-    assert entry_point.main(["--root", str(board.root), "check", "mine"]) == 0
+    assert entry_point.main(["--root", str(board.root), "check", "mine", "--sandbox", KIND]) == 0
     printed = capsys.readouterr().out
-    assert "mine keeps the contract (tried in bwrap)" in printed
-    cost = commands.check(board, "mine", "bwrap")["toy-v1"]
+    assert f"mine keeps the contract (tried in {KIND})" in printed
+    cost = commands.check(board, "mine", KIND)["toy-v1"]
     assert cost.macs == {1: 6 * 32 + 32, 4: 4 * (6 * 32 + 32)}
     assert cost.parameters == 6 * 32 + 32 + 32 + 1
 
@@ -57,6 +64,20 @@ CARDS = {
     "an address that is none": (lambda text: text.replace('source = ""', 'source = "javascript:x"'), "source: string"),
     "data without a word": (lambda text: text.replace("external_data = false", "external_data = true"), "goes with"),
     "no TOML": (lambda text: "title", "expected TOML in"),
+    "nested lists": (lambda text: "title = " + "[" * 7_000, "expected TOML that is nested less in"),
+    "nested keys": (lambda text: "a." * 7_000 + "a = 1", "expected TOML that is nested less in|a: extra inputs"),
+    "a number too long": (lambda text: text.replace("trials = 0", "trials = " + "9" * 5_000), "expected TOML in"),
+    "trials past counting": (
+        lambda text: text.replace("trials = 0", "trials = 0x" + "f" * 9_000),
+        "trials: .* got int",
+    ),
+    "a key that steers": (lambda text: '"\\u001b]0;pwned\\u0007" = 1\n' + text, r"\\x1b\]0;pwned\\x07: extra inputs"),
+    "two lines": (lambda text: text.replace("Evidence", "One\\nEvidence"), r"description: .* remove U\+000A"),
+    "a control": (lambda text: text.replace('"mine"', '"mi\\u009bne"'), r"title: .* remove U\+009B, got .*u009bne"),
+    "turned text": (lambda text: text.replace("Your name", "\\u202eYour"), r"authors.0.name: .* remove U\+202E"),
+    "a line separator": (lambda text: text.replace("Your name", "A\\u2028B"), r"authors.0.name: .* remove U\+2028"),
+    "private use": (lambda text: text.replace('affiliation = ""', 'affiliation = "\\ue000"'), r"remove U\+E000"),
+    "unassigned": (lambda text: text.replace("[tuning]", '[tuning]\nnote = "\\u0378"'), r"note: .* remove U\+0378"),
 }
 
 
@@ -65,8 +86,55 @@ def test_a_card_that_is_none_is_refused(folder, what):
     change, message = CARDS[what]
     path = folder / submission.CARD
     path.write_text(change(path.read_text()))
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as caught:
         submission.read(folder)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1_000
+
+
+def test_messages_on_a_card_are_short(folder):
+    (folder / submission.CARD).write_text("".join(f'"{"k" * 100}{i}" = "{"v" * 100}"\n' for i in range(70)))
+    with pytest.raises(DataError, match=r"and more$") as caught:
+        submission.read(folder)
+    assert len(str(caught.value)) < 2_500
+
+
+HIDDEN = {
+    "an escape": "\x1b]0;x\x07",
+    "a return": "\r",
+    "turned text": "\u202e",
+    "no width": "\u200b",
+    "delete": "\x7f",
+}
+
+
+@pytest.mark.parametrize("what", HIDDEN)
+@pytest.mark.parametrize("name", submission.FILES)
+def test_files_hold_no_character_that_hides(folder, name, what):
+    path = folder / name
+    path.write_text(path.read_text() + f"# {HIDDEN[what]}\n", newline="")
+    with pytest.raises(DataError, match=rf"got U\+{ord(HIDDEN[what][0]):04X}; remove it"):
+        submission.read(folder)
+
+
+def test_files_may_be_in_any_language(folder):
+    path = folder / submission.README
+    path.write_text(path.read_text() + "\tGrüße, 你好, ŷ ≈ Σ xᵢ\n")
+    assert "你好" in submission.read(folder).readme
+
+
+def test_what_is_left_of_the_template_is_named(folder):
+    found = submission.read(folder)
+    assert scaffold.template_text(found) == [
+        'the author "Your name" in submission.toml',
+        "the description in submission.toml",
+        "the text of README.md",
+    ]
+    card = folder / submission.CARD
+    card.write_text(card.read_text().replace("Your name", "Me").replace("summed", "added"))
+    assert scaffold.template_text(submission.read(folder)) == ["the text of README.md"]
+    (folder / submission.README).write_text("# mine\n\nA sum.\n")
+    assert scaffold.template_text(submission.read(folder)) == []
 
 
 def test_links_folders_and_other_files_are_refused(folder, tmp_path):
@@ -74,6 +142,18 @@ def test_links_folders_and_other_files_are_refused(folder, tmp_path):
     with pytest.raises(DataError, match=r"got weights\.bin; remove"):
         submission.read(folder)
     (folder / "weights.bin").unlink()
+    (folder / "__pycache__").mkdir()
+    with pytest.raises(DataError, match="got __pycache__; remove"):
+        submission.read(folder)
+    (folder / "__pycache__").rmdir()
+    (folder / "\x1b[31mred\n").touch()
+    with pytest.raises(DataError, match=r"got \\x1b\[31mred\\n; remove"):
+        submission.read(folder)
+    (folder / "\x1b[31mred\n").unlink()
+    link = tmp_path / "linked"
+    link.symlink_to(folder)
+    with pytest.raises(DataError, match="linked, got a link"):
+        submission.read(link)
     secret = tmp_path / "secret"
     secret.write_text("x")
     for name in submission.FILES:
@@ -111,7 +191,29 @@ CODE = {
     "files": ("open('x')", "'open' is not allowed"),
     "eval": ("x = eval", "'eval' is not allowed"),
     "loading": ("import torch\ntorch.load('x')", "'.load' is not allowed"),
-    "numbers": ("X = [" + "1234567890," * 500 + "]", "at most 4,096 bytes of constants"),
+    "numbers": ("X = [" + "1234567890," * 52 + "]", "at most 512 bytes of constants .* got 520"),
+    "bytes of text": (f"X = {'中' * 171!r}", "at most 512 bytes of constants .* got 513"),
+    "half letters": (f"X = '{chr(92)}ud800{'x' * 510}'", "at most 512 bytes of constants .* got 513"),
+    "a long number": ("X = 0x" + "f" * 20_000, "at most 512 bytes of constants"),
+    "a long name": (f"def f({'x' * 553}): ...", "at most 512 bytes of constants .* got 513"),
+    "a long attribute": (f"f.{'x' * 553}", "at most 512 bytes of constants .* got 513"),
+    "a long keyword": (f"f({'x' * 553}=f)", "at most 512 bytes of constants .* got 513"),
+    "a long class": (f"class {'ü' * 277}: ...", "at most 512 bytes of constants .* got 514"),
+    "a long import": (f"from torch import nn as {'x' * 553}", "at most 512 bytes of constants .* got 513"),
+    "functions of libraries": ("from torch import nn, load", "got 'load'; import what"),
+    "modules of libraries": ("from torch import os", "got 'os'"),
+    "modules by another name": ("from torch import nn as sys", "got 'sys'"),
+    "arrays": ("from torch import from_numpy as f", "got 'from_numpy'"),
+    "everything": ("from torch import *", r"got '\*'"),
+    "modules as attributes": ("import torch\ntorch.os", "'.os' is not allowed"),
+    "attributes in patterns": ("import torch\nmatch torch:\n    case object(os=x): ...", "'.os' is not allowed"),
+    "attributes by name": ("x = getattr", "'getattr' is not allowed"),
+    "looking for meta": ("def f(x): return x.is_meta", "'.is_meta' is not allowed"),
+    "the class": ("def f(x): return x.__class__", "'.__class__' is not allowed"),
+    "signs": ("X = " + "-" * 20_000 + "1", "expected Python that is nested less in"),
+    "attributes without end": ("X = a" + ".a" * 20_000, "expected Python that is nested less in"),
+    "sums without end": ("X = a" + "+a" * 20_000, "expected Python that is nested less in"),
+    "branches without end": ("if a: b\n" + "elif a: b\n" * 3_000, "expected Python that is nested less in"),
 }
 
 
@@ -125,7 +227,7 @@ def test_code_that_does_more_than_an_aggregator_is_refused_with_its_line(what):
 FILES = {
     "no class": ("from sharedlabel.aggregators.log_pool import Config, build\n", "expected one class .* got none"),
     "two classes": (
-        "from sharedlabel.aggregators.log_pool import *\nfrom sharedlabel.aggregators.mean_vote import MeanVote\n"
+        "from sharedlabel.aggregators.mean_vote import MeanVote\n"
         "from sharedlabel.aggregators.log_pool import LogPool, Config, build\n",
         "expected one class .* got LogPool, MeanVote",
     ),
@@ -135,7 +237,11 @@ FILES = {
         r"got build\(shape\)",
     ),
     "an import that fails": ("from sharedlabel.aggregators.nothing import x\n", "No module named"),
-    "no options": ("from sharedlabel.aggregators.log_pool import LogPool, build\n", "Config"),
+    "no options": ("from sharedlabel.aggregators.log_pool import LogPool, build\n", "dataclass Config .* got none"),
+    "options that are none": (
+        "from sharedlabel.aggregators.log_pool import LogPool, build\nclass Config: ...\n",
+        "dataclass Config .* got a type",
+    ),
     "an error": ("raise ValueError('out of order')\n", "out of order"),
 }
 
@@ -146,7 +252,7 @@ def test_a_file_that_is_no_aggregator_fails_the_check(board, folder, capsys, wha
     code, message = FILES[what]
     (folder / submission.SOURCE).write_text(code)
     with pytest.raises(DataError, match=message):
-        commands.check(board, "mine", "bwrap")
+        commands.check(board, "mine", KIND)
 
 
 def test_without_a_sandbox_nothing_runs(board, folder, monkeypatch, capsys):
@@ -164,7 +270,163 @@ def test_trust_runs_without_a_sandbox_and_cannot_verify(board, folder, capsys):
     assert "(tried in trusted)" in capsys.readouterr().out
     found = submission.read(folder)
     report = run.examine(found, [(board.protocol("toy-v1"), 6)], "trusted")
+    assert report.problems == ()
+
+
+@pytest.fixture
+def examined(tmp_path, monkeypatch):
+    """Return what tries code on tuples of 4 classes in this process, and forgets it afterwards."""
+    monkeypatch.setattr(sharedlabel.aggregators, "__path__", list(sharedlabel.aggregators.__path__))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def examine(code):
+        (tmp_path / "submitted.py").write_text(code)
+        importlib.invalidate_caches()
+        return conformance.examine(str(tmp_path), {"shapes": [(6, 4, [1, 4]), (5, 3, [2])]})
+
+    yield examine
+    sys.modules.pop("sharedlabel.aggregators.submitted", None)
+    vars(sharedlabel.aggregators).pop("submitted", None)
+
+
+def test_what_new_makes_is_tried_and_counted(examined, folder):
+    report = examined(submission.read(folder).code)
     assert report["problems"] == []
+    assert [cost["macs"] for cost in report["costs"]] == [{"1": 224, "4": 896}, {"2": 2 * (5 * 32 + 32)}]
+
+
+FAULTS = {
+    "no Config comes first": (
+        "",
+        {"start": "raise ValueError"},
+        ["expected a frozen dataclass Config in the file, got"],
+    ),
+    "what cannot be built": ("Config", {"start": "raise ValueError('late')"}, ["build: ValueError: late"]),
+    "what builds nothing": ("Entry()", {}, ["build: expected build to return an Aggregator, got NoneType"]),
+    "one fault": ("Config", {"forward": "raise ValueError('late')"}, ["normalised: ValueError: late"]),
+    "what it says of itself": (
+        "Config",
+        {"forward": "raise ValueError(chr(27) + chr(10) + 'x' * 5000)"},
+        [r"normalised: ValueError: \x1b xxx"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_a_fault_is_reported_once_on_one_short_line(examined, written, what):
+    change, places, expected = FAULTS[what]
+    code = written(**places).code
+    if change != "Config":
+        code = code.replace("return Entry()", "return None") if change else code.replace("class Config", "class Other")
+    problems = examined(code)["problems"]
+    assert len(problems) == len(expected)
+    for problem, start in zip(problems, expected, strict=True):
+        assert problem.startswith(start)
+        assert problem.isprintable()
+        assert len(problem) <= 300
+
+
+WIDTH, LABELS = 64, 10
+SHAPE = SetShape(torch.zeros(WIDTH), torch.ones(WIDTH), torch.zeros(LABELS) - 2.3)
+
+
+class Weighed(Aggregator):
+    """Sums evidence that `evidence` reads from embeddings with a matrix of weights."""
+
+    permutation_invariant = True
+
+    def __init__(self, evidence) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((WIDTH, LABELS), 0.01))
+        self.evidence = evidence
+
+    def forward(self, embeddings, logits):
+        bounded = embeddings.clamp(-10, 10)
+        return normalize((normalize(logits).clamp_min(-20) + self.evidence(bounded, self.weight)).cumsum(1))
+
+
+def hidden(embeddings, weight):
+    return 0.0 if embeddings.device.type == "meta" else embeddings @ weight
+
+
+def hidden_in_batches(embeddings, weight):
+    evidence = embeddings @ weight
+    return evidence if len(embeddings) == 1 else evidence + 0 * (evidence @ weight.T).sum()
+
+
+def by_broadcasting(embeddings, weight):
+    return (embeddings[..., None] * weight).sum(-2)
+
+
+def by_expanding(embeddings, weight):
+    wide = embeddings[..., None].expand(*embeddings.shape, LABELS)
+    return (wide * weight.expand_as(wide)).sum(-2)
+
+
+def by_dividing(embeddings, weight):
+    return (embeddings[..., None] / (1 + weight)).sum(-2)
+
+
+def by_adding(embeddings, weight):
+    return torch.addcmul(torch.zeros(()), embeddings[..., None], weight).sum(-2)
+
+
+def by_column(embeddings, weight):
+    return torch.stack([(embeddings * column).sum(-1) for column in weight.T], dim=-1)
+
+
+def by_repeating(embeddings, weight):
+    wide = embeddings.repeat_interleave(LABELS, dim=-1) * weight.flatten()
+    return wide.unflatten(-1, (WIDTH, LABELS)).sum(-2)
+
+
+COSTS = {
+    hidden: "expected 0 MACs for 1 tuples of 4, as without values, got 2,560; compute",
+    hidden_in_batches: "expected 15,360 MACs for 6 tuples of 4, as without values, got ",
+    by_broadcasting: "a product that is broadcast hides MACs; use a matrix product",
+    by_expanding: "a product that is broadcast hides MACs; use a matrix product",
+    by_dividing: "a product that is broadcast hides MACs; use a matrix product",
+    by_adding: "a product that is broadcast hides MACs; use a matrix product",
+    by_column: "expected at most 2,368 products of elements for 1 tuples of 4, got ",
+    by_repeating: "expected at most 2,368 products of elements for 1 tuples of 4, got ",
+}
+
+
+@pytest.mark.parametrize("evidence", COSTS)
+def test_work_that_is_not_counted_is_refused(evidence):
+    problems, costs = conformance._examined(lambda: Weighed(evidence), SHAPE, [4])
+    assert problems[0].startswith(f"counted: {COSTS[evidence]}")
+    assert costs == {}
+
+
+@pytest.mark.parametrize(
+    ("evidence", "macs"),
+    [
+        (lambda e, w: e @ w, 4 * WIDTH * LABELS),
+        (lambda e, w: torch.einsum("tnd,dc->tnc", e, w), 4 * WIDTH * LABELS),
+        (lambda e, w: e[..., :LABELS] * w[0], 0),
+    ],
+    ids=["matmul", "einsum", "elementwise"],
+)
+def test_honest_work_is_counted(evidence, macs):
+    assert conformance._examined(lambda: Weighed(evidence), SHAPE, [4]) == (
+        [],
+        {"macs": {"4": macs}, "parameters": WIDTH * LABELS},
+    )
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "submissions").iterdir()))
+def test_every_submission_keeps_the_contract(name):
+    module = type(sys)("submitted")
+    sys.modules["submitted"] = module
+    try:
+        exec(submission.read(ROOT / "submissions" / name).code, vars(module))
+        conformance._check_file(module)
+        problems, costs = conformance._examined(lambda: module.build(module.Config(), SHAPE), SHAPE, [1, 4])
+    finally:
+        del sys.modules["submitted"]
+    assert problems == []
+    assert set(costs["macs"]) == {"1", "4"}
 
 
 @pytest.mark.parametrize("kind", ["docker", "podman"])

@@ -12,7 +12,7 @@ from sharedlabel.errors import DataError, StoreError
 from sharedlabel.leaderboard import __main__ as entry_point
 from sharedlabel.leaderboard import commands, records, scaffold, standings
 from sharedlabel.leaderboard.protocol import Board
-from tests.leaderboard.conftest import CLASSES, make_board, needs_sandbox
+from tests.leaderboard.conftest import CLASSES, KIND, make_board, needs_sandbox
 
 pytestmark = needs_sandbox
 
@@ -123,4 +123,4 @@ def test_an_entry_that_breaks_in_the_sandbox_is_disputed(board, monkeypatch):
 def test_without_a_run_there_is_nothing_to_verify(tmp_path):
     board = make_board(tmp_path / "leaderboard")
     with pytest.raises(StoreError, match="run and score again"):
-        commands.verify(board, board.protocol("toy-v1"), "mine", "bwrap", 1, print)
+        commands.verify(board, board.protocol("toy-v1"), "mine", KIND, 1, print)

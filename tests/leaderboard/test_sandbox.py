@@ -1,0 +1,98 @@
+"""The sandbox itself: where it may stand, what happens when it does not start, and when its user stops it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sharedlabel.errors import ConfigError
+from sharedlabel.leaderboard import commands, run, sandbox, scaffold
+from sharedlabel.leaderboard.protocol import Board
+from tests.leaderboard.conftest import KIND, listed, make_board, needs_sandbox, submit
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("prefix", ["prefix", "base_prefix"])
+def test_a_board_below_what_is_shown_is_refused(tmp_path, monkeypatch, prefix):
+    """An environment made at the root of a checkout shows all of it, the answers too."""
+    board = make_board(tmp_path / "checkout" / "leaderboard")
+    scaffold.new(board, "mine")
+    monkeypatch.setattr(sys, prefix, str(tmp_path / "checkout"))
+    with pytest.raises(ConfigError, match="expected the leaderboard outside of"):
+        commands.check(board, "mine", "bwrap")
+
+
+def broken(folder: Path) -> str:
+    """Make a bwrap that passes the probe and then fails as it does where networks cannot be unshared."""
+    folder.mkdir()
+    program = folder / "bwrap"
+    program.write_text("""#!/bin/sh
+case "$*" in *--ro-bind\\ /\\ /*) exit 0;; esac
+echo "bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted" >&2
+exit 1
+""")
+    program.chmod(0o755)
+    return str(folder)
+
+
+def test_a_sandbox_that_does_not_start_disputes_nothing(board, tmp_path, monkeypatch):
+    submit(board, "mine", 1.0)
+    listed(board, "mine", "self-reported")
+    monkeypatch.setenv("PATH", broken(tmp_path / "bin") + os.pathsep + os.environ["PATH"])
+    protocol = board.protocol("toy-v1")
+    with pytest.raises(ConfigError, match=r"expected bwrap to start a process, got: .*RTM_NEWADDR"):
+        commands.verify(board, protocol, "mine", "bwrap", 1, print)
+    assert [event.status for event in commands.entry(board, protocol, "mine").history()] == ["self-reported"]
+
+
+@needs_sandbox
+def test_findings_that_are_none_are_refused(written, board):
+    code = """
+import os, sys
+for descriptor in range(3, 20):
+    try:
+        os.write(descriptor, (2).to_bytes(8, "little") + b"[]")
+    except OSError:
+        pass
+os._exit(0)
+"""
+    with pytest.raises(sandbox.SandboxError, match="expected findings from the sandbox, got something else"):
+        run.examine(written(top=code), [(board.protocol("toy-v1"), 6)], KIND)
+
+
+@needs_sandbox
+def test_an_interrupt_ends_everything_at_once(tmp_path):
+    board = make_board(tmp_path / "leaderboard")
+    folder = scaffold.new(board, "sleeper")
+    source = folder / "aggregator.py"
+    source.write_text(source.read_text().replace("super().__init__()", "super().__init__()\n        sleep()", 1))
+    source.write_text(source.read_text() + "\n\ndef sleep():\n    while True:\n        pass\n")
+    command = [sys.executable, "-m", "sharedlabel.leaderboard", "--root", str(board.root), "check", "sleeper"]
+    started = subprocess.Popen([*command, "--sandbox", KIND], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not children(started.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    inside = children(started.pid)
+    assert inside
+    started.send_signal(signal.SIGINT)
+    _, error = started.communicate(timeout=60)
+    assert started.returncode == 2
+    assert "stopped: what was under way is lost" in error
+    while any(Path(f"/proc/{pid}").exists() for pid in inside) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in inside if Path(f"/proc/{pid}").exists()]
+
+
+def children(pid: int) -> list[int]:
+    return [found for found in sandbox._descendants(pid) if found != pid]
+
+
+def test_a_board_without_protocols_has_no_names(tmp_path):
+    assert Board(tmp_path).ids() == ()
