@@ -137,14 +137,24 @@ def anytime_macs(aggregator: nn.Module, shape: SetShape, n_list: Iterable[int]) 
     return _by_size(_on_meta(aggregator), shape, n_list)
 
 
+def call_macs(function: Callable[..., Tensor], *inputs: Tensor) -> int:
+    """Count the MACs of one call of a network, or of one of its methods; on the meta device nothing is computed.
+
+    Args:
+        function: what is called; products of parameters count only where they require a gradient.
+        inputs: tensors on the device of the parameters.
+    """
+    return _count(function, *inputs).total
+
+
 def _by_size(function: Callable[..., Tensor], shape: SetShape, n_list: Iterable[int]) -> dict[int, int]:
     """Count the MACs of one call of an aggregator, or of one of its methods, on one tuple of each size."""
     return {
-        n: _count(
+        n: call_macs(
             function,
             torch.empty(1, n, shape.embedding_dim, device="meta"),
             torch.empty(1, n, shape.num_classes, device="meta"),
-        ).total
+        )
         for n in n_list
     }
 
@@ -199,7 +209,7 @@ def _on_meta(network: Network) -> Network:
 
 
 def _count(function: Callable[..., Tensor], *inputs: Tensor) -> _Products:
-    """Return the MACs of one call of a network on the meta device, or of one of its methods."""
+    """Return the MACs of one call of a network, or of one of its methods."""
     counted = _Products()
     with torch.enable_grad(), counted:
         function(*inputs)

@@ -67,6 +67,8 @@ def examine(board: Board, base: str, kind: Kind, progress: Callable[[str], None]
         own = sorted(identifier for identifier, other in results if other == name)
         if not own and not (board.root / "submissions" / name).exists():
             continue  # it was taken back before it was run
+        for identifier in own:
+            _check_open(board, base, identifier, name)
         costs = commands.check(board, name, kind)
         progress(f"{name} keeps the contract (tried in {kind})")
         for identifier in own:
@@ -117,6 +119,14 @@ def _check_place(board: Board, change: Change) -> None:
         board.protocol(rest[0])
 
 
+def _check_open(board: Board, base: str, identifier: str, name: str) -> None:
+    """Refuse a change of an entry that has a rank, or is disputed."""
+    before = _history(board, base, identifier, name)
+    status = Event.model_validate_json(before[-1]).status if before else OPEN[0]
+    if status not in OPEN:
+        raise StoreError(f"expected {identifier}/{name} as it was: it is {status}; submit under another name")
+
+
 def _audit(board: Board, protocol: Protocol, name: str, base: str, cost: records.Cost) -> None:
     """Refuse a result that an author may not have changed like this.
 
@@ -125,9 +135,6 @@ def _audit(board: Board, protocol: Protocol, name: str, base: str, cost: records
     """
     place = commands.entry(board, protocol, name)
     before = _history(board, base, protocol.id, name)
-    status = Event.model_validate_json(before[-1]).status if before else OPEN[0]
-    if status not in OPEN:
-        raise StoreError(f"expected {protocol.id}/{name} as it was: it is {status}; submit under another name")
     result, events = place.result(), place.history()
     if place.lines()[: len(before)] != before:
         raise StoreError(f"expected {place.folder / records.HISTORY} to keep its lines, got others; only add to it")

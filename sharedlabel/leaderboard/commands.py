@@ -162,7 +162,9 @@ def verify(
         SharedLabelError: the stored result was altered, or is not of these files.
     """
     place = entry(board, protocol, name)
-    stored, ranked = place.result(), place.history()[-1].status == records.RANKED
+    stored, status = place.result(), place.history()[-1].status
+    if status == "withdrawn":
+        raise StoreError(f"{name} was withdrawn from {protocol.id}; its authors run and score it again first")
     if submission.read(board.root / "submissions" / name).sha256 != stored.submission:
         raise StoreError(f"submission {name} changed after its run; run and score it again")
     if kind == "trusted":
@@ -173,7 +175,7 @@ def verify(
             predict(board, protocol, name, kind, workers, folder, progress)
             again = graded(board, protocol, folder)
         except (SandboxError, DataError) as error:
-            if not ranked:  # a verified row is not taken down by what may be the fault of a machine
+            if status != records.RANKED:  # a verified row is not taken down by what may be the fault of a machine
                 place.record("disputed", " ".join(str(error).split()))
             raise
         difference = again.ri - stored.ri
@@ -181,7 +183,7 @@ def verify(
         if abs(difference) > protocol.tolerance:
             place.record("disputed", note, again.ri)
             return "disputed", difference
-        if ranked:
+        if status == records.RANKED:
             place.record("verified", note, again.ri)
         else:
             predictions, scores = ((folder / file).read_bytes() for file in (records.PREDICTIONS, records.SCORES))

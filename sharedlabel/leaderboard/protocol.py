@@ -295,14 +295,27 @@ def read_toml(path: Path, model: type[Read]) -> Read:
         DataError: the file is missing, is no TOML or does not fit; the message names the key.
     """
     try:
-        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        text = path.read_bytes().decode()
     except FileNotFoundError as error:
         raise DataError(f"expected the file {path}, found none; add it") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"expected text in UTF-8 in {path}, got other bytes at {error.start}; save it so") from error
+    return parse_toml(text, path, model)
+
+
+def parse_toml(text: str, path: Path, model: type[Read]) -> Read:
+    """Parse TOML that was read from a file.
+
+    Raises:
+        DataError: it is no TOML or does not fit; the message names the key.
+    """
+    try:
+        return model.model_validate(tomllib.loads(text))
     except ValidationError as error:
         raise DataError(f"{path}: {explain(error)}") from error
     except RecursionError as error:
         raise DataError(f"expected TOML that is nested less in {path}, got too deep a table; correct it") from error
-    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
+    except ValueError as error:  # no TOML, or a number of thousands of digits
         raise DataError(f"expected TOML in {path}, got: {printable(str(error), 200)}; correct the file") from error
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from sharedlabel.errors import DataError, printable
-from sharedlabel.leaderboard.protocol import Name, Strict, read_toml
+from sharedlabel.leaderboard.protocol import Name, Strict, parse_toml
 
 SOURCE, CARD, README = "aggregator.py", "submission.toml", "README.md"
 FILES = (SOURCE, CARD, README)
@@ -146,7 +146,7 @@ def read(folder: Path) -> Submission:
             f"expected only {', '.join(FILES)} in {folder}, got {printable(', '.join(extra), 200)}; remove the others"
         )
     digest = hashlib.sha256(b"".join(hashlib.sha256(content[name].encode()).digest() for name in FILES)).hexdigest()
-    card = read_toml(folder / CARD, Card)
+    card = parse_toml(content[CARD], folder / CARD, Card)
     if card.external_data != bool(card.external_data_note):
         raise DataError(f"{folder / CARD}: external_data_note goes with external_data = true; say there what was used")
     code = normal(content[SOURCE], str(folder / SOURCE))
@@ -249,7 +249,7 @@ def _without_docstring(node: Any) -> None:
 def _constant(node: ast.AST) -> int:
     """Count the bytes of a text and the digits of a number, of which Python would not write more than 4,300."""
     value = node.value if isinstance(node, ast.Constant) else None
-    if isinstance(value, bool | None | EllipsisType):
+    if value is None or isinstance(value, EllipsisType):
         return 0
     if isinstance(value, int) and value.bit_length() > 8 * CONSTANTS:
         return value.bit_length() * 3 // 10
