@@ -1,4 +1,4 @@
-"""`python -m sharedlabel.leaderboard`: new, check, run, score, verify and site; freeze makes a protocol."""
+"""`python -m sharedlabel.leaderboard`: new, check, run, score, verify, withdraw and site; freeze makes a protocol."""
 
 from __future__ import annotations
 
@@ -96,10 +96,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _sandbox(parser: argparse.ArgumentParser) -> None:
     usable = [kind for kind in KINDS if kind != "trusted"]
-    parser.add_argument(
-        "--sandbox", choices=usable, help="where submitted code runs (default: the first that there is)"
-    )
-    parser.add_argument("--trust", action="store_true", help="run without a sandbox; the row stays self-reported")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--sandbox", choices=usable, help="where submitted code runs (default: the first that there is)")
+    where.add_argument("--trust", action="store_true", help="run without a sandbox; the row stays self-reported")
 
 
 def _positive(text: str) -> int:

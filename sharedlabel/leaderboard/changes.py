@@ -17,12 +17,12 @@ import torch
 from sharedlabel.errors import DataError, StoreError
 from sharedlabel.leaderboard import commands, records, score, standings, submission
 from sharedlabel.leaderboard.protocol import Board, Protocol
-from sharedlabel.leaderboard.records import Entry, Event, Result
+from sharedlabel.leaderboard.records import Entry, Event, Result, Status
 from sharedlabel.leaderboard.sandbox import Kind
 
 CLOSE = 2e-3  # scores are float16, and temperatures come from a search
 PLAIN, GONE = "100644", "000000"  # modes of git
-OPEN = ("self-reported", "withdrawn")  # an author may run again what stands like this
+OPEN: tuple[Status, ...] = ("self-reported", "withdrawn")  # an author may run again what stands like this
 _SHAPES = {"submissions": (1, submission.FILES), "results": (2, records.FILES)}
 
 
@@ -122,7 +122,7 @@ def _check_place(board: Board, change: Change) -> None:
 def _check_open(board: Board, base: str, identifier: str, name: str) -> None:
     """Refuse a change of an entry that has a rank, or is disputed."""
     before = _history(board, base, identifier, name)
-    status = Event.model_validate_json(before[-1]).status if before else OPEN[0]
+    status = Event.model_validate_json(before[-1]).status if before else "self-reported"
     if status not in OPEN:
         raise StoreError(f"expected {identifier}/{name} as it was: it is {status}; submit under another name")
 
@@ -138,6 +138,8 @@ def _audit(board: Board, protocol: Protocol, name: str, base: str, cost: records
     result, events = place.result(), place.history()
     if place.lines()[: len(before)] != before:
         raise StoreError(f"expected {place.folder / records.HISTORY} to keep its lines, got others; only add to it")
+    if len(events) > len(before) + 1 or events[-1].ri != result.ri:
+        raise StoreError(f"expected one line more in the history of {name}, of its result; run and score it again")
     for event in events[len(before) :]:
         if event.status != "self-reported":
             raise StoreError(
@@ -160,8 +162,8 @@ def _follows(board: Board, protocol: Protocol, place: Entry, result: Result) -> 
     return (
         math.isclose(again.ri, result.ri, abs_tol=CLOSE)
         and all(_close(a.model_dump(), b.model_dump()) for a, b in zip(again.cells, result.cells, strict=True))
-        and {name: value.shape for name, value in stored.items()}
-        == {name: value.shape for name, value in scored.scores.items()}
+        and {name: (value.shape, value.dtype) for name, value in stored.items()}
+        == {name: (value.shape, value.dtype) for name, value in scored.scores.items()}
         and all(torch.allclose(stored[k].float(), v.float(), CLOSE, CLOSE) for k, v in scored.scores.items())
     )
 
@@ -182,10 +184,17 @@ def _stood(board: Board, base: str, identifier: str, name: str) -> bool:
 
 def _history(board: Board, base: str, identifier: str, name: str) -> Sequence[str]:
     """Return the lines of a history at a commit; none where it was not there."""
-    done = _git(board, "show", f"{base}:./results/{identifier}/{name}/{records.HISTORY}")
-    return done.stdout.removesuffix("\n").split("\n") if done.returncode == 0 else []
+    path = f"results/{identifier}/{name}/{records.HISTORY}"
+    if not _git(board, "ls-tree", "-z", base, "--", path).stdout:
+        return []
+    done = _git(board, "show", f"{base}:./{path}")
+    if done.returncode != 0:
+        raise StoreError(f"expected {path} at {base}, got: {done.stderr.strip()}; fetch it whole")
+    return done.stdout.split("\n")[:-1]
 
 
 def _git(board: Board, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["git", "-C", str(board.root), *arguments]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="surrogateescape", check=False)
+    done = subprocess.run(command, capture_output=True, check=False)  # bytes: text would have its line ends changed
+    out, error = (stream.decode("utf-8", "surrogateescape") for stream in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(command, done.returncode, out, error)

@@ -72,9 +72,10 @@ def predict(
     Raises:
         SharedLabelError: the check fails, or the run does.
     """
+    submission.check_name(name)
     found = submission.read(board.root / "submissions" / name)
     costs = examine(found, board, kind)
-    answered = run.run(found, protocol, board, kind, workers, progress)
+    answered = run.run(found, protocol, board, kind, workers, progress, costs[protocol.id])
     content, digest = records.serialized(answered.tensors)
     facts = {
         "protocol": protocol.id,
@@ -178,6 +179,8 @@ def verify(
             if status != records.RANKED:  # a verified row is not taken down by what may be the fault of a machine
                 place.record("disputed", " ".join(str(error).split()))
             raise
+        if again.submission != stored.submission:
+            raise StoreError(f"submission {name} changed while it ran; verify it again")
         difference = again.ri - stored.ri
         note = f"run again: RI {again.ri:.4f}, {difference:+.4f} from the stored one, tolerance {protocol.tolerance}"
         if abs(difference) > protocol.tolerance:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import safetensors
 import safetensors.torch
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -264,9 +265,12 @@ def load(path: Path, sha256: str) -> dict[str, Tensor]:
     """Read a file of tensors whose content is known.
 
     Raises:
-        StoreError: it is missing or was altered.
+        StoreError: it is missing, was altered or holds no tensors.
     """
-    return safetensors.torch.load(pinned(path, sha256))
+    try:
+        return safetensors.torch.load(pinned(path, sha256))
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise StoreError(f"expected tensors in {path}, got: {printable(str(error), 200)}; it was altered") from error
 
 
 def pinned(path: Path, sha256: str) -> bytes:
@@ -277,7 +281,7 @@ def pinned(path: Path, sha256: str) -> bytes:
     """
     try:
         content = path.read_bytes()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise StoreError(f"expected the file {path}, found none; restore it from the repository") from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:

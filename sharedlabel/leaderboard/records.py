@@ -11,12 +11,13 @@ import hashlib
 import itertools
 import json
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import safetensors.torch
-from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, ValidationError
 from torch import Tensor
 
 from sharedlabel.errors import StoreError, printable
@@ -27,6 +28,7 @@ RANKED: Status = "verified"
 PREDICTIONS, SCORES, RESULT, HISTORY = "predictions.safetensors", "scores.safetensors", "result.json", "history.jsonl"
 FILES = (PREDICTIONS, SCORES, RESULT, HISTORY)
 _FIRST = "0" * 64
+NOTE = 500  # characters of a note
 Count = Annotated[int, Field(ge=0, lt=10**15)]
 # What may follow what; the first line of a history is always self-reported.
 _NEXT: dict[Status, tuple[Status, ...]] = {
@@ -108,6 +110,12 @@ class Result(Facts):
     cells: tuple[Cell, ...]
 
 
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("expected one line of printable text")
+    return text
+
+
 class Event(Strict):
     """A line of a history.
 
@@ -120,9 +128,9 @@ class Event(Strict):
         previous: sha256 of the line before, zeros for the first.
     """
 
-    time: str
+    time: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
     status: Status
-    note: str
+    note: Annotated[str, Field(max_length=NOTE + 4), AfterValidator(_one_line)]
     ri: float | None
     result: Sha256
     previous: Sha256
@@ -164,8 +172,7 @@ class Entry:
             )
         content = to_json(result).encode()
         lines.append(_line(status, note, result.ri, content, lines))
-        history = ("\n".join(lines) + "\n").encode()
-        self._replace(dict(zip(FILES, (predictions, scores, content, history), strict=True)))
+        replace_folder(self.folder, dict(zip(FILES, (predictions, scores, content, _joined(lines)), strict=True)))
 
     def record(self, status: Status, note: str, ri: float | None = None) -> None:
         """Add a line to the history.
@@ -177,21 +184,11 @@ class Entry:
         before = self.history()[-1].status
         if status not in _NEXT[before]:
             raise StoreError(f"expected one of {', '.join(_NEXT[before])} after {before} for {self.name}, got {status}")
-        line = _line(status, note, ri, self._text(RESULT).encode(), self.lines())
-        with (self.folder / HISTORY).open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
-
-    def _replace(self, files: dict[str, bytes]) -> None:
-        """Put a folder with these files in the place of this one."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{self.folder.name}.", dir=self.folder.parent) as name:
-            made, former = Path(name) / "made", Path(name) / "former"
-            made.mkdir()
-            for file, content in files.items():
-                (made / file).write_bytes(content)
-            if self.exists:
-                self.folder.rename(former)
-            made.rename(self.folder)
+        lines = self.lines()
+        lines.append(_line(status, note, ri, self._text(RESULT).encode(), lines))
+        partial = self.folder / f".{HISTORY}"
+        partial.write_bytes(_joined(lines))
+        partial.replace(self.folder / HISTORY)
 
     def result(self) -> Result:
         """Read the result; every checksum has to hold.
@@ -272,7 +269,9 @@ class Entry:
             StoreError: there is none.
         """
         text = self._text(HISTORY)
-        return text.removesuffix("\n").split("\n") if text else []
+        if text and not text.endswith("\n"):
+            raise StoreError(f"expected {self.folder / HISTORY} to end its last line, got none; it was altered")
+        return text.split("\n")[:-1]
 
     def _text(self, name: str) -> str:
         path = self.folder / name
@@ -280,10 +279,38 @@ class Entry:
             raise StoreError(f"expected a plain file at {path}, got a link; put the file itself there")
         try:
             return path.read_bytes().decode()
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise StoreError(f"expected the file {path}, found none; run and score again") from error
         except UnicodeDecodeError as error:
             raise StoreError(f"expected text in UTF-8 in {path}, got other bytes; it was altered") from error
+
+
+def _joined(lines: list[str]) -> bytes:
+    return ("\n".join(lines) + "\n").encode()
+
+
+def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Put a folder with these files in the place of another, whole or not at all.
+
+    Args:
+        folder: may be there or not.
+        files: content by place in it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
+        made, former = Path(beside) / "made", Path(beside) / "former"
+        made.mkdir()
+        for name, content in files.items():
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            (made / name).write_bytes(content)
+        try:
+            if folder.exists():
+                folder.rename(former)
+            made.rename(folder)
+        except BaseException:
+            if former.exists() and not folder.exists():
+                former.rename(folder)
+            raise
 
 
 def _line(status: Status, note: str, ri: float | None, result: bytes, lines: list[str]) -> str:
@@ -291,7 +318,7 @@ def _line(status: Status, note: str, ri: float | None, result: bytes, lines: lis
     event = Event(
         time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         status=status,
-        note=printable(note),
+        note=printable(note, NOTE)[: NOTE + 4],
         ri=ri,
         result=digest(result),
         previous=digest(lines[-1].encode()) if lines else _FIRST,

@@ -13,9 +13,10 @@ import itertools
 import json
 import secrets
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +24,7 @@ from typing import Annotated
 import safetensors.torch
 import torch
 from jaxtyping import Float, Int64
-from pydantic import Field, ValidationError
+from pydantic import Field, PositiveInt, RootModel, ValidationError
 from torch import Tensor
 
 from sharedlabel import rng
@@ -34,11 +35,12 @@ from sharedlabel.leaderboard.protocol import (
     Features,
     Network,
     Protocol,
+    Read,
     Strict,
     explain,
     uniform,
 )
-from sharedlabel.leaderboard.records import Cost
+from sharedlabel.leaderboard.records import Cost, Count
 from sharedlabel.leaderboard.sandbox import Kind, Process, SandboxError
 from sharedlabel.leaderboard.submission import Submission
 
@@ -46,6 +48,7 @@ BATCH = 16  # most tuples of a question: a split in one question would be there 
 AUDITED = 1e-3  # largest difference of a probability between two batches
 NORMALISED = 1e-3  # of the log of the sum of a posterior
 MODULE = "submitted.py"
+MESSAGE = 1_000_000  # most bytes of a message that is no posterior
 SCALE_FLOOR = 1e-6
 
 
@@ -55,11 +58,13 @@ class Asked:
 
     Attributes:
         posterior: by role, log-posteriors of the tuples after each n, in the order and the classes of the protocol.
+        macs: of one tuple by n, once trained.
         seconds: of training and of prediction, as seen from outside.
         log: what it printed.
     """
 
     posterior: dict[str, Float[Tensor, "t k c"]]
+    macs: dict[int, int]
     seconds: tuple[float, float]
     log: str
 
@@ -95,6 +100,10 @@ class Findings(Strict):
     costs: tuple[Cost, ...]
 
 
+class Counted(RootModel[dict[PositiveInt, Count]]):
+    """MACs of one tuple by n."""
+
+
 def examine(submission: Submission, protocols: Sequence[tuple[Protocol, int]], kind: Kind) -> Findings:
     """Try the contract in the sandbox, and count costs.
 
@@ -112,15 +121,24 @@ def examine(submission: Submission, protocols: Sequence[tuple[Protocol, int]], k
     shapes = [(width, protocol.source.classes, list(protocol.n)) for protocol, width in protocols]
     with _mounted(submission) as folder, Process(kind, folder, protocols[0][0].limits) as process:
         process.send(_packed({"task": "check", "shapes": shapes}, {}))
-        size = int.from_bytes(process.receive(8), "little")
-        if size > 1_000_000:
-            raise SandboxError(f"expected a short list of findings, got {size:,} bytes")
-        content = process.receive(size)
+        found = _read(process, Findings)
         process.finish()
+    return found
+
+
+def _read(process: Process, model: type[Read]) -> Read:
+    """Read JSON with its length in front.
+
+    Raises:
+        SandboxError: it is too long, or something else.
+    """
+    size = int.from_bytes(process.receive(8), "little")
+    if size > MESSAGE:
+        raise SandboxError(f"expected a message of at most {MESSAGE:,} bytes, got {size:,}; only return posteriors")
     try:
-        return Findings.model_validate_json(content)
+        return model.model_validate_json(process.receive(size))
     except ValidationError as error:
-        raise SandboxError(f"expected findings from the sandbox, got something else: {explain(error)}") from error
+        raise SandboxError(f"expected {model.__name__}, got something else: {explain(error)}") from error
 
 
 def run(
@@ -130,6 +148,7 @@ def run(
     kind: Kind,
     workers: int,
     progress: Callable[[str], None],
+    cost: Cost | None = None,
 ) -> Predictions:
     """Train and ask a submission on every network and seed of a protocol.
 
@@ -140,6 +159,7 @@ def run(
         kind: of the sandbox.
         workers: processes at a time, one core each.
         progress: told a line for every process that ends.
+        cost: what the check counted, which the trained aggregators have to cost, too; None compares nothing.
 
     Raises:
         SandboxError: it broke a limit, failed, or answered what is no posterior.
@@ -150,16 +170,20 @@ def run(
     jobs = [(network, seed) for network in protocol.networks for seed in protocol.seeds]
     audited = jobs[int(torch.randint(len(jobs), (), generator=rng.generator(secret, "audit")))]
 
-    ended = itertools.count(1)
+    ended, stopped = itertools.count(1), threading.Event()
 
     def one(job: tuple[Network, int]) -> Asked:
         network, seed = job
+        if stopped.is_set():
+            raise SandboxError("it was stopped")
         features = board.features(protocol, network)
         with _mounted(submission) as folder:
             found = _ask(folder, protocol, features, indices, seed, kind, (secret, network.name, seed), "first")
-            if job == audited:
+            if job == audited and not stopped.is_set():
                 again = _ask(folder, protocol, features, indices, seed, kind, (secret, network.name, seed), "again")
                 _compare(found, again)
+        if cost is not None and found.macs != cost.macs:
+            raise SandboxError(f"expected {cost.macs} MACs by n once trained, as in the check, got {found.macs}")
         trained, asked = found.seconds
         progress(
             f"{next(ended)}/{len(jobs)} {network.name} seed {seed}: trained in {trained:.1f} s, asked in {asked:.1f} s"
@@ -169,9 +193,14 @@ def run(
     with ThreadPoolExecutor(workers) as pool:
         waiting = [pool.submit(one, job) for job in jobs]
         try:
+            wait(waiting, return_when=FIRST_EXCEPTION)
+            for done in waiting:
+                if done.done():
+                    done.result()
             found = [done.result() for done in waiting]
         except BaseException:  # the first failure, or an interrupt, ends them all
             pool.shutdown(wait=False, cancel_futures=True)
+            stopped.set()
             sandbox.stop()
             raise
     names = [f"{network.name}.{seed}" for network, seed in jobs]
@@ -211,7 +240,7 @@ def _ask(
     started = time.perf_counter()
     with Process(kind, folder, protocol.limits) as process:
         process.send(_packed(_job(protocol, seed), _training(protocol, features, classes)))
-        process.receive(len(b"trained!"))
+        counted = _read(process, Counted)
         trained = time.perf_counter()
         for batch in _batches(len(tuples), rng.generator(*salt, "order", turn)):
             members = [tuples[position] for position in batch]
@@ -220,7 +249,10 @@ def _ask(
                 found[role][row] = answer
         process.finish()
     return Asked(
-        found, (trained - started, time.perf_counter() - trained), process.log.decode(errors="replace")[-2000:]
+        found,
+        counted.root,
+        (trained - started, time.perf_counter() - trained),
+        process.log.decode(errors="replace")[-2000:],
     )
 
 
@@ -280,7 +312,14 @@ def _posterior(values: bytes, tuples: int, classes: int, n: int) -> Float[Tensor
 def _job(protocol: Protocol, seed: int) -> dict[str, object]:
     recipe = protocol.recipe.model_dump()
     clip = recipe.pop("gradient_clip")
-    return {"task": "run", "seed": seed, "n": max(protocol.n), "recipe": recipe, "gradient_clip": clip}
+    return {
+        "task": "run",
+        "seed": seed,
+        "n": max(protocol.n),
+        "sizes": protocol.n,
+        "recipe": recipe,
+        "gradient_clip": clip,
+    }
 
 
 def _training(protocol: Protocol, features: Features, classes: Int64[Tensor, "c"]) -> dict[str, Tensor]:

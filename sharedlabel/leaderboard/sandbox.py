@@ -7,6 +7,7 @@ one's own. The process gets its job on standard input and answers on standard ou
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import selectors
@@ -19,8 +20,12 @@ import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Literal, TypeAlias
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from sharedlabel.errors import ConfigError, SharedLabelError, printable
 from sharedlabel.leaderboard.protocol import Limits
@@ -35,7 +40,9 @@ _NUMBERS = itertools.count()
 _running: set[Process] = set()
 _POLL_SECONDS = 0.05
 _BLOCK = 1 << 16
-_HIDDEN = ("sklearn/datasets/data",)  # data sets with their labels that come with a library
+# What is shown of the environment, with what these need: others bring data sets and their labels, or take seconds to
+# import where an optional library is found.
+_LIBRARIES = ("jaxtyping", "jsonargparse", "numpy", "pydantic", "pytorch-lightning", "safetensors", "torch")
 
 
 class SandboxError(SharedLabelError):
@@ -83,7 +90,7 @@ class Process:
 
     Args:
         kind: of the sandbox.
-        submission: folder with the file `aggregator.py`; the only thing of the submission that is visible inside.
+        submission: folder with the code; the only thing of the submission that is visible inside.
         limits: what it may use; its time counts from here.
         threads: that torch computes with.
 
@@ -104,9 +111,11 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=_environment(self.kind, self.threads),
+            env=_environment(self.kind, self.threads) if self.kind in ("bwrap", "trusted") else None,
             start_new_session=True,
         )
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)  # one that does not read must not hold us
         self._watching = threading.Thread(target=self._watch, daemon=True)
         self._reading = threading.Thread(target=self._read_log, daemon=True)
         self._watching.start()
@@ -149,6 +158,8 @@ class Process:
                 wait()
                 try:
                     done += os.write(stream.fileno(), message[done : done + _BLOCK])
+                except BlockingIOError:  # less room than a block
+                    continue
                 except BrokenPipeError as error:
                     raise self._failure() from error
 
@@ -249,6 +260,8 @@ class Process:
         """Kill it when its processes together pass a limit that the kernel does not hold for each."""
         while self._process.poll() is None:
             tree = _descendants(self._process.pid)
+            if time.monotonic() > self._deadline:
+                self._late()
             memory, tasks = sum(_resident(pid) for pid in tree), sum(_tasks(pid) for pid in tree)
             if memory > self.limits.memory_mb * 1e6:
                 self._kill(f"expected at most {self.limits.memory_mb} MB of memory, got more; use less")
@@ -311,10 +324,13 @@ def command(kind: Kind, submission: Path, limits: Limits, threads: int, name: st
         "memory": f"{limits.memory_mb}m",
         "memory-swap": f"{limits.memory_mb}m",
         "tmpfs": f"/tmp:size={limits.disk_mb}m",
-        "env": f"OMP_NUM_THREADS={threads}",
-        "volume": f"{submission.resolve()}:{SUBMISSION}:ro",
+        "pull": "never",
+        "log-driver": "none",
     }
     given = [f"--{option}={value}" for option, value in options.items()]
+    given += [f"--env={name}={value}" for name, value in {"OMP_NUM_THREADS": threads, "PYTHONPATH": LIBRARY}.items()]
+    shown = {package: f"{LIBRARY}/sharedlabel", submission.resolve(): SUBMISSION}
+    given += [f"--volume={outside}:{inside}:ro" for outside, inside in shown.items()]
     return [
         shutil.which(kind) or kind,
         "run",
@@ -349,13 +365,52 @@ def _view(package: Path, submission: Path, limits: Limits) -> list[str]:
     for prefix in _prefixes():
         if not Path(prefix).is_relative_to("/usr"):
             shown += ["--ro-bind", prefix, prefix]
-    for folder in dict.fromkeys((sysconfig.get_path("purelib"), *site.getsitepackages())):
-        for hidden in _HIDDEN:
-            if (Path(folder) / hidden).is_dir():
-                shown += ["--tmpfs", f"{folder}/{hidden}", "--remount-ro", f"{folder}/{hidden}"]
+    folders = [place for place in _library_folders() if place.is_dir()]
+    for place in folders:
+        shown += ["--tmpfs", str(place)]
+    for library in _libraries():
+        shown += ["--ro-bind", str(library), str(library)]
+    for place in folders:
+        shown += ["--remount-ro", str(place)]
     shown += ["--ro-bind", str(package), f"{LIBRARY}/sharedlabel"]
     shown += ["--ro-bind", str(submission.resolve()), SUBMISSION]
     return [*shown, "--chdir", "/tmp", "--remount-ro", "/"]
+
+
+def _library_folders() -> list[Path]:
+    """Return where libraries lie that Python finds, or would find, in what is shown."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    names = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+    names += [f"{prefix}/lib/{version}/{kind}-packages" for prefix in _prefixes() for kind in ("site", "dist")]
+    names += ["/usr/lib/python3/dist-packages", f"/usr/local/lib/{version}/dist-packages"]
+    return list(dict.fromkeys(Path(name).resolve() for name in names))
+
+
+@functools.cache
+def _libraries() -> tuple[Path, ...]:
+    """Return the files and folders of the libraries that are shown, those they need included.
+
+    Raises:
+        ConfigError: the environment does not know what belongs to one of them.
+    """
+    found: dict[str, None] = {}
+    seen, rest = set[str](), list(_LIBRARIES)
+    while rest:
+        name = canonicalize_name(rest.pop())
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            distribution = metadata.distribution(name)
+        except metadata.PackageNotFoundError:  # for another platform
+            continue
+        if distribution.files is None:
+            raise ConfigError(f"expected the list of files of {name} in its metadata, got none; install it with pip")
+        tops = {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}
+        found |= dict.fromkeys(str(distribution.locate_file(top)) for top in sorted(tops) if not top.endswith(".pth"))
+        required = map(Requirement, distribution.requires or ())
+        rest += [one.name for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return tuple(path.resolve() for path in map(Path, found) if path.exists())
 
 
 def _environment(kind: Kind, threads: int) -> dict[str, str]:

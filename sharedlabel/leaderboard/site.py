@@ -7,7 +7,6 @@ import json
 import os
 import re
 import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +47,7 @@ class Line:
         macs: of a tuple of the largest n.
         parameters: of the aggregator.
         seconds: to train and predict with one network and seed, median; of the run that made the result.
-        front: whether no ranked entry that costs no more scores higher.
+        front: whether no other ranked entry has at least its mean for at most its MACs, and more of it or fewer MACs.
         tied: entries that it is not shown to differ from.
         authors: names.
         license: of the code.
@@ -100,7 +99,7 @@ def build(board: Board, out: Path) -> int:
     tables = {name: _standings(board, board.protocol(name)) for name in board.ids()}
     pages = _pages(tables)
     readme = with_tables(_readme(board), {name: rows for name, (_, rows) in tables.items()})
-    _replace(out, {MADE: _ABOUT, **pages})
+    records.replace_folder(out, {name: text.encode() for name, text in {MADE: _ABOUT, **pages}.items()})
     (board.root / "README.md").write_text(readme, encoding="utf-8")
     return sum(len(rows) for _, rows in tables.values())
 
@@ -114,30 +113,6 @@ def _check_replaceable(out: Path) -> None:
         raise StoreError(f"expected a folder to write the site to, got the file {out}; {advice}")
     if out.is_dir() and any(out.iterdir()) and not (out / MADE).is_file():
         raise StoreError(f"expected an empty folder or a site (with {MADE}), got {out} with other files; {advice}")
-
-
-def _replace(out: Path, files: Mapping[str, str]) -> None:
-    """Put a folder with these files in the place of another, whole or not at all.
-
-    Args:
-        out: folder that may be replaced.
-        files: text by place in it.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as beside:
-        made, former = Path(beside) / "made", Path(beside) / "former"
-        for name, text in files.items():
-            (made / name).parent.mkdir(parents=True, exist_ok=True)
-            (made / name).write_text(text, encoding="utf-8")
-        _check_replaceable(out)
-        try:
-            if out.exists():
-                out.rename(former)
-            made.rename(out)
-        except BaseException:
-            if former.exists() and not out.exists():
-                former.rename(out)
-            raise
 
 
 def _standings(board: Board, protocol: Protocol) -> tuple[Protocol, list[Standing]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from sharedlabel.comparing import LEVEL, ROUNDING
+from sharedlabel.comparing import LEVEL
 from sharedlabel.errors import StoreError
 from sharedlabel.leaderboard import records, submission
 from sharedlabel.leaderboard.protocol import Board, Protocol, uniform
@@ -23,6 +23,8 @@ from sharedlabel.metrics.uncertainty import seed_average
 from sharedlabel.ranking import rank_intervals
 from sharedlabel.results import Verdict
 from sharedlabel.types import Tuples
+
+ROUNDING = 1e-3  # bits: predictions and scores are float16, and smaller mean differences are none
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Standing:
         best: 1 + those shown to be better; None where it is not ranked.
         worst: all but those shown to be worse; None where it is not ranked.
         tied: names of those that it is not shown to differ from.
-        front: whether no ranked entry that costs no more scores higher.
+        front: whether no other ranked entry has at least its mean for at most its MACs, and more of it or fewer MACs.
     """
 
     entry: Listed
@@ -116,9 +118,7 @@ def standings(found: Sequence[Listed], protocol: Protocol, answers: Mapping[str,
         rows.append(Standing(one, ri, low, high, accuracy, macs, best, worst, tied, False))
     kept = [row for row in rows if row.best is not None]
     front = {row.entry.result.name for row in kept if not any(_dominates(other, row) for other in kept)}
-    rows = [
-        Standing(**{**row.__dict__, "front": row.best is not None and row.entry.result.name in front}) for row in rows
-    ]
+    rows = [replace(row, front=row.best is not None and row.entry.result.name in front) for row in rows]
     return sorted(rows, key=lambda row: (row.best is None, -row.ri))
 
 

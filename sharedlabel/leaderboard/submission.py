@@ -8,7 +8,7 @@ import json
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
@@ -23,6 +23,9 @@ SOURCE, CARD, README = "aggregator.py", "submission.toml", "README.md"
 FILES = (SOURCE, CARD, README)
 LIMITS = {SOURCE: 64_000, CARD: 16_000, README: 64_000}  # bytes
 CONSTANTS = 512  # bytes of text and digits of numbers in the code, docstrings left out: little room for a table
+IDENTIFIERS = 4_000  # bytes of all names that are free, each name once
+ARGUMENTS = 16  # of a call that are free
+NODES = 20_000  # of the tree; the template has 204
 IDENTIFIER = 40  # bytes of a name that are free; those beyond count as constants
 # What a file may import; the sandbox is what keeps code in, this keeps costs countable and files readable.
 _IMPORTS = {"__future__", "abc", "collections", "dataclasses", "enum", "functools", "itertools", "jaxtyping", "math"}
@@ -37,11 +40,16 @@ _PACKAGES = (
     "sharedlabel.types",
     "sharedlabel.config",
 )
-_ANYWHERE = {"os", "sys", "_sys", "subprocess", "importlib", "ctypes", "builtins", "inspect", "is_meta"}
-_ANYWHERE |= {"getattr", "setattr", "delattr", "__dict__", "__class__"}
-_NAMES = _ANYWHERE | {"eval", "exec", "compile", "open", "__import__", "globals", "vars", "input", "breakpoint"}
-_ATTRIBUTES = _ANYWHERE | {"numpy", "tolist", "from_numpy", "data_ptr", "load", "save", "compile"}
-_ATTRIBUTES |= {"__array__", "__globals__", "__builtins__", "__subclasses__", "__code__"}
+# Counting copies an aggregator, moves and converts it; storing takes its state. No class may have its own way of it.
+_PICKLED = {"__deepcopy__", "__copy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__"}
+_RELIED = _PICKLED | {"to", "float", "eval", "train", "_apply", "parameters", "state_dict", "load_state_dict"}
+_NAMES = {"os", "sys", "_sys", "subprocess", "importlib", "ctypes", "builtins", "inspect", "is_meta", "bltns"}
+_NAMES |= {"getattr", "setattr", "delattr", "__dict__", "__class__", "__annotations__", "__doc__", "__name__"}
+_NAMES |= {"eval", "exec", "compile", "open", "__import__", "globals", "vars", "input", "breakpoint"}
+_ATTRIBUTES = _NAMES | _PICKLED | {"numpy", "tolist", "from_numpy", "data_ptr", "load", "save", "from_file", "jit"}
+_ATTRIBUTES |= {"__array__", "__globals__", "__builtins__", "__subclasses__", "__code__", "operator", "frombuffer"}
+_ATTRIBUTES |= {"storage", "untyped_storage", "hub", "_C", "library", "ops", "fields", "_getframe", "modules"}
+_ATTRIBUTES |= {"__setattr__", "__getattribute__", "__torch_function__", "__dlpack__", "dlpack", "to_dlpack"}
 
 
 class _Printed(Strict):
@@ -228,14 +236,17 @@ def _normal(tree: ast.Module, where: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             _without_docstring(node)
-    spent = 0
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(tree))
+    if len(nodes) > NODES:
+        raise DataError(f"expected at most {NODES:,} nodes of syntax in {where}, got {len(nodes):,}; write less code")
+    for node in nodes:
         _check_node(node, f"{where}, line {getattr(node, 'lineno', 0)}")
-        spent += _constant(node) + sum(max(0, len(name.encode()) - IDENTIFIER) for name in _identifiers(node))
+    spent = _spent(nodes)
     if spent > CONSTANTS:
         raise DataError(
             f"expected at most {CONSTANTS:,} bytes of constants in {where}, got {spent:,} with what names are longer "
-            f"than {IDENTIFIER} bytes; tables are data: leave them out"
+            f"than {IDENTIFIER} bytes, or {IDENTIFIERS:,} in all, and with the elements of lists; tables are data: "
+            "leave them out"
         )
     return ast.unparse(tree) + "\n"
 
@@ -246,11 +257,30 @@ def _without_docstring(node: Any) -> None:
         node.body = node.body[1:] or [ast.Pass()]
 
 
+def _spent(nodes: list[ast.AST]) -> int:
+    """Count all bytes that could hold a table."""
+    names = [name for node in nodes for name in _identifiers(node)]
+    long = sum(max(0, len(name.encode()) - IDENTIFIER) for name in names)
+    many = max(0, sum(len(name.encode()) for name in set(names)) - IDENTIFIERS)
+    return sum(_constant(node) + _elements(node) for node in nodes) + long + many
+
+
+def _elements(node: ast.AST) -> int:
+    """Count the elements of a display, and the arguments of a call beyond those that are free: what is there counts."""
+    if isinstance(node, ast.Tuple | ast.List | ast.Set):
+        return len(node.elts)
+    if isinstance(node, ast.Dict):
+        return len(node.values)
+    return max(0, len(node.args) + len(node.keywords) - ARGUMENTS) if isinstance(node, ast.Call) else 0
+
+
 def _constant(node: ast.AST) -> int:
     """Count the bytes of a text and the digits of a number, of which Python would not write more than 4,300."""
-    value = node.value if isinstance(node, ast.Constant) else None
-    if value is None or isinstance(value, EllipsisType):
+    if not isinstance(node, ast.Constant):
         return 0
+    value = node.value
+    if value is None or isinstance(value, EllipsisType):
+        return 1
     if isinstance(value, int) and value.bit_length() > 8 * CONSTANTS:
         return value.bit_length() * 3 // 10
     if isinstance(value, str | bytes):
@@ -273,9 +303,32 @@ def _check_node(node: ast.AST, line: str) -> None:
         raise DataError(f"{line}: {node.id!r} is not allowed in a submission; an aggregator needs tensors only")
     elif isinstance(node, ast.Attribute):
         _check_attribute(node.attr, line)
+        _check_relied([] if isinstance(node.ctx, ast.Load) else [node.attr], line)
+    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        _check_relied({node.name} & _PICKLED, line)
+    elif isinstance(node, ast.ClassDef):
+        _check_relied(_bound(node), line)
     elif isinstance(node, ast.MatchClass):
         for name in node.kwd_attrs:
             _check_attribute(name, line)
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """Yield the names that the body of a class binds: those of its functions, not those in them."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield child.name
+        elif isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            yield child.id
+        elif isinstance(child, ast.alias):
+            yield child.asname or child.name
+        elif not isinstance(child, ast.Lambda):
+            yield from _bound(child)
+
+
+def _check_relied(names: Iterable[str], line: str) -> None:
+    for name in sorted(_RELIED.intersection(names)):
+        raise DataError(f"{line}: expected no {name!r} of its own, got one; counting and storing rely on it: rename it")
 
 
 def _check_attribute(name: str, line: str) -> None:
@@ -295,7 +348,7 @@ def _check_import(node: ast.Import | ast.ImportFrom, line: str) -> None:
             )
     given = [alias.asname for alias in node.names if alias.asname]
     for name in [part for text in [*modules, *named, *given] for part in text.split(".")]:
-        if name in _ATTRIBUTES | _NAMES | {"*"}:
+        if name in _ATTRIBUTES | {"*"}:
             raise DataError(f"{line}: expected imports of what computes, got {name!r}; import what you use by its name")
 
 

@@ -135,6 +135,15 @@ def test_missing_files_are_named(board, name):
         rows(board)
 
 
+def test_scores_that_are_no_tensors_are_refused(board):
+    folder = board.root / "predictions" / "toy-v1" / "good"
+    result, predictions, _ = commands.grade(board, board.protocol("toy-v1"), folder)
+    junk = result.model_copy(update={"scores": records.digest(b"junk")})
+    place(board, "good").write(junk, predictions, b"junk", "tests")
+    with pytest.raises(StoreError, match=r"expected tensors in .*it was altered"):
+        rows(board)
+
+
 def test_altered_scores_are_refused(board):
     listed(board, "good")
     path = place(board, "good").folder / records.SCORES
@@ -160,6 +169,49 @@ def test_a_verified_result_is_not_replaced_after_it_was_deleted(board):
     (place(board, "good").folder / records.HISTORY).unlink()
     with pytest.raises(StoreError, match="found none"):
         listed(board, "good")
+
+
+def test_a_history_without_the_end_of_its_last_line_is_refused(board):
+    """The next line would be written behind it, and the chain be broken for good."""
+    listed(board, "good", "self-reported")
+    path = place(board, "good").folder / records.HISTORY
+    path.write_bytes(path.read_bytes().removesuffix(b"\n"))
+    with pytest.raises(StoreError, match="to end its last line"):
+        place(board, "good").record("withdrawn", "why")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"note": "run again: RI 0.99\u202e"},
+        {"note": "two\nlines"},
+        {"note": "x" * 1000},
+        {"time": "tomorrow"},
+    ],
+)
+def test_a_line_of_a_history_is_plain(board, change):
+    listed(board, "good", "self-reported")
+    path = place(board, "good").folder / records.HISTORY
+    path.write_text(json.dumps(json.loads(path.read_text()) | change) + "\n")
+    with pytest.raises(StoreError, match="it was altered"):
+        rows(board)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    folder = tmp_path / "kept"
+    records.replace_folder(folder, {"a/b": b"first"})
+    rename = Path.rename
+
+    def fail(self, target):
+        if self.name == "made":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(KeyboardInterrupt):
+        records.replace_folder(folder, {"a/b": b"second"})
+    assert (folder / "a" / "b").read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 @pytest.mark.parametrize("note", ["why\u2028because", "why\u0085because", "why\nbecause", "\x1b[31mred"])

@@ -119,7 +119,16 @@ def test_nobody_verifies_a_result_of_ones_own(board):
     base = committed(board)
     submit(board, "mine", 1.0)
     listed(board, "mine")
-    with pytest.raises(StoreError, match="only self-reported lines to be added for mine, got verified"):
+    with pytest.raises(StoreError, match="expected one line more"):
+        examined(board, base)
+
+
+def test_one_line_of_ones_own_run_is_added_at_a_time(board):
+    base = committed(board)
+    submit(board, "mine", 1.0)
+    listed(board, "mine", "self-reported")
+    append(board, "mine", "self-reported")
+    with pytest.raises(StoreError, match="expected one line more in the history of mine, of its result"):
         examined(board, base)
 
 

@@ -7,6 +7,7 @@ they do find it: a cheat that could not work anywhere would show nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import textwrap
 
@@ -16,6 +17,7 @@ import torch
 from sharedlabel import rng
 from sharedlabel.errors import DataError
 from sharedlabel.leaderboard import records, run, score, submission
+from sharedlabel.leaderboard.records import Cost
 from sharedlabel.leaderboard.sandbox import SandboxError
 from tests.leaderboard.conftest import CLASSES, KIND, make_board, needs_sandbox
 
@@ -221,11 +223,12 @@ def test_questions_never_hold_all_tuples():
 def test_patching_torch_and_the_metrics_changes_no_score(written, board):
     cheat = written(
         top="""
+import sys, types
 import numpy
-import sharedlabel.evaluation, sharedlabel.metrics.information as information
+fake = types.ModuleType("sharedlabel.evaluation")
+fake.score = lambda *a, **k: 1 / 0
+sys.modules["sharedlabel.evaluation"] = fake
 torch.Tensor.isfinite = lambda self: torch.ones_like(self, dtype=torch.bool)
-information.relative_information = lambda *a, **k: torch.ones(())
-sharedlabel.evaluation.score = lambda *a, **k: 1 / 0
 numpy.mean = lambda *a, **k: 1.0
 """
     )
@@ -315,7 +318,7 @@ for descriptor in range(3, 20):
         pass
 """
     )
-    with pytest.raises(SandboxError, match=r"sum to 1|finite|more output"):
+    with pytest.raises(SandboxError, match=r"sum to 1|finite|more output|at most 1,000,000 bytes|got something else"):
         ask(cheat, make_board(tmp_path))
 
 
@@ -331,6 +334,46 @@ def test_costs_cannot_be_hidden_in_numpy(written, board):
     assert report.problems
     with pytest.raises(DataError, match=r"'.(from_)?numpy' is not allowed"):
         submission.normal(cheat.code, "aggregator.py")
+
+
+LATER = """
+if self.training:
+    self.started = True
+if getattr(self, "started", False):
+    posterior = normalize(posterior + logits @ torch.eye(logits.shape[-1]))
+"""
+
+
+def test_work_that_starts_after_training_is_counted(written, board):
+    """The check counts one that was never trained; what answers is counted again, and has to cost the same."""
+    cheat = written(forward=LATER)
+    protocol = board.protocol("toy-v1")
+    findings = run.examine(cheat, [(protocol, 6)], KIND)
+    assert findings.problems == ()
+    assert set(findings.costs[0].macs.values()) == {0}
+    cost = Cost(macs={1: 0, 4: 0}, parameters=0)
+    assert run.run(written(), protocol, board, KIND, 1, lambda line: None, cost).tensors
+    learns = cheat.code.replace(
+        "self.asked = 0", "self.asked = 0\n        self.bias = torch.nn.Parameter(torch.zeros(()))"
+    )
+    learns = learns.replace("logits.cumsum(dim=1)", "logits.cumsum(dim=1) + 0 * self.bias", 1)
+    with pytest.raises(SandboxError, match="MACs by n once trained, as in the check"):
+        run.run(dataclasses.replace(cheat, code=learns), protocol, board, KIND, 1, lambda line: None, cost)
+
+
+def test_one_that_does_not_read_holds_nobody(written, tmp_path):
+    board = make_board(tmp_path, limits={"seconds": 20})
+    forward = """
+import os, time
+for descriptor in range(3, 20):
+    try:
+        os.write(descriptor, posterior.numpy().astype("<f4").tobytes() * 10)
+    except OSError:
+        pass
+time.sleep(99)
+"""
+    with pytest.raises(SandboxError):
+        ask(written(forward=f"if self.asked > 12:\n{textwrap.indent(forward, '    ')}"), board)
 
 
 def test_a_table_of_answers_does_not_fit(written):

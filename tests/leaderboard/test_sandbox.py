@@ -63,7 +63,7 @@ for descriptor in range(3, 20):
         pass
 os._exit(0)
 """
-    with pytest.raises(sandbox.SandboxError, match="expected findings from the sandbox, got something else"):
+    with pytest.raises(sandbox.SandboxError, match="expected Findings, got something else"):
         run.examine(written(top=code), [(board.protocol("toy-v1"), 6)], KIND)
 
 
@@ -92,6 +92,23 @@ def test_an_interrupt_ends_everything_at_once(tmp_path):
 
 def children(pid: int) -> list[int]:
     return [found for found in sandbox._descendants(pid) if found != pid]
+
+
+@needs_sandbox
+@pytest.mark.skipif(KIND != "bwrap", reason="containers bring their own libraries")
+def test_other_libraries_are_not_there(written, board):
+    """Some bring data sets with their labels."""
+    import sklearn  # it is installed
+
+    assert sklearn.__version__
+    search = """
+import importlib.util
+for name in ("sklearn", "torchvision", "matplotlib", "wandb"):
+    if importlib.util.find_spec(name):
+        raise RuntimeError("FOUND " + name)
+"""
+    answered = run.run(written(start=search), board.protocol("toy-v1"), board, KIND, 1, lambda line: None)
+    assert set(answered.tensors) == {"dense.0.validation", "dense.0.test"}
 
 
 def test_a_board_without_protocols_has_no_names(tmp_path):

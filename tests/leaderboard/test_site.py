@@ -194,7 +194,7 @@ def test_an_empty_folder_and_an_older_site_are_replaced_as_a_whole(made, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "out"]
 
 
-@pytest.mark.parametrize("failing", ["write_text", "rename"])
+@pytest.mark.parametrize("failing", ["write_bytes", "rename"])
 def test_a_site_that_cannot_be_written_leaves_the_old_one_and_nothing_beside_it(made, tmp_path, monkeypatch, failing):
     copy, out = copied(made, tmp_path / "copy"), tmp_path / "out"
     site.build(copy, out)
