@@ -42,7 +42,7 @@ _POLL_SECONDS = 0.05
 _BLOCK = 1 << 16
 # What is shown of the environment, with what these need: others bring data sets and their labels, or take seconds to
 # import where an optional library is found.
-_LIBRARIES = ("jaxtyping", "jsonargparse", "numpy", "pydantic", "pytorch-lightning", "safetensors", "torch")
+_LIBRARIES = ("jaxtyping", "jsonargparse", "numpy", "pydantic", "pytorch-lightning", "safetensors", "scipy", "torch")
 
 
 class SandboxError(SharedLabelError):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sharedlabel import plugins
 from sharedlabel.errors import ConfigError
 from sharedlabel.leaderboard import commands, run, sandbox, scaffold
 from sharedlabel.leaderboard.protocol import Board
@@ -92,6 +93,13 @@ def test_an_interrupt_ends_everything_at_once(tmp_path):
 
 def children(pid: int) -> list[int]:
     return [found for found in sandbox._descendants(pid) if found != pid]
+
+
+@needs_sandbox
+def test_every_aggregator_of_the_package_can_be_imported_inside(written, board):
+    imports = "\n".join(f"import sharedlabel.aggregators.{name}" for name in plugins.available("aggregators"))
+    findings = run.examine(written(top=imports), [(board.protocol("toy-v1"), 6)], KIND)
+    assert findings.problems == ()
 
 
 @needs_sandbox
