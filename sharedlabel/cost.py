@@ -7,15 +7,17 @@ butterfly layers do once per batch, whatever its size: multiplying their paths o
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -135,6 +137,13 @@ def anytime_macs(aggregator: nn.Module, shape: SetShape, n_list: Iterable[int]) 
         MACs by number of instances.
     """
     return _by_size(_on_meta(aggregator), shape, n_list)
+
+
+@contextlib.contextmanager
+def plain_kernels() -> Iterator[None]:
+    """Keep torch from fused kernels, whose MACs have no formula; for counting on tensors that hold values."""
+    with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None), sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 def call_macs(function: Callable[..., Tensor], *inputs: Tensor) -> int:

@@ -58,21 +58,22 @@ def examine(board: Board, base: str, kind: Kind, progress: Callable[[str], None]
     found = changed(board, base)
     for change in found:
         _check_place(board, change)
-    names = sorted({change.path.parts[1] for change in found if change.path.parts[0] == "submissions"})
+    names = {change.path.parts[1] for change in found if change.path.parts[0] == "submissions"}
     results = {change.path.parts[1:3] for change in found if change.path.parts[0] == "results"}
     results |= {
         (identifier, name) for identifier in board.ids() for name in names if _stood(board, base, identifier, name)
     }
-    for name in sorted({*names, *(name for _, name in results)}):
+    for name in sorted(names | {name for _, name in results}):
         own = sorted(identifier for identifier, other in results if other == name)
         if not own and not (board.root / "submissions" / name).exists():
             continue  # it was taken back before it was run
+        before = {identifier: _history(board, base, identifier, name) for identifier in own}
         for identifier in own:
-            _check_open(board, base, identifier, name)
+            _check_open(f"{identifier}/{name}", before[identifier])
         costs = commands.check(board, name, kind)
         progress(f"{name} keeps the contract (tried in {kind})")
         for identifier in own:
-            _audit(board, board.protocol(identifier), name, base, costs[identifier])
+            _audit(board, board.protocol(identifier), name, before[identifier], costs[identifier])
             progress(f"{identifier}/{name} is whole, self-reported and scored as its predictions are")
     for identifier in board.ids():
         protocol = board.protocol(identifier)
@@ -119,24 +120,22 @@ def _check_place(board: Board, change: Change) -> None:
         board.protocol(rest[0])
 
 
-def _check_open(board: Board, base: str, identifier: str, name: str) -> None:
+def _check_open(where: str, before: Sequence[str]) -> None:
     """Refuse a change of an entry that has a rank, or is disputed."""
-    before = _history(board, base, identifier, name)
     status = Event.model_validate_json(before[-1]).status if before else "self-reported"
     if status not in OPEN:
-        raise StoreError(f"expected {identifier}/{name} as it was: it is {status}; submit under another name")
+        raise StoreError(f"expected {where} as it was: it is {status}; submit under another name")
 
 
-def _audit(board: Board, protocol: Protocol, name: str, base: str, cost: records.Cost) -> None:
+def _audit(board: Board, protocol: Protocol, name: str, before: Sequence[str], cost: records.Cost) -> None:
     """Refuse a result that an author may not have changed like this.
 
     Raises:
         StoreError: says what is wrong.
     """
     place = commands.entry(board, protocol, name)
-    before = _history(board, base, protocol.id, name)
     result, events = place.result(), place.history()
-    if place.lines()[: len(before)] != before:
+    if place.lines()[: len(before)] != list(before):
         raise StoreError(f"expected {place.folder / records.HISTORY} to keep its lines, got others; only add to it")
     if len(events) > len(before) + 1 or events[-1].ri != result.ri:
         raise StoreError(f"expected one line more in the history of {name}, of its result; run and score it again")

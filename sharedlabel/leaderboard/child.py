@@ -139,13 +139,12 @@ def _trained(folder: str, job: dict[str, Any], tensors: dict[str, Tensor]) -> Ag
 def _macs(aggregator: Aggregator, tensors: dict[str, Tensor], sizes: list[int]) -> dict[str, int]:
     """Count the MACs of one tuple of each size with the aggregator that answers, trained; fused kernels are off."""
     import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     from sharedlabel import cost
 
     width, classes = len(tensors["embedding_mean"]), len(tensors["log_prior"])
     aggregator.requires_grad_(True)
-    with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None), sdpa_kernel(SDPBackend.MATH):
+    with cost.plain_kernels():
         return {
             str(n): cost.call_macs(aggregator.last, torch.zeros(1, n, width), torch.zeros(1, n, classes)) for n in sizes
         }

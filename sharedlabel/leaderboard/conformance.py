@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -375,10 +374,9 @@ def _check_counted(aggregator: Aggregator, shape: SetShape, macs: Mapping[int, i
 def _counted(aggregator: Aggregator, inputs: tuple[Tensor, Tensor]) -> tuple[int, _Elementwise]:
     """Count the MACs and the work on elements of one call."""
     tuples, n, _ = inputs[0].shape
-    plain = torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)
     one_hot = _OneHot()
     work = _Elementwise(sum(tensor.numel() for tensor in inputs), tuples * n * n, one_hot)
-    with plain, sdpa_kernel(SDPBackend.MATH), one_hot, work:
+    with cost.plain_kernels(), one_hot, work:
         return cost.call_macs(aggregator.last, *inputs), work
 
 

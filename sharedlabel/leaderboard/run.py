@@ -193,10 +193,8 @@ def run(
     with ThreadPoolExecutor(workers) as pool:
         waiting = [pool.submit(one, job) for job in jobs]
         try:
-            wait(waiting, return_when=FIRST_EXCEPTION)
-            for done in waiting:
-                if done.done():
-                    done.result()
+            for done in wait(waiting, return_when=FIRST_EXCEPTION).done:
+                done.result()
             found = [done.result() for done in waiting]
         except BaseException:  # the first failure, or an interrupt, ends them all
             pool.shutdown(wait=False, cancel_futures=True)

@@ -43,6 +43,13 @@ def committed(board) -> str:
     return git(board, "rev-parse", "HEAD")
 
 
+def with_entry(board, name, status) -> str:
+    """Put an entry on the board, and return the commit that holds it."""
+    submit(board, name, 1.0)
+    listed(board, name, status)
+    return committed(board)
+
+
 def examined(board, base) -> list[str]:
     lines: list[str] = []
     changes.examine(board, base, "trusted", lines.append)
@@ -106,9 +113,7 @@ def test_results_of_an_author_pass(board):
 
 
 def test_a_result_that_was_withdrawn_may_come_again(board):
-    submit(board, "mine", 1.0)
-    listed(board, "mine", "withdrawn")
-    base = committed(board)
+    base = with_entry(board, "mine", "withdrawn")
     predicted(board, board.protocol("toy-v1"), "mine", 1.5, board.root / "predictions" / "toy-v1" / "mine")
     listed(board, "mine", "self-reported")
     shutil.rmtree(board.root / "predictions")
@@ -135,18 +140,14 @@ def test_one_line_of_ones_own_run_is_added_at_a_time(board):
 @pytest.mark.parametrize("status", ["verified", "disputed"])
 @pytest.mark.parametrize("added", ["withdrawn", "verified"])
 def test_what_stands_is_left_alone(board, status, added):
-    submit(board, "other", 1.0)
-    listed(board, "other", status)
-    base = committed(board)
+    base = with_entry(board, "other", status)
     append(board, "other", added)
     with pytest.raises(StoreError, match=f"expected toy-v1/other as it was: it is {status}"):
         examined(board, base)
 
 
 def test_a_submission_with_a_rank_is_neither_changed_nor_removed(board):
-    submit(board, "other", 1.0)
-    listed(board, "other")
-    base = committed(board)
+    base = with_entry(board, "other", "verified")
     folder = board.root / "submissions" / "other"
     (folder / "README.md").write_text("better\n")
     with pytest.raises(StoreError, match="expected toy-v1/other as it was"):
@@ -158,9 +159,7 @@ def test_a_submission_with_a_rank_is_neither_changed_nor_removed(board):
 
 def test_a_history_that_was_written_anew_is_refused(board):
     """Its lines name each other, so every checksum holds; the commit before knows better."""
-    submit(board, "mine", 1.0)
-    listed(board, "mine", "self-reported")
-    base = committed(board)
+    base = with_entry(board, "mine", "self-reported")
     (place(board, "mine").folder / records.HISTORY).write_text("")
     append(board, "mine", "self-reported")
     assert place(board, "mine").result()
@@ -169,9 +168,7 @@ def test_a_history_that_was_written_anew_is_refused(board):
 
 
 def test_a_result_that_was_removed_is_refused(board):
-    submit(board, "mine", 1.0)
-    listed(board, "mine", "disputed")
-    base = committed(board)
+    base = with_entry(board, "mine", "disputed")
     shutil.rmtree(place(board, "mine").folder)
     with pytest.raises(StoreError, match="found it removed; withdraw a result instead"):
         examined(board, base)
@@ -209,9 +206,7 @@ PLACES = {
 
 @pytest.mark.parametrize("what", PLACES)
 def test_only_plain_files_in_their_places_pass(board, what):
-    submit(board, "first", 1.0)
-    listed(board, "first", "self-reported")
-    base = committed(board)
+    base = with_entry(board, "first", "self-reported")
     change, message = PLACES[what]
     change(board.root)
     git(board, "add", "--all", "--force")
@@ -252,9 +247,7 @@ FORGERIES = {
 
 @pytest.mark.parametrize("what", FORGERIES)
 def test_results_that_were_written_by_hand_are_refused(board, what):
-    submit(board, "first", 1.0)
-    listed(board, "first")
-    base = committed(board)
+    base = with_entry(board, "first", "verified")
     changed, message = FORGERIES[what]
     forged(board, **changed)
     with pytest.raises(StoreError, match=message):
