@@ -95,6 +95,9 @@ def guarded(main: Callable[[], None], stopped: str = STOPPED) -> int:
                 raise
         except KeyboardInterrupt:
             pass
+    # Python notes an interrupt that left an exec of a text, as in dataclasses, and would die of it at exit although it
+    # was caught; the next exec takes the note away.
+    exec("")  # noqa: S102
     print(f"stopped: {stopped}", file=sys.stderr)
     return 2
 

@@ -326,3 +326,18 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(small, experimen
     computed = re.findall(r"^\[(\d+)/(\d+)\]", output, flags=re.MULTILINE)
     total = sum(not name.startswith("summarize") for name in after) - len(before)  # summaries are no stage calls
     assert computed == [(str(index), str(total)) for index in range(1, total + 1)]
+
+
+def test_an_interrupt_while_python_executes_a_text_is_one_like_any_other(tmp_path):
+    script = """
+import sys
+from sharedlabel.errors import guarded
+
+def interrupted():
+    exec("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+
+sys.exit(guarded(interrupted))
+"""
+    (tmp_path / "interrupted.py").write_text(script)
+    done = python("-m", "interrupted", cwd=tmp_path)
+    assert (done.returncode, done.stderr[:8]) == (2, "stopped:")
