@@ -101,7 +101,7 @@ def _filled(root: Path, entries: int) -> Board:
             {
                 "protocol": protocol.id,
                 "name": name,
-                "submission": submission.read(root / "submissions" / name).sha256,
+                "submission": submission.named(root, name).sha256,
                 "features": protocol.files,
                 "predictions": records.digest(b""),
                 "scores": digest,

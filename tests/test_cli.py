@@ -74,6 +74,12 @@ except SystemExit as done:
     assert "tuple sizes to report" in text
 
 
+@pytest.mark.parametrize("name", ["train", "evaluate", "choose", "export", "predict", "leaderboard.__main__"])
+def test_entry_points_import_torch_where_an_interrupt_is_answered(name):
+    done = python("-c", f"import sys; from sharedlabel.{name} import main; print('torch' in sys.modules)")
+    assert done.stdout == "False\n", done.stderr
+
+
 def test_a_mistake_in_a_real_process_is_one_line_and_exit_code_2():
     done = python("-m", "sharedlabel.train", "--dense.epochss=3")
     assert done.returncode == 2

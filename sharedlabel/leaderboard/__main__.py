@@ -137,11 +137,12 @@ def _check(options: argparse.Namespace, _: Sequence[str]) -> None:
     if options.changed_since:
         changes.examine(board, options.changed_since, kind, print)
         return
-    for protocol, cost in commands.check(board, options.name, kind).items():
+    found = submission.named(board.root, options.name)
+    for protocol, cost in commands.check(found, board, kind).items():
         shown = ", ".join(f"n = {n}: {macs:,}" for n, macs in cost.macs.items())
         print(f"{protocol}: {cost.parameters:,} parameters; MACs of a tuple: {shown}")
     print(f"{options.name} keeps the contract (tried in {kind})")
-    for left in scaffold.template_text(submission.read(board.root / "submissions" / options.name)):
+    for left in scaffold.template_text(found):
         print(f"still to write: {left}")
 
 

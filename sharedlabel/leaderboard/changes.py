@@ -70,7 +70,7 @@ def examine(board: Board, base: str, kind: Kind, progress: Callable[[str], None]
         before = {identifier: _history(board, base, identifier, name) for identifier in own}
         for identifier in own:
             _check_open(f"{identifier}/{name}", before[identifier])
-        costs = commands.check(board, name, kind)
+        costs = commands.check(submission.named(board.root, name), board, kind)
         progress(f"{name} keeps the contract (tried in {kind})")
         for identifier in own:
             _audit(board, board.protocol(identifier), name, before[identifier], costs[identifier])
@@ -106,7 +106,7 @@ def _check_place(board: Board, change: Change) -> None:
     folder, *rest = change.path.parts
     if folder == "protocols":
         raise StoreError(
-            f"expected {change.path} as it was: a protocol is frozen; give a changed one a name of its own"
+            f"expected {change.path} as it was: a protocol is frozen, and maintainers add others; propose one to them"
         )
     depth, files = _SHAPES[folder]
     if len(rest) != depth + 1 or rest[-1] not in files:
@@ -144,7 +144,7 @@ def _audit(board: Board, protocol: Protocol, name: str, before: Sequence[str], c
             raise StoreError(
                 f"expected only self-reported lines to be added for {name}, got {event.status}; maintainers verify"
             )
-    if submission.read(board.root / "submissions" / name).sha256 != result.submission:
+    if submission.named(board.root, name).sha256 != result.submission:
         raise StoreError(f"submission {name} is not the one that was run on {protocol.id}; run and score it again")
     if result.cost != cost:
         raise StoreError(f"the costs of {name} on {protocol.id} are not those that are counted; run and score it again")

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sharedlabel.aggregators._base import Aggregator
-    from sharedlabel.config import Plugin
 
 MODULE = "submitted"  # the submission's name among the aggregators, inside
 _MISSING = "expected a message, got the end of the input"
@@ -89,20 +88,18 @@ def _answer(descriptor: int, content: bytes) -> None:
         done += os.write(descriptor, content[done:])
 
 
-def plugin(folder: str) -> Plugin:
-    """Make the submitted file one of the aggregators, and return it with its default options."""
+def mount(folder: str) -> None:
+    """Make the submitted file one of the aggregators, called `MODULE`."""
     import sharedlabel.aggregators
-    from sharedlabel.config import resolve
 
     sharedlabel.aggregators.__path__.append(folder)
-    return resolve("aggregators", MODULE)
 
 
 def _trained(folder: str, job: dict[str, Any], tensors: dict[str, Tensor]) -> Aggregator:
     import torch
 
     from sharedlabel import rng, search
-    from sharedlabel.config import FitConfig, TrainerConfig
+    from sharedlabel.config import FitConfig, TrainerConfig, resolve
     from sharedlabel.data import tuples
     from sharedlabel.types import SetShape, Tuples
 
@@ -131,7 +128,8 @@ def _trained(folder: str, job: dict[str, Any], tensors: dict[str, Tensor]) -> Ag
         runtime=TrainerConfig(accelerator="cpu"),
     )
     with rng.seeded(seed, "leaderboard"):
-        fitted = search.fit(plugin(folder), recipe, task)
+        mount(folder)
+        fitted = search.fit(resolve("aggregators", MODULE), recipe, task)
     torch.set_grad_enabled(False)
     return fitted.aggregator.eval()
 

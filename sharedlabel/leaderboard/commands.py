@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from sharedlabel import provenance
 from sharedlabel.errors import DataError, StoreError, printable
 from sharedlabel.leaderboard import records, run, sandbox, score, submission
-from sharedlabel.leaderboard.protocol import Board, Protocol, explain
+from sharedlabel.leaderboard.protocol import Board, Protocol
 from sharedlabel.leaderboard.records import Cost, Entry, Result
 from sharedlabel.leaderboard.sandbox import Kind, SandboxError
+from sharedlabel.leaderboard.schema import explain
 from sharedlabel.leaderboard.submission import Submission
 
 Progress = Callable[[str], None]
@@ -24,8 +25,8 @@ EXIT_USER = 2  # of a command that refuses what it was given
 RUN = "run.json"  # what is known of predictions that are not scored yet
 
 
-def check(board: Board, name: str, kind: Kind) -> dict[str, Cost]:
-    """Check a submission: its files, its card, its code and the contract; count what it costs on every protocol.
+def check(found: Submission, board: Board, kind: Kind) -> dict[str, Cost]:
+    """Try the contract with the code of a submission, and count what it costs on every protocol of a board.
 
     Returns:
         Costs by protocol.
@@ -34,13 +35,6 @@ def check(board: Board, name: str, kind: Kind) -> dict[str, Cost]:
         DataError: something is not as it has to be; the message lists all findings.
         SandboxError: it broke a limit.
     """
-    submission.check_name(name)
-    found = submission.read(board.root / "submissions" / name)
-    return examine(found, board, kind)
-
-
-def examine(found: Submission, board: Board, kind: Kind) -> dict[str, Cost]:
-    """Try the contract and count costs on every protocol of a board."""
     sandbox.keep_apart(kind, board.root)
     protocols = [board.protocol(identifier) for identifier in board.ids()]
     widths = [board.features(protocol, protocol.networks[0]).embeddings["test"].shape[1] for protocol in protocols]
@@ -72,9 +66,8 @@ def predict(
     Raises:
         SharedLabelError: the check fails, or the run does.
     """
-    submission.check_name(name)
-    found = submission.read(board.root / "submissions" / name)
-    costs = examine(found, board, kind)
+    found = submission.named(board.root, name)
+    costs = check(found, board, kind)
     answered = run.run(found, protocol, board, kind, workers, progress, costs[protocol.id])
     content, digest = records.serialized(answered.tensors)
     facts = {
@@ -132,8 +125,7 @@ def store(board: Board, protocol: Protocol, name: str, folder: Path, note: str) 
     result, predictions, scores = grade(board, protocol, folder)
     if result.name != name:
         raise StoreError(f"expected predictions of {name} in {folder}, got those of {result.name}; name that one")
-    current = submission.read(board.root / "submissions" / result.name)
-    if current.sha256 != result.submission:
+    if submission.named(board.root, name).sha256 != result.submission:
         raise StoreError(f"submission {result.name} changed after its run; run it again")
     entry(board, protocol, result.name).write(result, predictions, scores, note)
     return result
@@ -166,7 +158,7 @@ def verify(
     stored, status = place.result(), place.history()[-1].status
     if status == "withdrawn":
         raise StoreError(f"{name} was withdrawn from {protocol.id}; its authors run and score it again first")
-    if submission.read(board.root / "submissions" / name).sha256 != stored.submission:
+    if submission.named(board.root, name).sha256 != stored.submission:
         raise StoreError(f"submission {name} changed after its run; run and score it again")
     if kind == "trusted":
         raise StoreError("only a run in a sandbox verifies; install one")

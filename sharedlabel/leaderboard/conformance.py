@@ -17,7 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-import sharedlabel.aggregators
 from sharedlabel import cost, rng
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.config import resolve
@@ -62,7 +61,7 @@ def examine(folder: str, job: Mapping[str, Any]) -> dict[str, Any]:
     problems: list[str] = []
     costs = []
     try:
-        sharedlabel.aggregators.__path__.append(folder)
+        child.mount(folder)
         module = load("aggregators", child.MODULE)
         _check_file(module)
         config = resolve("aggregators", child.MODULE).config

@@ -17,7 +17,9 @@ from sharedlabel.data._shuffle import rank_within, shuffle_within
 from sharedlabel.errors import ConfigError, StoreError
 from sharedlabel.grid import Cell, Grid, Node, run_node
 from sharedlabel.inputs import FEATURE_ROLES, Data
-from sharedlabel.leaderboard.protocol import ANSWERS, METRICS, SCORED, TUPLES, Limits, Protocol, to_toml
+from sharedlabel.leaderboard.protocol import ANSWERS, METRICS, SCORED, TUPLES, Protocol
+from sharedlabel.leaderboard.sandbox import Limits
+from sharedlabel.leaderboard.schema import to_toml
 from sharedlabel.metrics.calibration import calibrate_logits
 from sharedlabel.store import Store, serialize
 

@@ -21,7 +21,8 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, Valid
 from torch import Tensor
 
 from sharedlabel.errors import StoreError, printable
-from sharedlabel.leaderboard.protocol import Name, Network, Protocol, Sha256, Strict, explain, load, pinned
+from sharedlabel.leaderboard.protocol import Network, Protocol, load, pinned
+from sharedlabel.leaderboard.schema import Name, Sha256, Strict, explain
 
 Status: TypeAlias = Literal["self-reported", "verified", "disputed", "withdrawn"]
 RANKED: Status = "verified"

@@ -29,19 +29,10 @@ from torch import Tensor
 
 from sharedlabel import rng
 from sharedlabel.leaderboard import sandbox
-from sharedlabel.leaderboard.protocol import (
-    SCORED,
-    Board,
-    Features,
-    Network,
-    Protocol,
-    Read,
-    Strict,
-    explain,
-    uniform,
-)
+from sharedlabel.leaderboard.protocol import SCORED, Board, Features, Network, Protocol, uniform
 from sharedlabel.leaderboard.records import Cost, Count
 from sharedlabel.leaderboard.sandbox import Kind, Process, SandboxError
+from sharedlabel.leaderboard.schema import Read, Strict, explain
 from sharedlabel.leaderboard.submission import Submission
 
 BATCH = 16  # most tuples of a question: a split in one question would be there to be balanced as a whole

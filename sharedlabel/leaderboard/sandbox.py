@@ -26,9 +26,10 @@ from typing import Literal, TypeAlias
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from pydantic import PositiveInt
 
 from sharedlabel.errors import ConfigError, SharedLabelError, printable
-from sharedlabel.leaderboard.protocol import Limits
+from sharedlabel.leaderboard.schema import Strict
 
 Kind: TypeAlias = Literal["bwrap", "docker", "podman", "trusted"]
 KINDS: tuple[Kind, ...] = ("bwrap", "docker", "podman", "trusted")
@@ -43,6 +44,24 @@ _BLOCK = 1 << 16
 # What is shown of the environment, with what these need: others bring data sets and their labels, or take seconds to
 # import where an optional library is found.
 _LIBRARIES = ("jaxtyping", "jsonargparse", "numpy", "pydantic", "pytorch-lightning", "safetensors", "scipy", "torch")
+
+
+class Limits(Strict):
+    """What one process in the sandbox may use.
+
+    Attributes:
+        seconds: wall-clock time of training and prediction together.
+        memory_mb: resident memory, in MB.
+        processes: processes and threads.
+        disk_mb: files in its temporary folder, in MB.
+        log_kb: what it may print, in kB; more ends the run.
+    """
+
+    seconds: PositiveInt
+    memory_mb: PositiveInt
+    processes: PositiveInt
+    disk_mb: PositiveInt
+    log_kb: PositiveInt
 
 
 class SandboxError(SharedLabelError):
@@ -112,6 +131,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=_environment(self.kind, self.threads) if self.kind in ("bwrap", "trusted") else None,
+            cwd=self.submission,  # podman leaves a file where it was started when memory ran out
             start_new_session=True,
         )
         assert self._process.stdin is not None

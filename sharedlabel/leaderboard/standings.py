@@ -89,7 +89,7 @@ def entries(board: Board, protocol: Protocol) -> list[Listed]:
         submission.check_name(folder.name)
         place = records.Entry(board.root, protocol, folder.name)
         result = place.result()
-        own = submission.read(board.root / "submissions" / folder.name)
+        own = submission.named(board.root, folder.name)
         if own.sha256 != result.submission:
             raise StoreError(f"submission {folder.name} changed after its run on {protocol.id}; restore its files")
         found.append(Listed(own, result, place.history(), place.scores(result)))

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from sharedlabel.errors import DataError, printable
-from sharedlabel.leaderboard.protocol import Name, Strict, parse_toml
+from sharedlabel.leaderboard.schema import Name, Strict, parse_toml
 
 SOURCE, CARD, README = "aggregator.py", "submission.toml", "README.md"
 FILES = (SOURCE, CARD, README)
@@ -135,6 +135,16 @@ class Submission:
     code: str
     readme: str
     sha256: str
+
+
+def named(root: Path, name: str) -> Submission:
+    """Read the submission of a name from a board's folder.
+
+    Raises:
+        DataError: the name cannot be one, or what `read` refuses.
+    """
+    check_name(name)
+    return read(root / "submissions" / name)
 
 
 def read(folder: Path) -> Submission:

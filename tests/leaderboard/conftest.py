@@ -14,7 +14,8 @@ import torch
 
 from sharedlabel import rng
 from sharedlabel.leaderboard import commands, records, sandbox, submission
-from sharedlabel.leaderboard.protocol import ANSWERS, TUPLES, Board, Protocol, to_toml
+from sharedlabel.leaderboard.protocol import ANSWERS, TUPLES, Board, Protocol
+from sharedlabel.leaderboard.schema import to_toml
 from sharedlabel.leaderboard.submission import Card, Submission
 
 CLASSES, WIDTH, IMAGES, N = 4, 6, 96, 4
@@ -178,7 +179,7 @@ def predicted(board: Board, protocol: Protocol, name: str, skill: float, out) ->
     facts = {
         "protocol": protocol.id,
         "name": name,
-        "submission": submission.read(board.root / "submissions" / name).sha256,
+        "submission": submission.named(board.root, name).sha256,
         "features": protocol.files,
         "predictions": digest,
         "cost": {"macs": {n: 10 * n * len(name) for n in protocol.n}, "parameters": 3},

@@ -20,9 +20,9 @@ from tests.leaderboard.conftest import KIND, listed, make_board, needs_sandbox, 
 def counted(monkeypatch):
     """Count the costs that `predicted` writes; the tests with a sandbox count for themselves."""
 
-    def check(board, name, kind):
+    def check(found, board, kind):
         return {
-            identifier: Cost(macs={n: 10 * n * len(name) for n in board.protocol(identifier).n}, parameters=3)
+            identifier: Cost(macs={n: 10 * n * len(found.name) for n in board.protocol(identifier).n}, parameters=3)
             for identifier in board.ids()
         }
 

@@ -13,7 +13,7 @@ import pytest
 
 from sharedlabel import plugins
 from sharedlabel.errors import ConfigError
-from sharedlabel.leaderboard import commands, run, sandbox, scaffold
+from sharedlabel.leaderboard import commands, run, sandbox, scaffold, submission
 from sharedlabel.leaderboard.protocol import Board
 from tests.leaderboard.conftest import KIND, listed, make_board, needs_sandbox, submit
 
@@ -27,7 +27,7 @@ def test_a_board_below_what_is_shown_is_refused(tmp_path, monkeypatch, prefix):
     scaffold.new(board, "mine")
     monkeypatch.setattr(sys, prefix, str(tmp_path / "checkout"))
     with pytest.raises(ConfigError, match="expected the leaderboard outside of"):
-        commands.check(board, "mine", "bwrap")
+        commands.check(submission.named(board.root, "mine"), board, "bwrap")
 
 
 def broken(folder: Path) -> str:
@@ -121,3 +121,10 @@ for name in ("sklearn", "torchvision", "matplotlib", "wandb"):
 
 def test_a_board_without_protocols_has_no_names(tmp_path):
     assert Board(tmp_path).ids() == ()
+
+
+def test_what_a_trusted_submission_leaves_where_it_runs_goes_with_it(written, board, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    leaves = 'open("left", "w").close()'
+    assert run.examine(written(top=leaves), [(board.protocol("toy-v1"), 6)], "trusted").problems == ()
+    assert os.listdir(tmp_path) == ["leaderboard"]

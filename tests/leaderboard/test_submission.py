@@ -41,7 +41,7 @@ def test_what_new_makes_passes_the_check_and_the_costs_are_right(board, folder, 
     assert entry_point.main(["--root", str(board.root), "check", "mine", "--sandbox", KIND]) == 0
     printed = capsys.readouterr().out
     assert f"mine keeps the contract (tried in {KIND})" in printed
-    cost = commands.check(board, "mine", KIND)["toy-v1"]
+    cost = commands.check(submission.named(board.root, "mine"), board, KIND)["toy-v1"]
     assert cost.macs == {1: 6 * 32 + 32, 4: 4 * (6 * 32 + 32)}
     assert cost.parameters == 6 * 32 + 32 + 32 + 1
 
@@ -269,7 +269,7 @@ def test_a_file_that_is_no_aggregator_fails_the_check(board, folder, capsys, wha
     code, message = FILES[what]
     (folder / submission.SOURCE).write_text(code)
     with pytest.raises(DataError, match=message):
-        commands.check(board, "mine", KIND)
+        commands.check(submission.named(board.root, "mine"), board, KIND)
 
 
 def test_without_a_sandbox_nothing_runs(board, folder, monkeypatch, capsys):
@@ -511,7 +511,7 @@ def test_every_submission_keeps_the_contract(name):
     module = type(sys)("submitted")
     sys.modules["submitted"] = module
     try:
-        exec(submission.read(ROOT / "submissions" / name).code, vars(module))
+        exec(submission.named(ROOT, name).code, vars(module))
         conformance._check_file(module)
         problems, costs = conformance._examined(lambda: module.build(module.Config(), SHAPE), SHAPE, [1, 4])
     finally:
@@ -536,7 +536,7 @@ def test_the_schema_in_the_repository_is_that_of_the_code():
 
 @pytest.mark.parametrize("name", plugins.available("aggregators"))
 def test_every_aggregator_of_the_package_is_submitted(name):
-    found = submission.read(ROOT / "submissions" / name)
+    found = submission.named(ROOT, name)
     assert f"from sharedlabel.aggregators.{name} import" in found.code
 
 
