@@ -16,9 +16,10 @@ from types import FrameType
 from typing import Any
 
 _LISTED = 30
-# What the system answers when a disk is full or a folder cannot be used; other errors of the system are bugs.
+# What the system answers when a disk is full or a place cannot be used; other errors of the system are bugs.
 _PLACE = {
-    getattr(errno, name) for name in ("EACCES", "EDQUOT", "EEXIST", "EFBIG", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
+    getattr(errno, name)
+    for name in ("EACCES", "EDQUOT", "EEXIST", "EFBIG", "EISDIR", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
 }
 
 

@@ -69,13 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("name")
     verify.add_argument("--protocol", required=True)
     verify.add_argument("--workers", type=_positive, default=os.cpu_count() or 1)
-    _sandbox(verify)
+    _sandbox(verify, trust=False)
     verify.set_defaults(function=_verify)
 
     withdraw = commands.add_parser("withdraw", help="take an entry out of the ranking", allow_abbrev=False)
     withdraw.add_argument("name")
     withdraw.add_argument("--protocol", required=True)
-    withdraw.add_argument("--note", required=True, help="why, for people")
+    withdraw.add_argument("--note", required=True, type=_text, help="why, for people")
     withdraw.set_defaults(function=_withdraw)
 
     site = commands.add_parser("site", help="write the static pages and the tables of the README", allow_abbrev=False)
@@ -94,17 +94,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _sandbox(parser: argparse.ArgumentParser) -> None:
+def _sandbox(parser: argparse.ArgumentParser, trust: bool = True) -> None:
     usable = [kind for kind in KINDS if kind != "trusted"]
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--sandbox", choices=usable, help="where submitted code runs (default: the first that there is)")
-    where.add_argument("--trust", action="store_true", help="run without a sandbox; the row stays self-reported")
+    where.set_defaults(trust=False)
+    if trust:
+        where.add_argument("--trust", action="store_true", help="run without a sandbox; the row stays self-reported")
 
 
 def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
     return int(text)
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected some text, got none")
+    return text
 
 
 def _kind(options: argparse.Namespace) -> Kind:
@@ -118,12 +126,18 @@ def _predictions(options: argparse.Namespace) -> Path:
     return usual if options.predictions is None else Path(options.predictions)
 
 
+def _next(options: argparse.Namespace, *command: str) -> str:
+    """Return a command line for the same board, to be copied."""
+    root = ["--root", str(options.root)] if options.root != ROOT else []
+    return shlex.join(["python", "-m", "sharedlabel.leaderboard", *root, *command])
+
+
 def _new(options: argparse.Namespace, _: Sequence[str]) -> None:
     from sharedlabel.leaderboard import scaffold
     from sharedlabel.leaderboard.protocol import Board
 
     folder = scaffold.new(Board(options.root), options.name)
-    print(f"made {folder}; next: change aggregator.py, then python -m sharedlabel.leaderboard check {options.name}")
+    print(f"made {folder}; next: change aggregator.py, then {_next(options, 'check', options.name)}")
 
 
 def _check(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -153,30 +167,35 @@ def _run(options: argparse.Namespace, _: Sequence[str]) -> None:
     board = Board(options.root)
     protocol, kind, out = board.protocol(options.protocol), _kind(options), _predictions(options)
     commands.predict(board, protocol, options.name, kind, options.workers, out, print)
-    print(f"wrote {out}; next: python -m sharedlabel.leaderboard score {options.name} --protocol {protocol.id}")
+    given = ["--predictions", str(out)] if options.predictions else []
+    print(f"wrote {out}; next: {_next(options, 'score', options.name, '--protocol', protocol.id, *given)}")
 
 
 def _score(options: argparse.Namespace, _: Sequence[str]) -> None:
     from sharedlabel.leaderboard import commands, records
     from sharedlabel.leaderboard.protocol import Board
+    from sharedlabel.leaderboard.score import PredictionError
 
     if not options.name and not (options.predictions and options.out):
         raise ConfigError("expected the name of a submission, or --predictions FOLDER with --out FOLDER")
     board, folder = Board(options.root), _predictions(options)
     protocol = board.protocol(options.protocol)
     if options.out:
-        graded, *_files, scores = commands.grade(board, protocol, folder)
         options.out.mkdir(parents=True, exist_ok=True)
+        try:
+            graded, *_files, scores = commands.grade(board, protocol, folder)
+        except PredictionError as error:
+            (options.out / commands.REFUSED).write_text(str(error), encoding="utf-8")
+            raise
         (options.out / records.SCORES).write_bytes(scores)
         (options.out / records.RESULT).write_text(records.to_json(graded), encoding="utf-8")
         print(f"{graded.name} on {protocol.id}: mean RI {graded.ri:.4f}; wrote {options.out}")
         return
-    result = commands.store(board, protocol, options.name, folder, "run and scored by its author")
+    result = commands.store(board, protocol, options.name, folder)
     print(f"{result.name} on {protocol.id}: mean RI {result.ri:.4f}, self-reported; only a verified row ranks")
     folders = " and ".join(str(options.root / part / result.name) for part in ("submissions", f"results/{protocol.id}"))
-    print(
-        f"next: a pull request with {folders}; maintainers: python -m sharedlabel.leaderboard verify {result.name} ..."
-    )
+    verify = _next(options, "verify", result.name, "--protocol", protocol.id)
+    print(f"next: a pull request with {folders}; maintainers: {verify}")
 
 
 def _verify(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -221,7 +240,7 @@ def _freeze(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     images = {}
     for entry in options.images:
         role, _, count = entry.partition("=")
-        if not count.isdigit():
+        if not (count.isascii() and count.isdigit()):
             raise ConfigError(f"--images: expected ROLE=COUNT, got {entry!r}")
         images[role] = int(count)
     experiment, _ = parse(["--config", options.config, *options.overrides])

@@ -93,7 +93,8 @@ def changed(board: Board, base: str) -> list[Change]:
     folders = ("submissions", "results", "protocols")
     done = _git(board, "diff", "--raw", "--no-renames", "--relative", "-z", base, "--", *folders)
     if done.returncode != 0:
-        raise DataError(f"expected a commit of this repository, got {base}: {done.stderr.strip()}; fetch it first")
+        said = done.stderr.strip().partition("\n")[0]  # outside of a repository git goes on with how to use it
+        raise DataError(f"expected a commit of this repository, got {base}: {said}; fetch it first")
     fields = done.stdout.split("\0")[:-1]
     found = {path: header.split()[1] for header, path in zip(fields[::2], fields[1::2], strict=True)}
     others = _git(board, "ls-files", "--others", "--exclude-standard", "-z", "--", *folders).stdout.split("\0")[:-1]
@@ -143,6 +144,10 @@ def _audit(board: Board, protocol: Protocol, name: str, before: Sequence[str], c
         if event.status != "self-reported":
             raise StoreError(
                 f"expected only self-reported lines to be added for {name}, got {event.status}; maintainers verify"
+            )
+        if event.note != records.BY_AUTHOR:
+            raise StoreError(
+                f"expected {records.BY_AUTHOR!r} as the note of {name}, got another; run and score it again"
             )
     if submission.named(board.root, name).sha256 != result.submission:
         raise StoreError(f"submission {name} is not the one that was run on {protocol.id}; run and score it again")

@@ -22,6 +22,7 @@ from sharedlabel.leaderboard.submission import Submission
 
 Progress = Callable[[str], None]
 EXIT_USER = 2  # of a command that refuses what it was given
+REFUSED = "refused.txt"  # why predictions are none, from the process that scores to the one that waits for it
 RUN = "run.json"  # what is known of predictions that are not scored yet
 
 
@@ -36,7 +37,7 @@ def check(found: Submission, board: Board, kind: Kind) -> dict[str, Cost]:
         SandboxError: it broke a limit.
     """
     sandbox.keep_apart(kind, board.root)
-    protocols = [board.protocol(identifier) for identifier in board.ids()]
+    protocols = [board.protocol(identifier) for identifier in board.present()]
     widths = [board.features(protocol, protocol.networks[0]).embeddings["test"].shape[1] for protocol in protocols]
     report = run.examine(found, list(zip(protocols, widths, strict=True)), kind)
     if report.problems:
@@ -116,7 +117,7 @@ def grade(board: Board, protocol: Protocol, folder: Path) -> tuple[Result, bytes
     return result, content, scores
 
 
-def store(board: Board, protocol: Protocol, name: str, folder: Path, note: str) -> Result:
+def store(board: Board, protocol: Protocol, name: str, folder: Path) -> Result:
     """Score predictions and put the result on the board as self-reported.
 
     Raises:
@@ -127,7 +128,7 @@ def store(board: Board, protocol: Protocol, name: str, folder: Path, note: str) 
         raise StoreError(f"expected predictions of {name} in {folder}, got those of {result.name}; name that one")
     if submission.named(board.root, name).sha256 != result.submission:
         raise StoreError(f"submission {result.name} changed after its run; run it again")
-    entry(board, protocol, result.name).write(result, predictions, scores, note)
+    entry(board, protocol, result.name).write(result, predictions, scores, records.BY_AUTHOR)
     return result
 
 
@@ -190,13 +191,16 @@ def graded(board: Board, protocol: Protocol, folder: Path) -> Result:
     """Score predictions in a process of its own that never saw submitted code; the scores lie beside them then.
 
     Raises:
-        DataError: the predictions are not as they have to be.
+        PredictionError: the predictions are not as they have to be.
+        StoreError: they could not be scored for another reason, which is no fault of theirs.
     """
     command = [sys.executable, "-m", "sharedlabel.leaderboard", "--root", str(board.root.resolve())]
     command += ["score", "--predictions", str(folder), "--protocol", protocol.id, "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if (folder / REFUSED).exists():
+        raise score.PredictionError((folder / REFUSED).read_text(encoding="utf-8"))
     if done.returncode == EXIT_USER:
-        raise DataError(done.stderr.strip().removeprefix("error: "))
+        raise StoreError(done.stderr.strip().removeprefix("error: "))
     if done.returncode != 0:
         raise RuntimeError(f"scoring ended with code {done.returncode}: {done.stderr}")
     return Result.model_validate_json((folder / records.RESULT).read_text(encoding="utf-8"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import inspect
 import math
 import re
@@ -132,8 +131,9 @@ def _check_file(module: Any) -> None:
         shown = "none" if parameters is None else f"build({', '.join(parameters)})"
         raise Violation(f"expected a function build(config, shape), got {shown}; see leaderboard/README.md")
     config = getattr(module, "Config", None)
-    if not (inspect.isclass(config) and dataclasses.is_dataclass(config)):
-        shown = "none" if config is None else f"a {type(config).__name__}"
+    kind = getattr(config, "__dataclass_params__", None) if inspect.isclass(config) else None
+    if kind is None or not kind.frozen:
+        shown = "none" if config is None else f"a {type(config).__name__}" if kind is None else "one that is not"
         raise Violation(f"expected a frozen dataclass Config in the file, got {shown}; it holds the options")
 
 

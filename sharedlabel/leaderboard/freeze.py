@@ -9,17 +9,20 @@ from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Int64
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from sharedlabel import rng
+from sharedlabel.config import Experiment
 from sharedlabel.data import tuples
 from sharedlabel.data._shuffle import rank_within, shuffle_within
-from sharedlabel.errors import ConfigError, StoreError
+from sharedlabel.errors import ConfigError, StoreError, nearest
 from sharedlabel.grid import Cell, Grid, Node, run_node
 from sharedlabel.inputs import FEATURE_ROLES, Data
-from sharedlabel.leaderboard.protocol import ANSWERS, METRICS, SCORED, TUPLES, Protocol
+from sharedlabel.leaderboard import records
+from sharedlabel.leaderboard.protocol import ANSWERS, METRICS, SCORED, TUPLES, Protocol, Recipe
 from sharedlabel.leaderboard.sandbox import Limits
-from sharedlabel.leaderboard.schema import to_toml
+from sharedlabel.leaderboard.schema import Name, explain, to_toml
 from sharedlabel.metrics.calibration import calibrate_logits
 from sharedlabel.store import Store, serialize
 
@@ -51,9 +54,11 @@ def freeze(
         The protocol as it was written.
 
     Raises:
-        ConfigError: the grid is not of one backbone and one seed, or a role has too few images.
+        ConfigError: the id cannot be a name, a role or a seed is none, the grid is not of one backbone and one seed, or
+            a role has too few images; nothing was computed then.
         StoreError: there is a protocol of this name: a frozen one is never changed.
     """
+    _check_asked(stated["id"], images, seeds)
     experiment, path = grid.experiment, root / "protocols" / f"{stated['id']}.toml"
     if path.exists():
         raise StoreError(f"{path} is frozen; give a protocol with other content a name of its own")
@@ -61,12 +66,11 @@ def freeze(
         raise ConfigError(
             "expected a grid of one backbone, one seed and the uniform prior; a protocol compares aggregators"
         )
+    recipe = _recipe(experiment)
     kept: dict[str, Tensor] = {role: _chosen(grid.data, role, images.get(role)) for role in FEATURE_ROLES}
-    folder = root / "protocols" / stated["id"]
-    folder.mkdir(parents=True)
     tuple_file, answer_file = _tuples(grid.data, kept, max(experiment.evaluation.n))
     networks = {(cell.pruner, cell.ratio): cell for cell in grid.cells if cell.training == "frozen" and cell.aggregate}
-    fit = experiment.fit
+    files = _Files()
     protocol = Protocol.model_validate(
         {
             **stated,
@@ -75,24 +79,62 @@ def freeze(
             "prior": "uniform",
             "metrics": METRICS,
             "tolerance": 0.02,
-            "tuples": _write(folder / TUPLES, tuple_file),
-            "answers": _write(folder / ANSWERS, answer_file),
+            "tuples": files.add(TUPLES, tuple_file),
+            "answers": files.add(ANSWERS, answer_file),
             "source": _source(grid.data, kept),
-            "recipe": {
-                "epochs": fit.epochs,
-                "steps": fit.steps,
-                "batch_size": fit.batch_size,
-                "learning_rate": float(fit.learning_rate),
-                "weight_decay": float(fit.weight_decay),
-                "patience": fit.patience,
-                "gradient_clip": float(experiment.trainer.gradient_clip),
-            },
+            "recipe": recipe.model_dump(),
             "limits": LIMITS.model_dump(),
-            "networks": [_network(cell, grid, store, kept, folder, progress) for cell in networks.values()],
+            "networks": [_network(cell, grid, store, kept, files, progress) for cell in networks.values()],
         }
     )
+    records.replace_folder(root / "protocols" / protocol.id, files.content)
     path.write_text(to_toml(protocol.model_dump()), encoding="utf-8")
     return protocol
+
+
+def _check_asked(name: str, images: Mapping[str, int], seeds: tuple[int, ...]) -> None:
+    """Refuse what would be found after all was computed, or not at all."""
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        raise ConfigError(
+            f"--id: expected a name of small letters, digits, '.', '_' and '-', 64 at most, got {name!r}"
+        ) from error
+    for role in images:
+        if role not in FEATURE_ROLES:
+            raise ConfigError(f"--images: unknown role {role!r}; {nearest(role, FEATURE_ROLES)}")
+    if len(set(seeds)) != len(seeds):
+        raise ConfigError(f"--seeds: expected each seed once, got {' '.join(map(str, seeds))}")
+
+
+def _recipe(experiment: Experiment) -> Recipe:
+    """Return how aggregators are trained, as an experiment says it."""
+    fit = experiment.fit
+    try:
+        return Recipe(
+            epochs=fit.epochs,
+            steps=fit.steps,
+            batch_size=fit.batch_size,
+            learning_rate=float(fit.learning_rate),
+            weight_decay=float(fit.weight_decay),
+            patience=fit.patience,
+            gradient_clip=float(experiment.trainer.gradient_clip),
+        )
+    except ValidationError as error:
+        raise ConfigError(f"fit: {explain(error)}; a protocol states all of it") from error
+
+
+class _Files:
+    """The content of files, by name, before they are written."""
+
+    def __init__(self) -> None:
+        self.content: dict[str, bytes] = {}
+
+    def add(self, name: str, tensors: Mapping[str, Tensor]) -> str:
+        """Keep tensors as a file, and return its sha256."""
+        content = serialize({name: tensor.contiguous() for name, tensor in tensors.items()})
+        self.content[name] = content
+        return records.digest(content)
 
 
 def _chosen(data: Data, role: str, count: int | None) -> Int64[Tensor, "m"]:
@@ -134,7 +176,7 @@ def _digest(positions: Tensor) -> str:
 
 
 def _network(
-    cell: Cell, grid: Grid, store: Store, kept: Mapping[str, Tensor], folder: Path, progress: Progress
+    cell: Cell, grid: Grid, store: Store, kept: Mapping[str, Tensor], files: _Files, progress: Progress
 ) -> dict[str, Any]:
     inputs = dict(cell.evaluate.inputs)
     found, calibration = (run_node(inputs[name], grid, store, progress) for name in ("features", "calibrate"))
@@ -162,11 +204,5 @@ def _network(
         "macs": round(costs["macs_effective"]),
         "cell": found.key,
         "file": f"{name}.safetensors",
-        "sha256": _write(folder / f"{name}.safetensors", tensors),
+        "sha256": files.add(f"{name}.safetensors", tensors),
     }
-
-
-def _write(path: Path, tensors: dict[str, Tensor]) -> str:
-    content = serialize({name: tensor.contiguous() for name, tensor in tensors.items()})
-    path.write_bytes(content)
-    return hashlib.sha256(content).hexdigest()

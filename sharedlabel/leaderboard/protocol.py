@@ -165,6 +165,19 @@ class Board:
         """List the protocols."""
         return tuple(sorted(path.stem for path in (self.root / "protocols").glob("*.toml")))
 
+    def present(self) -> tuple[str, ...]:
+        """Return the names of the protocols, of which there have to be some.
+
+        Raises:
+            StoreError: there are none.
+        """
+        found = self.ids()
+        if not found:
+            raise StoreError(
+                f"expected the protocols of a leaderboard in {self.root / 'protocols'}, found none; name it with --root"
+            )
+        return found
+
     def protocol(self, name: str) -> Protocol:
         """Read a protocol.
 

@@ -17,19 +17,22 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import safetensors.torch
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, ValidationError
+from pydantic import AfterValidator, Field, PositiveInt, ValidationError
 from torch import Tensor
 
 from sharedlabel.errors import StoreError, printable
 from sharedlabel.leaderboard.protocol import Network, Protocol, load, pinned
+from sharedlabel.leaderboard.sandbox import Kind
 from sharedlabel.leaderboard.schema import Name, Sha256, Strict, explain
 
 Status: TypeAlias = Literal["self-reported", "verified", "disputed", "withdrawn"]
 RANKED: Status = "verified"
+BY_AUTHOR = "run and scored by its author"  # the note of every self-reported line
 PREDICTIONS, SCORES, RESULT, HISTORY = "predictions.safetensors", "scores.safetensors", "result.json", "history.jsonl"
 FILES = (PREDICTIONS, SCORES, RESULT, HISTORY)
 _FIRST = "0" * 64
 NOTE = 500  # characters of a note
+TIME = "%Y-%m-%dT%H:%M:%SZ"  # UTC
 Count = Annotated[int, Field(ge=0, lt=10**15)]
 # What may follow what; the first line of a history is always self-reported.
 _NEXT: dict[Status, tuple[Status, ...]] = {
@@ -38,6 +41,21 @@ _NEXT: dict[Status, tuple[Status, ...]] = {
     "disputed": ("verified", "withdrawn", "disputed"),
     "withdrawn": ("self-reported",),
 }
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("expected one line of printable text")
+    return text
+
+
+def _moment(text: str) -> str:
+    datetime.strptime(text, TIME)
+    return text
+
+
+_PRINTED = AfterValidator(_one_line)
+Seconds = Annotated[float, Field(ge=0, le=1e7)]
 
 
 class Cost(Strict):
@@ -91,10 +109,13 @@ class Facts(Strict):
     features: Sha256
     predictions: Sha256
     cost: Cost
-    seconds: dict[str, tuple[NonNegativeFloat, NonNegativeFloat]]
-    sandbox: str
-    secret: int
-    provenance: dict[str, str | int]
+    seconds: dict[str, tuple[Seconds, Seconds]]
+    sandbox: Kind
+    secret: Annotated[int, Field(ge=0, lt=2**63)]
+    provenance: Annotated[
+        dict[Annotated[str, Field(pattern="^[a-z-]{1,40}$")], Annotated[str, Field(max_length=200), _PRINTED] | Count],
+        Field(max_length=40),
+    ]
 
 
 class Result(Facts):
@@ -111,12 +132,6 @@ class Result(Facts):
     cells: tuple[Cell, ...]
 
 
-def _one_line(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("expected one line of printable text")
-    return text
-
-
 class Event(Strict):
     """A line of a history.
 
@@ -129,9 +144,9 @@ class Event(Strict):
         previous: sha256 of the line before, zeros for the first.
     """
 
-    time: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+    time: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"), AfterValidator(_moment)]
     status: Status
-    note: Annotated[str, Field(max_length=NOTE + 4), AfterValidator(_one_line)]
+    note: Annotated[str, Field(max_length=NOTE + 4), _PRINTED]
     ri: float | None
     result: Sha256
     previous: Sha256
@@ -187,9 +202,10 @@ class Entry:
             raise StoreError(f"expected one of {', '.join(_NEXT[before])} after {before} for {self.name}, got {status}")
         lines = self.lines()
         lines.append(_line(status, note, ri, self._text(RESULT).encode(), lines))
-        partial = self.folder / f".{HISTORY}"
-        partial.write_bytes(_joined(lines))
-        partial.replace(self.folder / HISTORY)
+        with tempfile.TemporaryDirectory(prefix=f".{self.name}.", dir=self.folder.parent) as beside:
+            partial = Path(beside) / HISTORY
+            partial.write_bytes(_joined(lines))
+            partial.replace(self.folder / HISTORY)
 
     def result(self) -> Result:
         """Read the result; every checksum has to hold.
@@ -317,7 +333,7 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 def _line(status: Status, note: str, ri: float | None, result: bytes, lines: list[str]) -> str:
     """Return a line of a history that follows others."""
     event = Event(
-        time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        time=datetime.now(UTC).strftime(TIME),
         status=status,
         note=printable(note, NOTE)[: NOTE + 4],
         ri=ri,

@@ -41,6 +41,7 @@ NORMALISED = 1e-3  # of the log of the sum of a posterior
 MODULE = "submitted.py"
 MESSAGE = 1_000_000  # most bytes of a message that is no posterior
 SCALE_FLOOR = 1e-6
+LEAST = torch.finfo(torch.float16).min  # of a log-posterior; what is less likely would become -inf in the file
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,11 @@ class Asked:
         posterior: by role, log-posteriors of the tuples after each n, in the order and the classes of the protocol.
         macs: of one tuple by n, once trained.
         seconds: of training and of prediction, as seen from outside.
-        log: what it printed.
     """
 
     posterior: dict[str, Float[Tensor, "t k c"]]
     macs: dict[int, int]
     seconds: tuple[float, float]
-    log: str
 
 
 @dataclass(frozen=True)
@@ -67,16 +66,12 @@ class Predictions:
     Attributes:
         tensors: `<network>.<seed>.<role>`, log-posteriors `[t k c]` in float16.
         seconds: by `<network>.<seed>`: of training and of prediction.
-        kind: of the sandbox.
         secret: made the names of the classes and the order of the tuples; published afterwards.
-        log: the end of what the last process printed.
     """
 
     tensors: dict[str, Tensor]
     seconds: dict[str, tuple[float, float]]
-    kind: Kind
     secret: int
-    log: str
 
 
 class Findings(Strict):
@@ -194,12 +189,12 @@ def run(
             raise
     names = [f"{network.name}.{seed}" for network, seed in jobs]
     tensors = {
-        f"{name}.{role}": asked.posterior[role].half()
+        f"{name}.{role}": asked.posterior[role].clamp(min=LEAST).half()
         for name, asked in zip(names, found, strict=True)
         for role in SCORED
     }
     seconds = {name: asked.seconds for name, asked in zip(names, found, strict=True)}
-    return Predictions(tensors, seconds, kind, secret, found[-1].log)
+    return Predictions(tensors, seconds, secret)
 
 
 def _compare(first: Asked, second: Asked) -> None:
@@ -237,12 +232,7 @@ def _ask(
             for (role, row), answer in zip(members, answers, strict=True):
                 found[role][row] = answer
         process.finish()
-    return Asked(
-        found,
-        counted.root,
-        (trained - started, time.perf_counter() - trained),
-        process.log.decode(errors="replace")[-2000:],
-    )
+    return Asked(found, counted.root, (trained - started, time.perf_counter() - trained))
 
 
 def _batches(count: int, draw: torch.Generator) -> Iterator[list[int]]:

@@ -40,6 +40,7 @@ HELLO = b"hello"  # says the program before it reads anything
 _NUMBERS = itertools.count()
 _running: set[Process] = set()
 _POLL_SECONDS = 0.05
+_PROBE_SECONDS = 60
 _BLOCK = 1 << 16
 # What is shown of the environment, with what these need: others bring data sets and their labels, or take seconds to
 # import where an optional library is found.
@@ -77,10 +78,13 @@ def choose(kind: str | None) -> Kind:
     if kind == "trusted":
         return "trusted"
     asked = (kind,) if kind else ("bwrap", "docker", "podman")
+    unusables = {}
     for name in asked:
-        if name in KINDS and unusable(name) is None:
+        why = unusable(name)
+        if why is None and name in KINDS:
             return name
-    found = "; ".join(f"{name}: {unusable(name)}" for name in asked)
+        unusables[name] = why
+    found = "; ".join(f"{name}: {why}" for name, why in unusables.items())
     raise ConfigError(
         f"expected a sandbox to run submitted code in, got none ({found}); install bubblewrap "
         "(apt install bubblewrap), or docker with the image of docker/sandbox.Dockerfile; code that you trust runs "
@@ -100,7 +104,10 @@ def unusable(kind: str) -> str | None:
     probe = [executable, "image", "inspect", IMAGE]
     if kind == "bwrap":
         probe = [executable, "--unshare-all", "--ro-bind", "/", "/", "--", sys.executable, "-c", ""]
-    tried = subprocess.run(probe, capture_output=True, text=True, check=False)
+    try:
+        tried = subprocess.run(probe, capture_output=True, text=True, check=False, timeout=_PROBE_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"not answering within {_PROBE_SECONDS} s"
     return None if tried.returncode == 0 else " ".join(tried.stderr.split()) or f"exit code {tried.returncode}"
 
 
@@ -379,6 +386,9 @@ def _view(package: Path, submission: Path, limits: Limits) -> list[str]:
         shown += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     # Before what may lie below them: an environment in a temporary folder would be hidden by an empty one.
     shown += ["--proc", "/proc", "--dev", "/dev"]
+    # Settings of the kernel belong to root, who runs the sandbox where root does; bubblewrap may leave them writable.
+    for name in ("sys", "sysrq-trigger", "irq", "bus"):
+        shown += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
     for folder in ("/tmp", "/dev/shm"):
         shown += ["--size", disk, "--tmpfs", folder]
     shown += ["--remount-ro", "/dev"]

@@ -94,8 +94,10 @@ def new(board: Board, name: str) -> Path:
 
     Raises:
         DataError: the name cannot be one, or is taken.
+        StoreError: the board has no protocols.
     """
     submission.check_name(name)
+    board.present()
     folder = board.root / "submissions" / name
     if folder.exists():
         raise DataError(f"{folder} is there already; choose another name, or change what is in it")

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sharedlabel.errors import DataError
+from sharedlabel.errors import DataError, printable
 from sharedlabel.evaluation import score as score_posteriors
 from sharedlabel.leaderboard.protocol import SCORED, Protocol, uniform
 from sharedlabel.logs import log_normalize
@@ -26,6 +26,10 @@ from sharedlabel.types import Tuples
 
 NORMALISED = 0.02  # of the log of the sum of a posterior in float16
 _COLUMNS = ("ri", "ri_low", "ri_high", "n_accuracy", "n_accuracy_low", "n_accuracy_high", "temperature", "ri_raw")
+
+
+class PredictionError(DataError):
+    """Predictions that are no posteriors of the tuples that were asked about."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,12 @@ def read(content: bytes, protocol: Protocol, answers: Mapping[str, Tuples]) -> d
         Log-posteriors in float64 by `<network>.<seed>.<role>`, normalised.
 
     Raises:
-        DataError: other tensors, shapes or types, values that are not finite, or posteriors that do not sum to 1.
+        PredictionError: other tensors, shapes or types, values that are not finite, or posteriors that do not sum to 1.
     """
     try:
         found = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise DataError(f"expected predictions in safetensors, got: {error}; run the submission again") from error
+        raise PredictionError(f"expected predictions in safetensors, got: {error}; run the submission again") from error
     classes, sizes = protocol.source.classes, len(protocol.n)
     expected = {
         f"{network.name}.{seed}.{role}": (answers[role].labels.shape[1], sizes, classes)
@@ -70,18 +74,20 @@ def read(content: bytes, protocol: Protocol, answers: Mapping[str, Tuples]) -> d
     }
     if set(found) != set(expected):
         odd = ", ".join(sorted(set(found) ^ set(expected))[:3])
-        raise DataError(f"expected {len(expected)} tensors of predictions, got {len(found)} with a difference in {odd}")
+        raise PredictionError(
+            f"expected {len(expected)} tensors of predictions, got {len(found)} with a difference in {printable(odd)}"
+        )
     for name, shape in expected.items():
         tensor = found[name]
         if tuple(tensor.shape) != shape or tensor.dtype != torch.float16:
-            raise DataError(
+            raise PredictionError(
                 f"expected {name} in float16 of shape {list(shape)}, got {tensor.dtype} {list(tensor.shape)}"
             )
         if not bool(tensor.isfinite().all()):
-            raise DataError(f"expected finite log-posteriors in {name}, got NaN or Inf")
+            raise PredictionError(f"expected finite log-posteriors in {name}, got NaN or Inf")
         apart = float(tensor.double().logsumexp(-1).abs().max())
         if not apart <= NORMALISED:
-            raise DataError(f"expected posteriors that sum to 1 in {name}, got a log of their sum of {apart:.2g}")
+            raise PredictionError(f"expected posteriors that sum to 1 in {name}, got a log of their sum of {apart:.2g}")
     return {name: log_normalize(tensor.double()) for name, tensor in found.items()}
 
 

@@ -91,12 +91,10 @@ def build(board: Board, out: Path) -> int:
         SharedLabelError: there are no protocols, a protocol, a submission or a result is missing or was altered, the
             README has lost a mark, or `out` holds something else; nothing is written then.
     """
-    protocols = board.root / "protocols"
-    if not protocols.is_dir():
-        raise StoreError(f"expected the protocols of a leaderboard in {protocols}, found none; name it with --root")
+    present = board.present()
     out = Path(os.path.abspath(out))
     _check_replaceable(out)
-    tables = {name: _standings(board, board.protocol(name)) for name in board.ids()}
+    tables = {name: _standings(board, board.protocol(name)) for name in present}
     pages = _pages(tables)
     readme = with_tables(_readme(board), {name: rows for name, (_, rows) in tables.items()})
     records.replace_folder(out, {name: text.encode() for name, text in {MADE: _ABOUT, **pages}.items()})
@@ -255,7 +253,7 @@ def chart(protocol: Protocol, means: dict[tuple[str, int], dict[str, Any]]) -> d
 
 
 def with_tables(readme: str, tables: Mapping[str, Sequence[Standing]]) -> str:
-    """Put the first rows of every table between the marks of a README: from the first `BEGIN` to the last `END`.
+    """Put the first ranked rows of every table between the marks of a README: from the first `BEGIN` to the last `END`.
 
     Args:
         readme: with `BEGIN` and `END`, each on a line of its own.
@@ -274,7 +272,8 @@ def with_tables(readme: str, tables: Mapping[str, Sequence[Standing]]) -> str:
             "put both back, each on a line of its own"
         )
     lines = [BEGIN, ""]
-    for name, rows in tables.items():
+    for name, every in tables.items():
+        rows = [row for row in every if row.best is not None]
         lines += [f"### {name}", "", *markdown(rows[:TOP]), ""]
         lines += [f"and {len(rows) - TOP} more.", ""] if len(rows) > TOP else []
     return "\n".join([*before[: marks[0]], *lines, END, *before[ends[-1] + 1 :]])

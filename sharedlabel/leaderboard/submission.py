@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -29,7 +30,7 @@ NODES = 20_000  # of the tree; the template has 204
 IDENTIFIER = 40  # bytes of a name that are free; those beyond count as constants
 # What a file may import; the sandbox is what keeps code in, this keeps costs countable and files readable.
 _IMPORTS = {"__future__", "abc", "collections", "dataclasses", "enum", "functools", "itertools", "jaxtyping", "math"}
-_IMPORTS |= {"pydantic", "torch", "typing"}
+_IMPORTS |= {"torch", "typing"}
 _PACKAGES = (
     "collections.abc",
     "torch.nn",
@@ -48,7 +49,9 @@ _NAMES |= {"getattr", "setattr", "delattr", "__dict__", "__class__", "__annotati
 _NAMES |= {"eval", "exec", "compile", "open", "__import__", "globals", "vars", "input", "breakpoint"}
 _ATTRIBUTES = _NAMES | _PICKLED | {"numpy", "tolist", "from_numpy", "data_ptr", "load", "save", "from_file", "jit"}
 _ATTRIBUTES |= {"__array__", "__globals__", "__builtins__", "__subclasses__", "__code__", "operator", "frombuffer"}
-_ATTRIBUTES |= {"storage", "untyped_storage", "hub", "_C", "library", "ops", "fields", "_getframe", "modules"}
+_ATTRIBUTES |= {"storage", "untyped_storage", "hub", "library", "ops", "fields"}
+_ATTRIBUTES |= {"threading", "multiprocessing", "concurrent", "asyncio", "signal", "socket"}
+_ATTRIBUTES |= {"get_type_hints", "ForwardRef", "get_annotations", "singledispatch", "singledispatchmethod"}
 _ATTRIBUTES |= {"__setattr__", "__getattribute__", "__torch_function__", "__dlpack__", "dlpack", "to_dlpack"}
 
 
@@ -225,7 +228,7 @@ def _unprinted(text: str, allowed: str = "") -> str | None:
 
 
 def normal(source: str, where: str) -> str:
-    """Return code without comments and docstrings, which could carry data.
+    """Return code without comments, docstrings and annotations of functions, which could carry data or other code.
 
     Args:
         source: of a module.
@@ -246,6 +249,7 @@ def _normal(tree: ast.Module, where: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             _without_docstring(node)
+        _without_annotations(node)
     nodes = list(ast.walk(tree))
     if len(nodes) > NODES:
         raise DataError(f"expected at most {NODES:,} nodes of syntax in {where}, got {len(nodes):,}; write less code")
@@ -265,6 +269,14 @@ def _without_docstring(node: Any) -> None:
     first = node.body[0] if node.body else None
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
         node.body = node.body[1:] or [ast.Pass()]
+
+
+def _without_annotations(node: ast.AST) -> None:
+    """Take annotations off a function: texts in them are code to those that evaluate them."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        node.returns = None
+    elif isinstance(node, ast.arg):
+        node.annotation = None
 
 
 def _spent(nodes: list[ast.AST]) -> int:
@@ -310,9 +322,15 @@ def _check_node(node: ast.AST, line: str) -> None:
     if isinstance(node, ast.Import | ast.ImportFrom):
         _check_import(node, line)
     elif isinstance(node, ast.Name) and node.id in _NAMES:
-        raise DataError(f"{line}: {node.id!r} is not allowed in a submission; an aggregator needs tensors only")
+        raise DataError(
+            f"{line}: {node.id!r} is not allowed in a submission; an aggregator needs tensors only, and a variable "
+            "another name"
+        )
+    elif isinstance(node, ast.AnnAssign):
+        _check_annotation(node.annotation, line)
     elif isinstance(node, ast.Attribute):
         _check_attribute(node.attr, line)
+        _check_public(node, line)
         _check_relied([] if isinstance(node.ctx, ast.Load) else [node.attr], line)
     elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         _check_relied({node.name} & _PICKLED, line)
@@ -346,6 +364,21 @@ def _check_attribute(name: str, line: str) -> None:
         raise DataError(f"{line}: '.{name}' is not allowed in a submission; compute with torch, so that costs count")
 
 
+def _check_public(node: ast.Attribute, line: str) -> None:
+    """Refuse names with an underscore in front, but of an object's own: what is private to torch turns counting off."""
+    holder = node.value.func if isinstance(node.value, ast.Call) else node.value
+    own = isinstance(holder, ast.Name) and holder.id in ("self", "cls", "super")
+    if node.attr.startswith("_") and not own:
+        raise DataError(f"{line}: '.{node.attr}' is private to what it belongs to; use what is public")
+
+
+def _check_annotation(annotation: ast.AST, line: str) -> None:
+    """Refuse texts that would be code where the annotation of a field is evaluated."""
+    for node in ast.walk(annotation):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and not re.fullmatch(r"[\w ]*", node.value):
+            raise DataError(f"{line}: expected words in the texts of an annotation, got others; write the type itself")
+
+
 def _check_import(node: ast.Import | ast.ImportFrom, line: str) -> None:
     """Refuse modules that costs could hide in, and names that are not allowed as attributes or names."""
     named = [alias.name for alias in node.names]
@@ -357,8 +390,11 @@ def _check_import(node: ast.Import | ast.ImportFrom, line: str) -> None:
                 f"{printable(repr(name), 80)}; compute with torch, so that costs can be counted"
             )
     given = [alias.asname for alias in node.names if alias.asname]
+    own = ("__future__", "sharedlabel.aggregators")
+    theirs = [] if all(name.startswith(own) for name in modules) else [*modules, *named]
+    private = {part for text in theirs for part in text.split(".") if part.startswith("_")}
     for name in [part for text in [*modules, *named, *given] for part in text.split(".")]:
-        if name in _ATTRIBUTES | {"*"}:
+        if name in _ATTRIBUTES | {"*"} | private:
             raise DataError(f"{line}: expected imports of what computes, got {name!r}; import what you use by its name")
 
 

@@ -197,6 +197,6 @@ def listed(board: Board, name: str, status: str = "verified") -> None:
     """Score a submission's predictions on every protocol, and verify it."""
     for identifier in board.ids():
         protocol = board.protocol(identifier)
-        commands.store(board, protocol, name, board.root / "predictions" / identifier / name, "tests")
+        commands.store(board, protocol, name, board.root / "predictions" / identifier / name)
         if status != "self-reported":
             commands.entry(board, protocol, name).record(status, "tests", 0.5)

@@ -245,7 +245,7 @@ def test_links_are_not_followed(board, tmp_path, what):
 def test_predictions_go_to_the_name_they_were_made_for(board):
     folder = board.root / "predictions" / "toy-v1" / "good"
     with pytest.raises(StoreError, match=r"expected predictions of bad in .*, got those of good"):
-        commands.store(board, board.protocol("toy-v1"), "bad", folder, "tests")
+        commands.store(board, board.protocol("toy-v1"), "bad", folder)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "x", '{"protocol": "toy-v1"}'])

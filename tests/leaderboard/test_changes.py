@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 
@@ -63,7 +64,7 @@ def place(board, name):
 def append(board, name, status) -> None:
     """Add a line to a history as anybody could, its checksums in order."""
     entry = place(board, name)
-    line = records._line(status, "", 0.5, (entry.folder / records.RESULT).read_bytes(), entry.lines())
+    line = records._line(status, records.BY_AUTHOR, 0.5, (entry.folder / records.RESULT).read_bytes(), entry.lines())
     with (entry.folder / records.HISTORY).open("a") as stream:
         stream.write(line + "\n")
 
@@ -134,6 +135,23 @@ def test_one_line_of_ones_own_run_is_added_at_a_time(board):
     listed(board, "mine", "self-reported")
     append(board, "mine", "self-reported")
     with pytest.raises(StoreError, match="expected one line more in the history of mine, of its result"):
+        examined(board, base)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"note": "verified by the maintainers"}, "expected 'run and scored by its author' as the note of mine"),
+        ({"time": "9999-99-99T99:99:99Z"}, r"line 1: time: .*does not match format .* was altered"),
+    ],
+)
+def test_a_line_says_when_and_that_its_author_ran_it(board, wrong, message):
+    base = committed(board)
+    submit(board, "mine", 1.0)
+    listed(board, "mine", "self-reported")
+    path = place(board, "mine").folder / records.HISTORY
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong) + "\n")
+    with pytest.raises(StoreError, match=message):
         examined(board, base)
 
 
@@ -224,7 +242,9 @@ def forged(board, shift=None, **changed: object) -> None:
         tensors["information"] = shift(tensors["information"])
     content, digest = records.serialized(tensors)
     facts = {name: value(getattr(result, name)) for name, value in changed.items()}
-    place(board, "mine").write(result.model_copy(update={"scores": digest, **facts}), predictions, content, "tests")
+    place(board, "mine").write(
+        result.model_copy(update={"scores": digest, **facts}), predictions, content, records.BY_AUTHOR
+    )
 
 
 FORGERIES = {
@@ -241,6 +261,13 @@ FORGERIES = {
     "the costs": ({"cost": lambda cost: Cost(macs={1: 0, 4: 0}, parameters=0)}, "not those that are counted"),
     "the times": ({"seconds": lambda seconds: {}}, "has times of other processes"),
     "an impossible time": ({"seconds": lambda seconds: dict.fromkeys(seconds, (float("nan"), 1.0))}, "was altered"),
+    "a time past all clocks": ({"seconds": lambda seconds: dict.fromkeys(seconds, (1e308, 1e308))}, "was altered"),
+    "another sandbox": ({"sandbox": lambda kind: "bwrap (verified)"}, "sandbox: .* was altered"),
+    "a provenance that steers": (
+        {"provenance": lambda facts: facts | {"commit": "\u202e"}},
+        "provenance.commit.*expected one line of printable text",
+    ),
+    "a long provenance": ({"provenance": lambda facts: facts | {"x" * 50: 1}}, "provenance.* was altered"),
     "the sizes of costs": ({"cost": lambda cost: Cost(macs={}, parameters=0)}, "counts costs for other n"),
 }
 

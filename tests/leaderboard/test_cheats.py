@@ -13,6 +13,7 @@ import random
 import secrets
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +22,7 @@ from sharedlabel.errors import DataError
 from sharedlabel.leaderboard import records, run, score, submission
 from sharedlabel.leaderboard.records import Cost
 from sharedlabel.leaderboard.sandbox import SandboxError
-from tests.leaderboard.conftest import CLASSES, KIND, make_board, needs_sandbox
+from tests.leaderboard.conftest import CLASSES, IMAGES, KIND, N, make_board, needs_sandbox
 
 pytestmark = needs_sandbox
 
@@ -30,6 +31,28 @@ pytestmark = needs_sandbox
 def drawn(monkeypatch):
     """Draw the same secrets every time: a guess would be lucky now and then."""
     monkeypatch.setattr(secrets, "randbits", random.Random(0).getrandbits)
+
+
+@pytest.fixture
+def twice():
+    """Train and ask a process a second time, as every run does with one of its processes."""
+
+
+@pytest.fixture(autouse=True)
+def asked_once(request, monkeypatch):
+    """Take the second training and asking of a process as equal to the first, which halves the time of these tests."""
+    if "twice" in request.fixturenames:
+        return
+    honest, answers = run._ask, {}
+
+    def once(*given):
+        *same, turn = given
+        key = same[4], same[6]  # the seed and the salt
+        if turn == "first":
+            answers[key] = honest(*given)
+        return answers[key]
+
+    monkeypatch.setattr(run, "_ask", once)
 
 
 def ask(found, board, kind=KIND):
@@ -109,6 +132,12 @@ def test_what_is_looked_for_is_not_there(written, board, monkeypatch, tmp_path, 
             ask(cheat, board, "trusted")
 
 
+def test_what_is_next_to_impossible_can_be_stored(written, board):
+    """Less than the least number in float16 would be stored as -inf, and refused by the scorer."""
+    doubtless = written(forward="posterior = normalize(posterior.masked_fill(logits < logits.amax(-1, True), -1e9))")
+    assert ask(doubtless, board).scores["information"].isfinite().all()
+
+
 def test_labels_of_test_are_not_in_memory(written, board):
     """All labels that a process holds are those of training and validation: as many as these have images."""
     cheat = written(
@@ -139,7 +168,7 @@ for name in ("/proc/1/mem", f"/proc/{os.getppid()}/mem"):
     assert gains_nothing(ask(cheat, board))
 
 
-def test_the_order_of_tuples_says_nothing(written, board, monkeypatch):
+def test_the_order_of_tuples_says_nothing(written, board, monkeypatch, twice):
     """In the protocol's file the tuples come class by class; whoever counts on it is caught by asking twice, too."""
     cheat = written(
         forward="""
@@ -153,6 +182,26 @@ posterior = normalize(3 * torch.nn.functional.one_hot(rows, logits.shape[-1]).fl
     assert gains_nothing(ask(cheat, board))
 
 
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_the_order_of_questions_says_nothing(written, board, monkeypatch, shuffled):
+    """One that counts the tuples it was asked about, and answers as if they came class by class, as in the file."""
+    tuples = IMAGES // N
+    cheat = written(
+        start="self.first = self.met = 0",
+        forward=f"""
+if logits.shape[1] == 1 and self.asked > 2:
+    self.first, self.met = self.met, self.met + len(logits)
+rows = (self.first + torch.arange(len(logits))) % {tuples} * {CLASSES} // {tuples}
+posterior = normalize(3 * torch.nn.functional.one_hot(rows, {CLASSES}).float())[:, None].expand_as(logits)
+""",
+    )
+    monkeypatch.setattr(run, "_compare", lambda first, second: None)
+    if not shuffled:
+        monkeypatch.setattr(torch, "randperm", lambda count, generator: torch.arange(count))
+    found = ask(cheat, board)
+    assert gains_nothing(found) if shuffled else accuracy(found) == 1
+
+
 def test_the_first_class_is_not_the_first_class(written, tmp_path):
     """Classes are renamed: knowing which is common, or easy, by its number does not help."""
     board = make_board(tmp_path)
@@ -163,7 +212,7 @@ def test_the_first_class_is_not_the_first_class(written, tmp_path):
         answered = run.run(cheat, protocol, board, KIND, 2, lambda line: None)
         seen.add(int(answered.tensors["dense.0.test"][0, 0].argmax()))
         assert (answered.tensors["dense.0.test"].argmax(-1) == answered.tensors["dense.0.test"][0, 0].argmax()).all()
-    assert seen <= set(range(CLASSES))
+    assert len(seen) > 1
 
 
 def test_later_instances_are_refused_by_the_check(written, board):
@@ -201,7 +250,7 @@ def test_the_batch_is_refused_by_the_check(written, board):
     assert any(problem.startswith("independent of the batch") for problem in report.problems)
 
 
-def test_one_that_looks_at_larger_batches_than_the_check_has_is_caught_by_asking_twice(written, board):
+def test_one_that_looks_at_larger_batches_than_the_check_has_is_caught_by_asking_twice(written, board, twice):
     cheat = written(forward="if len(logits) > 6:\n    posterior = normalize(posterior - posterior[:1])")
     assert not run.examine(cheat, [(board.protocol("toy-v1"), 6)], KIND).problems
     with pytest.raises(SandboxError, match="two runs with other batches"):
@@ -216,7 +265,7 @@ if not torch.is_grad_enabled():
 """
 
 
-def test_a_batch_that_is_balanced_in_any_order_is_caught(written, board):
+def test_a_batch_that_is_balanced_in_any_order_is_caught(written, board, twice):
     """Every class has as many tuples: whoever sees all of them at once could share the labels out among them."""
     with pytest.raises(SandboxError, match="two runs with other batches"):
         ask(written(forward=BALANCED), board)
@@ -226,6 +275,9 @@ def test_questions_never_hold_all_tuples():
     sizes = [[len(batch) for batch in run._batches(95, rng.generator(seed))] for seed in range(20)]
     assert all(sum(found) == 95 and max(found) <= run.BATCH for found in sizes)
     assert len({tuple(found) for found in sizes}) == 20
+    orders = [[row for batch in run._batches(95, rng.generator(seed)) for row in batch] for seed in range(20)]
+    assert all(sorted(order) == list(range(95)) for order in orders)
+    assert all(np.corrcoef(order, range(95))[0, 1] < 0.5 for order in orders)
 
 
 def test_patching_torch_and_the_metrics_changes_no_score(written, board):
@@ -254,6 +306,15 @@ HARMS = {
     "fills the devices": ("open('/dev/found', 'w')", "Read-only file system"),
     "writes elsewhere": ("open('/submission/aggregator.py', 'w')", "Read-only file system"),
     "writes to the root": ("open('/found', 'w')", "Read-only file system"),
+    "changes the kernel": (
+        "for path in ('kernel/core_pattern', 'vm/overcommit_memory', 'fs/file-max'):\n"
+        "    text = open(f'/proc/sys/{path}').read()\n"
+        "    try:\n        open(f'/proc/sys/{path}', 'w').write(text)\n"
+        "    except OSError as error:\n        refused = error\n"
+        "    else:\n        raise RuntimeError('FOUND ' + path)\n"
+        "raise refused",
+        "Read-only file system|Permission denied",
+    ),
     "allocates": ("kept = []\nwhile True:\n    kept.append(torch.ones(1 << 24))", "memory|code"),
     "shares memory": (
         "import mmap\nkept = [mmap.mmap(-1, 1 << 28) for _ in range(40)]\n"

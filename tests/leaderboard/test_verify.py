@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from sharedlabel.errors import DataError, StoreError
 from sharedlabel.leaderboard import __main__ as entry_point
 from sharedlabel.leaderboard import commands, records, scaffold, standings
-from sharedlabel.leaderboard.protocol import Board
+from sharedlabel.leaderboard.protocol import ANSWERS, Board
 from tests.leaderboard.conftest import CLASSES, KIND, make_board, needs_sandbox
 
 pytestmark = needs_sandbox
@@ -124,3 +125,33 @@ def test_without_a_run_there_is_nothing_to_verify(tmp_path):
     board = make_board(tmp_path / "leaderboard")
     with pytest.raises(StoreError, match="run and score again"):
         commands.verify(board, board.protocol("toy-v1"), "mine", KIND, 1, print)
+
+
+def test_only_a_run_in_a_sandbox_verifies(board):
+    with pytest.raises(StoreError, match="only a run in a sandbox verifies"):
+        commands.verify(board, board.protocol("toy-v1"), "mine", "trusted", 1, print)
+    assert [event.status for event in place(board).history()] == ["self-reported"]
+
+
+@pytest.mark.parametrize("fault", ["answers", "predictions"])
+def test_what_cannot_be_scored_disputes_only_what_is_no_posterior(board, monkeypatch, fault):
+    """Files that are gone are the fault of a machine; predictions that are none are not."""
+    answers = board.folder(board.protocol("toy-v1")) / ANSWERS
+
+    def again(board, protocol, name, kind, workers, out, progress) -> None:
+        shutil.copytree(board.root.parent / "predictions", out, dirs_exist_ok=True)
+        if fault == "answers":
+            answers.unlink()
+            return
+        facts = json.loads((out / commands.RUN).read_text())
+        tensors = {name: 0 * tensor for name, tensor in safetensors.torch.load_file(out / records.PREDICTIONS).items()}
+        content, facts["predictions"] = records.serialized(tensors)
+        (out / records.PREDICTIONS).write_bytes(content)
+        (out / commands.RUN).write_text(json.dumps(facts))
+
+    monkeypatch.setattr(commands, "predict", again)
+    expected = (StoreError, "expected the file") if fault == "answers" else (DataError, "posteriors that sum to 1")
+    with pytest.raises(expected[0], match=expected[1]):
+        commands.verify(board, board.protocol("toy-v1"), "mine", KIND, 1, print)
+    after = [] if fault == "answers" else ["disputed"]
+    assert [event.status for event in place(board).history()] == ["self-reported", *after]
