@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Int64
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from sharedlabel import rng
@@ -22,7 +22,7 @@ from sharedlabel.inputs import FEATURE_ROLES, Data
 from sharedlabel.leaderboard import records
 from sharedlabel.leaderboard.protocol import ANSWERS, METRICS, SCORED, TUPLES, Protocol, Recipe
 from sharedlabel.leaderboard.sandbox import Limits
-from sharedlabel.leaderboard.schema import Name, explain, to_toml
+from sharedlabel.leaderboard.schema import NAMES, explain, is_name, to_toml
 from sharedlabel.metrics.calibration import calibrate_logits
 from sharedlabel.store import Store, serialize
 
@@ -94,12 +94,8 @@ def freeze(
 
 def _check_asked(name: str, images: Mapping[str, int], seeds: tuple[int, ...]) -> None:
     """Refuse what would be found after all was computed, or not at all."""
-    try:
-        TypeAdapter(Name).validate_python(name)
-    except ValidationError as error:
-        raise ConfigError(
-            f"--id: expected a name of small letters, digits, '.', '_' and '-', 64 at most, got {name!r}"
-        ) from error
+    if not is_name(name):
+        raise ConfigError(f"--id: expected {NAMES}, got {name!r}")
     for role in images:
         if role not in FEATURE_ROLES:
             raise ConfigError(f"--images: unknown role {role!r}; {nearest(role, FEATURE_ROLES)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sharedlabel.errors import DataError, printable
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+_NAME = "[a-z0-9][a-z0-9._-]{0,63}"
+Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
+NAMES = "a name of small letters, digits, '.', '_' and '-', 64 at most"
 Read = TypeVar("Read", bound=BaseModel)
 
 
@@ -21,6 +24,11 @@ class Strict(BaseModel):
     """What is read from a file: unknown keys are refused, and nothing is changed afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can name a submission or a protocol, and so a folder."""
+    return re.fullmatch(_NAME, text) is not None
 
 
 def read_toml(path: Path, model: type[Read]) -> Read:

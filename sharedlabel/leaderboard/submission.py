@@ -15,10 +15,10 @@ from pathlib import Path
 from types import EllipsisType
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from sharedlabel.errors import DataError, printable
-from sharedlabel.leaderboard.schema import Name, Strict, parse_toml
+from sharedlabel.leaderboard.schema import NAMES, Strict, is_name, parse_toml
 
 SOURCE, CARD, README = "aggregator.py", "submission.toml", "README.md"
 FILES = (SOURCE, CARD, README)
@@ -180,12 +180,8 @@ def check_name(name: str) -> None:
     Raises:
         DataError: says what a name looks like.
     """
-    try:
-        TypeAdapter(Name).validate_python(name)
-    except ValidationError as error:
-        raise DataError(
-            f"expected a name of small letters, digits, '.', '_' and '-', 64 at most, got {name!r}; rename the folder"
-        ) from error
+    if not is_name(name):
+        raise DataError(f"expected {NAMES}, got {name!r}; rename the folder")
 
 
 def _file(path: Path, limit: int) -> str:
