@@ -168,7 +168,15 @@ def _by_size(function: Callable[..., Tensor], shape: SetShape, n_list: Iterable[
     }
 
 
-class _Products(TorchDispatchMode):
+class Eager(TorchDispatchMode):
+    """A mode that is never compiled: torch need not import its compiler, which takes a second, to keep out of it."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class _Products(Eager):
     """Adds up the MACs of matrix products and convolutions, in all and by the stored tensor that enters them.
 
     Attention, for one, uses the weight of its output layer without calling the layer, so that counting by layer would

@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     withdraw = commands.add_parser("withdraw", help="take an entry out of the ranking", allow_abbrev=False)
     withdraw.add_argument("name")
     withdraw.add_argument("--protocol", required=True)
-    withdraw.add_argument("--note", required=True, type=_text, help="why, for people")
+    withdraw.add_argument("--note", required=True, help="why, for people")
     withdraw.set_defaults(function=_withdraw)
 
     site = commands.add_parser("site", help="write the static pages and the tables of the README", allow_abbrev=False)
@@ -107,12 +107,6 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
     return int(text)
-
-
-def _text(text: str) -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("expected some text, got none")
-    return text
 
 
 def _kind(options: argparse.Namespace) -> Kind:
@@ -172,12 +166,14 @@ def _run(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _score(options: argparse.Namespace, _: Sequence[str]) -> None:
-    from sharedlabel.leaderboard import commands, records
+    from sharedlabel.leaderboard import commands, records, submission
     from sharedlabel.leaderboard.protocol import Board
     from sharedlabel.leaderboard.score import PredictionError
 
     if not options.name and not (options.predictions and options.out):
         raise ConfigError("expected the name of a submission, or --predictions FOLDER with --out FOLDER")
+    if options.name:
+        submission.check_name(options.name)
     board, folder = Board(options.root), _predictions(options)
     protocol = board.protocol(options.protocol)
     if options.out:
@@ -214,6 +210,8 @@ def _withdraw(options: argparse.Namespace, _: Sequence[str]) -> None:
     from sharedlabel.leaderboard import commands
     from sharedlabel.leaderboard.protocol import Board
 
+    if not options.note.strip():
+        raise ConfigError("--note: expected some text, got none; say why")
     board = Board(options.root)
     protocol = board.protocol(options.protocol)
     commands.entry(board, protocol, options.name).record("withdrawn", options.note)

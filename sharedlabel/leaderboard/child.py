@@ -25,7 +25,14 @@ _MISSING = "expected a message, got the end of the input"
 
 
 def main() -> None:
-    """Lock this process in, then do the job that comes on standard input."""
+    """Lock this process in, do the job that comes on standard input, and end at once."""
+    _work()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # Python would take a second to tidy up
+
+
+def _work() -> None:
     memory_mb, disk_mb, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     answers = os.dup(1)
     os.dup2(2, 1)  # what submitted code prints is a log, and no answer

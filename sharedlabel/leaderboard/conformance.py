@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
@@ -279,7 +278,7 @@ class _OneHot(TorchFunctionMode):
             self.runs = before
 
 
-class _Elementwise(TorchDispatchMode):
+class _Elementwise(cost.Eager):
     """Counts work on elements, and refuses what writes more than came in: a matrix product, not summed.
 
     What writes no more than the tuples or an operand hold, or one element for each pair of instances, is elementwise

@@ -365,6 +365,8 @@ def test_commands_score_and_withdraw(board, tmp_path, capsys):
     [
         (["score", "good", "--protocol", "toy-v2"], "unknown protocol 'toy-v2'"),
         (["score", "--protocol", "toy-v1"], "expected the name of a submission"),
+        (["score", "../good", "--protocol", "toy-v1"], "expected a name of small letters"),
+        (["withdraw", "good", "--protocol", "toy-v1", "--note", " "], "expected some text"),
         (["withdraw", "../good", "--protocol", "toy-v1", "--note", "x"], "expected a name of small letters"),
         (["check", "/good", "--trust"], "expected a name of small letters"),
         (["score", "good", "--protocol", "toy-v1", "--predictions", "/nowhere"], "found none; use `run` first"),
