@@ -178,6 +178,7 @@ def _score(options: argparse.Namespace, _: Sequence[str]) -> None:
     protocol = board.protocol(options.protocol)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / commands.REFUSED).unlink(missing_ok=True)
         try:
             graded, *_files, scores = commands.grade(board, protocol, folder)
         except PredictionError as error:

@@ -196,9 +196,10 @@ CODE = {
     "code in a field": ("class C:\n    x: 'list[f()]' = 1", "line 2: expected words in the texts of an annotation"),
     "code in a field's type": ("x: list['f()'] = 1", "expected words in the texts of an annotation"),
     "validation": ("from pydantic import ImportString", "got 'pydantic'"),
-    "what is private": (
-        "import torch\ntorch.utils._python_dispatch._disable_current_modes()",
-        "line 2: '._disable_current_modes' is private to what it belongs to",
+    "what is private": ("import torch\ntorch.nn._reduction", "line 2: '._reduction' is private to what it belongs to"),
+    "what turns counting off": (
+        "import torch\ndef f(self): return self._python_dispatch\nf(torch.utils)",
+        "line 2: '._python_dispatch' is not allowed",
     ),
     "imports of what is private": ("from torch.nn import _reduction", "got '_reduction'; import what"),
     "imports below what is private": ("from torch.nn.modules._functions import f", "got '_functions'; import what"),
