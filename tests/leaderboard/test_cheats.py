@@ -271,6 +271,15 @@ def test_a_batch_that_is_balanced_in_any_order_is_caught(written, board, twice):
         ask(written(forward=BALANCED), board)
 
 
+def test_one_that_remembers_images_of_earlier_questions_is_caught(written, board, twice):
+    cheat = written(
+        start="self.met = torch.zeros(())",
+        forward="self.met = self.met + 0.1 * logits.mean(dim=(0, 1))\nposterior = normalize(posterior + self.met)",
+    )
+    with pytest.raises(SandboxError, match="two runs with other batches"):
+        ask(cheat, board)
+
+
 def test_questions_never_hold_all_tuples():
     sizes = [[len(batch) for batch in run._batches(95, rng.generator(seed))] for seed in range(20)]
     assert all(sum(found) == 95 and max(found) <= run.BATCH for found in sizes)
