@@ -312,7 +312,7 @@ HARMS = {
         "import itertools\nfor i in itertools.count():\n    open(f'/tmp/{i}', 'wb').write(bytes(1 << 20))",
         "No space left on device",
     ),
-    "fills the devices": ("open('/dev/found', 'w')", "Read-only file system"),
+    "fills the devices": ("open('/dev/found', 'w')", "Read-only file system|Permission denied"),
     "writes elsewhere": ("open('/submission/aggregator.py', 'w')", "Read-only file system"),
     "writes to the root": ("open('/found', 'w')", "Read-only file system"),
     "changes the kernel": (
