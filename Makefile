@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 UV_VERSION := 0.13.8
+# One more than there are cores, since tests wait for other processes; at most 8.
+WORKERS = $$($(RUN) -c 'import os; print(min(8, 1 + (os.cpu_count() or 1)))')
 
 .PHONY: demo test lint format lock browser clean
 
@@ -12,7 +14,7 @@ demo: $(VENV)/.installed ## install, then train, compress, aggregate and report 
 
 test: $(VENV)/.installed ## install, then run the tests
 	@echo "==> running the tests"
-	$(RUN) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+	$(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.installed ## style, types and layers
 	@echo "==> linting"
