@@ -19,6 +19,7 @@ from sharedlabel.leaderboard import commands, records, score, standings, submiss
 from sharedlabel.leaderboard.protocol import Board, Protocol
 from sharedlabel.leaderboard.records import Entry, Event, Result, Status
 from sharedlabel.leaderboard.sandbox import Kind
+from sharedlabel.leaderboard.submission import Submission
 
 CLOSE = 2e-3  # scores are float16, and temperatures come from a search
 PLAIN, GONE = "100644", "000000"  # modes of git
@@ -70,10 +71,11 @@ def examine(board: Board, base: str, kind: Kind, progress: Callable[[str], None]
         before = {identifier: _history(board, base, identifier, name) for identifier in own}
         for identifier in own:
             _check_open(f"{identifier}/{name}", before[identifier])
-        costs = commands.check(submission.named(board.root, name), board, kind)
+        submitted = submission.named(board.root, name)
+        costs = commands.check(submitted, board, kind)
         progress(f"{name} keeps the contract (tried in {kind})")
         for identifier in own:
-            _audit(board, board.protocol(identifier), name, before[identifier], costs[identifier])
+            _audit(board, board.protocol(identifier), submitted, before[identifier], costs[identifier])
             progress(f"{identifier}/{name} is whole, self-reported and scored as its predictions are")
     for identifier in board.ids():
         protocol = board.protocol(identifier)
@@ -128,12 +130,13 @@ def _check_open(where: str, before: Sequence[str]) -> None:
         raise StoreError(f"expected {where} as it was: it is {status}; submit under another name")
 
 
-def _audit(board: Board, protocol: Protocol, name: str, before: Sequence[str], cost: records.Cost) -> None:
+def _audit(board: Board, protocol: Protocol, submitted: Submission, before: Sequence[str], cost: records.Cost) -> None:
     """Refuse a result that an author may not have changed like this.
 
     Raises:
         StoreError: says what is wrong.
     """
+    name = submitted.name
     place = commands.entry(board, protocol, name)
     result, events = place.result(), place.history()
     if place.lines()[: len(before)] != list(before):
@@ -149,7 +152,7 @@ def _audit(board: Board, protocol: Protocol, name: str, before: Sequence[str], c
             raise StoreError(
                 f"expected {records.BY_AUTHOR!r} as the note of {name}, got another; run and score it again"
             )
-    if submission.named(board.root, name).sha256 != result.submission:
+    if submitted.sha256 != result.submission:
         raise StoreError(f"submission {name} is not the one that was run on {protocol.id}; run and score it again")
     if result.cost != cost:
         raise StoreError(f"the costs of {name} on {protocol.id} are not those that are counted; run and score it again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -168,7 +167,7 @@ def _source(data: Data, kept: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _digest(positions: Tensor) -> str:
-    return hashlib.sha256(positions.long().sort().values.numpy().astype("<i8").tobytes()).hexdigest()
+    return records.digest(positions.long().sort().values.numpy().astype("<i8").tobytes())
 
 
 def _network(

@@ -51,6 +51,14 @@ def with_entry(board, name, status) -> str:
     return committed(board)
 
 
+def requested(board) -> str:
+    """Add a result of an author, and return the commit before it."""
+    base = committed(board)
+    submit(board, "mine", 1.0)
+    listed(board, "mine", "self-reported")
+    return base
+
+
 def examined(board, base) -> list[str]:
     lines: list[str] = []
     changes.examine(board, base, "trusted", lines.append)
@@ -107,9 +115,7 @@ def test_an_unknown_commit_is_named(board):
 
 
 def test_results_of_an_author_pass(board):
-    base = committed(board)
-    submit(board, "mine", 1.0)
-    listed(board, "mine", "self-reported")
+    base = requested(board)
     assert examined(board, base)[-1] == "toy-v1/mine is whole, self-reported and scored as its predictions are"
 
 
@@ -130,9 +136,7 @@ def test_nobody_verifies_a_result_of_ones_own(board):
 
 
 def test_one_line_of_ones_own_run_is_added_at_a_time(board):
-    base = committed(board)
-    submit(board, "mine", 1.0)
-    listed(board, "mine", "self-reported")
+    base = requested(board)
     append(board, "mine", "self-reported")
     with pytest.raises(StoreError, match="expected one line more in the history of mine, of its result"):
         examined(board, base)
@@ -146,9 +150,7 @@ def test_one_line_of_ones_own_run_is_added_at_a_time(board):
     ],
 )
 def test_a_line_says_when_and_that_its_author_ran_it(board, wrong, message):
-    base = committed(board)
-    submit(board, "mine", 1.0)
-    listed(board, "mine", "self-reported")
+    base = requested(board)
     path = place(board, "mine").folder / records.HISTORY
     path.write_text(json.dumps(json.loads(path.read_text()) | wrong) + "\n")
     with pytest.raises(StoreError, match=message):
@@ -300,18 +302,14 @@ def test_the_rounding_of_another_machine_passes(board):
 
 
 def test_a_submission_that_changed_after_its_run_is_refused(board):
-    base = committed(board)
-    submit(board, "mine", 1.0)
-    listed(board, "mine", "self-reported")
+    base = requested(board)
     (board.root / "submissions" / "mine" / "README.md").write_text("changed\n")
     with pytest.raises(StoreError, match="is not the one that was run on toy-v1"):
         examined(board, base)
 
 
 def test_predictions_of_another_run_are_refused(board):
-    base = committed(board)
-    submit(board, "mine", 1.0)
-    listed(board, "mine", "self-reported")
+    base = requested(board)
     predicted(board, board.protocol("toy-v1"), "mine", 2.0, place(board, "mine").folder)
     (place(board, "mine").folder / commands.RUN).unlink()
     with pytest.raises(StoreError, match="it was altered"):
