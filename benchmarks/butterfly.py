@@ -1,7 +1,8 @@
-"""Butterfly layers against dense ones, and against the best public butterfly where it is installed."""
+"""Butterfly layers against dense ones, the fused kernel against the plain form, and the best public butterfly."""
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 from collections.abc import Callable
@@ -17,13 +18,15 @@ WIDTHS = (512, 1024, 2048, 4096, 8192, 16384)
 BATCH = 256
 # Width and largest share of a dense layer's weights.
 BOUND = (4096, 0.04)
+# Largest relative difference of the fused kernel in single precision from the plain form in double precision.
+KERNEL_BOUND = 1e-4
 # HazyResearch/butterfly: its kernels are built from source, it is in no package index.
 PUBLIC = "torch_butterfly"
 
 
 def run(quick: bool) -> list[Result]:
     """Compare layers with as many outputs as inputs, without a bias, k = log2 of the width."""
-    widths, rounds = ((64, 128), 1) if quick else (WIDTHS, 7)
+    widths, rounds = ((64, 128), 1) if quick else (WIDTHS, 50 if torch.cuda.is_available() else 7)  # a GPU is fast
     found: list[Result] = []
     won: dict[str, dict[int, bool]] = {}
     for width in widths:
@@ -32,6 +35,8 @@ def run(quick: bool) -> list[Result]:
         for what, result in _times(layer, rounds).items():
             found.append(result)
             won.setdefault(what, {})[width] = result.measured > 1
+        if torch.cuda.is_available() and importlib.util.find_spec("triton"):
+            found += [_kernel_error(layer), *_kernel_times(layer, rounds)]
         if importlib.util.find_spec(PUBLIC):
             found.append(_against_public(layer, rounds))
     return found + [_crossing(what, faster) for what, faster in won.items()]
@@ -74,6 +79,47 @@ def _times(layer: ButterflyLinear, rounds: int) -> dict[str, Result]:
         note = f"{1000 * min(fast):.3g} ms against {1000 * min(slow):.3g} ms (best of {rounds})"
         title = f"butterfly {width} x {width}: times as fast as dense, {what}"
         found[what] = summarize(title, "x", ratios(slow, fast), note=note)
+    return found
+
+
+def _fused(layer: ButterflyLinear) -> ButterflyLinear:
+    """Copy a layer and let the Triton kernel multiply its paths out."""
+    other = copy.deepcopy(layer)
+    other.inputs.fused = other.outputs.fused = True
+    return other
+
+
+def _kernel_error(layer: ButterflyLinear) -> Result:
+    """Compare outputs and gradients of the fused kernel with those of the plain form in double precision."""
+    fused, exact = _fused(layer), copy.deepcopy(layer).double()
+    inputs = torch.randn(BATCH, layer.in_features, generator=rng.generator(0, "benchmarks", "inputs"))
+    found = []
+    for one in (fused, exact):
+        outputs = one(inputs.to(one.core))
+        outputs.square().sum().backward()
+        found.append([outputs.detach(), *(parameter.grad for parameter in one.parameters())])
+    errors = [float((ours - true).norm() / true.norm()) for ours, true in zip(*found, strict=True)]
+    return Result(
+        f"butterfly {layer.in_features} x {layer.in_features}: relative error of the fused kernel",
+        max(errors),
+        "",
+        max(errors),
+        max(errors),
+        bound=KERNEL_BOUND,
+        note=f"difference from the plain form in double precision: outputs {errors[0]:.2g}, else gradients",
+    )
+
+
+def _kernel_times(layer: ButterflyLinear, rounds: int) -> list[Result]:
+    """Time the fused kernel beside the plain form of the same layer."""
+    width, fused = layer.in_features, _fused(layer)
+    inputs = torch.randn(BATCH, width, generator=rng.generator(0, "benchmarks", "inputs")).to(layer.core.device)
+    found = []
+    for what, step in (("prediction", _predict), ("forward and backward", _train)):
+        slow, fast = interleaved(step(layer, inputs), step(fused, inputs), rounds)
+        title = f"butterfly {width} x {width}: fused kernel, times as fast as the plain form, {what}, batch {BATCH}"
+        note = f"{1000 * min(fast):.3g} ms against {1000 * min(slow):.3g} ms (best of {rounds})"
+        found.append(summarize(title, "x", ratios(slow, fast), note=note))
     return found
 
 

@@ -1,11 +1,14 @@
-"""Measured against theoretical speedup of a structurally pruned residual network on the CPU."""
+"""Measured against theoretical speedup of a structurally pruned residual network on the CPU, and on a GPU if there."""
 
 from __future__ import annotations
+
+import copy
+import functools
 
 import torch
 
 from benchmarks._measure import Result, interleaved, ratios, summarize
-from sharedlabel import cost, rng
+from sharedlabel import cost, measure, rng
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.pruners import filter_l1
@@ -19,13 +22,19 @@ CLASSES = 10
 # The bound is for the widths of ResNet-18. Half of 16 channels fills half a vector register of 16 numbers (AVX-512), so
 # that narrow networks cannot become as fast as they become small; that is reported without a bound.
 WIDTHS: dict[int, float | None] = {16: None, 32: None, 64: BOUND}
+# On a GPU a batch of 32 small images is over before the next kernel has been launched, so a large batch is timed too.
+GPU_WIDTHS = (16, 64)
+GPU_PASSES: tuple[tuple[measure.Mode, int], ...] = (("eager", BATCH), ("eager", 1024), ("compiled", 1024))
 
 
 def run(quick: bool) -> list[Result]:
     """Time ResNet-20 and the same network with 4 times fewer MACs, alternating."""
     widths, rounds = ({8: None}, 1) if quick else (WIDTHS, 9)
     results = [measured(width, bound, rounds, torch.contiguous_format) for width, bound in widths.items()]
-    return [*results, measured(min(widths), None, rounds, torch.channels_last)]
+    results.append(measured(min(widths), None, rounds, torch.channels_last))
+    if torch.cuda.is_available() and not quick:
+        results += [measured_on_gpu(width, *how) for how in GPU_PASSES for width in GPU_WIDTHS]
+    return results
 
 
 def measured(width: int, bound: float | None, rounds: int, layout: torch.memory_format) -> Result:
@@ -37,11 +46,8 @@ def measured(width: int, bound: float | None, rounds: int, layout: torch.memory_
         rounds: passes of each network.
         layout: memory format of weights and images.
     """
-    with rng.seeded(0, "benchmarks"):
-        dense = resnet_cifar.build(resnet_cifar.Config(depth=20, width=width), SHAPE, CLASSES)
-    pruned = with_fewer_macs(dense, SPEEDUP)
-    theoretical = cost.macs(dense, SHAPE).executed / cost.macs(pruned, SHAPE).executed
-    networks = [network.eval().to(memory_format=layout) for network in (dense, pruned)]
+    dense, pruned, theoretical = dense_and_pruned(width)
+    networks = [copy.deepcopy(network).eval().to(memory_format=layout) for network in (dense, pruned)]
     images = torch.rand(BATCH, *SHAPE, generator=rng.generator(0, "benchmarks")).to(memory_format=layout)
     with torch.inference_mode():
         before, after = interleaved(lambda: networks[0](images), lambda: networks[1](images), rounds)
@@ -53,6 +59,34 @@ def measured(width: int, bound: float | None, rounds: int, layout: torch.memory_
     shares = [speedup / theoretical for speedup in ratios(before, after)]
     what = "structured pruning: share of the theoretical speedup"
     return summarize(what, "x", shares, bound=bound, better="at least", note=note)
+
+
+def measured_on_gpu(width: int, mode: measure.Mode, batch: int) -> Result:
+    """Compare one network with its pruned self on the GPU, as `latency` of a grid does.
+
+    Args:
+        width: channels of the first stage.
+        mode: eager or compiled.
+        batch: images per pass.
+    """
+    dense, pruned, theoretical = dense_and_pruned(width)
+    found = measure.latency(pruned, SHAPE, batch, torch.device("cuda"), mode=mode, reference=dense)
+    shares = [found.reference_ms / taken / theoretical for taken in (found.median_ms, found.high_ms, found.low_ms)]
+    note = (
+        f"ResNet-20 of width {width}, batch {batch}: {found.reference_ms:.3g} against {found.median_ms:.3g} ms "
+        f"(medians; the range is that of the quartiles), {theoretical:.2f} times fewer MACs"
+    )
+    what = f"structured pruning: share of the theoretical speedup on the GPU, {mode}"
+    return Result(what, shares[0], "x", *shares[1:], note=note)
+
+
+@functools.cache
+def dense_and_pruned(width: int) -> tuple[Backbone, Backbone, float]:
+    """Return ResNet-20, the same with a quarter of the MACs, and how many times fewer they are exactly."""
+    with rng.seeded(0, "benchmarks"):
+        dense = resnet_cifar.build(resnet_cifar.Config(depth=20, width=width), SHAPE, CLASSES)
+    pruned = with_fewer_macs(dense, SPEEDUP)
+    return dense, pruned, cost.macs(dense, SHAPE).executed / cost.macs(pruned, SHAPE).executed
 
 
 def with_fewer_macs(dense: Backbone, speedup: float) -> Backbone:
