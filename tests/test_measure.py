@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,13 @@ def test_measuring_stops_when_its_time_is_up() -> None:
     assert len(calls) == 2 + 3  # the first pass and one that takes too long, then the fewest to take a median of
 
 
+@pytest.fixture
+def _unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave type checks out: torch 2.11 cannot compile beartype's, and nobody compiles with them but the tests."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.mark.usefixtures("_unchecked")
 def test_compiled_networks_stay_compiled_however_many_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit on recompilations torch would run eagerly. Dynamo is real here, its backend is not."""
     compiled: list[int] = []
@@ -89,6 +97,7 @@ def test_compiled_networks_stay_compiled_however_many_come(monkeypatch: pytest.M
             assert len(compiled) > before
 
 
+@pytest.mark.usefixtures("_unchecked")
 def test_a_network_that_cannot_be_compiled_here_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
         raise RuntimeError("no C++ compiler")
