@@ -29,6 +29,7 @@ _BATCH = 128
 _PIXELS = _BATCH * 64 * 64  # of a batch of larger images
 _VALUES = 2**25  # numbers in the gradients of single examples that are in memory together
 
+_ABSOLUTE = "sharedlabel.pruners._absolute"  # has an operation of its own
 # What torch says about derivatives that it lacks; the first group, if there is one, names the operation.
 _MISSING = re.compile(
     r"derivative (?:for|of) '?(?:aten::)?([\w.]+).* is not implemented"
@@ -105,8 +106,9 @@ def refusals(network: Backbone, twice: bool = False) -> Iterator[None]:
 
 def _custom_functions(network: Backbone) -> list[str]:
     """Name the operations of a network that are not torch's own: their errors do not."""
+    images = torch.zeros(2, *network.image_shape, device=network.normalize.mean.device, requires_grad=True)
     with torch.enable_grad():
-        logits = network(torch.zeros(2, *network.image_shape, device=network.normalize.mean.device))
+        logits = copy.deepcopy(network).eval()(images)
     ahead, names, seen = [logits.grad_fn], set[str](), set[Any]()
     while ahead:
         node = ahead.pop()
@@ -114,7 +116,8 @@ def _custom_functions(network: Backbone) -> list[str]:
             seen.add(node)
             ahead.extend(before for before, _ in node.next_functions)
             if isinstance(node, BackwardCFunction):
-                names.add(type(node).__name__.removesuffix("Backward"))
+                function = type(node)._forward_cls  # type: ignore[attr-defined]
+                names.update([function.__name__] if function.__module__ != _ABSOLUTE else [])
     return sorted(names)
 
 
@@ -267,6 +270,24 @@ def gradients_by_example(
     for some, gradients in zip(inputs.tensor_split(parts), outputs.tensor_split(parts), strict=True):
         if len(some):
             yield torch.func.vmap(one)(some, gradients)
+
+
+def squared_gradients(
+    layer: Layer, inputs: Float[Tensor, "b ..."], outputs: Float[Tensor, "b ..."]
+) -> Float[Tensor, "..."]:
+    """Return the squared gradients that single examples give a layer's weight, summed up over the examples.
+
+    Args:
+        layer: as for `gradients_by_example`.
+        inputs: what it was given.
+        outputs: gradient of its output.
+    """
+    if inputs.ndim == 2 and isinstance(layer, nn.Linear):  # (o_i a_j)^2 needs no example's gradient
+        return outputs.square().T @ inputs.square()
+    total = torch.zeros_like(layer.weight, requires_grad=False)
+    for by_example in gradients_by_example(layer, inputs, outputs):
+        total += by_example.square_().sum(0)
+    return total
 
 
 def check_called(missing: Iterable[str]) -> None:

@@ -22,7 +22,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import MASK
 from sharedlabel.config import Schedule
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._gradients import replaced
+from sharedlabel.pruners._gradients import refusals, replaced
 from sharedlabel.pruners._masks import (
     Layer,
     check_scores,
@@ -90,7 +90,8 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
             _make_constant(layer, budgets[name] if config.scaled else layer.weight.numel())
     popups = {name: _Popup(copy.deepcopy(layer), budgets[name], context.generator) for name, layer in layers.items()}
     trained = replaced(frozen, popups)
-    train(trained)
+    with refusals(frozen):
+        train(trained)
     check_scores({name: popup.scores for name, popup in popups.items()})
     pruned = masked_copy(frozen, {name: popup.chosen().to(layers[name].weight) for name, popup in popups.items()})
     _copy_statistics(trained, pruned)

@@ -24,6 +24,7 @@ from sharedlabel.config import Schedule
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._absolute import AbsoluteLayer, absolute
 from sharedlabel.pruners._base import Context
+from sharedlabel.pruners._gradients import check_reached, derivatives
 from sharedlabel.pruners._masks import (
     check_scores,
     count,
@@ -121,7 +122,7 @@ def synaptic_flow(
         layer.reset(keep[name])
     # The authors' code feeds ones; they go past the normalisation, which would turn them into something else.
     ones = torch.ones(1, *network.image_shape, dtype=torch.float64, device=network.normalize.mean.device)
-    with torch.enable_grad():
+    with derivatives(network):
         embedding: Tensor = network.body(ones.requires_grad_().clone())
         flow = network.classify(embedding.flatten(1)).sum()
         if not flow.isfinite():
@@ -129,5 +130,7 @@ def synaptic_flow(
                 f"expected a synaptic flow that fits float64, got {flow.item()}: products of absolute weights through "
                 "the layers are too large; initialise the network with smaller weights or use another pruner"
             )
-        (flow / (flow.item() or 1.0)).backward()
+        if flow.requires_grad:
+            (flow / (flow.item() or 1.0)).backward()
+    check_reached(name for name, layer in layers.items() if layer.called and not layer.reached)
     return {name: layer.share for name, layer in layers.items()}
