@@ -1,7 +1,8 @@
 """Butterfly layers instead of dense ones.
 
 Every butterfly keeps k = c log2 n of its outputs, with one c for the whole network that the compression ratio sets
-(c = 1 in the paper). A layer that would need as many weights as a dense one stays dense.
+(c = 1 in the paper). A layer that would need as many weights as a dense one stays dense. The paper replaces chosen
+layers; here all linear layers of the body that get smaller, unless `layers` names some, and never the classifier.
 
 Reference: Ailon, Leibovitch & Nair, "Sparse Linear Networks with a Fixed Butterfly Structure: Theory and Practice"
 (2021).

@@ -3,6 +3,11 @@
 Every weight gets a score; each layer uses the weights of largest absolute score. Gradients pass the choice as if it
 were the identity, and only scores are trained. The pruned network has nothing left to train.
 
+In the authors' code the classifier is one of these layers, and there are no biases and no parameters of normalisation.
+Here the classifier stays whole and as it was drawn. Nowhere in this package does a mask count there, so that choosing
+from its weights would cost accuracy for no higher ratio (measured: science.md). Biases and normalisation stay at their
+initial values, 0 and 1 in this package's own networks, which is as if there were none.
+
 Reference: Ramanujan, Wortsman, Kembhavi, Farhadi & Rastegari, "What's Hidden in a Randomly Weighted Neural Network?"
 (2020).
 """

@@ -3,7 +3,8 @@
 The saliency of a weight w is h w^2 / 2. The curvature h is the diagonal of the Gauss-Newton matrix, by which the paper
 approximates the Hessian: the mean over images of sum_y p_y (d log p_y / d w)^2, p the network's predictions. That is
 also the Fisher information. The sum over classes is exact, so that the mask depends on no draw of labels; it takes one
-way back for each class, in all as long as examples * classes images of training.
+way back for each class, in all 1.1 to 1.6 times as long as training on examples * classes images takes (ResNet-20 on
+32 x 32 pixels, one CPU thread, 100 and 10 classes).
 
 Unlike the paper, h is the exact diagonal, by single examples: the paper passes second derivatives from layer to layer
 without the entries off the diagonal, and adds them up over the places of a shared weight. And the paper prunes and

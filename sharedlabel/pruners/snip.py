@@ -1,6 +1,6 @@
 """SNIP: the weights go whose removal changes the loss least, to first order, judged on the untrained network.
 
-Unlike the authors' code (`snip/model.py`), biases and the classifier are not scored and stay.
+Unlike in the authors' code (`snip/model.py`), biases and the classifier are not scored and stay.
 
 Reference: Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (2019).
 """

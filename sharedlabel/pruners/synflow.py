@@ -2,7 +2,8 @@
 
 An image of ones goes through the network with every parameter replaced by its absolute value; a weight's score is its
 share of the summed logits. The scores of a layer add up to the whole flow, so no layer loses all its weights early as
-long as scores are computed anew while weights are removed bit by bit.
+long as scores are computed anew while weights are removed bit by bit. Unlike in the authors' code, the classifier is
+not pruned; its absolute weights carry the flow.
 
 Reference: Tanaka, Kunin, Yamins & Ganguli, "Pruning neural networks without any data by iteratively conserving synaptic
 flow" (2020).
