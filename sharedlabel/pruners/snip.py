@@ -33,9 +33,9 @@ class Config:
     Args:
         examples: training images that the loss is taken over; the authors take one batch, of 128 for CIFAR-10.
         statistics: what batch normalisation uses while the loss is differentiated: those of the `batch`, or its
-            `running` ones, as the authors' code does (`is_train` is false in `snip/prune.py`). Before training these are
+            `running` ones, as in the authors' code (`is_train` is false in `snip/prune.py`). Before training these are
             0 and 1 and normalise nothing: what is scored is then another network than the one that is trained. Hence
-            the default, which is also how later papers run SNIP (Wang et al. 2020).
+            the default.
     """
 
     examples: PositiveInt = 128
