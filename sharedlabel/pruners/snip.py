@@ -78,5 +78,6 @@ def sensitivities(backbone: Backbone, config: Config, context: Context) -> Mappi
         for some, classes in batches(network, images, labels):
             # Signed gradients add up over batches in `grad`; the absolute value is taken of their sum.
             (nn.functional.cross_entropy(network(some), classes, reduction="sum") / len(images)).backward()
-    check_reached(name for name, weight in weights.items() if weight.grad is None)
-    return {name: (weight.grad * weight).detach().abs() for name, weight in weights.items()}
+    gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
+    check_reached(name for name in weights if name not in gradients)
+    return {name: (gradient * weights[name]).detach().abs() for name, gradient in gradients.items()}
