@@ -46,8 +46,8 @@ class Config:
     """Options of GraSP.
 
     Args:
-        samples_per_class: training images of each class that the loss is taken over, the first that there are: 10 as
-            in most of the authors' configurations for CIFAR-10 and CIFAR-100.
+        samples_per_class: training images of each class that the loss is taken over, fewer where a class has fewer
+            among those that a pruner is given: 10 as in most of the authors' configurations for CIFAR-10 and CIFAR-100.
         temperature: the logits are divided by it, 200 in the authors' code.
         statistics: what batch normalisation uses while the loss is differentiated: those of the `batch`, as the
             authors do, or its `running` ones, which mean little before training.

@@ -52,7 +52,9 @@ class Config:
     """Options of provable filter pruning.
 
     Args:
-        examples: validation images on which sensitivities are measured.
+        examples: validation images on which sensitivities are measured. The authors' code takes 3 log(8 n N / delta), n
+            the outputs of the largest layer, N of all: 152 for LeNet-300-100, 183 for ResNet-20 on 32 x 32 pixels.
+            Here fewer, to save time.
         method: `deterministic` keeps the most sensitive channels of every layer; `randomized` draws them with
             probabilities in proportion to their sensitivities and scales the weights that read them, so that the
             expected responses are those of the dense network.

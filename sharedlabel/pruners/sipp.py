@@ -63,7 +63,9 @@ class Config:
             weights with probabilities proportional to their sensitivities, with replacement, until the number to keep
             has been drawn, and divides each by its probability of being among them, so that every layer's output is
             right on average.
-        examples: validation images that sensitivities are measured on.
+        examples: validation images that sensitivities are measured on. The authors' code takes 3 log(8 n N / delta), n
+            the outputs of the largest layer, N of all, delta = 1e-16: 152 for LeNet-300-100, 183 for ResNet-20 on 32 x
+            32 pixels. Here a round number near them.
     """
 
     method: Literal["deterministic", "randomized"] = "deterministic"
