@@ -256,8 +256,8 @@ def costs(dense: Backbone, pruned: Backbone, image_shape: tuple[int, int, int]) 
         pruned: the network after it, masks not yet baked in.
         image_shape: channels, height and width of an image.
     """
-    before, after = macs(dense, image_shape), macs(pruned, image_shape)
     weights, weights_left = _prunable_left(dense), _prunable_left(pruned)
+    before, after = macs(dense, image_shape), macs(pruned, image_shape)
     size = bytes_on_disk(pruned)
     return Costs(
         parameters_dense=parameters(dense),

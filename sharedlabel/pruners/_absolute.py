@@ -47,6 +47,9 @@ class AbsoluteLayer(nn.Module):
 
     Args:
         layer: the layer; it stays as it is and is no submodule.
+
+    Attributes:
+        called: whether the layer has been, since the last reset.
     """
 
     def __init__(self, layer: Layer) -> None:
@@ -54,10 +57,16 @@ class AbsoluteLayer(nn.Module):
         self._layer = (layer,)
         self._keep: Tensor | None = None
         self._share: Tensor | None = None
+        self.called = False
 
     def reset(self, keep: Tensor) -> None:
         """Forget the shares; from now on only these weights remain."""
-        self._keep, self._share = keep, None
+        self._keep, self._share, self.called = keep, None, False
+
+    @property
+    def reached(self) -> bool:
+        """Whether anything has come back through the layer."""
+        return self._share is not None
 
     @property
     def share(self) -> Tensor:
@@ -80,6 +89,7 @@ class AbsoluteLayer(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
         """Apply the layer."""
+        self.called = True
         outputs: Tensor = _Flow.apply(inputs, self)
         return outputs
 

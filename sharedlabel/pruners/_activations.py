@@ -1,4 +1,4 @@
-"""What the layers of a network see on images, and scaling it."""
+"""What the layers of a network see on images, patch by patch, and scaling it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import copy
 from collections.abc import Collection, Iterator
 
 import torch
+import torch.nn.functional as F  # noqa: N812  (the name everyone reads)
 from jaxtyping import Float, Num
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.pruners._gradients import batches
@@ -46,6 +48,23 @@ def layer_inputs(
     for part, _ in batches(network, images):
         network(part)
         yield inputs
+
+
+def patches(layer: _ConvNd, inputs: Float[Tensor, "b C ..."]) -> Float[Tensor, "b groups q p"]:
+    """Cut out what the q weights of a convolution's filters are multiplied with, in each of p places.
+
+    Args:
+        layer: convolution of any dimension, groups, stride, dilation and padding, not transposed.
+        inputs: what it is given.
+    """
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    found = F.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)
+    dimensions = len(layer.kernel_size)
+    for axis, (size, step, gap) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)):
+        found = found.unfold(2 + axis, gap * (size - 1) + 1, step)[..., ::gap]
+    places, positions = range(2, 2 + dimensions), range(2 + dimensions, 2 + 2 * dimensions)
+    count = found.shape[2 : 2 + dimensions].numel()
+    return found.permute(0, 1, *positions, *places).reshape(len(inputs), layer.groups, -1, count)
 
 
 @torch.no_grad()

@@ -1,15 +1,23 @@
-"""What pruners that differentiate share: copies to differentiate, batches, and gradients of single examples."""
+"""What pruners that differentiate share: copies to differentiate, batches, and gradients of single examples.
+
+Where torch has no derivative of something a network does, `derivatives` words what it says as a refusal.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, TypeAlias
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int64, Num
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
@@ -20,6 +28,14 @@ Statistics: TypeAlias = Literal["batch", "running"]
 _BATCH = 128
 _PIXELS = _BATCH * 64 * 64  # of a batch of larger images
 _VALUES = 2**25  # numbers in the gradients of single examples that are in memory together
+
+_ABSOLUTE = "sharedlabel.pruners._absolute"  # has an operation of its own
+# What torch says about derivatives that it lacks; the first group, if there is one, names the operation.
+_MISSING = re.compile(
+    r"derivative (?:for|of) '?(?:aten::)?([\w.]+).* is not implemented"
+    r"|implement either the backward or vjp method|marked with @once_differentiable"
+    r"|does not require grad and does not have a grad_fn|not have been used in the graph"
+)
 
 
 def differentiable_copy(backbone: Backbone, statistics: Statistics = "running") -> tuple[Backbone, dict[str, Tensor]]:
@@ -40,6 +56,115 @@ def differentiable_copy(backbone: Backbone, statistics: Statistics = "running") 
     for weight in weights.values():
         weight.grad = None
     return network, weights
+
+
+@contextlib.contextmanager
+def derivatives(network: Backbone, twice: bool = False) -> Iterator[None]:
+    """Turn gradients on, with kernels that have them, and refuse what has none.
+
+    Args:
+        network: the network that is differentiated.
+        twice: whether it is differentiated twice.
+
+    Raises:
+        CompressionError: torch has no derivative of an operation of the network; names it.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(refusals(network, twice))
+        stack.enter_context(torch.enable_grad())
+        if any(isinstance(module, nn.RNNBase) for module in network.modules()):
+            # cuDNN's recurrence has no derivative in evaluation mode, and no second one.
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        if twice:  # fused attention has no second derivative
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(_TwiceDifferentiable())
+        yield
+
+
+@contextlib.contextmanager
+def refusals(network: Backbone, twice: bool = False) -> Iterator[None]:
+    """Turn what torch says about a missing derivative into a refusal that names the operation.
+
+    Args:
+        network: the network that is differentiated.
+        twice: whether it is differentiated twice.
+
+    Raises:
+        CompressionError: torch has no derivative of an operation of the network.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if (found := _MISSING.search(str(error))) is None:
+            raise
+        operation = found[1] or ", ".join(_custom_functions(network)) or "one that detaches its results"
+        raise CompressionError(
+            f"expected operations that torch can differentiate{' twice' * twice}, got {operation}, which has no "
+            f"{'second ' * twice}derivative; use a pruner that takes none, such as magnitude"
+        ) from error
+
+
+def _custom_functions(network: Backbone) -> list[str]:
+    """Name the operations of a network that are not torch's own: their errors do not."""
+    images = torch.zeros(2, *network.image_shape, device=network.normalize.mean.device, requires_grad=True)
+    with torch.enable_grad():
+        logits = copy.deepcopy(network).eval()(images)
+    ahead, names, seen = [logits.grad_fn], set[str](), set[Any]()
+    while ahead:
+        node = ahead.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            ahead.extend(before for before, _ in node.next_functions)
+            if isinstance(node, BackwardCFunction):
+                function = type(node)._forward_cls  # type: ignore[attr-defined]
+                names.update([function.__name__] if function.__module__ != _ABSOLUTE else [])
+    return sorted(names)
+
+
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002  (the name in torch)
+    """Return what `hardsigmoid` does, with the same first derivative everywhere, by operations that have a second."""
+    result = nn.functional.hardtanh(input.clone() if inplace else input, -3.0, 3.0) / 6 + 0.5
+    return input.copy_(result) if inplace else result
+
+
+class _TwiceDifferentiable(TorchFunctionMode):
+    """Composes the activations that torch differentiates only once of others, wherever a network calls them."""
+
+    _composed: Mapping[Any, Callable[..., Tensor]] = {
+        nn.functional.hardsigmoid: _hardsigmoid,
+        torch._C._nn.hardsigmoid: _hardsigmoid,
+        torch._C._nn.hardsigmoid_: lambda input: _hardsigmoid(input, inplace=True),  # noqa: A006
+    }
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, or what stands for it."""
+        del types
+        return self._composed.get(func, func)(*args, **(kwargs or {}))
+
+
+def check_reached(missing: Iterable[str]) -> None:
+    """Refuse a network whose loss has no derivative by some of its prunable weights.
+
+    Args:
+        missing: names of these layers.
+
+    Raises:
+        CompressionError: there are any.
+    """
+    for name in missing:
+        raise CompressionError(
+            f"expected a derivative by every prunable weight, got none for {name!r}, which the network leaves out or "
+            "detaches; use a pruner that takes none, such as magnitude"
+        )
+
+
+def of_each_class(labels: Int64[Tensor, "n"], count: int) -> Int64[Tensor, "m"]:
+    """Return the positions of the first `count` examples of each class, in order; of all where a class has fewer.
+
+    >>> of_each_class(torch.tensor([2, 2, 0, 2, 0]), 2)
+    tensor([0, 1, 2, 4])
+    """
+    return torch.cat([(labels == label).nonzero()[:count, 0] for label in labels.unique()]).sort().values
 
 
 def replaced(backbone: Backbone, modules: Mapping[str, nn.Module]) -> Backbone:
@@ -147,6 +272,24 @@ def gradients_by_example(
             yield torch.func.vmap(one)(some, gradients)
 
 
+def squared_gradients(
+    layer: Layer, inputs: Float[Tensor, "b ..."], outputs: Float[Tensor, "b ..."]
+) -> Float[Tensor, "..."]:
+    """Return the squared gradients that single examples give a layer's weight, summed up over the examples.
+
+    Args:
+        layer: as for `gradients_by_example`.
+        inputs: what it was given.
+        outputs: gradient of its output.
+    """
+    if inputs.ndim == 2 and isinstance(layer, nn.Linear):  # (o_i a_j)^2 needs no example's gradient
+        return outputs.square().T @ inputs.square()
+    total = torch.zeros_like(layer.weight, requires_grad=False)
+    for by_example in gradients_by_example(layer, inputs, outputs):
+        total += by_example.square_().sum(0)
+    return total
+
+
 def check_called(missing: Iterable[str]) -> None:
     """Refuse a network that does not call some of its prunable layers, so that nothing is known about their inputs.
 
@@ -159,5 +302,5 @@ def check_called(missing: Iterable[str]) -> None:
     for name in missing:
         raise CompressionError(
             f"expected every prunable layer to be called, got {name!r}, which the network leaves out or whose weight "
-            "it reads directly; use a pruner that needs no inputs of layers, such as magnitude or snip"
+            "it reads directly; use a pruner that needs no inputs of layers, such as magnitude"
         )

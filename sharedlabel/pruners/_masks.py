@@ -30,7 +30,7 @@ def prunable(backbone: Backbone) -> dict[str, Layer]:
     Attention keeps all its weights, those of its output projection too: it reads them without calling that layer.
 
     Raises:
-        CompressionError: a layer shares its weight with another one.
+        CompressionError: a layer shares its weight with another one, or computes it from other parameters.
     """
     modules = dict(backbone.body.named_modules(prefix="body"))
     attention = tuple(f"{name}." for name, module in modules.items() if isinstance(module, nn.MultiheadAttention))
@@ -39,8 +39,21 @@ def prunable(backbone: Backbone) -> dict[str, Layer]:
         for name, module in modules.items()
         if isinstance(module, (nn.Linear, _ConvNd)) and not name.startswith(attention)
     }
+    _check_plain({**found, "classifier": backbone.classifier})
     _check_not_shared(backbone, found)
     return found
+
+
+def _check_plain(layers: Mapping[str, nn.Module]) -> None:
+    """Refuse weights that are computed from other parameters, as by `weight_norm`: there is nothing to set to zero."""
+    for name, layer in layers.items():
+        if "weight" not in layer._parameters:
+            others = ", ".join(key for key, _ in layer.named_parameters() if key != "bias")
+            raise CompressionError(
+                f"expected layers whose weight is a parameter, got {name!r}, which computes its weight from {others}; "
+                "undo that first (torch.nn.utils.parametrize.remove_parametrizations; what was added by the older "
+                "torch.nn.utils.weight_norm, spectral_norm or prune has a function of its own to remove it)"
+            )
 
 
 def _check_not_shared(backbone: Backbone, layers: Mapping[str, Layer]) -> None:
@@ -62,6 +75,7 @@ def masked(network: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield name, weight and mask of every masked layer of any network."""
     for name, module in network.named_modules():
         if MASK in module._buffers:
+            _check_plain({name: module})  # torch.nn.utils.prune has a buffer of this name, too
             yield name, module.get_parameter("weight"), module.get_buffer(MASK)
 
 

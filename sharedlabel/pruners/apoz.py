@@ -5,6 +5,11 @@ over examples and positions. The ReLU of a channel group is the last one before 
 pooling in between or not. Where a residual stream is read after several ReLUs, the mean of their shares counts; the
 paper has no residual networks.
 
+Unlike the paper, which counts on validation examples, zeros are counted on training images: no label and no guarantee
+is at stake, and validation images are for choosing ratios here. And the paper removes, from few layers, the channels
+whose APoZ is more than a standard deviation above their layer's mean, and repeats; here the ratio says how many, and
+all go at once unless the schedule is iterative.
+
 Reference: Hu, Peng, Tai & Tang, "Network Trimming: A Data-Driven Neuron Pruning Approach towards Efficient Deep
 Architectures" (2016).
 """

@@ -1,7 +1,8 @@
 """Butterfly layers instead of dense ones.
 
 Every butterfly keeps k = c log2 n of its outputs, with one c for the whole network that the compression ratio sets
-(c = 1 in the paper). A layer that would need as many weights as a dense one stays dense.
+(c = 1 in the paper). A layer that would need as many weights as a dense one stays dense. The paper replaces chosen
+layers; here all linear layers of the body that get smaller, unless `layers` names some, and never the classifier.
 
 Reference: Ailon, Leibovitch & Nair, "Sparse Linear Networks with a Fixed Butterfly Structure: Theory and Practice"
 (2021).
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -113,10 +114,12 @@ def _replaceable(backbone: Backbone, names: tuple[str, ...] | None) -> dict[str,
         raise CompressionError("expected a network without weight masks, got masked layers; start from the dense one")
     if any(isinstance(module, ButterflyLinear) for module in backbone.modules()):
         raise CompressionError("expected dense layers, got a network with butterfly layers; start from the dense one")
+    linear = {name: layer for name, layer in prunable(backbone).items() if isinstance(layer, nn.Linear)}
+    called = _called(backbone, linear)
     found = {
         name: layer
-        for name, layer in prunable(backbone).items()
-        if isinstance(layer, nn.Linear) and _is_only_called(layer, backbone.get_submodule(name.rpartition(".")[0]))
+        for name, layer in linear.items()
+        if name in called and _is_only_called(layer, backbone.get_submodule(name.rpartition(".")[0]))
     }
     if names is None:
         chosen = {name: layer for name, layer in found.items() if _saves(layer)}
@@ -155,6 +158,17 @@ def _check_not_shared(backbone: Backbone, layers: Mapping[str, nn.Linear]) -> No
                 f"expected linear layers that stand in one place, got {name!r}, which is also {', '.join(places[1:])}; "
                 "give each place a layer of its own, or leave it out of layers"
             )
+
+
+@torch.no_grad()
+def _called(backbone: Backbone, names: Iterable[str]) -> set[str]:
+    """Return which layers a network calls: others are left out, or it reads their weights, as Swin's attention does."""
+    network = copy.deepcopy(backbone).eval()
+    seen: set[str] = set()
+    for name in names:
+        network.get_submodule(name).register_forward_hook(lambda *_, name=name: seen.add(name))
+    network(torch.zeros(1, *network.image_shape, device=network.normalize.mean.device))
+    return seen
 
 
 def _is_only_called(layer: nn.Linear, owner: nn.Module) -> bool:

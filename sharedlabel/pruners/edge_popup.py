@@ -3,6 +3,11 @@
 Every weight gets a score; each layer uses the weights of largest absolute score. Gradients pass the choice as if it
 were the identity, and only scores are trained. The pruned network has nothing left to train.
 
+In the authors' code the classifier is one of these layers, and there are no biases and no parameters of normalisation.
+Here the classifier stays whole and as it was drawn. Nowhere in this package does a mask count there, so that choosing
+from its weights would cost accuracy for no higher ratio (measured: science.md). Biases and normalisation stay at their
+initial values, 0 and 1 in this package's own networks, which is as if there were none.
+
 Reference: Ramanujan, Wortsman, Kembhavi, Farhadi & Rastegari, "What's Hidden in a Randomly Weighted Neural Network?"
 (2020).
 """
@@ -22,7 +27,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import MASK
 from sharedlabel.config import Schedule
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._gradients import replaced
+from sharedlabel.pruners._gradients import refusals, replaced
 from sharedlabel.pruners._masks import (
     Layer,
     check_scores,
@@ -90,7 +95,8 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
             _make_constant(layer, budgets[name] if config.scaled else layer.weight.numel())
     popups = {name: _Popup(copy.deepcopy(layer), budgets[name], context.generator) for name, layer in layers.items()}
     trained = replaced(frozen, popups)
-    train(trained)
+    with refusals(frozen):
+        train(trained)
     check_scores({name: popup.scores for name, popup in popups.items()})
     pruned = masked_copy(frozen, {name: popup.chosen().to(layers[name].weight) for name, popup in popups.items()})
     _copy_statistics(trained, pruned)

@@ -2,7 +2,8 @@
 
 With a filter go its entries in batch normalisation and the slices of the next layers that read it. Where several layers
 write the same channels (residual branches), the paper lets the shortcut decide; here their sums are added, because
-without projections no layer of the stream is the shortcut.
+without projections no layer of the stream is the shortcut. The paper sets each layer's share by hand, from how much
+accuracy it costs, and skips the sensitive ones; here all layers lose the same share, or the sums of all are compared.
 
 Reference: Li, Kadav, Durdanovic, Samet & Graf, "Pruning Filters for Efficient ConvNets" (2017).
 """

@@ -1,7 +1,12 @@
 """GraSP: the weights stay whose removal would weaken the flow of gradients through the untrained network most.
 
 Removing a weight w changes the squared norm of the gradient by about -2 w (Hg), with the gradient g and the Hessian H
-of the loss. The authors score -w (Hg) and remove the largest; here the score is w (Hg), of which the largest stay.
+of the loss. The authors score -w (Hg) and remove the largest; here the score is w (Hg), of which the largest stay. As
+in their code, g and H are those of all layers' weights, the classifier's too, but not of biases and normalisation.
+
+Unlike their code (`pruner/GraSP.py`), the classifier is not pruned; linear layers are scored with the weights that are
+then trained, where they draw new ones for the scores (Xavier's); all examples make one loss, where they make two
+halves, sorted by class, so that batch normalisation sees half of the classes at a time; dropout is off.
 
 Reference: Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (2020).
 """
@@ -9,19 +14,25 @@ Reference: Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Pre
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Schedule
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._gradients import Statistics, batches, differentiable_copy
+from sharedlabel.pruners._gradients import (
+    Statistics,
+    batches,
+    check_reached,
+    derivatives,
+    differentiable_copy,
+    of_each_class,
+)
 from sharedlabel.pruners._masks import mask_ceiling, prune_by_computed_scores
 
 STRUCTURED = False
@@ -35,13 +46,14 @@ class Config:
     """Options of GraSP.
 
     Args:
-        examples: training images that the loss is taken over; the authors take 10 of each class.
+        samples_per_class: training images of each class that the loss is taken over, fewer where a class has fewer
+            among those that a pruner is given: 10 as in most of the authors' configurations for CIFAR-10 and CIFAR-100.
         temperature: the logits are divided by it, 200 in the authors' code.
         statistics: what batch normalisation uses while the loss is differentiated: those of the `batch`, as the
             authors do, or its `running` ones, which mean little before training.
     """
 
-    examples: PositiveInt = 100
+    samples_per_class: PositiveInt = 10
     temperature: PositiveFloat = 200.0
     statistics: Statistics = "batch"
 
@@ -76,33 +88,30 @@ def gradient_flow(backbone: Backbone, config: Config, context: Context) -> Mappi
         config: options.
         context: training images and labels.
     """
-    images, labels = context.labelled(config.examples)
+    images, labels = context.labelled(sys.maxsize)
+    chosen = of_each_class(labels, config.samples_per_class)
+    images, labels = images[chosen], labels[chosen]
     network, weights = differentiable_copy(backbone, config.statistics)
-    parameters = list(weights.values())
+    # The authors take the gradient by the classifier's weights too: removing others changes its norm there.
+    parameters = [*weights.values(), network.classifier.weight.requires_grad_()]
 
     def losses() -> Iterator[Tensor]:
         for some, classes in batches(network, images, labels):
             logits = network(some) / config.temperature
             yield nn.functional.cross_entropy(logits, classes, reduction="sum") / len(images)
 
-    with torch.enable_grad(), _twice_differentiable(network):
+    with derivatives(network, twice=True):
         total = [torch.zeros_like(weight) for weight in parameters]
         for loss in losses():
-            total = [old + new for old, new in zip(total, _gradients(loss, parameters), strict=True)]
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+            check_reached(name for name, gradient in zip(weights, found, strict=False) if gradient is None)
+            total = [old + new for old, new in zip(total, found, strict=True)]
         for loss in losses():
-            gradients = _gradients(loss, parameters, create_graph=True)
+            gradients = torch.autograd.grad(loss, parameters, create_graph=True)
             # The gradient of g'g(batch), g held fixed, is the batch's part of Hg.
             sum((one * other).sum() for one, other in zip(total, gradients, strict=True)).backward()  # type: ignore[union-attr]
-    return {name: (weight.grad * weight).detach() for name, weight in weights.items() if weight.grad is not None}
-
-
-def _gradients(loss: Tensor, weights: list[Tensor], create_graph: bool = False) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(loss, weights, create_graph=create_graph, materialize_grads=True)
-
-
-@contextmanager
-def _twice_differentiable(network: Backbone) -> Iterator[None]:
-    """Choose kernels that have a second derivative: cuDNN's recurrence and fused attention have none."""
-    recurrent = any(isinstance(module, nn.RNNBase) for module in network.modules())
-    with torch.backends.cudnn.flags(enabled=not recurrent), sdpa_kernel(SDPBackend.MATH):
-        yield
+    # Where g does not depend on a weight, there is no gradient: Hg is zero.
+    return {
+        name: torch.zeros_like(weight) if weight.grad is None else (weight.grad * weight).detach()
+        for name, weight in weights.items()
+    }

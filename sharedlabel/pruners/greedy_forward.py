@@ -28,7 +28,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.pruners._activations import scale_inputs
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._channels import Group, groups, keep_channels, prune_channels_by_scores, structured_ceiling
-from sharedlabel.pruners._gradients import check_examples
+from sharedlabel.pruners._gradients import check_examples, derivatives
 from sharedlabel.pruners._growth import Growth, traced
 from sharedlabel.pruners._masks import check_scores
 from sharedlabel.pruners._removal import clear
@@ -91,7 +91,9 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
     keep: dict[str, Tensor] = {}
     for name, group in found.items():
         if sizes[name] < group.size:
-            keep[name] = _grow(Growth(module, group, given, labels.to(device)), sizes[name], config, context.generator)
+            growth = Growth(module, group, given, labels.to(device))
+            with derivatives(grown):
+                keep[name] = _grow(growth, sizes[name], config, context.generator)
             factors = keep[name] * (group.size / sizes[name] if config.scale else 1.0)
             scale_inputs(grown, group, factors)
             scale_inputs(scaled, group, factors)

@@ -3,6 +3,9 @@
 The rounds, and setting the survivors back to their early values, are the schedule's: see `iterative` and `rewind`. A
 round's growth is that of the compression ratio, over all parameters.
 
+The papers prune each layer by the same share in small networks, the classifier by half of it, and all layers together
+in deep ones; here `scope` chooses, and the classifier stays.
+
 References: Frankle & Carbin, "The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks" (2019);
 Frankle, Dziugaite, Roy & Carbin, "Stabilizing the Lottery Ticket Hypothesis" (2019) for rewinding to an early step.
 """

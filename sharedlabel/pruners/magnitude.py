@@ -1,5 +1,9 @@
 """Magnitude pruning: the smallest weights go.
 
+The paper sets a threshold for each layer by hand, in standard deviations of its weights, prunes and retrains
+repeatedly, and prunes the classifier too. Here one threshold meets the ratio exactly, at once unless the schedule is
+iterative.
+
 Reference: Han, Pool, Tran & Dally, "Learning both Weights and Connections for Efficient Neural Networks" (2015).
 """
 

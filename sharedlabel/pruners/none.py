@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.pruners._base import Context, check_ratio
+from sharedlabel.pruners._masks import prunable
 
 STRUCTURED = False
 NESTED = True
@@ -34,8 +35,9 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
         context: not used.
 
     Raises:
-        CompressionError: the ratio is not 1.
+        CompressionError: the ratio is not 1, or there are weights that cannot be counted (`prunable`).
     """
     del context
     check_ratio(ratio, ceiling(backbone, config), "this pruner removes nothing")
+    prunable(backbone)  # what no pruner and no count can take is refused before it is trained
     return copy.deepcopy(backbone)

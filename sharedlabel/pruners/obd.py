@@ -1,9 +1,14 @@
 """Optimal brain damage: the weights go whose removal raises the loss least, to second order with a diagonal Hessian.
 
-The saliency of a weight w is h w^2 / 2. The curvature h is the diagonal of the Fisher information: the mean squared
-gradient of the log-likelihood of single examples, with labels drawn from the network's own predictions. On average over
-labels it is that of the Gauss-Newton matrix, by which the paper approximates the Hessian.
-The paper prunes and retrains repeatedly; here all weights go at once unless the schedule is iterative.
+The saliency of a weight w is h w^2 / 2. The curvature h is the diagonal of the Gauss-Newton matrix, by which the paper
+approximates the Hessian: the mean over images of sum_y p_y (d log p_y / d w)^2, p the network's predictions. That is
+also the Fisher information. The sum over classes is exact, so that the mask depends on no draw of labels; it takes one
+way back for each class, in all 1.1 to 1.6 times as long as training on examples * classes images takes (ResNet-20 on
+32 x 32 pixels, one CPU thread, 100 and 10 classes).
+
+Unlike the paper, h is the exact diagonal, by single examples: the paper passes second derivatives from layer to layer
+without the entries off the diagonal, and adds them up over the places of a shared weight. And the paper prunes and
+retrains repeatedly; here all weights go at once unless the schedule is iterative.
 
 Reference: LeCun, Denker & Solla, "Optimal Brain Damage" (1990).
 """
@@ -14,14 +19,21 @@ import functools
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._gradients import batches, check_called, differentiable_copy, gradients_by_example
+from sharedlabel.pruners._gradients import (
+    batches,
+    check_called,
+    check_reached,
+    derivatives,
+    differentiable_copy,
+    squared_gradients,
+)
 from sharedlabel.pruners._masks import Layer, Scope, mask_ceiling, prunable, prune_by_computed_scores
 
 STRUCTURED = False
@@ -34,7 +46,7 @@ class Config:
     """Options of optimal brain damage.
 
     Args:
-        examples: training images that the curvature is averaged over.
+        examples: training images that the curvature is averaged over; time grows with examples * classes.
         scope: `global` compares all prunable weights, `layer` removes the same share of every layer.
     """
 
@@ -55,7 +67,7 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
         backbone: the network, trained.
         ratio: compression ratio over all parameters.
         config: options.
-        context: training images; its generator draws the labels.
+        context: training images.
 
     Raises:
         CompressionError: the ratio cannot be reached, images are missing, the network does not call every layer once
@@ -71,7 +83,7 @@ def saliencies(backbone: Backbone, config: Config, context: Context) -> dict[str
     Args:
         backbone: the network; it is evaluated.
         config: options.
-        context: training images; its generator draws the labels.
+        context: training images.
     """
     curvature = fisher_diagonal(backbone, config, context)
     return {name: curvature[name].mul_(layer.weight.detach() ** 2 / 2) for name, layer in prunable(backbone).items()}
@@ -83,7 +95,7 @@ def fisher_diagonal(backbone: Backbone, config: Config, context: Context) -> dic
     Args:
         backbone: the network; it is evaluated.
         config: options.
-        context: training images; its generator draws one label for each.
+        context: training images.
     """
     images = context.examples(config.examples)
     network, _ = differentiable_copy(backbone)
@@ -93,15 +105,29 @@ def fisher_diagonal(backbone: Backbone, config: Config, context: Context) -> dic
         network.get_submodule(name).register_forward_hook(total)
     for some, _ in batches(network, images):
         for total in sums.values():
-            total.batch = len(some)
-        with torch.enable_grad():
+            total.batch, total.reached = len(some), False
+        with derivatives(backbone):
             # The images require a gradient, so that it flows through every layer though no weight requires one.
-            inputs = network.normalize(some).requires_grad_().clone()
-            logits = network.classify(network.body(inputs).flatten(1))
-            labels = _draw(logits.detach(), context.generator)
-            nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
-        check_called(name for name, total in sums.items() if total.batch)
+            inputs = network.normalize(some).requires_grad_()
+            logits = network.classify(network.body(inputs.clone()).flatten(1))
+            check_called(name for name, total in sums.items() if total.batch)
+            for slope in _label_gradients(logits.detach()) if logits.requires_grad else ():
+                torch.autograd.grad(logits, inputs, slope, retain_graph=True, allow_unused=True)
+        check_reached(name for name, total in sums.items() if not total.reached)
     return {name: total.values / len(images) for name, total in sums.items()}
+
+
+def _label_gradients(logits: Float[Tensor, "b c"]) -> Float[Tensor, "c b c"]:
+    """Return, for each label, the loss's gradient by the logits times the square root of the label's probability.
+
+    So the squares of what they give further back add up to the mean over labels.
+
+    >>> _label_gradients(torch.zeros(1, 2)).tolist()
+    [[[-0.3535533845424652, 0.3535533845424652]], [[0.3535533845424652, -0.3535533845424652]]]
+    """
+    p = logits.softmax(1)
+    labels = torch.eye(p.shape[1], dtype=p.dtype, device=p.device)[:, None]
+    return p.T.sqrt()[..., None] * (p - labels)
 
 
 class _SquaredGradients:
@@ -114,14 +140,15 @@ class _SquaredGradients:
     Attributes:
         values: the sum, in the weight's shape.
         batch: examples that the next call has to be given; 0 after it.
+        reached: whether a gradient of the layer's output has come.
     """
 
     def __init__(self, name: str, layer: Layer) -> None:
-        self.name, self.layer, self.batch = name, layer, 0
+        self.name, self.layer, self.batch, self.reached = name, layer, 0, False
         self.values = torch.zeros_like(layer.weight, requires_grad=False)
 
     def __call__(self, _: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        """Wait for the gradient of the layer's output."""
+        """Wait for the gradients of the layer's output."""
         given = inputs[0].detach()
         if len(given) != self.batch:
             got = f"{len(given)} inputs" if self.batch else "another call"
@@ -130,16 +157,9 @@ class _SquaredGradients:
                 "single examples cannot be told apart; use another pruner, such as snip"
             )
         self.batch = 0
-        output.register_hook(lambda gradient: self._add(given, gradient))
+        if output.requires_grad:
+            output.register_hook(lambda gradient: self._add(given, gradient))
 
     def _add(self, inputs: Tensor, gradient: Tensor) -> None:
-        for by_example in gradients_by_example(self.layer, inputs, gradient):
-            self.values += by_example.square_().sum(0)
-
-
-def _draw(logits: Float[Tensor, "b c"], generator: torch.Generator) -> Int64[Tensor, "b"]:
-    """Draw a class for each example from its predicted probabilities; on the CPU, whatever the device."""
-    cumulative = logits.double().softmax(1).cumsum(1).cpu()
-    uniform = torch.rand(len(logits), 1, dtype=torch.float64, generator=generator)
-    drawn = torch.searchsorted(cumulative, uniform).clamp(max=logits.shape[1] - 1)
-    return drawn.squeeze(1).to(logits.device)
+        self.reached = True
+        self.values += squared_gradients(self.layer, inputs, gradient)

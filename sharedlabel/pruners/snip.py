@@ -1,5 +1,7 @@
 """SNIP: the weights go whose removal changes the loss least, to first order, judged on the untrained network.
 
+Unlike in the authors' code (`snip/model.py`), biases and the classifier are not scored and stay.
+
 Reference: Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity" (2019).
 """
 
@@ -9,14 +11,13 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Schedule
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._gradients import Statistics, batches, differentiable_copy
+from sharedlabel.pruners._gradients import Statistics, batches, check_reached, derivatives, differentiable_copy
 from sharedlabel.pruners._masks import mask_ceiling, prune_by_computed_scores
 
 STRUCTURED = False
@@ -31,8 +32,10 @@ class Config:
 
     Args:
         examples: training images that the loss is taken over; the authors take one batch, of 128 for CIFAR-10.
-        statistics: what batch normalisation uses while the loss is differentiated: those of the `batch`, as the
-            authors do, or its `running` ones, which mean little before training.
+        statistics: what batch normalisation uses while the loss is differentiated: those of the `batch`, or its
+            `running` ones, as in the authors' code (`is_train` is false in `snip/prune.py`). Before training these are
+            0 and 1 and normalise nothing: what is scored is then another network than the one that is trained. Hence
+            the default.
     """
 
     examples: PositiveInt = 128
@@ -71,8 +74,10 @@ def sensitivities(backbone: Backbone, config: Config, context: Context) -> Mappi
     """
     images, labels = context.labelled(config.examples)
     network, weights = differentiable_copy(backbone, config.statistics)
-    with torch.enable_grad():
+    with derivatives(network):
         for some, classes in batches(network, images, labels):
             # Signed gradients add up over batches in `grad`; the absolute value is taken of their sum.
             (nn.functional.cross_entropy(network(some), classes, reduction="sum") / len(images)).backward()
-    return {name: (weight.grad * weight).detach().abs() for name, weight in weights.items() if weight.grad is not None}
+    gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
+    check_reached(name for name in weights if name not in gradients)
+    return {name: (gradient * weights[name]).detach().abs() for name, gradient in gradients.items()}

@@ -2,7 +2,8 @@
 
 An image of ones goes through the network with every parameter replaced by its absolute value; a weight's score is its
 share of the summed logits. The scores of a layer add up to the whole flow, so no layer loses all its weights early as
-long as scores are computed anew while weights are removed bit by bit.
+long as scores are computed anew while weights are removed bit by bit. Unlike in the authors' code, the classifier is
+not pruned; its absolute weights carry the flow.
 
 Reference: Tanaka, Kunin, Yamins & Ganguli, "Pruning neural networks without any data by iteratively conserving synaptic
 flow" (2020).
@@ -24,6 +25,7 @@ from sharedlabel.config import Schedule
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._absolute import AbsoluteLayer, absolute
 from sharedlabel.pruners._base import Context
+from sharedlabel.pruners._gradients import check_reached, derivatives
 from sharedlabel.pruners._masks import (
     check_scores,
     count,
@@ -121,7 +123,7 @@ def synaptic_flow(
         layer.reset(keep[name])
     # The authors' code feeds ones; they go past the normalisation, which would turn them into something else.
     ones = torch.ones(1, *network.image_shape, dtype=torch.float64, device=network.normalize.mean.device)
-    with torch.enable_grad():
+    with derivatives(network):
         embedding: Tensor = network.body(ones.requires_grad_().clone())
         flow = network.classify(embedding.flatten(1)).sum()
         if not flow.isfinite():
@@ -129,5 +131,7 @@ def synaptic_flow(
                 f"expected a synaptic flow that fits float64, got {flow.item()}: products of absolute weights through "
                 "the layers are too large; initialise the network with smaller weights or use another pruner"
             )
-        (flow / (flow.item() or 1.0)).backward()
+        if flow.requires_grad:
+            (flow / (flow.item() or 1.0)).backward()
+    check_reached(name for name, layer in layers.items() if layer.called and not layer.reached)
     return {name: layer.share for name, layer in layers.items()}

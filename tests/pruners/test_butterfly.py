@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sharedlabel import cost, rng
 from sharedlabel.backbones import _restore, mlp, resnet_cifar
@@ -254,3 +254,24 @@ def test_no_layers_at_all_are_refused_by_the_configuration() -> None:
         resolve("pruners", {"name": "butterfly", "layers": []})
     assert dataclasses.replace(butterfly.Config(), layers=("body.1",)).layers == ("body.1",)
     assert math.isfinite(butterfly.ceiling(network(), butterfly.Config()))
+
+
+class ReadDirectly(nn.Module):
+    """A linear layer that is called, and one of which only the weight is read, as in Swin's attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called, self.read = nn.Linear(64, 64), nn.Linear(64, 64)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.linear(self.called(images.flatten(1)).relu(), self.read.weight, self.read.bias)
+
+
+def test_layers_whose_weight_the_network_reads_stay_dense() -> None:
+    dense = Backbone(ReadDirectly(), nn.Linear(64, 3), (1, 8, 8))
+    pruned = butterfly.prune(dense, 1.5, butterfly.Config(), Context(rng.generator(0)))
+    assert type(pruned.body.called) is ButterflyLinear
+    assert type(pruned.body.read) is nn.Linear
+    assert pruned(torch.rand(2, 1, 8, 8)).isfinite().all()
+    with pytest.raises(CompressionError, match=r"expected names of linear layers in the body, got layers=.*body.rea"):
+        butterfly.prune(dense, 1.5, butterfly.Config(layers=("body.read",)), Context(rng.generator(0)))

@@ -138,12 +138,44 @@ def test_margins_are_those_of_a_bisection(spread: float) -> None:
     found = pfp.margins(sensitivity)
     order = sensitivity.argsort(descending=True)
     assert torch.equal(found.argsort(descending=True), order)
-    for rank, channel in enumerate(order.tolist()):
+    for rank, channel in list(enumerate(order.tolist()))[1:]:  # the first stays whatever the margin
         low, high = 1e-3, 1e12
         for _ in range(200):
             middle = math.sqrt(low * high)
-            low, high = (middle, high) if distinct(sensitivity, middle) < rank + 0.5 else (low, middle)
+            low, high = (middle, high) if math.ceil(distinct(sensitivity, middle)) <= rank else (low, middle)
         assert found[channel] == pytest.approx(float(sensitivity.sum()) / high, rel=1e-3)
+
+
+def test_margins_computed_by_hand() -> None:
+    """Of p = (3/4, 1/4), m draws give 2 - (1/4)^m - (3/4)^m different ones: more than 1 from m = 1 on."""
+    found = pfp.margins(torch.tensor([0.6, 0.2], dtype=torch.float64))
+    assert float(found[1]) == pytest.approx(0.8, rel=1e-3)
+    # Of three that are alike, 3 - 3 (2/3)^m: more than 2 from m = log 3 / log 1.5 on.
+    found = pfp.margins(torch.full((3,), 0.5, dtype=torch.float64))
+    assert found[1:].tolist() == pytest.approx([1.5, 1.5 * math.log(1.5) / math.log(3)], rel=1e-3)
+
+
+def test_logarithms_of_patches_and_weights() -> None:
+    """The second convolution has 3 x 2 weights for a channel in 2 x 2 places, a linear layer one in one place."""
+    backbone = network()
+    found = pfp.union_bounds(backbone, _channels.groups(backbone), images())
+    places = math.prod(backbone.body[2](backbone.body[:2](backbone.normalize(images()))).shape[2:])
+    assert found["body.0"] == pytest.approx(math.log(8e16 * (places + 1) * 6))
+    assert found["body.2"] == found["body.5"] == pytest.approx(math.log(8e16 * 2))
+    assert [value - math.log(8e16) for value in found.values()] == pytest.approx([math.log(30), *[math.log(2)] * 2])
+
+
+def test_a_layer_of_many_patches_keeps_more() -> None:
+    """Margins are multiplied by the logarithms before they are compared: at 2x a linear unit goes instead."""
+    backbone = network()
+    found = _channels.groups(backbone)
+    alone = {name: pfp.margins(s) for name, s in pfp.sensitivities(backbone, found, images()).items()}
+    networks = (
+        _channels.prune_channels_by_scores(backbone, 2.0, alone, "global"),
+        pfp.prune(backbone, 2.0, pfp.Config(), context()),
+    )
+    widths = [[len(small.get_submodule(name).get_parameter("weight")) for name in found] for small in networks]
+    assert widths == [[3, 2, 3], [3, 2, 2]]
 
 
 def test_margins_of_special_channels() -> None:
@@ -167,7 +199,7 @@ def test_one_margin_gives_every_layer_its_budget() -> None:
     assert sizes[0] < sizes[1]
     # Some factor gives both numbers of channels.
     factors = torch.logspace(-2, 6, 4000, dtype=torch.float64).tolist()
-    budgets = [[round(distinct(s, t * float(s.sum()))) for s in sensitivity.values()] for t in factors]
+    budgets = [[math.ceil(distinct(s, t * float(s.sum()))) for s in sensitivity.values()] for t in factors]
     assert min(sum(abs(a - b) for a, b in zip(budget, sizes, strict=True)) for budget in budgets) <= 1
 
 

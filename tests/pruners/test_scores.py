@@ -197,11 +197,13 @@ def test_nothing_is_looked_at_when_nothing_is_to_be_removed(pruner: ModuleType) 
 @pytest.mark.parametrize("name", ["snip", "grasp"])
 def test_batch_statistics_of_one_image_are_refused(name: str) -> None:
     pruner, dense = plugins.load("pruners", name), mixed()
+    given = context(dense)
+    one = Context(given.generator, given.examples(1), given.labelled(1)[1])
     with pytest.raises(
         CompressionError, match=r"expected at least 2 images .*, got 1; pass more images or use the run"
     ):
-        pruner.prune(dense, 1.6, pruner.Config(examples=1), context(dense))
-    pruner.prune(dense, 1.6, pruner.Config(examples=1, statistics="running"), context(dense))
+        pruner.prune(dense, 1.6, pruner.Config(), one)
+    pruner.prune(dense, 1.6, pruner.Config(statistics="running"), one)
 
 
 class Aside(nn.Module):

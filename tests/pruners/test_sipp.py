@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from typing import Literal, TypeAlias
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from sharedlabel import rng
 from sharedlabel.backbones import mlp
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _gradients, _masks, sipp
+from sharedlabel.pruners import _activations, _gradients, _masks, sipp
 from sharedlabel.pruners._base import Context
 
 SHAPE = (2, 5, 4)
@@ -66,40 +67,100 @@ def linear_sensitivity(weight: Tensor, inputs: Tensor) -> Tensor:
     return found
 
 
-def convolution_sensitivity(layer: nn.Conv2d, inputs: Tensor) -> Tensor:
-    """Loop over images, filters, signs and patches; average over patches, then take the largest."""
+def convolution_sensitivity(layer: nn.Conv2d, inputs: Tensor, method: str) -> Tensor:
+    """Loop over images, filters, signs and patches; average over patches or take the largest, then the largest."""
     weight, padded = layer.weight.detach(), nn.functional.pad(inputs, (1, 1, 1, 1))
     found, per_group = torch.zeros_like(weight), layer.out_channels // layer.groups
     rows, columns = (padded.shape[2] - 3) // 2 + 1, padded.shape[3] - 2 + 1
     for example, (unit, kernel) in itertools.product(padded, enumerate(weight)):
         channel = unit // per_group
         for weight_sign, input_sign in itertools.product((1, -1), (1, -1)):
-            mean = torch.zeros_like(kernel)
+            over_patches = []
             for row, column in itertools.product(range(rows), range(columns)):
                 patch = example[channel : channel + 1, 2 * row : 2 * row + 3, column : column + 2]
                 part = (weight_sign * kernel).clamp(min=0) * (input_sign * patch).clamp(min=0)
-                if part.sum() > 0:
-                    mean += part / part.sum() / (rows * columns)
-            found[unit] = found[unit].maximum(mean)
+                over_patches.append(part / part.sum() if part.sum() > 0 else torch.zeros_like(part))
+            stacked = torch.stack(over_patches)
+            found[unit] = found[unit].maximum(stacked.mean(0) if method == "deterministic" else stacked.amax(0))
     return found
 
 
-@pytest.mark.parametrize(("batch", "values"), [(128, 2**25), (2, 2**25), (128, 1)])
-def test_sensitivities_are_those_of_explicit_loops(monkeypatch: pytest.MonkeyPatch, batch: int, values: int) -> None:
+Method: TypeAlias = Literal["deterministic", "randomized"]
+
+
+@pytest.mark.parametrize(("batch", "values", "elements"), [(128, 2**25, 2**19), (2, 2**25, 100), (128, 1, 1)])
+@pytest.mark.parametrize("method", ["deterministic", "randomized"])
+def test_sensitivities_are_those_of_explicit_loops(
+    monkeypatch: pytest.MonkeyPatch, method: Method, batch: int, values: int, elements: int
+) -> None:
     monkeypatch.setattr(_gradients, "_BATCH", batch)
     monkeypatch.setattr(_gradients, "_VALUES", values)
+    monkeypatch.setattr(sipp, "_ELEMENTS", elements)
+    monkeypatch.setattr(sipp, "_IMAGES", 2)
     backbone = network()
-    found = sipp.sensitivities(backbone, sipp.Config(), context())
+    found = sipp.sensitivities(backbone, sipp.Config(method), context())
     with torch.no_grad():
         given = backbone.normalize(images())
         hidden = backbone.body.convolution(given).relu().flatten(1)
     assert (given < 0).any()
-    torch.testing.assert_close(found["body.convolution"], convolution_sensitivity(backbone.body.convolution, given))
+    expected = convolution_sensitivity(backbone.body.convolution, given, method)
+    torch.testing.assert_close(found["body.convolution"], expected)
     torch.testing.assert_close(found["body.linear"], linear_sensitivity(backbone.body.linear.weight.detach(), hidden))
 
 
-def test_sensitivities_are_shares() -> None:
-    found = sipp.sensitivities(network(), sipp.Config(), context())
+@pytest.mark.parametrize(("method", "expected"), [("deterministic", [1.25 / 3, 1.75 / 3]), ("randomized", [1.0, 1.0])])
+def test_shares_in_three_patches_computed_by_hand(method: Method, expected: list[float]) -> None:
+    """The filter (1, 3) gets (1, 1), (1, 0) and (0, 2): shares of 1/4 and 3/4, of 1 and 0, and of 0 and 1."""
+    body = nn.Sequential(nn.Conv2d(1, 1, (1, 2)), nn.Flatten())
+    backbone = Backbone(body, nn.Linear(3, 2), (1, 1, 4))
+    with torch.no_grad():
+        body[0].weight.copy_(torch.tensor([[[[1.0, 3.0]]]]))
+    given = Context(rng.generator(0), validation=torch.tensor([[[[1.0, 1.0, 0.0, 2.0]]]]))
+    found = sipp.sensitivities(backbone, sipp.Config(method), given)["body.0"]
+    assert found.flatten().tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("method", ["deterministic", "randomized"])
+def test_the_positions_of_a_linear_layer_count_as_images(method: Method) -> None:
+    """The unit (1, 1) gets (1, 3) at one position and (1, 1) at the other: the largest shares are 1/2 and 3/4."""
+    body = nn.Sequential(nn.Flatten(1, 2), nn.Linear(2, 1), nn.Flatten())
+    backbone = Backbone(body, nn.Linear(2, 2), (1, 2, 2))
+    with torch.no_grad():
+        body[1].weight.fill_(1)
+    given = Context(rng.generator(0), validation=torch.tensor([[[[1.0, 3.0], [1.0, 1.0]]]]))
+    assert sipp.sensitivities(backbone, sipp.Config(method), given)["body.1"].tolist() == [[0.5, 0.75]]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv1d(4, 6, 3, padding="same", dilation=2, groups=2, padding_mode="circular"),
+        nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), padding_mode="reflect"),
+        nn.Conv3d(4, 4, 2, padding=1, groups=4, bias=False),
+    ],
+    ids=["1d", "2d", "3d"],
+)
+def test_patches_hold_what_a_convolution_multiplies(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
+    given = torch.rand(2, 4, *[5] * len(layer.kernel_size), generator=rng.generator(0))
+    found = _activations.patches(layer, given)
+    filters = layer.weight.flatten(1).unflatten(0, (layer.groups, -1))
+    outputs = torch.einsum("bgqp,goq->bgop", found, filters).flatten(1, 2)
+    bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias
+    torch.testing.assert_close(outputs + bias[:, None], layer(given).flatten(2))
+
+
+def test_drawing_from_a_transposed_convolution_is_refused() -> None:
+    body = nn.Sequential(nn.ConvTranspose2d(2, 3, 2), nn.ReLU(), nn.Flatten())
+    backbone = Backbone(body, nn.Linear(90, 3), SHAPE).double()
+    sipp.prune(backbone, 1.05, sipp.Config(), context())
+    message = "expected linear layers and convolutions, got 'body.0', a transposed convolution, .*; use method determ"
+    with pytest.raises(CompressionError, match=message):
+        sipp.prune(backbone, 1.05, sipp.Config("randomized"), context())
+
+
+@pytest.mark.parametrize("method", ["deterministic", "randomized"])
+def test_sensitivities_are_shares(method: Method) -> None:
+    found = sipp.sensitivities(network(), sipp.Config(method), context())
     for score in found.values():
         assert score.min() >= 0
         assert score.max() <= 1 + 1e-12
@@ -204,6 +265,8 @@ def test_weights_without_sensitivity_go_first() -> None:
     found = sipp.sensitivities(backbone, sipp.Config(), context())
     dead = sum(int((score == 0).sum()) for score in found.values())
     assert dead >= row
+    drawn = sipp.sensitivities(backbone, sipp.Config("randomized"), context())
+    assert all(torch.equal(score == 0, drawn[name] == 0) for name, score in found.items())
     pruned = sipp.prune(backbone, total / (total - dead), sipp.Config("randomized"), context())
     assert torch.equal(pruned(images()), copy.deepcopy(backbone)(images()))
 
