@@ -15,7 +15,7 @@ from sharedlabel.config import Experiment
 from sharedlabel.errors import StoreError
 from sharedlabel.store import Output, Store, artifact_key
 
-KEY = artifact_key("dense", 1, {"seed": 0}, {})
+KEY = artifact_key("dense", 1, {"seed": 0}, {}, {})
 
 
 def save(store: Store, value: float = 1.0, key: str = KEY):
@@ -139,17 +139,19 @@ def test_leftovers_of_killed_processes_are_removed_and_those_of_living_ones_kept
     assert (dead.exists(), alive.exists(), elsewhere.exists()) == (False, True, True)
 
 
-def test_keys_depend_on_stage_version_config_and_inputs():
+def test_keys_depend_on_stage_version_config_inputs_and_code():
     keys = {
-        artifact_key("dense", 1, {"seed": 0}, {}),
-        artifact_key("prune", 1, {"seed": 0}, {}),
-        artifact_key("dense", 2, {"seed": 0}, {}),
-        artifact_key("dense", 1, {"seed": 1}, {}),
-        artifact_key("dense", 1, {"seed": 0}, {"data": "a"}),
-        artifact_key("dense", 1, {"seed": 0}, {"data": "b"}),
-        artifact_key("dense", 1, Experiment(), {}),
+        artifact_key("dense", 1, {"seed": 0}, {}, {}),
+        artifact_key("prune", 1, {"seed": 0}, {}, {}),
+        artifact_key("dense", 2, {"seed": 0}, {}, {}),
+        artifact_key("dense", 1, {"seed": 1}, {}, {}),
+        artifact_key("dense", 1, {"seed": 0}, {"data": "a"}, {}),
+        artifact_key("dense", 1, {"seed": 0}, {"data": "b"}, {}),
+        artifact_key("dense", 1, {"seed": 0}, {}, {"stage": "a"}),
+        artifact_key("dense", 1, {"seed": 0}, {}, {"stage": "b"}),
+        artifact_key("dense", 1, Experiment(), {}, {}),
     }
-    assert len(keys) == 7
+    assert len(keys) == 9
 
 
 def test_an_absent_artifact_is_named(tmp_path: Path):
