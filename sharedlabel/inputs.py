@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -29,7 +29,8 @@ class Data:
         dataset: all of it.
         splits: sorted instance indices of each role.
         prior: class prior of tuples, `[c]`.
-        key: stands for the data set, its splits and folds; stages that read the prior name it themselves.
+        key: stands for the data set and its splits. A stage that reads the prior names it in its configuration, and one
+            that reads the folds has the features of each among its inputs.
         part: what people call the part that cross-fitting uses; empty for the splits of the configuration.
         folds: sorted instance indices of each fold of the role `aggregator`; empty without cross-fitting.
     """
@@ -80,24 +81,16 @@ def score_tuples(
     return score(posterior, drawn, data.prior, n, len(data.splits[role]), groups, temperature)
 
 
-def data_key(
-    dataset: Dataset, roles: Mapping[Role, Tensor], code: Mapping[str, str], folds: Sequence[Tensor] = ()
-) -> str:
+def data_key(dataset: Dataset, roles: Mapping[Role, Tensor], code: Mapping[str, str]) -> str:
     """Return the key that stands for a data set and what is read of it: its content, not how it came to be.
 
     Args:
         dataset: all of it.
         roles: sorted instance indices of each role.
         code: digests of the data set's plugin, which need not hash all that it reads, by module.
-        folds: sorted instance indices of each fold of cross-fitting.
     """
-    split = {role: _content(indices) for role, indices in roles.items()}
-    cut = [_content(indices) for indices in folds]
-    return digest({"fingerprint": dataset.fingerprint, "split": split, "folds": cut, "code": dict(code)})
-
-
-def _content(indices: Tensor) -> str:
-    return hashlib.sha256(indices.numpy().astype("<i8").tobytes()).hexdigest()
+    split = {role: hashlib.sha256(found.numpy().astype("<i8").tobytes()).hexdigest() for role, found in roles.items()}
+    return digest({"fingerprint": dataset.fingerprint, "split": split, "code": dict(code)})
 
 
 class Crossfit(NamedTuple):
@@ -129,8 +122,9 @@ def crossfitted(data: Data, split: SplitConfig, count: int, code: Mapping[str, s
 
     def part(backbone: Tensor, aggregator: Tensor, name: str, folds: tuple[Tensor, ...] = ()) -> Data:
         roles: dict[Role, Tensor] = {**data.splits, "backbone": backbone, "aggregator": aggregator}
-        key = data_key(data.dataset, roles, code, folds)
-        return dataclasses.replace(data, splits=roles, key=key, part=name, folds=folds)
+        return dataclasses.replace(
+            data, splits=roles, key=data_key(data.dataset, roles, code), part=name, folds=folds
+        )
 
     rest = [every[~torch.isin(every, fold)] for fold in cut]
     return Crossfit(

@@ -262,7 +262,7 @@ def features(config: FeaturesConfig, data: Data, inputs: Mapping[str, Artifact],
 
 @dataclass(frozen=True)
 class CrossfittingConfig:
-    """What `crossfit` depends on; how the folds are cut is part of the data's keys.
+    """What `crossfit` depends on; how the folds are cut is part of the keys of their features.
 
     Attributes:
         prior: class prior of tuples, as configured.

@@ -28,10 +28,11 @@ class _Plain(ast.NodeTransformer):
     def visit_Pass(self, _: ast.Pass) -> None:
         """Remove `pass`, which stands where a docstring may stand too."""
 
-    def visit_Import(self, _: ast.Import | ast.ImportFrom) -> None:
+    def visit_Import(self, _: ast.Import) -> None:
         """Remove imports: what names stand for is looked up by `imports`."""
 
-    visit_ImportFrom = visit_Import
+    def visit_ImportFrom(self, _: ast.ImportFrom) -> None:
+        """Likewise."""
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
         """Remove what is left of `if TYPE_CHECKING`."""
