@@ -122,9 +122,7 @@ def crossfitted(data: Data, split: SplitConfig, count: int, code: Mapping[str, s
 
     def part(backbone: Tensor, aggregator: Tensor, name: str, folds: tuple[Tensor, ...] = ()) -> Data:
         roles: dict[Role, Tensor] = {**data.splits, "backbone": backbone, "aggregator": aggregator}
-        return dataclasses.replace(
-            data, splits=roles, key=data_key(data.dataset, roles, code), part=name, folds=folds
-        )
+        return dataclasses.replace(data, splits=roles, key=data_key(data.dataset, roles, code), part=name, folds=folds)
 
     rest = [every[~torch.isin(every, fold)] for fold in cut]
     return Crossfit(

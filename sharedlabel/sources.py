@@ -21,6 +21,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+from collections.abc import Sequence
 from importlib.abc import InspectLoader
 from pathlib import Path
 from typing import TypeAlias
@@ -31,6 +32,7 @@ from sharedlabel.syntax import Chain
 
 _PACKAGE = __name__.partition(".")[0]
 _NO_NUMBERS = {f"{_PACKAGE}.{name}" for name in ("errors", "plugins", "config")}
+_EVERYTHING = "*"  # what `from module import *` imports
 Place: TypeAlias = tuple[str, int]  # a module and the number of a statement at its top
 Imported: TypeAlias = tuple[str, str, Chain]  # a local name, the module it comes from, and its name there or nothing
 
@@ -106,7 +108,7 @@ class _Module:
     def imported(self, number: int) -> list[Imported]:
         """Return the imported names that a statement uses."""
         statement = self.statements[number]
-        used = {chain[0] for chain in statement.references}
+        used = {_EVERYTHING} | {chain[0] for chain in statement.references}
         return [found for found in (*self.imports, *statement.imports) if found[0] in used]
 
 
@@ -130,10 +132,8 @@ def _next(module: str, number: int) -> set[Place]:
     """Return what a statement reaches at once."""
     code = _module(module)
     found = {(module, always) for always in code.always}
-    for head, *rest in code.statements[number].references:
-        found |= {(module, defined) for defined in code.definitions.get(head, ())}
-        for local, target, inside in code.imported(number):
-            found |= _imported(target, (*inside, *rest)) if local == head else set()
+    for chain in code.statements[number].references:
+        found |= _named(module, chain, code.imported(number))
     return found
 
 
@@ -144,19 +144,22 @@ def _imported(module: str, chain: Chain) -> set[Place]:
     if not chain:
         return _whole(module)
     inner = f"{module}.{chain[0]}"
-    return _imported(inner, chain[1:]) if _is_module(inner) else _named(module, chain)
+    return _imported(inner, chain[1:]) if _is_module(inner) else _named(module, chain, _module(module).imports)
 
 
 def _whole(module: str) -> set[Place]:
-    return {(module, number) for number in range(len(_module(module).statements))}
+    return {(module, number) for number, statement in enumerate(_module(module).statements) if statement.plain.body}
 
 
-def _named(module: str, chain: Chain) -> set[Place]:
-    """Return the statements that define a name in a module, or those where the module has it from."""
-    code, (head, *rest) = _module(module), chain
-    found = {(module, number) for number in code.definitions.get(head, ())}
-    for local, target, inside in code.imports:
-        found |= _imported(target, (*inside, *rest)) if local == head else set()
+def _named(module: str, chain: Chain, imports: Sequence[Imported] = ()) -> set[Place]:
+    """Return the statements that a dotted name in a module stands for; none for a name of another package."""
+    head, *rest = chain
+    found = {(module, number) for number in _module(module).definitions.get(head, ())}
+    for local, target, inside in imports:
+        if local == _EVERYTHING:
+            found |= _imported(target, ())
+        elif local == head:
+            found |= _imported(target, (*inside, *rest))
     return found
 
 
