@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sharedlabel.config import Experiment
+from sharedlabel.config import Experiment, digest
 from sharedlabel.errors import StoreError
 from sharedlabel.store import Output, Store, artifact_key
 
@@ -81,6 +82,40 @@ def test_a_damaged_artifact_is_dropped_with_a_warning(tmp_path, damage):
         assert not store.has("dense", KEY)
     save(store, 2.0)
     assert torch.equal(store.load("dense", KEY).tensors()["w"], torch.full((3,), 2.0))
+
+
+def altered(folder: Path, **stated) -> None:
+    """Let a manifest state something else, with a checksum that fits."""
+    manifest = json.loads((folder / "manifest.json").read_text()) | stated
+    del manifest["sha256"]
+    (folder / "manifest.json").write_text(json.dumps({"sha256": digest(manifest), **manifest}))
+
+
+OTHER = artifact_key("dense", 1, {"seed": 1}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "stated", "said"),
+    [
+        ("dense", OTHER, {}, f"dense/{KEY[:12]}, format 1,"),
+        ("prune", KEY, {}, f"dense/{KEY[:12]}, format 1,"),
+        ("dense", KEY, {"format": 2}, f"dense/{KEY[:12]}, format 2,"),
+    ],
+)
+def test_an_artifact_that_is_not_what_its_place_says_is_dropped_with_a_warning(tmp_path, stage, key, stated, said):
+    """Every checksum fits, but it is another result: read, it would pass for that of its place."""
+    store = Store(tmp_path)
+    folder = save(store).folder
+    assert store.has("dense", KEY)
+    altered(folder, **stated)
+    if folder != store._folder(stage, key):
+        shutil.copytree(folder, store._folder(stage, key))
+    if not stated:  # the one that it is a copy of is fine, which says nothing of the copy
+        assert store.has("dense", KEY)
+    again = Store(tmp_path) if stated else store
+    with pytest.warns(RuntimeWarning, match=f"{stage}/{key[:12]} is damaged .*that of {said} .* computed again"):
+        assert not again.has(stage, key)
+    assert not again._folder(stage, key).exists()
 
 
 def test_the_first_of_two_writers_wins_and_the_second_goes_on(tmp_path):
