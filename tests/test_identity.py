@@ -14,6 +14,9 @@ import pytest
 
 import sharedlabel.aggregators
 from sharedlabel import grid
+from sharedlabel import plugins as plugins_of_package
+from sharedlabel.deployment import cells
+from sharedlabel.errors import StoreError
 from sharedlabel.store import Store
 
 SCRATCH = '''
@@ -153,3 +156,15 @@ def test_the_seconds_of_results_are_those_of_all_calls_whoever_ran_them(done, ex
     again = run(experiment).results.provenance
     assert again["seconds"] == finished.results.provenance["seconds"] == round(took, 1)
     assert again["last_run_seconds"] < took
+
+
+@pytest.mark.parametrize("name", ["backbones.mlp", "aggregators.lstm"])
+def test_a_network_is_not_rebuilt_with_other_code_than_it_was_made_with(finished, monkeypatch, name):
+    cell = next(cell for cell in finished.grid.cells if cell.aggregator == "lstm")
+    usual = plugins_of_package.code
+    changed = {name: "0" * 64}
+    monkeypatch.setattr(
+        plugins_of_package, "code", lambda named: {one: changed.get(one, code) for one, code in usual(named).items()}
+    )
+    with pytest.raises(StoreError, match=f"expected the code of {name} with which .* was computed, got another one"):
+        cells.restore(cell.id, finished.results.dataset, finished.store)
