@@ -47,9 +47,12 @@ def digest(module: str, name: str | None = None) -> str:
 
     Raises:
         ConfigError: the source of a module is not there.
+        LookupError: the module has no such definition.
     """
-    found = _reached(_whole(module) if name is None else _named(module, (name,)))
-    said = sorted(_said(module, number) for module, number in found)
+    start = _whole(module) if name is None else _named(module, (name,))
+    if not start:
+        raise LookupError(f"expected {name or 'a statement'} in {module}, got none")
+    said = sorted(_said(*place) for place in _reached(start))
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 

@@ -85,7 +85,7 @@ def text(node: Any) -> str:
     if isinstance(node, ast.Constant):
         return f"{type(node.value).__name__}:{node.value!r}"
     if isinstance(node, ast.AST):
-        given = [(name, getattr(node, name, None)) for name in _fields(type(node))]
+        given = [(name, getattr(node, name, None)) for name in _telling(node._fields)]
         said = [f"{name}={text(value)}" for name, value in given if value is not None and value != []]
         return f"{type(node).__name__}({','.join(said)})"
     if isinstance(node, list):
@@ -94,8 +94,8 @@ def text(node: Any) -> str:
 
 
 @functools.cache
-def _fields(kind: type[ast.AST]) -> list[str]:
-    return sorted(name for name in kind._fields if name not in _SILENT)
+def _telling(fields: tuple[str, ...]) -> list[str]:
+    return sorted(name for name in fields if name not in _SILENT)
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, str, Chain]]:

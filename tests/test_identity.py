@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import sharedlabel.aggregators
-from sharedlabel import grid
+from sharedlabel import collect, grid
 from sharedlabel import plugins as plugins_of_package
 from sharedlabel.deployment import cells
 from sharedlabel.errors import StoreError
@@ -147,6 +147,15 @@ def test_a_summary_in_the_place_of_another_changes_no_table(done, experiment, fi
     said = [str(one.message) for one in warned]
     assert [any(f"{stage}/{key[:12]} is damaged" in one for one in said) for stage, key in usual.items()] == [True] * 2
     assert (again.summaries, again.adaptive) == (finished.results.summaries, finished.results.adaptive)
+
+
+def test_a_summary_is_made_again_when_rows_say_something_else(done, experiment, finished, monkeypatch, run):
+    """Rows are put together outside of every stage; their content is in the keys of what is made from them."""
+    usual = collect.cost.cost
+    monkeypatch.setattr(collect.cost, "cost", lambda *counts: 2 * usual(*counts))
+    again = run(experiment).results.summaries
+    before = [2 * summary.cost_dense_passes for summary in finished.results.summaries]
+    assert [summary.cost_dense_passes for summary in again] == pytest.approx(before)
 
 
 def test_the_seconds_of_results_are_those_of_all_calls_whoever_ran_them(done, experiment, finished, run):

@@ -239,6 +239,11 @@ def test_a_plugin_without_source_is_named(scratch, monkeypatch):
         scratch.digest()
 
 
+def test_a_definition_that_is_not_there_is_named():
+    with pytest.raises(LookupError, match=r"expected densed in sharedlabel.stages, got none"):
+        sources.digest("sharedlabel.stages", "densed")
+
+
 def test_plugins_that_an_option_holds_are_listed_with_their_own_code():
     from sharedlabel.config import plugins_in, resolve
 
