@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sharedlabel import adaptive_summary, modules, provenance
-from sharedlabel.adaptive_summary import Stopped
+from sharedlabel import modules, provenance, summarized
 from sharedlabel.config import canonical
 from sharedlabel.grid import CROSSFIT, Cell, Grid
 from sharedlabel.inputs import SCORED_ROLES
@@ -30,8 +27,7 @@ from sharedlabel.results import (
     Search,
     Threshold,
 )
-from sharedlabel.store import Artifact, Output, Store, artifact_key
-from sharedlabel.summary import VERSION, Method, summarize
+from sharedlabel.store import Store
 
 _USUAL_BATCH = 32
 
@@ -41,7 +37,7 @@ def rows(cell: Cell, grid: Grid, store: Store) -> list[Row]:
     scored = store.load(cell.evaluate.stage, cell.evaluate.key)
     pruned = store.load(cell.pruned.stage, cell.pruned.key).meta
     latency = store.load(cell.latency.stage, cell.latency.key).meta
-    macs = store.load(cell.aggregate.stage, cell.aggregate.key).meta["macs"] if cell.aggregate else {}
+    macs = scored.meta.get("macs", {})
     facts = {
         "cell": cell.id,
         "data": grid.data.dataset.name,
@@ -73,70 +69,26 @@ def collect(grid: Grid, store: Store, seconds: float) -> Results:
     Args:
         grid: all of whose cells are stored.
         store: where they are.
-        seconds: wall-clock time of the run that asks, for the provenance.
+        seconds: wall-clock time of the run that asks, for the provenance; what it found stored took longer.
     """
     by_cell = {cell.id: rows(cell, grid, store) for cell in grid.cells}
-    summary = _summary(grid, store, by_cell).meta
+    summary, adaptive = summarized.over_seeds(grid, store, by_cell), summarized.adaptive(grid, store, by_cell)
+    took = summarized.seconds(grid, store, (summary, adaptive))
     return Results(
         format=FORMAT,
         experiment=grid.experiment.name,
         config=_public_config(grid),
-        provenance=_provenance(grid, seconds),
+        provenance=_provenance(grid, took, seconds),
         dataset=_dataset(grid),
         rows=tuple(row for found in by_cell.values() for row in found),
         reliability=tuple(_reliability(grid, store)),
         latencies=tuple(_latencies(grid, store)),
         margins=tuple(_margins(grid, store)),
-        adaptive=tuple(_adaptive(grid, store, by_cell)),
+        adaptive=tuple(AdaptivePoint(**one) for one in (adaptive.meta["points"] if adaptive else ())),
         thresholds=tuple(_thresholds(grid, store)),
         searches=tuple(_searches(grid, store)),
-        **{table: tuple(TABLES[table](**record) for record in records) for table, records in summary.items()},
+        **{table: tuple(TABLES[table](**record) for record in records) for table, records in summary.meta.items()},
     )
-
-
-def _summary(grid: Grid, store: Store, by_cell: dict[str, list[Row]]) -> Artifact:
-    """Return the summary of exactly these cells, stored so that a second run computes nothing."""
-    config = {
-        "data": grid.data.dataset.name,
-        "sweet_spot": grid.experiment.sweet_spot,
-        "latency": [found[0].measured_latency_ms for found in by_cell.values()],  # may be measured again
-        "cells": [[getattr(cell, name) for name in AXES] for cell in grid.cells],
-    }
-    key = artifact_key(
-        "summarize", VERSION, config, {cell.id: cell.evaluate.key for cell in grid.cells} | {"data": grid.data.key}
-    )
-    if store.has("summarize", key):
-        return store.load("summarize", key)
-    started = time.perf_counter()
-    methods = [_method(cell, store, by_cell[cell.id]) for cell in grid.cells]
-    found = summarize(methods, grid.data, grid.experiment.evaluation, grid.experiment.sweet_spot)
-    meta = dataclasses.asdict(found)
-    return store.save("summarize", key, Output({}, meta), {"version": VERSION}, started)
-
-
-def _method(cell: Cell, store: Store, found: list[Row]) -> Method:
-    tensors = store.load(cell.evaluate.stage, cell.evaluate.key).tensors()
-    return Method(tuple(found), tensors)
-
-
-def _adaptive(grid: Grid, store: Store, by_cell: dict[str, list[Row]]) -> Iterator[AdaptivePoint]:
-    """Yield the points of adaptive n, summarised once and stored like the other summaries."""
-    nodes = {cell.id: cell.adaptive for cell in grid.cells if cell.adaptive is not None}
-    if not nodes:
-        return
-    config = {"data": grid.data.dataset.name, "cells": [[getattr(cell, name) for name in AXES] for cell in grid.cells]}
-    inputs = {cell: node.key for cell, node in nodes.items()} | {"data": grid.data.key}
-    inputs |= {f"{cell.id} pruned": cell.pruned.key for cell in grid.cells}
-    key = artifact_key("summarize_adaptive", adaptive_summary.VERSION, config, inputs)
-    if not store.has("summarize_adaptive", key):
-        started = time.perf_counter()
-        found = (store.load(node.stage, node.key) for node in nodes.values())
-        stopped = (Stopped(by_cell[cell][0], one.tensors(), one.meta) for cell, one in zip(nodes, found, strict=True))
-        points = adaptive_summary.summarize(stopped, grid.data, grid.experiment.evaluation)
-        meta = {"points": [dataclasses.asdict(point) for point in points]}
-        store.save("summarize_adaptive", key, Output({}, meta), {"version": adaptive_summary.VERSION}, started)
-    for record in store.load("summarize_adaptive", key).meta["points"]:
-        yield AdaptivePoint(**record)
 
 
 def _thresholds(grid: Grid, store: Store) -> Iterator[Threshold]:
@@ -303,9 +255,10 @@ def _dataset(grid: Grid) -> DatasetFacts:
     )
 
 
-def _provenance(grid: Grid, seconds: float) -> dict[str, Any]:
+def _provenance(grid: Grid, took: float | None, run: float) -> dict[str, Any]:
     facts: dict[str, Any] = dict(provenance.collect(str(modules.device(grid.experiment.trainer))))
     facts["date"] = datetime.now(UTC).strftime("%Y-%m-%d")
-    facts["seconds"] = round(seconds, 1)
+    facts["seconds"] = None if took is None else round(took, 1)
+    facts["last_run_seconds"] = round(run, 1)
     facts["data_sha256"] = grid.data.dataset.fingerprint
     return facts

@@ -7,6 +7,7 @@ plugin, and `resolve` checks them when the plugin is loaded. This module imports
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -42,6 +43,7 @@ TRAINER_OPTIONS = (
 
 
 _ADDED = "added"
+_KIND = "kind"
 
 
 def added(before: Any, *, default: Any = dataclasses.MISSING) -> Any:
@@ -53,6 +55,18 @@ def added(before: Any, *, default: Any = dataclasses.MISSING) -> Any:
         default: if another one; `before` unless given.
     """
     return field(default=before if default is dataclasses.MISSING else default, metadata={_ADDED: before})
+
+
+def nested(kind: str, name: str) -> Any:
+    """Return a field for an option that holds a plugin, as its name or as a mapping with its options.
+
+    In keys it stands as that plugin does: without the options `added` that change nothing, and with its code.
+
+    Args:
+        kind: plugin folder.
+        name: the default.
+    """
+    return field(default_factory=lambda: name, metadata={_KIND: kind})
 
 
 @dataclass(frozen=True)
@@ -414,14 +428,13 @@ class Plugin:
 
     def payload(self) -> dict[str, Any]:
         """Return what it can be made from again: the name, every option and the schedule."""
-        return {"name": self.name, **dataclasses.asdict(self.config), **self._timing()}
+        timing = {} if self.schedule is None else {"schedule": dataclasses.asdict(self.schedule)}
+        return {"name": self.name, **dataclasses.asdict(self.config), **timing}
 
     def key(self) -> dict[str, Any]:
         """Return what artifacts depend on: the payload without the options `added` that change nothing."""
-        return {"name": self.name, **_options(self.config), **self._timing()}
-
-    def _timing(self) -> dict[str, Any]:
-        return {} if self.schedule is None else {"schedule": dataclasses.asdict(self.schedule)}
+        timing = {} if self.schedule is None else {"schedule": _options(self.schedule)}
+        return {"name": self.name, **_options(self.config), **timing}
 
 
 @dataclass(frozen=True)
@@ -571,9 +584,20 @@ def remade(kind: str, stored: Mapping[str, Any]) -> Plugin:
     Raises:
         ConfigError: no plugin of today is like it.
     """
-    fields = dataclasses.fields(plugins.load(kind, stored["name"]).Config)
-    before = {entry.name: entry.metadata[_ADDED] for entry in fields if _ADDED in entry.metadata}
-    return resolve(kind, {**before, **stored})
+    options = _before(plugins.load(kind, stored["name"]).Config) | dict(stored)
+    if "schedule" in options:
+        options["schedule"] = _before(Schedule) | dict(options["schedule"])
+    for entry in dataclasses.fields(plugins.load(kind, stored["name"]).Config):
+        if _KIND in entry.metadata and isinstance(options.get(entry.name), Mapping):
+            options[entry.name] = remade(entry.metadata[_KIND], options[entry.name]).payload()
+    return resolve(kind, options)
+
+
+def _before(config_class: type[Any]) -> dict[str, Any]:
+    """Return the options that were `added`, with the values that compute what was computed before."""
+    return {
+        entry.name: entry.metadata[_ADDED] for entry in dataclasses.fields(config_class) if _ADDED in entry.metadata
+    }
 
 
 def _given_label(label: Any, where: str) -> str | None:
@@ -635,7 +659,7 @@ def _schedule(usual: Schedule, given: Any, where: str) -> Schedule:
     found: Schedule = build(Schedule, {**base, **options}, f"{where}: schedule")
     allowed = ("when", *_TIMING.get(found.when, ()))
     for option in options:
-        if option not in allowed:
+        if option not in allowed and getattr(found, option) != getattr(Schedule(), option):
             raise ConfigError(
                 f"{where}: schedule: {option!r} has no effect when the network is pruned {found.when!r}; "
                 f"remove it, or choose a schedule that uses it (iterative: growth, rewind; gradual: steps, until)"
@@ -681,9 +705,33 @@ def canonical(value: Any) -> str:
 
 def _options(config: Any) -> dict[str, Any]:
     """Return the options of a configuration by name, without those `added` that change nothing."""
-    found = {entry.name: getattr(config, entry.name) for entry in dataclasses.fields(config)}
-    absent = {entry.name: entry.metadata[_ADDED] for entry in dataclasses.fields(config) if _ADDED in entry.metadata}
-    return {name: value for name, value in found.items() if name not in absent or value != absent[name]}
+    found, absent = {}, _before(type(config))
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        if entry.name not in absent or value != absent[entry.name]:
+            found[entry.name] = _held(entry, value).key() if _KIND in entry.metadata else value
+    return found
+
+
+def _held(entry: dataclasses.Field[Any], value: PluginSpec) -> Plugin:
+    """Return the plugin that a `nested` option holds."""
+    return _resolved(entry.metadata[_KIND], json.dumps(value))
+
+
+@functools.cache
+def _resolved(kind: str, spec: str) -> Plugin:
+    return resolve(kind, json.loads(spec))
+
+
+def plugins_in(config: Any) -> set[tuple[str, str]]:
+    """Return the plugins that a configuration names, by kind and name; those that options of plugins hold, too."""
+    if isinstance(config, Plugin):
+        return {(config.kind, config.name)} | plugins_in(config.config)
+    found: set[tuple[str, str]] = set()
+    for entry in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
+        value = getattr(config, entry.name)
+        found |= plugins_in(_held(entry, value) if _KIND in entry.metadata else value)
+    return found
 
 
 def digest(value: Any) -> str:

@@ -26,9 +26,9 @@ from typing import Any, TypeAlias
 
 import torch
 
-from sharedlabel import compression, cost, modules, provenance, search, stages
+from sharedlabel import compression, cost, modules, plugins, provenance, search, sources, stages
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import Experiment, JointConfig, Plugin, Training, canonical, resolve, trainings
+from sharedlabel.config import Experiment, JointConfig, Plugin, Training, canonical, plugins_in, resolve, trainings
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import CompressionError, ConfigError, DataError
 from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Crossfit, Data, crossfitted, data_key
@@ -55,8 +55,15 @@ class Node:
     @functools.cached_property
     def key(self) -> str:
         """Content address of the output."""
-        inputs = {role: node.key for role, node in self.inputs} | {"data": self.data_key}
-        return artifact_key(self.stage, STAGES[self.stage].version, self.config, inputs)
+        return artifact_key(self.stage, STAGES[self.stage].version, self.config, self.input_keys(), self.code())
+
+    def input_keys(self) -> dict[str, str]:
+        """Return the keys of the inputs by role."""
+        return {role: node.key for role, node in self.inputs} | {"data": self.data_key}
+
+    def code(self) -> dict[str, str]:
+        """Return the digests of the code that computes the output: the stage's, and those of the plugins it names."""
+        return {"stage": sources.digest(stages.__name__, self.stage)} | plugins.code(plugins_in(self.config))
 
     def chain(self) -> Iterator[Node]:
         """Yield the calls needed for this one, inputs first, itself last."""
@@ -139,6 +146,7 @@ def prepare(experiment: Experiment) -> Grid:
         _check_labels(plugins_of_kind)
     if experiment.fit.trials:
         search.check(aggregators)
+    code = _code(plugin, *backbones, *pruners, *aggregators)
     dataset = load("data", plugin.name).load(plugin.config, Path(experiment.data_root).expanduser())
     if isinstance(experiment.data, dict) and experiment.data.get("label") is not None:
         dataset = dataclasses.replace(dataset, name=plugin.label)
@@ -147,11 +155,11 @@ def prepare(experiment: Experiment) -> Grid:
         [indices for role, indices in split.items() if role != "test"]
     )  # a choice may not depend on test labels
     prior = tuples.prior(dataset.labels[known], experiment.evaluation.prior, dataset.num_classes)
-    data = Data(dataset, split, prior, data_key(dataset, experiment.split, experiment.evaluation.prior))
+    data = Data(dataset, split, prior, data_key(dataset, split, code))
     crossfit = None
     kinds = {entry.name for entry in trainings(experiment)}
     if CROSSFIT in kinds:
-        crossfit = crossfitted(data, experiment.split, experiment.evaluation.prior, experiment.crossfit.folds)
+        crossfit = crossfitted(data, experiment.split, experiment.crossfit.folds, code)
         _check_tuples(crossfit.whole, experiment)
     if kinds != {CROSSFIT}:
         _check_tuples(data, experiment)
@@ -168,6 +176,19 @@ def prepare(experiment: Experiment) -> Grid:
     cells = tuple(_cells(experiment, data, crossfit, plugin, backbones, pruners, aggregators))
     parts = (data,) if crossfit is None else (data, crossfit.whole, *crossfit.folds)
     return Grid(experiment, data, cells, dense, {part.key: part for part in parts})
+
+
+def _code(data: Plugin, *others: Plugin) -> dict[str, str]:
+    """Read all code that keys depend on, at once: loading data takes time, in which files may be edited.
+
+    Returns:
+        Digests of the data set's plugin.
+    """
+    sources.refresh()
+    for stage in STAGES:
+        sources.digest(stages.__name__, stage)
+    plugins.code(set().union(*map(plugins_in, others)))
+    return plugins.code(plugins_in(data))
 
 
 def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, float | None], None]) -> Artifact:
@@ -189,7 +210,8 @@ def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, flo
     record = {
         "version": STAGES[node.stage].version,
         "config": json.loads(canonical(node.config)),
-        "inputs": {role: needed.key for role, needed in node.inputs} | {"data": node.data_key},
+        "inputs": node.input_keys(),
+        "code": node.code(),
         "provenance": provenance.collect(str(modules.device(runtime))),
     }
     artifact = store.save(node.stage, node.key, output, record, started)
@@ -258,7 +280,7 @@ def _cells(
     if hasattr(load("data", plugin.name), "exact_log_posterior"):
         dense = next(_networks(experiment, data, crossfit, backbones[0], pruners, experiment.seeds[0]))
         for protocol in scoring.protocols:
-            config = stages.ExactConfig(plugin, scoring.n, protocol, scoring.partitions, scoring.seed)
+            config = stages.ExactConfig(plugin, scoring.prior, scoring.n, protocol, scoring.partitions, scoring.seed)
             scored = Node("exact", config, (), data.key)
             yield Cell(
                 dense.backbone.label,
@@ -337,7 +359,7 @@ def _crossfitted(
         [_features(backbone, node, fold) for _, _, node in _pruned(experiment, fold, backbone, pruners, seed)]
         for fold in crossfit.folds
     ]
-    config, found = stages.CrossfittingConfig(experiment.crossfit), []
+    config, found = stages.CrossfittingConfig(experiment.crossfit, experiment.evaluation.prior), []
     for (_, _, node), *features in zip(deployed, *folds, strict=True):
         inputs = tuple((f"fold {number}", one) for number, one in enumerate(features, start=1))
         # The deployed network comes last, since what is said of a chain is said of its last network.
@@ -450,8 +472,9 @@ def _fitted(
     experiment: Experiment, network: _Network, aggregator: Plugin, protocol: str, seed: int
 ) -> tuple[Node, Node]:
     """Return the calls that calibrate, and that fit an aggregator on the features of a fixed backbone."""
-    n, clip = experiment.evaluation.n, float(experiment.trainer.gradient_clip)
-    calibrate = Node("calibrate", stages.CalibrateConfig(), (("features", network.features),), network.data_key)
+    n, clip = max(experiment.evaluation.n), float(experiment.trainer.gradient_clip)
+    calibrating = stages.CalibrateConfig(experiment.evaluation.prior)
+    calibrate = Node("calibrate", calibrating, (("features", network.features),), network.data_key)
     fitting = stages.AggregateConfig(aggregator, experiment.fit, clip, n, protocol, seed)
     inputs = (("features", network.features), ("calibrate", calibrate))
     return calibrate, Node("aggregate", fitting, inputs, network.data_key)
@@ -466,7 +489,7 @@ def _joint(
         aggregator,
         recipe,
         float(trainer.gradient_clip),
-        experiment.evaluation.n,
+        max(experiment.evaluation.n),
         protocol,
         trainer.precision,
         seed,

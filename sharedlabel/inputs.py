@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +29,8 @@ class Data:
         dataset: all of it.
         splits: sorted instance indices of each role.
         prior: class prior of tuples, `[c]`.
-        key: stands for all of this.
+        key: stands for the data set and its splits. A stage that reads the prior names it in its configuration, and one
+            that reads the folds has the features of each among its inputs.
         part: what people call the part that cross-fitting uses; empty for the splits of the configuration.
         folds: sorted instance indices of each fold of the role `aggregator`; empty without cross-fitting.
     """
@@ -58,28 +60,37 @@ class Data:
             self.labels(role), n, partitions, self.prior, generator, groups, self.dataset.class_names
         )
 
-    def score(
-        self,
-        posterior: Tensor,
-        drawn: Tuples,
-        role: Role,
-        protocol: str,
-        n: tuple[int, ...],
-        temperature: Tensor | None,
-    ) -> Scores:
-        """Score log-posteriors `[p*t k c]` of a split's tuples, with intervals over its images or groups.
 
-        Raises:
-            DataError: tuples that mix labels or hold an instance twice.
-        """
-        tuples.check(drawn, self.labels(role))
-        groups = self.groups(role, protocol)
-        return score(posterior, drawn, self.prior, n, len(self.splits[role]), groups, temperature)
+# Not a method of `Data`: every stage reads data, and what scores are made of is no part of what trains networks.
+def score_tuples(
+    data: Data,
+    posterior: Tensor,
+    drawn: Tuples,
+    role: Role,
+    protocol: str,
+    n: tuple[int, ...],
+    temperature: Tensor | None,
+) -> Scores:
+    """Score log-posteriors `[p*t k c]` of a split's tuples, with intervals over its images or groups.
+
+    Raises:
+        DataError: tuples that mix labels or hold an instance twice.
+    """
+    tuples.check(drawn, data.labels(role))
+    groups = data.groups(role, protocol)
+    return score(posterior, drawn, data.prior, n, len(data.splits[role]), groups, temperature)
 
 
-def data_key(dataset: Dataset, split: Any, prior: str, **part: Any) -> str:
-    """Return the key that stands for a data set, its splits, the prior of its tuples and, if given, a part of it."""
-    return digest({"fingerprint": dataset.fingerprint, "split": split, "prior": prior, **part})
+def data_key(dataset: Dataset, roles: Mapping[Role, Tensor], code: Mapping[str, str]) -> str:
+    """Return the key that stands for a data set and what is read of it: its content, not how it came to be.
+
+    Args:
+        dataset: all of it.
+        roles: sorted instance indices of each role.
+        code: digests of the data set's plugin, which need not hash all that it reads, by module.
+    """
+    split = {role: hashlib.sha256(found.numpy().astype("<i8").tobytes()).hexdigest() for role, found in roles.items()}
+    return digest({"fingerprint": dataset.fingerprint, "split": split, "code": dict(code)})
 
 
 class Crossfit(NamedTuple):
@@ -94,32 +105,30 @@ class Crossfit(NamedTuple):
     folds: tuple[Data, ...]
 
 
-def crossfitted(data: Data, split: SplitConfig, prior: str, count: int) -> Crossfit:
+def crossfitted(data: Data, split: SplitConfig, count: int, code: Mapping[str, str]) -> Crossfit:
     """Cut the splits `backbone` and `aggregator` together into folds.
 
     Args:
         data: with the splits of the configuration.
         split: how they were made.
-        prior: class prior of tuples, as configured.
         count: number of folds.
+        code: as for `data_key`.
 
     Raises:
         DataError: a class is missing from a fold.
     """
     every = torch.cat([data.splits["backbone"], data.splits["aggregator"]]).sort().values
-    cut = splits.folds(data.dataset, every, count, split)
+    cut = tuple(splits.folds(data.dataset, every, count, split))
 
-    def part(backbone: Tensor, aggregator: Tensor, name: str, **stated: Any) -> Data:
-        roles = {**data.splits, "backbone": backbone, "aggregator": aggregator}
-        key = data_key(data.dataset, split, prior, **stated)
-        return dataclasses.replace(data, splits=roles, key=key, part=name)
+    def part(backbone: Tensor, aggregator: Tensor, name: str, folds: tuple[Tensor, ...] = ()) -> Data:
+        roles: dict[Role, Tensor] = {**data.splits, "backbone": backbone, "aggregator": aggregator}
+        return dataclasses.replace(data, splits=roles, key=data_key(data.dataset, roles, code), part=name, folds=folds)
 
-    whole = dataclasses.replace(part(every, every, "all folds", part="all folds"), folds=cut)
     rest = [every[~torch.isin(every, fold)] for fold in cut]
     return Crossfit(
-        whole,
+        part(every, every, "all folds", cut),
         tuple(
-            part(others, fold, f"fold {number} of {count}", fold=number, folds=count)
+            part(others, fold, f"fold {number} of {count}")
             for number, (others, fold) in enumerate(zip(rest, cut, strict=True), start=1)
         ),
     )

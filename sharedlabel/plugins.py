@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from types import ModuleType
 
+from sharedlabel import sources
 from sharedlabel.errors import ConfigError, nearest
 
 KINDS = ("data", "backbones", "pruners", "aggregators")
@@ -40,3 +42,8 @@ def load(kind: str, name: str) -> ModuleType:
     if name not in names:
         raise ConfigError(f"unknown {kind.removesuffix('s')} {name!r}; {nearest(name, names)}")
     return importlib.import_module(f"sharedlabel.{kind}.{name}")
+
+
+def code(named: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the digests of plugins' code, by `kind.name`, of those named by kind and name."""
+    return {f"{kind}.{name}": sources.digest(f"sharedlabel.{kind}.{name}") for kind, name in sorted(named)}

@@ -668,7 +668,8 @@ class Results:
         format: version of this file's layout.
         experiment: name of the grid.
         config: the resolved configuration.
-        provenance: commit, versions, device, date, seconds.
+        provenance: commit, versions, device, date; `seconds` that all results took, in whatever run, None where a
+            call on the way is not stored any more; `last_run_seconds` of the run that wrote this.
         dataset: what new images must look like, and the labels' names.
         rows: per seed.
         summaries: over seeds.

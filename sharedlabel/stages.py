@@ -1,8 +1,9 @@
 """The stages of a grid: pure functions from a configuration and stored inputs to an output.
 
 A stage knows no paths and no store. What it computes depends only on its configuration (seed included), the data and
-its inputs; the `runtime` says where it runs. Every stage carries an integer version: raise it when the code changes
-what is computed, and stored artifacts of the old version are no longer used.
+its inputs; the `runtime` says where it runs. The keys of outputs hold a digest of the code that a stage reaches
+(`sources.py`), so whoever edits it need not think of stored artifacts. Every stage also carries an integer version:
+raise it when something else changes what is computed, such as a library.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from sharedlabel.crossfit import align
 from sharedlabel.data import tuples
 from sharedlabel.evaluation import Scores, posterior_over
 from sharedlabel.inference import accuracy, embed
-from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data
+from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data, score_tuples
 from sharedlabel.loaders import Source, TupleLoader
 from sharedlabel.logs import log_normalize
 from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature
@@ -261,9 +262,14 @@ def features(config: FeaturesConfig, data: Data, inputs: Mapping[str, Artifact],
 
 @dataclass(frozen=True)
 class CrossfittingConfig:
-    """What `crossfit` depends on; how the folds are cut is part of the data's keys."""
+    """What `crossfit` depends on; how the folds are cut is part of the keys of their features.
+
+    Attributes:
+        prior: class prior of tuples, as configured.
+    """
 
     crossfit: CrossfitConfig
+    prior: str
 
 
 @stage(version=1)
@@ -302,8 +308,13 @@ def crossfit(config: CrossfittingConfig, data: Data, inputs: Mapping[str, Artifa
 
 @dataclass(frozen=True)
 class CalibrateConfig:
-    """What `calibrate` depends on; the prior is part of the data's key."""
+    """What `calibrate` depends on.
 
+    Attributes:
+        prior: class prior of tuples, as configured; stages that read what this one stores need not name it again.
+    """
+
+    prior: str
     scale_floor: float = 1e-6
 
 
@@ -333,7 +344,7 @@ class AggregateConfig:
     aggregator: Plugin
     fit: FitConfig
     gradient_clip: float
-    n: tuple[int, ...]
+    n_max: int
     protocol: str
     seed: int
 
@@ -341,7 +352,7 @@ class AggregateConfig:
 @stage(version=1)
 def aggregate(config: AggregateConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Train an aggregator on the frozen features of images that the backbone did not see."""
-    n, shape, recipe = max(config.n), _shape(data, inputs["calibrate"]), config.fit
+    n, shape, recipe = config.n_max, _shape(data, inputs["calibrate"]), config.fit
     learn, watch = (
         search.Images(
             *_calibrated(inputs["features"], inputs["calibrate"], role),
@@ -368,12 +379,8 @@ def aggregate(config: AggregateConfig, data: Data, inputs: Mapping[str, Artifact
         runtime=runtime,
     )
     fitted = search.fit(config.aggregator, recipe, task)
-    macs = cost.aggregator_macs(fitted.aggregator, shape, config.n)
     parameters = sum(parameter.numel() for parameter in fitted.aggregator.parameters())
-    return Output(
-        dict(fitted.aggregator.state_dict()),
-        {**fitted.meta, "macs": {str(n): count for n, count in macs.items()}, "parameters": parameters},
-    )
+    return Output(dict(fitted.aggregator.state_dict()), {**fitted.meta, "parameters": parameters})
 
 
 @dataclass(frozen=True)
@@ -384,7 +391,7 @@ class JointTrainingConfig:
     aggregator: Plugin
     joint: JointConfig
     gradient_clip: float
-    n: tuple[int, ...]
+    n_max: int
     protocol: str
     precision: str
     seed: int
@@ -406,7 +413,7 @@ def joint(config: JointTrainingConfig, data: Data, inputs: Mapping[str, Artifact
         loader = TupleLoader(
             sources,
             data.labels("aggregator"),
-            max(config.n),
+            config.n_max,
             config.joint.batch_size,
             data.prior,
             rng.derive(config.seed, "joint"),
@@ -439,7 +446,7 @@ class EvaluateConfig:
 
 @stage(version=1)
 def evaluate(config: EvaluateConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
-    """Score an aggregator on validation and, with the temperatures fitted there, on test."""
+    """Score an aggregator on validation and, with the temperatures fitted there, on test; count what it costs."""
     del runtime
     aggregator = _aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     results: dict[str, Scores] = {}
@@ -448,8 +455,10 @@ def evaluate(config: EvaluateConfig, data: Data, inputs: Mapping[str, Artifact],
         drawn = data.tuples(role, config.protocol, max(config.n), config.partitions, config.seed)
         posterior = posterior_over(aggregator, sources, drawn, config.n)
         temperature = results["validation"].temperature if results else None
-        results[role] = data.score(posterior, drawn, role, config.protocol, config.n, temperature)
-    return scored(results, config.n)
+        results[role] = score_tuples(data, posterior, drawn, role, config.protocol, config.n, temperature)
+    macs = cost.aggregator_macs(aggregator, _shape(data, inputs["calibrate"]), config.n)
+    found = scored(results, config.n)
+    return Output(found.tensors, {**found.meta, "macs": {str(n): count for n, count in macs.items()}})
 
 
 @dataclass(frozen=True)
@@ -505,9 +514,14 @@ def adaptive(config: StoppingConfig, data: Data, inputs: Mapping[str, Artifact],
 
 @dataclass(frozen=True)
 class ExactConfig:
-    """What `exact` depends on."""
+    """What `exact` depends on.
+
+    Attributes:
+        prior: class prior of tuples, as configured.
+    """
 
     data: Plugin
+    prior: str
     n: tuple[int, ...]
     protocol: str
     partitions: int
@@ -526,7 +540,8 @@ def exact(config: ExactConfig, data: Data, inputs: Mapping[str, Artifact], runti
         posterior = oracle(config.data.config, data.dataset, instances, data.prior.log())
         prefixes = torch.tensor(config.n) - 1
         temperature = results["validation"].temperature if results else None
-        results[role] = data.score(posterior[:, prefixes], drawn, role, config.protocol, config.n, temperature)
+        said = posterior[:, prefixes]
+        results[role] = score_tuples(data, said, drawn, role, config.protocol, config.n, temperature)
     return scored(results, config.n)
 
 

@@ -2,7 +2,7 @@
 
 An artifact is a folder `artifacts/<stage>/<key>` of safetensors shards and a `manifest.json`. It is written to a
 temporary folder and renamed into place last, so it is whole or absent. Its key says everything that its content depends
-on; paths, devices and worker counts are not in it.
+on, code included; paths, devices and worker counts are not in it. What its manifest says it is must be where it lies.
 """
 
 from __future__ import annotations
@@ -74,16 +74,17 @@ class Artifact:
         return {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
 
 
-def artifact_key(stage: str, version: int, config: Any, inputs: Mapping[str, str]) -> str:
+def artifact_key(stage: str, version: int, config: Any, inputs: Mapping[str, str], code: Mapping[str, str]) -> str:
     """Return the key of a stage call.
 
     Args:
         stage: name of the stage.
-        version: the stage's version; raised when its code changes what it computes.
+        version: the stage's version; raised when it computes something else for a reason that no digest sees.
         config: every value that the stage reads, defaults and seed included.
         inputs: keys of its inputs by role.
+        code: digests of the code that computes it, the stage's own and those of its plugins, by module.
     """
-    return digest({"stage": stage, "version": version, "config": config, "inputs": dict(inputs)})
+    return digest({"stage": stage, "version": version, "config": config, "inputs": dict(inputs), "code": dict(code)})
 
 
 class Store:
@@ -98,7 +99,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._verified: set[str] = set()
+        self._verified: set[tuple[str, str]] = set()
         try:
             (root / "artifacts").mkdir(parents=True, exist_ok=True)
             (root / "partial").mkdir(exist_ok=True)
@@ -119,11 +120,15 @@ class Store:
         self._remove_leftovers()
 
     def has(self, stage: str, key: str) -> bool:
-        """Tell whether a whole artifact with intact checksums is there; a damaged one is removed, with a warning."""
+        """Tell whether the artifact is there, whole and with intact checksums.
+
+        A damaged one, or another one in its place, is removed with a warning: everything in a store can be computed
+        again, and a long run need not wait for somebody who looks.
+        """
         folder = self._folder(stage, key)
         if not folder.exists():
             return False
-        if key in self._verified:
+        if (stage, key) in self._verified:
             return True
         problem = _damage(folder)
         if problem:
@@ -134,7 +139,7 @@ class Store:
             )
             shutil.rmtree(folder)
             return False
-        self._verified.add(key)
+        self._verified.add((stage, key))
         return True
 
     def load(self, stage: str, key: str) -> Artifact:
@@ -265,12 +270,15 @@ def _flush(folder: Path) -> None:
 
 
 def _damage(folder: Path) -> str:
-    """Say what is wrong with an artifact's folder; empty if it is intact."""
+    """Say what is wrong with an artifact's folder; empty if it holds, intact, what its place says."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         expected = manifest.pop("sha256")
         if digest(manifest) != expected:
             return "its manifest was altered"
+        stated = tuple(manifest[name] for name in ("stage", "key", "format"))
+        if stated != (folder.parent.name, folder.name, FORMAT):
+            return "its manifest is that of {}/{:.12}, format {}, which was put in its place".format(*stated)
         for name, checksum in manifest["files"].items():
             with (folder / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != checksum:

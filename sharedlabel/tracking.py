@@ -1,7 +1,8 @@
 """Weights & Biases: a view on finished cells, never the source of a number. Imported only when it is used.
 
-One run per cell (its hash is the run's id), grouped by experiment, and one summary run with the comparison tables and
-plots. Without an API key runs are written offline, for `wandb sync` later.
+One run per cell, grouped by experiment, and one summary run with the comparison tables and plots. A run's id holds the
+experiment and the cell, so that experiments that share cells do not overwrite each other's runs. Without an API key
+runs are written offline, for `wandb sync` later.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import dataclasses
 import netrc
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from sharedlabel.config import Experiment
-from sharedlabel.results import TABLES, Results, Row
+from sharedlabel.config import Experiment, digest
+from sharedlabel.results import AXES, TABLES, Results, Row
 
 CURVES = (
     "n_accuracy",
@@ -28,6 +29,8 @@ CURVES = (
     "cost_dense_passes",
     "efficiency",
 )
+# How axes are written in a run's name, where not as they are.
+_WRITTEN: dict[str, Callable[[Any], str]] = {"ratio": "{:g}x".format, "seed": "s{}".format}
 
 
 class Tracker:
@@ -66,16 +69,9 @@ class Tracker:
         first = rows[0]
         if self.mode == "none" or self._marker(first.cell).exists():
             return
-        identity = {
-            name: getattr(first, name)
-            for name in ("data", "backbone", "pruner", "ratio", "aggregator", "training", "protocol", "seed")
-        }
-        with self._run(
-            first.cell,
-            f"{first.pruner}-{first.ratio:g}x-{first.aggregator}-{first.protocol}-s{first.seed}",
-            "cell",
-            identity,
-        ) as run:
+        identity = {name: getattr(first, name) for name in ("data", *AXES)}
+        name = "-".join(_WRITTEN.get(axis, str)(value) for axis, value in identity.items())
+        with self._run(first.cell, name, "cell", identity) as run:
             for split in dict.fromkeys(row.split for row in rows):
                 run.define_metric(f"{split}/*", step_metric="n")
             for stage, values in losses.items():
@@ -109,6 +105,15 @@ class Tracker:
             run.log({f"plot/{name}": wandb.Html(svg) for name, svg in figures.items()})
         self._marker(identifier).touch()
 
+    def run_id(self, identifier: str) -> str:
+        """Return the id of a run within its project.
+
+        Args:
+            identifier: of a cell, or of the whole grid.
+        """
+        name = self.experiment.name
+        return f"{name[:64]}-{digest([name, identifier])[:16]}"
+
     def _marker(self, identifier: str) -> Path:
         return self.folder / "published" / f"{self.mode}-{identifier}"
 
@@ -120,7 +125,7 @@ class Tracker:
                 project=self.experiment.project,
                 group=self.experiment.name,
                 job_type=job_type,
-                id=identifier,
+                id=self.run_id(identifier),
                 name=name,
                 config=dict(config),
                 dir=str(self.folder),

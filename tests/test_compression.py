@@ -35,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     dataset = digits.load(digits.Config(), tmp_path_factory.mktemp("digits"))
     split = splits.split(dataset, SPLIT)
     prior = tuples.prior(dataset.labels, "uniform", dataset.num_classes)
-    return Data(dataset, split, prior, data_key(dataset, SPLIT, "uniform"))
+    return Data(dataset, split, prior, data_key(dataset, split, {}))
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 """Configuration: strict parsing, overrides, keys."""
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 
 import pytest
 import yaml
 
-from sharedlabel import config, plugins
+from sharedlabel import config, plugins, stages
 from sharedlabel.config import Experiment
 from sharedlabel.errors import ConfigError
 
@@ -255,6 +256,70 @@ def test_an_added_option_is_in_the_key_only_when_it_changes_something():
     assert config.digest(AnotherDefault(loss="all")) == config.digest(Before())
 
 
+def with_added(config_class: type) -> type:
+    """Return a configuration class that has got one more option since."""
+    option = ("later", str, config.added("no"))
+    return dataclasses.make_dataclass("Later", [option], bases=(config_class,), frozen=True)
+
+
+def own(found: object) -> bool:
+    return dataclasses.is_dataclass(found) and found.__module__ == stages.__name__
+
+
+SECTIONS = [item.name for item in dataclasses.fields(Experiment) if dataclasses.is_dataclass(item.default)]
+STAGE_CONFIGS = [found for _, found in inspect.getmembers(stages, own)]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_an_option_can_be_added_to_every_section(section):
+    experiment = Experiment()
+    options = vars(getattr(experiment, section))
+    same, other = (
+        dataclasses.replace(experiment, **{section: with_added(type(getattr(experiment, section)))(**options, **more)})
+        for more in ({}, {"later": "yes"})
+    )
+    assert config.digest(same) == config.digest(experiment) != config.digest(other)
+
+
+@pytest.mark.parametrize("config_class", STAGE_CONFIGS)
+def test_an_option_can_be_added_to_what_a_stage_depends_on(config_class):
+    names, later = [item.name for item in dataclasses.fields(config_class)], with_added(config_class)
+    before = object.__new__(config_class)  # its options stand for themselves here, whatever their type
+    for name in names:
+        object.__setattr__(before, name, name)
+    same, other = (later(**dict(zip(names, names, strict=True)), **more) for more in ({}, {"later": "yes"}))
+    assert config.digest(same) == config.digest(before) != config.digest(other)
+
+
+def test_an_option_can_be_added_to_a_schedule_and_to_a_plugin():
+    plugin = config.resolve("pruners", {"name": "magnitude", "schedule": {"when": "gradual"}})
+    for part in ("schedule", "config"):
+        later, options = with_added(type(getattr(plugin, part))), vars(getattr(plugin, part))
+        same, other = (dataclasses.replace(plugin, **{part: later(**options, **more)}) for more in ({}, {"later": "x"}))
+        assert config.digest(same) == config.digest(plugin) != config.digest(other)
+
+
+def test_an_option_added_to_a_plugin_that_an_option_holds_is_in_the_key_only_when_it_changes_something():
+    """Janossy pooling holds another aggregator, whose options are among its own."""
+
+    def key(**options):
+        return config.resolve("aggregators", {"name": "janossy", "base": {"name": "crafted_lstm", **options}}).key()
+
+    assert "refit_hidden" not in key(refit_hidden=0)["base"]
+    assert key(refit_hidden=8)["base"]["refit_hidden"] == 8
+    assert (
+        key(refit_hidden=0)["base"] == config.resolve("aggregators", {"name": "crafted_lstm", "refit_hidden": 0}).key()
+    )
+
+
+@pytest.mark.parametrize("spec", ["magnitude", "lottery_ticket", {"name": "magnitude", "schedule": "gradual"}])
+def test_a_pruner_is_made_again_with_its_schedule(spec):
+    plugin = config.resolve("pruners", spec)
+    for stored in (plugin.key(), plugin.payload()):
+        again = config.remade("pruners", json.loads(json.dumps(stored)))
+        assert (again.config, again.schedule) == (plugin.config, plugin.schedule)
+
+
 @pytest.mark.parametrize("hidden", [0, 32, 64])
 def test_a_plugin_is_made_again_from_its_payload_and_from_its_key(hidden):
     """The crafted LSTM had no `refit_hidden` when artifacts were first stored: without it the head is linear."""
@@ -267,3 +332,4 @@ def test_a_plugin_is_made_again_from_its_payload_and_from_its_key(hidden):
     base = {"name": "crafted_lstm", "refit_hidden": hidden}
     janossy = config.resolve("aggregators", {"name": "janossy", "base": base})
     assert config.remade("aggregators", janossy.key()).config == janossy.config
+    assert config.digest(config.remade("aggregators", janossy.key())) == config.digest(janossy)

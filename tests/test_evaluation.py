@@ -14,6 +14,7 @@ from sharedlabel.aggregators import log_pool, mean_vote, refit_pool
 from sharedlabel.data import tuples
 from sharedlabel.errors import DataError, TrainingError
 from sharedlabel.evaluation import posterior_over, score
+from sharedlabel.inputs import score_tuples
 from sharedlabel.types import SetShape, Tuples
 
 CLASSES, N = 3, (1, 2, 4)
@@ -244,4 +245,4 @@ def test_mixed_tuples_are_not_scored(finished):
     turned = dataclasses.replace(drawn, indices=drawn.indices.flip(1))
     posterior = torch.full((drawn.labels.numel(), 1, data.dataset.num_classes), -1.0)
     with pytest.raises(DataError, match="expected instances that share label"):
-        data.score(posterior, turned, "test", "iid", (2,), None)
+        score_tuples(data, posterior, turned, "test", "iid", (2,), None)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sharedlabel.config import Experiment
+from sharedlabel.config import Experiment, digest
 from sharedlabel.errors import StoreError
 from sharedlabel.store import Output, Store, artifact_key
 
-KEY = artifact_key("dense", 1, {"seed": 0}, {})
+KEY = artifact_key("dense", 1, {"seed": 0}, {}, {})
 
 
 def save(store: Store, value: float = 1.0, key: str = KEY):
@@ -83,6 +84,40 @@ def test_a_damaged_artifact_is_dropped_with_a_warning(tmp_path, damage):
     assert torch.equal(store.load("dense", KEY).tensors()["w"], torch.full((3,), 2.0))
 
 
+def altered(folder: Path, **stated) -> None:
+    """Let a manifest state something else, with a checksum that fits."""
+    manifest = json.loads((folder / "manifest.json").read_text()) | stated
+    del manifest["sha256"]
+    (folder / "manifest.json").write_text(json.dumps({"sha256": digest(manifest), **manifest}))
+
+
+OTHER = artifact_key("dense", 1, {"seed": 1}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "stated", "said"),
+    [
+        ("dense", OTHER, {}, f"dense/{KEY[:12]}, format 1,"),
+        ("prune", KEY, {}, f"dense/{KEY[:12]}, format 1,"),
+        ("dense", KEY, {"format": 2}, f"dense/{KEY[:12]}, format 2,"),
+    ],
+)
+def test_an_artifact_that_is_not_what_its_place_says_is_dropped_with_a_warning(tmp_path, stage, key, stated, said):
+    """Every checksum fits, but it is another result: read, it would pass for that of its place."""
+    store = Store(tmp_path)
+    folder = save(store).folder
+    assert store.has("dense", KEY)
+    altered(folder, **stated)
+    if folder != store._folder(stage, key):
+        shutil.copytree(folder, store._folder(stage, key))
+    if not stated:  # the one that it is a copy of is fine, which says nothing of the copy
+        assert store.has("dense", KEY)
+    again = Store(tmp_path) if stated else store
+    with pytest.warns(RuntimeWarning, match=f"{stage}/{key[:12]} is damaged .*that of {said} .* computed again"):
+        assert not again.has(stage, key)
+    assert not again._folder(stage, key).exists()
+
+
 def test_the_first_of_two_writers_wins_and_the_second_goes_on(tmp_path):
     first, second = Store(tmp_path), Store(tmp_path)
     save(first, 1.0)
@@ -139,17 +174,19 @@ def test_leftovers_of_killed_processes_are_removed_and_those_of_living_ones_kept
     assert (dead.exists(), alive.exists(), elsewhere.exists()) == (False, True, True)
 
 
-def test_keys_depend_on_stage_version_config_and_inputs():
+def test_keys_depend_on_stage_version_config_inputs_and_code():
     keys = {
-        artifact_key("dense", 1, {"seed": 0}, {}),
-        artifact_key("prune", 1, {"seed": 0}, {}),
-        artifact_key("dense", 2, {"seed": 0}, {}),
-        artifact_key("dense", 1, {"seed": 1}, {}),
-        artifact_key("dense", 1, {"seed": 0}, {"data": "a"}),
-        artifact_key("dense", 1, {"seed": 0}, {"data": "b"}),
-        artifact_key("dense", 1, Experiment(), {}),
+        artifact_key("dense", 1, {"seed": 0}, {}, {}),
+        artifact_key("prune", 1, {"seed": 0}, {}, {}),
+        artifact_key("dense", 2, {"seed": 0}, {}, {}),
+        artifact_key("dense", 1, {"seed": 1}, {}, {}),
+        artifact_key("dense", 1, {"seed": 0}, {"data": "a"}, {}),
+        artifact_key("dense", 1, {"seed": 0}, {"data": "b"}, {}),
+        artifact_key("dense", 1, {"seed": 0}, {}, {"stage": "a"}),
+        artifact_key("dense", 1, {"seed": 0}, {}, {"stage": "b"}),
+        artifact_key("dense", 1, Experiment(), {}, {}),
     }
-    assert len(keys) == 7
+    assert len(keys) == 9
 
 
 def test_an_absent_artifact_is_named(tmp_path: Path):

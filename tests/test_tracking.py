@@ -9,13 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from sharedlabel import tracking
 from sharedlabel.collect import losses, rows
 from sharedlabel.config import Experiment
-from sharedlabel.results import TABLES
+from sharedlabel.results import AXES, TABLES
 from sharedlabel.tracking import CURVES, Tracker
 
 wandb = pytest.importorskip("wandb")
@@ -62,6 +63,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     ]
     return {
         "id": run.run_id,
+        "name": run.display_name,
         "group": run.run_group,
         "job": run.job_type,
         "project": run.project,
@@ -91,14 +93,21 @@ def test_one_run_per_cell_and_one_summary_and_a_second_time_nothing(finished, tm
     publish(finished, experiment, tmp_path)
     folders = sorted((tmp_path / "wandb").glob("offline-run-*"))
     runs = {run["id"]: run for run in map(read_run, folders)}
-    cells = {cell.id: cell for cell in finished.grid.cells[1:3]}
-    assert set(runs) == {*cells, "0123456789abcdef"}
+    tracker = Tracker(experiment, tmp_path)
+    cells = {tracker.run_id(cell.id): cell for cell in finished.grid.cells[1:3]}
+    total = tracker.run_id("0123456789abcdef")
+    assert set(runs) == {*cells, total}
     assert {run["group"] for run in runs.values()} == {experiment.name}
     assert {run["project"] for run in runs.values()} == {"project"}
-    assert [runs[name]["job"] for name in (*cells, "0123456789abcdef")] == ["cell", "cell", "summary"]
+    assert [runs[name]["job"] for name in (*cells, total)] == ["cell", "cell", "summary"]
     for identifier, cell in cells.items():
         check_cell(runs[identifier], cell, finished)
-    summary = runs["0123456789abcdef"]
+    assert [runs[name]["name"] for name in (*cells, total)] == [
+        "digits-mlp-none-1x-log_pool-frozen-iid-s0",
+        "digits-mlp-none-1x-lstm-frozen-iid-s0",
+        "digits-summary",
+    ]
+    summary = runs[total]
     assert set(summary["tables"]) == {name for name in TABLES if getattr(finished.results, name)}
     table = json.loads(summary["tables"]["rows"].read_text())
     assert len(table["data"]) == len(finished.results.rows)
@@ -106,6 +115,34 @@ def test_one_run_per_cell_and_one_summary_and_a_second_time_nothing(finished, tm
 
     publish(finished, experiment, tmp_path)
     assert sorted((tmp_path / "wandb").glob("offline-run-*")) == folders
+
+
+def test_experiments_that_share_cells_do_not_share_runs(finished, tmp_path):
+    """A wider grid finds the cells of another in the store, and its runs are its own."""
+    cell, ids = finished.grid.cells[0], set()
+    for name in ("one", "two", "x" * 200):
+        experiment = dataclasses.replace(finished.experiment, name=name, tracking="offline")
+        with Tracker(experiment, tmp_path / name) as tracker:
+            tracker.cell(rows(cell, finished.grid, finished.store), {})
+        (folder,) = (tmp_path / name / "wandb").glob("offline-run-*")
+        ids.add(read_run(folder)["id"])
+    assert len(ids) == 3
+    assert max(map(len, ids)) <= 128
+    long = dataclasses.replace(finished.experiment, name="x" * 201, tracking="none")
+    assert Tracker(long, tmp_path).run_id(cell.id) not in ids
+
+
+@pytest.mark.parametrize("axis", ["data", *AXES])
+def test_names_of_runs_tell_every_axis(finished, tmp_path, monkeypatch, axis):
+    started = []
+    monkeypatch.setattr(Tracker, "_run", lambda self, identifier, name, *_: started.append(name) or MagicMock())
+    monkeypatch.setattr(tracking, "_table", lambda records: None)
+    tracker = Tracker(dataclasses.replace(finished.experiment, tracking="offline"), tmp_path)
+    found = rows(finished.grid.cells[0], finished.grid, finished.store)
+    other = {"ratio": 8.0, "seed": 7, "protocol": "grouped"}.get(axis, "other")
+    tracker.cell(found, {})
+    tracker.cell([dataclasses.replace(row, cell="another", **{axis: other}) for row in found], {})
+    assert len(set(started)) == 2
 
 
 def check_cell(run: dict[str, Any], cell: Any, finished: Any) -> None:
@@ -174,7 +211,7 @@ def test_an_unreachable_server_means_going_on_offline(finished, tmp_path, monkey
         tracker.cell(rows(cell, finished.grid, finished.store), {})
     assert modes == ["online", "offline"]
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
-    assert read_run(folder)["id"] == cell.id
+    assert read_run(folder)["id"] == tracker.run_id(cell.id)
 
 
 def test_without_tracking_wandb_is_never_imported(tmp_path):

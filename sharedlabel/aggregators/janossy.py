@@ -13,7 +13,7 @@ from torch import Tensor
 from sharedlabel.aggregators._base import Aggregator, check_positive, normalize, prefix_counts
 from sharedlabel.aggregators._orders import orders
 from sharedlabel.aggregators._space import Space, space_of
-from sharedlabel.config import resolve
+from sharedlabel.config import nested, resolve
 from sharedlabel.errors import ConfigError
 from sharedlabel.plugins import load
 from sharedlabel.types import SetShape
@@ -29,7 +29,7 @@ class Config:
         orders: orders of every prefix in evaluation, at least 1; the first is the given one (ours).
     """
 
-    base: str | dict[str, Any] = "lstm"
+    base: str | dict[str, Any] = nested("aggregators", "lstm")
     orders: int = 4
 
     def __post_init__(self) -> None:

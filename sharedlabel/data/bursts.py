@@ -9,7 +9,7 @@ one burst, tuples of `iid` from anywhere in the class. The transform is ours.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from sharedlabel import rng
-from sharedlabel.config import resolve
+from sharedlabel.config import nested, resolve
 from sharedlabel.data import _checks
 from sharedlabel.data._shuffle import joint_cells, rank_within, shuffle_within
 from sharedlabel.errors import ConfigError, DataError
@@ -46,7 +46,7 @@ class Config:
         seed: seed of the choice of images and of the views.
     """
 
-    base: str | dict[str, Any] = field(default_factory=lambda: {"name": "digits"})
+    base: str | dict[str, Any] = nested("data", "digits")
     images: NonNegativeInt = 0
     views: PositiveInt = 8
     sources: PositiveInt = 1

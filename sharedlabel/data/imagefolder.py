@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sharedlabel import sources
 from sharedlabel.data import _checks, _decode
 from sharedlabel.data._layout import Layout, arrange, group_ids
 from sharedlabel.data._source import Source
@@ -69,7 +70,8 @@ def load(config: Config, root: Path) -> Dataset:
         def images() -> Iterator[NDArray[np.uint8]]:
             return _decode.decode_all(names, source.read, config.size, config.channels)
 
-        decoded = _decode.cached(root / "imagefolder", pixels, len(names), images)
+        read = _sha256([pixels, sources.digest(_decode.__name__, "decode_all")])  # decoded anew by other code
+        decoded = _decode.cached(root / "imagefolder", read, len(names), images)
     return _checks.validate(
         Dataset(
             name=path.absolute().stem,

@@ -9,10 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sharedlabel import plugins
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._butterfly import unfold
-from sharedlabel.config import remade
+from sharedlabel.config import Plugin, plugins_in, remade
+from sharedlabel.errors import StoreError
 from sharedlabel.pruners._masks import bake
 from sharedlabel.results import DatasetFacts
 from sharedlabel.store import Artifact, Store
@@ -54,7 +56,7 @@ def restore(key: str, dataset: DatasetFacts, store: Store, stopping: str | None 
         stopping: first digits of the key of its adaptive n; None without it.
 
     Raises:
-        StoreError: an artifact is absent or damaged.
+        StoreError: an artifact is absent or damaged, or the code of its backbone or aggregator has changed since.
     """
     scored = store.find(key)
     inputs = {role: store.find(found) for role, found in scored.manifest["inputs"].items() if role != "data"}
@@ -62,13 +64,13 @@ def restore(key: str, dataset: DatasetFacts, store: Store, stopping: str | None 
     if "features" in features.manifest["inputs"]:  # joined by cross-fitting: the deployed network made these of them
         features = store.find(features.manifest["inputs"]["features"])
     compressed = store.find(features.manifest["inputs"]["backbone"])
-    plugin = remade("backbones", features.manifest["config"]["backbone"])
+    plugin = _as_stored("backbones", features, "backbone")
     backbone = stored_backbone(plugin, dataset.image_shape, len(dataset.class_names), compressed)
     bake(backbone)
     unfold(backbone)
     shape = stored_shape(torch.tensor(dataset.prior, dtype=torch.float64), calibrate)
     stopped = None if stopping is None else store.find(stopping)
-    fusing = remade("aggregators", scored.manifest["config"]["aggregator"])
+    fusing = _as_stored("aggregators", scored, "aggregator")
     return Trained(
         backbone=backbone,
         aggregator=stored_aggregator(fusing, shape, aggregate),
@@ -84,6 +86,24 @@ def restore(key: str, dataset: DatasetFacts, store: Store, stopping: str | None 
             **({} if stopped is None else {"stopping": _source(stopped)}),
         },
     )
+
+
+def _as_stored(kind: str, artifact: Artifact, option: str) -> Plugin:
+    """Return a plugin that an output was made with.
+
+    Raises:
+        StoreError: its code computes something else today: the numbers of the output are not those of its networks.
+    """
+    plugin = remade(kind, artifact.manifest["config"][option])
+    made = artifact.manifest.get("code", {})
+    for name, code in plugins.code(plugins_in(plugin)).items():
+        if made.get(name, code) != code:
+            raise StoreError(
+                f"expected the code of {name} with which {artifact.folder} was computed, got another one; run "
+                "`python -m sharedlabel.train` again, or go back to the code of commit "
+                f"{artifact.manifest['provenance']['commit'] or 'unknown'}"
+            )
+    return plugin
 
 
 def _source(artifact: Artifact) -> dict[str, Any]:

@@ -154,6 +154,16 @@ def test_damaged_cache_is_decoded_again_with_a_warning(
         load(path)
 
 
+def test_images_are_decoded_again_by_other_code(
+    make: Make, files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(files)
+    first = load(path).fingerprint
+    monkeypatch.setattr(imagefolder.sources, "digest", lambda *_: "other code")
+    assert load(path).fingerprint == first  # of the files; the code is in the key of the data beside it
+    assert len(list(tmp_path.glob("root/**/*.npy"))) == 2
+
+
 def test_failed_decoding_leaves_no_cache(make: Make, files: dict[str, bytes], tmp_path: Path) -> None:
     path = make(files | {"train/dog/1.png": b"not an image"})
     with pytest.raises(DataError, match=r"train/dog/1\.png"):
