@@ -98,6 +98,7 @@ def _summary(grid: Grid, store: Store, by_cell: dict[str, list[Row]]) -> Artifac
     """Return the summary of exactly these cells, stored so that a second run computes nothing."""
     config = {
         "data": grid.data.dataset.name,
+        "comparison": grid.experiment.comparison,
         "sweet_spot": grid.experiment.sweet_spot,
         "latency": [found[0].measured_latency_ms for found in by_cell.values()],  # may be measured again
         "cells": [[getattr(cell, name) for name in AXES] for cell in grid.cells],
@@ -109,7 +110,8 @@ def _summary(grid: Grid, store: Store, by_cell: dict[str, list[Row]]) -> Artifac
         return store.load("summarize", key)
     started = time.perf_counter()
     methods = [_method(cell, store, by_cell[cell.id]) for cell in grid.cells]
-    found = summarize(methods, grid.data, grid.experiment.evaluation, grid.experiment.sweet_spot)
+    asked = grid.experiment
+    found = summarize(methods, grid.data, asked.evaluation, asked.sweet_spot, asked.comparison)
     meta = dataclasses.asdict(found)
     return store.save("summarize", key, Output({}, meta), {"version": VERSION}, started)
 
