@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sharedlabel.config import ComparisonConfig
+from sharedlabel.metrics.behrens_fisher import Spread
 from sharedlabel.metrics.moderation import moderate
 from sharedlabel.metrics.paired import Pairs, all_pairs
 from sharedlabel.metrics.uncertainty import independent
@@ -270,24 +271,28 @@ def _single(
             yield from _lines(block, place, pairs, own, tests, asked, gates)
 
 
-Picked: TypeAlias = Pairs  # of some pairs alone: `[r k]`
+class _Table(NamedTuple):
+    """Differences of some pairs, `[r k]`, before the variances over seeds are moderated."""
+
+    value: Tensor
+    spread: Spread
 
 
 def _at(
     block: Block, place: Members, seeds: Sequence[int], pairs: Sequence[tuple[str, str]] | None = None
-) -> Picked:
+) -> _Table:
     names = [name for name in block.names if name in place]
     scores = torch.stack([place[name][1].scores(seeds) for name in names])
     found = all_pairs(scores, block.split.drawn, [*block.n, *block.n], *_units(block.split))
     return _picked(found, names, block.pairs if pairs is None else pairs)
 
 
-def _picked(found: Pairs, names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Picked:
+def _picked(found: Pairs, names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> _Table:
     reference, method = torch.tensor([[names.index(a), names.index(b)] for a, b in pairs]).T
-    return Pairs(found.difference[method, reference], found.spread[method, reference])
+    return _Table(found.difference[method, reference], found.spread[method, reference])
 
 
-def _differences(block: Block, tables: Sequence[Picked], widths: Sequence[int], seeds: int) -> list[Differences]:
+def _differences(block: Block, tables: Sequence[_Table], widths: Sequence[int], seeds: int) -> list[Differences]:
     """Return what is to be judged, the variances over seeds moderated over all pairs and places."""
     if not tables:
         return []
@@ -301,7 +306,7 @@ def _differences(block: Block, tables: Sequence[Picked], widths: Sequence[int], 
     count = independent(widths, *_units(block.split))
     return [
         Differences(
-            table.difference,
+            table.value,
             dataclasses.replace(table.spread, of_seeds=of_seeds[:, at], seed_freedom=freedom),
             unit,
             count,

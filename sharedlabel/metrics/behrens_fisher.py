@@ -6,8 +6,8 @@ freedom jump and the threshold collapses. Here V is integrated over what it may 
 
     p = E[2 F(-|d| / sqrt(I + k V / X))], X ~ chi-squared with k degrees of freedom,
 
-F being the distribution function of Student's t with the degrees of freedom of I. It is exact when either variance is
-zero, and slightly conservative between.
+F being the distribution function of Student's t with the degrees of freedom of I, times ((I + k V / X) / I)^2 since the
+other part is given (Welch). It is exact when either variance is zero, and slightly conservative between.
 
 Reference:
     Fisher, "The fiducial argument in statistical inference" (1935); Barnard, "Comparing the means of two independent
@@ -121,14 +121,16 @@ def _two_tails(
 ) -> NDArray[np.float64]:
     """Return P(|D| > ratio) for D of unit variance, whose share `share` comes from the seeds."""
     nodes, weights = _chi_squared(freedom)
-    scale = np.sqrt((1 - share)[:, None] + share[:, None] * freedom / nodes)
-    tails: NDArray[np.float64] = (weights * 2 * _below(-ratio[:, None] / scale, image_freedom)).sum(axis=1)
+    images = (1 - share)[:, None]
+    square = images + share[:, None] * freedom / nodes
+    below: NDArray[np.float64]
+    if image_freedom >= _KNOWN:
+        below = special.ndtr(-ratio[:, None] / np.sqrt(square))
+    else:
+        widened = np.minimum(image_freedom * (square / np.maximum(images, 1e-12)) ** 2, 1e9)
+        below = special.stdtr(widened, -ratio[:, None] / np.sqrt(square))
+    tails: NDArray[np.float64] = (weights * 2 * below).sum(axis=1)
     return tails
-
-
-def _below(value: NDArray[np.float64], freedom: float) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = special.ndtr(value) if freedom >= _KNOWN else special.stdtr(freedom, value)
-    return found
 
 
 def _chi_squared(freedom: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -98,12 +98,12 @@ def wilson(
     return torch.minimum(low, lowest), torch.maximum(high, highest)
 
 
-def bonferroni(p_values: Float[Tensor, "*shape"], tests: int) -> Float[Tensor, "*shape"]:
+def bonferroni(p_values: Float[Tensor, "*shape"], tests: int | Tensor) -> Float[Tensor, "*shape"]:
     """Adjust p-values for the number of tests in a family; intervals at the level 1 - alpha / tests agree with them.
 
     Args:
         p_values: each valid alone.
-        tests: how many the family has.
+        tests: how many the family has; a tensor that broadcasts, where lines are of several families.
 
     >>> bonferroni(torch.tensor([0.01, 0.4]), 3)
     tensor([0.0300, 1.0000])

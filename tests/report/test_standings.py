@@ -16,7 +16,9 @@ NAMES = "abcdef"
 
 def ranking(tied: dict[str, set[str]]) -> list[records.Rank]:
     return [
-        records.Rank("d", "b", "frozen", "iid", 2, name, 3, 2, "ri", 1 - i / 10, 0.0, 1.0, 1, 1, ",".join(tied[name]))
+        records.Rank(
+            "d", "b", "frozen", "iid", 2, False, name, 3, 5, "ri", 1 - i / 10, 0.0, 1.0, 1, 1, ",".join(tied[name])
+        )
         for i, name in enumerate(NAMES)
     ]
 
@@ -74,7 +76,7 @@ def test_comparisons_of_pruners_settle_ties_between_networks(results):
         own, pruner="random", ratio=2.0, aggregator=other.aggregator, n=8, axis="pruner", method="random",
         reference=best.chosen.pruner, verdict="worse",
     )  # fmt: skip
-    for verdict, expected in (("worse", False), ("tied", True)):
+    for verdict, expected in (("worse", False), ("undecided", True)):
         settled = dataclasses.replace(
             view, comparisons=(*view.comparisons, dataclasses.replace(worse, verdict=verdict))
         )
