@@ -13,19 +13,24 @@ standard deviation of their logarithm). Printed are
 - the coverage of the 95% intervals of differences, each by itself, on single networks and pooled;
 - the power: the share of true differences that are shown, pooled, where methods are a constant step apart.
 
-The exit code is 1 where, from five seeds on, a family-wise error is above .06, or a coverage outside .93 to .97, by more
-than the repetitions leave open (a one-sided test at 1%).
+Then two methods that are alike and nearly always right, on few images that are cut into tuples many times: how often
+p < .05, and the coverage of the intervals of n-accuracy, of RI, and of the symmetric interval that RI had before.
+
+The exit code is 1 where, from five seeds on, a family-wise error is above .06, or a coverage outside .93 to .97, by
+more than the repetitions leave open (a one-sided test at 1%).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import math
+import multiprocessing
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +41,13 @@ from torch import Tensor
 from sharedlabel import rng
 from sharedlabel.comparing import compare
 from sharedlabel.config import ComparisonConfig
+from sharedlabel.data.tuples import partition
+from sharedlabel.evaluation import accuracy_and_ri
+from sharedlabel.leaderboard.standings import verdicts
+from sharedlabel.metrics.behrens_fisher import p_value
+from sharedlabel.metrics.intervals import interval
 from sharedlabel.metrics.paired import all_pairs
+from sharedlabel.metrics.uncertainty import estimate, independent, seed_average
 from sharedlabel.ranking import rank
 from sharedlabel.results import Comparison, Pooled, Row
 from sharedlabel.scored import Identity, Scored, Split
@@ -169,11 +180,18 @@ def repetition(setting: Setting, number: int) -> dict[str, float]:
             result[f"error {name} {family}"] = float(any(_wrong(r, truth) for r in own))
     primary = [r for r in pooled if r.endpoint and "primary" in r.correction]
     result["power primary"] = float(np.mean([r.verdict in {"better", "worse"} for r in primary]))
+    columns = list(torch.from_numpy(drawn.latent).mean(dim=1)[:, :, None, :, None])
+    standing = verdicts(list(truth), columns, splits["iid"].drawn, 1, TUPLES, 1.0)
+    shown = {pair for pair, verdict in standing.items() if verdict in {"better", "worse"}}
+    result["error standings"] = float(any(truth[a] == truth[b] for a, b in shown))
     ranks = rank(found, splits, pooled, asked)
-    order = {name: [1 + sum(other > own for other in truth.values()), sum(other >= own for other in truth.values())]
-             for name, own in truth.items()}
-    missed = [r.rank_best > order[r.aggregator][0] or r.rank_worst < order[r.aggregator][1] for r in ranks
-              if r.metric == "ri"]
+    order = {
+        name: [1 + sum(other > own for other in truth.values()), sum(other >= own for other in truth.values())]
+        for name, own in truth.items()
+    }
+    missed = [
+        r.rank_best > order[r.aggregator][0] or r.rank_worst < order[r.aggregator][1] for r in ranks if r.metric == "ri"
+    ]
     result["error ranks"] = float(any(missed))
     result["error before"], result["cover before"] = _before(drawn)
     return result
@@ -213,12 +231,6 @@ def holm(p_values: Tensor) -> Tensor:
     return torch.empty_like(adjusted).scatter_(0, order, adjusted)
 
 
-def simulate(setting: Setting, repetitions: int) -> dict[str, list[float]]:
-    """Return what every repetition found."""
-    found = [repetition(setting, number) for number in range(repetitions)]
-    return {name: [one[name] for one in found] for name in found[0]}
-
-
 def faults(setting: Setting, found: dict[str, list[float]]) -> list[str]:
     """Say which promises a setting breaks, beyond what the number of repetitions leaves open."""
     if setting.seeds < MIN_SEEDS:
@@ -230,7 +242,10 @@ def faults(setting: Setting, found: dict[str, list[float]]) -> list[str]:
             continue
         mean, count = float(np.mean(values)), len(values)
         error = float(np.std(values, ddof=1)) / math.sqrt(count)
-        if name.startswith("error") and stats.binomtest(round(sum(values)), count, FAMILY_WISE, "greater").pvalue < 0.01:
+        if (
+            name.startswith("error")
+            and stats.binomtest(round(sum(values)), count, FAMILY_WISE, "greater").pvalue < 0.01
+        ):
             broken.append(f"{name}: {mean:.3f}, at most {FAMILY_WISE}")
         if name.startswith("cover") and not COVERED[0] - 2.33 * error <= mean <= COVERED[1] + 2.33 * error:
             broken.append(f"{name}: {mean:.3f}, expected {COVERED[0]} to {COVERED[1]}")
@@ -243,6 +258,7 @@ COLUMNS = {
     "error single primary": "single networks, primary family: error",
     "error single secondary": "single networks, secondary family: error",
     "error ranks": "ranks: error",
+    "error standings": "standings of a leaderboard: error",
     "error before": "single networks, method before: error",
     "cover pooled": "pooled: coverage",
     "cover single": "single networks: coverage",
@@ -253,24 +269,122 @@ COLUMNS = {
 }
 
 
+@dataclass(frozen=True)
+class Saturated:
+    """Two methods that are alike and nearly always right, tuples cut several times from few images.
+
+    Attributes:
+        images: of each of ten classes.
+        n: instances per tuple.
+        partitions: times that the images are cut.
+        ease: mean of a tuple's evidence, in its standard deviations; 3.1 is right in 99.9%.
+    """
+
+    images: int
+    n: int
+    partitions: int
+    ease: float
+
+    @property
+    def name(self) -> str:
+        """One line of the table."""
+        return f"{self.images} images a class, n = {self.n}, {self.partitions} partitions, ease {self.ease:g}"
+
+
+SATURATED = (
+    Saturated(45, 8, 20, 3.1), Saturated(45, 8, 20, 2.3), Saturated(200, 8, 20, 3.0), Saturated(200, 8, 20, 2.0),
+    Saturated(100, 16, 10, 2.0), Saturated(100, 16, 10, 1.0), Saturated(100, 4, 5, 2.0), Saturated(200, 1, 10, 2.0),
+)  # fmt: skip
+
+
+def _evidence(setting: Saturated, draw: torch.Generator, drawn: Tuples, images: int) -> Tensor:
+    """Return the evidence of two methods on every tuple, `[2 p t]`: half of every image's is common to both."""
+    common, *own = (torch.randn(images, generator=draw, dtype=torch.float64) for _ in range(3))
+    quality = [(common + one) / math.sqrt(2) for one in own]
+    return torch.stack([one[drawn.indices].sum(dim=2) / math.sqrt(setting.n) + setting.ease for one in quality])
+
+
+def saturated(setting: Saturated, number: int) -> dict[str, float]:
+    """Return whether two methods that are alike differ (p < .05), and whether intervals hold the truth.
+
+    A tuple loses all of its information where it is wrong, and next to nothing where it is right; the truth is known.
+    """
+    images, classes = 10 * setting.images, 10
+    draw = rng.generator(number, "saturated", setting.name)
+    prior = torch.full((classes,), 1 / classes, dtype=torch.float64)
+    drawn = partition(torch.arange(images) % classes, setting.n, setting.partitions, prior, draw)
+    right = _evidence(setting, draw, drawn, images) > 0
+    truth = float(stats.norm.cdf(setting.ease))
+    bits = torch.where(right, -1e-4, -1.0)
+    scores = torch.stack([right.double(), bits.double()], dim=-1)[:, None]  # [m, s, p, t, k]
+    pairs = all_pairs(scores, drawn, [setting.n] * 2, images)
+    result = {"error alike": float(p_value(pairs.difference, pairs.spread)[1, 0, 1] < ALPHA)}
+    count = independent([setting.n], images)
+    accuracy, ri = accuracy_and_ri(seed_average(scores[0], drawn, [setting.n] * 2, images), count, 1.0)
+    exact = 1 - (1 - truth) - 1e-4 * truth
+    result["cover n-accuracy"] = float(accuracy[1] <= truth <= accuracy[2])
+    result["cover RI"] = float(ri[1] <= exact <= ri[2])
+    found = estimate(scores[0, 0], drawn, [setting.n] * 2, images)
+    low, high = interval(found.mean, found.spread)
+    result["cover symmetric"] = float(low[1] <= exact - 1 <= high[1])
+    return result
+
+
+def near_saturation(setting: Saturated, found: dict[str, list[float]]) -> list[str]:
+    """Say which promises are broken; intervals may cover too much here, where the variance has a floor."""
+    count, broken = len(found["error alike"]), []
+    for name, nominal, side in (("error alike", FAMILY_WISE, "greater"), ("cover n-accuracy", COVERED[0], "less"),
+                                ("cover RI", COVERED[0], "less")):  # fmt: skip
+        if stats.binomtest(round(sum(found[name])), count, nominal, side).pvalue < 0.01:
+            broken.append(f"{setting.name}: {name}: {np.mean(found[name]):.3f}, expected {nominal}")
+    return broken
+
+
+def _above(errors: Sequence[float], nominal: float) -> bool:
+    """Tell whether a share of errors is shown to be above the nominal one, at 1%."""
+    return bool(stats.binomtest(round(sum(errors)), len(errors), nominal, "greater").pvalue < 0.01)
+
+
+def _task(task: tuple[Setting | Saturated, int]) -> dict[str, float]:
+    setting, number = task
+    torch.set_num_threads(1)
+    return repetition(setting, number) if isinstance(setting, Setting) else saturated(setting, number)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Simulate, print a line per setting, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.error_rates", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few repetitions of few settings")
     parser.add_argument("--repetitions", type=int, help="of every setting")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
     asked = parser.parse_args(arguments)
     repetitions = asked.repetitions or (60 if asked.quick else 400)
-    torch.set_num_threads(1)
     broken, started = [], time.perf_counter()
     print(f"{repetitions} repetitions, columns:", *COLUMNS.values(), sep="\n  ")
-    for setting in settings(asked.quick):
-        found = simulate(setting, repetitions)
-        own = faults(setting, found)
-        few = " (no verdict)" if setting.seeds < MIN_SEEDS else ""
-        print(f"{setting.name}{few}: " + " ".join(f"{np.mean(found[name]):.3f}" for name in COLUMNS), flush=True)
-        broken += [f"{setting.name}: {fault}" for fault in own]
+    context = multiprocessing.get_context("spawn")
+    with contextlib.ExitStack() as stack:
+        run = map if asked.workers == 1 else stack.enter_context(context.Pool(asked.workers)).imap
+        for setting in settings(asked.quick):
+            found = collected(run(_task, [(setting, number) for number in range(repetitions)]))
+            few = " (no verdict)" if setting.seeds < MIN_SEEDS else ""
+            print(f"{setting.name}{few}: " + " ".join(f"{np.mean(found[name]):.3f}" for name in COLUMNS), flush=True)
+            broken += [f"{setting.name}: {fault}" for fault in faults(setting, found)]
+        print("two methods that are alike, nearly always right: " + ", ".join(NEAR))
+        for one in SATURATED[:: 4 if asked.quick else 1]:
+            found = collected(run(_task, [(one, number) for number in range(5 * repetitions)]))
+            print(f"{one.name}: " + " ".join(f"{np.mean(found[name]):.3f}" for name in NEAR), flush=True)
+            broken += near_saturation(one, found)
     print(*(broken or ["every promise holds"]), f"{time.perf_counter() - started:.0f} s", sep="\n")
     return 1 if broken else 0
+
+
+NEAR = ("error alike", "cover n-accuracy", "cover RI", "cover symmetric")
+
+
+def collected(found: Iterable[dict[str, float]]) -> dict[str, list[float]]:
+    """Turn what every repetition found into a list per name."""
+    every = list(found)
+    return {name: [one[name] for one in every] for name in every[0]}
 
 
 if __name__ == "__main__":

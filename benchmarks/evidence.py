@@ -106,7 +106,7 @@ def trainings(found: Results, protocol: str) -> Iterator[str]:
     networks = sorted({(c.pruner, c.ratio) for c in own}, key=lambda key: (key[0] != DENSE, key))
     cells = {(c.method, c.aggregator, c.pruner, c.ratio, c.n): c for c in own}
     title = "frozen features" if first == "frozen" else first
-    yield f"**Each training minus {title}: RI [95%]; bold where a difference is shown after the correction for all comparisons**"
+    yield f"**Each training minus {title}: RI [95%]; bold where a difference is shown, all comparisons considered**"
     yield ""
     yield from header(["training", "aggregator", *(f"{network(*key)}, n = {n}" for key in networks for n in sizes)])
     for training, aggregator in dict.fromkeys((c.method, c.aggregator) for c in own):

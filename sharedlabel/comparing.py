@@ -25,7 +25,7 @@ from sharedlabel.metrics.uncertainty import independent
 from sharedlabel.results import Axis, Comparison, Pooled
 from sharedlabel.scored import EXACT, Identity, Scored, Split, common_seeds
 from sharedlabel.types import Protocol
-from sharedlabel.verdicts import Differences, Numbers
+from sharedlabel.verdicts import Differences
 
 METRICS: tuple[Literal["n_accuracy", "ri"], ...] = ("n_accuracy", "ri")
 Members: TypeAlias = dict[str, tuple[Identity, Scored]]
@@ -203,7 +203,7 @@ def _pooled(
         independent=found.independent[-1:],
     )
     gates = primary.judged(family, asked.margin)
-    opened = torch.tensor([[one.p_adjusted] for one, in gates], dtype=torch.float64)
+    opened = torch.tensor([[one.p_adjusted] for (one,) in gates], dtype=torch.float64)
     columns = len(widths) - 1
     others = found.judged(family * columns, asked.margin, opened)
     identity, row = block.first[0], block.first[1].rows[0][0]
@@ -278,9 +278,7 @@ class _Table(NamedTuple):
     spread: Spread
 
 
-def _at(
-    block: Block, place: Members, seeds: Sequence[int], pairs: Sequence[tuple[str, str]] | None = None
-) -> _Table:
+def _at(block: Block, place: Members, seeds: Sequence[int], pairs: Sequence[tuple[str, str]] | None = None) -> _Table:
     names = [name for name in block.names if name in place]
     scores = torch.stack([place[name][1].scores(seeds) for name in names])
     found = all_pairs(scores, block.split.drawn, [*block.n, *block.n], *_units(block.split))
@@ -331,32 +329,16 @@ def _lines(
     judged = found.judged(family * columns, asked.margin, gate)
     for (reference, method), count, line in zip(pairs, family[:, 0].long().tolist(), judged, strict=True):
         identity, scored = place[method]
-        text = _correction(block, (reference, method), count, columns)
         for (metric, size), numbers in zip(itertools.product(METRICS, block.n), line, strict=True):
-            yield _comparison(identity, scored, block.axis, (reference, method), metric, size, found.seeds, numbers, text)
-
-
-def _comparison(
-    identity: Identity,
-    scored: Scored,
-    axis: Axis,
-    pair: tuple[str, str],
-    metric: Literal["n_accuracy", "ri"],
-    size: int,
-    seeds: int,
-    numbers: Numbers,
-    correction: str,
-) -> Comparison:
-    reference, method = pair
-    return Comparison(
-        data=scored.rows[0][0].data,
-        **identity._asdict(),
-        n=size,
-        axis=axis,
-        method=method,
-        reference=reference,
-        seeds=seeds,
-        metric=metric,
-        **numbers._asdict(),
-        correction=correction,
-    )
+            yield Comparison(
+                data=scored.rows[0][0].data,
+                **identity._asdict(),
+                n=size,
+                axis=block.axis,
+                method=method,
+                reference=reference,
+                seeds=found.seeds,
+                metric=metric,
+                **numbers._asdict(),
+                correction=_correction(block, (reference, method), count, columns),
+            )

@@ -105,7 +105,9 @@ def _means(scores: Tensor, block: Block, asked: ComparisonConfig) -> list[tuple[
     found = seed_average(scores, split.drawn, widths, split.instances, split.groups)
     k, last = len(block.n), widths[-1]
     usual = accuracy_and_ri(found[slice(2 * k)], independent(block.n, split.instances, split.groups), split.entropy)
-    endpoint = relative_information_ends(found[slice(2 * k, None)], independent([last], split.instances, split.groups), split.entropy)
+    endpoint = relative_information_ends(
+        found[slice(2 * k, None)], independent([last], split.instances, split.groups), split.entropy
+    )
     return [
         (mean, low, high)
         for ends in (*usual, endpoint)

@@ -108,13 +108,15 @@ class Differences:
         if gate is not None:
             adjusted, closed = torch.maximum(adjusted, gate), (gate >= ALPHA).expand_as(p)
         low_adjusted, high_adjusted = self._held(*self.ends(ALPHA / tests), closed)
-        columns = (self.value / self.unit, *self.ends(ALPHA), low_adjusted, high_adjusted, p, adjusted)
+        low, high = self.ends(ALPHA)
+        columns = (self.value / self.unit, low, high, low_adjusted, high_adjusted, p, adjusted)
+        numbers = torch.stack([column.expand_as(p) for column in columns], dim=-1).tolist()
         return [
             [
-                Numbers(*one, self._verdict(one[3], one[4], margin, bool(shut)))
-                for one, shut in zip(zip(*rows, strict=True), row_closed, strict=True)
+                Numbers(*one, verdict=self._verdict(one[3], one[4], margin, shut))
+                for one, shut in zip(line, shuts, strict=True)
             ]
-            for *rows, row_closed in zip(*(column.tolist() for column in columns), closed.tolist(), strict=True)
+            for line, shuts in zip(numbers, closed.tolist(), strict=True)
         ]
 
     def _verdict(self, low: float, high: float, margin: float, closed: bool) -> Verdict:

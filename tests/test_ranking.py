@@ -77,7 +77,7 @@ def splits(split: Split) -> dict[Protocol, Split]:
 
 
 def test_axes_compare_what_differs_in_them_alone(found, splits) -> None:
-    comparisons, pooled = compare(found, splits)
+    comparisons = compare(found, splits).comparisons
     pairs = {axis: set() for axis in ("aggregator", "training", "pruner", "compression")}
     for c in comparisons:
         place = (c.pruner, c.ratio, c.aggregator, c.training)
@@ -155,7 +155,7 @@ def test_verdicts_are_read_off_the_adjusted_interval(found, splits) -> None:
     comparisons, pooled = compare(found, splits, dataclasses.replace(ASKED, margin=0.03))
     seen = set()
     for r in (*comparisons, *pooled):
-        inside = -0.03 < r.low_adjusted and r.high_adjusted < 0.03
+        inside = r.low_adjusted > -0.03 and r.high_adjusted < 0.03
         if r.verdict == "equivalent":
             assert inside
         elif r.verdict in {"better", "worse"}:
@@ -202,7 +202,10 @@ def test_what_was_not_seen_is_not_excluded(split, splits) -> None:
     """Two methods that agree on every tuple: the rule of three bounds what fresh images may show."""
     first, second = (Identity("mlp", "none", 1.0, name, "frozen", "iid") for name in "ab")
     one = scored(split, first, 0.0)
-    twin = {first: one, second: dataclasses.replace(one, rows=tuple(tuple(row(second, s, n) for n in N) for s in SEEDS))}
+    twin = {
+        first: one,
+        second: dataclasses.replace(one, rows=tuple(tuple(row(second, s, n) for n in N) for s in SEEDS)),
+    }
     for r in (r for records in compare(twin, splits, ASKED) for r in records):
         n = r.n or max(N)
         assert r.p_value == 1
@@ -240,9 +243,7 @@ def test_pooling_averages_each_tuple_over_networks_before_the_variance(found, sp
 def test_ranks_are_intervals_and_name_those_that_share_them(found, splits) -> None:
     pooled = compare(found, splits, ASKED).pooled
     ranks = {
-        (r.aggregator, r.n): r
-        for r in rank(found, splits, pooled, ASKED)
-        if (r.metric, r.training) == ("ri", "frozen")
+        (r.aggregator, r.n): r for r in rank(found, splits, pooled, ASKED) if (r.metric, r.training) == ("ri", "frozen")
     }
     for n in (*N, None):
         assert (ranks["c", n].rank_best, ranks["c", n].rank_worst, ranks["c", n].alike) == (3, 3, "")
@@ -291,7 +292,8 @@ def test_wins_count_verdicts_both_ways(found, splits) -> None:
 
 
 @given(st.integers(2, 5).flatmap(lambda m: st.tuples(st.just(m), st.lists(
-    st.sampled_from(["better", "worse", "undecided", "equivalent"]), min_size=m * (m - 1) // 2, max_size=m * (m - 1) // 2))))  # fmt: skip
+    st.sampled_from(["better", "worse", "undecided", "equivalent"]),
+    min_size=m * (m - 1) // 2, max_size=m * (m - 1) // 2))))  # fmt: skip
 def test_rank_intervals_hold_every_order_that_the_verdicts_allow(case) -> None:
     """By enumeration: no order in which every verdict holds puts a method outside its interval."""
     count, verdicts = case
@@ -301,7 +303,8 @@ def test_rank_intervals_hold_every_order_that_the_verdicts_allow(case) -> None:
     for order in itertools.permutations(names):
         place = {name: position for position, name in enumerate(order, start=1)}
         if all(
-            verdict in {"undecided", "equivalent"} or (place[a] < place[b]) == (verdict == "better") for (a, b), verdict in judged.items()
+            verdict in {"undecided", "equivalent"} or (place[a] < place[b]) == (verdict == "better")
+            for (a, b), verdict in judged.items()
         ):
             assert all(best <= place[name] <= worst for name, (best, worst, _) in found.items())
     for name, (best, worst, alike) in found.items():

@@ -193,7 +193,9 @@ def test_families_are_of_one_protocol(data):
         for protocol in ("iid", "grouped")
         for name, share in (("log_pool", 0.70), ("b", 0.72), ("c", 0.78))
     ]
-    pooled = summarize(seeded(methods), data, dataclasses.replace(EVALUATION, protocols=("iid", "grouped")), RULES).pooled
+    pooled = summarize(
+        seeded(methods), data, dataclasses.replace(EVALUATION, protocols=("iid", "grouped")), RULES
+    ).pooled
     endpoints = [p for p in pooled if p.endpoint]
     assert len(endpoints) == 3 * 2
     for p in endpoints:

@@ -110,7 +110,9 @@ def standings(found: Sequence[Listed], protocol: Protocol, answers: Mapping[str,
     others = [one for one in found if not one.ranked]
     drawn, size = answers["test"], protocol.source.test.count
     names = [one.result.name for one in ranked]
-    places = rank_intervals(names, _verdicts(ranked, protocol, drawn, size)) if ranked else {}
+    entropy = label_entropy(uniform(protocol).log())
+    columns = [_columns(one) for one in ranked]
+    places = rank_intervals(names, verdicts(names, columns, drawn, max(protocol.n), size, entropy)) if ranked else {}
     rows = []
     for one in (*ranked, *others):
         ri, low, high = _mean(one, protocol, drawn, size)
@@ -135,24 +137,39 @@ def _columns(one: Listed) -> Float64[Tensor, "s p t k"]:
     return bits[:, None, :, None]
 
 
-def _verdicts(ranked: Sequence[Listed], protocol: Protocol, drawn: Tuples, size: int) -> dict[tuple[str, str], Verdict]:
-    """Compare every two entries on the same tuples and seeds; Bonferroni over all pairs."""
-    pairs = [(a, b) for a in range(len(ranked)) for b in range(a)]
+def verdicts(
+    names: Sequence[str],
+    columns: Sequence[Float64[Tensor, "s p t 1"]],
+    drawn: Tuples,
+    n: int,
+    instances: int,
+    entropy: float,
+) -> dict[tuple[str, str], Verdict]:
+    """Compare every two entries on the same tuples and seeds; Bonferroni over all pairs.
+
+    Args:
+        names: of the entries.
+        columns: the score that is ranked of every seed and tuple, bits.
+        drawn: the tuples.
+        n: the most instances that a score depends on.
+        instances: images in the split.
+        entropy: H(Y) in bits.
+    """
+    pairs = [(a, b) for a in range(len(names)) for b in range(a)]
     if not pairs:
         return {}
-    widths = [max(protocol.n)]
-    found = all_pairs(torch.stack([_columns(one) for one in ranked]), drawn, widths, size)
+    scores = torch.stack(list(columns))
+    found, seeds = all_pairs(scores, drawn, [n], instances), scores.shape[1]
     first, second = torch.tensor(pairs).T
-    spread, seeds = found.spread[first, second], len(protocol.seeds)
+    spread = found.spread[first, second]
     if seeds > 1:
         of_seeds, freedom = moderate(spread.of_seeds[:, None], seeds - 1)
         spread = replace(spread, of_seeds=of_seeds[:, 0], seed_freedom=freedom.expand_as(spread.seed_freedom))
     value = found.difference[first, second]
     value = torch.where(value.abs() < ROUNDING, 0.0, value)
-    unit = torch.tensor([label_entropy(uniform(protocol).log())], dtype=torch.float64)
-    differences = Differences(value, spread, unit, independent(widths, size), seeds)
+    unit = torch.tensor([entropy], dtype=torch.float64)
+    differences = Differences(value, spread, unit, independent([n], instances), seeds)
     judged = differences.judged(torch.full((len(pairs), 1), float(len(pairs)), dtype=torch.float64), MARGIN)
-    names = [one.result.name for one in ranked]
     return {(names[a], names[b]): line[0].verdict for (a, b), line in zip(pairs, judged, strict=True)}
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from sharedlabel.errors import DataError
 from sharedlabel.types import Tuples
 
-
 # Near saturation the split of a variance into its two parts is a difference of noisy numbers, and may come out at zero
 # or below, which is no reason to be certain. So a variance is at least this share of the squared influences, less what
 # tuples add to them by chance: with it two methods that are alike and 90 to 99.9% right get p < .05 in at most 5.5% of

@@ -149,9 +149,7 @@ def _table(freedom: float, image_freedom: float, missed: float) -> PchipInterpol
     return PchipInterpolator(root, np.log(_solve(share, freedom, image_freedom, missed)))
 
 
-def _solve(
-    share: NDArray[np.float64], freedom: float, image_freedom: float, missed: float
-) -> NDArray[np.float64]:
+def _solve(share: NDArray[np.float64], freedom: float, image_freedom: float, missed: float) -> NDArray[np.float64]:
     """Return the ratio that is exceeded with a given chance: secants of log chance against log ratio, kept inside.
 
     The tail falls at most like that of Student's t with the fewer degrees of freedom, and at least like a Gaussian's.

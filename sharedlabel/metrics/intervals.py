@@ -8,7 +8,6 @@ from torch import Tensor
 
 from sharedlabel.metrics.behrens_fisher import Spread, quantile
 
-
 LEVEL = 0.95
 
 

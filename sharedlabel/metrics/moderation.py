@@ -40,7 +40,7 @@ def moderate(
         The moderated variances, and the degrees of freedom d0 + k of each column; where there is one comparison, or no
         spread at all, the variances as they are with k.
     """
-    pairs, places, columns = variances.shape
+    pairs, places, _ = variances.shape
     median = variances.flatten(0, 1).median(dim=0).values
     usable = (median > 0) & (pairs > 1)
     floored = variances.clamp(min=(_SMALLEST * median).clamp(min=torch.finfo(variances.dtype).tiny))

@@ -134,8 +134,10 @@ def _gram(values: Float[Tensor, "r m j"], weights: Float[Tensor, "r"]) -> Float[
 def _weights(
     prior: Float[Tensor, "c"], tuples: Tuples, size: int, instances: int
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"], Float[Tensor, "c"]]:
-    """Return weights of products of two methods: of their sums at an instance, likewise for squared influences, and of
-    their scores at a tuple by label."""
+    """Return the weights of products of two methods.
+
+    Of their sums at an instance, for the variance and for the squared influences; of their scores at a tuple, by label.
+    """
     classes, partitions = len(prior), len(tuples.labels)
     width, at = tuples.indices.shape[2], tuples.indices.flatten()
     owner = torch.full((instances,), -1, dtype=torch.int64)

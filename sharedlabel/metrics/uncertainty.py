@@ -8,8 +8,8 @@ mean over random partitions of fresh instances: a U-statistic of which P random 
 with M_c instances and T_c tuples per partition in class c, zeta_c the covariance of the scores of two tuples that share
 one instance (estimated from pairs of partitions), and sigma_c^2 the variance of one score. The variance of a
 U-statistic is Hoeffding's (1948); the split in two parts, the corrections for small classes and the floor (a variance
-is never zero where scores differ, `_variance.FLOOR`) are ours. Training seeds add a variance of their own; intervals and
-p-values integrate over what it may be (`behrens_fisher`).
+is never zero where scores differ, `_variance.FLOOR`) are ours. Training seeds add a variance of their own; intervals
+and p-values integrate over what it may be (`behrens_fisher`).
 """
 
 from __future__ import annotations
@@ -199,9 +199,7 @@ def multiplier_bootstrap(
     return replicate(estimates, draw_multipliers(replicates, units[0], generator))
 
 
-def draw_multipliers(
-    replicates: int, units: int, generator: torch.Generator, seeds: int = 1
-) -> Float[Tensor, "b u"]:
+def draw_multipliers(replicates: int, units: int, generator: torch.Generator, seeds: int = 1) -> Float[Tensor, "b u"]:
     """Draw one multiplier per replicate and unit, for estimates that are not all in memory at once.
 
     Those of images are Gaussian. Those of training seeds are so, too, but for one factor per replicate, sqrt(k / chi2)

@@ -208,7 +208,11 @@ def _tables(results: Results) -> list[dict[str, Any]]:
         ),
         table("ranks", "Every rank", "Means over all networks, and ranks as intervals.", Rank, results.ranks),
         table(
-            "wins", "Verdicts by network", "Networks on which a method is better, equivalent, undecided or worse.", Wins, results.wins
+            "wins",
+            "Verdicts by network",
+            "Networks on which a method is better, equivalent, undecided or worse.",
+            Wins,
+            results.wins,
         ),
         table(
             "sweet_spots",

@@ -16,7 +16,7 @@ from sharedlabel.leaderboard import commands, records, score, standings
 from sharedlabel.leaderboard.protocol import Board
 from tests.leaderboard.conftest import CLASSES, listed, make_board, predicted, submit
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 4)
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_a_loss_is_never_below_zero_and_never_certain() -> None:
 
 @pytest.mark.parametrize(("right", "tuples"), [(0.992, 250), (0.991, 56), (0.9999, 250), (0.9997, 56)])
 def test_intervals_of_a_loss_cover_near_saturation(right: float, tuples: int) -> None:
-    """A wrong tuple loses all of its information, a right one next to nothing; the symmetric interval covers 87 to 0%."""
+    """A wrong tuple loses all of its information, a right one next to nothing; a symmetric interval covers less."""
     draws = torch.rand(2000, tuples, generator=generator(0, str(right)), dtype=torch.float64)
     losses = torch.where(draws < right, 1e-4 * draws, 1.0)
     truth = 1e-4 * right**2 / 2 + (1 - right)

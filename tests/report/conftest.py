@@ -210,7 +210,9 @@ def count(comparisons: list[Any]) -> list[Any]:
     for c in comparisons:
         key = (c.data, c.backbone, c.training, c.protocol, c.n, c.method, c.reference, c.metric)
         groups.setdefault(key, []).append(c.verdict)
-    return [records.Wins(*key, *map(v.count, ("better", "equivalent", "undecided", "worse"))) for key, v in groups.items()]
+    return [
+        records.Wins(*key, *map(v.count, ("better", "equivalent", "undecided", "worse"))) for key, v in groups.items()
+    ]
 
 
 def spot(candidates: list[Any], chosen: Any, rule: Any, value: float | None, rule_n: int | None, reason: str) -> Any:

@@ -148,7 +148,9 @@ def trained(results):
     """The results again as a second training, each of its numbers a little higher."""
     summaries = [dataclasses.replace(s, training="joint", ri=s.ri + 0.01) for s in results.summaries]
     comparisons = [
-        dataclasses.replace(c, axis="training", training="joint", method="joint", reference="frozen", verdict="tied")
+        dataclasses.replace(
+            c, axis="training", training="joint", method="joint", reference="frozen", verdict="undecided"
+        )
         for c in results.comparisons
         if (c.axis, c.metric, c.reference) == ("aggregator", "ri", OTHER)
     ]
