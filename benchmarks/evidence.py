@@ -11,15 +11,15 @@ import statistics
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sharedlabel import comparing
 from sharedlabel import results as records
-from sharedlabel.comparing import Record
 from sharedlabel.errors import ConfigError, guarded, nearest
 from sharedlabel.results import Comparison, Pooled, Rank, Results, Summary
 
 DENSE, ORACLE = "none", "exact"
+SHOWN = ("better", "worse")
+Record = TypeVar("Record", Comparison, Pooled)
 TABLES = ("summaries", "comparisons", "pooled", "ranks", "wins", "sweet_spots", "adaptive")
 
 
@@ -106,7 +106,7 @@ def trainings(found: Results, protocol: str) -> Iterator[str]:
     networks = sorted({(c.pruner, c.ratio) for c in own}, key=lambda key: (key[0] != DENSE, key))
     cells = {(c.method, c.aggregator, c.pruner, c.ratio, c.n): c for c in own}
     title = "frozen features" if first == "frozen" else first
-    yield f"**Each training minus {title}: RI [95%]; bold where Holm's correction leaves a difference**"
+    yield f"**Each training minus {title}: RI [95%]; bold where a difference is shown, all comparisons considered**"
     yield ""
     yield from header(["training", "aggregator", *(f"{network(*key)}, n = {n}" for key in networks for n in sizes)])
     for training, aggregator in dict.fromkeys((c.method, c.aggregator) for c in own):
@@ -123,7 +123,7 @@ def _difference(c: Comparison | None) -> str:
     if c is None:
         return ""
     text = interval(c.difference, c.low, c.high, 3)
-    return text if c.verdict == "tied" or not round(c.difference, 3) else f"**{text}**"
+    return f"**{text}**" if c.verdict in SHOWN else text
 
 
 def interval(middle: float, low: float, high: float, digits: int) -> str:
@@ -134,41 +134,48 @@ def interval(middle: float, low: float, high: float, digits: int) -> str:
 
 def verdicts(found: Results, protocol: str, method: str, names: Sequence[str]) -> Iterator[str]:
     """Compare the method with every other: RI on each network, and on all at once."""
-    yield f"**{method} against each, RI on all networks: better / tied / worse (ahead in the mean)**"
+    yield f"**{method} against each, RI on all networks: {' / '.join(records.VERDICTS)} (ahead in the mean)**"
     yield ""
-    single = adjusted(found.comparisons, protocol, method)
-    whole = {(p.reference, p.n): p for p in adjusted(found.pooled, protocol, method)}
+    single = planned(found.comparisons, protocol, method)
+    pooled = list(oriented(found.pooled, method))
+    whole = {(p.reference, p.n): p for p in planned(pooled, protocol, method) if not p.endpoint}
+    primary = {p.reference: p for p in pooled if p.protocol == protocol and p.endpoint}
     sizes = sorted({c.n for c in single})
     shown = sorted({sizes[0], sizes[-1]})
     yield from header(
-        ["against", *(f"n = {n}" for n in sizes), "all", *(f"mean over networks, n = {n} [95%]" for n in shown)]
+        [
+            "against",
+            *(f"n = {n}" for n in sizes),
+            "all",
+            *(f"mean over networks, n = {n} [95%]" for n in shown),
+            "primary endpoint [95%]",
+        ]
     )
     for other in names:
         if other != method:
             own = [c for c in single if c.reference == other]
             cells = [count([c for c in own if c.n == n]) for n in sizes]
-            yield line([other, *cells, count(own), *(_whole(whole[other, n]) for n in shown)])
+            yield line([other, *cells, count(own), *(_whole(whole[other, n]) for n in shown), _whole(primary[other])])
 
 
 def _whole(found: Pooled) -> str:
     text = interval(found.difference, found.low, found.high, 4)
-    return text if found.verdict == "tied" else f"**{text}**"
+    return f"**{text}**" if found.verdict in SHOWN else text
 
 
-def adjusted(records_: Iterable[Record], protocol: str, method: str) -> list[Record]:
-    """Return the comparisons of a method with every other in RI, n above 1; Holm over these, not over all pairs."""
-    own = [
+def planned(records_: Iterable[Record], protocol: str, method: str) -> list[Record]:
+    """Return the comparisons of a method with every other in RI, n above 1."""
+    return [
         c
         for c in oriented(records_, method)
-        if (c.protocol, c.metric) == (protocol, "ri") and c.n > 1 and c.reference != ORACLE
+        if (c.protocol, c.metric) == (protocol, "ri") and c.n is not None and c.n > 1 and c.reference != ORACLE
     ]
-    return comparing.adjusted(own, lambda _: ())
 
 
 def oriented(records_: Iterable[Record], method: str) -> Iterator[Record]:
     """Yield the comparisons of an aggregator with the others as the aggregator minus the other."""
     for c in records_:
-        if getattr(c, "axis", "aggregator") != "aggregator" or method not in {c.method, c.reference}:
+        if c.axis != "aggregator" or method not in {c.method, c.reference}:
             continue
         if c.method == method:
             yield c
@@ -180,13 +187,15 @@ def oriented(records_: Iterable[Record], method: str) -> Iterator[Record]:
                 difference=-c.difference,
                 low=-c.high,
                 high=-c.low,
+                low_adjusted=-c.high_adjusted,
+                high_adjusted=-c.low_adjusted,
                 verdict=records.OPPOSITE[c.verdict],
             )
 
 
 def standing(found: Results, protocol: str) -> Iterator[str]:
-    """Tabulate the rank of every aggregator as an interval: mean RI over networks, Holm over all pairs and n."""
-    own = [r for r in found.ranks if (r.protocol, r.metric) == (protocol, "ri")]
+    """Tabulate the rank of every aggregator as an interval: mean RI over networks, at every n."""
+    own = [r for r in found.ranks if (r.protocol, r.metric, r.endpoint) == (protocol, "ri", False)]
     sizes = sorted({r.n for r in own})
     cells = {(r.aggregator, r.n): r for r in own}
     yield "**Mean RI over networks and rank: from 1 + those shown to be better, to all but those shown to be worse**"
@@ -202,10 +211,10 @@ def _rank(found: Rank) -> str:
 
 
 def count(own: Sequence[Comparison]) -> str:
-    """Write better / tied / worse, and how many means are ahead."""
-    tally = [sum(c.verdict == verdict for c in own) for verdict in ("better", "tied", "worse")]
+    """Write how many verdicts of each kind there are, and how many means are ahead."""
+    tally = " / ".join(str(sum(c.verdict == verdict for c in own)) for verdict in records.VERDICTS)
     ahead = sum(c.difference > 0 for c in own)
-    return f"{tally[0]} / {tally[1]} / {tally[2]} ({ahead} of {len(own)})"
+    return f"{tally} ({ahead} of {len(own)})"
 
 
 def by_ratio(found: Results, protocol: str, n: int, names: Sequence[str]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from sharedlabel.inputs import Data
 from sharedlabel.metrics import cost
 from sharedlabel.metrics.information import label_entropy
 from sharedlabel.metrics.intervals import interval, wilson
-from sharedlabel.metrics.uncertainty import Estimate, seed_average
+from sharedlabel.metrics.uncertainty import Estimate, independent, seed_average
 from sharedlabel.results import AdaptivePoint, Row
 from sharedlabel.types import Tuples
 
@@ -84,7 +84,7 @@ def _points(
     scores = torch.stack([seed.scores for seed in scored])
     estimate = seed_average(scores, drawn, [n_max] * scores.shape[3], instances, groups)
     decided, truncated, spent = (torch.stack(each).mean(0) for each in list(zip(*scored, strict=True))[1:])
-    columns = _intervals(estimate, n_max, instances, entropy, decided)
+    columns = _intervals(estimate, n_max, independent([n_max], instances, groups), entropy, decided)
     columns |= {"cost_dense_passes": spent, "truncated": truncated, "decided": decided}
     return [
         _point(seeds, key, n_max, {name: float(values[at]) for name, values in columns.items()})
@@ -215,14 +215,13 @@ def _slope(costs: Sequence[float], scores: Sequence[float], first: int, second: 
 
 
 def _intervals(
-    found: Estimate, n_max: int, instances: int, entropy: float, decided: Float[Tensor, "m"]
+    found: Estimate, n_max: int, count: Float64[Tensor, "1"], entropy: float, decided: Float[Tensor, "m"]
 ) -> dict[str, Tensor]:
     size = len(found.mean) // _COLUMNS
-    parts = [_part(found, slice(at * size, (at + 1) * size)) for at in range(_COLUMNS)]
-    accuracy, ri = accuracy_and_ri(_part(found, slice(2 * size)), [n_max] * size, instances, entropy)
-    independent = (instances / n_max * decided).clamp(min=1)
+    parts = [found[slice(at * size, (at + 1) * size)] for at in range(_COLUMNS)]
+    accuracy, ri = accuracy_and_ri(found[slice(2 * size)], count.expand(size), entropy)
     share = 1 - parts[3].mean.clamp(0, 1)
-    low, high = wilson(share, parts[3].se, parts[3].degrees_of_freedom, independent)
+    low, high = wilson(share, parts[3].spread, (count * decided).clamp(min=1))
     named: dict[str, Ends] = {
         "n_accuracy": accuracy,
         "ri": ri,
@@ -236,12 +235,8 @@ def _intervals(
     }
 
 
-def _part(found: Estimate, at: slice) -> Estimate:
-    return Estimate(found.mean[at], found.se[at], found.degrees_of_freedom[at], found.influence[:, at])
-
-
 def _student(found: Estimate, unit: float) -> Ends:
-    low, high = interval(found.mean, found.se, found.degrees_of_freedom)
+    low, high = interval(found.mean, found.spread)
     return found.mean / unit, low / unit, high / unit
 
 

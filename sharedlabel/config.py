@@ -248,6 +248,21 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class ComparisonConfig:
+    """How methods are compared; the primary question is declared here, before there are results.
+
+    Args:
+        reference: aggregator that all others are compared with first; where the grid lacks it, every pair is primary.
+        n: tuple size of the primary endpoint, the RI averaged over all networks; null averages over every n, too.
+        margin: methods whose difference in RI or n-accuracy is shown to be within plus or minus this are equivalent.
+    """
+
+    reference: str = "log_pool"
+    n: PositiveInt | None = None
+    margin: PositiveFloat = 0.002
+
+
+@dataclass(frozen=True)
 class SweetSpotConfig:
     """Parameters of the sweet-spot rules.
 
@@ -361,6 +376,7 @@ class Experiment:
         joint: joint training, where an entry of `training` says nothing else.
         crossfit: cross-fitting.
         evaluation: tuples and protocols.
+        comparison: the primary endpoint, the reference and the margin of comparisons.
         sweet_spot: the rules' parameters.
         adaptive: adaptive numbers of instances.
         latency: measurements of time and memory.
@@ -397,6 +413,7 @@ class Experiment:
     joint: JointConfig = JointConfig()
     crossfit: CrossfitConfig = CrossfitConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    comparison: ComparisonConfig = ComparisonConfig()
     sweet_spot: SweetSpotConfig = SweetSpotConfig()
     adaptive: AdaptiveConfig = AdaptiveConfig()
     latency: LatencyConfig = LatencyConfig()

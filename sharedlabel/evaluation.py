@@ -30,9 +30,9 @@ from sharedlabel.metrics.information import (
     posterior_gain,
     relative_information,
 )
-from sharedlabel.metrics.intervals import interval, wilson
+from sharedlabel.metrics.intervals import loss_interval, wilson
 from sharedlabel.metrics.n_accuracy import correct
-from sharedlabel.metrics.uncertainty import Estimate, estimate
+from sharedlabel.metrics.uncertainty import Estimate, estimate, independent
 from sharedlabel.types import Tuples
 
 
@@ -187,27 +187,36 @@ def _with_intervals(
     entropy = label_entropy(prior.log())
     found = estimate(torch.cat([right.double(), bits.double()], dim=2), drawn, [*n, *n], instances, clusters)
     ends = ("", "_low", "_high")
-    values = accuracy_and_ri(found, n, instances, entropy)
+    values = accuracy_and_ri(found, independent(n, instances, clusters), entropy)
     pairs = zip(("n_accuracy", "ri"), values, strict=True)
     return {f"{name}{end}": value for name, triple in pairs for end, value in zip(ends, triple, strict=True)}
 
 
 def accuracy_and_ri(
-    found: Estimate, n: Sequence[int], instances: int, entropy: float
+    found: Estimate, count: Float64[Tensor, "k"], entropy: float
 ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
     """Return n-accuracy and RI, each with the ends of its interval, per n.
 
     Args:
         found: estimate over right or wrong at every n, then over log2 posteriors of the label at every n.
-        n: prefix lengths.
-        instances: images in the split.
+        count: how many tuples of each length share nothing (`uncertainty.independent`).
         entropy: H(Y) in bits.
     """
-    mean, bits = found.mean.chunk(2)
-    mean = mean.clamp(max=1)  # weights sum to 1 but for rounding
-    se, bits_se = found.se.chunk(2)
-    freedom, bits_freedom = found.degrees_of_freedom.chunk(2)
-    independent = instances / torch.tensor(n, dtype=torch.float64)
-    ri = 1 + bits / entropy
-    low, high = interval(ri, bits_se / entropy, bits_freedom)
-    return (mean, *wilson(mean, se, freedom, independent)), (ri, low.clamp(max=1), high.clamp(max=1))
+    accuracy, bits = found[slice(len(count))], found[slice(len(count), None)]
+    mean = accuracy.mean.clamp(max=1)  # weights sum to 1 but for rounding
+    return (mean, *wilson(mean, accuracy.spread, count)), relative_information_ends(bits, count, entropy)
+
+
+def relative_information_ends(
+    bits: Estimate, count: Float64[Tensor, "k"], entropy: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return RI and the ends of its interval, which is one of what is lost of the information, 1 - RI.
+
+    Args:
+        bits: estimate over log2 posteriors of the label.
+        count: how many tuples of each length share nothing.
+        entropy: H(Y) in bits.
+    """
+    loss = -bits.mean / entropy
+    low, high = loss_interval(loss, bits.spread.scaled(entropy), count)
+    return 1 - loss, 1 - high, 1 - low

@@ -1,4 +1,4 @@
-"""Aggregators over all networks of a backbone: pooled differences, rank intervals, wins and losses.
+"""Aggregators over all networks of a backbone: rank intervals, wins and losses.
 
 Scores of a tuple are averaged over networks before any variance is taken, so the pairing over tuples, seeds and
 networks is kept: what is left is one score per tuple and seed, to which the formulas of `metrics.uncertainty` apply.
@@ -9,140 +9,110 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Literal
 
-import torch
 from torch import Tensor
 
-from sharedlabel.comparing import METRICS, adjusted, differences
-from sharedlabel.evaluation import accuracy_and_ri
-from sharedlabel.metrics.uncertainty import seed_average
-from sharedlabel.results import OPPOSITE, Comparison, Pooled, Rank, Row, Verdict, Wins
-from sharedlabel.scored import EXACT, Identity, Scored, Split, common_seeds
+from sharedlabel.comparing import METRICS, Block, blocks, pooled_scores, shared_seeds, sizes
+from sharedlabel.config import ComparisonConfig
+from sharedlabel.evaluation import accuracy_and_ri, relative_information_ends
+from sharedlabel.metrics.uncertainty import independent, seed_average
+from sharedlabel.results import OPPOSITE, Comparison, Pooled, Rank, Verdict, Wins
+from sharedlabel.scored import Identity, Scored, Split
 from sharedlabel.types import Protocol
+from sharedlabel.verdicts import ALPHA, MIN_SEEDS
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """All aggregators on all networks that every one of them has finished.
-
-    Attributes:
-        aggregators: in the order of the grid.
-        members: per network, then per aggregator.
-        seeds: training seeds that all have.
-    """
-
-    aggregators: tuple[str, ...]
-    members: tuple[tuple[Scored, ...], ...]
-    seeds: tuple[int, ...]
-
-    @property
-    def row(self) -> Row:
-        return self.members[0][0].rows[0][0]
-
-    def scores(self) -> Tensor:
-        """Mean over networks of the scores of every tuple, `[m s p t 2k]`."""
-        total = torch.stack([scored.scores(self.seeds) for scored in self.members[0]])
-        for network in self.members[1:]:
-            for position, scored in enumerate(network):
-                total[position] += scored.scores(self.seeds)
-        return total.div_(len(self.members))
-
-
-def rank(found: Mapping[Identity, Scored], splits: Mapping[Protocol, Split]) -> tuple[list[Pooled], list[Rank]]:
-    """Compare and rank the aggregators of each backbone, training and protocol by their mean over all networks.
+def rank(
+    found: Mapping[Identity, Scored],
+    splits: Mapping[Protocol, Split],
+    pooled: Sequence[Pooled],
+    asked: ComparisonConfig = ComparisonConfig(),  # noqa: B008 (frozen)
+) -> list[Rank]:
+    """Rank the aggregators of each backbone, training and protocol by their mean over all networks.
 
     Args:
         found: methods over their seeds, of one split.
         splits: by protocol.
+        pooled: their pooled comparisons, from `comparing.compare`.
+        asked: as for `comparing.compare`.
 
     Returns:
-        Every paired difference, and the aggregators by n and metric from best to worst mean. Networks that some
+        The aggregators, at the primary endpoint and at every n and metric, from best to worst mean. Networks that some
         aggregator has not finished are left out.
     """
-    pooled, ranks = [], []
-    for pool in _pools(found):
-        split, scores = splits[pool.row.protocol], pool.scores()
-        own = adjusted(_pooled(pool, scores, split), lambda record: (record.metric,))
-        pooled += own
-        ranks += list(_ranks(pool, scores, split, own))
-    return pooled, ranks
+    own = [record for record in pooled if record.axis == "aggregator"]
+    tests = Counter(record.protocol for record in own if record.endpoint)
+    shown: dict[tuple[object, ...], dict[tuple[str, str], Verdict]] = {}
+    gates = {_pair(record): record.p_value * tests[record.protocol] for record in own if record.endpoint}
+    for record in own:
+        count = tests[record.protocol] * (1 if record.endpoint else 2 * len({r.n for r in own if not r.endpoint}))
+        open_ = max(record.p_value * count, gates[_pair(record)]) < ALPHA and record.seeds >= MIN_SEEDS
+        verdict: Verdict = "undecided" if not open_ else "better" if record.difference > 0 else "worse"
+        shown.setdefault(_table(record), {})[record.method, record.reference] = verdict
+    every = blocks("aggregator", found, splits, asked)
+    return [one for block in every if shared_seeds(block) for one in _ranks(block, asked, shown)]
 
 
-def _pools(found: Mapping[Identity, Scored]) -> Iterator[_Pool]:
-    groups: dict[tuple[str, str, str], dict[tuple[str, float], dict[str, Scored]]] = {}
-    for identity, scored in found.items():
-        if identity.aggregator != EXACT:
-            networks = groups.setdefault((identity.backbone, identity.training, identity.protocol), {})
-            networks.setdefault((identity.pruner, identity.ratio), {})[identity.aggregator] = scored
-    for networks in groups.values():
-        aggregators = tuple(dict.fromkeys(name for network in networks.values() for name in network))
-        whole = [network for network in networks.values() if len(network) == len(aggregators)]
-        members = tuple(tuple(network[name] for name in aggregators) for network in whole)
-        seeds = common_seeds([scored for network in members for scored in network]) if members else ()
-        if seeds and len(aggregators) > 1:
-            yield _Pool(aggregators, members, seeds)
+def _table(record: Pooled) -> tuple[object, ...]:
+    """Name the table that a comparison belongs to."""
+    return record.backbone, record.training, record.protocol, record.endpoint, record.n, record.metric
 
 
-def _pooled(pool: _Pool, scores: Tensor, split: Split) -> Iterator[Pooled]:
-    pairs = list(itertools.combinations(range(len(pool.aggregators)), 2))
-    row = pool.row
-    for (reference, method), metric, n, numbers in differences(scores, pairs, split, pool.members[0][0].n):
-        yield Pooled(
-            data=row.data,
-            backbone=row.backbone,
-            training=row.training,
-            protocol=row.protocol,
-            n=n,
-            method=pool.aggregators[method],
-            reference=pool.aggregators[reference],
-            networks=len(pool.members),
-            seeds=len(pool.seeds),
-            metric=metric,
-            **numbers._asdict(),
-            p_holm=1.0,
-            verdict="tied",
-        )
+def _pair(record: Pooled) -> tuple[str, ...]:
+    return record.backbone, record.training, record.protocol, record.method, record.reference
 
 
-def _ranks(pool: _Pool, scores: Tensor, split: Split, pooled: Sequence[Pooled]) -> Iterator[Rank]:
-    n, row = pool.members[0][0].n, pool.row
-    means = [_mean(one, split, n) for one in scores]  # [aggregator][metric] -> mean, low, high
-    for (column, metric), (index, size) in itertools.product(enumerate(METRICS), enumerate(n)):
-        verdicts = {
-            (record.method, record.reference): record.verdict
-            for record in pooled
-            if (record.metric, record.n) == (metric, size)
-        }
-        numbers = {
-            name: [float(values[index]) for values in means[position][column]]
-            for position, name in enumerate(pool.aggregators)
-        }
-        order = sorted(pool.aggregators, key=lambda name: -numbers[name][0])
-        for name, (best, worst, tied) in rank_intervals(order, verdicts).items():
+def _ranks(
+    block: Block, asked: ComparisonConfig, shown: Mapping[tuple[object, ...], Mapping[tuple[str, str], Verdict]]
+) -> Iterator[Rank]:
+    seeds, n = shared_seeds(block), block.n
+    identity, row = block.first[0], block.first[1].rows[0][0]
+    where = identity.backbone, identity.training, identity.protocol
+    scores = pooled_scores(block, seeds, asked)
+    means = [_means(one, block, asked) for one in scores]  # [aggregator][table] -> mean, low, high
+    tables: list[tuple[bool, int | None, Literal["n_accuracy", "ri"]]]
+    tables = [(False, size, metric) for metric, size in itertools.product(METRICS, n)]
+    for at, (endpoint, size, metric) in enumerate([*tables, (True, asked.n, METRICS[1])]):
+        numbers = {name: means[position][at] for position, name in enumerate(block.names)}
+        order = sorted(block.names, key=lambda name: -numbers[name][0])
+        places = rank_intervals(order, shown[*where, endpoint, size, metric])
+        for name, (best, worst, alike) in places.items():
             mean, low, high = numbers[name]
             yield Rank(
                 data=row.data,
-                backbone=row.backbone,
-                training=row.training,
-                protocol=row.protocol,
+                backbone=identity.backbone,
+                training=identity.training,
+                protocol=identity.protocol,
                 n=size,
+                endpoint=endpoint,
                 aggregator=name,
-                networks=len(pool.members),
-                seeds=len(pool.seeds),
+                networks=len(block.complete),
+                seeds=len(seeds),
                 metric=metric,
                 mean=mean,
                 low=low,
                 high=high,
                 rank_best=best,
                 rank_worst=worst,
-                tied=",".join(tied),
+                alike=",".join(alike),
             )
 
 
-def _mean(scores: Tensor, split: Split, n: Sequence[int]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    found = seed_average(scores, split.drawn, [*n, *n], split.instances, split.groups)
-    return accuracy_and_ri(found, n, split.instances, split.entropy)
+def _means(scores: Tensor, block: Block, asked: ComparisonConfig) -> list[tuple[float, float, float]]:
+    """Return mean, low and high of n-accuracy and then of RI at every n, and of the primary endpoint."""
+    split, widths = block.split, sizes(block.n, asked)
+    found = seed_average(scores, split.drawn, widths, split.instances, split.groups)
+    k, last = len(block.n), widths[-1]
+    usual = accuracy_and_ri(found[slice(2 * k)], independent(block.n, split.instances, split.groups), split.entropy)
+    endpoint = relative_information_ends(
+        found[slice(2 * k, None)], independent([last], split.instances, split.groups), split.entropy
+    )
+    return [
+        (mean, low, high)
+        for ends in (*usual, endpoint)
+        for mean, low, high in zip(*(values.tolist() for values in ends), strict=True)
+    ]
 
 
 def rank_intervals(
@@ -152,9 +122,9 @@ def rank_intervals(
 
     Args:
         names: methods.
-        verdicts: `better`, `worse` or `tied` of (method, reference), one entry per pair.
+        verdicts: of (method, reference), one entry per pair; only `better` and `worse` order two methods.
 
-    >>> rank_intervals(["a", "b", "c"], {("b", "a"): "worse", ("c", "a"): "tied", ("c", "b"): "tied"})
+    >>> rank_intervals(["a", "b", "c"], {("b", "a"): "worse", ("c", "a"): "undecided", ("c", "b"): "equivalent"})
     {'a': (1, 2, ('c',)), 'b': (2, 3, ('c',)), 'c': (1, 3, ('a', 'b'))}
     """
     both = dict(verdicts) | {(b, a): OPPOSITE[verdict] for (a, b), verdict in verdicts.items()}
@@ -162,16 +132,16 @@ def rank_intervals(
     for name in names:
         others = {other: both[name, other] for other in names if other != name}
         counts = Counter(others.values())
-        tied = tuple(other for other, verdict in others.items() if verdict == "tied")
-        found[name] = (1 + counts["worse"], len(names) - counts["better"], tied)
+        alike = tuple(other for other, verdict in others.items() if verdict not in {"better", "worse"})
+        found[name] = (1 + counts["worse"], len(names) - counts["better"], alike)
     return found
 
 
 def count_wins(comparisons: Iterable[Comparison]) -> list[Wins]:
-    """Count how often each aggregator was better than another, tied or worse, over the networks of a backbone.
+    """Count the verdicts on every two aggregators over the networks of a backbone.
 
     Args:
-        comparisons: after Holm's adjustment; those of other axes are ignored.
+        comparisons: those of other axes are ignored.
     """
     counts: dict[tuple[str, str, str, str, int, str, str, str], Counter[str]] = {}
     for c in comparisons:
@@ -180,6 +150,12 @@ def count_wins(comparisons: Iterable[Comparison]) -> list[Wins]:
             counts.setdefault((*where, c.method, c.reference, c.metric), Counter())[c.verdict] += 1
             counts.setdefault((*where, c.reference, c.method, c.metric), Counter())[OPPOSITE[c.verdict]] += 1
     return [
-        Wins(*key, count["better"], count["tied"], count["worse"])  # type: ignore[arg-type]
+        Wins(
+            *key,  # type: ignore[arg-type]
+            wins=count["better"],
+            equivalent=count["equivalent"],
+            undecided=count["undecided"] + count["no verdict"],
+            losses=count["worse"],
+        )
         for key, count in counts.items()
     ]

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sharedlabel.errors import StoreError
 
-FORMAT = 3
+FORMAT = 4
 AXES = (
     "backbone",
     "pruner",
@@ -32,8 +32,15 @@ AXES = (
     "seed",
 )  # that tell the cells of a grid apart
 Axis: TypeAlias = Literal["aggregator", "training", "pruner", "compression"]
-Verdict: TypeAlias = Literal["better", "worse", "tied"]
-OPPOSITE: dict[Verdict, Verdict] = {"better": "worse", "worse": "better", "tied": "tied"}  # seen from the other side
+Verdict: TypeAlias = Literal["better", "worse", "equivalent", "undecided", "no verdict"]
+VERDICTS: tuple[Verdict, ...] = ("better", "equivalent", "undecided", "worse", "no verdict")
+OPPOSITE: dict[Verdict, Verdict] = {
+    "better": "worse",
+    "worse": "better",
+    "equivalent": "equivalent",
+    "undecided": "undecided",
+    "no verdict": "no verdict",
+}  # seen from the other side
 
 
 @dataclass(frozen=True)
@@ -209,11 +216,15 @@ class Comparison:
         seeds: training seeds that both have.
         metric: `n_accuracy` or `ri`.
         difference: mean paired difference; positive when the method is better.
-        low: lower end of its interval over seeds and images.
+        low: lower end of its own 95% interval over seeds and images.
         high: upper end.
-        p_value: two-sided.
-        p_holm: adjusted over all comparisons of the same axis, metric and protocol in this file (Holm).
-        verdict: `better` or `worse` when p_holm < 0.05, else `tied`.
+        low_adjusted: lower end of the interval that holds together with those of its whole family (95%).
+        high_adjusted: upper end.
+        p_value: two-sided, its own.
+        p_adjusted: for the family, and no smaller than that of the pooled test that it stands behind.
+        verdict: read off the adjusted interval: `equivalent` where it is inside the margin, else `better` or `worse`
+            where it does not hold 0, else `undecided`; `no verdict` with fewer than five training seeds.
+        correction: of p_adjusted, the adjusted interval and the verdict, in words.
     """
 
     data: str
@@ -232,45 +243,65 @@ class Comparison:
     difference: float
     low: float
     high: float
+    low_adjusted: float
+    high_adjusted: float
     p_value: float
-    p_holm: float
+    p_adjusted: float
     verdict: Verdict
+    correction: str
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """Two aggregators over all networks of a backbone, on the same tuples: method minus reference, on test.
+    """Two methods over all cells where both were tried, on the same tuples: method minus reference, on test.
+
+    Along the axis `aggregator` the scores of each tuple are averaged over all networks of a backbone (the dense one
+    included), along `training` over networks and aggregators, along `pruner` over ratios and aggregators, along
+    `compression` over aggregators.
 
     Attributes:
-        method: aggregator.
-        reference: the other aggregator.
-        networks: how many compressed networks (the dense one included) the scores of each tuple are averaged over.
+        training: that of the method.
+        axis: along which the two differ.
+        method: name on the axis.
+        reference: name of the other on the axis.
+        endpoint: whether this is the primary question of the pair, which opens all its other comparisons.
+        n: instances per tuple; empty for the mean over all n.
+        cells: how many cells of each method the scores are averaged over.
         seeds: training seeds.
         metric: `n_accuracy` or `ri`.
         difference: mean paired difference; positive when the method is better.
-        low: lower end of its interval over seeds and images.
+        low: lower end of its own 95% interval over seeds and images.
         high: upper end.
-        p_value: two-sided.
-        p_holm: adjusted over all pairs and n of the same backbone, training, protocol and metric (Holm).
-        verdict: `better` or `worse` when p_holm < 0.05, else `tied`.
+        low_adjusted: lower end of the interval that holds together with those of its whole family (95%).
+        high_adjusted: upper end.
+        p_value: two-sided, its own.
+        p_adjusted: for the family, and no smaller than that of the pooled test that it stands behind.
+        verdict: read off the adjusted interval: `equivalent` where it is inside the margin, else `better` or `worse`
+            where it does not hold 0, else `undecided`; `no verdict` with fewer than five training seeds.
+        correction: of p_adjusted, the adjusted interval and the verdict, in words.
     """
 
     data: str
     backbone: str
     training: str
     protocol: Literal["iid", "grouped"]
-    n: int
+    axis: Axis
     method: str
     reference: str
-    networks: int
+    endpoint: bool
+    n: int | None
+    cells: int
     seeds: int
     metric: Literal["n_accuracy", "ri"]
     difference: float
     low: float
     high: float
+    low_adjusted: float
+    high_adjusted: float
     p_value: float
-    p_holm: float
+    p_adjusted: float
     verdict: Verdict
+    correction: str
 
 
 @dataclass(frozen=True)
@@ -278,22 +309,25 @@ class Rank:
     """The place of an aggregator among all of a backbone, over all its networks, on test. A rank is an interval.
 
     Attributes:
+        n: instances per tuple; empty for the mean over all n.
+        endpoint: whether this is the primary endpoint.
         networks: how many compressed networks (the dense one included) the scores are averaged over.
-        seeds: training seeds.
+        seeds: training seeds; with fewer than five no difference is shown, and every rank is possible.
         metric: `n_accuracy` or `ri`.
         mean: mean score over the networks.
         low: lower end of its interval over seeds and images.
         high: upper end.
-        rank_best: 1 + number of aggregators shown to be better.
+        rank_best: 1 + number of aggregators shown to be better, all pairs compared at once (Bonferroni).
         rank_worst: number of aggregators - number shown to be worse.
-        tied: names of the aggregators not shown to differ, joined by commas, best first; empty if none.
+        alike: names of the aggregators not shown to differ, joined by commas, best first; empty if none.
     """
 
     data: str
     backbone: str
     training: str
     protocol: Literal["iid", "grouped"]
-    n: int
+    n: int | None
+    endpoint: bool
     aggregator: str
     networks: int
     seeds: int
@@ -303,19 +337,22 @@ class Rank:
     high: float
     rank_best: int
     rank_worst: int
-    tied: str
+    alike: str
 
 
 @dataclass(frozen=True)
 class Wins:
-    """How often an aggregator was better than another one, tied or worse, over the networks of a backbone, on test.
+    """Verdicts on an aggregator against another one, counted over the networks of a backbone, on test.
+
+    The counts are of dependent comparisons: networks share their images and seeds.
 
     Attributes:
         method: aggregator.
         reference: the other aggregator.
         metric: `n_accuracy` or `ri`.
-        wins: networks on which the method is better, after Holm's adjustment (see `comparisons`).
-        ties: networks on which neither is shown to be better.
+        wins: networks on which the method is better (see `comparisons`).
+        equivalent: networks on which the difference is within the margin.
+        undecided: networks on which nothing is shown, for want of seeds or images.
         losses: networks on which it is worse.
     """
 
@@ -328,7 +365,8 @@ class Wins:
     reference: str
     metric: Literal["n_accuracy", "ri"]
     wins: int
-    ties: int
+    equivalent: int
+    undecided: int
     losses: int
 
 
@@ -352,6 +390,8 @@ class SweetSpot:
         interior_share: share of replicates (seeds and images) in which the choice is interior.
         modal_share: share of replicates that choose this very ratio and n.
         replicates: how many replicates.
+        guessing: the interval of RI at the choice holds 0, on validation or on test: no better than guessing, and not
+            to be recommended.
         reason: why nothing qualifies, or a remark; empty otherwise.
     """
 
@@ -380,6 +420,7 @@ class SweetSpot:
     interior_share: float
     modal_share: float
     replicates: int
+    guessing: bool
     reason: str
 
 
@@ -674,7 +715,7 @@ class Results:
         rows: per seed.
         summaries: over seeds.
         comparisons: paired differences between aggregators, trainings, pruners and compressions.
-        pooled: paired differences between aggregators over all networks.
+        pooled: paired differences over all cells where both were tried, the primary questions among them.
         ranks: of aggregators, as intervals.
         wins: win, tie and loss counts of aggregators.
         sweet_spots: per rule and method.

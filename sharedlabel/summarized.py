@@ -33,13 +33,14 @@ def over_seeds(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -
         store: where they are.
         by_cell: the rows of every cell.
     """
-    scoring, rules = grid.experiment.evaluation, grid.experiment.sweet_spot
-    config = {"evaluation": scoring, "sweet_spot": rules, "rows": _content(itertools.chain(*by_cell.values()))}
+    scoring, rules, asked = grid.experiment.evaluation, grid.experiment.sweet_spot, grid.experiment.comparison
+    rows = _content(itertools.chain(*by_cell.values()))
+    config = {"evaluation": scoring, "sweet_spot": rules, "comparison": asked, "rows": rows}
     inputs = {cell.id: cell.evaluate.key for cell in grid.cells} | {"data": grid.data.key}
 
     def compute() -> dict[str, Any]:
         methods = [Method(tuple(by_cell[cell.id]), _tensors(cell, store)) for cell in grid.cells]
-        return dataclasses.asdict(summary.summarize(methods, grid.data, scoring, rules))
+        return dataclasses.asdict(summary.summarize(methods, grid.data, scoring, rules, asked))
 
     return _stored(store, "summarize", summary, config, inputs, compute)
 

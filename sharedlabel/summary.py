@@ -13,10 +13,10 @@ from torch import Tensor
 
 from sharedlabel import rng, sweetspot
 from sharedlabel.comparing import compare
-from sharedlabel.config import EvaluationConfig, SweetSpotConfig
+from sharedlabel.config import ComparisonConfig, EvaluationConfig, SweetSpotConfig
 from sharedlabel.evaluation import accuracy_and_ri
 from sharedlabel.inputs import SCORED_ROLES, Data
-from sharedlabel.metrics.uncertainty import draw_multipliers, replicate, seed_average
+from sharedlabel.metrics.uncertainty import draw_multipliers, independent, replicate, seed_average
 from sharedlabel.ranking import count_wins, rank
 from sharedlabel.results import Comparison, Pooled, Rank, Row, Summary, SweetSpot, Wins
 from sharedlabel.scored import EXACT, Identity, Method, Scored, Split, over_seeds
@@ -24,7 +24,7 @@ from sharedlabel.sweetspot import Point, Rule
 from sharedlabel.types import Protocol
 
 __all__ = ["EXACT", "VERSION", "Method", "Tables", "summarize"]
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,13 @@ class _Estimated:
         return [Point(self.rows[0][0].ratio, n, cost, ri, accuracy) for n, cost, ri, accuracy in values]
 
 
-def summarize(methods: Sequence[Method], data: Data, evaluation: EvaluationConfig, rules: SweetSpotConfig) -> Tables:
+def summarize(
+    methods: Sequence[Method],
+    data: Data,
+    evaluation: EvaluationConfig,
+    rules: SweetSpotConfig,
+    asked: ComparisonConfig = ComparisonConfig(),  # noqa: B008 (frozen)
+) -> Tables:
     """Summarise finished cells.
 
     Args:
@@ -85,6 +91,7 @@ def summarize(methods: Sequence[Method], data: Data, evaluation: EvaluationConfi
         data: the splits that the tuples index.
         evaluation: how the tuples were drawn.
         rules: parameters of the sweet-spot rules.
+        asked: the primary endpoint, the reference and the margin of comparisons.
     """
     validation, test = (over_seeds(methods, role) for role in SCORED_ROLES)
     on_validation, on_test = (
@@ -93,13 +100,12 @@ def summarize(methods: Sequence[Method], data: Data, evaluation: EvaluationConfi
     )
     chosen_on = _estimates(validation, on_validation, rules.replicates, evaluation.seed)
     reported_on = _estimates(test, on_test, 0, evaluation.seed)
-    comparisons = compare(test, on_test)
-    pooled, ranks = rank(test, on_test)
+    comparisons, pooled = compare(test, on_test, asked)
     return Tables(
         summaries=[record for one in (*chosen_on.values(), *reported_on.values()) for record in _summaries(one)],
         comparisons=comparisons,
         pooled=pooled,
-        ranks=ranks,
+        ranks=rank(test, on_test, pooled, asked),
         wins=count_wins(comparisons),
         sweet_spots=list(_sweet_spots(chosen_on, reported_on, rules)),
     )
@@ -111,7 +117,7 @@ def _estimates(
     """Estimate every method, and draw replicates that stay paired: each unit has one multiplier in all methods."""
     seeds = max((len(one.rows) for one in found.values()), default=1)
     multipliers = {
-        protocol: draw_multipliers(replicates, _units(split, seeds), rng.generator(seed, "replicates"))
+        protocol: draw_multipliers(replicates, _units(split, seeds), rng.generator(seed, "replicates"), seeds)
         for protocol, split in splits.items()
         if replicates
     }
@@ -134,12 +140,12 @@ def _estimate(scored: Scored, split: Split, multipliers: Tensor | None, room: Te
     found = seed_average(scored.scores(), split.drawn, scored.n * 2, split.instances, split.groups)
     accuracy, ri = (
         _Interval(*(values.tolist() for values in triple))
-        for triple in accuracy_and_ri(found, scored.n, split.instances, split.entropy)
+        for triple in accuracy_and_ri(found, independent(scored.n, split.instances, split.groups), split.entropy)
     )
     if multipliers is None:
         return _Estimated(scored.rows, accuracy, ri, None)
     right, bits = replicate([found], multipliers)[:, 0].chunk(2, dim=1)
-    torch.cat([right, 1 + bits / split.entropy], dim=1, out=room)
+    torch.cat([right.clamp(0, 1), (1 + bits / split.entropy).clamp(max=1)], dim=1, out=room)
     return _Estimated(scored.rows, accuracy, ri, room)
 
 
@@ -194,7 +200,10 @@ def _choices(
     validation: Sequence[_Estimated], test: Sequence[_Estimated], rules: SweetSpotConfig, pruner: str
 ) -> Iterator[SweetSpot]:
     points = [point for found in validation for point in found.points()]
-    reported = {(point.ratio, point.n): (found, index) for found in test for index, point in enumerate(found.points())}
+    chosen_on, reported = (
+        {(point.ratio, point.n): (found, index) for found in split for index, point in enumerate(found.points())}
+        for split in (validation, test)
+    )
     drawn = torch.stack([found.replicates for found in validation if found.replicates is not None], dim=1)
     accuracy, ri = (np.asarray(part.flatten(1)) for part in drawn.chunk(2, dim=2))  # [replicates, ratios * n]
     row = test[0].rows[0][0]
@@ -204,6 +213,7 @@ def _choices(
         place = (choice.point.ratio, choice.point.n) if choice.point else None
         found = _at(*reported[place]) if place else {}
         dense = _at(*reported[1.0, place[1]]) if place else {}
+        lowest = min(_at(*chosen_on[place])["ri_low"], found["ri_low"]) if place else 1.0
         yield SweetSpot(
             data=row.data,
             backbone=row.backbone,
@@ -228,6 +238,7 @@ def _choices(
             interior_share=stability.interior,
             modal_share=max(stability.chosen.values(), default=0.0),
             replicates=stability.replicates,
+            guessing=lowest <= 0,
             reason=choice.reason,
         )
 

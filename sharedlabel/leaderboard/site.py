@@ -48,7 +48,7 @@ class Line:
         parameters: of the aggregator.
         seconds: to train and predict with one network and seed, median; of the run that made the result.
         front: whether no other ranked entry has at least its mean for at most its MACs, and more of it or fewer MACs.
-        tied: entries that it is not shown to differ from.
+        alike: entries that it is not shown to differ from.
         authors: names.
         license: of the code.
         external_data: whether it learnt from other data.
@@ -69,7 +69,7 @@ class Line:
     parameters: int
     seconds: float
     front: bool
-    tied: str
+    alike: str
     authors: str
     license: str
     external_data: bool
@@ -173,7 +173,7 @@ def _line(row: Standing) -> Line:
         result.cost.parameters,
         seconds(result)["both"],
         row.front,
-        ",".join(row.tied),
+        ",".join(row.alike),
         ", ".join(author.name for author in card.authors),
         card.license,
         card.external_data,

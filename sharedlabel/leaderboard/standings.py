@@ -1,4 +1,4 @@
-"""Who stands where on a protocol: intervals, ties, costs and the Pareto front, from stored scores of every tuple."""
+"""Who stands where on a protocol: intervals, ranks, costs and the Pareto front, from stored scores of every tuple."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from sharedlabel.comparing import LEVEL
 from sharedlabel.errors import StoreError
+from sharedlabel.evaluation import relative_information_ends
 from sharedlabel.leaderboard import records, submission
 from sharedlabel.leaderboard.protocol import Board, Protocol, uniform
 from sharedlabel.leaderboard.records import Event, Result
 from sharedlabel.leaderboard.submission import Submission
 from sharedlabel.metrics.information import label_entropy
-from sharedlabel.metrics.intervals import holm, interval
+from sharedlabel.metrics.moderation import moderate
 from sharedlabel.metrics.paired import all_pairs
-from sharedlabel.metrics.uncertainty import seed_average
+from sharedlabel.metrics.uncertainty import independent, seed_average
 from sharedlabel.ranking import rank_intervals
 from sharedlabel.results import Verdict
 from sharedlabel.types import Tuples
+from sharedlabel.verdicts import Differences
 
 ROUNDING = 1e-3  # bits: predictions and scores are float16, and smaller mean differences are none
+MARGIN = 0.002  # RI within which two entries are equivalent
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Standing:
         macs: of a tuple of the largest n.
         best: 1 + those shown to be better; None where it is not ranked.
         worst: all but those shown to be worse; None where it is not ranked.
-        tied: names of those that it is not shown to differ from.
+        alike: names of those that it is not shown to differ from.
         front: whether no other ranked entry has at least its mean for at most its MACs, and more of it or fewer MACs.
     """
 
@@ -74,7 +76,7 @@ class Standing:
     macs: int
     best: int | None
     worst: int | None
-    tied: tuple[str, ...]
+    alike: tuple[str, ...]
     front: bool
 
 
@@ -108,14 +110,16 @@ def standings(found: Sequence[Listed], protocol: Protocol, answers: Mapping[str,
     others = [one for one in found if not one.ranked]
     drawn, size = answers["test"], protocol.source.test.count
     names = [one.result.name for one in ranked]
-    places = rank_intervals(names, _verdicts(ranked, protocol, drawn, size)) if ranked else {}
+    entropy = label_entropy(uniform(protocol).log())
+    columns = [_columns(one) for one in ranked]
+    places = rank_intervals(names, verdicts(names, columns, drawn, max(protocol.n), size, entropy)) if ranked else {}
     rows = []
     for one in (*ranked, *others):
         ri, low, high = _mean(one, protocol, drawn, size)
         macs = one.result.cost.macs[max(protocol.n)]
-        best, worst, tied = places[one.result.name] if one.ranked else (None, None, ())
+        best, worst, alike = places[one.result.name] if one.ranked else (None, None, ())
         accuracy = statistics.fmean(cell.n_accuracy for cell in one.result.cells)
-        rows.append(Standing(one, ri, low, high, accuracy, macs, best, worst, tied, False))
+        rows.append(Standing(one, ri, low, high, accuracy, macs, best, worst, alike, False))
     kept = [row for row in rows if row.best is not None]
     front = {row.entry.result.name for row in kept if not any(_dominates(other, row) for other in kept)}
     rows = [replace(row, front=row.best is not None and row.entry.result.name in front) for row in rows]
@@ -133,25 +137,44 @@ def _columns(one: Listed) -> Float64[Tensor, "s p t k"]:
     return bits[:, None, :, None]
 
 
-def _verdicts(ranked: Sequence[Listed], protocol: Protocol, drawn: Tuples, size: int) -> dict[tuple[str, str], Verdict]:
-    """Compare every two entries on the same tuples and seeds; Holm over all pairs."""
-    pairs = [(a, b) for a in range(len(ranked)) for b in range(a)]
+def verdicts(
+    names: Sequence[str],
+    columns: Sequence[Float64[Tensor, "s p t 1"]],
+    drawn: Tuples,
+    n: int,
+    instances: int,
+    entropy: float,
+) -> dict[tuple[str, str], Verdict]:
+    """Compare every two entries on the same tuples and seeds; Bonferroni over all pairs.
+
+    Args:
+        names: of the entries.
+        columns: the score that is ranked of every seed and tuple, bits.
+        drawn: the tuples.
+        n: the most instances that a score depends on.
+        instances: images in the split.
+        entropy: H(Y) in bits.
+    """
+    pairs = [(a, b) for a in range(len(names)) for b in range(a)]
     if not pairs:
         return {}
-    found = all_pairs(torch.stack([_columns(one) for one in ranked]), drawn, [max(protocol.n)], size)
+    scores = torch.stack(list(columns))
+    found, seeds = all_pairs(scores, drawn, [n], instances), scores.shape[1]
     first, second = torch.tensor(pairs).T
-    difference = found.difference[first, second, 0]
-    p_value = torch.where(difference.abs() < ROUNDING, 1.0, found.p_value()[first, second, 0])
-    verdicts: dict[tuple[str, str], Verdict] = {}
-    for (a, b), apart, p in zip(pairs, difference.tolist(), holm(p_value).tolist(), strict=True):
-        shown: Verdict = "better" if apart > 0 else "worse"
-        verdicts[ranked[a].result.name, ranked[b].result.name] = shown if p < LEVEL else "tied"
-    return verdicts
+    spread = found.spread[first, second]
+    if seeds > 1:
+        of_seeds, freedom = moderate(spread.of_seeds[:, None], seeds - 1)
+        spread = replace(spread, of_seeds=of_seeds[:, 0], seed_freedom=freedom.expand_as(spread.seed_freedom))
+    value = found.difference[first, second]
+    value = torch.where(value.abs() < ROUNDING, 0.0, value)
+    unit = torch.tensor([entropy], dtype=torch.float64)
+    differences = Differences(value, spread, unit, independent([n], instances), seeds)
+    judged = differences.judged(torch.full((len(pairs), 1), float(len(pairs)), dtype=torch.float64), MARGIN)
+    return {(names[a], names[b]): line[0].verdict for (a, b), line in zip(pairs, judged, strict=True)}
 
 
 def _mean(one: Listed, protocol: Protocol, drawn: Tuples, size: int) -> tuple[float, float, float]:
-    entropy = label_entropy(uniform(protocol).log())
-    found = seed_average(_columns(one), drawn, [max(protocol.n)], size, None)
-    mean = 1 + found.mean / entropy
-    low, high = interval(mean, found.se / entropy, found.degrees_of_freedom)
-    return float(mean), float(low), min(float(high), 1.0)
+    entropy, widths = label_entropy(uniform(protocol).log()), [max(protocol.n)]
+    found = seed_average(_columns(one), drawn, widths, size, None)
+    mean, low, high = relative_information_ends(found, independent(widths, size), entropy)
+    return float(mean), float(low), float(high)

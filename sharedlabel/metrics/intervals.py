@@ -1,35 +1,66 @@
-"""Intervals, p-values and their adjustment, from a mean and its standard error."""
+"""Intervals from a mean and its spread over images and seeds, and the adjustment of p-values."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import special
 from torch import Tensor
 
+from sharedlabel.metrics.behrens_fisher import Spread, quantile
 
-def _quantile(level: float, degrees_of_freedom: Float[Tensor, "k"]) -> Float[Tensor, "k"]:
-    quantiles = special.stdtrit(degrees_of_freedom.cpu().double().numpy(), (1 + level) / 2)
-    return torch.as_tensor(np.asarray(quantiles), dtype=torch.float64).to(degrees_of_freedom.device)
+LEVEL = 0.95
+
+
+def rule_of_three(level: float | Tensor, independent: Float[Tensor, "k"]) -> Float[Tensor, "*shape"]:
+    """Bound the share of what was not seen once in so many independent trials: -log(1 - level) / trials.
+
+    Args:
+        level: of the bound, in (0, 1).
+        independent: trials, more than 0.
+
+    Reference:
+        Hanley & Lippman-Hand, "If nothing goes wrong, is everything all right?" (1983).
+
+    >>> rule_of_three(0.95, torch.tensor([100.0], dtype=torch.float64))
+    tensor([0.0300], dtype=torch.float64)
+    """
+    missed = 1 - torch.as_tensor(level, dtype=torch.float64)
+    return -missed.log() / independent
 
 
 def interval(
-    mean: Float[Tensor, "k"],
-    se: Float[Tensor, "k"],
-    degrees_of_freedom: Float[Tensor, "k"],
-    level: float = 0.95,
-) -> tuple[Float[Tensor, "k"], Float[Tensor, "k"]]:
-    """Return the ends of Student's interval.
+    mean: Float[Tensor, "*shape"], spread: Spread, level: float | Tensor = LEVEL
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """Return the ends of a symmetric interval.
 
     Args:
         mean: estimates.
-        se: standard errors.
-        degrees_of_freedom: of the standard errors; `inf` for the normal interval.
+        spread: their variances over images and seeds.
         level: coverage, in (0, 1).
     """
-    half = _quantile(level, degrees_of_freedom) * se
+    half = quantile(level, spread) * spread.se
     return mean - half, mean + half
+
+
+def loss_interval(
+    loss: Float[Tensor, "k"], spread: Spread, independent: Float[Tensor, "k"], level: float = LEVEL
+) -> tuple[Float[Tensor, "k"], Float[Tensor, "k"]]:
+    """Return the ends of an interval for a mean loss that is never negative and may be close to zero.
+
+    It is symmetric in the logarithm. Where hardly any tuple lost anything, the spread says nothing of losses that were
+    not seen: by the rule of three their share is below 3 / `independent` at 95%, and the upper end is at least so much
+    above the loss.
+
+    Args:
+        loss: mean loss, at least 0, such as 1 - RI: one unit is the loss of all information about a tuple.
+        spread: its variances over images and seeds.
+        independent: how many disjoint tuples of each length the split holds, N / n.
+        level: coverage, in (0, 1).
+    """
+    positive = loss.clamp(min=torch.finfo(loss.dtype).tiny)
+    factor = (quantile(level, spread) * spread.se / positive).clamp(max=700).exp()
+    low = torch.where(loss > 0, loss / factor, 0.0)
+    return low, torch.maximum(loss * factor, loss + rule_of_three(level, independent))
 
 
 def _wilson(
@@ -42,11 +73,7 @@ def _wilson(
 
 
 def wilson(
-    accuracy: Float[Tensor, "k"],
-    se: Float[Tensor, "k"],
-    degrees_of_freedom: Float[Tensor, "k"],
-    independent: Float[Tensor, "k"],
-    level: float = 0.95,
+    accuracy: Float[Tensor, "k"], spread: Spread, independent: Float[Tensor, "k"], level: float = LEVEL
 ) -> tuple[Float[Tensor, "k"], Float[Tensor, "k"]]:
     """Return the ends of Wilson's interval for a share, with the sample size that its standard error stands for.
 
@@ -55,45 +82,29 @@ def wilson(
 
     Args:
         accuracy: shares in [0, 1].
-        se: their standard errors.
-        degrees_of_freedom: of the standard errors.
+        spread: their variances over images and seeds.
         independent: how many disjoint tuples of each length the split holds, N / n.
         level: coverage, in (0, 1).
 
     Reference:
         Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
     """
-    z = _quantile(level, degrees_of_freedom)
-    spread = se.square()
-    effective = accuracy * (1 - accuracy) / spread.where(spread > 0, 1.0)
-    low, high = _wilson(accuracy, torch.where((spread > 0) & (effective > 0), effective, independent), z)
+    z, variance = quantile(level, spread), spread.se.square()
+    effective = accuracy * (1 - accuracy) / variance.where(variance > 0, 1.0)
+    low, high = _wilson(accuracy, torch.where((variance > 0) & (effective > 0), effective, independent), z)
     lowest, _ = _wilson(torch.ones_like(accuracy), independent, z)
     _, highest = _wilson(torch.zeros_like(accuracy), independent, z)
     return torch.minimum(low, lowest), torch.maximum(high, highest)
 
 
-def two_sided(
-    mean: Float[Tensor, "k"], se: Float[Tensor, "k"], degrees_of_freedom: Float[Tensor, "k"]
-) -> Float[Tensor, "k"]:
-    """Return the two-sided p-value of a zero mean; 1 where neither mean nor standard error differs from 0."""
-    ratio = torch.where(mean == 0, 0.0, mean.abs() / se)
-    tail = special.stdtr(degrees_of_freedom.cpu().double().numpy(), -ratio.cpu().double().numpy())
-    return 2 * torch.as_tensor(np.asarray(tail), dtype=torch.float64).to(mean.device)
-
-
-def holm(p_values: Float[Tensor, "m"]) -> Float[Tensor, "m"]:
-    """Adjust p-values for the number of comparisons.
+def bonferroni(p_values: Float[Tensor, "*shape"], tests: int | Tensor) -> Float[Tensor, "*shape"]:
+    """Adjust p-values for the number of tests in a family; intervals at the level 1 - alpha / tests agree with them.
 
     Args:
-        p_values: of all comparisons in the family.
+        p_values: each valid alone.
+        tests: how many the family has; a tensor that broadcasts, where lines are of several families.
 
-    Reference:
-        Holm, "A simple sequentially rejective multiple test procedure" (1979).
-
-    >>> holm(torch.tensor([0.01, 0.04, 0.03], dtype=torch.float64))
-    tensor([0.0300, 0.0600, 0.0600], dtype=torch.float64)
+    >>> bonferroni(torch.tensor([0.01, 0.4]), 3)
+    tensor([0.0300, 1.0000])
     """
-    order = p_values.argsort(stable=True)
-    steps = torch.arange(len(p_values), 0, -1, dtype=torch.float64, device=p_values.device)
-    adjusted = (p_values.double()[order] * steps).clamp(max=1).cummax(dim=0).values
-    return torch.empty_like(adjusted).scatter_(0, order, adjusted)
+    return (p_values * tests).clamp(max=1)

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sharedlabel.metrics._variance import center, over_clusters, over_instances, sum_by
-from sharedlabel.metrics.intervals import interval, two_sided
+from sharedlabel.metrics._variance import center, floor_share, over_clusters, over_instances, sum_by
+from sharedlabel.metrics.behrens_fisher import Spread
 from sharedlabel.types import Tuples
 
 
@@ -25,23 +25,11 @@ class Pairs:
 
     Attributes:
         difference: mean score of the method of the row minus that of the column.
-        se: standard error.
-        degrees_of_freedom: of the standard error.
+        spread: its variance over images (or groups) and over training seeds.
     """
 
     difference: Float[Tensor, "m m k"]
-    se: Float[Tensor, "m m k"]
-    degrees_of_freedom: Float[Tensor, "m m k"]
-
-    def p_value(self) -> Float[Tensor, "m m k"]:
-        """Two-sided, of no difference."""
-        flat = two_sided(self.difference.flatten(), self.se.flatten(), self.degrees_of_freedom.flatten())
-        return flat.view(self.difference.shape)
-
-    def interval(self) -> tuple[Float[Tensor, "m m k"], Float[Tensor, "m m k"]]:
-        """Ends of the 95% intervals."""
-        low, high = interval(self.difference.flatten(), self.se.flatten(), self.degrees_of_freedom.flatten())
-        return low.view(self.difference.shape), high.view(self.difference.shape)
+    spread: Spread
 
 
 def all_pairs(
@@ -72,24 +60,24 @@ def all_pairs(
     weights = tuples.weights.double() / tuples.weights.double().sum()
     means = torch.einsum("pt,msptk->msk", weights, apart)
     if clusters is None:
-        covariance, freedom = _over_instances(averaged, tuples, prefixes, instances)
+        covariance, lowest, freedom = _over_instances(averaged, tuples, prefixes, instances)
     else:
+        lowest = None
         covariance, freedom = _over_clusters(averaged, tuples, clusters)
     of_images = _of_differences(covariance)
+    if lowest is not None:
+        of_images = torch.maximum(of_images, _of_differences(lowest))
     difference = means.mean(dim=1)[:, None] - means.mean(dim=1)
-    seeds = scores.shape[1]
-    if seeds == 1:
-        return Pairs(difference, of_images.sqrt(), freedom.expand_as(of_images))
-    deviation = means - means.mean(dim=1, keepdim=True)
-    of_seeds = _of_differences(torch.einsum("ask,bsk->abk", deviation, deviation) / (seeds * (seeds - 1)))
-    variance = of_images + of_seeds
-    spread = of_images.square() / freedom + of_seeds.square() / (seeds - 1)
-    welch = torch.where(spread > 0, variance.square() / spread.where(spread > 0, 1.0), torch.inf)
-    return Pairs(difference, variance.sqrt(), welch)
+    seeds, of_seeds = scores.shape[1], torch.zeros_like(of_images)
+    if seeds > 1:
+        deviation = means - means.mean(dim=1, keepdim=True)
+        of_seeds = _of_differences(torch.einsum("ask,bsk->abk", deviation, deviation) / (seeds * (seeds - 1)))
+    seed_freedom = torch.full_like(of_seeds, max(seeds - 1, 1))
+    return Pairs(difference, Spread(of_images, freedom.expand_as(of_images), of_seeds, seed_freedom))
 
 
 def _of_differences(covariance: Float[Tensor, "m m k"]) -> Float[Tensor, "m m k"]:
-    """Return the variances of all differences."""
+    """Return the variances of all differences, which rounding may bring below 0."""
     own = covariance.diagonal().T  # [m, k]
     return (own[:, None] + own - 2 * covariance).clamp(min=0)
 
@@ -107,8 +95,8 @@ def _over_clusters(
 
 def _over_instances(
     scores: Float[Tensor, "m p t k"], tuples: Tuples, prefixes: Sequence[int], instances: int
-) -> tuple[Float[Tensor, "m m k"], Float[Tensor, "k"]]:
-    """Return the covariances of the means over fresh instances, and their degrees of freedom.
+) -> tuple[Float[Tensor, "m m k"], Float[Tensor, "m m k"], Float[Tensor, "k"]]:
+    """Return the covariances of the means over fresh instances, what sets their floor, and their degrees of freedom.
 
     The formula is that of `over_instances`, with products of two methods' scores in place of squares.
     """
@@ -121,15 +109,17 @@ def _over_instances(
     _, _, freedom = over_instances(
         centered._replace(deviation=centered.deviation[:, :, :columns]), tuples, sizes, instances
     )
-    covariance = deviation.new_empty(methods, methods, columns)
+    covariance, lowest = (deviation.new_empty(methods, methods, columns) for _ in range(2))
+    share = floor_share(sizes, len(tuples.labels))
     for size in dict.fromkeys(prefixes):
         own = torch.tensor([column for column, prefix in enumerate(prefixes) if prefix == size])
-        per_instance, per_tuple = _weights(centered.prior, tuples, size, instances)
+        per_instance, per_influence, per_tuple = _weights(centered.prior, tuples, size, instances)
         index = tuples.indices[:, :, :size].flatten()
         shares = deviation[:, :, own]  # [pt, m, j]
         total = sum_by(index, shares.flatten(1).repeat_interleave(size, dim=0), instances).view(instances, methods, -1)
         covariance[:, :, own] = _gram(total, per_instance) + _gram(shares, per_tuple[label])
-    return covariance, freedom
+        lowest[:, :, own] = _gram(total, per_influence) * share[own]
+    return covariance, lowest, freedom
 
 
 def _side_by_side(scores: Float[Tensor, "m p t k"]) -> Float[Tensor, "p t mk"]:
@@ -143,8 +133,11 @@ def _gram(values: Float[Tensor, "r m j"], weights: Float[Tensor, "r"]) -> Float[
 
 def _weights(
     prior: Float[Tensor, "c"], tuples: Tuples, size: int, instances: int
-) -> tuple[Float[Tensor, "N"], Float[Tensor, "c"]]:
-    """Return the weights of products of two methods' sums at an instance, and of their scores at a tuple by label."""
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"], Float[Tensor, "c"]]:
+    """Return the weights of products of two methods.
+
+    Of their sums at an instance, for the variance and for the squared influences; of their scores at a tuple, by label.
+    """
     classes, partitions = len(prior), len(tuples.labels)
     width, at = tuples.indices.shape[2], tuples.indices.flatten()
     owner = torch.full((instances,), -1, dtype=torch.int64)
@@ -157,4 +150,6 @@ def _weights(
     scale = prior.square() / (1 - 1 / drawn.clamp(min=2))
     small = members * (members - 1) / (members - size).clamp(min=1).square()
     shared = scale * (1 - 1 / partitions) * size**2 / members * small / pairs
-    return torch.where(seen, shared[owner], 0.0), scale / drawn.clamp(min=1).square() - size * shared
+    influence = (prior / members)[owner] * size / held.clamp(min=1)
+    of_instances = torch.where(seen, shared[owner], 0.0), torch.where(seen, influence.square(), 0.0)
+    return *of_instances, scale / drawn.clamp(min=1).square() - size * shared

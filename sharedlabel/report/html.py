@@ -192,23 +192,27 @@ def _tables(results: Results) -> list[dict[str, Any]]:
         table(
             "comparisons",
             "Every paired comparison",
-            "Difference of method minus reference on the same tuples, with its 95% interval. They differ in the axis "
-            "alone: aggregator, training, pruner, or compression (against the dense network). p values are adjusted "
-            "over all comparisons of the same axis, metric and protocol (Holm).",
+            "Difference of method minus reference on the same tuples, with its own 95% interval and the one that holds "
+            "together with those of its family, off which the verdict is read. They differ in the axis alone: "
+            "aggregator, training, pruner, or compression (against the dense network).",
             Comparison,
             results.comparisons,
         ),
         table(
             "pooled",
-            "Every comparison over all networks",
-            "Paired difference of two aggregators, the scores of each tuple averaged over networks; adjusted over all "
-            "pairs and n (Holm).",
+            "Every pooled comparison",
+            "Paired difference of two methods, the scores of each tuple averaged over all cells where both were tried. "
+            "Rows marked endpoint are the primary questions; they open all others of their pair.",
             Pooled,
             results.pooled,
         ),
         table("ranks", "Every rank", "Means over all networks, and ranks as intervals.", Rank, results.ranks),
         table(
-            "wins", "Wins, ties and losses", "Networks on which a method is better, tied or worse.", Wins, results.wins
+            "wins",
+            "Verdicts by network",
+            "Networks on which a method is better, equivalent, undecided or worse.",
+            Wins,
+            results.wins,
         ),
         table(
             "sweet_spots",

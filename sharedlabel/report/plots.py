@@ -31,7 +31,7 @@ CAPTIONS = {
     "standing": (
         "Ranks of the aggregators",
         "Means over all compressed networks, the scores of each tuple averaged first, so that differences stay paired. "
-        "A bar joins neighbours no two of which are shown to differ, after Holm's adjustment over all pairs and n. The "
+        "A bar joins neighbours no two of which are shown to differ, adjusted for all pairs, n and metrics. The "
         "numbers are rank intervals: from 1 + methods shown to be better to all methods less those shown to be worse.",
     ),
     "stopping": (

@@ -47,6 +47,11 @@ def sentence(spot: SweetSpot, view: View) -> str:
     action = "keep the dense network" if dense(spot) else f"compress {spot.ratio:g}x"
     how = method(spot) if dense(spot) else place(spot)
     images = "1 image" if spot.n == 1 else f"{spot.n} images"
+    if spot.guessing:
+        return (
+            f"Nothing to recommend: with {images} per object, {spot.ratio:g}x ({how}) is no better than guessing "
+            f"(RI {number(spot.ri or 0.0)} [{number(spot.ri_low or 0.0)}, {number(spot.ri_high or 0.0)}] on test)."
+        )
     main = f"With {images} per object, {action} ({how}): {_outcome(spot)}"
     reference = _reference(spot, view)
     return f"{main}{'; ' + reference if reference else ''}.{_caution(spot, view)}"

@@ -11,16 +11,21 @@ from sharedlabel.results import Rank
 
 @dataclass(frozen=True)
 class Tally:
-    """Networks and n on which a method is better, tied or worse."""
+    """Networks and n on which a method is better, equivalent, undecided or worse."""
 
     wins: int
-    ties: int
+    equivalent: int
+    undecided: int
     losses: int
+
+    def __str__(self) -> str:
+        """Write the four counts, best first."""
+        return f"{self.wins}/{self.equivalent}/{self.undecided}/{self.losses}"
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Win, tie and loss counts on RI for n >= 2, over all networks of one training.
+    """Counts of the verdicts on RI for n >= 2, over all networks of one training.
 
     Attributes:
         names: methods, those with the most wins first.
@@ -43,13 +48,14 @@ def trainings(view: View) -> list[str]:
 
 def standing(view: View, training: str, n: int) -> list[Rank]:
     """List the ranks on RI at one n, by descending mean."""
-    own = [r for r in view.ranks if (r.metric, r.training, r.n) == ("ri", training, n)]
+    own = [r for r in view.ranks if (r.metric, r.training, r.n, r.endpoint) == ("ri", training, n, False)]
     return sorted(own, key=lambda r: -r.mean)
 
 
 def sizes(view: View, training: str) -> list[int]:
     """List the n >= 2 that have ranks: with one instance there is nothing to fuse."""
-    return sorted({r.n for r in view.ranks if r.training == training and r.n > 1})
+    own = (r.n for r in view.ranks if r.training == training and not r.endpoint)
+    return sorted({n for n in own if n is not None and n > 1})
 
 
 def span(rank: Rank) -> str:
@@ -63,11 +69,11 @@ def joined(order: Sequence[Rank]) -> list[tuple[int, int]]:
     Args:
         order: by descending mean.
     """
-    tied = [set(rank.tied.split(",")) for rank in order]
+    alike = [set(rank.alike.split(",")) for rank in order]
     runs: list[tuple[int, int]] = []
     for first in range(len(order)):
         last = first
-        while last + 1 < len(order) and all(order[last + 1].aggregator in tied[i] for i in range(first, last + 1)):
+        while last + 1 < len(order) and all(order[last + 1].aggregator in alike[i] for i in range(first, last + 1)):
             last += 1
         if last > first and (not runs or last > runs[-1][1]):
             runs.append((first, last))
@@ -79,8 +85,13 @@ def matrix(view: View, training: str) -> Matrix | None:
     cells: dict[tuple[str, str], Tally] = {}
     for w in view.wins:
         if w.metric == "ri" and w.n > 1 and w.training == training:
-            so_far = cells.get((w.method, w.reference), Tally(0, 0, 0))
-            cells[w.method, w.reference] = Tally(so_far.wins + w.wins, so_far.ties + w.ties, so_far.losses + w.losses)
+            so_far = cells.get((w.method, w.reference), Tally(0, 0, 0, 0))
+            cells[w.method, w.reference] = Tally(
+                so_far.wins + w.wins,
+                so_far.equivalent + w.equivalent,
+                so_far.undecided + w.undecided,
+                so_far.losses + w.losses,
+            )
     if not cells:
         return None
     names = sorted({name for name, _ in cells})

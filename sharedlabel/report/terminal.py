@@ -14,7 +14,7 @@ from sharedlabel.report.sentences import edge, number, percent, sentence, title
 from sharedlabel.report.views import View
 from sharedlabel.results import Results, SweetSpot
 
-_SHOWN_TIES = 2
+_SHOWN_OTHERS = 2
 _WIDTH = 100
 _SPOKEN_RULES = ("budget", "retain", "target")
 
@@ -87,8 +87,8 @@ def _best_table(view: View) -> Table:
     ]
     table = _table(
         "Best method per ratio and n",
-        "Chosen on validation, shown on test: calibrated RI [95%], n-accuracy. Tied: not worse on test.",
-        [*columns, ("tied", False)],
+        "Chosen on validation, shown on test: calibrated RI [95%], n-accuracy. Others: not shown to be worse on test.",
+        [*columns, ("others", False)],
     )
     previous = None
     for best in views.best_methods(view):
@@ -100,7 +100,7 @@ def _best_table(view: View) -> Table:
         ri = f"{number(chosen.ri)} [{number(chosen.ri_low)}, {number(chosen.ri_high)}]"
         where = (views.method(chosen), views.network(chosen))
         table.add_row(
-            *map(Text, (ratio, str(chosen.n), *where, ri, percent(chosen.n_accuracy), best.tied(_SHOWN_TIES)))
+            *map(Text, (ratio, str(chosen.n), *where, ri, percent(chosen.n_accuracy), best.named(_SHOWN_OTHERS)))
         )
     return table
 
@@ -115,13 +115,13 @@ def _standing(view: View, training: str) -> list[RenderableType]:
     if found is None:
         return lines
     table = _table(
-        f"Better / tied / worse, over all networks and n >= 2 ({training} training)",
-        "Method of the row against that of the column: paired differences in RI, Holm's adjustment.",
+        f"Better / equivalent / undecided / worse, over all networks and n >= 2 ({training} training)",
+        "Method of the row against that of the column: paired differences in RI, adjusted for all comparisons.",
         [("", None), *((name, False) for name in found.names)],
     )
     for name in found.names:
         tallies = [found.cells.get((name, other)) for other in found.names]
-        table.add_row(Text(name), *(Text(f"{t.wins}/{t.ties}/{t.losses}" if t else "") for t in tallies))
+        table.add_row(Text(name), *(Text(str(t) if t else "") for t in tallies))
     return [*lines, table] if Console(width=10 * _WIDTH).measure(table).maximum <= _WIDTH else lines
 
 

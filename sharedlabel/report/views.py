@@ -85,20 +85,20 @@ class Best:
 
     Attributes:
         chosen: its summary on test.
-        ties: methods that are not shown to be worse on test, best first.
+        others: methods that are not shown to be worse on test, best first.
         rivals: methods it was compared with.
     """
 
     chosen: Summary
-    ties: tuple[Summary, ...]
+    others: tuple[Summary, ...]
     rivals: int
 
-    def tied(self, shown: int) -> str:
-        """Name the ties, the first `shown` of them if they are many."""
-        if self.ties and len(self.ties) == self.rivals:
-            return "all" if self.rivals > 1 else method(self.ties[0])
+    def named(self, shown: int) -> str:
+        """Name the others that may be as good, the first `shown` of them if they are many."""
+        if self.others and len(self.others) == self.rivals:
+            return "all" if self.rivals > 1 else method(self.others[0])
         own = network(self.chosen)
-        names = [method(s) if network(s) == own else f"{method(s)} on {network(s)}" for s in self.ties]
+        names = [method(s) if network(s) == own else f"{method(s)} on {network(s)}" for s in self.others]
         return ", ".join(names[:shown]) + (f" +{len(names) - shown}" if len(names) > shown else "")
 
 
@@ -166,7 +166,7 @@ def best_methods(view: View) -> list[Best]:
     """Pick the best method for every ratio and n.
 
     The choice is made on validation, what is shown is test. The exact posterior of synthetic data is not a method.
-    A method ties when no paired comparison finds it worse or, on another network, where the intervals overlap.
+    Others may be as good: no paired comparison finds them worse or, on another network, the intervals overlap.
     """
     verdicts = _verdicts(view.comparisons)
     groups: dict[tuple[float, int], list[Summary]] = {}
@@ -195,14 +195,14 @@ def _best(group: Sequence[Summary], verdicts: Mapping[Any, str]) -> Best | None:
         return None
     chosen = tests[_identity(max(validation, key=lambda s: s.ri))]
     others = sorted((s for s in tests.values() if s is not chosen), key=lambda s: -s.ri)
-    return Best(chosen, tuple(s for s in others if _ties(chosen, s, verdicts)), len(others))
+    return Best(chosen, tuple(s for s in others if _may_match(chosen, s, verdicts)), len(others))
 
 
 def _identity(summary: Summary) -> tuple[str, str, str]:
     return summary.pruner, summary.aggregator, summary.training
 
 
-def _ties(best: Summary, other: Summary, verdicts: Mapping[Any, str]) -> bool:
+def _may_match(best: Summary, other: Summary, verdicts: Mapping[Any, str]) -> bool:
     forward = verdicts.get((best.ratio, best.n, _identity(best), _identity(other)))
     backward = verdicts.get((best.ratio, best.n, _identity(other), _identity(best)))
     if forward or backward:
@@ -215,7 +215,8 @@ def winners(view: View, rules: Iterable[str] = RULES) -> list[SweetSpot]:
 
     `target`: the cheapest choice wins. `retain`: the cheapest that keeps the share of the best dense RI, so that a
     method with a poor dense RI does not win by keeping little. The other rules: the highest RI. Where nothing qualifies
-    for any method, one of the choices without a ratio stands for all.
+    for any method, one of the choices without a ratio stands for all; what is no better than guessing wins only over
+    these.
     """
     groups: dict[tuple[str, float, int], list[SweetSpot]] = {}
     for spot in view.sweet_spots:
@@ -225,12 +226,12 @@ def winners(view: View, rules: Iterable[str] = RULES) -> list[SweetSpot]:
     return [min(groups[key], key=lambda spot: _rank(spot, view)) for key in order]
 
 
-def _rank(spot: SweetSpot, view: View) -> tuple[bool, bool, float, float]:
+def _rank(spot: SweetSpot, view: View) -> tuple[bool, bool, bool, float, float]:
     cost = float("inf") if spot.cost_dense_passes is None else spot.cost_dense_passes
     ri = float("-inf") if spot.validation_ri is None else spot.validation_ri
     short = spot.rule == "retain" and ri < (spot.value or 0.0) * _dense_ri(view, spot.rule_n)
     cheapest = spot.rule in {"target", "retain"} and not short
-    return spot.ratio is None, short, cost if cheapest else 0.0, -ri
+    return spot.ratio is None, spot.guessing, short, cost if cheapest else 0.0, -ri
 
 
 def _dense_ri(view: View, n: int | None) -> float:

@@ -27,7 +27,7 @@ SKILLS = {"aaa": 0.4, "best": 2.5, "middle": 1.2, "unverified": 3.0}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    board = make_board(tmp_path_factory.mktemp("site") / "leaderboard", seeds=(0, 1, 2))
+    board = make_board(tmp_path_factory.mktemp("site") / "leaderboard", seeds=(0, 1, 2, 3, 4))
     for name, skill in SKILLS.items():
         submit(board, name, skill, TITLE if name == "best" else f"Entry {name}")
         listed(board, name, "self-reported" if name == "unverified" else "verified")

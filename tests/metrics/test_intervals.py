@@ -4,48 +4,71 @@ import pytest
 import torch
 from scipy import stats
 
-from sharedlabel.metrics.intervals import holm, interval, two_sided, wilson
+from sharedlabel.metrics.behrens_fisher import Spread
+from sharedlabel.metrics.intervals import bonferroni, interval, loss_interval, rule_of_three, wilson
+from sharedlabel.rng import generator
 
 
 def _t(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def test_interval_is_students() -> None:
-    low, high = interval(_t(1, 1), _t(2, 2), _t(3, torch.inf), level=0.9)
-    expected = [stats.t.interval(0.9, 3, 1, 2), stats.norm.interval(0.9, 1, 2)]
-    assert low.tolist() == pytest.approx([pair[0] for pair in expected])
-    assert high.tolist() == pytest.approx([pair[1] for pair in expected])
+def _images(*variances: float, freedom: float = torch.inf) -> Spread:
+    """The spread of means over images alone."""
+    of_images = _t(*variances)
+    return Spread(of_images, torch.full_like(of_images, freedom), 0 * of_images, 1 + 0 * of_images)
+
+
+def test_interval_over_images_or_seeds_alone_is_students() -> None:
+    spread = Spread(_t(4, 0, 4), _t(30, 30, torch.inf), _t(0, 4, 0), _t(1, 3, 1))
+    low, high = interval(_t(1, 1, 1), spread, level=0.9)
+    expected = [stats.t.interval(0.9, 30, 1, 2), stats.t.interval(0.9, 3, 1, 2), stats.norm.interval(0.9, 1, 2)]
+    assert low.tolist() == pytest.approx([pair[0] for pair in expected], rel=1e-5)
+    assert high.tolist() == pytest.approx([pair[1] for pair in expected], rel=1e-5)
 
 
 def test_wilson_with_a_binomial_standard_error_is_wilsons_interval() -> None:
     accuracy = _t(0.8)
-    se = (accuracy * (1 - accuracy) / 50).sqrt()
-    low, high = wilson(accuracy, se, _t(torch.inf), _t(50))
+    low, high = wilson(accuracy, _images(0.8 * 0.2 / 50), _t(50))
     expected = stats.binomtest(40, 50).proportion_ci(method="wilson")
     assert (low.item(), high.item()) == pytest.approx((expected.low, expected.high))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_wilson_never_has_zero_width(share: float) -> None:
-    low, high = wilson(_t(share), _t(0), _t(torch.inf), _t(100))
+    low, high = wilson(_t(share), _images(0.0), _t(100))
     expected = stats.binomtest(round(100 * share), 100).proportion_ci(method="wilson")
     assert (low.item(), high.item()) == pytest.approx((expected.low, expected.high))
 
 
 def test_wilson_with_one_error_is_not_tighter_than_without() -> None:
     tiny = _t(1e-5)
-    low, _ = wilson(1 - tiny, tiny, _t(torch.inf), _t(100))
-    best, _ = wilson(_t(1), _t(0), _t(torch.inf), _t(100))
+    low, _ = wilson(1 - tiny, _images(1e-10), _t(100))
+    best, _ = wilson(_t(1), _images(0.0), _t(100))
     assert low.item() == best.item() < 0.97
 
 
-def test_p_values() -> None:
-    found = two_sided(_t(1.0, -2.0, 0.0, 0.3), _t(0.5, 1.0, 0.0, 0.0), _t(torch.inf, 4, 4, 4))
-    expected = [2 * stats.norm.sf(2), 2 * stats.t.sf(2, 4), 1, 0]
-    assert found.tolist() == pytest.approx(expected)
+def test_a_loss_is_never_below_zero_and_never_certain() -> None:
+    low, high = loss_interval(_t(0.0, 0.001, 0.5), _images(0.0, 0.001**2, 0.05**2), _t(60, 60, 60))
+    assert low[0] == 0
+    assert low[1].item() == pytest.approx(0.001 / stats.norm.ppf(0.975).__rpow__(torch.e))
+    assert high[:2].tolist() == pytest.approx([rule_of_three(0.95, _t(60)).item() + loss for loss in (0.0, 0.001)])
+    assert high[2].item() == pytest.approx(0.5 * torch.e ** (stats.norm.ppf(0.975) * 0.1))
 
 
-def test_holm_controls_by_hand() -> None:
-    found = holm(_t(0.5, 0.001, 0.02, 0.02, 0.9))
-    assert found.tolist() == pytest.approx([1.0, 0.005, 0.08, 0.08, 1.0])
+@pytest.mark.parametrize(("right", "tuples"), [(0.992, 250), (0.991, 56), (0.9999, 250), (0.9997, 56)])
+def test_intervals_of_a_loss_cover_near_saturation(right: float, tuples: int) -> None:
+    """A wrong tuple loses all of its information, a right one next to nothing; a symmetric interval covers less."""
+    draws = torch.rand(2000, tuples, generator=generator(0, str(right)), dtype=torch.float64)
+    losses = torch.where(draws < right, 1e-4 * draws, 1.0)
+    truth = 1e-4 * right**2 / 2 + (1 - right)
+    spread = _images(*(losses.var(dim=1) / tuples).tolist(), freedom=tuples - 1)
+    low, high = loss_interval(losses.mean(dim=1), spread, torch.full((2000,), float(tuples)))
+    symmetric = interval(losses.mean(dim=1), spread)
+    covered = ((low <= truth) & (truth <= high)).double().mean()
+    assert covered >= 0.93
+    assert covered > ((symmetric[0] <= truth) & (truth <= symmetric[1])).double().mean()
+
+
+def test_bonferroni_and_intervals_agree() -> None:
+    assert bonferroni(_t(0.5, 0.001, 0.02), 5).tolist() == pytest.approx([1.0, 0.005, 0.1])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sharedlabel.data.tuples import partition
 from sharedlabel.errors import DataError
+from sharedlabel.metrics.behrens_fisher import p_value
 from sharedlabel.metrics.paired import all_pairs
 from sharedlabel.metrics.uncertainty import paired_difference
 from sharedlabel.rng import generator
@@ -40,16 +41,15 @@ def test_every_pair_is_what_it_is_alone(seeds: int, partitions: int, grouped: bo
     tuples = drawn(partitions, groups)
     values = scores(tuples, seeds)
     found = all_pairs(values, tuples, PREFIXES * 2, 240, groups)
-    low, high = found.interval()
-    p_value = found.p_value()
     for a, b in itertools.permutations(range(METHODS), 2):
         alone = paired_difference(values[a], values[b], tuples, PREFIXES * 2, 240, groups)
         torch.testing.assert_close(found.difference[a, b], alone.estimate.mean)
-        torch.testing.assert_close(found.se[a, b], alone.estimate.se)
-        torch.testing.assert_close(found.degrees_of_freedom[a, b], alone.estimate.degrees_of_freedom)
-        torch.testing.assert_close(p_value[a, b], alone.p_value)
-        assert (low[a, b] <= found.difference[a, b]).all()
-        assert (found.difference[a, b] <= high[a, b]).all()
+        one, other = found.spread[a, b], alone.estimate.spread
+        torch.testing.assert_close(one.of_images, other.of_images)
+        torch.testing.assert_close(one.image_freedom, other.image_freedom)
+        torch.testing.assert_close(one.of_seeds, other.of_seeds)
+        assert seeds == 1 or torch.equal(one.seed_freedom, other.seed_freedom)
+        torch.testing.assert_close(p_value(found.difference[a, b], one), alone.p_value)
 
 
 def test_a_method_does_not_differ_from_itself_or_its_copy() -> None:
@@ -57,8 +57,8 @@ def test_a_method_does_not_differ_from_itself_or_its_copy() -> None:
     values = scores(tuples, 2)
     found = all_pairs(torch.cat([values, values[:1]]), tuples, PREFIXES * 2, 240)
     assert found.difference[0, METHODS].abs().max() == 0
-    assert found.se[0, METHODS].max() < 1e-8
-    assert found.p_value().diagonal().min() == 1
+    assert found.spread[0, METHODS].se.max() < 1e-8
+    assert p_value(found.difference, found.spread).diagonal().min() == 1
 
 
 def test_close_methods_lose_no_digits() -> None:
@@ -68,7 +68,7 @@ def test_close_methods_lose_no_digits() -> None:
     pair = torch.stack([values[0], values[0] + 1e-5 * values[1]]).double()
     alone = paired_difference(pair[1], pair[0], tuples, PREFIXES * 2, 240)
     found = all_pairs(pair, tuples, PREFIXES * 2, 240)
-    torch.testing.assert_close(found.se[1, 0], alone.estimate.se, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.spread[1, 0].se, alone.estimate.se, rtol=1e-6, atol=0)
 
 
 def test_user_errors() -> None:

@@ -61,7 +61,24 @@ def _brute_force(scores: Tensor, tuples: Tuples, n: int, classes: int) -> float:
         spread = sum((float(scores[pt]) - mean) ** 2 for pt in own) / len(own)
         variance = (1 - 1 / partitions) * n**2 / size * zeta + spread / len(own)
         total += prior**2 * variance / (1 - 1 / len(own))
-    return max(total, 0.0)
+    return max(total, _brute_force_floor(scores, tuples, n))
+
+
+def _brute_force_floor(scores: Tensor, tuples: Tuples, n: int) -> float:
+    """Three quarters of the squared influences, less what other instances of the tuples add by chance."""
+    partitions, count = tuples.labels.shape
+    squares = 0.0
+    for image in range(int(tuples.indices.max()) + 1):
+        own = [(p, t) for p in range(partitions) for t in range(count) if image in tuples.indices[p, t, :n]]
+        if own:
+            label = tuples.labels[own[0]]
+            same = tuples.labels == label
+            size = len(tuples.indices[same].unique())
+            mean = float(scores[same].mean())
+            prior = float(tuples.weights[same].sum()) / partitions
+            held = sum(float(scores[at]) - mean for at in own) / len(own)
+            squares += (prior * n / size * held) ** 2
+    return 0.75 * squares / (1 + (n - 1) / partitions)
 
 
 @pytest.mark.parametrize("partitions", [1, 4])
@@ -85,7 +102,7 @@ def test_standard_error_by_brute_force(partitions: int) -> None:
 def test_variance_of_a_tiny_u_statistic(kernel: Callable[[Tensor], Tensor], tolerance: float) -> None:
     """Six binary images, two random matchings into pairs, all outcomes: the mean SE^2 is the variance of the mean.
 
-    For a score that adds up over images only the floor of SE^2 at 0 keeps it from being exact.
+    For a score that adds up over images only the floor of SE^2 keeps it from being exact, and that errs upwards.
     """
     matchings = sorted(
         {
@@ -121,7 +138,7 @@ def coverage() -> dict[str, Tensor]:
             quality = torch.randn(size * classes, generator=stream, dtype=torch.float64)
             scores = simulate(quality, tuples, kind)
             found = estimate(scores, tuples, PREFIXES, size * classes)
-            low, high = interval(found.mean, found.se, found.degrees_of_freedom)
+            low, high = interval(found.mean, found.spread)
             held += (low <= truth) & (truth <= high)
             flat = scores.flatten(0, 1)
             naive += (found.mean - truth).abs() <= 1.96 * flat.std(0) / len(flat) ** 0.5
@@ -169,7 +186,7 @@ def test_one_partition_of_single_instances_is_the_stratified_textbook_case() -> 
     found = estimate(scores, tuples, (1,), 60)
     by_class = scores.view(2, 30)
     assert found.se.item() == pytest.approx((by_class.var(1) / 30 / 4).sum().sqrt().item(), rel=1e-6)
-    assert found.degrees_of_freedom.item() == 58
+    assert found.spread.image_freedom.item() == 58
 
 
 def test_groups_that_span_classes_are_the_units() -> None:
@@ -183,7 +200,7 @@ def test_groups_that_span_classes_are_the_units() -> None:
     found = estimate(scores, tuples, (1,), 15, clusters)
     means = scores.view(speakers, classes).mean(1)
     assert found.se.item() == pytest.approx((means.std() / speakers**0.5).item(), rel=1e-6)
-    assert found.degrees_of_freedom.item() == 4
+    assert found.spread.image_freedom.item() == 4
     assert found.influence.shape == (5, 1)
 
 
@@ -197,7 +214,7 @@ def test_groups_inside_classes_are_compared_within_their_class() -> None:
     found = estimate(scores, tuples, (1,), 12, torch.arange(6).repeat_interleave(2))
     means = scores.view(2, 3, 2).mean(2)
     assert found.se.item() == pytest.approx((means.var(1) / 3 / 4).sum().sqrt().item(), rel=1e-6)
-    assert found.degrees_of_freedom.item() == 4
+    assert found.spread.image_freedom.item() == 4
 
 
 def test_a_class_with_one_group_is_taken_to_vary_as_the_others() -> None:
@@ -214,8 +231,8 @@ def test_seeds_add_their_spread() -> None:
     both = seed_average(shifted, tuples, PREFIXES, 80)
     torch.testing.assert_close(both.mean, images.mean)
     torch.testing.assert_close(both.se.square(), images.se.square() + 0.1**2)
-    welch = both.se**4 / (images.se**4 / images.degrees_of_freedom + 0.1**4)
-    torch.testing.assert_close(both.degrees_of_freedom, welch)
+    torch.testing.assert_close(both.spread.of_seeds, torch.full_like(both.mean, 0.1**2))
+    assert both.spread.seed_freedom.tolist() == [1, 1, 1]
     one = seed_average(scores, tuples, PREFIXES, 80)
     torch.testing.assert_close(one.se, images.se)
 
@@ -245,7 +262,7 @@ def test_bootstrap_keeps_the_pairing() -> None:
 def test_bootstrap_refuses_other_units() -> None:
     scores, tuples = _small()
     first = estimate(scores[0], tuples, PREFIXES, 80)
-    shorter = Estimate(first.mean, first.se, first.degrees_of_freedom, first.influence[:70])
+    shorter = Estimate(first.mean, first.spread, first.influence[:70])
     with pytest.raises(ValueError, match=r"\[70, 80\]"):
         multiplier_bootstrap([first, shorter], 2, generator(0))
 

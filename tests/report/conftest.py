@@ -136,7 +136,7 @@ def compare(summaries: list[Any]) -> list[Any]:
         ):
             difference = getattr(method, metric) - getattr(reference, metric)
             p = min(1.0, math.exp(-abs(difference) / 0.0025))
-            verdict = "tied" if p * 20 >= 0.05 else ("better" if difference > 0 else "worse")
+            verdict = "undecided" if p * 20 >= 0.05 else ("better" if difference > 0 else "worse")
             place = dict(zip(("data", "backbone", "pruner", "ratio", "training", "protocol", "n"), key, strict=True))
             found.append(
                 records.Comparison(
@@ -150,9 +150,12 @@ def compare(summaries: list[Any]) -> list[Any]:
                     difference=difference,
                     low=difference - 0.004,
                     high=difference + 0.004,
+                    low_adjusted=difference - 0.008,
+                    high_adjusted=difference + 0.008,
                     p_value=p,
-                    p_holm=min(1.0, p * 20),
+                    p_adjusted=min(1.0, p * 20),
                     verdict=verdict,
+                    correction="Bonferroni over 20 pairs",
                 )
             )
     return found
@@ -162,14 +165,17 @@ def pool(comparisons: list[Any]) -> list[Any]:
     """Average the comparisons of aggregators over networks."""
     groups: dict[tuple[Any, ...], list[Any]] = {}
     for c in comparisons:
-        key = (c.data, c.backbone, c.training, c.protocol, c.n, c.method, c.reference, c.metric)
-        groups.setdefault(key, []).append(c)
+        key = (c.data, c.backbone, c.training, c.protocol, c.axis, c.method, c.reference)
+        groups.setdefault((*key, False, c.n, c.metric), []).append(c)
+        if c.metric == "ri":
+            groups.setdefault((*key, True, None, c.metric), []).append(c)
     found = []
-    for key, group in groups.items():
+    for (*key, endpoint, n, metric), group in groups.items():
         difference = statistics.fmean(c.difference for c in group)
-        verdict = "tied" if abs(difference) < 0.002 else ("better" if difference > 0 else "worse")
-        ends = (difference - 0.002, difference + 0.002)
-        found.append(records.Pooled(*key[:7], len(group), 2, key[7], difference, *ends, 0.01, 0.04, verdict))
+        verdict = "undecided" if abs(difference) < 0.002 else ("better" if difference > 0 else "worse")
+        ends = (difference - 0.001, difference + 0.001, difference - 0.002, difference + 0.002)
+        place = (*key, endpoint, n, len({(c.pruner, c.ratio) for c in group}), 5, metric)
+        found.append(records.Pooled(*place, difference, *ends, 0.01, 0.04, verdict, "Bonferroni over 20 pairs"))
     return found
 
 
@@ -178,18 +184,23 @@ def rank(summaries: list[Any], pooled: list[Any]) -> list[Any]:
     groups: dict[tuple[Any, ...], list[Any]] = {}
     for s, metric in itertools.product(summaries, ("n_accuracy", "ri")):
         if s.split == "test":
-            key = (s.data, s.backbone, s.training, s.protocol, s.n, s.aggregator, metric)
+            key = (s.data, s.backbone, s.training, s.protocol, s.n, False, s.aggregator, metric)
             groups.setdefault(key, []).append(s)
+            if metric == "ri":
+                groups.setdefault((*key[:4], None, True, s.aggregator, metric), []).append(s)
     found = []
     for key, group in groups.items():
-        own = [p for p in pooled if (p.protocol, p.n, p.method, p.metric) == (key[3], key[4], key[5], key[6])]
+        own = [
+            p
+            for p in pooled
+            if (p.protocol, p.n, p.endpoint, p.method, p.metric) == (key[3], key[4], key[5], key[6], key[7])
+        ]
         verdicts = [p.verdict for p in own]
-        mean = statistics.fmean(getattr(s, key[6]) for s in group)
+        mean = statistics.fmean(getattr(s, key[7]) for s in group)
         places = (1 + verdicts.count("worse"), 1 + len(own) - verdicts.count("better"))
-        tied = ",".join(p.reference for p in own if p.verdict == "tied")
-        found.append(
-            records.Rank(*key[:6], len(group), 2, key[6], mean, mean - 0.003, min(1.0, mean + 0.003), *places, tied)
-        )
+        alike = ",".join(p.reference for p in own if p.verdict == "undecided")
+        ends = (mean - 0.003, min(1.0, mean + 0.003))
+        found.append(records.Rank(*key[:7], len(group), 5, key[7], mean, *ends, *places, alike))
     return found
 
 
@@ -199,7 +210,9 @@ def count(comparisons: list[Any]) -> list[Any]:
     for c in comparisons:
         key = (c.data, c.backbone, c.training, c.protocol, c.n, c.method, c.reference, c.metric)
         groups.setdefault(key, []).append(c.verdict)
-    return [records.Wins(*key, *map(v.count, ("better", "tied", "worse"))) for key, v in groups.items()]
+    return [
+        records.Wins(*key, *map(v.count, ("better", "equivalent", "undecided", "worse"))) for key, v in groups.items()
+    ]
 
 
 def spot(candidates: list[Any], chosen: Any, rule: Any, value: float | None, rule_n: int | None, reason: str) -> Any:
@@ -208,7 +221,7 @@ def spot(candidates: list[Any], chosen: Any, rule: Any, value: float | None, rul
     pruner = next((c.pruner for c in candidates if c.pruner != "none"), "none")
     method = (some.data, some.backbone, pruner, some.aggregator, some.training, some.protocol)
     if chosen is None:
-        return records.SweetSpot(*method, rule, value, rule_n, *([None] * 12), False, 0.0, 0.0, 200, reason)
+        return records.SweetSpot(*method, rule, value, rule_n, *([None] * 12), False, 0.0, 0.0, 200, False, reason)
 
     def at(ratio: float) -> Any:
         return next(c for c in candidates if c.split == "test" and (c.ratio, c.n) == (ratio, chosen.n))
@@ -236,6 +249,7 @@ def spot(candidates: list[Any], chosen: Any, rule: Any, value: float | None, rul
         0.93 if interior else 0.11,
         0.71,
         200,
+        min(test.ri_low, chosen.ri_low) <= 0,
         reason,
     )
 

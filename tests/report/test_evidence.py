@@ -30,43 +30,47 @@ def test_comparisons_are_turned_to_method_minus_other(results):
 
 
 @pytest.mark.parametrize("table", ["comparisons", "pooled"])
-def test_planned_comparisons_are_adjusted_among_themselves(results, table):
+def test_planned_comparisons_are_of_one_method_with_several_instances(results, table):
     protocol = results.summaries[0].protocol
-    planned = evidence.adjusted(getattr(results, table), protocol, METHOD)
+    planned = evidence.planned(getattr(results, table), protocol, METHOD)
     assert {c.method for c in planned} == {METHOD}
+    assert len({c.reference for c in planned}) > 1
     assert all(c.metric == "ri" and c.n > 1 and c.protocol == protocol for c in planned)
-    smallest = min(planned, key=lambda c: c.p_value)
-    assert smallest.p_holm == pytest.approx(min(1.0, smallest.p_value * len(planned)))
-    assert all((c.verdict == "tied") == (c.p_holm >= 0.05) for c in planned)
 
 
 def test_counts_are_of_verdicts_and_of_means_ahead(results):
     some = next(c for c in results.comparisons if c.axis == "aggregator")
     own = [
         dataclasses.replace(some, difference=difference, verdict=verdict)
-        for difference, verdict in ((0.2, "better"), (0.1, "better"), (0.01, "tied"), (-0.01, "tied"), (-0.2, "worse"))
+        for difference, verdict in (
+            (0.2, "better"),
+            (0.1, "better"),
+            (0.001, "equivalent"),
+            (-0.01, "undecided"),
+            (-0.2, "worse"),
+        )
     ]
-    assert evidence.count(own) == "2 / 2 / 1 (3 of 5)"
+    assert evidence.count(own) == "2 / 1 / 1 / 1 / 0 (3 of 5)"
 
 
 def test_verdicts_are_counted_per_n_and_over_all_networks(results):
     protocol = results.summaries[0].protocol
     certain = [
-        dataclasses.replace(c, p_value=0.0, difference=0.25, low=0.125, high=0.375, method=METHOD, reference=OTHER)
+        dataclasses.replace(c, verdict="better", difference=0.25, low=0.125, high=0.375, method=METHOD, reference=OTHER)
         for c in (*results.comparisons, *results.pooled)
         if (c.method, c.reference, c.protocol, c.metric) == (METHOD, OTHER, protocol, "ri")
     ]
     kept = dataclasses.replace(
         results,
-        comparisons=tuple(c for c in certain if hasattr(c, "axis")),
-        pooled=tuple(c for c in certain if not hasattr(c, "axis")),
+        comparisons=tuple(c for c in certain if not hasattr(c, "endpoint")),
+        pooled=tuple(c for c in certain if hasattr(c, "endpoint")),
     )
     (row,) = rows(evidence.verdicts(kept, protocol, METHOD, [METHOD, OTHER]))
     networks = len({(s.pruner, s.ratio) for s in results.summaries if s.aggregator == METHOD})
-    one = f"{networks} / 0 / 0 ({networks} of {networks})"
-    every = f"{3 * networks} / 0 / 0 ({3 * networks} of {3 * networks})"
+    one = f"{networks} / 0 / 0 / 0 / 0 ({networks} of {networks})"
+    every = f"{3 * networks} / 0 / 0 / 0 / 0 ({3 * networks} of {3 * networks})"
     whole = "**+0.2500 [+0.1250, +0.3750]**"
-    assert row == [OTHER, one, one, one, every, whole, whole]  # n = 2, 4, 8; the smallest and the largest of them
+    assert row == [OTHER, one, one, one, every, whole, whole, whole]  # n = 2, 4, 8; smallest, largest, mean
 
 
 def test_ranks_are_intervals(results):
@@ -144,7 +148,9 @@ def trained(results):
     """The results again as a second training, each of its numbers a little higher."""
     summaries = [dataclasses.replace(s, training="joint", ri=s.ri + 0.01) for s in results.summaries]
     comparisons = [
-        dataclasses.replace(c, axis="training", training="joint", method="joint", reference="frozen", verdict="tied")
+        dataclasses.replace(
+            c, axis="training", training="joint", method="joint", reference="frozen", verdict="undecided"
+        )
         for c in results.comparisons
         if (c.axis, c.metric, c.reference) == ("aggregator", "ri", OTHER)
     ]

@@ -106,9 +106,9 @@ def test_digest_counts_the_verdicts(results, page):
         for c in results.comparisons
         if (c.method, c.reference, c.metric, c.protocol) == ("residual_lstm", "mean_vote", "ri", "iid") and c.n >= 2
     ]
-    better, tied, worse = (counted.count(verdict) for verdict in ("better", "tied", "worse"))
+    better, undecided, worse = (counted.count(verdict) for verdict in ("better", "undecided", "worse"))
     assert better > 0
-    assert f'<b class="better">{better}</b> / {tied} / <b class="worse">{worse}</b>' in page
+    assert f'<b class="better">{better}</b> / 0 / {undecided} / <b class="worse">{worse}</b>' in page
 
 
 def test_page_is_well_formed_and_ids_are_unique(page):

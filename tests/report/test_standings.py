@@ -16,7 +16,9 @@ NAMES = "abcdef"
 
 def ranking(tied: dict[str, set[str]]) -> list[records.Rank]:
     return [
-        records.Rank("d", "b", "frozen", "iid", 2, name, 3, 2, "ri", 1 - i / 10, 0.0, 1.0, 1, 1, ",".join(tied[name]))
+        records.Rank(
+            "d", "b", "frozen", "iid", 2, False, name, 3, 5, "ri", 1 - i / 10, 0.0, 1.0, 1, 1, ",".join(tied[name])
+        )
         for i, name in enumerate(NAMES)
     ]
 
@@ -38,7 +40,7 @@ def test_matrix_sums_the_wins_for_two_images_or_more(results):
     found = standings.matrix(view, "frozen")
     own = [w for w in view.wins if (w.method, w.reference, w.metric) == ("lstm", "log_pool", "ri") and w.n > 1]
     assert found.cells["lstm", "log_pool"] == standings.Tally(
-        sum(w.wins for w in own), sum(w.ties for w in own), sum(w.losses for w in own)
+        *(sum(getattr(w, count) for w in own) for count in ("wins", "equivalent", "undecided", "losses"))
     )
     assert found.names[0] == "residual_lstm"
     assert found.names[-1] == "mean_vote"
@@ -74,9 +76,9 @@ def test_comparisons_of_pruners_settle_ties_between_networks(results):
         own, pruner="random", ratio=2.0, aggregator=other.aggregator, n=8, axis="pruner", method="random",
         reference=best.chosen.pruner, verdict="worse",
     )  # fmt: skip
-    for verdict, expected in (("worse", False), ("tied", True)):
+    for verdict, expected in (("worse", False), ("undecided", True)):
         settled = dataclasses.replace(
             view, comparisons=(*view.comparisons, dataclasses.replace(worse, verdict=verdict))
         )
         again = next(b for b in views.best_methods(settled) if (b.chosen.ratio, b.chosen.n) == (2.0, 8))
-        assert (other in again.ties) is expected
+        assert (other in again.others) is expected

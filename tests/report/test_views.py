@@ -44,17 +44,17 @@ def test_best_is_chosen_on_validation_and_shown_on_test(results):
 def test_ties_follow_the_verdict_not_the_intervals(results):
     view = view_of(results)
     best = next(b for b in views.best_methods(view) if (b.chosen.ratio, b.chosen.n) == (8, 2))
-    assert (best.chosen.aggregator, best.ties) == ("residual_lstm", ())
+    assert (best.chosen.aggregator, best.others) == ("residual_lstm", ())
     tied = tuple(
-        dataclasses.replace(c, verdict="tied") if {c.method, c.reference} == {"residual_lstm", "mean_vote"} else c
+        dataclasses.replace(c, verdict="undecided") if {c.method, c.reference} == {"residual_lstm", "mean_vote"} else c
         for c in view.comparisons
     )
     again = views.best_methods(dataclasses.replace(view, comparisons=tied))
     best = next(b for b in again if (b.chosen.ratio, b.chosen.n) == (8, 2))
-    assert best.tied(2) == "mean_vote"
+    assert best.named(2) == "mean_vote"
     without = views.best_methods(dataclasses.replace(view, comparisons=()))
     best = next(b for b in without if (b.chosen.ratio, b.chosen.n) == (8, 2))
-    assert all(tie.ri_high >= best.chosen.ri_low for tie in best.ties)
+    assert all(tie.ri_high >= best.chosen.ri_low for tie in best.others)
 
 
 def test_other_networks_tie_by_overlapping_intervals_and_are_named(results):
@@ -67,8 +67,8 @@ def test_other_networks_tie_by_overlapping_intervals_and_are_named(results):
         for s in view.summaries
     )
     again = views.best_methods(dataclasses.replace(view, summaries=raised))
-    assert best.ties == ()
-    assert next(b for b in again if (b.chosen.ratio, b.chosen.n) == (8, 2)).tied(2) == "lstm on random"
+    assert best.others == ()
+    assert next(b for b in again if (b.chosen.ratio, b.chosen.n) == (8, 2)).named(2) == "lstm on random"
 
 
 def test_the_oracle_is_no_method(results):
