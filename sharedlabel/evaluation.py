@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sharedlabel.aggregators._base import CHUNK, Aggregator, Standardize
 from sharedlabel.errors import DataError, TrainingError
+from sharedlabel.metrics._weights import independent_tuples
 from sharedlabel.metrics.calibration import (
     apply_temperature,
     calibration_gap,
@@ -106,6 +107,24 @@ def _check_width(what: str, unit: str, expected: int, found: int, name: str) -> 
         )
 
 
+def temperatures(
+    posterior: Float[Tensor, "pt k c"], drawn: Tuples, n: Sequence[int], clusters: Int64[Tensor, "m"] | None
+) -> Float64[Tensor, "k"]:
+    """Fit one temperature per n to log-posteriors of validation tuples.
+
+    Args:
+        posterior: of every tuple after each n, not floored.
+        drawn: the tuples.
+        n: prefix lengths.
+        clusters: group of each image under the grouped protocol.
+
+    Raises:
+        DataError: the log-posterior is not finite.
+    """
+    independent = independent_tuples(drawn, n, clusters)
+    return fit_temperature(posterior, drawn.labels.flatten(), drawn.weights.flatten(), n, independent)
+
+
 def score(
     posterior: Float[Tensor, "pt k c"],
     drawn: Tuples,
@@ -129,7 +148,7 @@ def score(
     labels, weights = drawn.labels.flatten(), drawn.weights.flatten() / len(drawn.weights)
     raw = floor_posterior(posterior)
     if temperature is None:
-        temperature = fit_temperature(posterior, labels, weights)
+        temperature = temperatures(posterior, drawn, n, clusters)
     calibrated = floor_posterior(apply_temperature(posterior, temperature))
     right = correct(posterior, labels).unflatten(0, drawn.labels.shape)
     bits = log2_posterior_of_label(calibrated, labels).unflatten(0, drawn.labels.shape)

@@ -59,7 +59,7 @@ def test_split() -> Split:
 @pytest.fixture(scope="module")
 def fitted(validation):
     seen = watch(validation, adaptive.temperatures(validation.posteriors, validation.drawn))
-    return seen, adaptive.fit(seen, validation.drawn, ERRORS, HALF)
+    return seen, adaptive.fit(seen, validation.drawn, ERRORS)
 
 
 def watch(split: Split, temperatures) -> adaptive.Watched:
@@ -109,7 +109,7 @@ def test_fitted_thresholds_keep_their_error_on_fresh_images():
     for seed in range(10):
         fitted, fresh = make(0, seed=seed), make(1, seed=seed)
         temperatures = adaptive.temperatures(fitted.posteriors, fitted.drawn)
-        thresholds = adaptive.fit(watch(fitted, temperatures), fitted.drawn, ERRORS, HALF)
+        thresholds = adaptive.fit(watch(fitted, temperatures), fitted.drawn, ERRORS)
         own = [one for one in thresholds if (one.rule, one.aim) == ("threshold", "error")]
         assert all(one.error < one.value for one in own)
         seen = watch(fresh, temperatures)
@@ -154,7 +154,7 @@ def test_temperatures_undo_wrong_confidence(validation):
 
 def test_what_no_threshold_attains_is_left_out(validation, fitted):
     seen, _ = fitted
-    found = adaptive.fit(seen, validation.drawn, (0.1, 1e-6), HALF)
+    found = adaptive.fit(seen, validation.drawn, (0.1, 1e-6))
     assert {one.value for one in found if one.aim == "error"} == {0.1}
 
 
@@ -188,4 +188,4 @@ def test_posteriors_that_are_not_finite_are_refused(validation, value):
 @pytest.mark.parametrize("error", [0.0, 1.0])
 def test_nominal_errors_outside_the_open_interval_are_refused(validation, fitted, error):
     with pytest.raises(DataError, match=rf"a nominal error in \(0, 1\), got {error:g}"):
-        adaptive.fit(fitted[0], validation.drawn, (error,), HALF)
+        adaptive.fit(fitted[0], validation.drawn, (error,))
