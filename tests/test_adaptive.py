@@ -121,6 +121,57 @@ def test_fitted_thresholds_keep_their_error_on_fresh_images():
     assert bool((found.mean(0) >= -0.3).all())
 
 
+def grouped(seed: int, groups: int, errors: tuple[float, ...]) -> dict[float, float]:
+    """Fit thresholds on so many groups of each class; realised error of each nominal one on many fresh groups."""
+    size, fresh = 24, 40
+    config = gaussian.Config(
+        classes=4,
+        dim=3,
+        separation=3.5,
+        instances_per_class=size * (groups + fresh),
+        group_size=size,
+        nuisance=0.8,
+        seed=seed,
+    )
+    dataset = gaussian.load(config, Path())
+    seen_images = torch.arange(config.instances_per_class).repeat(4) < size * groups
+
+    def split(mask: Tensor) -> tuple[Tuples, Tensor, Tensor]:
+        images = mask.nonzero().flatten()
+        clusters = dataset.groups[images]
+        drawn = tuples.partition(dataset.labels[images], N_MAX, 3, PRIOR, rng.generator(seed, "tuples"), clusters)
+        index = images[drawn.indices.flatten(0, 1)].reshape(-1, 1)
+        single = gaussian.exact_log_posterior(config, dataset, index, PRIOR.log())
+        return drawn, pooled(single.view(-1, N_MAX, 4), PRIOR.log()), clusters
+
+    drawn, posterior, clusters = split(seen_images)
+    other, others_posterior, _ = split(~seen_images)
+    temperatures = adaptive.temperatures({"aggregator": posterior}, drawn, clusters)
+    seen = adaptive.watch({"aggregator": posterior}, drawn, temperatures, RULES[:1])
+    fitted = [one for one in adaptive.fit(seen, drawn, errors, clusters) if one.aim == "error"]
+    if not fitted:
+        return {}
+    new = adaptive.watch({"aggregator": others_posterior}, other, temperatures, RULES[:1])
+    rates = stopping.rates(adaptive.stop(new, fitted), new.right, other.weights.flatten())
+    return dict(zip([one.value for one in fitted], rates.error.tolist(), strict=True))
+
+
+def test_few_groups_promise_no_small_error():
+    """Two groups of each of four classes: eight units, so nothing below 1 / 9; images alone promised .01."""
+    for seed in range(4):
+        assert set(grouped(seed, 2, (0.3, 0.1, 0.05, 0.01))) <= {0.3}
+
+
+def test_thresholds_keep_their_error_on_fresh_groups():
+    errors = (0.2, 0.1)
+    found = [grouped(seed, 15, errors) for seed in range(10)]
+    for error in errors:
+        realised = torch.tensor([one[error] for one in found if error in one])
+        assert len(realised) > 5
+        assert float(realised.mean()) <= error + 2 * float(realised.std()) / len(realised) ** 0.5
+        assert float(realised.mean()) > 0.5 * error
+
+
 def test_thresholds_fall_and_instances_rise_as_errors_get_smaller(fitted):
     _, thresholds = fitted
     for rule in RULES:

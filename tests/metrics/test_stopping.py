@@ -99,6 +99,23 @@ def test_thresholds_to_choose_from_reach_from_the_first_instance_to_the_last(log
     assert (float(values[0]), float(values[-1])) == (0.0, 1.0)
 
 
+def test_no_threshold_lies_within_rounding_of_a_confidence(log_posterior):
+    stream = rng.generator(0, "many")
+    many = torch.rand(4000, 6, generator=stream, dtype=torch.float64).pow(0.05)
+    clumped = torch.cat([1 - 1e-6 * many, torch.full((4000, 6), 0.75, dtype=torch.float64)])
+    for values in (stopping.largest(log_posterior), many, clumped, many[:1, :1]):
+        found = stopping.candidates(values)
+        assert (float(found[0]), float(found[-1])) == (0.0, 1.0)
+        assert len(found) <= 503
+        inside = found[1:-1]
+        distance = (inside[:, None] - values.cummax(1).values.flatten()).abs().amin(1)
+        assert bool((distance >= (1e-6 + 1e-4 * (1 - inside)) / 2.1).all())
+        shaken = values + distance.min() / 2 * (2 * torch.rand(values.shape, generator=stream, dtype=torch.float64) - 1)
+        assert torch.equal(stopping.stops(values, inside).instances, stopping.stops(shaken, inside).instances)
+    assert 100 < len(stopping.candidates(many)) <= 503
+    assert len(stopping.candidates(clumped)) == 3  # one between the two clumps
+
+
 @pytest.mark.parametrize("error", [0.5, 0.3, 0.1])
 def test_the_lowest_threshold_that_keeps_the_error_is_chosen(log_posterior, right, error):
     values = stopping.largest(log_posterior)
