@@ -130,16 +130,9 @@ def test_an_exported_model_decides_as_the_stored_rule_did_on_every_tuple(finishe
                 assert torch.equal(stored.tensors()[name].flatten(0, 1)[:, kept].to(value.dtype), value)
         embeddings, logits = predictor._backbone(data.dataset.images[data.splits[role]])
         logits = calibrate_logits(logits, predictor._correction, predictor.card.calibration.temperature)
-        exported = torch.tensor(
-            [
-                [
-                    float(predictor._fuse(embeddings[index[None, :k]], logits[index[None, :k]]).exp().max())
-                    for k in EVERY
-                ]
-                for index in drawn.indices.flatten(0, 1)
-            ],
-            dtype=torch.float64,
-        )
+        prefixes = [[index[None, :k] for k in EVERY] for index in drawn.indices.flatten(0, 1)]
+        tops = [[predictor._fuse(embeddings[at], logits[at]).exp().max() for at in of_tuple] for of_tuple in prefixes]
+        exported = torch.tensor(tops, dtype=torch.float64)
         assert not torch.equal(exported, seen.confidence["threshold"])  # programs round differently
         found = stopping.stops(exported, torch.tensor([one.threshold for one in fitted], dtype=torch.float64))
         assert torch.equal(found.instances, expected.instances)
