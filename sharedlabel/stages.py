@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sharedlabel import adaptive as stopping
 from sharedlabel import compression, cost, error_margin, measure, rng, search
-from sharedlabel.aggregators._base import Aggregator
+from sharedlabel.aggregators._base import LEAST_DEVIATION, Aggregator, statistics
 from sharedlabel.aggregators._pool import pooled
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import state
@@ -305,7 +305,7 @@ def crossfit(config: CrossfittingConfig, data: Data, inputs: Mapping[str, Artifa
 class CalibrateConfig:
     """What `calibrate` depends on; the prior is part of the data's key."""
 
-    scale_floor: float = 1e-6
+    least_deviation: float = LEAST_DEVIATION
 
 
 @stage(version=2)
@@ -316,14 +316,9 @@ def calibrate(config: CalibrateConfig, data: Data, inputs: Mapping[str, Artifact
     labels = data.labels("aggregator")
     correction = _log_correction(data, data.labels("backbone"))
     temperature = _temperature(data, logits + correction, labels)
-    deviation, mean = torch.std_mean(embeddings, dim=0)
+    mean, scale = statistics(embeddings, config.least_deviation)
     return Output(
-        {
-            "embedding_mean": mean,
-            "embedding_scale": deviation.clamp(min=config.scale_floor),
-            "log_correction": correction,
-        },
-        {"temperature": temperature},
+        {"embedding_mean": mean, "embedding_scale": scale, "log_correction": correction}, {"temperature": temperature}
     )
 
 
