@@ -200,7 +200,7 @@ def test_uncertainty_is_that_of_the_instances_that_were_looked_at(data, monkeypa
     fixed, _ = costs(one)
     afforded = [min(sum(cost - 1e-6 > number for number in fixed.tolist()), N_MAX - 1) + 1 for cost in spent]
     summarize([one], data, EVALUATION)
-    assert used == [2, 1, 3]
+    assert used == [3, 1, 3]
     assert asked == [4 * used + 2 * [max(pair) for pair in zip(used, afforded, strict=True)]]
 
 
