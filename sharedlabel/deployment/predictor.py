@@ -192,8 +192,7 @@ def load(folder: Path, runtime: str | None = None) -> Predictor:
 def temperature_of(n: int, calibration: Calibration) -> float:
     """Return the temperature of the posterior after `n` instances: that of the largest fitted size up to `n`.
 
-    Every size up to the largest is fitted where adaptive n was. Between others nothing is interpolated: where
-    validation is always right, a fitted temperature can be near zero, and would make sizes between too sure.
+    Every size up to the largest is fitted where adaptive n was; between others nothing is interpolated.
 
     >>> fitted = Calibration("", (), 1.0, "", (2, 4, 8), (0.9, 0.8, 0.02), "", 1e-6)
     >>> [temperature_of(n, fitted) for n in (1, 2, 3, 4, 7, 8, 9)]
