@@ -18,9 +18,8 @@ from torch import Tensor
 from sharedlabel import rng
 from sharedlabel.aggregators._pool import log_evidence
 from sharedlabel.data import gaussian, tuples
-from sharedlabel.evaluation import temperatures
 from sharedlabel.logs import log_normalize
-from sharedlabel.metrics.calibration import apply_temperature, negative_log_likelihood
+from sharedlabel.metrics.calibration import apply_temperature, negative_log_likelihood, temperatures
 from sharedlabel.metrics.information import floor_posterior
 from sharedlabel.types import Tuples
 

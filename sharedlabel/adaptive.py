@@ -17,8 +17,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from sharedlabel.errors import ConfigError, nearest
-from sharedlabel.evaluation import temperatures as fit_temperatures
-from sharedlabel.metrics import stopping
+from sharedlabel.metrics import calibration, stopping
 from sharedlabel.metrics._weights import evenness, independent_groups, normalized, weighted_mean
 from sharedlabel.metrics.calibration import apply_temperature
 from sharedlabel.metrics.information import floor_posterior, log2_posterior_of_label
@@ -103,7 +102,7 @@ def temperatures(
         DataError: a posterior is not finite.
     """
     sizes = range(1, drawn.indices.shape[2] + 1)
-    return {name: fit_temperatures(logs, drawn, sizes, clusters) for name, logs in found.items()}
+    return {name: calibration.temperatures(logs, drawn, sizes, clusters) for name, logs in found.items()}
 
 
 def watch(

@@ -134,12 +134,14 @@ def _score(seed: Stopped, drawn: Tuples, at: Sequence[int]) -> _Seed:
         missed.append(best - chosen)
     error = ratio((1 - stopped[0]) * reached, reached, mass)
     afforded = torch.searchsorted(fixed, cost_of - _ROUNDING).clamp(max=len(fixed) - 1) + 1.0
+    reach = torch.einsum("pt,ptm->m", mass, reached)
     return _Seed(
-        torch.cat([*stopped, instances.double(), error, *gains], dim=2),
-        torch.stack([used, torch.maximum(used, afforded)]),
-        torch.cat(missed),
-        *(torch.einsum("pt,ptm->m", mass, each) for each in (reached, 1 - reached)),
-        cost_of,
+        scores=torch.cat([*stopped, instances.double(), error, *gains], dim=2),
+        lengths=torch.stack([used, torch.maximum(used, afforded)]),
+        missed=torch.cat(missed),
+        decided=reach,
+        truncated=torch.einsum("pt,ptm->m", mass, 1 - reached),
+        spent=cost_of,
     )
 
 

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from sharedlabel.aggregators._base import CHUNK, Aggregator, Standardize
 from sharedlabel.errors import DataError, TrainingError
-from sharedlabel.metrics._weights import independent_tuples
 from sharedlabel.metrics.calibration import (
     apply_temperature,
     calibration_gap,
-    fit_temperature,
     negative_log_likelihood,
     reliability,
+    temperatures,
 )
 from sharedlabel.metrics.information import (
     accuracy_gain,
@@ -105,24 +104,6 @@ def _check_width(what: str, unit: str, expected: int, found: int, name: str) -> 
             f"expected {what} of {expected} {unit}, as {name} was trained on, got {found}; "
             "use the features of the backbone that it was trained with"
         )
-
-
-def temperatures(
-    posterior: Float[Tensor, "pt k c"], drawn: Tuples, n: Sequence[int], clusters: Int64[Tensor, "m"] | None
-) -> Float64[Tensor, "k"]:
-    """Fit one temperature per n to log-posteriors of validation tuples.
-
-    Args:
-        posterior: of every tuple after each n, not floored.
-        drawn: the tuples.
-        n: prefix lengths.
-        clusters: group of each image under the grouped protocol.
-
-    Raises:
-        DataError: the log-posterior is not finite.
-    """
-    independent = independent_tuples(drawn, n, clusters)
-    return fit_temperature(posterior, drawn.labels.flatten(), drawn.weights.flatten(), n, independent)
 
 
 def score(

@@ -35,13 +35,13 @@ from sharedlabel.config import (
 )
 from sharedlabel.crossfit import align
 from sharedlabel.data import tuples
-from sharedlabel.evaluation import Scores, posterior_over, temperatures
+from sharedlabel.evaluation import Scores, posterior_over
 from sharedlabel.inference import accuracy, embed
 from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data
 from sharedlabel.loaders import Source, TupleLoader
 from sharedlabel.logs import log_normalize
 from sharedlabel.metrics._temperature import anchors
-from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature
+from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature, temperatures
 from sharedlabel.modules import SharedLabelModule, device, fit
 from sharedlabel.plugins import load
 from sharedlabel.pruners._masks import enforce

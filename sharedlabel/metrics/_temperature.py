@@ -30,13 +30,13 @@ class Evidence(NamedTuple):
         scores: log-posteriors, 0 at their largest, in units of their scale.
         target: mean score of the label.
         mass: weight of each tuple, all together 1.
-        count: how many independent tuples the evidence on each size is worth.
+        worth: how many independent tuples the evidence on each size is worth.
     """
 
     scores: Float64[Tensor, "t k c"]
     target: Float64[Tensor, "k"]
     mass: Float64[Tensor, "t"]
-    count: Float64[Tensor, "k"]
+    worth: Float64[Tensor, "k"]
 
 
 class _Likelihood(NamedTuple):
@@ -81,12 +81,12 @@ def search(found: Evidence, sizes: Float64[Tensor, "k"]) -> Float64[Tensor, "k"]
 
     def loss(at: Tensor) -> tuple[Tensor, _Likelihood]:
         likelihood, apart = _likelihood(found, at), at - center
-        return found.count @ likelihood.value + apart @ precision @ apart / 2, likelihood
+        return found.worth @ likelihood.value + apart @ precision @ apart / 2, likelihood
 
     value, likelihood = loss(theta)
     for _ in range(_STEPS):
-        slope = found.count * likelihood.slope + precision @ (theta - center)
-        curvature = torch.diag(found.count * likelihood.curvature) + precision
+        slope = found.worth * likelihood.slope + precision @ (theta - center)
+        curvature = torch.diag(found.worth * likelihood.curvature) + precision
         step = torch.linalg.solve(curvature, slope)
         step = step / step.abs().max().clamp(min=1)
         after, likelihood = loss(theta - step)
@@ -101,7 +101,9 @@ def search(found: Evidence, sizes: Float64[Tensor, "k"]) -> Float64[Tensor, "k"]
 
 def _precision(sizes: Tensor) -> Float64[Tensor, "k k"]:
     x = (sizes / sizes[0]).log()
-    return torch.linalg.inv(LEVEL**2 + SLOPE**2 * torch.outer(x, x) + WALK**2 * torch.minimum(x[:, None], x))
+    covariance = LEVEL**2 + SLOPE**2 * torch.outer(x, x) + WALK**2 * torch.minimum(x[:, None], x)
+    precision: Tensor = torch.linalg.inv(covariance)
+    return precision
 
 
 def _center(found: Evidence) -> Float64[Tensor, "1"]:
@@ -111,8 +113,8 @@ def _center(found: Evidence) -> Float64[Tensor, "1"]:
     """
     first = found._replace(scores=found.scores[:, :1])
     unknown = found.mass @ first.scores.mean(dim=2)
-    count = found.count[:1]
-    first = first._replace(target=(count * found.target[:1] + unknown) / (count + 1))
+    worth = found.worth[:1]
+    first = first._replace(target=(worth * found.target[:1] + unknown) / (worth + 1))
     theta = torch.zeros_like(unknown)
     for _ in range(_STEPS):
         likelihood = _likelihood(first, theta)

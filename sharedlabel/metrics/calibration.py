@@ -13,8 +13,9 @@ from torch import Tensor
 from sharedlabel.errors import DataError
 from sharedlabel.logs import log_normalize
 from sharedlabel.metrics._temperature import Evidence, anchors, search, separate
-from sharedlabel.metrics._weights import evenness, normalized, weighted_mean
+from sharedlabel.metrics._weights import evenness, independent_tuples, normalized, weighted_mean
 from sharedlabel.metrics.information import log2_posterior_of_label
+from sharedlabel.types import Tuples
 
 BINS = 15
 
@@ -68,6 +69,24 @@ def fit_temperature(
     theta = search(Evidence(scores, target, mass, count * separate(n)), n)
     between = np.interp(np.log(every), np.log(chosen), theta.numpy())
     return scale * torch.from_numpy(-between).exp()
+
+
+def temperatures(
+    log_posterior: Float[Tensor, "t n c"], drawn: Tuples, sizes: Sequence[int], clusters: Int64[Tensor, "N"] | None
+) -> Float[Tensor, "n"]:
+    """Fit one temperature per tuple size to the log-posteriors of validation tuples (`fit_temperature`).
+
+    Args:
+        log_posterior: of every tuple of every partition after each size, not floored.
+        drawn: the tuples.
+        sizes: instances after which each column is the posterior.
+        clusters: group of each instance, for tuples cut inside groups; None for instances drawn independently.
+
+    Raises:
+        DataError: the log-posterior is not finite.
+    """
+    independent = independent_tuples(drawn, sizes, clusters)
+    return fit_temperature(log_posterior, drawn.labels.flatten(), drawn.weights.flatten(), sizes, independent)
 
 
 def calibrate_logits(

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sharedlabel import rng
 from sharedlabel.data import gaussian, tuples
-from sharedlabel.evaluation import score, temperatures
+from sharedlabel.evaluation import score
 from sharedlabel.metrics._weights import independent_groups, independent_tuples
-from sharedlabel.metrics.calibration import apply_temperature, fit_temperature, negative_log_likelihood
+from sharedlabel.metrics.calibration import apply_temperature, fit_temperature, negative_log_likelihood, temperatures
 from sharedlabel.types import Tuples
 
 CLASSES, N_MAX, FRESH = 10, 8, 100
