@@ -256,7 +256,9 @@ def test_an_error_that_was_not_fitted_is_refused(copied, tuples, refused):
     line = refused(copied, tuples, "--error=0.05", "--runtime=torch")
     assert line == "expected an error that a threshold was fitted for, got 0.05; use one of 0.1, 0.02\n"
     line = refused(fitted(copied), tuples, "--error=0.05", "--runtime=torch")
-    assert line.endswith("got 0.05; this model has none, use --threshold\n")
+    assert line.endswith(
+        "got 0.05; adaptive n was off, or validation has too few images or groups to promise any; use --threshold\n"
+    )
 
 
 def test_the_card_carries_the_temperature_of_every_n_and_the_thresholds_of_the_cell(finished, model):

@@ -68,7 +68,8 @@ class Predictor:
         if error in fitted:
             return fitted[error]
         known = ", ".join(f"{nominal:g}" for nominal in fitted)
-        way_out = f"use one of {known}" if known else "this model has none, use --threshold"
+        nothing = "adaptive n was off, or validation has too few images or groups to promise any; use --threshold"
+        way_out = f"use one of {known}" if known else nothing
         raise DeploymentError(f"expected an error that a threshold was fitted for, got {error:g}; {way_out}")
 
     def stream(self, instances: Iterable[Num[Tensor, "C H W"]]) -> Iterator[Float64[Tensor, "c"]]:
