@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from sharedlabel.errors import ConfigError, nearest
-from sharedlabel.metrics import stopping
-from sharedlabel.metrics._weights import normalized, weighted_mean
-from sharedlabel.metrics.calibration import apply_temperature, fit_temperature
+from sharedlabel.metrics import calibration, stopping
+from sharedlabel.metrics._weights import evenness, independent_groups, normalized, weighted_mean
+from sharedlabel.metrics.calibration import apply_temperature
 from sharedlabel.metrics.information import floor_posterior, log2_posterior_of_label
 from sharedlabel.metrics.n_accuracy import correct
 from sharedlabel.types import Tuples
@@ -88,18 +88,21 @@ def sources(rules: Iterable[str]) -> set[Source]:
     return {"aggregator", *(_RULES[rule][0] for rule in rules)}
 
 
-def temperatures(found: Posteriors, drawn: Tuples) -> dict[Source, Float64[Tensor, "n"]]:
+def temperatures(
+    found: Posteriors, drawn: Tuples, clusters: Int64[Tensor, "N"] | None = None
+) -> dict[Source, Float64[Tensor, "n"]]:
     """Fit one temperature per number of instances to every posterior, on validation.
 
     Args:
         found: log-posteriors of the validation tuples, not floored.
         drawn: these tuples.
+        clusters: group of each image under the grouped protocol.
 
     Raises:
         DataError: a posterior is not finite.
     """
-    labels, weights = _flat(drawn)
-    return {name: fit_temperature(logs, labels, weights) for name, logs in found.items()}
+    sizes = range(1, drawn.indices.shape[2] + 1)
+    return {name: calibration.temperatures(logs, drawn, sizes, clusters) for name, logs in found.items()}
 
 
 def watch(
@@ -122,14 +125,16 @@ def watch(
     )
 
 
-def fit(seen: Watched, drawn: Tuples, errors: Sequence[float], images: int) -> list[Threshold]:
+def fit(
+    seen: Watched, drawn: Tuples, errors: Sequence[float], clusters: Int64[Tensor, "N"] | None = None
+) -> list[Threshold]:
     """Fit the thresholds of every rule on validation.
 
     Args:
         seen: of the validation tuples.
         drawn: these tuples.
         errors: nominal errors, each in (0, 1); those that no threshold attains are left out.
-        images: number of validation images.
+        clusters: group of each image under the grouped protocol: an error is promised for groups, not for images.
 
     Raises:
         DataError: an error outside (0, 1).
@@ -139,8 +144,9 @@ def fit(seen: Watched, drawn: Tuples, errors: Sequence[float], images: int) -> l
     for rule, confidence in seen.confidence.items():
         thresholds = stopping.candidates(confidence)
         rates = stopping.rates(stopping.stops(confidence, thresholds), seen.right, weights)
+        units = _units(drawn, rates.instances, clusters)
         aims: list[tuple[Literal["error", "instances"], float, int | None]] = [
-            ("error", error, stopping.for_error(rates, error, images)) for error in errors
+            ("error", error, stopping.for_error(rates, error, units)) for error in errors
         ]
         aims += [("instances", size, stopping.for_instances(rates, size)) for size in curve(confidence.shape[1])]
         for aim, value, at in aims:
@@ -158,6 +164,13 @@ def fit(seen: Watched, drawn: Tuples, errors: Sequence[float], images: int) -> l
                     )
                 )
     return found
+
+
+def _units(drawn: Tuples, instances: Float64[Tensor, "m"], clusters: Int64[Tensor, "N"] | None) -> Float64[Tensor, "m"]:
+    """Return how many exchangeable units stand behind decisions after some mean numbers of instances."""
+    if clusters is not None:
+        return torch.full_like(instances, independent_groups(drawn, clusters))
+    return len(drawn.indices.unique()) * evenness(drawn.weights.flatten()) / instances
 
 
 def curve(n_max: int) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from sharedlabel.config import EvaluationConfig
@@ -22,8 +23,9 @@ from sharedlabel.metrics.uncertainty import Estimate, independent, seed_average
 from sharedlabel.results import AdaptivePoint, Row
 from sharedlabel.types import Tuples
 
-VERSION = 1
+VERSION = 2
 _COLUMNS = 6  # right, bits, instances, error, and the gains in the first two
+_ROUNDING = 1e-9  # weights sum to 1 but for rounding
 _METHOD = ("data", "backbone", "pruner", "ratio", "aggregator", "training", "protocol")
 Key: TypeAlias = tuple[str, str, float]  # rule, aim and value of a threshold
 Ends: TypeAlias = tuple[Tensor, Tensor, Tensor]  # estimate, lower and upper end of its interval
@@ -46,7 +48,9 @@ class Stopped:
 class _Seed(NamedTuple):
     """What one seed's thresholds gave on test; `m` thresholds."""
 
-    scores: Float64[Tensor, "p t 6m"]
+    scores: Float64[Tensor, "p t 6*m"]
+    lengths: Float64[Tensor, "2 m"]
+    missed: Float64[Tensor, "2*m"]
     decided: Float64[Tensor, "m"]
     truncated: Float64[Tensor, "m"]
     spent: Float64[Tensor, "m"]
@@ -82,9 +86,13 @@ def _points(
     n_max = drawn.indices.shape[2]
     scored = [_score(seed, drawn, [list(seed.thresholds).index(key) for key in common]) for seed in seeds]
     scores = torch.stack([seed.scores for seed in scored])
-    estimate = seed_average(scores, drawn, [n_max] * scores.shape[3], instances, groups)
-    decided, truncated, spent = (torch.stack(each).mean(0) for each in list(zip(*scored, strict=True))[1:])
-    columns = _intervals(estimate, n_max, independent([n_max], instances, groups), entropy, decided)
+    lengths, missed, decided, truncated, spent = (
+        torch.stack(each).mean(0) for each in list(zip(*scored, strict=True))[1:]
+    )
+    looked_at, compared = (lengths - _ROUNDING).ceil().long().tolist()
+    estimate = seed_average(scores, drawn, looked_at * (_COLUMNS - 2) + compared * 2, instances, groups)
+    count = independent(looked_at, instances, groups)
+    columns = _intervals(_unsure(estimate, missed), n_max, count, entropy, decided)
     columns |= {"cost_dense_passes": spent, "truncated": truncated, "decided": decided}
     return [
         _point(seeds, key, n_max, {name: float(values[at]) for name, values in columns.items()})
@@ -117,14 +125,24 @@ def _score(seed: Stopped, drawn: Tuples, at: Sequence[int]) -> _Seed:
     stopped = [scores.gather(2, instances - 1) for scores in everywhere]
     fixed, anytime = costs(seed)
     spent = anytime[instances - 1]
-    gains = [
-        gain(own, scores, spent, fixed, torch.tensor(seed.meta["validation"][name], dtype=torch.float64), mass)
-        for own, scores, name in zip(stopped, everywhere, ("n_accuracy", "information"), strict=True)
-    ]
+    cost_of, used = (torch.einsum("pt,ptm->m", mass, each.double()) for each in (spent, instances))
+    gains, missed = [], []
+    for own, scores, name in zip(stopped, everywhere, ("n_accuracy", "information"), strict=True):
+        validation = torch.tensor(seed.meta["validation"][name], dtype=torch.float64)
+        gains.append(gain(own, scores, spent, fixed, validation, mass))
+        means = torch.einsum("pt,ptn->n", mass, scores)
+        best, chosen = (mixed(cost_of, fixed, means, knots(fixed, curve)) for curve in (means, validation))
+        missed.append(best - chosen)
     error = ratio((1 - stopped[0]) * reached, reached, mass)
+    afforded = torch.searchsorted(fixed, cost_of - _ROUNDING).clamp(max=len(fixed) - 1) + 1.0
+    reach = torch.einsum("pt,ptm->m", mass, reached)
     return _Seed(
-        torch.cat([*stopped, instances.double(), error, *gains], dim=2),
-        *(torch.einsum("pt,ptm->m", mass, each) for each in (reached, 1 - reached, spent)),
+        scores=torch.cat([*stopped, instances.double(), error, *gains], dim=2),
+        lengths=torch.stack([used, torch.maximum(used, afforded)]),
+        missed=torch.cat(missed),
+        decided=reach,
+        truncated=torch.einsum("pt,ptm->m", mass, 1 - reached),
+        spent=cost_of,
     )
 
 
@@ -175,18 +193,44 @@ def gain(
         validation: mean score of each fixed number on validation.
         mass: weight of each tuple, all together 1.
     """
-    corners = hull(fixed.tolist(), validation.tolist())
-    knots = torch.tensor([corners[0], *corners] if len(corners) == 1 else corners)
     mean = torch.einsum("pt,ptm->m", mass, spent)
-    after = torch.searchsorted(fixed[knots].contiguous(), mean).clamp(1, len(knots) - 1)
-    low, high = knots[after - 1], knots[after]
+    low, high, share = _mix(mean, fixed, knots(fixed, validation))
     width = fixed[high] - fixed[low]
-    share = torch.where(width > 0, (mean - fixed[low]) / width.where(width > 0, 1.0), 0.0)
     step = everywhere[:, :, high] - everywhere[:, :, low]
     inside = (share > 0) & (share < 1)
     slope = torch.where(inside, torch.einsum("pt,ptm->m", mass, step) / width.where(width > 0, 1.0), 0.0)
-    mixed = everywhere[:, :, low] + share.clamp(0, 1) * step
-    return stopped - mixed - slope * (spent - mean)
+    return stopped - everywhere[:, :, low] - share.clamp(0, 1) * step - slope * (spent - mean)
+
+
+def mixed(
+    spent: Float64[Tensor, "m"], fixed: Float64[Tensor, "n"], scores: Float64[Tensor, "n"], corners: Int64[Tensor, "k"]
+) -> Float64[Tensor, "m"]:
+    """Return the mean score of mixes of two fixed numbers of instances.
+
+    Args:
+        spent: mean cost of each mix.
+        fixed: cost of each fixed number.
+        scores: its mean score.
+        corners: the numbers to mix, by position.
+    """
+    low, high, share = _mix(spent, fixed, corners)
+    return scores[low] + share.clamp(0, 1) * (scores[high] - scores[low])
+
+
+def _mix(
+    spent: Float64[Tensor, "m"], fixed: Float64[Tensor, "n"], corners: Int64[Tensor, "k"]
+) -> tuple[Int64[Tensor, "m"], Int64[Tensor, "m"], Float64[Tensor, "m"]]:
+    """Return the two fixed numbers whose mix costs this much, by position, and the share of the dearer one."""
+    after = torch.searchsorted(fixed[corners].contiguous(), spent).clamp(1, len(corners) - 1)
+    low, high = corners[after - 1], corners[after]
+    width = fixed[high] - fixed[low]
+    return low, high, torch.where(width > 0, (spent - fixed[low]) / width.where(width > 0, 1.0), 0.0)
+
+
+def knots(fixed: Float64[Tensor, "n"], scores: Float64[Tensor, "n"]) -> Int64[Tensor, "k"]:
+    """Return the fixed numbers of instances to mix, by position; two at least, which may be the same."""
+    corners = hull(fixed.tolist(), scores.tolist())
+    return torch.tensor([corners[0], *corners] if len(corners) == 1 else corners)
 
 
 def hull(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
@@ -214,12 +258,23 @@ def _slope(costs: Sequence[float], scores: Sequence[float], first: int, second: 
     return (scores[second] - scores[first]) / (costs[second] - costs[first])
 
 
+def _unsure(found: Estimate, missed: Float[Tensor, "u"]) -> Estimate:
+    """Add to the standard error of the gains what the choice of the numbers to mix may be worth.
+
+    Validation chose them. Test would choose others, whose mix it scores higher: by more than they deserve, so the
+    difference is an upper bound, up to chance.
+    """
+    extra = torch.cat([torch.zeros(len(found.mean) - len(missed), dtype=missed.dtype), missed])
+    spread = dataclasses.replace(found.spread, of_images=found.spread.of_images + extra.square())
+    return dataclasses.replace(found, spread=spread)
+
+
 def _intervals(
-    found: Estimate, n_max: int, count: Float64[Tensor, "1"], entropy: float, decided: Float[Tensor, "m"]
+    found: Estimate, n_max: int, count: Float64[Tensor, "m"], entropy: float, decided: Float[Tensor, "m"]
 ) -> dict[str, Tensor]:
     size = len(found.mean) // _COLUMNS
     parts = [found[slice(at * size, (at + 1) * size)] for at in range(_COLUMNS)]
-    accuracy, ri = accuracy_and_ri(found[slice(2 * size)], count.expand(size), entropy)
+    accuracy, ri = accuracy_and_ri(found[slice(2 * size)], count, entropy)
     share = 1 - parts[3].mean.clamp(0, 1)
     low, high = wilson(share, parts[3].spread, (count * decided).clamp(min=1))
     named: dict[str, Ends] = {

@@ -15,9 +15,9 @@ from sharedlabel.errors import DataError, TrainingError
 from sharedlabel.metrics.calibration import (
     apply_temperature,
     calibration_gap,
-    fit_temperature,
     negative_log_likelihood,
     reliability,
+    temperatures,
 )
 from sharedlabel.metrics.information import (
     accuracy_gain,
@@ -129,7 +129,7 @@ def score(
     labels, weights = drawn.labels.flatten(), drawn.weights.flatten() / len(drawn.weights)
     raw = floor_posterior(posterior)
     if temperature is None:
-        temperature = fit_temperature(posterior, labels, weights)
+        temperature = temperatures(posterior, drawn, n, clusters)
     calibrated = floor_posterior(apply_temperature(posterior, temperature))
     right = correct(posterior, labels).unflatten(0, drawn.labels.shape)
     bits = log2_posterior_of_label(calibrated, labels).unflatten(0, drawn.labels.shape)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, runtime_checkable
 from typing import Protocol as Interface
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sharedlabel import adaptive as stopping
 from sharedlabel import compression, cost, error_margin, measure, rng, search
-from sharedlabel.aggregators._base import Aggregator
+from sharedlabel.aggregators._base import LEAST_DEVIATION, Aggregator, statistics
 from sharedlabel.aggregators._pool import pooled
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import state
@@ -41,7 +41,8 @@ from sharedlabel.inference import accuracy, embed
 from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data, score_tuples
 from sharedlabel.loaders import Source, TupleLoader
 from sharedlabel.logs import log_normalize
-from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature
+from sharedlabel.metrics._temperature import anchors
+from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature, temperatures
 from sharedlabel.modules import SharedLabelModule, device, fit
 from sharedlabel.plugins import load
 from sharedlabel.pruners._masks import enforce
@@ -272,7 +273,7 @@ class CrossfittingConfig:
     prior: str
 
 
-@stage(version=1)
+@stage(version=2)
 def crossfit(config: CrossfittingConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Join the features of images by networks trained without them, brought into the space of the deployed network.
 
@@ -312,13 +313,14 @@ class CalibrateConfig:
 
     Attributes:
         prior: class prior of tuples, as configured; stages that read what this one stores need not name it again.
+        least_deviation: smallest scale of an embedding unit, as a share of its layer's.
     """
 
     prior: str
-    scale_floor: float = 1e-6
+    least_deviation: float = LEAST_DEVIATION
 
 
-@stage(version=1)
+@stage(version=2)
 def calibrate(config: CalibrateConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Fit on the aggregator split what all aggregators get: a temperature, the prior shift, the embeddings' scale."""
     del runtime
@@ -326,14 +328,9 @@ def calibrate(config: CalibrateConfig, data: Data, inputs: Mapping[str, Artifact
     labels = data.labels("aggregator")
     correction = _log_correction(data, data.labels("backbone"))
     temperature = _temperature(data, logits + correction, labels)
-    deviation, mean = torch.std_mean(embeddings, dim=0)
+    mean, scale = statistics(embeddings, config.least_deviation)
     return Output(
-        {
-            "embedding_mean": mean,
-            "embedding_scale": deviation.clamp(min=config.scale_floor),
-            "log_correction": correction,
-        },
-        {"temperature": temperature},
+        {"embedding_mean": mean, "embedding_scale": scale, "log_correction": correction}, {"temperature": temperature}
     )
 
 
@@ -444,20 +441,17 @@ class EvaluateConfig:
     seed: int
 
 
-@stage(version=1)
+@stage(version=2)
 def evaluate(config: EvaluateConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Score an aggregator on validation and, with the temperatures fitted there, on test; count what it costs."""
     del runtime
     aggregator = _aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
-    results: dict[str, Scores] = {}
-    for role in SCORED_ROLES:
-        sources = _calibrated(inputs["features"], inputs["calibrate"], role)
-        drawn = data.tuples(role, config.protocol, max(config.n), config.partitions, config.seed)
-        posterior = posterior_over(aggregator, sources, drawn, config.n)
-        temperature = results["validation"].temperature if results else None
-        results[role] = score_tuples(data, posterior, drawn, role, config.protocol, config.n, temperature)
+
+    def posterior(role: Role, drawn: Tuples, n: Sequence[int]) -> Tensor:
+        return posterior_over(aggregator, _calibrated(inputs["features"], inputs["calibrate"], role), drawn, n)
+
     macs = cost.aggregator_macs(aggregator, _shape(data, inputs["calibrate"]), config.n)
-    found = scored(results, config.n)
+    found = _scored(config, data, posterior)
     return Output(found.tensors, {**found.meta, "macs": {str(n): count for n, count in macs.items()}})
 
 
@@ -474,7 +468,7 @@ class StoppingConfig:
     errors: tuple[float, ...]
 
 
-@stage(version=1)
+@stage(version=2)
 def adaptive(config: StoppingConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Fit on validation when to stop looking at further instances; on test, score every prefix and every stop."""
     del runtime
@@ -483,6 +477,7 @@ def adaptive(config: StoppingConfig, data: Data, inputs: Mapping[str, Artifact],
     every = range(1, config.n_max + 1)
     seen, drawn = {}, {}
     temperatures: dict[stopping.Source, Tensor] = {}
+    clusters = data.groups("validation", config.protocol)
     for role in SCORED_ROLES:
         sources = _calibrated(inputs["features"], inputs["calibrate"], role)
         drawn[role] = data.tuples(role, config.protocol, config.n_max, config.partitions, config.seed)
@@ -490,9 +485,9 @@ def adaptive(config: StoppingConfig, data: Data, inputs: Mapping[str, Artifact],
         if "log_pool" in stopping.sources(config.rules):
             logits = sources[1][drawn[role].indices.flatten(0, 1)]
             found["log_pool"] = pooled(logits, shape.log_prior)
-        temperatures = temperatures or stopping.temperatures(found, drawn[role])
+        temperatures = temperatures or stopping.temperatures(found, drawn[role], clusters)
         seen[role] = stopping.watch(found, drawn[role], temperatures, config.rules)
-    fitted = stopping.fit(seen["validation"], drawn["validation"], config.errors, len(data.splits["validation"]))
+    fitted = stopping.fit(seen["validation"], drawn["validation"], config.errors, clusters)
     stops = stopping.stop(seen["test"], fitted)
     tuples_of = drawn["test"].labels.shape
     return Output(
@@ -528,21 +523,37 @@ class ExactConfig:
     seed: int
 
 
-@stage(version=1)
+@stage(version=2)
 def exact(config: ExactConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Score the exact posterior of a synthetic data set: what no aggregator can beat."""
     del inputs, runtime
     oracle = load("data", config.data.name).exact_log_posterior
-    results: dict[str, Scores] = {}
-    for role in SCORED_ROLES:
-        drawn = data.tuples(role, config.protocol, max(config.n), config.partitions, config.seed)
+
+    def posterior(role: Role, drawn: Tuples, n: Sequence[int]) -> Tensor:
         instances = data.splits[role][drawn.indices.flatten(0, 1)]
-        posterior = oracle(config.data.config, data.dataset, instances, data.prior.log())
-        prefixes = torch.tensor(config.n) - 1
-        temperature = results["validation"].temperature if results else None
-        said = posterior[:, prefixes]
-        results[role] = score_tuples(data, said, drawn, role, config.protocol, config.n, temperature)
-    return scored(results, config.n)
+        every: Tensor = oracle(config.data.config, data.dataset, instances, data.prior.log())
+        return every[:, torch.tensor(n) - 1]
+
+    return _scored(config, data, posterior)
+
+
+def _scored(
+    config: EvaluateConfig | ExactConfig, data: Data, posterior: Callable[[Role, Tuples, Sequence[int]], Tensor]
+) -> Output:
+    """Score log-posteriors on validation and test; temperatures depend on validation and on the largest n alone."""
+    n, protocol = config.n, config.protocol
+    sizes = sorted({*n, *anchors(range(1, max(n) + 1))})
+    results: dict[str, Scores] = {}
+    temperature = None
+    for role in SCORED_ROLES:
+        drawn = data.tuples(role, protocol, max(n), config.partitions, config.seed)
+        found = posterior(role, drawn, n if temperature is not None else sizes)
+        if temperature is None:
+            chosen = [sizes.index(size) for size in n]
+            temperature = temperatures(found, drawn, sizes, data.groups(role, protocol))[chosen]
+            found = found[:, chosen]
+        results[role] = score_tuples(data, found, drawn, role, protocol, n, temperature)
+    return scored(results, n)
 
 
 def scored(results: Mapping[str, Scores], n: tuple[int, ...]) -> Output:

@@ -88,7 +88,7 @@ class SetShape:
 
     Attributes:
         embedding_mean: `[d]`, mean of the embeddings on the aggregator split.
-        embedding_scale: `[d]`, their standard deviation, floored at a small positive value.
+        embedding_scale: `[d]`, their standard deviation, or the layer's typical one for units that hardly vary.
         log_prior: `[c]`, log prior over labels, natural log.
     """
 

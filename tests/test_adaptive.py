@@ -59,7 +59,7 @@ def test_split() -> Split:
 @pytest.fixture(scope="module")
 def fitted(validation):
     seen = watch(validation, adaptive.temperatures(validation.posteriors, validation.drawn))
-    return seen, adaptive.fit(seen, validation.drawn, ERRORS, HALF)
+    return seen, adaptive.fit(seen, validation.drawn, ERRORS)
 
 
 def watch(split: Split, temperatures) -> adaptive.Watched:
@@ -109,7 +109,7 @@ def test_fitted_thresholds_keep_their_error_on_fresh_images():
     for seed in range(10):
         fitted, fresh = make(0, seed=seed), make(1, seed=seed)
         temperatures = adaptive.temperatures(fitted.posteriors, fitted.drawn)
-        thresholds = adaptive.fit(watch(fitted, temperatures), fitted.drawn, ERRORS, HALF)
+        thresholds = adaptive.fit(watch(fitted, temperatures), fitted.drawn, ERRORS)
         own = [one for one in thresholds if (one.rule, one.aim) == ("threshold", "error")]
         assert all(one.error < one.value for one in own)
         seen = watch(fresh, temperatures)
@@ -119,6 +119,57 @@ def test_fitted_thresholds_keep_their_error_on_fresh_images():
     found = torch.stack(excess)
     assert bool((found.mean(0) <= 2 * found.std(0) / len(found) ** 0.5).all())
     assert bool((found.mean(0) >= -0.3).all())
+
+
+def grouped(seed: int, groups: int, errors: tuple[float, ...]) -> dict[float, float]:
+    """Fit thresholds on so many groups of each class; realised error of each nominal one on many fresh groups."""
+    size, fresh = 24, 40
+    config = gaussian.Config(
+        classes=4,
+        dim=3,
+        separation=3.5,
+        instances_per_class=size * (groups + fresh),
+        group_size=size,
+        nuisance=0.8,
+        seed=seed,
+    )
+    dataset = gaussian.load(config, Path())
+    seen_images = torch.arange(config.instances_per_class).repeat(4) < size * groups
+
+    def split(mask: Tensor) -> tuple[Tuples, Tensor, Tensor]:
+        images = mask.nonzero().flatten()
+        clusters = dataset.groups[images]
+        drawn = tuples.partition(dataset.labels[images], N_MAX, 3, PRIOR, rng.generator(seed, "tuples"), clusters)
+        index = images[drawn.indices.flatten(0, 1)].reshape(-1, 1)
+        single = gaussian.exact_log_posterior(config, dataset, index, PRIOR.log())
+        return drawn, pooled(single.view(-1, N_MAX, 4), PRIOR.log()), clusters
+
+    drawn, posterior, clusters = split(seen_images)
+    other, others_posterior, _ = split(~seen_images)
+    temperatures = adaptive.temperatures({"aggregator": posterior}, drawn, clusters)
+    seen = adaptive.watch({"aggregator": posterior}, drawn, temperatures, RULES[:1])
+    fitted = [one for one in adaptive.fit(seen, drawn, errors, clusters) if one.aim == "error"]
+    if not fitted:
+        return {}
+    new = adaptive.watch({"aggregator": others_posterior}, other, temperatures, RULES[:1])
+    rates = stopping.rates(adaptive.stop(new, fitted), new.right, other.weights.flatten())
+    return dict(zip([one.value for one in fitted], rates.error.tolist(), strict=True))
+
+
+def test_few_groups_promise_no_small_error():
+    """Two groups of each of four classes: eight units, so nothing below 1 / 9; images alone promised .01."""
+    for seed in range(4):
+        assert set(grouped(seed, 2, (0.3, 0.1, 0.05, 0.01))) <= {0.3}
+
+
+def test_thresholds_keep_their_error_on_fresh_groups():
+    errors = (0.2, 0.1)
+    found = [grouped(seed, 15, errors) for seed in range(10)]
+    for error in errors:
+        realised = torch.tensor([one[error] for one in found if error in one])
+        assert len(realised) > 5
+        assert float(realised.mean()) <= error + 2 * float(realised.std()) / len(realised) ** 0.5
+        assert float(realised.mean()) > 0.5 * error
 
 
 def test_thresholds_fall_and_instances_rise_as_errors_get_smaller(fitted):
@@ -154,7 +205,7 @@ def test_temperatures_undo_wrong_confidence(validation):
 
 def test_what_no_threshold_attains_is_left_out(validation, fitted):
     seen, _ = fitted
-    found = adaptive.fit(seen, validation.drawn, (0.1, 1e-6), HALF)
+    found = adaptive.fit(seen, validation.drawn, (0.1, 1e-6))
     assert {one.value for one in found if one.aim == "error"} == {0.1}
 
 
@@ -188,4 +239,4 @@ def test_posteriors_that_are_not_finite_are_refused(validation, value):
 @pytest.mark.parametrize("error", [0.0, 1.0])
 def test_nominal_errors_outside_the_open_interval_are_refused(validation, fitted, error):
     with pytest.raises(DataError, match=rf"a nominal error in \(0, 1\), got {error:g}"):
-        adaptive.fit(fitted[0], validation.drawn, (error,), HALF)
+        adaptive.fit(fitted[0], validation.drawn, (error,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import statistics
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharedlabel import rng
+from benchmarks import _adaptive_coverage
+from sharedlabel import adaptive_summary, rng
 from sharedlabel.adaptive_summary import Stopped, costs, gain, hull, ratio, summarize
 from sharedlabel.config import EvaluationConfig
 from sharedlabel.inputs import Data
+from sharedlabel.metrics.uncertainty import seed_average
 from sharedlabel.results import Row
 from sharedlabel.types import Dataset
 
@@ -152,8 +155,10 @@ def test_a_stop_at_a_fixed_number_gains_nothing(data):
     )
     for point in points[1:]:
         for name in ("n_accuracy", "ri"):
-            values = [getattr(point, f"{name}_gain{end}") for end in ("_low", "", "_high")]
-            assert values == pytest.approx([0, 0, 0], abs=1e-12)
+            low, middle, high = (getattr(point, f"{name}_gain{end}") for end in ("_low", "", "_high"))
+            assert middle == pytest.approx(0, abs=1e-12)
+            if point.value == 1.0:  # nothing is cheaper; on test, a mix of others may be better than all three
+                assert (low, high) == (pytest.approx(0, abs=1e-12), pytest.approx(0, abs=1e-12))
 
 
 def test_asking_after_every_instance_is_paid_for(data):
@@ -178,6 +183,50 @@ def test_a_gain_by_hand():
     assert mean_gain([1, 1, 0, 1], [1, 1, 1, 2], [1, 2], [0.5, 1]) == pytest.approx(0.75 - 0.625)
     assert mean_gain([1, 1, 1, 1], [3, 3, 3, 3], [1, 2], [0.5, 1]) == pytest.approx(0)  # dearer than all: the best n
     assert mean_gain([1, 1, 1, 1], [1, 1, 2, 2], [1, 2], [0.5, 0.5]) == pytest.approx(1 - 0.5)  # n = 2 looks no better
+
+
+def test_uncertainty_is_that_of_the_instances_that_were_looked_at(data, monkeypatch):
+    """A tuple that stops early shares no more with another than what both looked at."""
+    asked = []
+
+    def record(scores, drawn, prefixes, *others):
+        asked.append(list(prefixes))
+        return seed_average(scores, drawn, prefixes, *others)
+
+    monkeypatch.setattr(adaptive_summary, "seed_average", record)
+    one = cell(data)
+    used = [math.ceil(loops(data, one, at)["used"] - 1e-6) for at in range(len(AIMS))]
+    spent = [loops(data, one, at)["cost"] for at in range(len(AIMS))]
+    fixed, _ = costs(one)
+    afforded = [min(sum(cost - 1e-6 > number for number in fixed.tolist()), N_MAX - 1) + 1 for cost in spent]
+    summarize([one], data, EVALUATION)
+    assert used == [3, 1, 3]
+    assert asked == [4 * used + 2 * [max(pair) for pair in zip(used, afforded, strict=True)]]
+
+
+def test_numbers_that_validation_chose_badly_widen_the_interval_of_the_gain(data):
+    """The standard error grows by how much a better mix would have scored on test."""
+    one = cell(data)
+    chance, level = torch.rand(one.tensors["correct"].shape, generator=rng.generator(0, "rising")), [0.4, 0.6, 0.8]
+    flat = {"n_accuracy": [0.9, 0.5, 0.5], "information": [-0.1, -1.0, -1.0]}  # one instance looks best
+    rising = {"n_accuracy": [0.1, 0.5, 0.9], "information": [-1.0, -0.5, -0.1]}
+
+    def width(validation: dict[str, list[float]]) -> float:
+        tensors = {**one.tensors, "correct": (chance < torch.tensor(level)).to(torch.uint8)}
+        changed = dataclasses.replace(one, tensors=tensors, meta={**one.meta, "validation": validation})
+        point = summarize([changed], data, EVALUATION)[0]
+        return point.n_accuracy_gain_high - point.n_accuracy_gain_low
+
+    assert width(flat) > width(rising) + 0.1
+
+
+def test_intervals_of_the_gain_cover_it():
+    """On 45 images of each class, a third did, and two thirds had no width, when every column was said to use n_max."""
+    found = _adaptive_coverage.coverage(6, 0)
+    assert len(found) == 3 * len(_adaptive_coverage.POPULATIONS) * 2
+    assert all(value > 0.6 for name, value in found.items() if name.endswith("covered"))
+    assert all(value < 0.15 for name, value in found.items() if name.endswith("no width"))
+    assert all(0.3 < value < 3 for name, value in found.items() if name.endswith(": width"))
 
 
 def test_hull_is_above_every_mix_of_two():

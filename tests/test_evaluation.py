@@ -95,7 +95,8 @@ def test_scores_equal_a_loop_over_tuples():
     )
 
 
-def test_the_temperature_minimises_the_likelihood_where_it_is_fitted():
+def test_the_temperature_goes_where_the_likelihood_is_largest_but_not_so_far():
+    """Sixty images say little: temperatures of three sizes that agree are held together."""
     drawn = draw()
     posterior = posterior_for(drawn, sharpness=3.0)
     found = score(posterior, drawn, PRIOR, N, len(LABELS), None, None)
@@ -106,9 +107,8 @@ def test_the_temperature_minimises_the_likelihood_where_it_is_fitted():
             tempered = (posterior[:, k] / math.exp(log_temperature)).log_softmax(-1)
             return -float((weights * tempered.gather(1, labels[:, None])[:, 0]).sum())
 
-        assert math.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x) == pytest.approx(
-            temperature, rel=1e-3
-        )
+        best = minimize_scalar(loss, bounds=(-3, 3), method="bounded").x
+        assert loss(best) < loss(math.log(temperature)) < loss(0)
         assert temperature > 1.2
         assert found.metrics[k]["ri"] > found.metrics[k]["ri_raw"]
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sharedlabel import predict, stages
+from sharedlabel import adaptive, predict, stages
 from sharedlabel.data import imagefolder
 from sharedlabel.deployment import build, card, cells, programs, selection
 from sharedlabel.deployment.card import Preprocessing
@@ -23,11 +23,13 @@ from sharedlabel.deployment.groups import Group, read_groups, read_images
 from sharedlabel.deployment.predictor import Predictor, load
 from sharedlabel.errors import DataError, DeploymentError
 from sharedlabel.evaluation import posterior_over
-from sharedlabel.metrics.calibration import apply_temperature
+from sharedlabel.metrics import stopping
+from sharedlabel.metrics.calibration import apply_temperature, calibrate_logits
 from sharedlabel.metrics.information import floor_posterior
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 N = (1, 2, 4)
+EVERY = range(1, max(N) + 1)
 COUNT = 8  # tuples compared
 
 
@@ -104,6 +106,40 @@ def test_an_exported_model_gives_the_posterior_of_the_evaluation(finished, model
     for group, wanted in zip(images, expected, strict=True):
         found = torch.stack(list(predictor.stream(group))).exp()
         torch.testing.assert_close(found[torch.tensor(N) - 1], wanted, rtol=0, atol=1e-5)
+
+
+def test_an_exported_model_decides_as_the_stored_rule_did_on_every_tuple(finished, model):
+    """On validation too, whose confidences the thresholds were made from: in between, rounding turns no decision."""
+    cell, data = cell_of(finished), finished.grid.data
+    node = cell.adaptive
+    stored = finished.store.load(node.stage, node.key)
+    fitted = [adaptive.Threshold(**one) for one in stored.meta["thresholds"] if one["rule"] == "threshold"]
+    inputs = {role: finished.store.load(needed.stage, needed.key) for role, needed in node.inputs}
+    aggregator = stages._aggregator(node.config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
+    temperature = torch.tensor(stored.meta["temperature"], dtype=torch.float64)
+    predictor = load(model, "onnx")
+    for role in ("validation", "test"):
+        drawn = data.tuples(role, node.config.protocol, max(N), node.config.partitions, node.config.seed)
+        sources = stages._calibrated(inputs["features"], inputs["calibrate"], role)
+        every = posterior_over(aggregator, sources, drawn, EVERY)
+        seen = adaptive.watch({"aggregator": every}, drawn, {"aggregator": temperature}, ("threshold",))
+        expected = adaptive.stop(seen, fitted)
+        if role == "test":
+            kept = torch.tensor([one["rule"] == "threshold" for one in stored.meta["thresholds"]])
+            for name, value in expected._asdict().items():
+                assert torch.equal(stored.tensors()[name].flatten(0, 1)[:, kept].to(value.dtype), value)
+        embeddings, logits = predictor._backbone(data.dataset.images[data.splits[role]])
+        logits = calibrate_logits(logits, predictor._correction, predictor.card.calibration.temperature)
+        prefixes = [[index[None, :k] for k in EVERY] for index in drawn.indices.flatten(0, 1)]
+        tops = [[predictor._fuse(embeddings[at], logits[at]).exp().max() for at in of_tuple] for of_tuple in prefixes]
+        exported = torch.tensor(tops, dtype=torch.float64)
+        assert not torch.equal(exported, seen.confidence["threshold"])  # programs round differently
+        found = stopping.stops(exported, torch.tensor([one.threshold for one in fitted], dtype=torch.float64))
+        assert torch.equal(found.instances, expected.instances)
+        assert torch.equal(found.reached, expected.reached)
+    for one in fitted:
+        if one.aim == "error":
+            assert predictor.threshold(one.value) == one.threshold
 
 
 def test_every_cell_gives_the_posterior_of_the_evaluation(finished):
@@ -220,7 +256,9 @@ def test_an_error_that_was_not_fitted_is_refused(copied, tuples, refused):
     line = refused(copied, tuples, "--error=0.05", "--runtime=torch")
     assert line == "expected an error that a threshold was fitted for, got 0.05; use one of 0.1, 0.02\n"
     line = refused(fitted(copied), tuples, "--error=0.05", "--runtime=torch")
-    assert line.endswith("got 0.05; this model has none, use --threshold\n")
+    assert line.endswith(
+        "got 0.05; adaptive n was off, or validation has too few images or groups to promise any; use --threshold\n"
+    )
 
 
 def test_the_card_carries_the_temperature_of_every_n_and_the_thresholds_of_the_cell(finished, model):

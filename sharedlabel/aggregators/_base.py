@@ -16,6 +16,7 @@ from sharedlabel.types import SetShape
 
 # Floors and ceilings of what the networks read; posteriors of the pools are not touched.
 MAX_DEVIATIONS = 10.0
+LEAST_DEVIATION = 0.01  # of a unit, as a share of the layer's
 MIN_LOG_PROBABILITY = -20.0
 CHUNK = 512  # tuples per pass: small enough to stay in the cache, large enough to cost few calls
 
@@ -97,11 +98,31 @@ class Aggregator(nn.Module, abc.ABC):
         return False
 
 
+def statistics(
+    embeddings: Float[Tensor, "m d"], least: float = LEAST_DEVIATION
+) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
+    """Return the mean of each unit and the scale to standardise it by.
+
+    That is its standard deviation, or the layer's typical one where a unit varies too little for its own: joint
+    training may wake such a unit, and what is small for the layer must not be worth many deviations. Typical is the
+    mean over units in which each weighs as much as it varies, so that dead units do not count.
+
+    Args:
+        embeddings: of images of the aggregator split.
+        least: share of the typical standard deviation below which a unit counts as dead.
+    """
+    deviation, mean = torch.std_mean(embeddings, dim=0)
+    if not bool((deviation > 0).any()):
+        return mean, torch.ones_like(deviation)
+    typical = deviation.square().sum() / deviation.sum()
+    return mean, deviation.where(deviation > least * typical, typical)
+
+
 class Standardize(nn.Module):
     """Shift and scale embeddings by the statistics of the aggregator split.
 
-    Values beyond `MAX_DEVIATIONS` are cut there: a unit that is dead on the aggregator split has the floor as its
-    scale, and one stray activation on other images would otherwise be worth thousands of deviations.
+    Values beyond `MAX_DEVIATIONS` are cut there: of a unit that hardly varies on the aggregator split, one stray
+    activation on other images would otherwise be worth many deviations.
     """
 
     mean: Tensor

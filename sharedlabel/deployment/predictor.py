@@ -68,7 +68,8 @@ class Predictor:
         if error in fitted:
             return fitted[error]
         known = ", ".join(f"{nominal:g}" for nominal in fitted)
-        way_out = f"use one of {known}" if known else "this model has none, use --threshold"
+        nothing = "adaptive n was off, or validation has too few images or groups to promise any; use --threshold"
+        way_out = f"use one of {known}" if known else nothing
         raise DeploymentError(f"expected an error that a threshold was fitted for, got {error:g}; {way_out}")
 
     def stream(self, instances: Iterable[Num[Tensor, "C H W"]]) -> Iterator[Float64[Tensor, "c"]]:
@@ -192,8 +193,7 @@ def load(folder: Path, runtime: str | None = None) -> Predictor:
 def temperature_of(n: int, calibration: Calibration) -> float:
     """Return the temperature of the posterior after `n` instances: that of the largest fitted size up to `n`.
 
-    Every size up to the largest is fitted where adaptive n was. Between others nothing is interpolated: where
-    validation is always right, a fitted temperature can be near zero, and would make sizes between too sure.
+    Every size up to the largest is fitted where adaptive n was; between others nothing is interpolated.
 
     >>> fitted = Calibration("", (), 1.0, "", (2, 4, 8), (0.9, 0.8, 0.02), "", 1e-6)
     >>> [temperature_of(n, fitted) for n in (1, 2, 3, 4, 7, 8, 9)]

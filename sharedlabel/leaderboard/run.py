@@ -28,6 +28,7 @@ from pydantic import Field, PositiveInt, RootModel, ValidationError
 from torch import Tensor
 
 from sharedlabel import rng
+from sharedlabel.aggregators._base import statistics
 from sharedlabel.leaderboard import sandbox
 from sharedlabel.leaderboard.protocol import SCORED, Board, Features, Network, Protocol, uniform
 from sharedlabel.leaderboard.records import Cost, Count
@@ -40,7 +41,6 @@ AUDITED = 1e-3  # largest difference of a probability between two batches
 NORMALISED = 1e-3  # of the log of the sum of a posterior
 MODULE = "submitted.py"
 MESSAGE = 1_000_000  # most bytes of a message that is no posterior
-SCALE_FLOOR = 1e-6
 LEAST = torch.finfo(torch.float16).min  # of a log-posterior; what is less likely would become -inf in the file
 
 
@@ -303,10 +303,10 @@ def _job(protocol: Protocol, seed: int) -> dict[str, object]:
 
 def _training(protocol: Protocol, features: Features, classes: Int64[Tensor, "c"]) -> dict[str, Tensor]:
     """Return what a process learns from, its classes renamed."""
-    deviation, mean = torch.std_mean(features.embeddings["aggregator"], dim=0)
+    mean, scale = statistics(features.embeddings["aggregator"])
     tensors = {
         "embedding_mean": mean,
-        "embedding_scale": deviation.clamp(min=SCALE_FLOOR),
+        "embedding_scale": scale,
         "log_prior": uniform(protocol).log(),
     }
     for role in ("aggregator", "validation"):

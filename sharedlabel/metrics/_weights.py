@@ -1,10 +1,14 @@
-"""Tuple weights: normalised, in float64."""
+"""Tuple weights: normalised, in float64; and how many independent tuples a set of them is worth."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
+
+from sharedlabel.types import Tuples
 
 
 def normalized(labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"] | None) -> Float[Tensor, "t"]:
@@ -18,3 +22,39 @@ def normalized(labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"] | None) -
 def weighted_mean(values: Shaped[Tensor, "t n"], weights: Float[Tensor, "t"]) -> Float[Tensor, "n"]:
     """Return the mean over tuples under normalised weights."""
     return weights @ values.double()
+
+
+def evenness(weights: Float[Tensor, "m"]) -> float:
+    """Return the share of units that would say as much if all weighed alike: 1 for equal weights.
+
+    Reference:
+        Kish, "Survey Sampling" (1965), on the effective sample size.
+    """
+    wide = weights.double()
+    return float(wide.sum().square() / wide.square().sum() / len(wide))
+
+
+def independent_tuples(
+    tuples: Tuples, sizes: Sequence[int], clusters: Int64[Tensor, "N"] | None = None
+) -> Float64[Tensor, "k"]:
+    """Return how many independent tuples of each size the given ones are worth, however many partitions there are.
+
+    That is the number of distinct instances within the first n, divided by n; groups count once in every class.
+
+    Args:
+        tuples: disjoint within a partition.
+        sizes: n of each.
+        clusters: group of each instance, for tuples cut inside groups; None for instances drawn independently.
+    """
+    worth = [len(tuples.indices[:, :, :size].unique()) / size for size in sizes]
+    if clusters is not None:
+        cells = torch.stack([clusters[tuples.indices[:, :, 0]].flatten(), tuples.labels.flatten()]).unique(dim=1)
+        worth = [min(count, cells.shape[1]) for count in worth]
+    return torch.tensor(worth, dtype=torch.float64) * evenness(tuples.weights.flatten())
+
+
+def independent_groups(tuples: Tuples, clusters: Int64[Tensor, "N"]) -> float:
+    """Return how many groups of equal weight tuples that were cut inside groups are worth."""
+    names, group = clusters[tuples.indices[:, :, 0]].flatten().unique(return_inverse=True)
+    mass = torch.zeros(len(names), dtype=torch.float64).index_add_(0, group, tuples.weights.flatten().double())
+    return len(names) * evenness(mass)

@@ -2,78 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from sharedlabel.errors import DataError
 from sharedlabel.logs import log_normalize
-from sharedlabel.metrics._weights import normalized, weighted_mean
+from sharedlabel.metrics._temperature import Evidence, anchors, search, separate
+from sharedlabel.metrics._weights import evenness, independent_tuples, normalized, weighted_mean
 from sharedlabel.metrics.information import log2_posterior_of_label
+from sharedlabel.types import Tuples
 
-TEMPERATURE_LIMITS = (0.02, 50.0)
-FLAT = 1e-9
 BINS = 15
 
 
-def _slope(
-    log_posterior: Float[Tensor, "t n c"],
-    target: Float[Tensor, "n"],
-    weights: Float[Tensor, "t"],
-    inverse: Float[Tensor, "n"],
-) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-    """First and second derivative of the mean negative log-likelihood (nats) by the inverse temperature."""
-    tempered = (log_posterior * inverse[:, None]).softmax(dim=2)
-    mean = (tempered * log_posterior).sum(dim=2)
-    spread = (tempered * (log_posterior - mean[..., None]).square()).sum(dim=2)
-    return weights @ mean - target, weights @ spread
-
-
 def fit_temperature(
-    log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"] | None = None
+    log_posterior: Float[Tensor, "t n c"],
+    labels: Int64[Tensor, "t"],
+    weights: Float[Tensor, "t"] | None = None,
+    sizes: Sequence[int] | None = None,
+    independent: Float[Tensor, "n"] | None = None,
 ) -> Float[Tensor, "n"]:
-    """Fit one temperature per prefix length by maximum likelihood.
+    """Fit one temperature per tuple size by penalised maximum likelihood, all sizes together.
 
-    The likelihood is concave in 1/T: a bracketed Newton search from T = 1 stops where it is flat (slope below 1e-9
-    nats), so a prefix that is always right keeps the temperature nearest to 1 that is flat, and T stays in
-    `TEMPERATURE_LIMITS` in any case.
+    Sizes with few independent tuples follow those with many: log T is smooth over log n (`_temperature`). It is fitted
+    for 1, 2, 4, ... and both ends, and linear in log n between. Multiplying all log-posteriors by a factor multiplies
+    every T by it, so calibrated posteriors do not depend on the factor.
 
     Args:
         log_posterior: log-posterior on validation, natural log, finite; not floored.
         labels: class index of each tuple.
         weights: weight of each tuple; equal if None.
+        sizes: instances after which each column is the posterior, different ones; 1, 2, 3, ... if None.
+        independent: how many independent tuples each column is worth (`independent_tuples`); if None, tuples share no
+            instances.
 
     Returns:
-        T of each prefix length; above 1 softens.
+        T of each size; above 1 softens. 1 where all posteriors are uniform.
 
     Raises:
         DataError: the log-posterior is not finite.
 
     Reference:
-        Guo et al., "On Calibration of Modern Neural Networks" (2017).
+        Guo et al., "On Calibration of Modern Neural Networks" (2017); the penalty is ours.
     """
     if not bool(log_posterior.isfinite().all()):
         raise DataError("expected finite log-posteriors, got NaN or infinity; check the aggregator and its features")
-    logs = log_normalize(log_posterior.double())
-    mass = normalized(labels, weights)
-    index = labels[:, None, None].expand(-1, logs.shape[1], 1)
-    target = weighted_mean(logs.gather(2, index).squeeze(2), mass)
-    low, high = (torch.full_like(target, 1 / limit) for limit in reversed(TEMPERATURE_LIMITS))
-    at_low = _slope(logs, target, mass, low)[0] >= FLAT
-    at_high = _slope(logs, target, mass, high)[0] <= -FLAT
-    inverse = torch.where(at_low, low, torch.where(at_high, high, 1.0))
-    for _ in range(100):
-        slope, curvature = _slope(logs, target, mass, inverse)
-        done = at_low | at_high | (slope.abs() < FLAT) | (high - low < 1e-12 * high)
-        if bool(done.all()):
-            break
-        low, high = torch.where(slope < 0, inverse, low), torch.where(slope > 0, inverse, high)
-        newton = inverse - slope / curvature.clamp(min=1e-300)
-        inside = (newton > low) & (newton < high)
-        inverse = torch.where(done, inverse, torch.where(inside, newton, (low * high).sqrt()))
-    return 1 / inverse
+    columns, mass = log_posterior.shape[1], normalized(labels, weights)
+    every = list(sizes or range(1, columns + 1))
+    chosen = anchors(every)
+    at = torch.tensor([every.index(size) for size in chosen])
+    count = (torch.full((columns,), len(labels) * evenness(mass)) if independent is None else independent).double()[at]
+    scores = log_posterior.double()[:, at]
+    scores = scores - scores.amax(dim=2, keepdim=True)
+    scale = float(mass @ -scores.mean(dim=(1, 2)))
+    if scale == 0:
+        return torch.ones(columns, dtype=torch.float64)
+    scores /= scale
+    index = labels[:, None, None].expand(-1, len(chosen), 1)
+    n = torch.tensor(chosen, dtype=torch.float64)
+    target = weighted_mean(scores.gather(2, index).squeeze(2), mass)
+    theta = search(Evidence(scores, target, mass, count * separate(n)), n)
+    between = np.interp(np.log(every), np.log(chosen), theta.numpy())
+    return scale * torch.from_numpy(-between).exp()
+
+
+def temperatures(
+    log_posterior: Float[Tensor, "t n c"], drawn: Tuples, sizes: Sequence[int], clusters: Int64[Tensor, "N"] | None
+) -> Float[Tensor, "n"]:
+    """Fit one temperature per tuple size to the log-posteriors of validation tuples (`fit_temperature`).
+
+    Args:
+        log_posterior: of every tuple of every partition after each size, not floored.
+        drawn: the tuples.
+        sizes: instances after which each column is the posterior.
+        clusters: group of each instance, for tuples cut inside groups; None for instances drawn independently.
+
+    Raises:
+        DataError: the log-posterior is not finite.
+    """
+    independent = independent_tuples(drawn, sizes, clusters)
+    return fit_temperature(log_posterior, drawn.labels.flatten(), drawn.weights.flatten(), sizes, independent)
 
 
 def calibrate_logits(

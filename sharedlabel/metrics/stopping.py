@@ -108,25 +108,42 @@ def rates(found: Stops, right: Bool[Tensor, "t n"], weights: Float[Tensor, "t"] 
 
 
 def candidates(confidence: Float[Tensor, "t n"]) -> Float[Tensor, "m"]:
-    """Return thresholds to choose from, ascending: 0, quantiles of what the running maximum takes on, and `NEVER`."""
+    """Return thresholds to choose from, ascending: 0, points between what running maxima take on, and `NEVER`.
+
+    A program of another runtime rounds differently. So no threshold lies at a value that was seen: of every run of
+    neighbouring values it is the middle of the widest gap, and there is none where all gaps are within rounding.
+    """
     values = confidence.double().cummax(dim=1).values.flatten().sort().values
-    index = torch.linspace(0, len(values) - 1, min(_CANDIDATES, len(values)), dtype=torch.float64).round().long()
+    width = (values.diff() / _rounding(values[1:])).split(max(len(values) // _CANDIDATES, 1))
+    starts = torch.tensor([0, *(len(run) for run in width[:-1])]).cumsum(0)
+    widest = torch.stack([run.max(dim=0).indices for run in width]) + starts if len(values) > 1 else starts[:0]
+    lower = widest[torch.cat(width)[widest] > 1]
     ends = values.new_tensor([0.0, NEVER])
-    found: Tensor = torch.cat([values[index], ends]).unique()
+    found: Tensor = torch.cat([(values[lower] + values[lower + 1]) / 2, ends]).unique()
     return found
 
 
-def for_error(found: Rates, error: float, images: int) -> int | None:
+def _rounding(confidence: Float[Tensor, "m"]) -> Float[Tensor, "m"]:
+    """Return how far two confidences must lie apart to come out in the same order from any program in float32.
+
+    Rounding moves what a posterior is computed from, log-probabilities: little where it is near 1.
+    """
+    return 1e-6 + 1e-4 * (1 - confidence)
+
+
+def for_error(found: Rates, error: float, units: Float[Tensor, "m"]) -> int | None:
     """Choose the lowest threshold whose error is at most the nominal one; None where there is none.
 
     One more wrong decision than was seen is counted, or few decisions without an error would promise any error: with m
-    decisions, (m * error + 1) / (m + 1). Decisions on disjoint tuples count: m is the number of images, divided by the
-    mean number of instances, times the share of the tuples that reach the threshold.
+    decisions, (m * error + 1) / (m + 1). That is conformal risk control of the loss "wrong, less the nominal error if
+    decided" over exchangeable units, where m is their number times the share of the tuples that reach the threshold.
+    Units are disjoint tuples: images divided by the mean number of instances. Where tuples were cut inside groups,
+    whose tuples err together, units are the groups: with G of them no error below 1 / (G + 1) can be promised.
 
     Args:
         found: rates of ascending thresholds, on validation.
         error: nominal share of wrong decisions among those that reach the threshold, in (0, 1).
-        images: number of images in the split.
+        units: how many exchangeable units were seen, for each threshold.
 
     Returns:
         Position of the threshold.
@@ -135,11 +152,11 @@ def for_error(found: Rates, error: float, images: int) -> int | None:
         DataError: an error outside (0, 1).
 
     Reference:
-        Angelopoulos et al., "Conformal Risk Control" (2022), for the one wrong decision; m is ours.
+        Angelopoulos et al., "Conformal Risk Control" (2022).
     """
     if not 0 < error < 1:
         raise DataError(f"expected a nominal error in (0, 1), got {error:g}; 0.02 lets 2% of the decisions be wrong")
-    decisions = images / found.instances * (1 - found.truncated)
+    decisions = units * (1 - found.truncated)
     careful = (decisions * found.error.nan_to_num(1.0) + 1) / (decisions + 1)
     kept = (careful <= error).nonzero()
     return int(kept[0, 0]) if len(kept) else None

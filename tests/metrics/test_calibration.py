@@ -20,15 +20,16 @@ def _posteriors(tuples: int = 3000, classes: int = 4) -> tuple[torch.Tensor, tor
     return log_posterior, torch.multinomial(log_posterior[:, 0].exp(), 1, generator=stream).flatten()
 
 
-def test_temperature_undoes_a_distortion() -> None:
+@pytest.mark.parametrize("factor", [0.01, 0.2, 8.0, 100.0])
+def test_temperature_undoes_a_distortion(factor: float) -> None:
     log_posterior, labels = _posteriors()
-    distortion = torch.tensor([0.2, 1.0, 8.0], dtype=torch.float64)
-    fitted = calibration.fit_temperature(log_posterior * distortion[:, None], labels)
-    assert (fitted / distortion).tolist() == pytest.approx([1, 1, 1], abs=0.05)
-    assert (fitted / distortion).tolist() == pytest.approx([fitted[1].item()] * 3, rel=1e-6)
+    fitted = calibration.fit_temperature(log_posterior, labels)
+    assert fitted.tolist() == pytest.approx([1, 1, 1], abs=0.05)
+    distorted = calibration.fit_temperature((log_posterior * factor).log_softmax(2), labels)
+    assert (distorted / factor).tolist() == pytest.approx(fitted.tolist(), rel=1e-9)
 
 
-def test_temperature_is_the_minimiser_of_the_weighted_loss() -> None:
+def test_temperature_is_the_minimiser_of_the_weighted_loss_where_evidence_is_ample() -> None:
     log_posterior, labels = _posteriors(300)
     weights = torch.rand(300, generator=generator(1), dtype=torch.float64)
     logs = log_posterior[:, :1] * 3
@@ -38,26 +39,54 @@ def test_temperature_is_the_minimiser_of_the_weighted_loss() -> None:
         return calibration.negative_log_likelihood(applied, labels, weights).item()
 
     expected = minimize_scalar(loss, bounds=(0.02, 50), method="bounded", options={"xatol": 1e-8}).x
-    assert calibration.fit_temperature(logs, labels, weights).item() == pytest.approx(expected, rel=1e-5)
+    fitted = calibration.fit_temperature(logs, labels, weights, independent=torch.tensor([1e9]))
+    assert fitted.item() == pytest.approx(expected, rel=1e-5)
+    assert calibration.fit_temperature(logs, labels, weights).item() == pytest.approx(expected, rel=1e-2)
 
 
-def test_temperature_stays_in_its_limits() -> None:
-    log_posterior = torch.tensor([[[0.0, -0.01]], [[0.0, -0.01]]])
-    low, high = calibration.TEMPERATURE_LIMITS
-    assert calibration.fit_temperature(log_posterior, torch.tensor([0, 0])).item() == pytest.approx(low)
-    assert calibration.fit_temperature(log_posterior, torch.tensor([1, 1])).item() == pytest.approx(high)
+@pytest.mark.parametrize("factor", [0.01, 1.0, 100.0])
+def test_what_is_always_right_gets_a_finite_temperature_that_follows_its_scale(factor: float) -> None:
+    sure = (factor * torch.tensor([0.0, -60.0, -60.0])).expand(40, 1, 3)
+    labels = torch.zeros(40, dtype=torch.int64)
+    fitted = calibration.fit_temperature(sure, labels)
+    unsure = 1 - calibration.apply_temperature(sure, fitted)[0, 0, 0].exp().item()
+    assert 1 / 4100 < unsure < 1 / 41  # about as sure as 40 right answers out of 40 allow
+    more = calibration.fit_temperature(sure, labels, independent=torch.tensor([4000.0]))
+    assert 1 / 410000 < 1 - calibration.apply_temperature(sure, more)[0, 0, 0].exp().item() < 1 / 4001
 
 
-def test_temperature_stops_where_a_perfect_posterior_is_flat() -> None:
-    sure = torch.tensor([0.0, -60.0, -60.0]).expand(4, 2, 3).clone()
-    sure[:, 1] = 0.0
-    assert calibration.fit_temperature(sure, torch.zeros(4, dtype=torch.int64)).tolist() == [1.0, 1.0]
+def test_what_is_always_wrong_becomes_nearly_uniform() -> None:
+    sure = torch.tensor([0.0, -60.0, -60.0]).expand(400, 1, 3)
+    fitted = calibration.fit_temperature(sure, torch.ones(400, dtype=torch.int64))
+    assert calibration.apply_temperature(sure, fitted)[0, 0].exp().tolist() == pytest.approx([1 / 3] * 3, abs=0.02)
 
 
 def test_temperature_of_hugely_overconfident_posteriors_is_found() -> None:
-    log_posterior = torch.tensor([[[0.0, -900.0]]] * 3 + [[[-900.0, 0.0]]])
-    fitted = calibration.fit_temperature(log_posterior / 30, torch.zeros(4, dtype=torch.int64)).item()
-    assert fitted == pytest.approx(30 / math.log(3), rel=1e-6)
+    log_posterior = torch.tensor([[[0.0, -900.0]]] * 3 + [[[-900.0, 0.0]]]) / 30
+    labels = torch.zeros(4, dtype=torch.int64)
+    fitted = calibration.fit_temperature(log_posterior, labels, independent=torch.tensor([1e6])).item()
+    assert fitted == pytest.approx(30 / math.log(3), rel=1e-5)
+    assert fitted < calibration.fit_temperature(log_posterior, labels).item() < 1.3 * fitted  # four tuples say little
+
+
+def test_a_size_without_evidence_of_its_own_follows_the_one_below() -> None:
+    log_posterior, labels = _posteriors(400)
+    log_posterior = torch.cat([log_posterior[:, :1], torch.zeros_like(log_posterior[:, :1])], 1)
+    few = torch.tensor([400.0, 2.0])
+    fitted = calibration.fit_temperature(log_posterior, labels, sizes=(1, 2), independent=few)
+    assert fitted[1].item() == pytest.approx(fitted[0].item(), rel=0.02)
+
+
+def test_temperatures_between_the_anchors_do_not_depend_on_what_else_is_asked_for() -> None:
+    log_posterior, labels = _posteriors(200)
+    every = log_posterior[:, :1] * torch.arange(1, 7)[:, None].sqrt()
+    fitted = calibration.fit_temperature(every, labels)
+    some = torch.tensor([0, 1, 2, 3, 5])
+    found = calibration.fit_temperature(every[:, some], labels, sizes=(1, 2, 3, 4, 6))
+    torch.testing.assert_close(found, fitted[some], rtol=1e-12, atol=0)
+    assert fitted[2].log().item() == pytest.approx(
+        fitted[1].log().item() + math.log(1.5) / math.log(2) * (fitted[3] / fitted[1]).log().item()
+    )
 
 
 def test_temperature_refuses_what_is_not_finite() -> None:

@@ -99,6 +99,24 @@ def test_thresholds_to_choose_from_reach_from_the_first_instance_to_the_last(log
     assert (float(values[0]), float(values[-1])) == (0.0, 1.0)
 
 
+def test_no_threshold_lies_within_rounding_of_a_confidence(log_posterior):
+    stream = rng.generator(0, "many")
+    many = torch.rand(4000, 6, generator=stream, dtype=torch.float64).pow(0.05)
+    clumped = torch.cat([1 - 1e-6 * many, torch.full((4000, 6), 0.75, dtype=torch.float64)])
+    for values in (stopping.largest(log_posterior), many, clumped):
+        found = stopping.candidates(values)
+        assert (float(found[0]), float(found[-1])) == (0.0, 1.0)
+        assert len(found) <= 503
+        inside = found[1:-1]
+        distance = (inside[:, None] - values.cummax(1).values.flatten()).abs().amin(1)
+        assert bool((distance >= (1e-6 + 1e-4 * (1 - inside)) / 2.1).all())
+        shaken = values + distance.min() / 2 * (2 * torch.rand(values.shape, generator=stream, dtype=torch.float64) - 1)
+        assert torch.equal(stopping.stops(values, inside).instances, stopping.stops(shaken, inside).instances)
+    assert 100 < len(stopping.candidates(many)) <= 503
+    assert len(stopping.candidates(clumped)) == 3  # one between the two clumps
+    assert stopping.candidates(many[:1, :1]).tolist() == [0.0, 1.0]
+
+
 @pytest.mark.parametrize("error", [0.5, 0.3, 0.1])
 def test_the_lowest_threshold_that_keeps_the_error_is_chosen(log_posterior, right, error):
     values = stopping.largest(log_posterior)
@@ -113,7 +131,7 @@ def test_the_lowest_threshold_that_keeps_the_error_is_chosen(log_posterior, righ
         return (decisions * float(found.error[m]) + 1) / (decisions + 1)
 
     kept = [m for m in range(len(found.error)) if careful(m) <= error]
-    assert stopping.for_error(found, error, images) == (kept[0] if kept else None)
+    assert stopping.for_error(found, error, images / found.instances) == (kept[0] if kept else None)
     if kept:
         assert float(found.error[kept[0]]) < error
 
@@ -121,9 +139,9 @@ def test_the_lowest_threshold_that_keeps_the_error_is_chosen(log_posterior, righ
 def test_a_few_right_decisions_promise_no_small_error():
     confidence, right = torch.tensor([[0.9]] * 20), torch.ones(20, 1, dtype=torch.bool)
     found = stopping.rates(stopping.stops(confidence, stopping.candidates(confidence)), right)
-    assert stopping.for_error(found, 0.04, images=20) is None
-    assert stopping.for_error(found, 0.05, images=20) == 0
-    assert stopping.for_error(found, 0.01, images=99) == 0
+    assert stopping.for_error(found, 0.04, 20 / found.instances) is None
+    assert stopping.for_error(found, 0.05, 20 / found.instances) == 0
+    assert stopping.for_error(found, 0.01, 99 / found.instances) == 0
 
 
 def test_the_highest_threshold_within_a_mean_number_of_instances_is_chosen(log_posterior, right):
@@ -140,7 +158,7 @@ def test_the_highest_threshold_within_a_mean_number_of_instances_is_chosen(log_p
 def test_a_nominal_error_outside_the_open_interval_is_refused(error):
     rates = stopping.Rates(*(torch.zeros(1, dtype=torch.float64) for _ in range(3)))
     with pytest.raises(DataError, match=rf"a nominal error in \(0, 1\), got {error:g}; 0.02 lets 2% of"):
-        stopping.for_error(rates, error, 10)
+        stopping.for_error(rates, error, torch.tensor([10.0]))
 
 
 @pytest.mark.parametrize("confidence", [stopping.largest, stopping.margin])

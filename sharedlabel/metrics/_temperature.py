@@ -1,0 +1,137 @@
+"""The search behind `calibration.fit_temperature`: a penalised likelihood of all tuple sizes together.
+
+Unknown is theta = -log(T / s) for some sizes, s being the mean distance of the largest log-posterior from the mean one:
+whatever multiplies all log-posteriors multiplies s, and T with it. The penalty is that of a Gaussian process over
+x = log n with covariance LEVEL^2 + SLOPE^2 x x' + WALK^2 min(x, x'), around the level that the smallest size asks for
+when one more tuple, of unknown label, is added to what was seen. So T exists where every answer was right, and sizes
+with little evidence follow those with much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+# Standard deviations of log T a priori: around the level, per unit of log n steadily, and per unit of log n at random.
+# Chosen in simulations with exact posteriors, right or scaled by powers of n (docs/science.md, "Temperatures").
+LEVEL, SLOPE, WALK = 1.0, 0.5, 0.3
+_FURTHEST = 7.0  # of the level from the scale of the log-posteriors: a factor of 1100
+_STEPS, _CONVERGED, _SMALLEST_STEP = 200, 1e-10, 1e-6
+
+
+class Evidence(NamedTuple):
+    """What tuples say about temperatures.
+
+    Attributes:
+        scores: log-posteriors, 0 at their largest, in units of their scale.
+        target: mean score of the label.
+        mass: weight of each tuple, all together 1.
+        worth: how many independent tuples the evidence on each size is worth.
+    """
+
+    scores: Float64[Tensor, "t k c"]
+    target: Float64[Tensor, "k"]
+    mass: Float64[Tensor, "t"]
+    worth: Float64[Tensor, "k"]
+
+
+class _Likelihood(NamedTuple):
+    """Negative log-likelihood of each size in nats, its derivative by theta, and a curvature that is never negative."""
+
+    value: Float64[Tensor, "k"]
+    slope: Float64[Tensor, "k"]
+    curvature: Float64[Tensor, "k"]
+
+
+def anchors(sizes: Sequence[int]) -> list[int]:
+    """Return the tuple sizes that a temperature is searched for: 1, 2, 4, ... as far as given, and both ends.
+
+    Temperatures of a size therefore do not depend on which others are asked for between.
+
+    >>> anchors([1, 2, 3, 4, 5, 6])
+    [1, 2, 4, 6]
+    """
+    ends = {min(sizes), max(sizes)}
+    return [size for size in sorted(sizes) if size in ends or size & (size - 1) == 0]
+
+
+def separate(sizes: Float64[Tensor, "k"]) -> Float64[Tensor, "k"]:
+    """Return how much each of ascending sizes adds to the evidence of the one below: all of it from a doubling on.
+
+    Tuples of similar sizes hold the same images and err together.
+    """
+    doublings = torch.log2(sizes).diff().clamp(max=1)
+    return torch.cat([torch.ones_like(sizes[:1]), doublings])
+
+
+def search(found: Evidence, sizes: Float64[Tensor, "k"]) -> Float64[Tensor, "k"]:
+    """Return theta of each of ascending sizes, by damped Newton steps.
+
+    Args:
+        found: on tuples of validation.
+        sizes: of the tuples, n.
+    """
+    center = _center(found)
+    precision = _precision(sizes)
+    theta = center.expand(len(sizes))
+
+    def loss(at: Tensor) -> tuple[Tensor, _Likelihood]:
+        likelihood, apart = _likelihood(found, at), at - center
+        return found.worth @ likelihood.value + apart @ precision @ apart / 2, likelihood
+
+    value, likelihood = loss(theta)
+    for _ in range(_STEPS):
+        slope = found.worth * likelihood.slope + precision @ (theta - center)
+        curvature = torch.diag(found.worth * likelihood.curvature) + precision
+        step = torch.linalg.solve(curvature, slope)
+        step = step / step.abs().max().clamp(min=1)
+        after, likelihood = loss(theta - step)
+        while bool(after > value) and float(step.abs().max()) > _SMALLEST_STEP:
+            step = step / 2
+            after, likelihood = loss(theta - step)
+        theta, value = theta - step, after
+        if float(step.abs().max()) < _CONVERGED:
+            break
+    return theta
+
+
+def _precision(sizes: Tensor) -> Float64[Tensor, "k k"]:
+    x = (sizes / sizes[0]).log()
+    covariance = LEVEL**2 + SLOPE**2 * torch.outer(x, x) + WALK**2 * torch.minimum(x[:, None], x)
+    precision: Tensor = torch.linalg.inv(covariance)
+    return precision
+
+
+def _center(found: Evidence) -> Float64[Tensor, "1"]:
+    """Return what the smallest size asks for when one tuple of unknown label is added.
+
+    It is finite where all answers are right. Where no temperature helps, the steps end at nearly uniform posteriors.
+    """
+    first = found._replace(scores=found.scores[:, :1])
+    unknown = found.mass @ first.scores.mean(dim=2)
+    worth = found.worth[:1]
+    first = first._replace(target=(worth * found.target[:1] + unknown) / (worth + 1))
+    theta = torch.zeros_like(unknown)
+    for _ in range(_STEPS):
+        likelihood = _likelihood(first, theta)
+        step = (likelihood.slope / likelihood.curvature.clamp(min=1e-12)).clamp(-1, 1)
+        theta = (theta - step).clamp(-_FURTHEST, _FURTHEST)
+        if float(step.abs()) < _CONVERGED:
+            break
+    return theta
+
+
+def _likelihood(found: Evidence, theta: Float64[Tensor, "k"]) -> _Likelihood:
+    inverse = theta.exp()
+    tempered = found.scores * inverse[:, None]
+    normalizer = tempered.logsumexp(dim=2)
+    posterior = (tempered - normalizer[..., None]).exp_()
+    mean = (posterior * found.scores).sum(dim=2)
+    spread = (posterior * (found.scores - mean[..., None]).square()).sum(dim=2)
+    slope = inverse * (found.mass @ mean - found.target)
+    curvature = inverse.square() * (found.mass @ spread) + slope.clamp(min=0)
+    return _Likelihood(found.mass @ normalizer - inverse * found.target, slope, curvature)

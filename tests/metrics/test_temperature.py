@@ -1,0 +1,144 @@
+"""Temperatures on small validation splits: exact posteriors, right or distorted, drawn one by one or in groups."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from sharedlabel import rng
+from sharedlabel.data import gaussian, tuples
+from sharedlabel.evaluation import score
+from sharedlabel.metrics._weights import independent_groups, independent_tuples
+from sharedlabel.metrics.calibration import apply_temperature, fit_temperature, negative_log_likelihood, temperatures
+from sharedlabel.types import Tuples
+
+CLASSES, N_MAX, FRESH = 10, 8, 100
+EVERY = range(1, N_MAX + 1)
+PRIOR = torch.full((CLASSES,), 1 / CLASSES, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Tuples with their exact posteriors after every instance."""
+
+    drawn: Tuples
+    exact: Tensor
+    clusters: Tensor | None
+
+    def loss(self, posterior: Tensor, temperature: Tensor) -> Tensor:
+        tempered = apply_temperature(posterior, temperature)
+        return negative_log_likelihood(tempered, self.drawn.labels.flatten(), self.drawn.weights.flatten())
+
+
+def splits(each: int, seed: int, groups: int = 0) -> tuple[Split, Split]:
+    """Validation with some images of each class, in so many groups of each, and fresh images."""
+    size = each // groups if groups else 1
+    config = gaussian.Config(
+        classes=CLASSES,
+        separation=3.0 if groups else 5.0,
+        instances_per_class=size * ((each + FRESH) // size),
+        group_size=size,
+        nuisance=0.7 if groups else 0.0,
+        seed=seed,
+    )
+    dataset = gaussian.load(config, Path())
+    position = torch.arange(config.instances_per_class).repeat(CLASSES)
+    seen = position < (size * groups or each)
+
+    def split(images: Tensor, name: str) -> Split:
+        clusters = None if dataset.groups is None else dataset.groups[images]
+        drawn = tuples.partition(dataset.labels[images], N_MAX, 5, PRIOR, rng.generator(seed, name), clusters)
+        exact = gaussian.exact_log_posterior(config, dataset, images[drawn.indices.flatten(0, 1)], PRIOR.log())
+        return Split(drawn, exact, clusters)
+
+    return split(seen.nonzero().flatten(), "seen"), split((~seen).nonzero().flatten(), "fresh")
+
+
+def fitted(split: Split, posterior: Tensor) -> Tensor:
+    return temperatures(posterior, split.drawn, EVERY, split.clusters)
+
+
+def test_exact_posteriors_keep_their_temperature_with_few_images() -> None:
+    """The right answer is 1: 33 images of each class gave .28 to .43 at n = 5 to 8 when each n was fitted alone."""
+    found, ratios = [], []
+    for seed in range(8):
+        seen, fresh = splits(33, seed)
+        temperature = fitted(seen, seen.exact)
+        found.append(temperature)
+        ratios.append(fresh.loss(fresh.exact, temperature) / fresh.loss(fresh.exact, torch.ones(N_MAX)))
+    median = torch.stack(found).median(0).values
+    assert 0.7 < float(median.min()) <= float(median.max()) < 1.4
+    ratio = torch.stack(ratios)[:, :4].mean().item()  # beyond, nothing is left to lose
+    assert ratio < 1.1
+
+
+@pytest.mark.parametrize("power", [-1.0, 0.5])
+def test_a_temperature_that_changes_with_n_is_found(power: float) -> None:
+    """Averages of evidence need 1 / n; evidence that is counted too often needs more with every instance."""
+    seen, fresh = splits(100, 0)
+    distortion = torch.arange(1, N_MAX + 1, dtype=torch.float64)[:, None] ** power
+    temperature = fitted(seen, seen.exact * distortion)
+    assert (temperature / distortion[:, 0]).log().abs().max() < math.log(2.5)
+    lost = fresh.loss(fresh.exact * distortion, temperature) - fresh.loss(fresh.exact, torch.ones(N_MAX))
+    assert float(lost.max()) < 0.02
+
+
+def test_two_groups_make_no_size_much_surer_than_the_next() -> None:
+    """Two drawers: every answer is right from some n on, and its temperature alone fell from 1.26 to .058 there."""
+    stream = rng.generator(0, "drawers")
+    each, sizes = 30, 16
+    labels = torch.arange(2 * each) // each
+    signs = (2.0 * labels - 1)[:, None]
+    evidence = (0.35 * signs + torch.randn(2 * each, sizes, generator=stream, dtype=torch.float64)).cumsum(1)
+    evidence = torch.where(torch.arange(sizes) >= 12, evidence.abs() * signs, evidence)  # right from 13 on
+    posterior = torch.stack([-evidence, evidence], dim=2).log_softmax(2)
+    drawn = Tuples(
+        torch.arange(2 * each * sizes).view(1, 2 * each, sizes), labels[None], torch.full((1, 2 * each), 1 / (2 * each))
+    )
+    clusters = labels.repeat_interleave(sizes)  # one drawer in each class
+    found = temperatures(posterior, drawn, range(1, sizes + 1), clusters)
+    steps = (found[1:] / found[:-1]).log().abs()
+    assert float(steps.max()) < math.log(1.3)
+    torn = torch.tensor([[[0.0, -1.0]]]).log_softmax(2)  # as after 8 + 8 images of two classes
+    assert float(apply_temperature(torn, found[-1:]).exp().max()) < 0.9
+
+
+@pytest.mark.parametrize("groups", [0, 4])
+@pytest.mark.parametrize("factor", [0.01, 0.02, 7.0, 100.0])
+def test_calibrated_scores_do_not_depend_on_the_scale(groups: int, factor: float) -> None:
+    seen, fresh = splits(33, 0, groups)
+    n = (1, 2, 4, 8)
+    at = torch.tensor(n) - 1
+
+    def ri(multiplier: float) -> list[float]:
+        temperature, rows = None, []
+        for one in (seen, fresh):
+            posterior = (one.exact[:, at] * multiplier).log_softmax(2)
+            found = score(posterior, one.drawn, PRIOR, n, one.drawn.indices.unique().numel(), one.clusters, temperature)
+            temperature, rows = found.temperature, found.metrics
+        return [row["ri"] for row in rows]
+
+    assert ri(factor) == pytest.approx(ri(1.0), abs=1e-6)
+
+
+def test_partitions_and_groups_add_no_independent_tuples() -> None:
+    labels = torch.arange(60) % 2
+    groups = torch.arange(60) // 20
+    once, often = (tuples.partition(labels, 4, parts, PRIOR[:2] * 5, rng.generator(0)) for parts in (1, 40))
+    assert independent_tuples(once, (1, 2, 4)).tolist() == pytest.approx([14, 14, 14])
+    assert independent_tuples(often, (1, 2, 4)).tolist() == pytest.approx([60, 30, 15])
+    cut = tuples.partition(labels, 4, 40, PRIOR[:2] * 5, rng.generator(0), groups)
+    assert independent_tuples(cut, (1, 2, 4), groups).tolist() == pytest.approx([6, 6, 6])  # 3 groups in 2 classes
+    assert independent_groups(cut, groups) == pytest.approx(3)
+    uneven = Tuples(torch.arange(4).view(1, 4, 1), torch.tensor([[0, 1, 1, 1]]), torch.tensor([[0.5, 0.5, 0, 0]]))
+    assert independent_tuples(uneven, (1,)).tolist() == pytest.approx([2])
+
+
+def test_a_posterior_of_no_information_is_left_alone() -> None:
+    flat = torch.zeros(5, 2, 3)
+    assert fit_temperature(flat, torch.tensor([0, 1, 2, 0, 1])).tolist() == [1.0, 1.0]
