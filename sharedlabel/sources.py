@@ -17,11 +17,13 @@ Files are read, not run; once per process, unless they change between two grids.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
+import gc
 import hashlib
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.abc import InspectLoader
 from pathlib import Path
 from typing import TypeAlias
@@ -49,11 +51,24 @@ def digest(module: str, name: str | None = None) -> str:
         ConfigError: the source of a module is not there.
         LookupError: the module has no such definition.
     """
-    start = _whole(module) if name is None else _named(module, (name,))
-    if not start:
-        raise LookupError(f"expected {name or 'a statement'} in {module}, got none")
-    said = sorted(_said(*place) for place in _reached(start))
+    with _uncollected():
+        start = _whole(module) if name is None else _named(module, (name,))
+        if not start:
+            raise LookupError(f"expected {name or 'a statement'} in {module}, got none")
+        said = sorted(_said(*place) for place in _reached(start))
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector from walking over all that torch holds at every few thousand nodes of a tree."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def refresh() -> None:
