@@ -136,6 +136,15 @@ def test_the_lowest_threshold_that_keeps_the_error_is_chosen(log_posterior, righ
         assert float(found.error[kept[0]]) < error
 
 
+def test_only_tuples_that_reach_the_threshold_count_as_decisions():
+    """Of a hundred units a tenth decide: ten right decisions promise 1 / 11, not 1 / 101."""
+    none, one, rare = (torch.tensor([value], dtype=torch.float64) for value in (0.0, 1.0, 0.9))
+    units = torch.tensor([100.0])
+    assert stopping.for_error(stopping.Rates(none, one, none), 0.02, units) == 0
+    assert stopping.for_error(stopping.Rates(none, one, rare), 0.02, units) is None
+    assert stopping.for_error(stopping.Rates(none, one, rare), 0.095, units) == 0
+
+
 def test_a_few_right_decisions_promise_no_small_error():
     confidence, right = torch.tensor([[0.9]] * 20), torch.ones(20, 1, dtype=torch.bool)
     found = stopping.rates(stopping.stops(confidence, stopping.candidates(confidence)), right)

@@ -15,7 +15,8 @@ from sharedlabel.data import gaussian, tuples
 from sharedlabel.evaluation import score
 from sharedlabel.metrics._weights import independent_groups, independent_tuples
 from sharedlabel.metrics.calibration import apply_temperature, fit_temperature, negative_log_likelihood, temperatures
-from sharedlabel.types import Tuples
+from sharedlabel.plugins import load
+from sharedlabel.types import SetShape, Tuples
 
 CLASSES, N_MAX, FRESH = 10, 8, 100
 EVERY = range(1, N_MAX + 1)
@@ -124,6 +125,31 @@ def test_calibrated_scores_do_not_depend_on_the_scale(groups: int, factor: float
         return [row["ri"] for row in rows]
 
     assert ri(factor) == pytest.approx(ri(1.0), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["log_pool", "mean_vote", "majority_vote", "max_vote", "mean_logit", "lstm"])
+def test_no_aggregator_gains_by_a_factor(name: str) -> None:
+    seen, fresh = splits(33, 1)
+    module = load("aggregators", name)
+    shape = SetShape(torch.zeros(3), torch.ones(3), PRIOR.log().float())
+    with rng.seeded(0, "aggregator"):
+        aggregator = module.build(module.Config(), shape).eval()
+    found: dict[float, list[float]] = {0.02: [], 1.0: [], 50.0: []}
+    posteriors = []
+    for one in (seen, fresh):
+        stream = rng.generator(0, "embeddings")
+        embeddings = torch.randn(*one.exact.shape[:2], 3, generator=stream)
+        with torch.no_grad():
+            posteriors.append(aggregator(embeddings, one.exact[:, :1].expand_as(one.exact).float()).double())
+    for factor, ri in found.items():
+        temperature = None
+        for one, posterior in zip((seen, fresh), posteriors, strict=True):
+            scaled, images = (factor * posterior).log_softmax(2), one.drawn.indices.unique().numel()
+            scores = score(scaled, one.drawn, PRIOR, tuple(EVERY), images, None, temperature)
+            temperature = scores.temperature
+            ri += [row["ri"] for row in scores.metrics]
+    assert found[0.02] == pytest.approx(found[1.0], abs=1e-6)
+    assert found[50.0] == pytest.approx(found[1.0], abs=1e-6)
 
 
 def test_partitions_and_groups_add_no_independent_tuples() -> None:
