@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sharedlabel import adaptive_summary, modules, provenance
+from sharedlabel import adaptive_summary, modules, provenance, timing
 from sharedlabel.adaptive_summary import Stopped
 from sharedlabel.config import canonical
 from sharedlabel.grid import CROSSFIT, Cell, Grid
@@ -194,6 +194,7 @@ def _compression(pruned: dict[str, Any], latency: dict[str, Any]) -> dict[str, A
         "measured_latency_batch": latency["batch"],
         "measured_threads": latency["threads"],
         "measured_device": latency["device"],
+        "measured_contended": timing.contended(latency["contention"]),
         "validation_accuracy_before_retrain": pruned["validation_accuracy_before_retrain"],
         "validation_accuracy": pruned["validation_accuracy"],
         "training_epochs": pruned["training_epochs"],
@@ -232,6 +233,11 @@ def _latencies(grid: Grid, store: Store) -> Iterator[Latency]:
                 measured_images_per_second=1000 * measured["batch"] / median,
                 measured_dense_ms=dense,
                 measured_speedup=dense / median,
+                measured_clock=measured["clock"],
+                measured_wall_ms=measured["wall_ms"],
+                measured_contention=measured["contention"],
+                measured_contended=timing.contended(measured["contention"]),
+                measured_load=measured["load"],
                 training=_network(cell),
             )
 
@@ -300,6 +306,10 @@ def _dataset(grid: Grid) -> DatasetFacts:
         size=dataset.decoding.size,
         channels=dataset.decoding.channels,
         prior=tuple(grid.data.prior.tolist()),
+        images={role: len(grid.data.splits[role]) for role in SCORED_ROLES},
+        groups={}
+        if dataset.groups is None
+        else {role: len(dataset.groups[grid.data.splits[role]].unique()) for role in SCORED_ROLES},
     )
 
 

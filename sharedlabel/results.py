@@ -1,8 +1,8 @@
 """Result records: the flat rows that every table, plot, dashboard and rule is made from.
 
 `results.json` holds one `Results`; each list is also written as CSV. Everything is in plain units: information in bits,
-MACs, bytes, milliseconds; intervals are at the 95% level. Columns whose name starts with `measured_` are wall-clock
-measurements; all others are reproduced bit for bit by the same machine.
+MACs, bytes, milliseconds; intervals are at the 95% level. Columns whose name starts with `measured_` are measured times
+and what belongs to them; all others are reproduced bit for bit by the same machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import io
 import json
 import os
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sharedlabel.errors import StoreError
 
-FORMAT = 3
+FORMAT = 4
 AXES = (
     "backbone",
     "pruner",
@@ -32,8 +32,15 @@ AXES = (
     "seed",
 )  # that tell the cells of a grid apart
 Axis: TypeAlias = Literal["aggregator", "training", "pruner", "compression"]
-Verdict: TypeAlias = Literal["better", "worse", "tied"]
-OPPOSITE: dict[Verdict, Verdict] = {"better": "worse", "worse": "better", "tied": "tied"}  # seen from the other side
+Verdict: TypeAlias = Literal["better", "worse", "equivalent", "undecided", "no verdict", "tied"]
+OPPOSITE: dict[Verdict, Verdict] = {  # seen from the other side
+    "better": "worse",
+    "worse": "better",
+    "equivalent": "equivalent",
+    "undecided": "undecided",
+    "no verdict": "no verdict",
+    "tied": "tied",
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ class Row:
         measured_latency_batch: batch size of that measurement.
         measured_threads: CPU threads of that measurement.
         measured_device: device of that measurement.
+        measured_contended: the machine was busy with something else meanwhile (see `Latency`).
         validation_accuracy_before_retrain: accuracy of single images after pruning, before retraining.
         validation_accuracy: accuracy of single images after retraining.
         training_epochs: passes over the backbone split that led to the network, dense training and all rounds included.
@@ -127,6 +135,7 @@ class Row:
     measured_latency_batch: int
     measured_threads: int
     measured_device: str
+    measured_contended: bool
     validation_accuracy_before_retrain: float
     validation_accuracy: float
     training_epochs: float
@@ -214,6 +223,10 @@ class Comparison:
         p_value: two-sided.
         p_holm: adjusted over all comparisons of the same axis, metric and protocol in this file (Holm).
         verdict: `better` or `worse` when p_holm < 0.05, else `tied`.
+        low_adjusted: lower end of the interval that holds at once with those of all comparisons of its family.
+        high_adjusted: upper end.
+        p_adjusted: p_value, adjusted likewise.
+        correction: by what the interval and the p-value are adjusted.
     """
 
     data: str
@@ -235,6 +248,10 @@ class Comparison:
     p_value: float
     p_holm: float
     verdict: Verdict
+    low_adjusted: float = 0.0
+    high_adjusted: float = 0.0
+    p_adjusted: float = 1.0
+    correction: str = ""
 
 
 @dataclass(frozen=True)
@@ -350,9 +367,10 @@ class SweetSpot:
         dense_n_accuracy: its n-accuracy.
         interior: strictly inside the grid of ratios.
         interior_share: share of replicates (seeds and images) in which the choice is interior.
-        modal_share: share of replicates that choose this very ratio and n.
+        modal_share: share of replicates that choose this very ratio and n; or nothing, where nothing qualifies.
         replicates: how many replicates.
         reason: why nothing qualifies, or a remark; empty otherwise.
+        guessing: the interval of RI on validation or on test holds 0: no better than guessing, not recommended.
     """
 
     data: str
@@ -381,6 +399,7 @@ class SweetSpot:
     modal_share: float
     replicates: int
     reason: str
+    guessing: bool = False
 
 
 @dataclass(frozen=True)
@@ -420,6 +439,8 @@ class DatasetFacts:
             were taken as they are.
         channels: channels that image files were converted to; None if they were taken as they are.
         prior: class prior of tuples.
+        images: how many each split has.
+        groups: how many groups these come from; empty where the data has none.
     """
 
     class_names: tuple[str, ...]
@@ -428,6 +449,8 @@ class DatasetFacts:
     size: int | None
     channels: int | None
     prior: tuple[float, ...]
+    images: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -456,6 +479,12 @@ class Latency:
         measured_images_per_second: batch / median.
         measured_dense_ms: median of the dense network of the same seed, measured in turns with this one.
         measured_speedup: measured_dense_ms / measured_median_ms.
+        measured_clock: `cpu` where times are those of the processor (one thread on a CPU), else `wall`.
+        measured_wall_ms: median time of one batch on the wall.
+        measured_contention: time on the wall / processor time of the calling thread; empty on other devices than a CPU.
+        measured_contended: measured_contention is above 1.1, so something else was at work on the machine: the ratio of
+            two times still means something, the times themselves do not.
+        measured_load: load average of the machine over the minute before; empty if the system does not tell.
         training: `crossfit` for the deployed networks of cross-fitting, `frozen` for all others.
     """
 
@@ -480,6 +509,11 @@ class Latency:
     measured_images_per_second: float
     measured_dense_ms: float
     measured_speedup: float
+    measured_clock: Literal["cpu", "wall"]
+    measured_wall_ms: float
+    measured_contention: float | None
+    measured_contended: bool
+    measured_load: float | None
     training: Literal["frozen", "crossfit"] = "frozen"
 
 

@@ -7,6 +7,8 @@ on; paths, devices and worker counts are not in it.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +16,7 @@ import shutil
 import socket
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -194,6 +196,29 @@ class Store:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return self.load(stage, key)
+
+    @contextlib.contextmanager
+    def at_work(self, measuring: bool, waiting: Callable[[], None]) -> Iterator[None]:
+        """Mark this process as one that computes, as many may, or as the one that measures times, while none computes.
+
+        Holds for the processes of this machine that use this store. What a process marks ends with it.
+
+        Args:
+            measuring: wait until no process computes or measures, and keep others waiting; otherwise wait until none
+                measures.
+            waiting: told before a wait.
+        """
+        kind = fcntl.LOCK_EX if measuring else fcntl.LOCK_SH
+        with (self.root / f"at-work@{socket.gethostname()}").open("a") as file:
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(file, kind)
+            try:
+                yield
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)  # a forked worker may still hold the file
 
     def manifests(self, stage: str) -> list[dict[str, Any]]:
         """Read the manifests of all intact artifacts of a stage, in key order."""

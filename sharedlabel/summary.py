@@ -194,7 +194,10 @@ def _choices(
     validation: Sequence[_Estimated], test: Sequence[_Estimated], rules: SweetSpotConfig, pruner: str
 ) -> Iterator[SweetSpot]:
     points = [point for found in validation for point in found.points()]
-    reported = {(point.ratio, point.n): (found, index) for found in test for index, point in enumerate(found.points())}
+    chosen_on, reported = (
+        {(point.ratio, point.n): (found, index) for found in split for index, point in enumerate(found.points())}
+        for split in (validation, test)
+    )
     drawn = torch.stack([found.replicates for found in validation if found.replicates is not None], dim=1)
     accuracy, ri = (np.asarray(part.flatten(1)) for part in drawn.chunk(2, dim=2))  # [replicates, ratios * n]
     row = test[0].rows[0][0]
@@ -226,9 +229,10 @@ def _choices(
             dense_n_accuracy=dense.get("n_accuracy"),
             interior=choice.interior,
             interior_share=stability.interior,
-            modal_share=max(stability.chosen.values(), default=0.0),
+            modal_share=stability.chosen.get(place, 0.0) if place else stability.undecided,
             replicates=stability.replicates,
             reason=choice.reason,
+            guessing=place is not None and min(found["ri_low"], _at(*chosen_on[place])["ri_low"]) <= 0,
         )
 
 

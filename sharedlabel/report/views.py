@@ -214,8 +214,9 @@ def winners(view: View, rules: Iterable[str] = RULES) -> list[SweetSpot]:
     """Pick, for every rule, value and n, the method whose choice is best on validation.
 
     `target`: the cheapest choice wins. `retain`: the cheapest that keeps the share of the best dense RI, so that a
-    method with a poor dense RI does not win by keeping little. The other rules: the highest RI. Where nothing qualifies
-    for any method, one of the choices without a ratio stands for all.
+    method with a poor dense RI does not win by keeping little. The other rules: the highest RI. A choice that is no
+    better than guessing wins where there is no other; where nothing qualifies for any method, one of the choices
+    without a ratio stands for all.
     """
     groups: dict[tuple[str, float, int], list[SweetSpot]] = {}
     for spot in view.sweet_spots:
@@ -225,12 +226,12 @@ def winners(view: View, rules: Iterable[str] = RULES) -> list[SweetSpot]:
     return [min(groups[key], key=lambda spot: _rank(spot, view)) for key in order]
 
 
-def _rank(spot: SweetSpot, view: View) -> tuple[bool, bool, float, float]:
+def _rank(spot: SweetSpot, view: View) -> tuple[bool, bool, bool, float, float]:
     cost = float("inf") if spot.cost_dense_passes is None else spot.cost_dense_passes
     ri = float("-inf") if spot.validation_ri is None else spot.validation_ri
     short = spot.rule == "retain" and ri < (spot.value or 0.0) * _dense_ri(view, spot.rule_n)
     cheapest = spot.rule in {"target", "retain"} and not short
-    return spot.ratio is None, short, cost if cheapest else 0.0, -ri
+    return spot.ratio is None, spot.guessing, short, cost if cheapest else 0.0, -ri
 
 
 def _dense_ri(view: View, n: int | None) -> float:
