@@ -207,6 +207,7 @@ def _choices(
         place = (choice.point.ratio, choice.point.n) if choice.point else None
         found = _at(*reported[place]) if place else {}
         dense = _at(*reported[1.0, place[1]]) if place else {}
+        lowest = min(_at(*chosen_on[place])["ri_low"], found["ri_low"]) if place else 1.0
         yield SweetSpot(
             data=row.data,
             backbone=row.backbone,
@@ -231,8 +232,8 @@ def _choices(
             interior_share=stability.interior,
             modal_share=stability.chosen.get(place, 0.0) if place else stability.undecided,
             replicates=stability.replicates,
+            guessing=lowest <= 0,
             reason=choice.reason,
-            guessing=place is not None and min(found["ri_low"], _at(*chosen_on[place])["ri_low"]) <= 0,
         )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 BUSY = 1.1
-_COLD_PASSES = 2
+COLD_PASSES = 2
 _COLD_SECONDS = 0.05
 _BLOCK = 6
 _FEWEST_BLOCKS = 3
@@ -95,17 +95,28 @@ def in_turns(
         if done >= _FEWEST_BLOCKS and max(spent) > seconds:
             break
         for which in turns if done % 2 == 0 else reversed(turns):
-            cold = _COLD_PASSES if len(calls) > 1 else 0
-            block, took = _block(calls[which], cold, min(size, passes - done * size), seconds / blocks, clock)
-            found[which] += block
+            cold = COLD_PASSES if len(calls) > 1 else 0
+            some, took = block(calls[which], min(size, passes - done * size), cold, seconds / blocks, clock)
+            found[which] += some
             spent[which] += took
     return found
 
 
-def _block(
-    call: Callable[[], object], cold: int, passes: int, seconds: float, clock: Clock
+def block(
+    call: Callable[[], object], passes: int, cold: int, seconds: float = math.inf, clock: Clock = now
 ) -> tuple[list[Seconds], float]:
-    """Return what each pass of a block took, those at its start left out, and the seconds of the whole block."""
+    """Time passes in a row.
+
+    Args:
+        call: what to time.
+        passes: passes that count, at most; there is at least one.
+        cold: passes at the start that do not count; one is enough where passes are slow.
+        seconds: once the block has taken this long on the wall, no further pass starts.
+        clock: read before and after every pass.
+
+    Returns:
+        What every pass that counts took, and the seconds on the wall of all.
+    """
     taken, took = [], 0.0
     for done in range(cold):
         if done and took > _COLD_SECONDS:

@@ -44,15 +44,14 @@ def sentence(spot: SweetSpot, view: View) -> str:
     """Say what a sweet spot means: what to do, what it gives, what it costs, and how far to trust it."""
     if spot.ratio is None or spot.n is None:
         return f"Nothing qualifies ({method(spot)} on {spot.pruner}): {spot.reason or 'no reason is recorded'}."
-    if spot.guessing:
-        return (
-            f"No better than guessing, so not recommended: {place(spot)} with n = {spot.n}. The interval of its RI "
-            f"holds 0 on validation or test; on test it is {number(spot.ri or 0.0)} [{number(spot.ri_low or 0.0)}, "
-            f"{number(spot.ri_high or 0.0)}]."
-        )
     action = "keep the dense network" if dense(spot) else f"compress {spot.ratio:g}x"
     how = method(spot) if dense(spot) else place(spot)
     images = "1 image" if spot.n == 1 else f"{spot.n} images"
+    if spot.guessing:
+        return (
+            f"Nothing to recommend: with {images} per object, {spot.ratio:g}x ({how}) is no better than guessing "
+            f"(RI {number(spot.ri or 0.0)} [{number(spot.ri_low or 0.0)}, {number(spot.ri_high or 0.0)}] on test)."
+        )
     main = f"With {images} per object, {action} ({how}): {_outcome(spot)}"
     reference = _reference(spot, view)
     return f"{main}{'; ' + reference if reference else ''}.{_caution(spot, view)}"

@@ -214,9 +214,9 @@ def winners(view: View, rules: Iterable[str] = RULES) -> list[SweetSpot]:
     """Pick, for every rule, value and n, the method whose choice is best on validation.
 
     `target`: the cheapest choice wins. `retain`: the cheapest that keeps the share of the best dense RI, so that a
-    method with a poor dense RI does not win by keeping little. The other rules: the highest RI. A choice that is no
-    better than guessing wins where there is no other; where nothing qualifies for any method, one of the choices
-    without a ratio stands for all.
+    method with a poor dense RI does not win by keeping little. The other rules: the highest RI. Where nothing qualifies
+    for any method, one of the choices without a ratio stands for all; what is no better than guessing wins only over
+    these.
     """
     groups: dict[tuple[str, float, int], list[SweetSpot]] = {}
     for spot in view.sweet_spots:
