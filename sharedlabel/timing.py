@@ -117,7 +117,8 @@ def block(
     Returns:
         What every pass that counts took, and the seconds on the wall of all.
     """
-    taken, took = [], 0.0
+    taken: list[Seconds] = []
+    took = 0.0
     for done in range(cold):
         if done and took > _COLD_SECONDS:
             break
