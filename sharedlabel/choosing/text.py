@@ -107,7 +107,7 @@ def _evidence(found: Recommendation) -> Iterator[str]:
         for split, images in found.images.items()
     ]
     alone = "; with one seed, intervals are over images alone and say nothing of training anew" if seeds == 1 else ""
-    yield " and ".join([*counts, f"{seeds} training seed{'s' * (seeds > 1)}"]) + alone
+    yield ", ".join([*counts, f"{seeds} training seed{'s' * (seeds > 1)}"]) + alone
     if found.agreement is None:
         yield "how stable the choice is: unknown, since the run has no sweet spot of this method by these limits"
     else:
@@ -193,8 +193,8 @@ def _runner_up(found: Recommendation) -> str:
 def _notes(found: Recommendation) -> Iterator[str]:
     if found.passed_over is not None:
         yield (
-            f"passed over: {describe(found.passed_over)}, which is no better than guessing: RI "
-            f"{intervals(found.passed_over)}"
+            f"passed over: {describe(found.passed_over)}, which is no better than guessing as far as these images and "
+            f"seeds show: RI {intervals(found.passed_over)}"
         )
     yield from _shift(found)
     contrasts = [c for c in (found.dense, found.best, found.runner_up) if c is not None]
