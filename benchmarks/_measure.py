@@ -98,9 +98,10 @@ def summarize(what: str, unit: str, values: Sequence[float], **rest: Any) -> Res
     return Result(what, statistics.median(values), unit, min(values), max(values), **rest)
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """Return the wall-clock seconds of one call."""
-    return timing.one_pass(call).wall
+def seconds(call: Callable[[], object], rounds: int = 1, clock: timing.Clock = timing.now) -> Times:
+    """Return the wall-clock seconds of a call, one entry per round."""
+    passes, _ = timing.block(call, rounds, cold=0, clock=clock)
+    return _times([[one] for one in passes], "wall")
 
 
 def interleaved(
@@ -151,10 +152,10 @@ def _one_thread() -> bool:
     return torch.get_num_threads() == 1 and not torch.cuda.is_available()
 
 
-def ratios(numerators: Times, denominators: Times) -> Times:
-    """Return the ratio of each round."""
+def ratios(numerators: Times, denominators: Times, scale: float = 1.0) -> Times:
+    """Return the ratio of each round, times a constant."""
     known = [each.contention for each in (numerators, denominators) if each.contention is not None]
-    values = (top / bottom for top, bottom in zip(numerators, denominators, strict=True))
+    values = (scale * top / bottom for top, bottom in zip(numerators, denominators, strict=True))
     return Times(values, max(known, default=None))
 
 

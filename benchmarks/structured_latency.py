@@ -51,7 +51,7 @@ def measured(width: int, bound: float | None, rounds: int, layout: torch.memory_
         f"{BATCH}, {torch.get_num_threads()} threads: {1000 * min(before):.1f} against {1000 * min(after):.1f} ms "
         f"(best of {rounds} turns), {theoretical:.2f} times fewer MACs"
     )
-    shares = [speedup / theoretical for speedup in ratios(before, after)]
+    shares = ratios(before, after, 1 / theoretical)
     what = "structured pruning: share of the theoretical speedup"
     return summarize(what, "x", shares, bound=bound, better="at least", note=note)
 

@@ -81,5 +81,12 @@ def test_a_ratio_is_as_contended_as_the_worse_of_its_times() -> None:
     )
 
 
-def test_one_call_is_timed_on_the_wall() -> None:
-    assert _measure.seconds(lambda: None) >= 0
+def test_a_call_alone_is_timed_on_the_wall() -> None:
+    machine = Machine(away=0.03)
+    found = _measure.seconds(lambda: machine.call("a", 0.01), 2, machine)
+    assert list(found) == pytest.approx([0.04, 0.04])
+    assert summarize("call", "s", found).contention == pytest.approx(4)
+
+
+def test_ratios_are_scaled() -> None:
+    assert list(ratios(Times([6.0]), Times([2.0]), 10)) == [30]
