@@ -43,8 +43,8 @@ def now() -> Seconds:
     """Read both clocks.
 
     The processor's is that of the calling thread. With several threads it is no measure of the work, which the others
-    share, but of waiting: a thread that waits for its helpers spins, so the two clocks stay together until one of the
-    threads has no core.
+    share, but of waiting: by OpenMP's default a thread spins before it sleeps when it waits for the others, so the two
+    clocks part only where a wait is long, as when one of the threads has no core.
     """
     return Seconds(time.perf_counter(), time.thread_time())
 
