@@ -77,6 +77,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     parser.add_argument("--only", action="append", choices=GRIDS, help="one of the grids; repeatable")
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder that keeps trained networks")
     parser.add_argument("--out", type=Path, default=Path("docs/results/latencies"), help="folder of the results")
+    parser.add_argument("--prepare", action="store_true", help="train and prune only; a later call then only measures")
     parser.add_argument("--quick", action="store_true", help="one tiny grid of handwritten digits, to try the command")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -85,15 +86,18 @@ def _main(arguments: Sequence[str] | None) -> None:
         work, out = (Path(folder), Path(folder)) if chosen.quick else (chosen.work, chosen.out)
         out.mkdir(parents=True, exist_ok=True)
         for name, published in wanted.items():
-            found = measured(name, published, chosen.data, work)
+            networks = prepared(name, published, chosen.data, work)
+            if chosen.prepare:
+                continue
+            found = measured(*networks)
             (out / f"{name}.csv").write_text(to_csv(Latency, found, DIGITS))
             text = "\n".join(page(name, found, before(name)))
             (out / f"{name}.md").write_text(text + "\n")
             print(text, end="\n\n")
 
 
-def measured(name: str, published: Published, data: Path, work: Path) -> list[Latency]:
-    """Train and prune the networks of a grid as far as they are not stored, then time all of them, with nothing beside.
+def prepared(name: str, published: Published, data: Path, work: Path) -> tuple[Grid, Store]:
+    """Train and prune the networks of a grid as far as they are not stored.
 
     Args:
         name: of its configuration.
@@ -106,12 +110,17 @@ def measured(name: str, published: Published, data: Path, work: Path) -> list[La
     """
     grid = prepare(parse(_arguments(name, published, data, work))[0])
     store = Store(Path(grid.experiment.output) / "store")
-    cells = list({cell.latency.key: cell for cell in grid.cells}.values())
     with store.at_work(False, _waiting):
-        for cell in cells:
+        for cell in grid.cells:
             for _, needed in cell.latency.inputs:
                 run_node(needed, grid, store, _told)
+    return grid, store
+
+
+def measured(grid: Grid, store: Store) -> list[Latency]:
+    """Time every network of a grid that is prepared, while no run with the same store is at work on this machine."""
     with store.at_work(True, _waiting):
+        cells = {cell.latency.key: cell for cell in grid.cells}.values()
         return [record for cell in cells for record in _timed(cell, grid, store)]
 
 

@@ -38,7 +38,7 @@ def refusing(stage: stages.Stage) -> Any:
 
 def test_networks_are_pruned_once_and_timed_every_time(tmp_path, monkeypatch) -> None:
     published = latencies.QUICK["quick"]
-    first = latencies.measured("quick", published, tmp_path, tmp_path)
+    first = latencies.measured(*latencies.prepared("quick", published, tmp_path, tmp_path))
     assert [(r.pruner, r.ratio, r.batch) for r in first] == [
         (pruner, ratio, batch) for pruner, ratio in (("none", 1.0), ("unit", 4.0)) for batch in (1, 32, 256)
     ]
@@ -49,7 +49,18 @@ def test_networks_are_pruned_once_and_timed_every_time(tmp_path, monkeypatch) ->
     timed: list[int] = []
     in_turns = timing.in_turns
     monkeypatch.setattr(timing, "in_turns", lambda *given: timed.append(1) or in_turns(*given))
-    assert len(latencies.measured("quick", published, tmp_path, tmp_path)) == len(timed) == 6
+    again = latencies.measured(*latencies.prepared("quick", published, tmp_path, tmp_path))
+    assert len(again) == len(timed) == 6
+
+
+def test_what_is_only_prepared_is_not_measured(tmp_path, monkeypatch, capsys) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(latencies, "prepared", lambda *given: given)
+    monkeypatch.setattr(latencies, "measured", refuse)
+    assert latencies.main(["--prepare", "--only", "compressors-init", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == ""
 
 
 def record(pruner: str, ratio: float, seed: int, speedup: float, busy: bool = False) -> Latency:
