@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors
 import safetensors.torch
@@ -208,17 +208,13 @@ class Store:
                 measures.
             waiting: told before a wait.
         """
-        kind = fcntl.LOCK_EX if measuring else fcntl.LOCK_SH
         with (self.root / f"at-work@{socket.gethostname()}").open("a") as file:
-            try:
-                fcntl.flock(file, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting()
-                fcntl.flock(file, kind)
+            locked = _locked(file, fcntl.LOCK_EX if measuring else fcntl.LOCK_SH, waiting)
             try:
                 yield
             finally:
-                fcntl.flock(file, fcntl.LOCK_UN)  # a forked worker may still hold the file
+                if locked:
+                    fcntl.flock(file, fcntl.LOCK_UN)  # a forked worker may still hold the file
 
     def manifests(self, stage: str) -> list[dict[str, Any]]:
         """Read the manifests of all intact artifacts of a stage, in key order."""
@@ -244,6 +240,24 @@ class Store:
             host, _, pid = folder.name.partition("@")[2].partition("@")
             if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _locked(file: IO[str], kind: int, waiting: Callable[[], None]) -> bool:
+    """Lock a file, and tell before a wait; False where the file system has no locks."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        waiting()
+        fcntl.flock(file, kind)
+    except OSError as error:
+        warnings.warn(
+            f"expected a file system with locks at {file.name}, got: {error.strerror}; runs that share this store are "
+            "not kept apart while times are measured",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def _alive(pid: int) -> bool:

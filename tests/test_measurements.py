@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import errno
+import fcntl
 import io
 import shutil
 from pathlib import Path
@@ -65,10 +68,11 @@ class WaitError(Exception):
     """Raised in place of a wait."""
 
 
-def test_who_measures_waits_for_others_and_they_for_him(tmp_path):
-    def waits():
-        raise WaitError
+def waits():
+    raise WaitError
 
+
+def test_who_measures_waits_for_others_and_they_for_him(tmp_path):
     ours, theirs = Store(tmp_path), Store(tmp_path)
     for own, other in ((False, True), (True, False), (True, True)):
         with ours.at_work(own, waits), pytest.raises(WaitError), theirs.at_work(other, waits):
@@ -77,6 +81,25 @@ def test_who_measures_waits_for_others_and_they_for_him(tmp_path):
         pass
     with theirs.at_work(True, waits), Store(tmp_path / "elsewhere").at_work(True, waits):
         pass
+
+
+def test_without_locks_a_run_goes_on_and_says_so(tmp_path, monkeypatch):
+    def unsupported(file, kind):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    told = pytest.warns(RuntimeWarning, match="expected a file system with locks at .*, got: No locks available")
+    with told, Store(tmp_path).at_work(True, lambda: None):
+        entered = True
+    assert entered
+
+
+def test_a_wait_ends_with_the_work_of_the_other(tmp_path):
+    ours, theirs = Store(tmp_path), Store(tmp_path)
+    with contextlib.ExitStack() as other:
+        other.enter_context(ours.at_work(False, lambda: None))
+        with theirs.at_work(True, other.close), pytest.raises(WaitError), ours.at_work(False, waits):
+            pass
 
 
 def test_a_run_says_that_it_waits(finished):
