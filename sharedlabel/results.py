@@ -369,8 +369,9 @@ class SweetSpot:
         interior_share: share of replicates (seeds and images) in which the choice is interior.
         modal_share: share of replicates that choose this very ratio and n; or nothing, where nothing qualifies.
         replicates: how many replicates.
+        guessing: the interval of RI at the choice holds 0, on validation or on test: no better than guessing, and not
+            to be recommended.
         reason: why nothing qualifies, or a remark; empty otherwise.
-        guessing: the interval of RI on validation or on test holds 0: no better than guessing, not recommended.
     """
 
     data: str
@@ -398,8 +399,8 @@ class SweetSpot:
     interior_share: float
     modal_share: float
     replicates: int
+    guessing: bool
     reason: str
-    guessing: bool = False
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,7 @@ def spot(candidates: list[Any], chosen: Any, rule: Any, value: float | None, rul
     pruner = next((c.pruner for c in candidates if c.pruner != "none"), "none")
     method = (some.data, some.backbone, pruner, some.aggregator, some.training, some.protocol)
     if chosen is None:
-        return records.SweetSpot(*method, rule, value, rule_n, *([None] * 12), False, 0.0, 0.0, 200, reason)
+        return records.SweetSpot(*method, rule, value, rule_n, *([None] * 12), False, 0.0, 0.0, 200, False, reason)
 
     def at(ratio: float) -> Any:
         return next(c for c in candidates if c.split == "test" and (c.ratio, c.n) == (ratio, chosen.n))
@@ -237,6 +237,7 @@ def spot(candidates: list[Any], chosen: Any, rule: Any, value: float | None, rul
         0.93 if interior else 0.11,
         0.71,
         200,
+        min(test.ri_low, chosen.ri_low) <= 0,
         reason,
     )
 
