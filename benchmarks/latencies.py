@@ -3,13 +3,14 @@
 Speed depends on the shapes of layers, not on values, and nothing but removal chooses shapes by what training found. So
 the dense network of every published grid is trained as published (same configuration, seeds and images), pruned by the
 methods below, and not retrained, which changes no shape. Of the masks one is measured: none of them changes what dense
-kernels compute. Where a grid has masks alone, nothing is trained at all.
+kernels compute. For butterfly layers and masks that are drawn before training, nothing is trained at all.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import statistics
 import sys
 import tempfile
@@ -39,7 +40,7 @@ DIGITS = 5  # significant ones
 
 @dataclass(frozen=True)
 class Published:
-    """A published grid and what of it is measured.
+    """A part of a published grid, and what of it is measured.
 
     Attributes:
         data: file of its images below the given folder; empty for data that comes with the package.
@@ -50,16 +51,24 @@ class Published:
     arguments: tuple[str, ...]
 
 
+UNTRAINED = "--dense.epochs=0"  # for what is drawn before any training
 GRIDS = {
-    "compressors-mnist": Published("mnist-png.zip", (f"--pruners=[{MASK}, {REMOVAL}, butterfly]",)),
-    "compressors-cifar10": Published("cifar10-jpeg.zip", (f"--pruners=[{MASK}, {REMOVAL}]",)),
-    "compressors-cifar10-mlp": Published("cifar10-jpeg.zip", (f"--pruners=[{MASK}, unit, butterfly]",)),
-    "compressors-init": Published("", (f"--pruners=[{INITIAL}]", "--ratios=[1, 10]", "--dense.epochs=0")),
+    "compressors-mnist": (
+        Published("mnist-png.zip", (f"--pruners=[{MASK}, {REMOVAL}]",)),
+        Published("mnist-png.zip", ("--pruners=[butterfly]", UNTRAINED)),
+    ),
+    "compressors-cifar10": (Published("cifar10-jpeg.zip", (f"--pruners=[{MASK}, {REMOVAL}]",)),),
+    "compressors-cifar10-mlp": (
+        Published("cifar10-jpeg.zip", (f"--pruners=[{MASK}, unit]",)),
+        Published("cifar10-jpeg.zip", ("--pruners=[butterfly]", UNTRAINED)),
+    ),
+    "compressors-init": (Published("", (f"--pruners=[{INITIAL}]", "--ratios=[1, 10]", UNTRAINED)),),
 }
 QUICK = {
-    "quick": Published(
-        "",
-        ("--pruners=[unit]", "--ratios=[1, 4]", "--seeds=[0]", "--dense.epochs=1", "--latency.repeats=3"),
+    "quick": (
+        Published(
+            "", ("--pruners=[unit]", "--ratios=[1, 4]", "--seeds=[0]", "--dense.epochs=1", "--latency.repeats=3")
+        ),
     )
 }
 # Aggregators and margins take no part in it.
@@ -85,11 +94,11 @@ def _main(arguments: Sequence[str] | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         work, out = (Path(folder), Path(folder)) if chosen.quick else (chosen.work, chosen.out)
         out.mkdir(parents=True, exist_ok=True)
-        for name, published in wanted.items():
-            networks = prepared(name, published, chosen.data, work)
+        for name, parts in wanted.items():
+            networks = [prepared(name, part, chosen.data, work) for part in parts]
             if chosen.prepare:
                 continue
-            found = measured(*networks)
+            found = list(itertools.chain.from_iterable(measured(*part) for part in networks))
             (out / f"{name}.csv").write_text(to_csv(Latency, found, DIGITS))
             text = "\n".join(page(name, found, before(name)))
             (out / f"{name}.md").write_text(text + "\n")

@@ -37,7 +37,7 @@ def refusing(stage: stages.Stage) -> Any:
 
 
 def test_networks_are_pruned_once_and_timed_every_time(tmp_path, monkeypatch) -> None:
-    published = latencies.QUICK["quick"]
+    (published,) = latencies.QUICK["quick"]
     first = latencies.measured(*latencies.prepared("quick", published, tmp_path, tmp_path))
     assert [(r.pruner, r.ratio, r.batch) for r in first] == [
         (pruner, ratio, batch) for pruner, ratio in (("none", 1.0), ("unit", 4.0)) for batch in (1, 32, 256)
