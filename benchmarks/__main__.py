@@ -16,6 +16,8 @@ from rich.table import Table
 
 from benchmarks._measure import Result
 
+COMMANDS = ("evidence", "latencies")  # run by themselves
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, or 1 if a bound is missed or a benchmark fails."""
@@ -45,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def available() -> tuple[str, ...]:
-    """List the benchmarks: every module of this package whose name does not start with an underscore."""
+    """List the benchmarks: every module of this package but commands and those that start with an underscore."""
     names = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    return tuple(sorted(name for name in names if not name.startswith("_")))
+    return tuple(sorted(name for name in names if not name.startswith("_") and name not in COMMANDS))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +89,8 @@ def _table(results: Sequence[Result], failed: Sequence[str], quick: bool) -> Tab
         if result.low < result.high:
             measured += f"\n[dim]{_number(result.low)} to {_number(result.high)}[/dim]"
         bound = "" if result.bound is None else f"{result.better}\n{_number(result.bound)}{unit}"
-        table.add_row(f"{result.what}\n[dim]{result.note}[/dim]", measured, bound, _verdict(result, quick))
+        details = f"{result.note}\n{result.conditions}" if result.note else result.conditions
+        table.add_row(f"{result.what}\n[dim]{details}[/dim]", measured, bound, _verdict(result, quick))
     for name in failed:
         table.add_row(f"{name}\n[dim]stopped with the error above[/dim]", "", "", "[bold red]FAILED[/bold red]")
     return table

@@ -61,7 +61,7 @@ def run(quick: bool) -> list[Result]:
         summarize(
             "aggregation: log-pool and scores, faster than a loop over tuples",
             "x",
-            [partitions * ratio for ratio in ratios(slow, fast)],
+            ratios(slow, fast, partitions),
             bound=BOUND,
             better="at least",
             note=note,
@@ -69,7 +69,7 @@ def run(quick: bool) -> list[Result]:
         summarize(
             "aggregation: the same against a loop that keeps a running sum",
             "x",
-            [partitions * ratio for ratio in ratios(tight, beside)],
+            ratios(tight, beside, partitions),
             note=f"one normalisation per tuple; {partitions * min(tight):.2f} s scaled alike",
         ),
         summarize(

@@ -62,7 +62,7 @@ def _zoo(quick: bool) -> Result:
     split = len(planned.data.splits["aggregator"])
     note = f"{len(names)} aggregators, {SEEDS} seeds, one process; {split} images to learn on, {steps} steps or more"
     return summarize(
-        "zoo: every aggregator trained and evaluated on one network's features", "s", [taken], bound=BOUND, note=note
+        "zoo: every aggregator trained and evaluated on one network's features", "s", taken, bound=BOUND, note=note
     )
 
 

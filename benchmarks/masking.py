@@ -58,7 +58,7 @@ def _times(side: int, batch: int, rounds: int) -> list[Result]:
         what = f"masking: {name}, ResNet-50 to {RATIO:g}x"
         found.append(summarize(what, "x", ratios(taken, passes), bound=TIME_BOUND, note=note))
     whole = seconds(weights.sort)
-    found.append(summarize("masking: one sort of all weights", "s", [whole], note="for comparison"))
+    found.append(summarize("masking: one sort of all weights", "s", whole, note="for comparison"))
     return found
 
 

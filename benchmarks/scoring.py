@@ -33,9 +33,9 @@ def run(quick: bool) -> list[Result]:
 
     scored()
     size = f"{partitions} partitions of {images} images, n = {', '.join(map(str, SIZES))}; median of {rounds}"
-    without = [seconds(scored) for _ in range(rounds)]
+    without = seconds(scored, rounds)
     replicated()
-    with_replicates = [seconds(replicated) for _ in range(rounds)]
+    with_replicates = seconds(replicated, rounds)
     note = f"{REPLICATES} replicates of n-accuracy and information at every n, scores included; {size}"
     return [
         summarize("scoring: all metrics with intervals and calibration", "s", without, note=size),

@@ -15,7 +15,7 @@ from sharedlabel.choosing.recommendation import recommend
 from sharedlabel.choosing.text import render
 from sharedlabel.errors import guarded
 
-_TABLES = ("rows", "summaries", "comparisons", "latencies")
+_TABLES = ("rows", "summaries", "comparisons", "sweet_spots", "latencies")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sharedlabel import modules, provenance, summarized
+from sharedlabel import modules, provenance, summarized, timing
 from sharedlabel.config import canonical
 from sharedlabel.grid import CROSSFIT, Cell, Grid
 from sharedlabel.inputs import SCORED_ROLES
@@ -146,6 +146,7 @@ def _compression(pruned: dict[str, Any], latency: dict[str, Any]) -> dict[str, A
         "measured_latency_batch": latency["batch"],
         "measured_threads": latency["threads"],
         "measured_device": latency["device"],
+        "measured_contended": timing.contended(latency["contention"]),
         "validation_accuracy_before_retrain": pruned["validation_accuracy_before_retrain"],
         "validation_accuracy": pruned["validation_accuracy"],
         "training_epochs": pruned["training_epochs"],
@@ -165,27 +166,44 @@ def _latencies(grid: Grid, store: Store) -> Iterator[Latency]:
     networks = {cell.latency.key: cell for cell in grid.cells}
     for cell in networks.values():
         found = store.load(cell.latency.stage, cell.latency.key).meta
-        costs = store.load(cell.pruned.stage, cell.pruned.key).meta["costs"]
-        for measured in found["latencies"]:
-            median, dense = measured["median_ms"], measured["reference_ms"]
-            yield Latency(
-                data=grid.data.dataset.name,
-                backbone=cell.backbone,
-                pruner=cell.pruner,
-                ratio=cell.ratio,
-                seed=cell.seed,
-                **{name: measured[name] for name in ("device", "mode", "batch", "threads", "peak_memory_bytes")},
-                **{name: costs[name] for name in ("parameters", "macs_effective", "theoretical_speedup")},
-                file_bytes_dense=found["file_bytes"]["dense"],
-                file_bytes_sparse=found["file_bytes"]["sparse"],
-                measured_median_ms=median,
-                measured_low_ms=measured["low_ms"],
-                measured_high_ms=measured["high_ms"],
-                measured_images_per_second=1000 * measured["batch"] / median,
-                measured_dense_ms=dense,
-                measured_speedup=dense / median,
-                training=_network(cell),
-            )
+        pruned = store.load(cell.pruned.stage, cell.pruned.key).meta
+        yield from latencies(cell, grid.data.dataset.name, found, pruned)
+
+
+def latencies(cell: Cell, data: str, found: dict[str, Any], pruned: dict[str, Any]) -> Iterator[Latency]:
+    """Yield what was measured of one compressed network.
+
+    Args:
+        cell: one of those with this network.
+        data: name of the data set.
+        found: facts from the stage `latency`.
+        pruned: facts from the stage `prune`.
+    """
+    for measured in found["latencies"]:
+        median, dense = measured["median_ms"], measured["reference_ms"]
+        yield Latency(
+            data=data,
+            backbone=cell.backbone,
+            pruner=cell.pruner,
+            ratio=cell.ratio,
+            seed=cell.seed,
+            **{name: measured[name] for name in ("device", "mode", "batch", "threads", "peak_memory_bytes")},
+            **{name: pruned["costs"][name] for name in ("parameters", "macs_effective", "theoretical_speedup")},
+            file_bytes_dense=found["file_bytes"]["dense"],
+            file_bytes_sparse=found["file_bytes"]["sparse"],
+            measured_median_ms=median,
+            measured_low_ms=measured["low_ms"],
+            measured_high_ms=measured["high_ms"],
+            measured_images_per_second=1000 * measured["batch"] / median,
+            measured_dense_ms=dense,
+            measured_speedup=dense / median,
+            measured_clock=measured["clock"],
+            measured_wall_ms=measured["wall_ms"],
+            measured_contention=measured["contention"],
+            measured_contended=timing.contended(measured["contention"]),
+            measured_load=measured["load"],
+            training=_network(cell),
+        )
 
 
 def _margins(grid: Grid, store: Store) -> Iterator[Margin]:
@@ -252,6 +270,10 @@ def _dataset(grid: Grid) -> DatasetFacts:
         size=dataset.decoding.size,
         channels=dataset.decoding.channels,
         prior=tuple(grid.data.prior.tolist()),
+        images={role: len(grid.data.splits[role]) for role in SCORED_ROLES},
+        groups={}
+        if dataset.groups is None
+        else {role: len(dataset.groups[grid.data.splits[role]].unique()) for role in SCORED_ROLES},
     )
 
 

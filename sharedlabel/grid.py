@@ -2,7 +2,7 @@ r"""A configuration becomes a grid of cells, each the end of a chain of stage ca
 
 ```
 dense -> prune (-> prune ...) -> features -> calibrate -> aggregate -> evaluate, adaptive
-     |        \-> latency                                         \-> joint -> features -> evaluate, adaptive
+     |        \-> latency, last                                   \-> joint -> features -> evaluate, adaptive
      \-> margin
 ```
 Chains share their beginnings: one pruned backbone feeds every aggregator and protocol. Distillation also reads the
@@ -96,8 +96,11 @@ class Cell:
         return self.evaluate.key[:16]
 
     def calls(self) -> tuple[Node, ...]:
-        """Return the stage calls that end in the cell's numbers; they bring those before them along."""
-        return self.latency, *self._optional(), self.evaluate
+        """Return the stage calls that end in the cell's numbers, but for the measured time; they bring others along.
+
+        The call `latency` is made once those of every cell are, so that nothing else of the run is at work then.
+        """
+        return *self._optional(), self.evaluate
 
     def read(self) -> tuple[Node, ...]:
         """Return the stage calls whose outputs the cell's rows are made from."""
@@ -222,10 +225,10 @@ def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, flo
 def missing(grid: Grid, store: Store) -> list[Node]:
     """List the stage calls that are not stored yet, in the order they would run."""
     seen: dict[str, Node] = {}
-    for cell in grid.cells:
-        for call in cell.calls():
-            for node in call.chain():
-                seen.setdefault(node.key, node)
+    computed = [call for cell in grid.cells for call in cell.calls()]
+    for call in (*computed, *(cell.latency for cell in grid.cells)):
+        for node in call.chain():
+            seen.setdefault(node.key, node)
     return [node for node in seen.values() if not store.has(node.stage, node.key)]
 
 

@@ -7,10 +7,10 @@ memory format, masked weights stored as zeros.
 from __future__ import annotations
 
 import copy
+import functools
 import statistics
-import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,13 +20,14 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from sharedlabel import timing
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import ConfigError
 from sharedlabel.pruners._masks import bake
+from sharedlabel.timing import Clock, Seconds, now
 
 Mode = Literal["eager", "compiled"]
 _WARM_UP_PASSES = 5
-_FEWEST_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,27 @@ class Latency:
         mode: `eager`, or `compiled` through torch.compile.
         batch: images in the batch.
         threads: CPU threads used by torch.
+        clock: that of the times: `cpu` with one thread on a CPU, `wall` for several threads and other devices.
         median_ms: median time of one batch, milliseconds.
         low_ms: first quartile.
         high_ms: third quartile.
         reference_ms: median of the reference network, measured in turns with this one; of this one without any.
+        wall_ms: median time of one batch on the wall, whatever the clock.
+        contention: time on the wall / processor time of the calling thread over all passes, the larger one of the two
+            networks; None on other devices than a CPU, where the calling thread waits.
     """
 
     device: str
     mode: Mode
     batch: int
     threads: int
+    clock: Literal["cpu", "wall"]
     median_ms: float
     low_ms: float
     high_ms: float
     reference_ms: float
+    wall_ms: float
+    contention: float | None
 
 
 def latency(
@@ -64,10 +72,14 @@ def latency(
     reference: Backbone | None = None,
     repeats: int = 30,
     seconds: float = 1.0,
+    clock: Clock = now,
 ) -> Latency:
     """Time the classification of a batch, on a copy of the network in evaluation mode.
 
-    The two networks take turns, so that a busy machine slows both alike and their ratio stays meaningful.
+    With one thread on a CPU the time is that of the processor, which stands still while other programs have the core.
+    Several threads share their work out in ways that no processor time tells, so the wall's clock is read for them; as
+    for other devices, which are waited for. The two networks take turns in blocks of passes, so that whatever slows the
+    machine slows both, and each finds its own data in the caches.
 
     Args:
         backbone: the network.
@@ -77,7 +89,8 @@ def latency(
         mode: `eager`, or `compiled` for one static shape.
         reference: a network to measure beside it, such as the dense one.
         repeats: timed passes of each network at most.
-        seconds: once a network has spent this long and three passes, no further one starts.
+        seconds: once a network has spent this long and three blocks of passes, no further block starts.
+        clock: what the time is read from.
 
     Raises:
         ConfigError: the network cannot be compiled here.
@@ -87,13 +100,34 @@ def latency(
     if mode == "compiled":
         torch.compiler.reset()  # else later networks hit the limit on recompilations and would silently run eagerly
     networks = [_ready(network, device, mode) for network in (backbone, reference) if network is not None]
+    passes = [functools.partial(_synchronized, network, images) for network in networks]
     with torch.inference_mode():
-        for network in networks:
-            _warm_up(network, images, seconds)
-        own, *others = _in_turns(networks, images, repeats, seconds)
-    low, median, high = (1000 * value for value in statistics.quantiles(own, n=4, method="inclusive"))
-    reference_ms = 1000 * statistics.median(others[0]) if others else median
-    return Latency(_name(device), mode, batch, torch.get_num_threads(), median, low, high, reference_ms)
+        for one in passes:
+            _warm_up(one, seconds, clock)
+        taken = timing.in_turns(passes, repeats, seconds, clock)
+    return _latency(taken, device, mode, batch)
+
+
+def _latency(taken: Sequence[Sequence[Seconds]], device: torch.device, mode: Mode, batch: int) -> Latency:
+    """Summarise the passes of a network, and of its reference if there is one."""
+    threads = torch.get_num_threads()
+    kind: Literal["cpu", "wall"] = "cpu" if device.type == "cpu" and threads == 1 else "wall"
+    own, *others = ([1000 * float(getattr(one, kind)) for one in passes] for passes in taken)
+    low, median, high = statistics.quantiles(own, n=4, method="inclusive")
+    ratios = [timing.contention(passes) for passes in taken] if device.type == "cpu" else []
+    return Latency(
+        device=_name(device),
+        mode=mode,
+        batch=batch,
+        threads=threads,
+        clock=kind,
+        median_ms=median,
+        low_ms=low,
+        high_ms=high,
+        reference_ms=statistics.median(others[0]) if others else median,
+        wall_ms=1000 * statistics.median(one.wall for one in taken[0]),
+        contention=max((ratio for ratio in ratios if ratio is not None), default=None),
+    )
 
 
 def peak_memory(
@@ -187,10 +221,10 @@ def _name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _warm_up(network: nn.Module, images: Tensor, seconds: float) -> None:
+def _warm_up(one_pass: Callable[[], None], seconds: float, clock: Clock) -> None:
     """Run passes that do not count: the first compiles, allocates and fills caches."""
     try:
-        network(images)
+        one_pass()
     except BackendCompilerFailed as error:
         raise ConfigError(
             f"latency.modes: expected a network and a machine on which 'compiled' works, got: {error.inner_exception}; "
@@ -198,30 +232,15 @@ def _warm_up(network: nn.Module, images: Tensor, seconds: float) -> None:
         ) from error
     spent = 0.0
     for _ in range(_WARM_UP_PASSES - 1):
-        spent += _seconds(network, images)
+        spent += timing.one_pass(one_pass, clock).wall
         if spent > seconds / 2:
             break
 
 
-def _in_turns(networks: Sequence[nn.Module], images: Tensor, repeats: int, seconds: float) -> list[list[float]]:
-    """Return the seconds of every pass by network; who comes first alternates."""
-    times: list[list[float]] = [[] for _ in networks]
-    turns = list(range(len(networks)))
-    for done in range(max(repeats, _FEWEST_PASSES)):
-        if done >= _FEWEST_PASSES and max(map(sum, times)) > seconds:
-            break
-        for which in turns if done % 2 == 0 else reversed(turns):
-            times[which].append(_seconds(networks[which], images))
-    return times
-
-
-def _seconds(network: nn.Module, images: Tensor) -> float:
-    """Time one pass."""
-    _synchronize(images.device)
-    start = time.perf_counter()
+def _synchronized(network: nn.Module, images: Tensor) -> None:
+    """Run a network and wait for its result."""
     network(images)
     _synchronize(images.device)
-    return time.perf_counter() - start
 
 
 def _synchronize(device: torch.device) -> None:

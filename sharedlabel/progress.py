@@ -70,6 +70,12 @@ class Reporter:
                 soft_wrap=True,
             )
 
+    def waiting(self, reason: str) -> None:
+        """Tell that the run waits, and until when."""
+        self.bar.update(self.task, description=f"waiting {reason}")
+        if not self.console.is_terminal:
+            self.console.print(f"waiting {reason}", highlight=False, markup=False, soft_wrap=True)
+
 
 @contextmanager
 def reporting(console: Console, grid: Grid, total: int) -> Iterator[Reporter]:

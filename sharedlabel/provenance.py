@@ -39,7 +39,8 @@ def _commit() -> str:
     folder = Path(__file__).resolve().parent.parent
     if not (folder / ".git").exists():
         return ""
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    # Without optional locks: a run that may not write, or is killed here, would leave the index of the checkout locked.
+    changes = _git(folder, "--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
     return _git(folder, "rev-parse", "--short=12", "HEAD") + ("+" if changes else "")
 
 

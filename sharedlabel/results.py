@@ -1,8 +1,8 @@
 """Result records: the flat rows that every table, plot, dashboard and rule is made from.
 
 `results.json` holds one `Results`; each list is also written as CSV. Everything is in plain units: information in bits,
-MACs, bytes, milliseconds; intervals are at the 95% level. Columns whose name starts with `measured_` are wall-clock
-measurements; all others are reproduced bit for bit by the same machine.
+MACs, bytes, milliseconds; intervals are at the 95% level. Columns whose name starts with `measured_` are measured times
+and what belongs to them; all others are reproduced bit for bit by the same machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import io
 import json
 import os
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -77,6 +77,7 @@ class Row:
         measured_latency_batch: batch size of that measurement.
         measured_threads: CPU threads of that measurement.
         measured_device: device of that measurement.
+        measured_contended: the machine was busy with something else meanwhile (see `Latency`).
         validation_accuracy_before_retrain: accuracy of single images after pruning, before retraining.
         validation_accuracy: accuracy of single images after retraining.
         training_epochs: passes over the backbone split that led to the network, dense training and all rounds included.
@@ -134,6 +135,7 @@ class Row:
     measured_latency_batch: int
     measured_threads: int
     measured_device: str
+    measured_contended: bool
     validation_accuracy_before_retrain: float
     validation_accuracy: float
     training_epochs: float
@@ -388,7 +390,7 @@ class SweetSpot:
         dense_n_accuracy: its n-accuracy.
         interior: strictly inside the grid of ratios.
         interior_share: share of replicates (seeds and images) in which the choice is interior.
-        modal_share: share of replicates that choose this very ratio and n.
+        modal_share: share of replicates that choose this very ratio and n; or nothing, where nothing qualifies.
         replicates: how many replicates.
         guessing: the interval of RI at the choice holds 0, on validation or on test: no better than guessing, and not
             to be recommended.
@@ -461,6 +463,8 @@ class DatasetFacts:
             were taken as they are.
         channels: channels that image files were converted to; None if they were taken as they are.
         prior: class prior of tuples.
+        images: how many each split has.
+        groups: how many groups these come from; empty where the data has none.
     """
 
     class_names: tuple[str, ...]
@@ -469,6 +473,8 @@ class DatasetFacts:
     size: int | None
     channels: int | None
     prior: tuple[float, ...]
+    images: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -497,6 +503,12 @@ class Latency:
         measured_images_per_second: batch / median.
         measured_dense_ms: median of the dense network of the same seed, measured in turns with this one.
         measured_speedup: measured_dense_ms / measured_median_ms.
+        measured_clock: `cpu` where times are those of the processor (one thread on a CPU), else `wall`.
+        measured_wall_ms: median time of one batch on the wall.
+        measured_contention: time on the wall / processor time of the calling thread; empty on other devices than a CPU.
+        measured_contended: measured_contention is above 1.1, so something else was at work on the machine: by the
+            processor's clock the ratio of two times still means something, the times themselves do not.
+        measured_load: load average of the machine over the minute before; empty if the system does not tell.
         training: `crossfit` for the deployed networks of cross-fitting, `frozen` for all others.
     """
 
@@ -521,6 +533,11 @@ class Latency:
     measured_images_per_second: float
     measured_dense_ms: float
     measured_speedup: float
+    measured_clock: Literal["cpu", "wall"]
+    measured_wall_ms: float
+    measured_contention: float | None
+    measured_contended: bool
+    measured_load: float | None
     training: Literal["frozen", "crossfit"] = "frozen"
 
 
@@ -682,7 +699,7 @@ class Search:
         loss_given: negative log-likelihood with the given options, nats.
         loss: with the chosen ones.
         options: the chosen values of all that was searched, as JSON; those of the recipe start with `fit.`.
-        measured_seconds: time of all trials.
+        measured_seconds: time of all trials on the wall.
     """
 
     data: str

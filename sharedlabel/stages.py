@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sharedlabel import adaptive as stopping
-from sharedlabel import compression, cost, error_margin, measure, rng, search
+from sharedlabel import compression, cost, error_margin, measure, rng, search, timing
 from sharedlabel.aggregators._base import LEAST_DEVIATION, Aggregator, statistics
 from sharedlabel.aggregators._pool import pooled
 from sharedlabel.backbones._base import Backbone
@@ -196,12 +196,13 @@ class TimingConfig:
     latency: LatencyConfig
 
 
-@stage(version=2)
+@stage(version=3)
 def latency(config: TimingConfig, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Measure time and memory of the pruned backbone; a stage of its own, to be measured again on a quiet machine.
 
-    The dense network takes turns with it, unless it is the dense network.
+    The dense network takes turns with it, unless it is the dense network. Nothing else of a run is at work meanwhile.
     """
+    load = timing.load()
     backbone = _backbone(config.backbone, data, inputs["backbone"])
     same = inputs["dense"].key == inputs["backbone"].key
     dense = None if same else _backbone(config.backbone, data, inputs["dense"])
@@ -221,7 +222,8 @@ def latency(config: TimingConfig, data: Data, inputs: Mapping[str, Artifact], ru
                 repeats=options.repeats,
                 seconds=float(options.seconds),
             )
-            found.append(dataclasses.asdict(taken) | {"peak_memory_bytes": memory[batch] if mode == "eager" else None})
+            peak = memory[batch] if mode == "eager" else None
+            found.append(dataclasses.asdict(taken) | {"peak_memory_bytes": peak, "load": load})
     return Output({}, {"latencies": found, "file_bytes": dataclasses.asdict(cost.file_bytes(backbone))})
 
 

@@ -7,6 +7,8 @@ on, code included; paths, devices and worker counts are not in it. What its mani
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -14,11 +16,11 @@ import shutil
 import socket
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors
 import safetensors.torch
@@ -200,6 +202,25 @@ class Store:
             shutil.rmtree(partial, ignore_errors=True)
         return self.load(stage, key)
 
+    @contextlib.contextmanager
+    def at_work(self, measuring: bool, waiting: Callable[[], None]) -> Iterator[None]:
+        """Mark this process as one that computes, as many may, or as the one that measures times, while none computes.
+
+        Holds for the processes of this machine that use this store. What a process marks ends with it.
+
+        Args:
+            measuring: wait until no process computes or measures, and keep others waiting; otherwise wait until none
+                measures.
+            waiting: told before a wait.
+        """
+        with (self.root / f"at-work@{socket.gethostname()}").open("a") as file:
+            locked = _locked(file, fcntl.LOCK_EX if measuring else fcntl.LOCK_SH, waiting)
+            try:
+                yield
+            finally:
+                if locked:
+                    fcntl.flock(file, fcntl.LOCK_UN)  # a forked worker may still hold the file
+
     def manifests(self, stage: str) -> list[dict[str, Any]]:
         """Read the manifests of all intact artifacts of a stage, in key order."""
         folder = self.root / "artifacts" / stage
@@ -224,6 +245,24 @@ class Store:
             host, _, pid = folder.name.partition("@")[2].partition("@")
             if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _locked(file: IO[str], kind: int, waiting: Callable[[], None]) -> bool:
+    """Lock a file, and tell before a wait; False where the file system has no locks."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        waiting()
+        fcntl.flock(file, kind)
+    except OSError as error:
+        warnings.warn(
+            f"expected a file system with locks at {file.name}, got: {error.strerror}; runs that share this store are "
+            "not kept apart while times are measured",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def _alive(pid: int) -> bool:

@@ -236,7 +236,7 @@ def _choices(
             dense_n_accuracy=dense.get("n_accuracy"),
             interior=choice.interior,
             interior_share=stability.interior,
-            modal_share=max(stability.chosen.values(), default=0.0),
+            modal_share=stability.chosen.get(place, 0.0) if place else stability.undecided,
             replicates=stability.replicates,
             guessing=lowest <= 0,
             reason=choice.reason,

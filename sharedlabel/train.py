@@ -61,8 +61,8 @@ def run(grid: Grid, store: Store, console: Console) -> Results:
         console: where to print.
     """
     from sharedlabel.collect import collect, losses, rows
-    from sharedlabel.executors.local import Local
-    from sharedlabel.grid import Cell, missing, run_node
+    from sharedlabel.executors.local import finish
+    from sharedlabel.grid import missing
     from sharedlabel.progress import reporting
     from sharedlabel.report.html import write_report
     from sharedlabel.report.plots import figures
@@ -76,16 +76,9 @@ def run(grid: Grid, store: Store, console: Console) -> Results:
     absent = missing(grid, store)
     with Tracker(experiment, folder / "wandb") as tracker:
         with reporting(console, grid, len(absent)) as progress:
-
-            def compute(cell: Cell) -> None:
-                for call in cell.calls():
-                    for node in call.chain():  # all of it: a damaged artifact may lie behind an intact one
-                        run_node(node, grid, store, progress)
-                tracker.cell(rows(cell, grid, store), losses(cell, store))
-
-            executor = Local(compute)
-            for cell in grid.cells:
-                executor.submit(cell)
+            finish(grid, store, progress)
+        for cell in grid.cells:  # not before: what publishes goes on in the background, and would slow networks
+            tracker.cell(rows(cell, grid, store), losses(cell, store))
         results = collect(grid, store, seconds=time.perf_counter() - started)
         write(results, folder)
         drawn = figures(results)

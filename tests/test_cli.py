@@ -284,7 +284,7 @@ sys.exit(train.main(sys.argv[1:]))
         done.stderr,
     )
     kept = {name.partition("/")[0] for name in artifacts(experiment)}
-    assert kept == {"dense", "prune", "latency", "margin"}
+    assert kept == {"dense", "prune", "margin"}
     assert list((Path(experiment.output) / "store" / "partial").iterdir()) == []
 
 

@@ -1,8 +1,9 @@
-"""Measured time and memory; times themselves are not tested."""
+"""Measured time and memory; real times are not tested, made-up ones are."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 
 import jaxtyping
 import pytest
@@ -15,6 +16,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import ConfigError
 from sharedlabel.pruners import magnitude
 from sharedlabel.pruners._base import Context
+from sharedlabel.timing import Seconds
 
 SHAPE = (1, 4, 4)
 FLOAT = 4
@@ -35,6 +37,7 @@ def test_latency_says_how_it_was_measured_and_leaves_the_network_alone() -> None
     assert 0 < found.low_ms <= found.median_ms <= found.high_ms
     assert (found.device, found.mode, found.batch, found.threads) == ("cpu", "eager", 3, torch.get_num_threads())
     assert found.reference_ms == found.median_ms
+    assert (found.clock, found.wall_ms > 0) == ("cpu", True)
     assert backbone.training
     assert all(parameter.grad is None for parameter in backbone.parameters())
 
@@ -59,12 +62,72 @@ def recorded(name: str, calls: list[str]) -> Backbone:
     return Backbone(nn.Sequential(Recorded(name, calls), nn.Flatten()), nn.Linear(16, 3), SHAPE)
 
 
-def test_networks_take_turns_and_alternate_who_is_first() -> None:
+def test_networks_take_turns_in_blocks() -> None:
     calls: list[str] = []
     measure.latency(recorded("a", calls), SHAPE, reference=recorded("b", calls), repeats=4, seconds=1000.0)
     warm = 2 * measure._WARM_UP_PASSES
     assert calls[:warm] == ["a"] * (warm // 2) + ["b"] * (warm // 2)
-    assert calls[warm:] == ["a", "b", "b", "a", "a", "b", "b", "a"]
+    assert calls[warm:] == ["a"] * 4 + ["b"] * 8 + ["a"] * 4  # two passes of a block do not count, two do
+
+
+class Clocks:
+    """Two clocks; on a busy machine the wall's runs on, in some passes and not in others.
+
+    Args:
+        waits: seconds without a core in each pass, over and over.
+    """
+
+    def __init__(self, *waits: float) -> None:
+        self.wall = self.cpu = 0.0
+        self.waits = itertools.cycle(waits or (0.0,))
+
+    def __call__(self) -> Seconds:
+        return Seconds(self.wall, self.cpu)
+
+    def work(self, seconds: float) -> None:
+        self.cpu += seconds
+        self.wall += seconds + next(self.waits)
+
+
+class Working(Recorded):
+    """Takes time on made-up clocks."""
+
+    def __init__(self, seconds: float, clocks: Clocks) -> None:
+        super().__init__("", [])
+        self.seconds, self.clocks = seconds, clocks
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.clocks.work(self.seconds)
+        return images
+
+
+def timed(clocks: Clocks) -> measure.Latency:
+    """A network that is 4 times as fast as the one it is compared with, measured on made-up clocks."""
+    small, large = (
+        Backbone(nn.Sequential(Working(seconds, clocks), nn.Flatten()), nn.Linear(16, 3), SHAPE)
+        for seconds in (0.002, 0.008)
+    )
+    return measure.latency(small, SHAPE, 1, reference=large, clock=clocks)
+
+
+def test_other_work_on_the_core_leaves_the_times_alone_and_is_told() -> None:
+    quiet, busy = timed(Clocks()), timed(Clocks(0.0, 0.06, 0.01))
+    for found in (quiet, busy):
+        assert found.clock == "cpu"
+        assert (found.low_ms, found.median_ms, found.high_ms) == pytest.approx((2, 2, 2))
+        assert found.reference_ms / found.median_ms == pytest.approx(4)
+    assert quiet.wall_ms == pytest.approx(2)
+    assert quiet.contention == pytest.approx(1)
+    assert busy.wall_ms == pytest.approx(12)
+    assert busy.contention == pytest.approx((2 + 70 / 3) / 2, rel=0.01)  # of the small network, which waits as long
+
+
+def test_with_several_threads_the_wall_is_read_and_waits_are_told() -> None:
+    torch.set_num_threads(2)
+    found = timed(Clocks(0.001))
+    assert (found.clock, found.threads) == ("wall", 2)
+    assert (found.median_ms, found.wall_ms, found.reference_ms) == pytest.approx((3, 3, 9))
+    assert found.contention == pytest.approx(1.5)
 
 
 def test_measuring_stops_when_its_time_is_up() -> None:

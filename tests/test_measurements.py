@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import errno
+import fcntl
+import io
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from sharedlabel import collect, grid, progress
 from sharedlabel.config import LatencyConfig, MarginConfig, parse
 from sharedlabel.errors import ConfigError
+from sharedlabel.executors import local
 from sharedlabel.results import read
+from sharedlabel.store import Store
 
 
 def test_every_network_has_a_row_per_batch(finished):
@@ -26,6 +33,80 @@ def test_every_network_has_a_row_per_batch(finished):
         assert record.measured_low_ms <= record.measured_median_ms <= record.measured_high_ms
         assert record.measured_images_per_second == pytest.approx(1000 * record.batch / record.measured_median_ms)
         assert record.measured_speedup == pytest.approx(record.measured_dense_ms / record.measured_median_ms)
+
+
+def test_times_are_of_the_processor_beside_those_on_the_wall(finished):
+    for record in finished.results.latencies:
+        assert (record.measured_clock, record.measured_contended) == ("cpu", record.measured_contention > 1.1)
+        assert record.measured_wall_ms > 0
+        assert record.measured_load is None or record.measured_load >= 0
+    marked = {r.ratio: r.measured_contended for r in finished.results.latencies if r.batch == 32}
+    assert all(row.measured_contended == marked[row.ratio] for row in finished.results.rows)
+
+
+def test_times_are_measured_once_everything_else_of_the_run_is_done(experiment):
+    made: list[str] = []
+
+    class Seen:
+        def __call__(self, node, seconds):
+            made.append(node.stage if seconds is None else "")
+
+        def waiting(self, reason):
+            raise AssertionError(reason)
+
+    prepared, store = grid.prepare(experiment), Store(Path(experiment.output) / "store")
+    planned = [node.stage for node in grid.missing(prepared, store)]
+    local.finish(prepared, store, Seen())
+    stages = [stage for stage in made if stage]
+    assert stages == planned
+    assert stages.count("latency") == 2
+    assert stages[-2:] == ["latency", "latency"]
+    assert grid.missing(prepared, store) == []
+
+
+class WaitError(Exception):
+    """Raised in place of a wait."""
+
+
+def waits():
+    raise WaitError
+
+
+def test_who_measures_waits_for_others_and_they_for_him(tmp_path):
+    ours, theirs = Store(tmp_path), Store(tmp_path)
+    for own, other in ((False, True), (True, False), (True, True)):
+        with ours.at_work(own, waits), pytest.raises(WaitError), theirs.at_work(other, waits):
+            pass
+    with ours.at_work(False, waits), theirs.at_work(False, waits):
+        pass
+    with theirs.at_work(True, waits), Store(tmp_path / "elsewhere").at_work(True, waits):
+        pass
+
+
+def test_without_locks_a_run_goes_on_and_says_so(tmp_path, monkeypatch):
+    def unsupported(file, kind):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    told = pytest.warns(RuntimeWarning, match="expected a file system with locks at .*, got: No locks available")
+    with told, Store(tmp_path).at_work(True, lambda: None):
+        entered = True
+    assert entered
+
+
+def test_a_wait_ends_with_the_work_of_the_other(tmp_path):
+    ours, theirs = Store(tmp_path), Store(tmp_path)
+    with contextlib.ExitStack() as other:
+        other.enter_context(ours.at_work(False, lambda: None))
+        with theirs.at_work(True, other.close), pytest.raises(WaitError), ours.at_work(False, waits):
+            pass
+
+
+def test_a_run_says_that_it_waits(finished):
+    console = Console(file=io.StringIO(), width=100)
+    with progress.reporting(console, finished.grid, 1) as told:
+        told.waiting("until other runs are done")
+    assert console.file.getvalue() == "waiting until other runs are done\n"
 
 
 def test_the_dense_network_is_its_own_reference(finished):

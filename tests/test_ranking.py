@@ -28,7 +28,7 @@ IMAGES, CLASSES, ENTROPY = 160, 4, 2.0
 NETWORKS = (("none", 1.0), ("magnitude", 4.0), ("random", 4.0))
 SEEDS = (0, 1, 2, 3, 4)
 ASKED = ComparisonConfig(reference="a")
-TYPES = {"int": 1, "float": 1.0}
+TYPES = {"int": 1, "float": 1.0, "bool": False}
 
 
 def row(identity: Identity, seed: int, n: int) -> Row:

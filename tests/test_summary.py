@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from sharedlabel import rng, summary
+from sharedlabel import rng, summary, sweetspot
 from sharedlabel.config import EvaluationConfig, SweetSpotConfig
 from sharedlabel.inputs import Data
 from sharedlabel.results import Row
@@ -21,7 +21,7 @@ CLASSES, N = 4, (1, 2)
 BITS = 2.0  # H(Y)
 EVALUATION = EvaluationConfig(n=N, partitions=3)
 RULES = SweetSpotConfig(budgets=(1.0,), target=0.9, replicates=50)
-TYPES = {"int": 1, "float": 1.0, "str": ""}
+TYPES = {"int": 1, "float": 1.0, "str": "", "bool": False}
 
 
 @pytest.fixture(scope="module")
@@ -265,6 +265,29 @@ def test_nothing_that_qualifies_is_said(data, split_minds):
     (target,) = (s for s in spots if s.rule == "target")
     assert (target.ratio, target.n, target.ri, target.dense_ri, target.interior) == (None, None, None, None, False)
     assert target.reason.startswith("the highest n-accuracy is 0.9")
+
+
+def test_a_choice_whose_relative_information_may_be_zero_is_called_guessing(data):
+    bits = 2.0  # of four classes: nothing is known of the label
+    for validation, test in ((bits, bits), (bits, 0.5), (0.5, bits)):
+        some = [
+            method(data, ratio=ratio, cost=1 / ratio, right=(0.7, 0.7), missing=(validation, test))
+            for ratio in (1.0, 4.0)
+        ]
+        found = summarize(some, data, EVALUATION, RULES).sweet_spots
+        assert {spot.guessing for spot in found if spot.ratio is not None} == {True}
+    clear = [method(data, ratio=ratio, cost=1 / ratio, right=(0.7, 0.7), missing=(0.5, 0.5)) for ratio in (1.0, 4.0)]
+    assert not any(spot.guessing for spot in summarize(clear, data, EVALUATION, RULES).sweet_spots)
+
+
+def test_agreement_is_about_the_very_choice_not_about_the_most_frequent_one(data, split_minds, monkeypatch):
+    def elsewhere(points, rule, ri, accuracy):
+        return sweetspot.Stability(10, 0.5, 0.2, {(1.0, 1): 0.7, (4.0, 1): 0.06, (4.0, 2): 0.04})
+
+    monkeypatch.setattr(sweetspot, "interior_share", elsewhere)
+    for spot in summarize(split_minds, data, EVALUATION, dataclasses.replace(RULES, target=1.0)).sweet_spots:
+        shares = {(1.0, 1): 0.7, (4.0, 1): 0.06, (4.0, 2): 0.04, (None, None): 0.2}
+        assert spot.modal_share == shares.get((spot.ratio, spot.n), 0.0)
 
 
 def test_replicates_are_reproducible_and_follow_the_seed(data):

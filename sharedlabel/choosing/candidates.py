@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from sharedlabel.results import Latency, Results, Row, Summary
 DENSE = "none"
 EXACT = "exact"
 _FILTERS = ("protocol", "backbone", "pruner", "aggregator")
+_SCORES = ("n_accuracy", "n_accuracy_low", "n_accuracy_high", "ri", "ri_low", "ri_high")
 
 
 class Place(NamedTuple):
@@ -73,8 +75,11 @@ class Timing:
         device: name of the device.
         batch: images per batch; eager.
         threads: CPU threads.
-        ms_per_image: median of a batch / batch, median over seeds.
+        ms_per_image: median of a batch / batch, median over the seeds that were measured on a quiet machine, else over
+            all.
         ms_per_tuple: n * ms_per_image.
+        contention: time on the wall / processor time, the largest of these seeds; None where it is unknown.
+        contended: the machine was busy in all seeds, so the time says nothing of a quiet one.
     """
 
     device: str
@@ -82,6 +87,8 @@ class Timing:
     threads: int
     ms_per_image: float
     ms_per_tuple: float
+    contention: float | None
+    contended: bool
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,8 @@ class Option:
         parameters_dense: of the dense network.
         file_bytes_dense: size of the stored network with zeros; None if not measured.
         file_bytes_sparse: with a bit mask and the values left; None if not measured.
+        seeds: training seeds.
+        guessing: the interval of RI on validation or on test holds 0: it is no better than guessing.
     """
 
     backbone: str
@@ -122,7 +131,13 @@ class Option:
     ri_low: float
     ri_high: float
     validation_n_accuracy: float
+    validation_n_accuracy_low: float
+    validation_n_accuracy_high: float
     validation_ri: float
+    validation_ri_low: float
+    validation_ri_high: float
+    seeds: int
+    guessing: bool
 
     @property
     def place(self) -> Place:
@@ -224,18 +239,15 @@ def _option(
         cost_macs=macs,
         aggregator_macs=statistics.fmean(row.aggregator_macs for row in rows),
         cost_units=test.cost_dense_passes if place.backbone == unit.backbone else macs / unit.macs,
-        timing=timing
-        and Timing(timing.device, timing.batch, timing.threads, timing.ms_per_image, place.n * timing.ms_per_image),
+        timing=timing and dataclasses.replace(timing, ms_per_tuple=place.n * timing.ms_per_image),
         parameters=statistics.fmean(row.parameters for row in rows),
         parameters_dense=statistics.fmean(row.parameters_dense for row in rows),
         file_bytes_dense=files["file_bytes_dense"] if files else None,
         file_bytes_sparse=files["file_bytes_sparse"] if files else None,
-        **{
-            name: getattr(test, name)
-            for name in ("n_accuracy", "n_accuracy_low", "n_accuracy_high", "ri", "ri_low", "ri_high")
-        },
-        validation_n_accuracy=validation.n_accuracy,
-        validation_ri=validation.ri,
+        **{name: getattr(test, name) for name in _SCORES},
+        **{f"validation_{name}": getattr(validation, name) for name in _SCORES},
+        seeds=test.seeds,
+        guessing=min(validation.ri_low, test.ri_low) <= 0,
     )
 
 
@@ -257,16 +269,22 @@ def _timings(latencies: Iterable[Latency], request: Request) -> dict[tuple[Any, 
     groups: dict[tuple[Any, ...], list[Latency]] = {}
     for record in found:
         groups.setdefault(_network(record), []).append(record)
-    return {
-        network: Timing(
-            own[0].device,
-            own[0].batch,
-            own[0].threads,
-            statistics.median(r.measured_median_ms / r.batch for r in own),
-            0.0,
-        )
-        for network, own in groups.items()
-    }
+    return {network: _timing(own) for network, own in groups.items()}
+
+
+def _timing(records: Sequence[Latency]) -> Timing:
+    quiet = [record for record in records if not record.measured_contended]
+    some = (quiet or records)[0]
+    known = [r.measured_contention for r in quiet or records if r.measured_contention is not None]
+    return Timing(
+        device=some.device,
+        batch=some.batch,
+        threads=some.threads,
+        ms_per_image=statistics.median(r.measured_median_ms / r.batch for r in quiet or records),
+        ms_per_tuple=0.0,
+        contention=max(known, default=None),
+        contended=not quiet,
+    )
 
 
 def _medians(latencies: Iterable[Latency], columns: Sequence[str]) -> dict[tuple[Any, ...], dict[str, float]]:

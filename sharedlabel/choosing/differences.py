@@ -1,15 +1,22 @@
-"""How much two options differ: by a paired comparison of the run where there is one, else from their own intervals."""
+"""How much two options differ: by a paired comparison of the run where there is one, else from their own intervals.
+
+A verdict and the interval beside it are always of the same correction, and both say which.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from sharedlabel.choosing.candidates import DENSE, Option, Place
 from sharedlabel.results import OPPOSITE, Comparison, Verdict
 
 Metric = Literal["n_accuracy", "ri"]
+Ends: TypeAlias = tuple[float, float, float]  # estimate, lower and upper end of its interval
+FEWEST_SEEDS = 5
+ALONE = "one comparison, not adjusted"
 
 
 @dataclass(frozen=True)
@@ -18,12 +25,13 @@ class Gap:
 
     Attributes:
         difference: positive when the first is better.
-        low: lower end of its 95% interval.
+        low: lower end of the interval that the verdict is read off.
         high: upper end.
         paired: from the differences of each tuple's scores. Otherwise the two intervals are combined as if they were
             independent, which is too wide as a rule, since both are about the same images.
-        verdict: of the first option: `better`, `worse` or `tied`. Paired: after Holm's adjustment over the run's
-            comparisons; else whether the interval excludes 0.
+        verdict: of the first option. Paired: that of the run's comparison; else `better` or `worse` where the interval
+            excludes 0 and `undecided` where it does not, `no verdict` with fewer than five seeds.
+        correction: what interval and verdict are adjusted for.
     """
 
     difference: float
@@ -31,6 +39,24 @@ class Gap:
     high: float
     paired: bool
     verdict: Verdict
+    correction: str
+
+
+@dataclass(frozen=True)
+class Shift:
+    """An option on validation minus the same on test: other images, the same networks.
+
+    Attributes:
+        difference: positive when validation was better.
+        low: lower end of its 95% interval.
+        high: upper end.
+        beyond_chance: the interval excludes 0.
+    """
+
+    difference: float
+    low: float
+    high: float
+    beyond_chance: bool
 
 
 @dataclass(frozen=True)
@@ -68,9 +94,10 @@ def _paired(first: Place, second: Place, protocol: str, comparisons: Iterable[Co
         if (c.n, c.protocol) == (first.n, protocol):
             pair = _places(c)
             if pair == (first, second):
-                found[c.metric] = Gap(c.difference, c.low, c.high, True, c.verdict)
+                found[c.metric] = Gap(c.difference, c.low_adjusted, c.high_adjusted, True, c.verdict, c.correction)
             elif pair == (second, first):
-                found[c.metric] = Gap(-c.difference, -c.high, -c.low, True, OPPOSITE[c.verdict])
+                verdict = OPPOSITE[c.verdict]
+                found[c.metric] = Gap(-c.difference, -c.high_adjusted, -c.low_adjusted, True, verdict, c.correction)
     return found
 
 
@@ -81,16 +108,35 @@ def _places(c: Comparison) -> tuple[Place, Place]:
     return method, method._replace(**{c.axis: c.reference})  # type: ignore[arg-type]
 
 
+def shift(option: Option, metric: Metric) -> Shift:
+    """Compare what an option gives on validation, where it was chosen, with test."""
+    names = [f"{metric}{end}" for end in ("", "_low", "_high")]
+    on_validation, on_test = ([getattr(option, f"{where}{name}") for name in names] for where in ("validation_", ""))
+    difference, low, high = square_and_add(tuple(on_validation), tuple(on_test))
+    return Shift(difference, low, high, low > 0 or high < 0)
+
+
 def _independent(first: Option, second: Option, metric: Metric) -> Gap:
-    """Combine two intervals by square-and-add.
+    one, two = (tuple(getattr(option, f"{metric}{end}") for end in ("", "_low", "_high")) for option in (first, second))
+    difference, low, high = square_and_add(one, two)
+    verdict: Verdict = "better" if low > 0 else "worse" if high < 0 else "undecided"
+    if min(first.seeds, second.seeds) < FEWEST_SEEDS:
+        verdict = "no verdict"
+    return Gap(difference, low, high, False, verdict, ALONE)
+
+
+def square_and_add(one: Ends, two: Ends) -> Ends:
+    """Return the difference of two independent estimates with the interval that follows from theirs.
+
+    It holds the difference, also where an estimate is outside its own interval by rounding.
 
     Reference:
         Newcombe, "Interval estimation for the difference between independent proportions" (1998), method 10.
+
+    >>> square_and_add((0.75, 0.5, 0.875), (0.5, 0.25, 0.5))
+    (0.25, 0.0, 0.5295084971874737)
     """
-    (one, one_low, one_high), (two, two_low, two_high) = (
-        [getattr(option, name) for name in (metric, f"{metric}_low", f"{metric}_high")] for option in (first, second)
-    )
-    difference = one - two
-    low = difference - ((one - one_low) ** 2 + (two_high - two) ** 2) ** 0.5
-    high = difference + ((one_high - one) ** 2 + (two - two_low) ** 2) ** 0.5
-    return Gap(difference, low, high, False, "better" if low > 0 else "worse" if high < 0 else "tied")
+    (first, first_low, first_high), (second, second_low, second_high) = one, two
+    down = math.hypot(max(0.0, first - first_low), max(0.0, second_high - second))
+    up = math.hypot(max(0.0, first_high - first), max(0.0, second - second_low))
+    return first - second, first - second - down, first - second + up

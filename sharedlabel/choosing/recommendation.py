@@ -1,20 +1,39 @@
-"""The recommendation: chosen on validation by the rules of the sweet spot, reported on test."""
+"""The recommendation: chosen on validation by the rules of the sweet spot, reported on test.
+
+What is no better than guessing is not recommended, nor is anything by a time that was measured on a busy machine.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from sharedlabel import sweetspot
 from sharedlabel.choosing.candidates import DENSE, Option, Request, Unit, options
-from sharedlabel.choosing.differences import Contrast, contrast
+from sharedlabel.choosing.differences import Contrast, Shift, contrast, shift
 from sharedlabel.errors import DataError
-from sharedlabel.results import Results
+from sharedlabel.report.sentences import number
+from sharedlabel.results import Results, SweetSpot
 from sharedlabel.sweetspot import Point, Rule
+from sharedlabel.timing import BUSY
 
 _SLACK = 1 + 1e-9  # forgives the rounding of sums
+Edge: TypeAlias = Literal["only", "inside", "smallest", "largest"]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How many replicates of the run's sweet spot by the same rule choose the same.
+
+    Attributes:
+        share: of replicates that choose this very ratio and n, for this method.
+        replicates: how many, with images (or groups) and seeds drawn anew.
+    """
+
+    share: float
+    replicates: int
 
 
 @dataclass(frozen=True)
@@ -24,7 +43,7 @@ class Recommendation:
     Attributes:
         data: data set name.
         protocol: `iid` or `grouped`.
-        seeds: training seeds of the recommended option.
+        seeds: training seeds of the results.
         request: what was asked for, defaults included.
         unit: the dense network whose passes the budget is counted in.
         backbones: how many there are to choose from.
@@ -39,6 +58,14 @@ class Recommendation:
             request; None if no other method has one.
         considered: options that were looked at, limits apart.
         qualified: how many of them satisfy every limit.
+        passed_over: the option that would have been chosen, were it better than guessing; None if there is none.
+        agreement: how stable the choice is; None where the run has no sweet spot of the same rule and method.
+        ratio_edge: where the ratio is among those of its pruner in the results.
+        n_edge: where n is among those that were considered.
+        images: images of each split; empty if the results do not say.
+        groups: groups that these come from; empty where there are none.
+        shift_n_accuracy: validation minus test, recommended option.
+        shift_ri: likewise.
     """
 
     data: str
@@ -54,6 +81,14 @@ class Recommendation:
     runner_up: Contrast | None
     considered: int
     qualified: int
+    passed_over: Option | None
+    agreement: Agreement | None
+    ratio_edge: Edge
+    n_edge: Edge
+    images: dict[str, int]
+    groups: dict[str, int]
+    shift_n_accuracy: Shift
+    shift_ri: Shift
 
 
 def recommend(results: Results, request: Request) -> Recommendation:
@@ -74,6 +109,7 @@ def recommend(results: Results, request: Request) -> Recommendation:
         raise DataError(_miss(found, request))
     ordered = _ordered(within, request)
     chosen, rest = ordered[0], ordered[1:]
+    unfloored = _ordered([option for option in found if not _excess(option, request).keys() - {"guessing"}], request)
     by_place = {option.place: option for option in everything}
     dense = by_place.get(chosen.place._replace(pruner=DENSE, ratio=1.0), chosen)
     best = max(everything, key=lambda option: (option.validation_ri, -option.cost_units))
@@ -96,7 +132,47 @@ def recommend(results: Results, request: Request) -> Recommendation:
         runner_up=against(other),
         considered=len(found),
         qualified=len(within),
+        passed_over=unfloored[0] if unfloored[0].guessing else None,
+        agreement=_agreement(chosen, request, protocol, unit, results.sweet_spots),
+        ratio_edge=_edge(chosen.ratio, [o.ratio for o in everything if _same_grid(o, chosen)]),
+        n_edge=_edge(chosen.n, [option.n for option in found]),
+        images=dict(results.dataset.images),
+        groups=dict(results.dataset.groups),
+        shift_n_accuracy=shift(chosen, "n_accuracy"),
+        shift_ri=shift(chosen, "ri"),
     )
+
+
+def _same_grid(option: Option, chosen: Option) -> bool:
+    """Tell whether an option's ratio is one that the chosen method could have had; the dense network has every one."""
+    pruners = {option.pruner, chosen.pruner}
+    return option.backbone == chosen.backbone and (len(pruners) == 1 or DENSE in pruners)
+
+
+def _edge(value: int | float, values: Sequence[int | float]) -> Edge:
+    """Say where a value is among those of a grid."""
+    if min(values) == max(values):
+        return "only"
+    return "smallest" if value == min(values) else "largest" if value == max(values) else "inside"
+
+
+def _agreement(
+    chosen: Option, request: Request, protocol: str, unit: Unit, spots: Iterable[SweetSpot]
+) -> Agreement | None:
+    """Find the run's sweet spots that asked for the same of the same method; the least stable one speaks for them."""
+    limits = {"budget": request.budget, "target": request.target_accuracy}
+    asked = [(rule, value) for rule, value in limits.items() if value is not None]
+    if len(asked) != 1 or not request.n is request.latency_ms is None or chosen.backbone != unit.backbone:
+        return None
+    same = [
+        Agreement(spot.modal_share, spot.replicates)
+        for spot in spots
+        if (spot.rule, spot.value) == asked[0]
+        and (spot.backbone, spot.aggregator, spot.training) == (chosen.backbone, chosen.aggregator, chosen.training)
+        and chosen.pruner in {spot.pruner, DENSE}
+        and (spot.protocol, spot.ratio, spot.n) == (protocol, chosen.ratio, chosen.n)
+    ]
+    return min((one for one in same if one.replicates > 0), key=lambda one: one.share, default=None)
 
 
 def _method(option: Option) -> tuple[str, str, str, str]:
@@ -126,7 +202,10 @@ def _on_test(option: Option, target: float | None) -> Literal["reached", "mean",
 
 
 def _excess(option: Option, request: Request) -> dict[str, float]:
-    """Return by how much an option misses each limit that it misses, relative to the limit."""
+    """Return by how much an option misses each limit that it misses, relative to the limit.
+
+    Two are not asked for: RI is above 0 beyond chance, and a time that is bounded was measured on a quiet machine.
+    """
     spent: dict[str, tuple[float, float | None]] = {
         "budget": (option.cost_units, request.budget),
         "latency_ms": (option.timing.ms_per_tuple if option.timing else math.inf, request.latency_ms),
@@ -139,13 +218,17 @@ def _excess(option: Option, request: Request) -> dict[str, float]:
     target = request.target_accuracy
     if target is not None and option.validation_n_accuracy < target:
         found["target_accuracy"] = 1 - option.validation_n_accuracy / target
+    if option.guessing:
+        found["guessing"] = -min(option.ri_low, option.validation_ri_low)
+    if request.latency_ms is not None and option.timing is not None and option.timing.contended:
+        found["contended"] = (option.timing.contention or math.inf) - BUSY
     return found
 
 
 def _miss(found: Sequence[Option], request: Request) -> str:
     """Say what was asked for and which option comes nearest to it."""
     nearest = min(found, key=lambda option: sum(_excess(option, request).values()))
-    timing = nearest.timing
+    timing, missed = nearest.timing, _excess(nearest, request)
     texts = {
         "budget": (f"{nearest.cost_units:.4g} dense passes", f"at most {request.budget or 0:g}"),
         "latency_ms": (
@@ -157,13 +240,36 @@ def _miss(found: Sequence[Option], request: Request) -> str:
             f"at least {request.target_accuracy or 0:g}",
         ),
     }
-    missed = _excess(nearest, request)
     asked = ", ".join(f"{name} {texts[name][1]}" for name in texts if getattr(request, name) is not None)
-    gaps = " and ".join(f"{texts[name][0]} where {texts[name][1]} was asked for" for name in missed)
+    gaps = [f"{texts[name][0]} where {texts[name][1]} was asked for" for name in texts if name in missed]
+    gaps += [text for name, text in _unasked(nearest).items() if name in missed]
     kept = [texts[name][0] for name in texts if getattr(request, name) is not None and name not in missed]
+    advice = []
+    if "contended" in missed:
+        advice.append("measure again on a quiet machine (delete artifacts/latency in the store, run the grid again)")
+    if missed.keys() - {"contended"}:
+        advice.append("relax a limit or run a wider grid")
     return (
         f"expected an option with {asked}, got none of {len(found)}; the nearest miss is {describe(nearest)} "
-        f"with {gaps}{' (' + ', '.join(kept) + ')' if kept else ''}; relax a limit or run a wider grid"
+        f"with {' and '.join(gaps)}{' (' + ', '.join(kept) + ')' if kept else ''}; {', and '.join(advice)}"
+    )
+
+
+def _unasked(option: Option) -> dict[str, str]:
+    """Say what speaks against an option whatever is asked for."""
+    ratio = option.timing.contention if option.timing else None
+    return {
+        "guessing": f"an RI that is no better than guessing ({intervals(option)})",
+        "contended": f"a time that was measured on a busy machine ({ratio or math.inf:.2f} times as long on the wall "
+        "as on the processor)",
+    }
+
+
+def intervals(option: Option) -> str:
+    """Write the RI of an option on both splits."""
+    return (
+        f"{number(option.validation_ri)} [{number(option.validation_ri_low)}, {number(option.validation_ri_high)}] on "
+        f"validation, {number(option.ri)} [{number(option.ri_low)}, {number(option.ri_high)}] on test"
     )
 
 

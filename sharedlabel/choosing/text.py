@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Iterator
 
 from sharedlabel.choosing.candidates import DENSE, Option
-from sharedlabel.choosing.differences import Contrast, Gap
-from sharedlabel.choosing.recommendation import Recommendation, describe
+from sharedlabel.choosing.differences import FEWEST_SEEDS, Contrast, Gap, Shift
+from sharedlabel.choosing.recommendation import Recommendation, describe, intervals
 from sharedlabel.report.costs import short
 from sharedlabel.report.sentences import number, percent
 
@@ -57,6 +57,7 @@ def _lines(found: Recommendation) -> Iterator[tuple[str, str]]:
     )
     if found.target_on_test is not None:
         yield "", _target(found)
+    yield from zip(("stands on", "", "", ""), _evidence(found), strict=False)
     yield "gives up", _dense(found)
     if found.best is None:
         yield "", "nothing against the highest RI of all options: it has that"
@@ -64,7 +65,7 @@ def _lines(found: Recommendation) -> Iterator[tuple[str, str]]:
         yield "", f"against the highest RI of all options, {_other(found.best.option)}: {_contrast(found.best)}"
     yield "runner-up", _runner_up(found)
     yield "chosen among", f"{found.qualified} of {found.considered} options that qualify"
-    yield from zip(("notes", "", ""), _notes(found), strict=False)
+    yield from zip(("notes", "", "", "", ""), _notes(found), strict=False)
 
 
 def _costs(found: Recommendation) -> Iterator[str]:
@@ -74,19 +75,60 @@ def _costs(found: Recommendation) -> Iterator[str]:
         f"{best.cost_dense_passes:.3g} dense passes of {best.backbone} ({short(best.cost_macs)} MACs per tuple, the "
         f"aggregator {share:.1f}% of it)"
     )
-    timing = best.timing
-    if timing is None:
-        yield f"latency not measured with batch {found.request.batch}"
-    else:
-        yield (
-            f"{timing.ms_per_tuple:.3g} ms per tuple: {best.n} x {timing.ms_per_image:.3g} ms per image, eager, batch "
-            f"{timing.batch}, {timing.device}, {timing.threads} thread{'s' * (timing.threads > 1)}, without the "
-            "aggregator"
-        )
+    yield _timing(found)
     files = ""
     if best.file_bytes_dense is not None and best.file_bytes_sparse is not None:
         files = f"; file {short(best.file_bytes_dense)}B, stored sparsely {short(best.file_bytes_sparse)}B"
     yield f"{short(best.parameters)} parameters of {short(best.parameters_dense)}{files}"
+
+
+def _timing(found: Recommendation) -> str:
+    timing = found.recommended.timing
+    if timing is None:
+        return f"latency not measured with batch {found.request.batch}"
+    text = (
+        f"{timing.ms_per_tuple:.3g} ms per tuple: {found.recommended.n} x {timing.ms_per_image:.3g} ms per image, "
+        f"eager, batch {timing.batch}, {timing.device}, {timing.threads} thread{'s' * (timing.threads > 1)}, without "
+        "the aggregator"
+    )
+    if not timing.contended:
+        return text
+    return (
+        f"{text}; measured on a busy machine ({timing.contention or 0.0:.2f} times as long on the wall as on the "
+        "processor): do not plan by it"
+    )
+
+
+def _evidence(found: Recommendation) -> Iterator[str]:
+    """Say how many images, groups and seeds there are, how stable the choice is, and where it is in the grid."""
+    seeds = found.recommended.seeds
+    counts = [
+        f"{images:,} {split} images" + (f" of {found.groups[split]:,} groups" if split in found.groups else "")
+        for split, images in found.images.items()
+    ]
+    alone = "; with one seed, intervals are over images alone and say nothing of training anew" if seeds == 1 else ""
+    yield ", ".join([*counts, f"{seeds} training seed{'s' * (seeds > 1)}"]) + alone
+    if found.agreement is None:
+        yield "how stable the choice is: unknown, since the run has no sweet spot of this method by these limits"
+    else:
+        share = percent(found.agreement.share)
+        yield f"{share} of {found.agreement.replicates} replicates of images and seeds choose the same ratio and n"
+    yield from _edges(found)
+
+
+def _edges(found: Recommendation) -> Iterator[str]:
+    best, edges = found.recommended, []
+    if found.ratio_edge == "largest":
+        edges.append(f"{best.ratio:g}x is the largest ratio of the grid: a larger one may do better")
+    elif found.ratio_edge == "smallest":
+        below = (
+            "within these limits compressing does not pay" if best.pruner == DENSE else "a smaller one may do better"
+        )
+        edges.append(f"{best.ratio:g}x is the smallest ratio of the grid: {below}")
+    if found.n_edge == "largest":
+        edges.append(f"n = {best.n} is the largest of the grid: more images may do better")
+    if edges:
+        yield "; ".join(edges)
 
 
 def _ends(low: float, high: float) -> str:
@@ -122,10 +164,11 @@ def _other(option: Option) -> str:
 def _contrast(found: Contrast) -> str:
     right, ri = found.n_accuracy, found.ri
     middle, low, high = (_signed(100 * value, 1) for value in (right.difference, right.low, right.high))
-    return f"{middle} points right [{low}, {high}], RI {_gap(ri)} ({'paired' if ri.paired else 'not paired'})"
+    how = f"{'paired' if ri.paired else 'not paired'}; {ri.correction}"
+    return f"{middle} points right [{low}, {high}], RI {_gap(ri)} ({how})"
 
 
-def _gap(gap: Gap) -> str:
+def _gap(gap: Gap | Shift) -> str:
     return f"{_signed(gap.difference, 3)} [{_signed(gap.low, 3)}, {_signed(gap.high, 3)}]"
 
 
@@ -136,12 +179,24 @@ def _signed(value: float, digits: int) -> str:
 def _runner_up(found: Recommendation) -> str:
     if found.runner_up is None:
         return "none: no other method qualifies"
-    gap = found.runner_up.ri
-    verdict = {"tied": "tied", "better": "worse", "worse": "better on test"}[gap.verdict]
+    seeds = min(found.recommended.seeds, found.runner_up.option.seeds)
+    verdict = {
+        "better": "worse on test",
+        "worse": "better on test",
+        "equivalent": "equivalent on test",
+        "undecided": "not shown to differ on test",
+        "no verdict": f"no verdict with {seeds} seed{'s' * (seeds > 1)}, {FEWEST_SEEDS} are needed",
+    }[found.runner_up.ri.verdict]
     return f"{_other(found.runner_up.option)}: {verdict}; recommended minus runner-up {_contrast(found.runner_up)}"
 
 
 def _notes(found: Recommendation) -> Iterator[str]:
+    if found.passed_over is not None:
+        yield (
+            f"passed over: {describe(found.passed_over)}, which is no better than guessing as far as these images and "
+            f"seeds show: RI {intervals(found.passed_over)}"
+        )
+    yield from _shift(found)
     contrasts = [c for c in (found.dense, found.best, found.runner_up) if c is not None]
     if any(not c.ri.paired for c in contrasts):
         yield (
@@ -153,3 +208,15 @@ def _notes(found: Recommendation) -> Iterator[str]:
             f"several backbones: budgets count passes of the largest dense network, {found.unit.backbone} "
             f"({short(found.unit.macs)} MACs), so that MACs are compared"
         )
+
+
+def _shift(found: Recommendation) -> Iterator[str]:
+    """Warn where validation and test differ by more than chance; a choice is the luckiest of many on validation."""
+    ri, right = found.shift_ri, found.shift_n_accuracy
+    if not (ri.beyond_chance or right.beyond_chance):
+        return
+    middle, low, high = (_signed(100 * value, 1) for value in (right.difference, right.low, right.high))
+    yield (
+        f"validation and test differ by more than chance: validation minus test {middle} points right [{low}, {high}], "
+        f"RI {_gap(ri)} (95%, independent images); go by test, and ask whether both are drawn alike"
+    )

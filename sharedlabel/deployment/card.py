@@ -17,7 +17,7 @@ from sharedlabel.errors import DeploymentError
 from sharedlabel.metrics.information import FLOOR
 from sharedlabel.results import DatasetFacts, Row, Threshold
 
-FORMAT = 2
+FORMAT = 3
 NAME = "card.json"
 Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -110,6 +110,7 @@ class Costs:
         measured_latency_batch: batch size of that measurement.
         measured_threads: CPU threads of that measurement.
         measured_device: device of that measurement.
+        measured_contended: something else was at work on the machine meanwhile: do not plan by that time.
     """
 
     parameters_dense: int
@@ -127,6 +128,7 @@ class Costs:
     measured_latency_batch: int
     measured_threads: int
     measured_device: str
+    measured_contended: bool
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class Facts(Strict):
         features: sha256 over the files of the protocol.
         predictions: sha256.
         cost: of the aggregator.
-        seconds: of training and prediction by network and seed, as measured from outside.
+        seconds: of training and prediction by network and seed, on the wall, as measured from outside.
         sandbox: where it ran; `trusted` is none.
         secret: of the run, published after it.
         provenance: commit, versions, device.

@@ -69,7 +69,7 @@ def _wilson(
     scale = 1 + z.square() / count
     middle = (share + z.square() / (2 * count)) / scale
     half = z / scale * (share * (1 - share) / count + (z / (2 * count)).square()).sqrt()
-    return (middle - half).clamp(min=0), (middle + half).clamp(max=1)
+    return (middle - half).clamp(min=0).minimum(share), (middle + half).clamp(max=1).maximum(share)  # despite rounding
 
 
 def wilson(

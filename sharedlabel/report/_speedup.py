@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from sharedlabel.report._panels import heading, log_axis, panel_ns, panels, subject
 from sharedlabel.report._theme import MUTED, PAPER, Mark, Palette
+from sharedlabel.report.costs import conditions
 from sharedlabel.report.views import DENSE, View, usual
 from sharedlabel.results import Latency
 
@@ -25,9 +26,9 @@ def speedup(view: View, palette: Palette) -> Figure | None:
     rows = list(dict.fromkeys((record.device, record.mode) for record in found))
     batches = panel_ns(sorted({record.batch for record in found}))
     figure, axes = panels(len(rows), len(batches), height=2.9)
-    threads = "/".join(str(count) for count in sorted({record.threads for record in found}))
-    conditions = f"{threads} CPU thread{'s' * (threads != '1')}, bars: middle half of the times"
-    heading(figure, "Measured against theoretical speedup", f"{subject(view, protocol=False)}, {conditions}")
+    busy = ", measured on a busy machine" if any(record.measured_contended for record in found) else ""
+    how = f"{conditions(found)}{busy}, bars: middle half of the times"
+    heading(figure, "Measured against theoretical speedup", f"{subject(view, protocol=False)}, {how}")
     reach = [1.0, *(value for record in found for value in (record.theoretical_speedup, record.measured_speedup))]
     limits = min(reach) / 1.15, max(reach) * 1.15
     for line, (device, mode) in zip(axes, rows, strict=True):

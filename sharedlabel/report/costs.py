@@ -74,9 +74,29 @@ def costs(view: View) -> Table | None:
         values.append(f"{_median(records, lambda r: r.theoretical_speedup):.2f}x")
         lines.append((name, *values, *(_timing(records, place) for place in places)))
     timed = tuple(f"{device}, {mode}, batch {batch}" for device, mode, batch in places)
-    threads = sorted({record.threads for record in view.latencies})
-    caption = f"{_subject(view)}; {'/'.join(map(str, threads))} CPU thread{'s' * (threads != [1])}"
-    return Table(caption, (*header, *timed), tuple(lines))
+    caption = f"{_subject(view)}; {conditions(view.latencies)}"
+    return Table(caption, (*header, *timed), tuple(lines), _busy(view.latencies))
+
+
+def conditions(latencies: Iterable[Latency]) -> str:
+    """Say with how many threads and by which clock times were measured."""
+    found = list(latencies)
+    threads = sorted({record.threads for record in found})
+    clocks = {"cpu": "processor time", "wall": "wall-clock time"}
+    named = " and ".join(clocks[clock] for clock in sorted({record.measured_clock for record in found}))
+    return f"{'/'.join(map(str, threads))} CPU thread{'s' * (threads != [1])}, {named}"
+
+
+def _busy(latencies: Iterable[Latency]) -> tuple[str, ...]:
+    """Explain the mark of times from a busy machine, if there are any."""
+    ratios = [r.measured_contention or 0.0 for r in latencies if r.measured_contended]
+    if not ratios:
+        return ()
+    return (
+        f"Busy: something else was at work on the machine (up to {max(ratios):.1f} times as long on the wall as on the "
+        "processor); do not plan by that time. By the processor's clock the ratio is about right, since only caches "
+        "and memory are shared; by the wall's it may be far off.",
+    )
 
 
 def margins(view: View) -> Table | None:
@@ -137,7 +157,9 @@ def _timing(records: Sequence[Latency], place: Setting) -> str:
     own = [record for record in records if (record.device, record.mode, record.batch) == place]
     if not own:
         return ""
-    return f"{_median(own, lambda r: r.measured_median_ms):.3g} ms, {_median(own, lambda r: r.measured_speedup):.2f}x"
+    busy = " (busy)" if any(record.measured_contended for record in own) else ""
+    taken = f"{_median(own, lambda r: r.measured_median_ms):.3g} ms{busy}"
+    return f"{taken}, {_median(own, lambda r: r.measured_speedup):.2f}x"
 
 
 def _median(records: Sequence[Latency], value: Callable[[Latency], float]) -> float:

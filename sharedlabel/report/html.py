@@ -240,7 +240,7 @@ def _tables(results: Results) -> list[dict[str, Any]]:
         table(
             "latencies",
             "Every measurement",
-            "One row per compressed network, device, mode and batch; columns that start with measured_ are wall-clock.",
+            "One row per compressed network, device, mode and batch; measured_ columns are times and their conditions.",
             Latency,
             results.latencies,
         ),

@@ -153,7 +153,7 @@ def _spot_table(spots: Sequence[SweetSpot], view: View) -> Table:
             views.network(spot),
             number(spot.ri or 0.0),
             f"{spot.cost_dense_passes or 0.0:.2f}",
-            edge(spot, view),
+            "guessing" if spot.guessing else edge(spot, view),
             f"{100 * spot.modal_share:.0f}%",
         )
         table.add_row(*map(Text, cells))

@@ -76,6 +76,7 @@ def row(data: str, pruner: str, ratio: float, aggregator: str, seed: int, protoc
         measured_latency_batch=256,
         measured_threads=2,
         measured_device="cpu",
+        measured_contended=False,
         validation_accuracy_before_retrain=max(0.1, single - 0.03 * (ratio - 1)),
         validation_accuracy=single,
         training_epochs=30.0,
@@ -335,6 +336,11 @@ def latencies(data: str, networks: list[tuple[str, float]], seeds: int) -> list[
                 measured_images_per_second=1000 * batch * speedup / dense,
                 measured_dense_ms=dense,
                 measured_speedup=speedup,
+                measured_clock="wall",
+                measured_wall_ms=dense / speedup,
+                measured_contention=1.0,
+                measured_contended=False,
+                measured_load=0.5,
             )
         )
     return found

@@ -33,7 +33,23 @@ def test_a_network_is_a_line_with_the_numbers_of_its_records(results, view):
     assert line["file, bytes"] == "311k"
     assert line["peak memory, bytes, batch 256"] == "23.3M"
     assert line["theoretical speedup"] == f"{8**0.82:.2f}x"
-    assert table.caption == "cifar10-small, resnet_cifar-8, 2 seeds; 2 CPU threads"
+    assert table.caption == "cifar10-small, resnet_cifar-8, 2 seeds; 2 CPU threads, wall-clock time"
+    assert table.notes == ()
+
+
+def test_times_of_a_busy_machine_are_marked(view):
+    marked = tuple(
+        dataclasses.replace(r, threads=1, measured_clock="cpu", measured_contended=True, measured_contention=2.34)
+        if (r.pruner, r.ratio, r.mode, r.batch) == ("random", 8, "eager", 32)
+        else dataclasses.replace(r, threads=1, measured_clock="cpu")
+        for r in view.latencies
+    )
+    table = costs.costs(dataclasses.replace(view, latencies=marked))
+    cells = [cell for line in table.lines for cell in line if "busy" in cell]
+    assert len(cells) == 1
+    assert " ms (busy), " in cells[0]
+    assert "up to 2.3 times as long on the wall as on the processor" in table.notes[0]
+    assert table.caption.endswith("1 CPU thread, processor time")
 
 
 def test_a_measurement_that_is_missing_leaves_its_cell_empty(view):

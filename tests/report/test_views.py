@@ -105,6 +105,15 @@ def test_retain_prefers_cheap_but_not_methods_with_a_poor_dense_network(results)
     assert views.winners(dataclasses.replace(view, sweet_spots=(poor, dear, good))) == [good]
 
 
+def test_what_is_no_better_than_guessing_wins_where_there_is_no_other(results):
+    some = budget(view_of(results), 1)
+    better = dataclasses.replace(some, aggregator="lstm", guessing=True, validation_ri=some.validation_ri + 0.1)
+    nothing = dataclasses.replace(some, ratio=None, n=None, validation_ri=None)
+    view = view_of(results)
+    assert views.winners(dataclasses.replace(view, sweet_spots=(better, some))) == [some]
+    assert views.winners(dataclasses.replace(view, sweet_spots=(nothing, better))) == [better]
+
+
 def test_target_prefers_the_cheapest(results):
     some = dataclasses.replace(budget(view_of(results), 1), rule="target", value=0.9)
     cheap = dataclasses.replace(some, aggregator="lstm", cost_dense_passes=0.2, validation_ri=0.1)
@@ -137,6 +146,8 @@ def test_sentence_holds_the_numbers_of_the_rows(results):
         ({"ratio": 1.0, "n": 1}, "With 1 image per object, keep the dense network (residual_lstm): "),
         ({"rule": "retain", "dense_n_accuracy": 0.9876}, "the dense network on the same 8 images gets 98.8%."),
         ({"training": "joint"}, "(residual_lstm (joint) on magnitude)"),
+        ({"guessing": True}, "16x (residual_lstm on magnitude) is no better than guessing (RI"),
+        ({"guessing": True, "ri": 0.01, "ri_low": -0.02}, "(RI 0.010 [-0.020, "),
     ],
 )
 def test_sentence_cautions(results, changes, expected):
