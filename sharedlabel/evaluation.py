@@ -167,12 +167,12 @@ def _gains(
         "information_gain_raw": gain_raw,
         "ri_raw": relative_information(gain_raw, entropy),
         "information_gain": posterior_gain(log2_posterior_of_label(calibrated, labels), weights, entropy),
-        **_decision_gains(posterior, drawn),
+        **_decision_gains(posterior, drawn, entropy),
         "information_gain_accuracy": accuracy_gain(accuracy, len(prior)),
     }
 
 
-def _decision_gains(posterior: Tensor, drawn: Tuples) -> dict[str, Float64[Tensor, "k"]]:
+def _decision_gains(posterior: Tensor, drawn: Tuples, entropy: float) -> dict[str, Float64[Tensor, "k"]]:
     """Return the information of decisions, averaged over partitions.
 
     What few tuples add by chance depends on how many there are. Those of one partition are independent; those of all
@@ -181,10 +181,11 @@ def _decision_gains(posterior: Tensor, drawn: Tuples) -> dict[str, Float64[Tenso
     partitions, samples = drawn.labels.shape
     each = zip(posterior.split(samples), drawn.labels, drawn.weights, strict=True)
     joint = torch.cat([confusion(*partition) for partition in each])  # [pk, c, c]
+    gain, null = decision_gain(joint), decision_gain_null(joint, samples)
     found = {
-        "information_gain_decision": decision_gain(joint),
-        "information_gain_decision_corrected": decision_gain_adjusted(joint, samples),
-        "information_gain_decision_null": decision_gain_null(joint, samples),
+        "information_gain_decision": gain,
+        "information_gain_decision_corrected": decision_gain_adjusted(gain, null, entropy),
+        "information_gain_decision_null": null,
     }
     return {name: values.view(partitions, -1).mean(dim=0) for name, values in found.items()}
 

@@ -20,17 +20,13 @@ CLOSE = 1e-3  # how far the sum of a distribution may be from 1; float32 keeps 1
 _ADVICE = {"t n c": "a single tuple is values[None], a single prefix values[:, None]"}
 
 
-def array(
-    name: str, values: Tensor, axes: str, low: Bound = -math.inf, high: Bound = math.inf, **sizes: int
-) -> None:
-    """Refuse another number or size of axes, numbers that are not floating, NaN, and numbers outside [low, high].
+def shape(name: str, values: Tensor, axes: str, **sizes: int) -> None:
+    """Refuse another number or size of axes, and values that are no floating-point numbers.
 
     Args:
         name: what the message calls the values.
         values: to check.
         axes: a letter for each axis, such as `t n c`.
-        low: least value.
-        high: largest value.
         sizes: sizes that axes must have, by letter.
     """
     letters, found = axes.split(), list(values.shape)
@@ -41,6 +37,11 @@ def array(
     for letter, size in sizes.items():
         if values.shape[letters.index(letter)] != size:
             raise DataError(f"expected {name} [{axes}] with {letter} = {size}, got {found}; pass what belongs together")
+
+
+def array(name: str, values: Tensor, axes: str, low: Bound = -math.inf, high: Bound = math.inf, **sizes: int) -> None:
+    """Refuse what `shape` does, NaN, and numbers outside [low, high]."""
+    shape(name, values, axes, **sizes)
     number(name, values, low, high)
 
 
@@ -86,7 +87,7 @@ def posterior(values: Tensor, *, normalised: bool = False) -> None:
         values: natural log, on any scale unless `normalised`.
         normalised: whether probabilities must sum to 1.
     """
-    array("log-posteriors", values, "t n c")
+    shape("log-posteriors", values, "t n c")
     logs("log-posteriors", values, normalised=normalised)
 
 
@@ -97,7 +98,7 @@ def logs(name: str, values: Tensor, *, normalised: bool) -> None:
     largest = values.amax(-1)
     if not bool(largest.isfinite().all()):
         wrong = float(largest[~largest.isfinite()][0])
-        raise DataError(f"expected {name} of which one is finite, got {wrong}; check the aggregator and its features")
+        raise DataError(f"expected finite {name}, got {wrong}; check the aggregator and its features")
     if float(values.amin()) >= 0 and bool(((values.sum(-1) - 1).abs() <= CLOSE).all()):
         raise DataError(f"expected {name}, got probabilities; pass their logarithm, values.log()")
     if normalised:
@@ -130,9 +131,7 @@ def weights(values: Tensor | None, tuples: int) -> None:
         raise DataError(f"expected weights with a finite sum above 0, got {total:g}; leave them out to weigh all alike")
 
 
-def scored(
-    log_posterior: Tensor, of: Tensor, by: Tensor | None = None, *, normalised: bool = False
-) -> None:
+def scored(log_posterior: Tensor, of: Tensor, by: Tensor | None = None, *, normalised: bool = False) -> None:
     """Refuse log-posteriors, labels and weights that do not belong together.
 
     Args:

@@ -30,7 +30,7 @@ def label_entropy(log_prior: Float[Tensor, "c"]) -> float:
     >>> round(label_entropy(torch.tensor([0.5, 0.25, 0.25]).log()), 6)
     1.5
     """
-    _checks.array("log-priors", log_prior, "c")
+    _checks.shape("log-priors", log_prior, "c")
     _checks.logs("log-priors", log_prior, normalised=True)
     prior = log_prior.double().softmax(dim=0)
     return float(torch.special.entr(prior).sum() / math.log(2))
@@ -183,16 +183,19 @@ def decision_gain_null(joint: Float[Tensor, "n c c"], samples: int) -> Float[Ten
     return torch.stack([_null(_whole(rows, samples), _whole(columns, samples), samples) for rows, columns in margins])
 
 
-def decision_gain_adjusted(joint: Float[Tensor, "n c c"], samples: int) -> Float[Tensor, "n"]:
+def decision_gain_adjusted(
+    gain: Float[Tensor, "*shape"], null: Float[Tensor, "*shape"], entropy: float
+) -> Float[Tensor, "*shape"]:
     """Return the plug-in `decision_gain`, corrected for chance.
 
     Of what lies between the null and H(Y), the same share of H(Y): 0 on average when labels and decisions are
-    independent, H(Y) when decisions tell labels. Miller and Madow's correction does neither where tuples are hardly more
-    than pairs of a label and a decision: with 10 classes and 120 tuples it leaves .28 bits for independent ones.
+    independent, H(Y) when decisions tell labels. Miller and Madow's correction does neither where tuples are hardly
+    more than pairs of a label and a decision: with 10 classes and 120 tuples it leaves .28 bits for independent ones.
 
     Args:
-        joint: distribution of label and decision, of one partition.
-        samples: number of tuples in it.
+        gain: `decision_gain`, bits.
+        null: `decision_gain_null`, bits.
+        entropy: H(Y) in bits.
 
     Returns:
         Bits, 0 where chance alone leaves nothing to know.
@@ -200,11 +203,12 @@ def decision_gain_adjusted(joint: Float[Tensor, "n c c"], samples: int) -> Float
     Reference:
         Vinh, Epps & Bailey (2010), as above: the adjusted mutual information, whose upper bound here is H(Y).
     """
-    null = decision_gain_null(joint, samples)
-    entropy = _entropy(joint.double().sum(2))
+    _checks.number("gains", gain)
+    _checks.number("gains by chance", null)
+    _checks.number("a label entropy in bits", entropy, 0)
     room = entropy - null
     known = room > 1e-9
-    return torch.where(known, entropy * (decision_gain(joint) - null) / room.where(known, 1.0), 0.0)
+    return torch.where(known, entropy * (gain - null) / room.where(known, 1.0), 0.0)
 
 
 def accuracy_gain(accuracy: Float[Tensor, "n"], classes: int) -> Float[Tensor, "n"]:

@@ -25,7 +25,7 @@ def _mass(labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"] | None) -> Flo
 
 def _check(log_posterior: Tensor, labels: Tensor, weights: Tensor | None, prefixes: int) -> None:
     """Refuse a batch before any sum has changed."""
-    _checks.array("log-posteriors", log_posterior, "t n c", n=prefixes)
+    _checks.shape("log-posteriors", log_posterior, "t n c", n=prefixes)
     _checks.scored(log_posterior, labels, weights)
 
 

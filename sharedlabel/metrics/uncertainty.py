@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from sharedlabel.errors import DataError
+from sharedlabel.metrics import _checks
 from sharedlabel.metrics._variance import center, over_clusters, over_instances
 from sharedlabel.metrics.intervals import two_sided
 from sharedlabel.types import Tuples
@@ -80,8 +82,7 @@ def estimate(
     Raises:
         DataError: too few tuples or groups, or tuples that span groups.
     """
-    if len(prefixes) != scores.shape[2]:
-        raise ValueError(f"expected one prefix per column of scores, got {len(prefixes)} for {scores.shape[2]} columns")
+    _checks.scores(scores, tuples, prefixes, instances, clusters, "p t k")
     centered = center(scores, tuples)
     if clusters is not None:
         variance, influence, groups = over_clusters(centered, tuples, clusters)
@@ -116,6 +117,7 @@ def seed_average(
     Returns:
         As `estimate`; with two seeds or more, one unit of influence per seed follows those of the instances.
     """
+    _checks.scores(scores, tuples, prefixes, instances, clusters, "s p t k")
     images = estimate(scores.double().mean(dim=0), tuples, prefixes, instances, clusters)
     seeds = len(scores)
     if seeds == 1:
@@ -148,6 +150,11 @@ def paired_difference(
         instances: as for `estimate`.
         clusters: as for `estimate`.
     """
+    if first.shape != second.shape:
+        raise DataError(
+            f"expected scores of the same seeds, tuples and prefixes, got {list(first.shape)} and {list(second.shape)};"
+            " score both methods alike"
+        )
     found = seed_average(first.double() - second.double(), tuples, prefixes, instances, clusters)
     return Difference(found, two_sided(found.mean, found.se, found.degrees_of_freedom))
 
@@ -169,12 +176,14 @@ def multiplier_bootstrap(
     """
     units = sorted({len(found.influence) for found in estimates})
     if len(units) != 1:
-        raise ValueError(f"expected estimates over the same units, got {units} of them; use the same data and seeds")
+        raise DataError(f"expected estimates over the same units, got {units} of them; use the same data and seeds")
     return replicate(estimates, draw_multipliers(replicates, units[0], generator))
 
 
 def draw_multipliers(replicates: int, units: int, generator: torch.Generator) -> Float[Tensor, "b u"]:
     """Draw one Gaussian multiplier per replicate and unit, for estimates that are not all in memory at once."""
+    _checks.number("a number of replicates", replicates, 1)
+    _checks.number("a number of units", units, 1)
     return torch.randn(replicates, units, generator=generator, dtype=torch.float64)
 
 
@@ -187,5 +196,7 @@ def replicate(estimates: Sequence[Estimate], multipliers: Float[Tensor, "b u"]) 
     """
     means = torch.stack([found.mean for found in estimates])
     influence = torch.stack([found.influence for found in estimates])
+    _checks.array("multipliers", multipliers, "b u")
+    _checks.number("a number of multipliers", multipliers.shape[1], influence.shape[1])
     used = multipliers[:, : influence.shape[1]].to(means.device)
     return means + torch.einsum("bu,euk->bek", used, influence)

@@ -146,5 +146,5 @@ def test_a_nominal_error_outside_the_open_interval_is_refused(error):
 @pytest.mark.parametrize("confidence", [stopping.largest, stopping.margin])
 def test_a_posterior_that_is_not_a_number_is_refused(log_posterior, confidence):
     log_posterior[3, 1, 0] = math.nan
-    with pytest.raises(DataError, match="expected log-posteriors, got NaN; check the aggregator"):
+    with pytest.raises(DataError, match="expected finite log-posteriors, got nan; check the aggregator"):
         confidence(log_posterior)
