@@ -40,6 +40,21 @@ def test_wilson_with_one_error_is_not_tighter_than_without() -> None:
     assert low.item() == best.item() < 0.97
 
 
+def test_wilson_with_one_right_answer_is_not_tighter_than_without() -> None:
+    tiny = _t(1e-5)
+    _, high = wilson(tiny, tiny, _t(torch.inf), _t(100))
+    _, worst = wilson(_t(0), _t(0), _t(torch.inf), _t(100))
+    assert high.item() == worst.item() > 0.03
+
+
+def test_wilson_never_leaves_the_shares_that_there_are() -> None:
+    """Rounding would: by 2e-16 above 1, and below 0."""
+    count = torch.arange(1, 400, dtype=torch.float64)
+    zero, one = torch.zeros_like(count), torch.ones_like(count)
+    assert wilson(one, zero, one * torch.inf, count)[1].max().item() == 1
+    assert wilson(zero, zero, one * torch.inf, count)[0].min().item() == 0
+
+
 def test_p_values() -> None:
     found = two_sided(_t(1.0, -2.0, 0.0, 0.3), _t(0.5, 1.0, 0.0, 0.0), _t(torch.inf, 4, 4, 4))
     expected = [2 * stats.norm.sf(2), 2 * stats.t.sf(2, 4), 1, 0]
