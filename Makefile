@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 UV_VERSION := 0.13.8
+MUTMUT_VERSION := 3.8.1
 # One more than there are cores, since tests wait for other processes; at most 8.
 WORKERS = $$($(RUN) -c 'import os; print(min(8, 1 + (os.cpu_count() or 1)))')
 
-.PHONY: demo test lint format lock browser clean
+.PHONY: demo test lint mutants format lock browser clean
 
 demo: $(VENV)/.installed ## install, then train, compress, aggregate and report on real handwritten digits
 	@echo "==> running the default experiment: python -m sharedlabel.train"
@@ -22,6 +23,11 @@ lint: $(VENV)/.installed ## style, types and layers
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+mutants: $(VENV)/.installed ## change the code in small ways and see whether a test notices; takes an hour or more
+	@echo "==> testing by mutation: docs/results/mutation.md says what survives, and why"
+	$(VENV)/bin/uv pip install --python $(RUN) --quiet mutmut==$(MUTMUT_VERSION)
+	$(RUN) tests/mutation/run.py
 
 format: $(VENV)/.installed ## rewrite the code in the project's format
 	$(VENV)/bin/ruff check --fix .

@@ -43,6 +43,10 @@ class TrainingError(SharedLabelError):
     """Training that cannot go on, such as a loss that is not finite."""
 
 
+class ContractError(SharedLabelError):
+    """A plugin that does something else than its kind promises."""
+
+
 class DeploymentError(SharedLabelError):
     """A model that cannot be exported, or an exported one that cannot be used."""
 

@@ -23,6 +23,7 @@ from sharedlabel.metrics.information import (
     accuracy_gain,
     confusion,
     decision_gain,
+    decision_gain_adjusted,
     decision_gain_null,
     floor_posterior,
     label_entropy,
@@ -31,7 +32,7 @@ from sharedlabel.metrics.information import (
     relative_information,
 )
 from sharedlabel.metrics.intervals import loss_interval, wilson
-from sharedlabel.metrics.n_accuracy import correct
+from sharedlabel.metrics.n_accuracy import correct, n_accuracy
 from sharedlabel.metrics.uncertainty import Estimate, estimate, independent
 from sharedlabel.types import Tuples
 
@@ -158,20 +159,35 @@ def _gains(
     posterior: Tensor, raw: Tensor, calibrated: Tensor, drawn: Tuples, prior: Tensor
 ) -> dict[str, Float64[Tensor, "k"]]:
     labels, weights = drawn.labels.flatten(), drawn.weights.flatten() / len(drawn.weights)
-    entropy, samples = label_entropy(prior.log()), drawn.labels.shape[1]
-    joint = confusion(posterior, labels, weights)
+    entropy = label_entropy(prior.log())
     gain_raw = posterior_gain(log2_posterior_of_label(raw, labels), weights, entropy)
-    accuracy = torch.diagonal(joint, dim1=1, dim2=2).sum(1).clamp(max=1)  # weights sum to 1 but for rounding
+    accuracy = n_accuracy(posterior, labels, weights).clamp(max=1)  # weights sum to 1 but for rounding
     return {
         "label_entropy": torch.full_like(accuracy, entropy),
         "information_gain_raw": gain_raw,
         "ri_raw": relative_information(gain_raw, entropy),
         "information_gain": posterior_gain(log2_posterior_of_label(calibrated, labels), weights, entropy),
-        "information_gain_decision": decision_gain(joint),
-        "information_gain_decision_corrected": decision_gain(joint, samples),
-        "information_gain_decision_null": decision_gain_null(joint, samples),
+        **_decision_gains(posterior, drawn, entropy),
         "information_gain_accuracy": accuracy_gain(accuracy, len(prior)),
     }
+
+
+def _decision_gains(posterior: Tensor, drawn: Tuples, entropy: float) -> dict[str, Float64[Tensor, "k"]]:
+    """Return the information of decisions, averaged over partitions.
+
+    What few tuples add by chance depends on how many there are. Those of one partition are independent; those of all
+    together share images, and are worth an unknown number between one partition's and all.
+    """
+    partitions, samples = drawn.labels.shape
+    each = zip(posterior.split(samples), drawn.labels, drawn.weights, strict=True)
+    joint = torch.cat([confusion(*partition) for partition in each])  # [pk, c, c]
+    gain, null = decision_gain(joint), decision_gain_null(joint, samples)
+    found = {
+        "information_gain_decision": gain,
+        "information_gain_decision_corrected": decision_gain_adjusted(gain, null, entropy),
+        "information_gain_decision_null": null,
+    }
+    return {name: values.view(partitions, -1).mean(dim=0) for name, values in found.items()}
 
 
 def _with_intervals(

@@ -88,7 +88,7 @@ class Row:
         information_gain: posterior estimator, calibrated, bits.
         information_gain_raw: posterior estimator before calibration, bits.
         information_gain_decision: plug-in mutual information of label and decision, bits.
-        information_gain_decision_corrected: the same with the Miller-Madow correction.
+        information_gain_decision_corrected: the same adjusted for chance: 0 for independent labels, H(Y) for sure ones.
         information_gain_decision_null: what the plug-in estimator gives for independent labels, bits.
         information_gain_accuracy: symmetric-channel estimate from the n-accuracy, bits; for balanced classes.
         ri: relative information, calibrated (primary).

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sharedlabel import rng
+from sharedlabel.aggregators import _contract
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.aggregators._space import Choices, LogRange, Space, option, samples, space_of, with_options
 from sharedlabel.config import FitConfig, Plugin, TrainerConfig
@@ -170,6 +171,17 @@ def descends(plugin: Plugin) -> bool:
 
 
 def fit(plugin: Plugin, recipe: FitConfig, task: Task) -> Fitted:
+    """Return the `best` aggregator, once it has kept its contract on a few of the training tuples.
+
+    Raises:
+        ContractError: it looks ahead or at other tuples, or returns no posteriors.
+    """
+    found = best(plugin, recipe, task)
+    _contract.check(found.aggregator, *task.direct[:2])
+    return found
+
+
+def best(plugin: Plugin, recipe: FitConfig, task: Task) -> Fitted:
     """Train an aggregator; with `trials`, that with the least loss on the stopping tuples of all settings tried.
 
     The first trial is the given setting, so a search never ends with a larger loss than no search.

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sharedlabel import adaptive as stopping
 from sharedlabel import compression, cost, error_margin, measure, rng, search, timing
+from sharedlabel.aggregators import _contract
 from sharedlabel.aggregators._base import LEAST_DEVIATION, Aggregator, statistics
 from sharedlabel.aggregators._pool import pooled
 from sharedlabel.backbones._base import Backbone
@@ -421,6 +422,7 @@ def joint(config: JointTrainingConfig, data: Data, inputs: Mapping[str, Artifact
         )
         fit(module, loader, runtime, config.joint.epochs, config.gradient_clip)
     enforce(backbone)
+    _check_contract(module, next(iter(loader))[0], correction)
     learned = {f"{LEARNED}{name}": tensor for name, tensor in aggregator.state_dict().items()}
     return Output(
         {**state(backbone), **learned},
@@ -575,6 +577,13 @@ class _Indexed:
 
     def __getitem__(self, index: Tensor) -> Tensor:
         return self.images[self.split[index]]
+
+
+@torch.no_grad()
+def _check_contract(module: SharedLabelModule, images: Tensor, correction: Tensor) -> None:
+    """Try an aggregator that was trained together with its backbone on tuples of images `[t n C H W]`."""
+    embeddings, logits = module.instances(images[: _contract.TUPLES])
+    _contract.check(module.aggregator, embeddings, calibrate_logits(logits, correction, module.temperature))
 
 
 class _Posteriors:

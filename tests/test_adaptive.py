@@ -232,7 +232,7 @@ def test_an_unknown_rule_is_named():
 def test_posteriors_that_are_not_finite_are_refused(validation, value):
     broken = validation.posteriors["aggregator"].clone()
     broken[5, 2, 1] = value
-    with pytest.raises(DataError, match="expected finite log-posteriors, got NaN or infinity"):
+    with pytest.raises(DataError, match="expected finite log-posteriors, got"):
         adaptive.temperatures({"aggregator": broken}, validation.drawn)
 
 

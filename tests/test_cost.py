@@ -250,6 +250,14 @@ def test_bytes_by_hand() -> None:
     assert cost.bytes_on_disk(backbone.half()).dense == 4 * values + counter
 
 
+@pytest.mark.parametrize(("weights", "mask"), [(1, 1), (7, 1), (8, 1), (9, 2), (16, 2), (17, 3)])
+def test_a_bit_mask_takes_whole_bytes(weights: int, mask: int) -> None:
+    backbone = wrap(nn.Flatten(), nn.Linear(weights, 1, bias=False), width=1)
+    dense = cost.bytes_on_disk(backbone)
+    _masks.apply_masks(backbone, {"body.1": torch.ones(1, weights)})
+    assert cost.bytes_on_disk(backbone) == cost.Bytes(dense.dense, dense.dense + mask)
+
+
 def content(size: int, file: bytes) -> int:
     """Size of a safetensors file without its header, whose length its first eight bytes say."""
     return size - 8 - int.from_bytes(file[:8], "little")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 
 import pytest
 import torch
@@ -246,3 +247,29 @@ def test_mixed_tuples_are_not_scored(finished):
     posterior = torch.full((drawn.labels.numel(), 1, data.dataset.num_classes), -1.0)
     with pytest.raises(DataError, match="expected instances that share label"):
         score_tuples(data, posterior, turned, "test", "iid", (2,), None)
+
+
+def decisions(signal: float, seed: int) -> dict[str, float]:
+    """Information of decisions after 8 of 1,000 images of 10 classes, over ten partitions whose tuples share images."""
+    labels, prior = torch.arange(10).repeat_interleave(100), torch.full((10,), 0.1, dtype=torch.float64)
+    stream = rng.generator(seed, "decisions")
+    drawn = tuples.partition(labels, 8, 10, prior, stream)
+    evidence = torch.randn(1000, 10, generator=stream) + signal * torch.nn.functional.one_hot(labels, 10)
+    posterior = evidence[drawn.indices.flatten(0, 1)].sum(1, keepdim=True).log_softmax(-1)
+    (row,) = score(posterior, drawn, prior, (8,), 1000, None, None).metrics
+    return {name: row[f"information_gain_decision{name}"] for name in ("", "_null", "_corrected")}
+
+
+def test_the_information_of_decisions_is_nothing_where_features_know_nothing():
+    """One partition has 120 independent tuples, all ten together no more than 1,000 images allow."""
+    found = [decisions(0.0, seed) for seed in range(8)]
+    plug_in, null, corrected = (statistics.mean(one[name] for one in found) for name in ("", "_null", "_corrected"))
+    assert null == pytest.approx(plug_in, abs=0.025)
+    assert null == pytest.approx(0.59, abs=0.01)
+    assert corrected == pytest.approx(0, abs=0.025)
+
+
+def test_the_information_of_decisions_that_are_all_right_is_that_of_the_label():
+    found = decisions(20.0, 0)
+    assert found[""] == pytest.approx(math.log2(10))
+    assert found["_corrected"] == pytest.approx(math.log2(10))

@@ -167,7 +167,7 @@ def test_leftovers_of_killed_processes_are_removed_and_those_of_living_ones_kept
     host = os.uname().nodename
     dead = tmp_path / "partial" / f"{KEY}@{host}@{child.stdout.strip()}"
     alive = tmp_path / "partial" / f"{KEY}@{host}@{os.getpid()}"
-    elsewhere = tmp_path / "partial" / f"{KEY}@another-host@1"
+    elsewhere = tmp_path / "partial" / f"{KEY}@another-host@{child.stdout.strip()}"  # which may be alive there
     for folder in (dead, alive, elsewhere):
         folder.mkdir()
     Store(tmp_path)

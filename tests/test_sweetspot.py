@@ -107,6 +107,16 @@ def test_knee_ignores_what_is_off_the_envelope() -> None:
     assert _place(sweetspot.knee(dominated)) == (4.0, 4)
 
 
+def test_a_knee_may_be_slight_and_the_cheaper_of_two_alike_is_taken() -> None:
+    """Costs 1, 2, 4, 8, 16 are 0, .25, .5, .75, 1 on the log scale."""
+
+    def line(*ri: float) -> list[Point]:
+        return [Point(32 / cost, 1, cost, value, 0.5) for cost, value in zip((1.0, 2.0, 4.0, 16.0), ri, strict=True)]
+
+    assert _place(sweetspot.knee(line(0.0, 0.2, 0.5 + 2**-10, 1.0))) == (8.0, 1)
+    assert _place(sweetspot.knee(line(0.0, 0.5, 0.75, 1.0))) == (16.0, 1)
+
+
 @pytest.mark.parametrize(
     "ri", [[0.1, 0.2, 0.3], [0.1, 0.15, 0.9], [0.9, 0.2, 0.1], [0.1, 0.05, 0.9]], ids=["line", "sag", "one", "two"]
 )
@@ -160,9 +170,11 @@ def test_a_rule_can_be_held_to_one_n() -> None:
     assert sweetspot.choose(GRID, Rule("knee", None, 3)).reason == "no point has n = 3"
 
 
-def test_retain_says_why_it_cannot_choose() -> None:
+@pytest.mark.parametrize("ri", [-0.1, 0.0])
+def test_retain_says_why_it_cannot_choose(ri: float) -> None:
+    """A share of nothing is nothing: every network would retain it."""
     assert "no dense network" in sweetspot.retain(GRID[1:4], 1).reason
-    hopeless = [Point(1.0, 1, 1.0, -0.1, 0.1), Point(2.0, 1, 0.5, 0.2, 0.1)]
+    hopeless = [Point(1.0, 1, 1.0, ri, 0.1), Point(2.0, 1, 0.5, 0.2, 0.1)]
     choice = sweetspot.retain(hopeless, 1)
     assert choice.point is None
     assert "not positive" in choice.reason

@@ -136,7 +136,7 @@ def _trained(folder: str, job: dict[str, Any], tensors: dict[str, Tensor]) -> Ag
     )
     with rng.seeded(seed, "leaderboard"):
         mount(folder)
-        fitted = search.fit(resolve("aggregators", MODULE), recipe, task)
+        fitted = search.best(resolve("aggregators", MODULE), recipe, task)
     torch.set_grad_enabled(False)
     return fitted.aggregator.eval()
 

@@ -1,4 +1,7 @@
-"""What a submitted aggregator must do, tried on random tuples; the properties are those of `tests/conformance`."""
+"""What a submitted aggregator must do, tried on random tuples; the properties are those of `tests/conformance`.
+
+Fitted aggregators go through the same code: it says whether one is normalised, causal and looks at one tuple at a time.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from sharedlabel import cost, rng
+from sharedlabel.aggregators import _contract
 from sharedlabel.aggregators._base import Aggregator
+from sharedlabel.aggregators._contract import TOLERANCE
 from sharedlabel.config import resolve
 from sharedlabel.errors import SharedLabelError, printable
 from sharedlabel.leaderboard import child
@@ -24,7 +29,6 @@ from sharedlabel.plugins import load
 from sharedlabel.types import SetShape
 
 TUPLES, INSTANCES = 6, 5
-CLOSE = 1e-4  # of log-posteriors in float32
 TOLD = 300  # characters of a problem: what submitted code says of itself is no message of ours
 ELEMENTWISE = 8  # products of elements for each value of a tuple that no count of MACs has to show
 POINTWISE = 16  # elements that elementwise work may write and reductions read, likewise; the zoo needs 6 at most
@@ -163,81 +167,46 @@ def _inputs(width: int, classes: int, instances: int = INSTANCES, tuples: int = 
     return torch.randn(tuples, instances, width), (2 * torch.randn(tuples, instances, classes)).log_softmax(-1)
 
 
-def _posterior(aggregator: Aggregator, embeddings: Tensor, logits: Tensor) -> Tensor:
-    found = aggregator(embeddings, logits)
-    if not isinstance(found, Tensor) or found.shape != logits.shape:
-        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise Violation(f"expected a posterior of shape {list(logits.shape)}, got {shape}")
-    return found
-
-
-def _same(found: Tensor, expected: Tensor, what: str) -> None:
-    apart = float((found.exp() - expected.exp()).abs().max())
-    if not apart <= CLOSE:
-        raise Violation(f"expected the same posterior {what}, got one that differs by {apart:.2g}")
-
-
 def _normalised(aggregator: Aggregator, width: int, classes: int) -> None:
     for instances in (1, 2, INSTANCES, 64):
-        found = _posterior(aggregator, *_inputs(width, classes, instances))
-        if not bool(found.isfinite().all()) or found.dtype not in (torch.float32, torch.float64):
-            raise Violation(f"expected finite values in float32 with n = {instances}, got NaN, Inf or {found.dtype}")
-        apart = float(found.logsumexp(-1).abs().max())
-        if not apart <= CLOSE:
-            raise Violation(
-                f"expected posteriors that sum to 1 with n = {instances}, got a log of their sum of {apart:.2g}"
-            )
+        _contract.posterior(aggregator, *_inputs(width, classes, instances), TOLERANCE)
 
 
 def _extreme(aggregator: Aggregator, width: int, classes: int) -> None:
     for instances in (1, 64):
         embeddings, logits = _inputs(width, classes, instances)
-        found = _posterior(aggregator, 1e6 * embeddings, (1e4 * logits).clamp(-1e4, 1e4))
-        if not bool(found.isfinite().all()):
-            raise Violation("expected finite values for logits of 10,000 and embeddings of a million, got NaN or Inf")
+        _contract.posterior(aggregator, 1e6 * embeddings, (1e4 * logits).clamp(-1e4, 1e4), TOLERANCE)
 
 
 def _causal(aggregator: Aggregator, width: int, classes: int) -> None:
-    embeddings, logits = _inputs(width, classes)
-    before = _posterior(aggregator, embeddings, logits)
-    for k in range(1, INSTANCES):
-        later_embeddings, later_logits = embeddings.clone(), logits.clone()
-        later_embeddings[:, k:], later_logits[:, k:] = -3 * embeddings[:, k:] + 1, logits[:, k:].flip(-1)
-        after = _posterior(aggregator, later_embeddings, later_logits)
-        _same(after[:, :k], before[:, :k], f"after {k} instances whatever comes later")
+    _contract.check_causal(aggregator, *_inputs(width, classes), TOLERANCE)
 
 
 def _anytime(aggregator: Aggregator, width: int, classes: int) -> None:
     embeddings, logits = _inputs(width, classes, 17)
-    every = _posterior(aggregator, embeddings, logits)
+    _contract.check_causal(aggregator, embeddings, logits, TOLERANCE)
     for k in (1, 2, 9, 17):
-        alone = _posterior(aggregator, embeddings[:, :k], logits[:, :k])
-        _same(every[:, :k], alone, f"of {k} instances within 17 and alone")
-        _same(aggregator.last(embeddings[:, :k], logits[:, :k]), alone[:, -1], f"from `last` with {k} instances")
+        _contract.check_some(aggregator, embeddings[:, :k], logits[:, :k], TOLERANCE)
 
 
-def _apart(aggregator: Aggregator, width: int, classes: int) -> None:
-    embeddings, logits = _inputs(width, classes)
-    every = _posterior(aggregator, embeddings, logits)
-    alone = [_posterior(aggregator, e[None], z[None]) for e, z in zip(embeddings, logits, strict=True)]
-    _same(torch.cat(alone), every, "of a tuple in a batch and alone")
-    order = torch.randperm(TUPLES)
-    _same(_posterior(aggregator, embeddings[order], logits[order]), every[order], "in another order of the batch")
+def _separate(aggregator: Aggregator, width: int, classes: int) -> None:
+    _contract.check_separate(aggregator, *_inputs(width, classes), TOLERANCE)
 
 
 def _repeatable(aggregator: Aggregator, width: int, classes: int) -> None:
-    embeddings, logits = _inputs(width, classes)
-    first, second = (_posterior(aggregator, embeddings, logits) for _ in range(2))
+    inputs = _inputs(width, classes)
+    first, second = (_contract.posterior(aggregator, *inputs, TOLERANCE) for _ in range(2))
     if not torch.equal(first, second):
         raise Violation("expected the same posterior from the same tuples, got another the second time")
 
 
 def _stored(aggregator: Aggregator, width: int, classes: int) -> None:
-    embeddings, logits = _inputs(width, classes)
-    before = _posterior(aggregator, embeddings, logits)
-    state = {name: value.clone() for name, value in aggregator.state_dict().items()}
-    aggregator.load_state_dict(state)
-    _same(_posterior(aggregator, embeddings, logits), before, "after loading its own state")
+    inputs = _inputs(width, classes)
+    before = _contract.posterior(aggregator, *inputs, TOLERANCE)
+    aggregator.load_state_dict({name: value.clone() for name, value in aggregator.state_dict().items()})
+    after = _contract.posterior(aggregator, *inputs, TOLERANCE)
+    texts = "after loading its own state", "before"
+    _contract.check_same(aggregator, (after, texts[0]), (before, texts[1]), TOLERANCE, "keep all of it in the state")
 
 
 def _ordered(aggregator: Aggregator, width: int, classes: int) -> None:
@@ -245,8 +214,10 @@ def _ordered(aggregator: Aggregator, width: int, classes: int) -> None:
     if not isinstance(getattr(aggregator, "permutation_invariant", None), bool):
         raise Violation("expected a class constant permutation_invariant, True or False, got none")
     if aggregator.permutation_invariant:
-        turned = _posterior(aggregator, embeddings.flip(1), logits.flip(1))
-        _same(turned[:, -1], _posterior(aggregator, embeddings, logits)[:, -1], "in any order of the instances")
+        turned = _contract.posterior(aggregator, embeddings.flip(1), logits.flip(1), TOLERANCE)[:, -1:]
+        given = _contract.posterior(aggregator, embeddings, logits, TOLERANCE)[:, -1:]
+        texts, advice = ("with the instances turned round", "as given"), "declare permutation_invariant = False"
+        _contract.check_same(aggregator, (turned, texts[0]), (given, texts[1]), TOLERANCE, advice, [INSTANCES])
 
 
 _PROPERTIES: dict[str, Callable[[Aggregator, int, int], None]] = {
@@ -254,7 +225,7 @@ _PROPERTIES: dict[str, Callable[[Aggregator, int, int], None]] = {
     "extreme values": _extreme,
     "causal": _causal,
     "anytime": _anytime,
-    "independent of the batch": _apart,
+    "independent of the batch": _separate,
     "deterministic": _repeatable,
     "state": _stored,
     "order": _ordered,

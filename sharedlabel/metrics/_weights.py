@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
+from sharedlabel.metrics import _checks
 from sharedlabel.types import Tuples
 
 
 def normalized(labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"] | None) -> Float[Tensor, "t"]:
     """Return weights that sum to 1; equal ones when none are given."""
+    _checks.weights(weights, labels.numel())
     if weights is None:
         return torch.full(labels.shape, 1 / max(labels.numel(), 1), dtype=torch.float64, device=labels.device)
     wide = weights.double()

@@ -27,6 +27,8 @@ from scipy import special
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
+from sharedlabel.metrics import _checks
+
 _NODES = 96
 _TABLE = 65
 _KNOWN = 1000.0  # degrees of freedom from which the variance over images counts as known
@@ -70,6 +72,7 @@ def p_value(mean: Float[Tensor, "*shape"], spread: Spread) -> Float[Tensor, "*sh
     >>> round(float(p_value(torch.tensor([3.92], dtype=torch.float64), spread)), 4)
     0.05
     """
+    _checks.number("mean differences", mean)
     share, freedom, image_freedom = _flat(spread)
     ratio = torch.where(mean == 0, 0.0, mean.abs() / spread.se).double().flatten().numpy()
     found = np.empty_like(ratio)
@@ -89,6 +92,7 @@ def quantile(level: float | Tensor, spread: Spread) -> Float[Tensor, "*shape"]:
     >>> round(float(quantile(0.95, spread)), 3)
     2.776
     """
+    _checks.number("a level", level, 0, 1)
     share, freedom, image_freedom = _flat(spread)
     missed = (1 - torch.as_tensor(level, dtype=torch.float64)).expand(spread.se.shape).flatten().numpy()
     found = np.empty_like(share)
@@ -99,6 +103,8 @@ def quantile(level: float | Tensor, spread: Spread) -> Float[Tensor, "*shape"]:
 
 def _flat(spread: Spread) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return the share of the seeds in the variance, and both degrees of freedom, in one dimension."""
+    _checks.number("variances", torch.stack([spread.of_images, spread.of_seeds]), 0)
+    _checks.positive("degrees of freedom of seeds", spread.seed_freedom)
     total = spread.of_images + spread.of_seeds
     share = torch.where(total > 0, spread.of_seeds / total.where(total > 0, 1.0), 0.0)
     freedom = torch.where(spread.of_seeds > 0, spread.seed_freedom, 1.0)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sharedlabel.errors import DataError
 from sharedlabel.logs import log_normalize
+from sharedlabel.metrics import _checks
 from sharedlabel.metrics._temperature import Evidence, anchors, search, separate
 from sharedlabel.metrics._weights import evenness, independent_tuples, normalized, weighted_mean
 from sharedlabel.metrics.information import log2_posterior_of_label
@@ -50,6 +51,7 @@ def fit_temperature(
     Reference:
         Guo et al., "On Calibration of Modern Neural Networks" (2017); the penalty is ours.
     """
+    _checks.scored(log_posterior, labels, weights)
     if not bool(log_posterior.isfinite().all()):
         raise DataError("expected finite log-posteriors, got NaN or infinity; check the aggregator and its features")
     columns, mass = log_posterior.shape[1], normalized(labels, weights)
@@ -99,6 +101,9 @@ def calibrate_logits(
         log_correction: log of the prior of tuples over the class frequencies that the backbone was trained on.
         temperature: one for all instances; above 1 softens.
     """
+    _checks.number("logits", logits)
+    _checks.array("log corrections", log_correction, "c", c=logits.shape[-1])
+    _checks.positive("a temperature", temperature)
     return log_normalize((logits + log_correction) / temperature)
 
 
@@ -112,6 +117,8 @@ def apply_temperature(log_posterior: Float[Tensor, "t n c"], temperature: Float[
     Raises:
         DataError: a temperature that is not a positive number.
     """
+    _checks.posterior(log_posterior)
+    _checks.shape("temperatures", temperature, "n", n=log_posterior.shape[1])
     if not bool((temperature.isfinite() & (temperature > 0)).all()):
         raise DataError(f"expected temperatures above 0, got {temperature.tolist()}; fit them on validation")
     return log_normalize(log_posterior.double() / temperature[:, None])
@@ -155,6 +162,8 @@ def bin_sums(
         weights: weight of each tuple, on any scale.
         bins: number of bins of equal width, closed on the right, over [0, 1].
     """
+    _checks.scored(log_posterior, labels, weights, normalised=True)
+    _checks.number("a number of bins", bins, 1)
     top, decision = log_posterior.double().max(dim=2)
     confidence = top.exp()
     right = (decision == labels[:, None]).double()
@@ -166,6 +175,7 @@ def bin_sums(
 
 def reliability_from_sums(sums: Float[Tensor, "3 n bins"]) -> Reliability:
     """Turn `bin_sums` into means per bin and the share of each bin."""
+    _checks.array("sums", sums, "s n bins", 0, s=3)
     confidence, right, mass = sums
     filled = mass.where(mass > 0, 1.0)
     return Reliability(confidence / filled, right / filled, mass / mass.sum(dim=1, keepdim=True))
@@ -190,6 +200,8 @@ def reliability(
 
 def calibration_gap(diagram: Reliability) -> Float[Tensor, "n"]:
     """Return the mean distance of a reliability diagram from the diagonal."""
+    for name, values in diagram._asdict().items():
+        _checks.array(f"{name} of a reliability diagram", values, "n bins", 0, 1 + _checks.CLOSE)
     return (diagram.mass * (diagram.confidence - diagram.accuracy).abs()).sum(dim=1)
 
 

@@ -6,6 +6,8 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
+from sharedlabel.metrics import _checks
+
 Number: TypeAlias = float | int | NDArray[Any]
 
 
@@ -20,6 +22,9 @@ def cost(k: Number, backbone_macs: Number, aggregator_macs: Number) -> Number:
     >>> cost(4, 100.0, 20)
     420.0
     """
+    _checks.positive("numbers of instances", k)
+    _checks.number("MACs", backbone_macs, 0)
+    _checks.number("MACs", aggregator_macs, 0)
     return k * backbone_macs + aggregator_macs
 
 
@@ -30,6 +35,8 @@ def dense_passes(macs: Number, dense_macs: Number) -> Number:
         macs: cost in MACs.
         dense_macs: MACs of the dense backbone for one instance.
     """
+    _checks.number("MACs", macs, 0)
+    _checks.positive("MACs of the dense backbone", dense_macs)
     return macs / dense_macs
 
 
@@ -40,4 +47,6 @@ def efficiency(gain: Number, passes: Number) -> Number:
         gain: information gain in bits.
         passes: cost in dense passes.
     """
+    _checks.number("gains", gain)
+    _checks.positive("costs in dense passes", passes)
     return gain / passes

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sharedlabel.metrics import _checks
 from sharedlabel.metrics.behrens_fisher import Spread, quantile
 
 LEVEL = 0.95
@@ -24,6 +25,8 @@ def rule_of_three(level: float | Tensor, independent: Float[Tensor, "k"]) -> Flo
     >>> rule_of_three(0.95, torch.tensor([100.0], dtype=torch.float64))
     tensor([0.0300], dtype=torch.float64)
     """
+    _checks.number("a level", level, 0, 1)
+    _checks.positive("a number of trials", independent)
     missed = 1 - torch.as_tensor(level, dtype=torch.float64)
     return -missed.log() / independent
 
@@ -57,6 +60,7 @@ def loss_interval(
         independent: how many disjoint tuples of each length the split holds, N / n.
         level: coverage, in (0, 1).
     """
+    _checks.number("a loss", loss, 0)
     positive = loss.clamp(min=torch.finfo(loss.dtype).tiny)
     factor = (quantile(level, spread) * spread.se / positive).clamp(max=700).exp()
     low = torch.where(loss > 0, loss / factor, 0.0)
@@ -89,6 +93,7 @@ def wilson(
     Reference:
         Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
     """
+    _checks.number("shares", accuracy, 0, 1)
     z, variance = quantile(level, spread), spread.se.square()
     effective = accuracy * (1 - accuracy) / variance.where(variance > 0, 1.0)
     low, high = _wilson(accuracy, torch.where((variance > 0) & (effective > 0), effective, independent), z)
@@ -107,4 +112,6 @@ def bonferroni(p_values: Float[Tensor, "*shape"], tests: int | Tensor) -> Float[
     >>> bonferroni(torch.tensor([0.01, 0.4]), 3)
     tensor([0.0300, 1.0000])
     """
+    _checks.number("p-values", p_values, 0, 1)
+    _checks.number("a number of tests", tests, 1)
     return (p_values * tests).clamp(max=1)

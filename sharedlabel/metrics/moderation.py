@@ -22,6 +22,8 @@ from jaxtyping import Float
 from scipy import special
 from torch import Tensor
 
+from sharedlabel.metrics import _checks
+
 CAP = 3.0
 _SMALLEST = 1e-5  # of the median: a variance of zero would have no logarithm
 
@@ -40,6 +42,8 @@ def moderate(
         The moderated variances, and the degrees of freedom d0 + k of each column; where there is one comparison, or no
         spread at all, the variances as they are with k.
     """
+    _checks.array("variances", variances, "pairs places k", 0)
+    _checks.positive("degrees of freedom", freedom)
     pairs, places, _ = variances.shape
     median = variances.flatten(0, 1).median(dim=0).values
     usable = (median > 0) & (pairs > 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from sharedlabel.metrics import _checks
 from sharedlabel.metrics._weights import normalized, weighted_mean
 
 
@@ -12,9 +13,10 @@ def correct(log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"]) -
     """Tell where the most probable label is right; ties go to the lowest class index.
 
     Args:
-        log_posterior: log-posterior after each prefix, any monotone scale.
+        log_posterior: log-posterior after each prefix; need not be normalised.
         labels: class index of each tuple.
     """
+    _checks.scored(log_posterior, labels)
     return log_posterior.argmax(dim=2) == labels[:, None]
 
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from sharedlabel.metrics import _checks
 from sharedlabel.metrics._variance import center, floor_share, over_clusters, over_instances, sum_by
 from sharedlabel.metrics.behrens_fisher import Spread
 from sharedlabel.types import Tuples
@@ -54,6 +55,7 @@ def all_pairs(
     Raises:
         DataError: too few tuples or groups, or tuples that span groups.
     """
+    _checks.scores(scores, tuples, prefixes, instances, clusters, "m s p t k")
     # Differences stay the same without the mean method, and the rounding of V_aa + V_bb - 2 V_ab becomes small.
     apart = scores.double() - scores.double().mean(dim=0)
     averaged = apart.mean(dim=1)  # [m, p, t, k]

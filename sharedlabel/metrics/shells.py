@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torchmetrics import Metric
 
+from sharedlabel.metrics import _checks
 from sharedlabel.metrics.calibration import BINS, bin_sums, calibration_gap, reliability_from_sums
 from sharedlabel.metrics.information import FLOOR, floor_posterior, log2_posterior_of_label
 from sharedlabel.metrics.n_accuracy import correct
@@ -20,6 +21,12 @@ from sharedlabel.metrics.n_accuracy import correct
 
 def _mass(labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"] | None) -> Float[Tensor, "t"]:
     return torch.ones_like(labels, dtype=torch.float64) if weights is None else weights.double()
+
+
+def _check(log_posterior: Tensor, labels: Tensor, weights: Tensor | None, prefixes: int) -> None:
+    """Refuse a batch before any sum has changed."""
+    _checks.shape("log-posteriors", log_posterior, "t n c", n=prefixes)
+    _checks.scored(log_posterior, labels, weights)
 
 
 class _TupleMean(Metric):
@@ -59,6 +66,7 @@ class _TupleMean(Metric):
             labels: class index of each tuple.
             weights: weight of each tuple, on one scale over all updates; 1 each if None.
         """
+        _check(log_posterior, labels, weights, len(self.total))
         mass = _mass(labels, weights)
         self.total += mass @ self.score(log_posterior, labels)
         self.mass += mass.sum()
@@ -106,6 +114,7 @@ class InformationGain(NegativeLogLikelihood):
 
     def __init__(self, prefixes: int, entropy: float, **kwargs: Any) -> None:
         super().__init__(prefixes, **kwargs)
+        _checks.number("a label entropy in bits", entropy, 0)
         self.entropy = entropy
 
     def compute(self) -> Float[Tensor, "n"]:
@@ -147,6 +156,7 @@ class CalibrationError(Metric):
             labels: class index of each tuple.
             weights: weight of each tuple, on one scale over all updates; 1 each if None.
         """
+        _check(log_posterior, labels, weights, self.sums.shape[1])
         self.sums += bin_sums(log_posterior, labels, _mass(labels, weights), self.bins)
 
     def compute(self) -> Float[Tensor, "n"]:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from sharedlabel.errors import DataError
+from sharedlabel.metrics import _checks
 from sharedlabel.metrics._weights import normalized
 
 NEVER = 1.0  # no floored posterior reaches it
@@ -64,14 +65,14 @@ def margin(log_posterior: Float[Tensor, "t n c"]) -> Float[Tensor, "t n"]:
     Reference:
         Scheffer, Decomain & Wrobel, "Active hidden Markov models for information extraction" (2001).
     """
+    _checks.number("a number of labels", log_posterior.shape[-1], 2)
     first, second = _checked(log_posterior).topk(2, dim=2).values.exp().unbind(2)
     gap: Tensor = first - second
     return gap
 
 
 def _checked(log_posterior: Tensor) -> Tensor:
-    if bool(log_posterior.isnan().any()):
-        raise DataError("expected log-posteriors, got NaN; check the aggregator and its features")
+    _checks.posterior(log_posterior, normalised=True)
     return log_posterior.double()
 
 
@@ -86,11 +87,17 @@ def stops(confidence: Float[Tensor, "t n"], thresholds: Float[Tensor, "m"]) -> S
     >>> found.instances, found.reached
     (tensor([[1, 2, 3]]), tensor([[ True,  True, False]]))
     """
+    _check_confidence(confidence)
+    _checks.array("thresholds", thresholds, "m")
     risen = confidence.cummax(dim=1).values.contiguous()
     wanted = thresholds.to(risen.dtype).expand(len(risen), -1).contiguous()
     below = torch.searchsorted(risen, wanted)  # instances whose running maximum is below the threshold
     length = confidence.shape[1]
     return Stops((below + 1).clamp(max=length), below < length)
+
+
+def _check_confidence(confidence: Tensor) -> None:
+    _checks.array("confidences", confidence, "t n", 0, 1 + _checks.CLOSE)
 
 
 def rates(found: Stops, right: Bool[Tensor, "t n"], weights: Float[Tensor, "t"] | None = None) -> Rates:
@@ -101,6 +108,9 @@ def rates(found: Stops, right: Bool[Tensor, "t n"], weights: Float[Tensor, "t"] 
         right: whether the decision after every instance is right.
         weights: weight of each tuple; equal if None.
     """
+    if right.dtype != torch.bool or right.ndim != 2 or len(right) != len(found.instances):
+        kind, wanted = str(right.dtype).removeprefix("torch."), len(found.instances)
+        raise DataError(f"expected bool [{wanted}, n] of what is right, got {kind} {list(right.shape)}; use `correct`")
     mass = normalized(found.instances[:, 0], weights)
     wrong = mass @ (found.reached & ~right.gather(1, found.instances - 1)).double()
     further = mass @ (found.instances - 1).double()
@@ -113,6 +123,7 @@ def candidates(confidence: Float[Tensor, "t n"]) -> Float[Tensor, "m"]:
     A program of another runtime rounds differently. So no threshold lies at a value that was seen: of every run of
     neighbouring values it is the middle of the widest gap, and there is none where all gaps are within rounding.
     """
+    _check_confidence(confidence)
     values = confidence.double().cummax(dim=1).values.flatten().sort().values
     width = (values.diff() / _rounding(values[1:])).split(max(len(values) // _CANDIDATES, 1))
     starts = torch.tensor([0, *(len(run) for run in width[:-1])]).cumsum(0)
@@ -172,4 +183,5 @@ def for_instances(found: Rates, instances: float) -> int:
     Returns:
         Position of the threshold.
     """
+    _checks.number("a mean number of instances", instances, 1)
     return int((found.instances <= instances + 1e-9).nonzero()[-1, 0])

@@ -22,6 +22,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from sharedlabel.errors import DataError
+from sharedlabel.metrics import _checks
 from sharedlabel.metrics._variance import center, over_clusters, over_instances
 from sharedlabel.metrics.behrens_fisher import Spread, p_value
 from sharedlabel.types import Tuples
@@ -90,8 +92,7 @@ def estimate(
     Raises:
         DataError: too few tuples or groups, or tuples that span groups.
     """
-    if len(prefixes) != scores.shape[2]:
-        raise ValueError(f"expected one prefix per column of scores, got {len(prefixes)} for {scores.shape[2]} columns")
+    _checks.scores(scores, tuples, prefixes, instances, clusters, "p t k")
     centered = center(scores, tuples)
     if clusters is not None:
         variance, influence, groups = over_clusters(centered, tuples, clusters)
@@ -144,6 +145,7 @@ def seed_average(
     Returns:
         As `estimate`; with two seeds or more, one unit of influence per seed follows those of the instances.
     """
+    _checks.scores(scores, tuples, prefixes, instances, clusters, "s p t k")
     images = estimate(scores.double().mean(dim=0), tuples, prefixes, instances, clusters)
     seeds = len(scores)
     if seeds == 1:
@@ -174,6 +176,11 @@ def paired_difference(
         instances: as for `estimate`.
         clusters: as for `estimate`.
     """
+    if first.shape != second.shape:
+        raise DataError(
+            f"expected scores of the same seeds, tuples and prefixes, got {list(first.shape)} and {list(second.shape)};"
+            " score both methods alike"
+        )
     found = seed_average(first.double() - second.double(), tuples, prefixes, instances, clusters)
     return Difference(found, p_value(found.mean, found.spread))
 
@@ -195,7 +202,7 @@ def multiplier_bootstrap(
     """
     units = sorted({len(found.influence) for found in estimates})
     if len(units) != 1:
-        raise ValueError(f"expected estimates over the same units, got {units} of them; use the same data and seeds")
+        raise DataError(f"expected estimates over the same units, got {units} of them; use the same data and seeds")
     return replicate(estimates, draw_multipliers(replicates, units[0], generator))
 
 
@@ -211,6 +218,8 @@ def draw_multipliers(replicates: int, units: int, generator: torch.Generator, se
         generator: the random stream, on the CPU.
         seeds: how many of the last units are seeds; 1 if none are.
     """
+    _checks.number("a number of replicates", replicates, 1)
+    _checks.number("a number of units", units, 1)
     drawn = torch.randn(replicates, units, generator=generator, dtype=torch.float64)
     if seeds > 1:
         square = torch.randn(replicates, seeds - 1, generator=generator, dtype=torch.float64).square().sum(1)
@@ -227,5 +236,7 @@ def replicate(estimates: Sequence[Estimate], multipliers: Float[Tensor, "b u"]) 
     """
     means = torch.stack([found.mean for found in estimates])
     influence = torch.stack([found.influence for found in estimates])
+    _checks.array("multipliers", multipliers, "b u")
+    _checks.number("a number of multipliers", multipliers.shape[1], influence.shape[1])
     used = multipliers[:, : influence.shape[1]].to(means.device)
     return means + torch.einsum("bu,euk->bek", used, influence)

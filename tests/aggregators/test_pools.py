@@ -11,7 +11,7 @@ from torch import Tensor
 from sharedlabel import rng
 from sharedlabel.aggregators import log_pool, majority_vote, mean_vote, tempered_log_pool
 from sharedlabel.aggregators._base import Aggregator
-from sharedlabel.aggregators._pool import LIMITS
+from sharedlabel.aggregators._pool import LIMITS, fit_coefficients
 from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.types import SetShape
 
@@ -141,6 +141,19 @@ def test_fit_is_bounded_on_degenerate_tuples(discrete, scale: float) -> None:
         assert low <= value <= high
     if scale < 1:
         assert found[0] == LIMITS[0][1]
+
+
+def test_the_limits_of_a_temperature_are_reached_and_kept() -> None:
+    """Evidence that is sure of anything asks for no weight at all, and evidence that is right but faint for any weight.
+
+    One instance may be off by a factor of e^5; b(k) falls as k^-2 at most and rises as k at most.
+    """
+    stream, labels = rng.generator(0, "limits"), torch.arange(3000) % 3
+    log_prior, weights = torch.full((3,), 1 / 3).double().log(), torch.ones(3000).double()
+    noise = 50 * torch.randn(3000, 4, 3, generator=stream, dtype=torch.float64)
+    faint = 1e-3 * torch.nn.functional.one_hot(labels, 3).double()[:, None].expand(-1, 4, -1)
+    for evidence, expected in ((noise, [-5, -2]), (faint, [5, 1])):
+        assert fit_coefficients(evidence.cumsum(1), log_prior, labels, weights).tolist() == expected
 
 
 def test_one_tuple_of_one_instance_can_be_fitted(discrete) -> None:

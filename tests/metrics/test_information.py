@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 import warnings
 
 import pytest
@@ -87,13 +89,27 @@ def test_decision_gain_is_normalised_by_the_entropy_of_the_label() -> None:
     assert (gain / 1.0).item() == pytest.approx(1.0), "normalised by the decision's entropy it would claim everything"
 
 
-def test_miller_madow_by_hand() -> None:
-    joint = torch.tensor([[[0.5, 0.0], [0.25, 0.25]]], dtype=torch.float64)
-    plug_in = information.decision_gain(joint).item()
-    corrected = information.decision_gain(joint, samples=8).item()
-    assert corrected - plug_in == pytest.approx((1 + 1 - 2) / (16 * math.log(2)))
-    full = torch.full((1, 3, 3), 1 / 9, dtype=torch.float64)
-    assert information.decision_gain(full, samples=8).item() == pytest.approx((2 + 2 - 8) / (16 * math.log(2)))
+@pytest.mark.parametrize(("table", "expected"), [([[3, 1], [0, 4]], None), ([[4, 0], [0, 4]], 1), ([[2, 2]] * 2, None)])
+def test_adjusting_for_chance_by_hand(table: list[list[int]], expected: float | None) -> None:
+    """The share of H(Y) = 1 bit above the mean over all permutations of the decisions, which are enumerated."""
+    counts = torch.tensor(table, dtype=torch.float64)
+    labels, decisions = (
+        [index for index, count in enumerate(counts.sum(axis)) for _ in range(int(count))] for axis in (1, 0)
+    )
+    null = statistics.mean(
+        mutual_info_score(labels, permuted) / math.log(2) for permuted in set(itertools.permutations(decisions))
+    )
+    plug_in = information.decision_gain(counts[None] / 8)
+    found = information.decision_gain_adjusted(plug_in, information.decision_gain_null(counts[None] / 8, 8), 1.0).item()
+    assert found == pytest.approx((plug_in.item() - null) / (1 - null) if expected is None else expected)
+
+
+def test_where_chance_alone_tells_labels_apart_nothing_is_left_to_know() -> None:
+    """One tuple of each label: any decisions that differ look like knowledge."""
+    joint = torch.eye(5, dtype=torch.float64)[None] / 5
+    gain, null = information.decision_gain(joint), information.decision_gain_null(joint, 5)
+    assert gain.item() == pytest.approx(null.item()) == pytest.approx(math.log2(5))
+    assert information.decision_gain_adjusted(gain, null, math.log2(5)).item() == 0
 
 
 @given(
@@ -116,7 +132,7 @@ def test_null_shows_how_biased_the_plug_in_is_with_many_classes() -> None:
     stream = generator(0, "null")
     labels = torch.arange(1000) % 100
     decisions = torch.randint(100, (20, 1000), generator=stream)
-    log_posterior = torch.nn.functional.one_hot(decisions.T, 100).float()  # [t, n = draws, c]
+    log_posterior = torch.nn.functional.one_hot(decisions.T, 100).float().log_softmax(2)  # [t, n = draws, c]
     joint = information.confusion(log_posterior, labels)
     observed = information.decision_gain(joint).mean().item()
     assert information.decision_gain_null(joint, 1000).mean().item() == pytest.approx(observed, rel=0.01)

@@ -48,6 +48,22 @@ def test_wilson_with_one_error_is_not_tighter_than_without() -> None:
     assert low.item() == best.item() < 0.97
 
 
+def test_wilson_with_one_right_answer_is_not_tighter_than_without() -> None:
+    tiny = _t(1e-5)
+    _, high = wilson(tiny, _images(1e-10), _t(100))
+    _, worst = wilson(_t(0), _images(0.0), _t(100))
+    assert high.item() == worst.item() > 0.03
+
+
+def test_wilson_never_leaves_the_shares_that_there_are() -> None:
+    """Rounding would: by 2e-16 above 1, and below 0."""
+    count = torch.arange(1, 400, dtype=torch.float64)
+    zero, one = torch.zeros_like(count), torch.ones_like(count)
+    spread = _images(*zero.tolist())
+    assert wilson(one, spread, count)[1].max().item() == 1
+    assert wilson(zero, spread, count)[0].min().item() == 0
+
+
 def test_a_loss_is_never_below_zero_and_never_certain() -> None:
     low, high = loss_interval(_t(0.0, 0.001, 0.5), _images(0.0, 0.001**2, 0.05**2), _t(60, 60, 60))
     assert low[0] == 0

@@ -153,6 +153,13 @@ def test_a_few_right_decisions_promise_no_small_error():
     assert stopping.for_error(found, 0.01, 99 / found.instances) == 0
 
 
+def test_only_tuples_that_reach_a_threshold_are_decisions():
+    """Half of 60 tuples of one image decide, none of them wrongly: one more wrong one would be 1 of 31, not 1 of 61."""
+    half = stopping.Rates(*(torch.tensor([value], dtype=torch.float64) for value in (0.0, 1.0, 0.5)))
+    assert stopping.for_error(half, 0.02, 60) is None
+    assert stopping.for_error(half, 0.033, 60) == 0
+
+
 def test_the_highest_threshold_within_a_mean_number_of_instances_is_chosen(log_posterior, right):
     values = stopping.largest(log_posterior)
     found = stopping.rates(stopping.stops(values, stopping.candidates(values)), right)
@@ -173,5 +180,5 @@ def test_a_nominal_error_outside_the_open_interval_is_refused(error):
 @pytest.mark.parametrize("confidence", [stopping.largest, stopping.margin])
 def test_a_posterior_that_is_not_a_number_is_refused(log_posterior, confidence):
     log_posterior[3, 1, 0] = math.nan
-    with pytest.raises(DataError, match="expected log-posteriors, got NaN; check the aggregator"):
+    with pytest.raises(DataError, match="expected finite log-posteriors, got nan; check the aggregator"):
         confidence(log_posterior)

@@ -263,13 +263,13 @@ def test_bootstrap_refuses_other_units() -> None:
     scores, tuples = _small()
     first = estimate(scores[0], tuples, PREFIXES, 80)
     shorter = Estimate(first.mean, first.spread, first.influence[:70])
-    with pytest.raises(ValueError, match=r"\[70, 80\]"):
+    with pytest.raises(DataError, match=r"\[70, 80\]"):
         multiplier_bootstrap([first, shorter], 2, generator(0))
 
 
 def test_user_errors() -> None:
     scores, tuples = _small()
-    with pytest.raises(ValueError, match="got 2 for 3 columns"):
+    with pytest.raises(DataError, match=r"scores \[p t k\] with k = 2, got \[3, 10, 3\]"):
         estimate(scores[0], tuples, (1, 4), 80)
     with pytest.raises(DataError, match="tuples that span groups"):
         estimate(scores[0], tuples, PREFIXES, 80, torch.arange(80) // 4)

@@ -1,0 +1,351 @@
+"""Every public metric refuses what it cannot mean, in one sentence, with the type checks of the tests switched off."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import jaxtyping
+import pytest
+import torch
+
+from sharedlabel import rng
+from sharedlabel.data.tuples import partition
+from sharedlabel.errors import DataError
+from sharedlabel.metrics import (
+    calibration,
+    cost,
+    information,
+    n_accuracy,
+    paired,
+    shells,
+    stopping,
+    uncertainty,
+)
+from sharedlabel.types import Tuples
+
+TUPLES, PREFIXES, CLASSES = 12, 3, 4
+LOGS = (torch.randn(TUPLES, PREFIXES, CLASSES, generator=rng.generator(0, "checks"), dtype=torch.float64)).log_softmax(
+    -1
+)
+LABELS = torch.arange(TUPLES) % CLASSES
+WEIGHTS = torch.ones(TUPLES, dtype=torch.float64)
+JOINT = torch.full((2, 3, 3), 1 / 9, dtype=torch.float64)
+ONES = torch.ones(PREFIXES, dtype=torch.float64)
+DRAWN = partition(torch.arange(24) % 2, 3, 2, torch.tensor([0.5, 0.5]).double(), rng.generator(0, "checks"), None)
+SCORES = torch.rand(2, 8, 2, generator=rng.generator(1, "checks"), dtype=torch.float64)
+ESTIMATE = uncertainty.estimate(SCORES, DRAWN, (1, 3), 24)
+STOPS = stopping.Stops(torch.ones(TUPLES, 2, dtype=torch.int64), torch.ones(TUPLES, 2, dtype=torch.bool))
+RATES = stopping.Rates(*(torch.ones(2, dtype=torch.float64) for _ in range(3)))
+DIAGRAM = calibration.reliability(LOGS, LABELS)
+
+
+@pytest.fixture(autouse=True)
+def without_type_checks(monkeypatch):
+    """Outside of tests there are none."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+def updated(shell):
+    """Return what an update of a fresh shell does."""
+
+    def update(log_posterior, labels, weights=None):
+        shell().update(log_posterior, labels, weights)
+
+    return update
+
+
+SCORED = {  # of a log-posterior, labels, and perhaps weights
+    "log2_posterior_of_label": information.log2_posterior_of_label,
+    "confusion": information.confusion,
+    "fit_temperature": calibration.fit_temperature,
+    "correct": n_accuracy.correct,
+    "n_accuracy": n_accuracy.n_accuracy,
+    "negative_log_likelihood": calibration.negative_log_likelihood,
+    "bin_sums": lambda logs, labels, weights=WEIGHTS: calibration.bin_sums(logs, labels, weights, 3),
+    "reliability": calibration.reliability,
+    "expected_calibration_error": calibration.expected_calibration_error,
+    "NAccuracy": updated(lambda: shells.NAccuracy(PREFIXES)),
+    "NegativeLogLikelihood": updated(lambda: shells.NegativeLogLikelihood(PREFIXES)),
+    "InformationGain": updated(lambda: shells.InformationGain(PREFIXES, 2.0)),
+    "CalibrationError": updated(lambda: shells.CalibrationError(PREFIXES)),
+}
+POSTERIORS = {  # of a log-posterior
+    **{name: lambda logs, metric=metric: metric(logs, LABELS) for name, metric in SCORED.items()},
+    "floor_posterior": information.floor_posterior,
+    "apply_temperature": lambda logs: calibration.apply_temperature(logs, ONES),
+    "largest": stopping.largest,
+    "margin": stopping.margin,
+}
+WEIGHED = {  # of weights
+    **{
+        name: lambda weights, metric=metric: metric(LOGS, LABELS, weights)
+        for name, metric in SCORED.items()
+        if "weights" in inspect.signature(metric).parameters
+    },
+    "posterior_gain": lambda weights: information.posterior_gain(-torch.ones(TUPLES, 2).double(), weights, 1.0),
+    "rates": lambda weights: stopping.rates(STOPS, torch.ones(TUPLES, 2, dtype=torch.bool), weights),
+}
+ON_ANY_SCALE = {"correct", "n_accuracy", "NAccuracy", "confusion", "floor_posterior"}
+ON_ANY_SCALE |= {"apply_temperature", "fit_temperature", "NegativeLogLikelihood", "InformationGain"}
+
+
+def spoilt(values: torch.Tensor, value: float) -> torch.Tensor:
+    found = values.clone()
+    found[(1,) * values.ndim] = value
+    return found
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (LOGS.exp(), r"expected log-posteriors, got probabilities; pass their logarithm, values\.log\(\)"),
+        (LOGS[:, 0], r"floating-point numbers \[t n c\], got float64 \[12, 4\]; a single tuple is values\[None\]"),
+        (LOGS.argmax(-1), r"floating-point numbers \[t n c\], got int64 \[12, 3\]"),
+        ((100 * LOGS).long(), r"floating-point numbers \[t n c\], got int64 \[12, 3, 4\]"),
+        (spoilt(LOGS, math.nan), "expected finite log-posteriors, got nan; check the aggregator and its features"),
+        (spoilt(LOGS, math.inf), "expected finite log-posteriors, got inf"),
+        (torch.full_like(LOGS, -math.inf), "expected finite log-posteriors, got -inf"),
+    ],
+    ids=["probabilities", "[t c]", "decisions", "whole numbers", "nan", "inf", "impossible"],
+)
+def test_what_is_no_log_posterior_is_refused(name, wrong, message):
+    with pytest.raises(DataError, match=message):
+        POSTERIORS[name](wrong)
+
+
+@pytest.mark.parametrize("name", sorted(set(POSTERIORS) - ON_ANY_SCALE))
+def test_posteriors_must_sum_to_1_where_that_counts(name):
+    with pytest.raises(DataError, match=r"whose probabilities sum to 1, got a sum of 1\.10517; normalise them with"):
+        POSTERIORS[name](LOGS + 0.1)
+    POSTERIORS[name](LOGS + 1e-4)
+
+
+@pytest.mark.parametrize("name", SCORED)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (LABELS + 1, "expected labels from 0 to 3, got 4; number classes as the posteriors do"),
+        (LABELS - 1, "expected labels from 0 to 3, got -1"),
+        (LABELS[1:], r"expected labels as int64 \[12\], got int64 \[11\]; give one to each tuple"),
+        (LABELS[:, None], r"expected labels as int64 \[12\], got int64 \[12, 1\]"),
+        (LABELS.double(), r"expected labels as int64 \[12\], got float64 \[12\]"),
+    ],
+    ids=["above", "below", "short", "column", "floats"],
+)
+def test_labels_that_there_are_not_are_refused(name, wrong, message):
+    with pytest.raises(DataError, match=message):
+        SCORED[name](LOGS, wrong)
+
+
+@pytest.mark.parametrize("name", WEIGHED)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (WEIGHTS[1:], r"expected weights \[t\] with t = 12, got \[11\]; pass what belongs together"),
+        (WEIGHTS[:, None], r"expected weights as floating-point numbers \[t\], got float64 \[12, 1\]"),
+        (LABELS, r"expected weights as floating-point numbers \[t\], got int64 \[12\]"),
+        (-WEIGHTS, "expected weights of at least 0, got -1"),
+        (0 * WEIGHTS, "expected weights with a finite sum above 0, got 0; leave them out to weigh all alike"),
+        (math.inf * WEIGHTS, "expected weights with a finite sum above 0, got inf"),
+        (math.nan * WEIGHTS, "expected weights of at least 0, got nan"),
+    ],
+    ids=["short", "column", "whole numbers", "negative", "zero", "inf", "nan"],
+)
+def test_weights_that_weigh_nothing_are_refused(name, wrong, message):
+    with pytest.raises(DataError, match=message):
+        WEIGHED[name](wrong)
+
+
+SCORES_WRONG = [
+    ({"prefixes": (1, 4)}, "expected numbers of instances from 1 to the 3 of a tuple, got 4; change the prefixes"),
+    ({"prefixes": (0, 3)}, "from 1 to the 3 of a tuple, got 0"),
+    ({"prefixes": (1, 2.5)}, r"from 1 to the 3 of a tuple, got 2\.5"),
+    ({"prefixes": (3,)}, r"with k = 1, got \[.*, 2\]; pass what belongs together"),
+    ({"instances": 23}, "expected tuples of 23 instances, got one with number 23; pass the split's size"),
+    ({"clusters": torch.arange(23)}, r"expected a group of each of 24 instances, got \[23\]; pass one each"),
+    ({"scores": math.nan}, "expected scores without NaN, got nan"),
+    ({"scores": -math.inf}, "expected finite scores, got infinity; floor posteriors before taking their logarithm"),
+    ({"tuples": Tuples(*(part[:, 1:] for part in vars(DRAWN).values()))}, r"with t = 7, got \[.*8, 2\]"),
+]
+
+
+OF_SCORES = {
+    "estimate": uncertainty.estimate,
+    "seed_average": lambda scores, **given: uncertainty.seed_average(scores.expand(3, -1, -1, -1), **given),
+    "paired_difference": lambda scores, **given: uncertainty.paired_difference(scores[None], SCORES[None], **given),
+    "all_pairs": lambda scores, **given: paired.all_pairs(scores.expand(3, 3, -1, -1, -1), **given),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), SCORES_WRONG, ids=range(len(SCORES_WRONG)))
+@pytest.mark.parametrize("name", OF_SCORES)
+def test_scores_that_do_not_belong_to_the_tuples_are_refused(name, change, message):
+    given = {"tuples": DRAWN, "prefixes": (1, 3), "instances": 24, "clusters": None, **change}
+    scores = spoilt(SCORES, given.pop("scores", 0.5))
+    with pytest.raises(DataError, match=message):
+        OF_SCORES[name](scores, **given)
+
+
+ONE = torch.tensor([0.5], dtype=torch.float64)
+OTHERS = {
+    "label_entropy": [
+        (lambda: information.label_entropy(torch.tensor([0.5, 0.5])), "expected log-priors, got probabilities"),
+        (lambda: information.label_entropy(LOGS), r"log-priors as floating-point numbers \[c\], got float64 \[12,"),
+        (lambda: information.label_entropy(torch.tensor([0.0, 0.0])), "log-priors whose probabilities sum to 1"),
+    ],
+    "floor_posterior": [
+        (lambda: information.floor_posterior(LOGS, 0.0), r"uniform distribution in \(0, 1\), got 0;"),
+        (lambda: information.floor_posterior(LOGS, 1.0), r"uniform distribution in \(0, 1\), got 1;"),
+    ],
+    "posterior_gain": [
+        (lambda: information.posterior_gain(ONE[None], None, 1.0), r"log2 posteriors of at most 0\.001, got 0\.5"),
+        (lambda: information.posterior_gain(-ONE[None], None, -1.0), "a label entropy in bits of at least 0, got -1"),
+        (lambda: information.posterior_gain(-ONE, None, 1.0), r"log2 posteriors as floating-point numbers \[t n\]"),
+    ],
+    "decision_gain": [
+        (lambda: information.decision_gain(2 * JOINT), "joint distributions that sum to 1, got a sum of 2; divide by"),
+        (lambda: information.decision_gain(-JOINT), r"joint distributions in \[0, 1\.001\], got -0\.111"),
+        (lambda: information.decision_gain(JOINT[:, :2]), r"\[n c c\] with c = 3, got \[2, 2, 3\]"),
+    ],
+    "decision_gain_null": [
+        (lambda: information.decision_gain_null(JOINT, 0), "a number of tuples of at least 1, got 0"),
+        (lambda: information.decision_gain_null(2 * JOINT, 9), "joint distributions that sum to 1, got a sum of 2"),
+    ],
+    "decision_gain_adjusted": [
+        (lambda: information.decision_gain_adjusted(ONE, math.nan * ONE, 1.0), "gains by chance without NaN, got nan"),
+        (lambda: information.decision_gain_adjusted(ONE, ONE, -1.0), "a label entropy in bits of at least 0, got -1"),
+    ],
+    "accuracy_gain": [
+        (lambda: information.accuracy_gain(3 * ONE, 4), r"accuracies in \[0, 1\], got 1\.5"),
+        (lambda: information.accuracy_gain(-ONE, 4), r"accuracies in \[0, 1\], got -0\.5"),
+        (lambda: information.accuracy_gain(ONE, 1), "a number of classes of at least 2, got 1"),
+    ],
+    "relative_information": [
+        (lambda: information.relative_information(ONE, math.nan), "at least two labels that occur, got .* nan bits"),
+        (lambda: information.relative_information(ONE, math.inf), "at least two labels that occur, got .* inf bits"),
+        (lambda: information.relative_information(math.nan * ONE, 1.0), "gains without NaN, got nan"),
+    ],
+    "calibrate_logits": [
+        (lambda: calibration.calibrate_logits(LOGS, ONES, 1.0), r"log corrections \[c\] with c = 4, got \[3\]"),
+        (lambda: calibration.calibrate_logits(LOGS[..., 1:], ONES, 0.0), "a temperature above 0, got 0"),
+        (lambda: calibration.calibrate_logits(math.nan * LOGS, ONES, 1.0), "logits without NaN, got nan"),
+    ],
+    "apply_temperature": [
+        (lambda: calibration.apply_temperature(LOGS, ONES[1:]), r"temperatures \[n\] with n = 3, got \[2\]"),
+        (lambda: calibration.apply_temperature(LOGS, 0 * ONES), "expected temperatures above 0, got"),
+    ],
+    "bin_sums": [
+        (lambda: calibration.bin_sums(LOGS, LABELS, WEIGHTS, 0), "a number of bins of at least 1, got 0"),
+    ],
+    "reliability_from_sums": [
+        (lambda: calibration.reliability_from_sums(LOGS), r"sums \[s n bins\] with s = 3, got \[12, 3, 4\]"),
+        (lambda: calibration.reliability_from_sums(-LOGS[:3].abs()), "sums of at least 0, got -"),
+    ],
+    "calibration_gap": [
+        (lambda: calibration.calibration_gap(DIAGRAM._replace(mass=2 + DIAGRAM.mass)), r"mass of a .* \[0, 1\.001\]"),
+        (lambda: calibration.calibration_gap(DIAGRAM._replace(accuracy=ONE)), r"accuracy of a .* \[n bins\], got"),
+    ],
+    "cost": [
+        (lambda: cost.cost(0, 1.0, 1.0), "numbers of instances above 0, got 0"),
+        (lambda: cost.cost(1, -1.0, 1.0), "MACs of at least 0, got -1"),
+        (lambda: cost.cost(1, 1.0, math.nan), "MACs of at least 0, got nan"),
+    ],
+    "dense_passes": [
+        (lambda: cost.dense_passes(1.0, 0), "MACs of the dense backbone above 0, got 0"),
+        (lambda: cost.dense_passes(-1.0, 1), "MACs of at least 0, got -1"),
+    ],
+    "efficiency": [
+        (lambda: cost.efficiency(1.0, 0.0), "costs in dense passes above 0, got 0"),
+        (lambda: cost.efficiency(math.nan, 1.0), "gains without NaN, got nan"),
+    ],
+    "margin": [
+        (lambda: stopping.margin(torch.zeros(2, 2, 1)), "a number of labels of at least 2, got 1"),
+    ],
+    "stops": [
+        (lambda: stopping.stops(3 * ONE[None], ONE), r"confidences in \[0, 1\.001\], got 1\.5"),
+        (lambda: stopping.stops(ONE, ONE), r"confidences as floating-point numbers \[t n\], got float64 \[1\]"),
+        (lambda: stopping.stops(ONE[None], math.nan * ONE), "thresholds without NaN, got nan"),
+    ],
+    "rates": [
+        (lambda: stopping.rates(STOPS, LOGS), r"expected bool \[12, n\] of what is right, got float64 \[12, 3, 4\]"),
+        (lambda: stopping.rates(STOPS, STOPS.reached[1:]), r"expected bool \[12, n\] of .*, got bool \[11, 2\]"),
+    ],
+    "candidates": [
+        (lambda: stopping.candidates(-ONE[None]), r"confidences in \[0, 1\.001\], got -0\.5"),
+    ],
+    "for_error": [
+        (lambda: stopping.for_error(RATES, 1.0, 10), r"a nominal error in \(0, 1\), got 1"),
+    ],
+    "for_instances": [
+        (lambda: stopping.for_instances(RATES, 0.5), r"a mean number of instances of at least 1, got 0\.5"),
+    ],
+    "paired_difference": [
+        (
+            lambda: uncertainty.paired_difference(SCORES[None], SCORES[None, :, :, :1], DRAWN, (1, 3), 24),
+            r"the same seeds, tuples and prefixes, got \[1, 2, 8, 2\] and \[1, 2, 8, 1\]; score both",
+        ),
+    ],
+    "multiplier_bootstrap": [
+        (
+            lambda: uncertainty.multiplier_bootstrap([ESTIMATE], 0, torch.Generator()),
+            "a number of replicates of at least 1, got 0",
+        ),
+        (lambda: uncertainty.multiplier_bootstrap([], 5, torch.Generator()), r"the same units, got \[\] of them"),
+    ],
+    "draw_multipliers": [
+        (lambda: uncertainty.draw_multipliers(5, 0, torch.Generator()), "a number of units of at least 1, got 0"),
+    ],
+    "replicate": [
+        (lambda: uncertainty.replicate([ESTIMATE], SCORES[0]), "a number of multipliers of at least 24, got 2"),
+    ],
+    "shells": [
+        (lambda: shells.NAccuracy(2).update(LOGS, LABELS), r"log-posteriors \[t n c\] with n = 2, got \[12, 3, 4\]"),
+        (lambda: shells.CalibrationError(2).update(LOGS, LABELS), r"log-posteriors \[t n c\] with n = 2, got"),
+        (lambda: shells.InformationGain(2, -1.0), "a label entropy in bits of at least 0, got -1"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [case for cases in OTHERS.values() for case in cases],
+    ids=[f"{name}-{number}" for name, cases in OTHERS.items() for number in range(len(cases))],
+)
+def test_other_arguments_without_a_meaning_are_refused(call, message):
+    with pytest.raises(DataError, match=message) as caught:
+        call()
+    assert "; " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_public_metric_is_refused_something():
+    modules = (calibration, cost, information, n_accuracy, paired, stopping, uncertainty)
+    public = {
+        name
+        for module in modules
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+    }
+    tried = {*POSTERIORS, *WEIGHED, *OF_SCORES, *OTHERS}
+    assert public - tried == set()
+
+
+def test_a_refused_batch_leaves_a_shell_as_it_was():
+    metric = shells.CalibrationError(PREFIXES)
+    metric.update(LOGS, LABELS)
+    before = metric.compute()
+    for log_posterior in (LOGS + 1, LOGS.exp(), LOGS[:, :2]):
+        with pytest.raises(DataError):
+            metric.update(log_posterior, LABELS)
+    assert torch.equal(metric.compute(), before)
+
+
+def test_impossible_labels_are_meant_and_empty_batches_change_nothing():
+    sure = torch.tensor([[[0.0, -math.inf]]])
+    assert information.floor_posterior(sure).isfinite().all()
+    metric = shells.NAccuracy(1)
+    metric.update(sure, torch.tensor([0]))
+    metric.update(sure[:0], torch.tensor([0])[:0])
+    assert metric.compute().item() == 1

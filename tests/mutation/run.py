@@ -1,0 +1,132 @@
+"""Mutation testing: change the code in one small way at a time and see whether a test notices.
+
+    make mutants                                   # every module below; needs mutmut, which the target installs
+    python tests/mutation/run.py sweetspot cost    # some of them
+
+mutmut makes the changes: of operators, comparisons, numbers, arguments, conditions, names of options. Every function of
+a module is there in all its versions, and says at its call which one runs. Its own runner starts a pytest for each
+change, which takes longer than our tests do; here one pytest per module collects its tests once, finds out which
+functions each test calls, and forks for every change (`plugin.py`). Texts with a space in them are prose and stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+# What is tested by mutation, and the tests that have to notice: those of the module itself.
+MODULES = {
+    "sweetspot": ["tests/test_sweetspot.py"],
+    "store": ["tests/test_store.py"],
+    "cost": ["tests/test_cost.py"],
+    "data/splits": ["tests/data/test_splits.py"],
+    "data/tuples": ["tests/data/test_tuples.py"],
+    "metrics/information": ["tests/metrics/test_information.py", "tests/metrics/test_checks.py"],
+    "metrics/n_accuracy": ["tests/metrics/test_n_accuracy.py", "tests/metrics/test_checks.py"],
+    "metrics/cost": ["tests/metrics/test_cost.py", "tests/metrics/test_checks.py"],
+    "metrics/_checks": ["tests/metrics/test_checks.py"],
+    "metrics/shells": ["tests/metrics/test_shells.py", "tests/metrics/test_checks.py"],
+    "metrics/calibration": ["tests/metrics/test_calibration.py", "tests/metrics/test_checks.py"],
+    "metrics/stopping": ["tests/metrics/test_stopping.py", "tests/metrics/test_checks.py"],
+    "metrics/intervals": ["tests/metrics/test_intervals.py"],
+    "metrics/_weights": ["tests/metrics"],
+    "metrics/_variance": ["tests/metrics/test_uncertainty.py", "tests/metrics/test_paired.py"],
+    "metrics/uncertainty": ["tests/metrics/test_uncertainty.py", "tests/metrics/test_checks.py"],
+    "metrics/paired": ["tests/metrics/test_paired.py", "tests/metrics/test_checks.py"],
+    "comparing": ["tests/test_ranking.py", "tests/test_summary.py"],
+    "ranking": ["tests/test_ranking.py"],
+}
+
+
+def main() -> int:
+    """Test modules by mutation, print what survives and the score of each; 1 if a score is below 90%."""
+    parser = argparse.ArgumentParser(description="Change the code and see whether a test notices.")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(MODULES)}; all by default")
+    parser.add_argument("--results", type=Path, default=ROOT / "runs" / "mutants", help="folder, one file per module")
+    options = parser.parse_args()
+    unknown = set(options.modules) - set(MODULES)
+    if unknown:
+        parser.error(f"expected modules of {', '.join(MODULES)}, got {', '.join(sorted(unknown))}")
+    options.results.mkdir(parents=True, exist_ok=True)
+    scores = []
+    for module in options.modules or MODULES:
+        found = mutated(module)
+        (options.results / f"{module.replace('/', '.')}.json").write_text(json.dumps(found, indent=1) + "\n")
+        killed = sum(mutant["status"] != "survived" for mutant in found)
+        for mutant in found:
+            if mutant["status"] == "survived":
+                print(f"{mutant['name']}\n{mutant['change']}")
+        scores.append(killed / max(len(found), 1))
+        print(f"{module}: {killed} of {len(found)} killed, {scores[-1]:.1%}", flush=True)
+    return int(min(scores) < 0.9)
+
+
+def mutated(module: str) -> list[dict[str, Any]]:
+    """Test one module: name, change, status and the test that noticed of every mutant."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ("sharedlabel", "tests", "leaderboard", "pyproject.toml"):
+            source = ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+        code, names = versions(ROOT / "sharedlabel" / f"{module}.py")
+        (copy / "sharedlabel" / f"{module}.py").write_text(code)
+        dotted = f"sharedlabel.{module.replace('/', '.')}"
+        job = {"mutants": [f"{dotted}.{name}" for name in names], "results": str(copy / "results.json")}
+        (copy / "job.json").write_text(json.dumps(job))
+        command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=--import-mode=importlib"]
+        command += ["-p", "no:xdist", "-p", "no:cacheprovider", "-p", "tests.mutation.plugin", *MODULES[module]]
+        environment = os.environ | {"PYTHONPATH": folder, "MUTANTS": str(copy / "job.json"), "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, cwd=copy, env=environment, check=True)
+        found: dict[str, dict[str, Any]] = json.loads((copy / "results.json").read_text())
+    changes = differences(code)
+    return [
+        {"name": name, "change": changes[name.rpartition(".")[2]], **found[name]} for name in sorted(found, key=_order)
+    ]
+
+
+def _order(name: str) -> tuple[str, int]:
+    function, _, number = name.rpartition("__mutmut_")
+    return function, int(number)
+
+
+def versions(path: Path) -> tuple[str, list[str]]:
+    """Return a module with all versions of its functions, and the names of the changed ones."""
+    from mutmut.mutation import mutators
+    from mutmut.mutation.file_mutation import mutate_file_contents
+
+    def strings(node: Any) -> Any:
+        return [] if " " in getattr(node, "value", "") else mutators.operator_string(node)
+
+    kinds = mutators.mutation_operators
+    kinds[:] = [(kind, strings if change is mutators.operator_string else change) for kind, change in kinds]
+    found = mutate_file_contents(str(path), path.read_text())
+    return found.code, list(found.mutant_names)
+
+
+def differences(code: str) -> dict[str, str]:
+    """Return what each version changes, as lines with - and +."""
+    bodies = {
+        node.name: ast.unparse(node.body).splitlines()  # type: ignore[arg-type]
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.FunctionDef) and "__mutmut_" in node.name
+    }
+    found = {}
+    for name, body in bodies.items():
+        original = bodies[name.rpartition("__mutmut_")[0] + "__mutmut_orig"]
+        lines = list(difflib.unified_diff(original, body, lineterm="", n=0))[2:]
+        found[name] = "\n".join(line for line in lines if not line.startswith("@@"))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
