@@ -22,6 +22,7 @@ from sharedlabel import compression, cost, error_margin, measure, rng, search
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.aggregators._pool import pooled
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones._masking import enforce
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import (
     CrossfitConfig,
@@ -43,7 +44,6 @@ from sharedlabel.logs import log_normalize
 from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature
 from sharedlabel.modules import SharedLabelModule, device, fit
 from sharedlabel.plugins import load
-from sharedlabel.pruners._masks import enforce
 from sharedlabel.store import Artifact, Output
 from sharedlabel.stored import LEARNED, searched, stored_aggregator, stored_backbone, stored_shape
 from sharedlabel.types import Role, SetShape, Tuples
@@ -165,7 +165,7 @@ def prune(config: PruneConfig, data: Data, inputs: Mapping[str, Artifact], runti
             compression.Training(data, runtime, config.train, config.retrain, config.seed),
             inputs["early"].tensors() if "early" in inputs else None,
         )
-    enforce(trained)
+    enforce(trained)  # gradual pruning leaves the optimiser momentum of weights that it removes
     trained_before = config.train.epochs if "dense" in inputs else 0.0
     if "previous" in inputs:
         trained_before = inputs["previous"].meta["training_epochs"]
@@ -414,7 +414,6 @@ def joint(config: JointTrainingConfig, data: Data, inputs: Mapping[str, Artifact
             batches=config.joint.batches,
         )
         fit(module, loader, runtime, config.joint.epochs, config.gradient_clip)
-    enforce(backbone)
     learned = {f"{LEARNED}{name}": tensor for name, tensor in aggregator.state_dict().items()}
     return Output(
         {**state(backbone), **learned},

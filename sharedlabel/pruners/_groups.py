@@ -23,7 +23,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import is_depthwise
 from sharedlabel.backbones._shortcut import PadShortcut
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners._masks import masked, prunable
+from sharedlabel.pruners._masks import called_layers, masked
 
 INSTEAD = "prune single weights of this network (magnitude)"
 
@@ -86,7 +86,7 @@ def trace(backbone: Backbone) -> tuple[dict[str, Group], dict[str, str]]:
     _check(backbone)
     network = _on_meta(backbone)
     names = {module: name for name, module in network.named_modules()}
-    order = list(prunable(network))
+    order = list(called_layers(network))
     found: dict[str, Group] = {}
     stay: dict[str, str] = {}
     for name, passed in _coupled(network).items():
@@ -102,7 +102,7 @@ def _check(backbone: Backbone) -> None:
     """Refuse networks with masks, or with layers that mix channels in a way that is not followed."""
     if any(True for _ in masked(backbone)):
         raise CompressionError("expected a network without weight masks, got masked layers; start from the dense one")
-    if not prunable(backbone):
+    if not called_layers(backbone):
         raise CompressionError(
             "expected a network with hidden units, got a body without a linear layer or convolution; add a layer"
         )
@@ -163,7 +163,7 @@ def _coupled(network: Backbone) -> dict[str, list[_Passed]]:
     written: set[nn.Module] = set()
     try:
         graph = _dependencies(network)
-        for name, layer in prunable(network).items():
+        for name, layer in called_layers(network).items():
             if is_depthwise(layer) or layer in written:
                 continue
             coupled[name] = []

@@ -22,10 +22,12 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.pruners._attention import written_out
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._gradients import batches, check_called, gradients_by_example
 from sharedlabel.pruners._masks import (
     Layer,
+    called_layers,
     check_scores,
     keep_by_scores,
     kept,
@@ -99,8 +101,8 @@ def sensitivities(backbone: Backbone, config: Config, context: Context) -> dict[
         context: validation images.
     """
     images = context.sensitivity_set(config.examples)
-    network = copy.deepcopy(backbone).eval()
-    found = {name: _Sensitivity(layer) for name, layer in prunable(backbone).items()}
+    network = written_out(backbone).eval()
+    found = {name: _Sensitivity(copy.deepcopy(layer)) for name, layer in called_layers(network).items()}
     for name, sensitivity in found.items():
         network.get_submodule(name).register_forward_pre_hook(sensitivity)
     with torch.no_grad():
