@@ -263,14 +263,18 @@ def costs(dense: Backbone, pruned: Backbone, image_shape: tuple[int, int, int]) 
         dense: the network before pruning.
         pruned: the network after it, masks not yet baked in.
         image_shape: channels, height and width of an image.
+
+    Raises:
+        CompressionError: a masked weight is not zero, or the network cannot be counted.
     """
+    total, left = parameters(dense), parameters(pruned)
     before, after = macs(dense, image_shape), macs(pruned, image_shape)
     weights, weights_left = _prunable_left(dense), _prunable_left(pruned)
     size = bytes_on_disk(pruned)
     return Costs(
-        parameters_dense=parameters(dense),
-        parameters=parameters(pruned),
-        achieved_ratio=parameters(dense) / parameters(pruned),
+        parameters_dense=total,
+        parameters=left,
+        achieved_ratio=total / left,
         prunable_ratio=weights / weights_left if weights else 1.0,
         sparsity=1 - weights_left / weights if weights else 0.0,
         macs_dense=before.executed,
