@@ -183,7 +183,7 @@ class _Passed:
         channels: the channel of each entry.
     """
 
-    layer: nn.Module
+    layer: nn.Module | nn.Parameter
     output: bool
     entries: Sequence[int]
     channels: Sequence[int]
@@ -192,7 +192,7 @@ class _Passed:
 def _coupled(network: Backbone) -> dict[str, list[_Passed]]:
     """Let torch-pruning find what the output channels of each layer pass, once for layers that write the same ones."""
     coupled: dict[str, list[_Passed]] = {}
-    written: set[nn.Module] = set()
+    written: set[nn.Module | nn.Parameter] = set()
     try:
         _hide_readers(network)
         graph = _dependencies(network)
@@ -233,18 +233,23 @@ def _group(name: str, size: int, coupled: Sequence[_Passed], names: Mapping[Any,
     if not coupled:
         return "is not on the way to the classifier"
     slots: dict[str, list[Slot]] = {"writer": [], "reader": [], "carrier": [], "entering": [], "leaving": []}
+    staying: dict[Any, str] = {}
     for passed in coupled:
         if isinstance(passed.layer, torch_pruning.ops._OutputOp):
             return "reaches the output beside the classifier"
-        if isinstance(passed.layer, nn.Parameter):
-            return f"passes the parameter {names[passed.layer]}"
         if passed.layer not in names:  # an operation without parameters
+            continue
+        if isinstance(passed.layer, nn.Parameter):
+            staying[passed.layer] = f"passes the parameter {names[passed.layer]}"
             continue
         role, index = _role(passed.layer, passed.output), _index(passed.entries, passed.channels, size)
         whole = index is not None and torch.equal(index.flatten(), torch.arange(size))
         if role is None or index is None or (role in {"writer", "entering", "leaving"} and not whole):
-            return f"passes {_describe(passed.layer)} at {names[passed.layer]}"
-        slots[role].append(Slot(names[passed.layer], index))
+            staying[passed.layer] = f"passes {_describe(passed.layer)} at {names[passed.layer]}"
+        else:
+            slots[role].append(Slot(names[passed.layer], index))
+    if staying:  # the library's order differs from run to run
+        return next(staying[layer] for layer in names if layer in staying)
     plain = {role: tuple(slot.layer for slot in found) for role, found in slots.items()}
     writers = tuple(sorted(plain["writer"], key=order.index))
     carriers, readers = tuple(slots["carrier"]), tuple(slots["reader"])
