@@ -55,8 +55,8 @@ class Backbone(nn.Module):
         self.classifier = classifier
         self.has_masks = False
         # Functions of the module: hooks that are closures could not be pickled.
-        self.register_state_dict_pre_hook(_before_state)
-        self.register_load_state_dict_post_hook(_after_loading)
+        self.register_state_dict_pre_hook(_before_state)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_after_loading)  # type: ignore[no-untyped-call]
 
     @property
     def embedding_dim(self) -> int:

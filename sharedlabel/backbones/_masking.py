@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,16 +56,15 @@ def masked_call(network: nn.Module, inputs: Tensor) -> Tensor:
         network: the network; it has its own parameters back afterwards, whatever happens.
         inputs: its argument.
     """
-    # Dictionaries rather than get_parameter: this runs with every pass.
-    places = [(masked.owner._parameters, masked.key, masked.mask) for masked in masked_weights(network)]
-    weights = [parameters[key] for parameters, key, _ in places]
-    products = torch._foreach_mul(weights, [mask for *_, mask in places])
+    slots = _slots(network)
+    weights = [parameters[key] for parameters, key, _ in slots]
+    products = torch._foreach_mul(weights, [mask for *_, mask in slots])
     try:
-        for (parameters, key, _), product in zip(places, products, strict=True):
+        for (parameters, key, _), product in zip(slots, products, strict=True):
             parameters[key] = product
         outputs: Tensor = network(inputs)
     finally:
-        for (parameters, key, _), weight in zip(places, weights, strict=True):
+        for (parameters, key, _), weight in zip(slots, weights, strict=True):
             parameters[key] = weight
     return outputs
 
@@ -72,5 +72,12 @@ def masked_call(network: nn.Module, inputs: Tensor) -> Tensor:
 @torch.no_grad()
 def enforce(network: nn.Module) -> None:
     """Set removed weights to zero in place, where something has written to the parameters behind the masks."""
-    if places := list(masked_weights(network)):
-        torch._foreach_mul_([masked.weight for masked in places], [masked.mask for masked in places])
+    if slots := _slots(network):
+        torch._foreach_mul_([parameters[key] for parameters, key, _ in slots], [mask for *_, mask in slots])
+
+
+def _slots(network: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
+    """Return where a network keeps each masked weight, and the mask."""
+    return [
+        (place.owner._parameters, place.key, place.mask) for place in masked_weights(network) if place.mask is not None
+    ]

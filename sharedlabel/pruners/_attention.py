@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones._masking import MASK
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._gradients import replaced
 
@@ -52,14 +53,13 @@ class WrittenAttention(nn.Module):
                 "use a pruner that needs no inputs of layers, such as magnitude or snip"
             )
         self.heads, self.batch_first, self.dropout = attention.num_heads, attention.batch_first, attention.dropout
-        biases: tuple[Tensor | None, ...] = (None,) * 3
-        if attention.in_proj_bias is not None:
-            biases = attention.in_proj_bias.chunk(3)
-        if attention.in_proj_weight is not None:
-            self.in_proj = _copied(attention, "in_proj_weight", attention.in_proj_bias)
+        bias: Tensor | None = attention.in_proj_bias
+        if attention._parameters["in_proj_weight"] is not None:
+            self.in_proj = _copied(attention, "in_proj_weight", bias)
         else:
-            for key, bias in zip(("q_proj", "k_proj", "v_proj"), biases, strict=True):
-                self.add_module(key, _copied(attention, f"{key}_weight", bias))
+            for index, key in enumerate(("q_proj", "k_proj", "v_proj")):
+                own = None if bias is None else bias.chunk(3)[index]
+                self.add_module(key, _copied(attention, f"{key}_weight", own))
         self.out_proj = _copied(attention.out_proj, "weight", attention.out_proj.bias)
         self.train(attention.training)
 
@@ -107,13 +107,13 @@ class WrittenAttention(nn.Module):
 
 def _masked(scores: Tensor, mask: Tensor) -> Tensor:
     """Leave out where a mask is true, or add a mask of numbers."""
-    return scores.masked_fill(mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return torch.where(mask, -torch.inf, scores) if mask.dtype == torch.bool else scores + mask
 
 
 def _copied(owner: nn.Module, key: str, bias: Tensor | None) -> nn.Linear:
     """Return a linear layer of a weight, its mask and a bias."""
     weight = owner.get_parameter(key)
-    layer = nn.utils.skip_init(
+    layer: nn.Linear = nn.utils.skip_init(
         nn.Linear, weight.shape[1], weight.shape[0], bias is not None, device=weight.device, dtype=weight.dtype
     )
     layer.weight = nn.Parameter(weight.detach().clone(), weight.requires_grad)
@@ -121,5 +121,5 @@ def _copied(owner: nn.Module, key: str, bias: Tensor | None) -> nn.Linear:
         layer.bias = nn.Parameter(bias.detach().clone(), bias.requires_grad)
     mask = owner._buffers.get(f"{key}_mask")
     if mask is not None:
-        layer.register_buffer("weight_mask", mask.clone())
+        layer.register_buffer(MASK, mask.clone())
     return layer

@@ -246,8 +246,8 @@ def _group(name: str, size: int, coupled: Sequence[_Passed], names: Mapping[Any,
         whole = index is not None and torch.equal(index.flatten(), torch.arange(size))
         if role is None or index is None or (role in {"writer", "entering", "leaving"} and not whole):
             staying[passed.layer] = f"passes {_describe(passed.layer)} at {names[passed.layer]}"
-        else:
-            slots[role].append(Slot(names[passed.layer], index))
+            continue
+        slots[role].append(Slot(names[passed.layer], index))
     if staying:  # the library's order differs from run to run
         return next(staying[layer] for layer in names if layer in staying)
     plain = {role: tuple(slot.layer for slot in found) for role, found in slots.items()}
