@@ -28,7 +28,8 @@ def absolute(backbone: Backbone) -> tuple[Backbone, dict[str, AbsoluteLayer]]:
     Returns:
         The copy, and the layers in it that take the place of prunable ones, by name.
     """
-    backbone = written_out(backbone)
+    if any(isinstance(module, nn.MultiheadAttention) for module in backbone.modules()):
+        backbone = written_out(backbone)  # a copy, which others can do without
     layers = {name: AbsoluteLayer(layer) for name, layer in called_layers(backbone).items()}
     norms = {
         name: _Affine(module)

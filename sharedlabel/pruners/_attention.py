@@ -12,6 +12,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._masking import MASK
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._gradients import replaced
+from sharedlabel.pruners._masks import Layer, called_layers, prunable
 
 
 def written_out(backbone: Backbone) -> Backbone:
@@ -23,12 +24,29 @@ def written_out(backbone: Backbone) -> Backbone:
     Raises:
         CompressionError: attention with additional keys.
     """
-    attention = {
-        name: WrittenAttention(module)
-        for name, module in backbone.named_modules()
-        if isinstance(module, nn.MultiheadAttention)
-    }
-    return replaced(backbone, attention)
+    return replaced(backbone, _written(backbone))
+
+
+def layer_twins(backbone: Backbone) -> dict[str, Layer]:
+    """Return a layer for every weight that `prunable` names: the network's own, and copies where attention has none.
+
+    Args:
+        backbone: the network; unlike `written_out` this copies nothing of it but attention.
+
+    Raises:
+        CompressionError: attention with additional keys.
+    """
+    found = called_layers(backbone)
+    for place, attention in _written(backbone).items():
+        found |= {
+            f"{place}.{name}": layer for name, layer in attention.named_children() if isinstance(layer, nn.Linear)
+        }
+    return {name: found[name] for name in prunable(backbone)}
+
+
+def _written(backbone: Backbone) -> dict[str, WrittenAttention]:
+    modules = dict(backbone.named_modules())
+    return {name: WrittenAttention(m) for name, m in modules.items() if isinstance(m, nn.MultiheadAttention)}
 
 
 class WrittenAttention(nn.Module):

@@ -8,7 +8,6 @@ that passes layer normalisation, attention and class token.
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import is_depthwise
 from sharedlabel.backbones._shortcut import PadShortcut
 from sharedlabel.errors import CompressionError
+from sharedlabel.pruners._calls import calls, on_meta
 from sharedlabel.pruners._masks import called_layers, masked
 
 INSTEAD = "prune single weights of this network (magnitude)"
@@ -86,7 +86,7 @@ def trace(backbone: Backbone) -> tuple[dict[str, Group], dict[str, str]]:
         CompressionError: a layer of the network cannot lose channels, or its channels cannot be followed.
     """
     _check(backbone)
-    network = _on_meta(backbone)
+    network = on_meta(backbone)
     coupled = _coupled(network)
     names: dict[Any, str] = {module: name for name, module in network.named_modules()}
     names |= {parameter: name for name, parameter in network.named_parameters()}
@@ -112,13 +112,6 @@ def _check(backbone: Backbone) -> None:
         )
 
 
-def _on_meta(backbone: Backbone) -> Backbone:
-    """Copy a network without its values."""
-    memo: dict[int, Any] = {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in backbone.parameters()}
-    memo |= {id(buffer): torch.empty_like(buffer, device="meta") for buffer in backbone.buffers()}
-    return copy.deepcopy(backbone, memo).float().eval()
-
-
 class _Hidden(nn.LayerNorm):
     """Takes the place of a module that torch-pruning loses its way in; like it, it needs all channels.
 
@@ -134,16 +127,7 @@ class _Hidden(nn.LayerNorm):
 
 def _hide_readers(network: Backbone) -> None:
     """Replace what reads the weights of its linear layers without calling them (Swin's attention), in place."""
-    called: dict[nn.Module, tuple[Any, Any]] = {}
-
-    def note(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-        called[module] = (*given, None)[0], output
-
-    hooks = [module.register_forward_hook(note) for module in network.modules()]
-    with torch.no_grad():
-        network(torch.empty(1, *network.image_shape, device="meta"))
-    for hook in hooks:
-        hook.remove()
+    called = calls(network)
     for name, layer in called_layers(network).items():
         place = name.rpartition(".")[0]
         parent = network.get_submodule(place)

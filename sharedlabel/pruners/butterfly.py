@@ -26,6 +26,7 @@ from sharedlabel.backbones._butterfly_paths import columns, draw_order, weight_c
 from sharedlabel.config import Schedule
 from sharedlabel.errors import CompressionError, nearest
 from sharedlabel.pruners._base import Context, check_ratio
+from sharedlabel.pruners._calls import calls, on_meta
 from sharedlabel.pruners._masks import called_layers, check_weights, masked, prunable
 
 STRUCTURED = True
@@ -113,10 +114,14 @@ def _replaceable(backbone: Backbone, names: tuple[str, ...] | None) -> dict[str,
         raise CompressionError("expected a network without weight masks, got masked layers; start from the dense one")
     if any(isinstance(module, ButterflyLinear) for module in backbone.modules()):
         raise CompressionError("expected dense layers, got a network with butterfly layers; start from the dense one")
+    network = on_meta(backbone)
+    called = calls(network)
     found = {
         name: layer
         for name, layer in called_layers(backbone).items()
-        if isinstance(layer, nn.Linear) and _is_only_called(layer, backbone.get_submodule(name.rpartition(".")[0]))
+        if network.get_submodule(name) in called
+        and isinstance(layer, nn.Linear)
+        and _is_only_called(layer, backbone.get_submodule(name.rpartition(".")[0]))
     }
     if names is None:
         chosen = {name: layer for name, layer in found.items() if _saves(layer)}

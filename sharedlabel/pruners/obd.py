@@ -10,7 +10,6 @@ Reference: LeCun, Denker & Solla, "Optimal Brain Damage" (1990).
 
 from __future__ import annotations
 
-import copy
 import functools
 from dataclasses import dataclass
 
@@ -21,10 +20,10 @@ from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners._attention import written_out
+from sharedlabel.pruners._attention import layer_twins, written_out
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._gradients import batches, check_called, gradients_by_example
-from sharedlabel.pruners._masks import Layer, Scope, called_layers, mask_ceiling, prunable, prune_by_computed_scores
+from sharedlabel.pruners._masks import Layer, Scope, mask_ceiling, prunable, prune_by_computed_scores
 
 STRUCTURED = False
 NESTED = True
@@ -89,7 +88,7 @@ def fisher_diagonal(backbone: Backbone, config: Config, context: Context) -> dic
     """
     images = context.examples(config.examples)
     network = written_out(backbone).requires_grad_(False).eval()
-    sums = {name: _SquaredGradients(name, copy.deepcopy(layer)) for name, layer in called_layers(network).items()}
+    sums = {name: _SquaredGradients(name, layer) for name, layer in layer_twins(backbone).items()}
     for name, total in sums.items():
         network.get_submodule(name).register_forward_hook(total)
     for some, _ in batches(network, images):

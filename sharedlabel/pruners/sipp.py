@@ -11,7 +11,6 @@ Pruning of Neural Networks" (2019). Sampling: Cohen & Kaplan, "Summarizing Data 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -22,12 +21,11 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.pruners._attention import written_out
+from sharedlabel.pruners._attention import layer_twins, written_out
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._gradients import batches, check_called, gradients_by_example
 from sharedlabel.pruners._masks import (
     Layer,
-    called_layers,
     check_scores,
     keep_by_scores,
     kept,
@@ -102,7 +100,7 @@ def sensitivities(backbone: Backbone, config: Config, context: Context) -> dict[
     """
     images = context.sensitivity_set(config.examples)
     network = written_out(backbone).eval()
-    found = {name: _Sensitivity(copy.deepcopy(layer)) for name, layer in called_layers(network).items()}
+    found = {name: _Sensitivity(layer) for name, layer in layer_twins(backbone).items()}
     for name, sensitivity in found.items():
         network.get_submodule(name).register_forward_pre_hook(sensitivity)
     with torch.no_grad():

@@ -17,7 +17,7 @@ from sharedlabel.config import Plugin
 from sharedlabel.errors import CompressionError
 from sharedlabel.plugins import load
 from sharedlabel.pruners import _masks, magnitude
-from sharedlabel.pruners._attention import WrittenAttention, written_out
+from sharedlabel.pruners._attention import WrittenAttention, layer_twins, written_out
 from sharedlabel.pruners._base import Context
 
 WIDTH, HEADS, CLASSES = 8, 2, 3
@@ -102,6 +102,31 @@ def test_all_that_is_prunable_is_a_layer_that_is_called() -> None:
     written = written_out(network())
     assert list(_masks.called_layers(written)) == names
     torch.testing.assert_close(written(images()), network()(images()))
+
+
+def test_a_layer_of_torchs_encoder_calls_all_its_layers_when_written_out() -> None:
+    """Without gradients it would else run as one kernel, which reads all weights itself."""
+    with rng.seeded(0):
+        layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 12, batch_first=True)
+        body = nn.Sequential(nn.Flatten(2), layer, nn.Flatten(), nn.Linear(WIDTH * 8, WIDTH))
+        backbone = Backbone(body, nn.Linear(WIDTH, CLASSES), (8, 2, 4)).eval()
+    given, called = torch.rand(2, 8, 2, 4, generator=rng.generator(0)), []
+    written = written_out(backbone)
+    for name, module in _masks.called_layers(written).items():
+        module.register_forward_hook(lambda *_, name=name: called.append(name))
+    with torch.no_grad():
+        torch.testing.assert_close(written(given), backbone(given))
+    assert called == list(_masks.prunable(backbone))
+
+
+def test_twins_are_the_layers_themselves_but_for_attention() -> None:
+    with rng.seeded(0):
+        body = nn.Sequential(Attending(batch_first=True), nn.Linear(WIDTH, WIDTH))
+        backbone = Backbone(body, nn.Linear(WIDTH, CLASSES), SHAPE)
+    twins = layer_twins(backbone)
+    assert list(twins) == list(_masks.prunable(backbone))
+    assert twins["body.1"] is backbone.body[1]
+    assert torch.equal(twins["body.0.attention.in_proj"].weight, backbone.body[0].attention.in_proj_weight)
 
 
 def test_projections_of_widths_of_their_own_are_three() -> None:

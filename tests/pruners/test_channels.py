@@ -17,11 +17,12 @@ from torchvision.models.vision_transformer import EncoderBlock
 from sharedlabel import cost, rng
 from sharedlabel.backbones import mlp, resnet_cifar, torchvision_model
 from sharedlabel.backbones._base import Backbone, initialize
+from sharedlabel.backbones._butterfly import ButterflyLinear
 from sharedlabel.backbones._restore import restore, state
 from sharedlabel.backbones._shortcut import PadShortcut
 from sharedlabel.config import resolve
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _channels, _groups, magnitude
+from sharedlabel.pruners import _channels, _groups, butterfly, magnitude
 from sharedlabel.pruners._base import Context
 
 CLASSES = 3
@@ -487,6 +488,15 @@ def test_units_of_perceptrons_go_and_what_passes_a_layer_norm_stays(
     found, stay = _groups.trace(build(name))
     assert {group.name: group.size for group in found.values()} == units
     assert f"passes a LayerNorm at {norm}" in stay.values()
+
+
+def test_butterflies_leave_layers_alone_whose_weights_others_read() -> None:
+    dense = build("windows")
+    pruned = butterfly.prune(dense, 1.2, butterfly.Config(), Context(rng.generator(0)))
+    replaced = [name for name, module in pruned.named_modules() if isinstance(module, ButterflyLinear)]
+    assert replaced
+    assert all(".mlp." in name for name in replaced)
+    assert torch.isfinite(pruned(images(pruned))).all()
 
 
 def test_units_behind_an_lstm_go_and_its_own_stay() -> None:
