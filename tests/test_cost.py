@@ -319,7 +319,7 @@ def test_costs_of_a_masked_network() -> None:
 def test_costs_of_a_physically_smaller_network() -> None:
     dense = small()
     pruned = unit.prune(dense, 3.0, unit.Config(), CONTEXT)
-    first, second = (layer.out_features for layer in _masks.prunable(pruned).values())
+    first, second = (layer.out_features for layer in _masks.called_layers(pruned).values())
     weights = 16 * first + first * second
     costs = cost.costs(dense, pruned, (1, 4, 4))
     assert costs.parameters == weights + first + second + 3 * second + 3
