@@ -114,6 +114,11 @@ def test_quotas_are_those_of_normalised_ranks(layers: list[tuple[int, float]], d
     assert _select.layer_quotas(sizes, most, k) == [int(part.sum()) for part in kept]
 
 
+def test_quotas_give_the_last_weight_to_the_first_of_equal_ranks() -> None:
+    """The third of 13 weights and the eighth of 39 stand at the same rank; a rounded product told them apart."""
+    assert _select.layer_quotas([3, 13, 13, 39, 13], [3, 13, 13, 39, 13], 17) == [1, 3, 3, 8, 2]
+
+
 def test_quotas_of_large_layers_are_exact() -> None:
     sizes = [2**20 + 1, 3 * 2**19, 7, 1]
     for k in (0, 1, 5, 2**20, sum(sizes) - 1, sum(sizes)):
