@@ -120,7 +120,7 @@ class WrittenAttention(nn.Module):
         return [self.in_proj(part).chunk(3, -1)[index] for index, part in enumerate(inputs)]
 
     def _split(self, projected: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n e"]:
-        return projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return projected.reshape(*projected.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 def _masked(scores: Tensor, mask: Tensor) -> Tensor:
