@@ -49,7 +49,6 @@ TOLERANCE = 1e-5  # of the largest output: what removing may change against sett
 # Few examples and rounds: the question is whether it runs, not how good it is.
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "apoz": {"examples": 4},
-    "grasp": {"examples": 4},
     "greedy_forward": {"examples": 2, "candidates": 2, "shortlist": 1},
     "obd": {"examples": 2},
     "pfp": {"examples": 2},
