@@ -1,23 +1,27 @@
-"""Time and memory to score and mask a ResNet-50 globally."""
+"""Time and memory to score and mask a ResNet-50 globally, and what masks add to a training step of a ResNet-20."""
 
 from __future__ import annotations
 
 import statistics
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks._masking_child import CLASSES, RATIO, prune, resnet50
 from benchmarks._measure import Result, interleaved, ratios, seconds, summarize
 from benchmarks._memory import growth
 from sharedlabel import rng
-from sharedlabel.pruners import snip
+from sharedlabel.backbones import resnet_cifar
+from sharedlabel.backbones._masking import masked_call
+from sharedlabel.pruners import _masks, magnitude, snip
 from sharedlabel.pruners._base import Context
 
 # Otherwise glibc keeps what was freed for later, and the peak depends on the order of earlier sizes.
 RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 TIME_BOUND = 2.0
 MEMORY_BOUND = 3.0
+STEP_BOUND = 1.0
+STEPS = 50  # timed together
 # Pruner, side of the images in pixels, rounds (0: it has none).
 MEASURED = (("magnitude", 224, 0), ("random", 224, 0), ("synflow", 32, 3), ("synflow", 224, 3))
 
@@ -25,7 +29,11 @@ MEASURED = (("magnitude", 224, 0), ("random", 224, 0), ("synflow", 32, 3), ("syn
 def run(quick: bool) -> list[Result]:
     """Time scoring and masking against one training pass and one sort, then watch the memory of fresh processes."""
     side, batch, rounds = (64, 2, 1) if quick else (224, 32, 3)
-    return [*_times(side, batch, rounds), *_memory(1 if quick else 3, 32 if quick else None)]
+    return [
+        *_times(side, batch, rounds),
+        *_memory(1 if quick else 3, 32 if quick else None),
+        *_training_step(3 if quick else 31),
+    ]
 
 
 def _times(side: int, batch: int, rounds: int) -> list[Result]:
@@ -78,3 +86,56 @@ def _memory(rounds: int, side: int | None) -> list[Result]:
         what = f"masking: memory of {name} / weights, images of {side or pixels} x {side or pixels}"
         found.append(summarize(what, "x", values, bound=MEMORY_BOUND, note=note))
     return found
+
+
+class _Weights(nn.Module):
+    """The masked layers of a network, of which a pass only adds the weights up: what masks cost is not hidden.
+
+    Args:
+        network: masked.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(network.get_submodule(name) for name, _, _ in _masks.masked(network))
+
+    def forward(self, start: Tensor) -> Tensor:
+        """Return the sum of all weights."""
+        return start + torch.stack([layer.weight.sum() for layer in self.layers]).sum()
+
+
+def _training_step(rounds: int) -> list[Result]:
+    """Compare the masks of every pass with two passes over the layers in a step, over gradients and over weights."""
+    dense = resnet_cifar.build(resnet_cifar.Config(depth=20, width=16), (3, 32, 32), 10)
+    weights = _Weights(magnitude.prune(dense, 8.0, magnitude.Config(), Context(rng.generator(0, "benchmarks"))))
+    start = torch.zeros(())
+
+    def masked() -> None:
+        for _ in range(STEPS):
+            weights.zero_grad()
+            masked_call(weights, start).backward()
+
+    def plain() -> None:
+        for _ in range(STEPS):
+            weights.zero_grad()
+            weights(start).backward()
+
+    @torch.no_grad()
+    def by_layer() -> None:
+        for _ in range(STEPS):
+            for _, weight, mask in _masks.masked(weights):
+                assert weight.grad is not None
+                weight.grad.mul_(mask)
+            for _, weight, mask in _masks.masked(weights):
+                weight.mul_(mask)
+
+    both = [(seconds(masked), seconds(plain), seconds(by_layer)) for _ in range(rounds + 1)][1:]
+    added = [1e6 * (one - other) / STEPS for one, other, _ in both]
+    before = [1e6 * time / STEPS for *_, time in both]
+    note = (
+        f"{statistics.median(added):.0f} us more for passing forward and backward with {len(weights.layers)} masks, "
+        f"against {statistics.median(before):.0f} us for multiplying their gradients and weights layer by layer; "
+        f"median of {rounds} rounds of {STEPS} steps"
+    )
+    what = "masking: added to a training step of ResNet-20 / by layer, before and after the optimiser"
+    return [summarize(what, "x", ratios(added, before), bound=STEP_BOUND, note=note)]

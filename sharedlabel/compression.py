@@ -23,6 +23,7 @@ from torch import Tensor
 
 from sharedlabel import rng
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones._masking import enforce
 from sharedlabel.config import Plugin, Schedule, TrainConfig, TrainerConfig
 from sharedlabel.errors import CompressionError
 from sharedlabel.inputs import Data
@@ -30,7 +31,7 @@ from sharedlabel.loaders import ImageLoader
 from sharedlabel.modules import BackboneModule, device, fit
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._masks import apply_masks, enforce, masked
+from sharedlabel.pruners._masks import apply_masks, masked
 from sharedlabel.types import Dataset
 
 SAMPLE = 4096  # images that a pruner may look at
@@ -245,6 +246,7 @@ class _GradualPruning:
         if due == self.done:
             return
         self.done = due
+        enforce(network)  # the optimiser's momentum is older than the masks of the step before
         removed = (1 - 1 / self.ratio) * (1 - (1 - due / steps) ** 3)
         pruned = self.apply(network, self.ratio if due == steps else 1 / (1 - removed))
         masks = {name: mask for name, _, mask in masked(pruned)}
@@ -264,7 +266,6 @@ def _apply(pruner: ModuleType, plugin: Plugin, training: Training, network: Back
 def _rewind(pruned: Backbone, early: Mapping[str, Tensor]) -> None:
     """Set everything back to an early point of the dense training, in place; removed weights stay zero."""
     pruned.load_state_dict({**pruned.state_dict(), **early})
-    enforce(pruned)
 
 
 def _sample(split: Tensor, seed: int, salt: str) -> Tensor:

@@ -24,9 +24,10 @@ from torch.utils.flop_counter import flop_registry
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones import _butterfly, _packed
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.backbones._restore import MASK, state
+from sharedlabel.backbones._masking import MASK, masked_weights
+from sharedlabel.backbones._restore import state
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners._masks import collapsed_layers, masked, prunable, removed
+from sharedlabel.pruners._masks import bake, check_removed, collapsed_layers, masked, prunable, removed
 from sharedlabel.store import serialize
 from sharedlabel.types import SetShape
 
@@ -85,7 +86,12 @@ class Costs:
 
 
 def parameters(network: nn.Module) -> int:
-    """Count the parameters left: masked weights and buffers are not counted."""
+    """Count the parameters left: masked weights and buffers are not counted.
+
+    Raises:
+        CompressionError: a masked weight is not zero.
+    """
+    check_removed(network)
     return sum(parameter.numel() for parameter in network.parameters()) - removed(network)
 
 
@@ -100,10 +106,12 @@ def macs(backbone: Backbone, image_shape: tuple[int, int, int]) -> Macs:
         CompressionError: it multiplies matrices by an operation that has no formula.
     """
     copied = _on_meta(backbone)
+    weights = [place.weight for place in masked_weights(copied)]
+    bake(copied)  # with a mask it is not the stored tensor that enters products, but a new one
     counted = _count(copied, torch.empty(1, *image_shape, device="meta"))
     pruned = (
-        counted.of(copied.get_parameter(f"{name}.weight")) * int((mask == 0).sum()) / mask.numel()
-        for name, _, mask in masked(backbone)
+        counted.of(weight) * int((mask == 0).sum()) / mask.numel()
+        for weight, (_, _, mask) in zip(weights, masked(backbone), strict=True)
     )
     return Macs(counted.total, float(counted.total) - sum(pruned))
 
@@ -235,7 +243,7 @@ def _count(function: Callable[..., Tensor], *inputs: Tensor) -> _Products:
 
 def bytes_on_disk(network: nn.Module) -> Bytes:
     """Size the parameters and buffers of a network."""
-    tensors = {name: tensor for name, tensor in network.state_dict().items() if name.rpartition(".")[2] != MASK}
+    tensors = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith(MASK)}
     dense = sum(t.numel() * (_FLOAT32_BYTES if t.is_floating_point() else t.element_size()) for t in tensors.values())
     bitmasks = sum((mask.numel() + 7) // 8 for _, _, mask in masked(network))
     return Bytes(dense, dense - _FLOAT32_BYTES * removed(network) + bitmasks)
@@ -244,7 +252,7 @@ def bytes_on_disk(network: nn.Module) -> Bytes:
 def file_bytes(network: Backbone) -> Bytes:
     """Size the files of a network, written by the store: headers included, values in the network's own precision."""
     tensors = state(network)
-    plain = {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] != MASK}
+    plain = {name: tensor for name, tensor in tensors.items() if not name.endswith(MASK)}
     return Bytes(len(serialize(plain)), len(serialize(_packed.pack(tensors))))
 
 
@@ -255,14 +263,18 @@ def costs(dense: Backbone, pruned: Backbone, image_shape: tuple[int, int, int]) 
         dense: the network before pruning.
         pruned: the network after it, masks not yet baked in.
         image_shape: channels, height and width of an image.
+
+    Raises:
+        CompressionError: a masked weight is not zero, or the network cannot be counted.
     """
     weights, weights_left = _prunable_left(dense), _prunable_left(pruned)
+    total, left = parameters(dense), parameters(pruned)
     before, after = macs(dense, image_shape), macs(pruned, image_shape)
     size = bytes_on_disk(pruned)
     return Costs(
-        parameters_dense=parameters(dense),
-        parameters=parameters(pruned),
-        achieved_ratio=parameters(dense) / parameters(pruned),
+        parameters_dense=total,
+        parameters=left,
+        achieved_ratio=total / left,
         prunable_ratio=weights / weights_left if weights else 1.0,
         sparsity=1 - weights_left / weights if weights else 0.0,
         macs_dense=before.executed,
@@ -277,5 +289,5 @@ def costs(dense: Backbone, pruned: Backbone, image_shape: tuple[int, int, int]) 
 
 def _prunable_left(backbone: Backbone) -> int:
     """Count the prunable weights that no mask removes, those of butterfly layers included."""
-    dense = sum(layer.weight.numel() for layer in prunable(backbone).values())
+    dense = sum(place.weight.numel() for place in prunable(backbone).values())
     return dense + _butterfly.weights(backbone) - removed(backbone)

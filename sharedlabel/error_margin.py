@@ -22,7 +22,7 @@ from torch.func import functional_call
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._gradients import check_examples
-from sharedlabel.pruners._masks import Layer, check_weights, prunable
+from sharedlabel.pruners._masks import check_weights, parameter_name, prunable
 from sharedlabel.pruners._select import keep_highest
 
 _BATCH = 512
@@ -105,8 +105,9 @@ def margins(
     found = []
     for epsilon in epsilons:
         certified = {} if reason else certificate(backbone, epsilon * scale, radius)
-        for name, layer in prunable(network).items():
-            gap, size, sure = _Gap(network, name, layer, images, logits), layer.weight.numel(), certified.get(name)
+        for name, place in prunable(network).items():
+            key, size, sure = parameter_name(name, place), place.weight.numel(), certified.get(name)
+            gap = _Gap(network, key, images, logits)
             seen = _largest(functools.partial(gap.within, epsilon * scale), size)
             sure_max, sure_mean = (None, None) if sure is None else gap(sure)
             seen_max, seen_mean = gap(seen)
@@ -301,8 +302,8 @@ def _largest(holds: Callable[[int], bool], size: int) -> int:
 class _Gap:
     """The largest and the mean distance of a network's logits when weights of one layer go."""
 
-    def __init__(self, network: Backbone, name: str, layer: Layer, images: Tensor, logits: Tensor) -> None:
-        self.network, self.key, self.weight = network, f"{name}.weight", layer.weight.detach()
+    def __init__(self, network: Backbone, key: str, images: Tensor, logits: Tensor) -> None:
+        self.network, self.key, self.weight = network, key, network.get_parameter(key).detach()
         self.images, self.logits = images, logits
 
     def __call__(self, count: int) -> tuple[float, float]:

@@ -22,14 +22,13 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import FitConfig, JointConfig, TrainConfig, TrainerConfig
 from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.loaders import ImageBatch, TupleBatch, augment
-from sharedlabel.pruners._masks import enforce, mask_gradients
 
 # Lightning's remarks on loaders and devices, and its own use of what newer versions of torch deprecate.
 _NOISE = "does not have many workers|GPU available but not used|logging interval|treespec, LeafSpec"
 
 
 class _Trained(pl.LightningModule):
-    """What the three modules share: the optimiser, the schedule, masks kept at zero and the record of losses."""
+    """What the three modules share: the optimiser, the schedule and the record of losses."""
 
     history: Tensor
 
@@ -85,7 +84,7 @@ class _Trained(pl.LightningModule):
 
 
 class BackboneModule(_Trained):
-    """Train or retrain a backbone on single images; masked weights stay exactly zero.
+    """Train or retrain a backbone on single images; its masks hold (`backbones/_masking.py`).
 
     Args:
         backbone: dense or pruned.
@@ -129,13 +128,8 @@ class BackboneModule(_Trained):
             nn.functional.cross_entropy(logits, labels, label_smoothing=float(self.config.label_smoothing))
         )
 
-    def on_before_optimizer_step(self, _: torch.optim.Optimizer) -> None:
-        """Keep pruned weights out of the gradient."""
-        mask_gradients(self.backbone)
-
     def on_train_batch_end(self, *_: Any) -> None:
-        """Set pruned weights back to zero after weight decay and momentum; stop at the end of the span."""
-        enforce(self.backbone)
+        """Stop at the end of the span."""
         done = round(self.span[0] * self._steps) + self.global_step
         if self.after_step is not None:
             self.after_step(self.backbone, done / self._steps)
@@ -259,14 +253,6 @@ class SharedLabelModule(_Trained):
         if distill:
             losses = losses + distill * divergence(taught[0], posterior).mean(1)
         return self.record((losses * weights).mean())
-
-    def on_before_optimizer_step(self, _: torch.optim.Optimizer) -> None:
-        """Keep pruned weights out of the gradient."""
-        mask_gradients(self.backbone)
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Set pruned weights back to zero."""
-        enforce(self.backbone)
 
 
 def divergence(teacher: Float[Tensor, "t n c"], student: Float[Tensor, "t n c"]) -> Float[Tensor, "t n"]:

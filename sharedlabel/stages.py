@@ -24,6 +24,7 @@ from sharedlabel.aggregators import _contract
 from sharedlabel.aggregators._base import LEAST_DEVIATION, Aggregator, statistics
 from sharedlabel.aggregators._pool import pooled
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones._masking import enforce
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import (
     CrossfitConfig,
@@ -46,7 +47,6 @@ from sharedlabel.metrics._temperature import anchors
 from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature, temperatures
 from sharedlabel.modules import SharedLabelModule, device, fit
 from sharedlabel.plugins import load
-from sharedlabel.pruners._masks import enforce
 from sharedlabel.store import Artifact, Output
 from sharedlabel.stored import LEARNED, searched, stored_aggregator, stored_backbone, stored_shape
 from sharedlabel.types import Role, SetShape, Tuples
@@ -168,7 +168,7 @@ def prune(config: PruneConfig, data: Data, inputs: Mapping[str, Artifact], runti
             compression.Training(data, runtime, config.train, config.retrain, config.seed),
             inputs["early"].tensors() if "early" in inputs else None,
         )
-    enforce(trained)
+    enforce(trained)  # gradual pruning leaves the optimiser momentum of weights that it removes
     trained_before = config.train.epochs if "dense" in inputs else 0.0
     if "previous" in inputs:
         trained_before = inputs["previous"].meta["training_epochs"]
@@ -421,7 +421,6 @@ def joint(config: JointTrainingConfig, data: Data, inputs: Mapping[str, Artifact
             batches=config.joint.batches,
         )
         fit(module, loader, runtime, config.joint.epochs, config.gradient_clip)
-    enforce(backbone)
     _check_contract(module, next(iter(loader))[0], correction)
     learned = {f"{LEARNED}{name}": tensor for name, tensor in aggregator.state_dict().items()}
     return Output(

@@ -112,11 +112,8 @@ class Differences:
         columns = (self.value / self.unit, low, high, low_adjusted, high_adjusted, p, adjusted)
         numbers = torch.stack([column.expand_as(p) for column in columns], dim=-1).tolist()
         return [
-            [
-                Numbers(*one, verdict=self._verdict(one[3], one[4], margin, shut))
-                for one, shut in zip(line, shuts, strict=True)
-            ]
-            for line, shuts in zip(numbers, closed.tolist(), strict=True)
+            [Numbers(d, a, b, c, e, p, q, self._verdict(c, e, margin, shut)) for (d, a, b, c, e, p, q), shut in line]
+            for line in (list(zip(*both, strict=True)) for both in zip(numbers, closed.tolist(), strict=True))
         ]
 
     def _verdict(self, low: float, high: float, margin: float, closed: bool) -> Verdict:

@@ -15,7 +15,7 @@ from sharedlabel import cost, rng
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones import _packed, mlp, resnet_cifar, torchvision_model
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.backbones._restore import MASK, state
+from sharedlabel.backbones._restore import state
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners import _masks, magnitude, none, unit
 from sharedlabel.pruners._base import Context
@@ -130,7 +130,7 @@ def test_a_mask_on_the_output_of_attention_saves_its_share() -> None:
     backbone = wrap(Attention(WIDTH), width=WIDTH, channels=WIDTH)
     mask = torch.ones(WIDTH, WIDTH)
     mask[:, :6] = 0
-    backbone.get_submodule("body.0.attention.out_proj").register_buffer(MASK, mask)
+    _masks.apply_masks(backbone, {"body.0.attention.out_proj": mask})
     macs = cost.macs(backbone, (WIDTH, 3, 3))
     assert macs.executed - macs.effective == TOKENS * WIDTH * 6
 
@@ -327,7 +327,7 @@ def test_costs_of_a_masked_network() -> None:
 def test_costs_of_a_physically_smaller_network() -> None:
     dense = small()
     pruned = unit.prune(dense, 3.0, unit.Config(), CONTEXT)
-    first, second = (layer.out_features for layer in _masks.prunable(pruned).values())
+    first, second = (layer.out_features for layer in _masks.called_layers(pruned).values())
     weights = 16 * first + first * second
     costs = cost.costs(dense, pruned, (1, 4, 4))
     assert costs.parameters == weights + first + second + 3 * second + 3

@@ -21,7 +21,7 @@ from sharedlabel.config import FitConfig, JointConfig, TrainConfig, TrainerConfi
 from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.loaders import ImageLoader, TupleLoader, augment
 from sharedlabel.modules import AggregatorModule, BackboneModule, SharedLabelModule
-from sharedlabel.pruners._masks import prunable
+from sharedlabel.pruners._masks import apply_masks, prunable
 from sharedlabel.types import SetShape
 
 CPU = TrainerConfig(accelerator="cpu")
@@ -318,9 +318,9 @@ def test_training_equals_a_plain_loop():
 def test_masked_weights_stay_zero_under_momentum_and_decay():
     images, labels = images_of(32)
     backbone = network()
-    layer = next(iter(prunable(backbone).values()))
+    name, layer = next(iter(prunable(backbone).items()))
     mask = (torch.rand_like(layer.weight) < 0.5).float()
-    layer.register_buffer("weight_mask", mask)
+    apply_masks(backbone, {name: mask})
     before = layer.weight.detach().clone()
     module = BackboneModule(backbone, TrainConfig(optimizer="sgd", learning_rate=0.1, weight_decay=0.1))
     modules.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
+
+from sharedlabel.backbones._masking import enforce, masked_call
 
 
 class Normalize(nn.Module):
@@ -34,10 +36,15 @@ class Normalize(nn.Module):
 class Backbone(nn.Module):
     """A network that embeds an image and classifies the embedding.
 
+    Masks in the body hold in every pass. Its state, read or loaded, has zeros where they remove weights.
+
     Args:
         body: maps normalised images `[b C H W]` to embeddings `[b d]` (or `[b d 1 1]`).
         classifier: the linear layer that leads to the logits; pruners leave it alone.
         image_shape: channels, height and width of an image.
+
+    Attributes:
+        has_masks: whether there are masks in the body (`_masking.py`), so that others need not look for them.
     """
 
     def __init__(self, body: nn.Module, classifier: nn.Linear, image_shape: tuple[int, int, int]) -> None:
@@ -46,6 +53,10 @@ class Backbone(nn.Module):
         self.normalize = Normalize(image_shape[0])
         self.body = body
         self.classifier = classifier
+        self.has_masks = False
+        # Functions of the module: hooks that are closures could not be pickled.
+        self.register_state_dict_pre_hook(_before_state)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_after_loading)  # type: ignore[no-untyped-call]
 
     @property
     def embedding_dim(self) -> int:
@@ -54,7 +65,8 @@ class Backbone(nn.Module):
 
     def embed(self, images: Num[Tensor, "b C H W"]) -> Float[Tensor, "b d"]:
         """Embed a batch of images (`uint8` or float)."""
-        embedding: Tensor = self.body(self.normalize(images))
+        normalized = self.normalize(images)
+        embedding: Tensor = masked_call(self.body, normalized) if self.has_masks else self.body(normalized)
         return embedding.flatten(1)
 
     def classify(self, embedding: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
@@ -65,6 +77,16 @@ class Backbone(nn.Module):
     def forward(self, images: Num[Tensor, "b C H W"]) -> Float[Tensor, "b c"]:
         """Classify a batch of images."""
         return self.classify(self.embed(images))
+
+
+def _before_state(backbone: nn.Module, prefix: str, keep_vars: bool) -> None:
+    del prefix, keep_vars
+    enforce(backbone)
+
+
+def _after_loading(backbone: nn.Module, incompatible_keys: Any) -> None:
+    del incompatible_keys
+    enforce(backbone)
 
 
 def initialize(network: nn.Module) -> None:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from sharedlabel.backbones._restore import MASK
+from sharedlabel.backbones._masking import MASK
 
 _SHAPE = "weight_shape"
 

@@ -11,10 +11,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from sharedlabel.backbones import _butterfly
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones._masking import MASK
 from sharedlabel.config import Plugin
 from sharedlabel.plugins import load
-
-MASK = "weight_mask"
 
 
 def state(backbone: Backbone) -> dict[str, Tensor]:
@@ -43,6 +42,7 @@ def restore(
         _butterfly.rebuild(backbone, tensors)
     for name, layer in backbone.named_modules():
         _resize(layer, name, tensors)
+    backbone.has_masks = any(name.endswith(MASK) for name in tensors)
     backbone.load_state_dict(
         {name: tensor.float() if name.endswith(MASK) else tensor for name, tensor in tensors.items()}
     )
@@ -65,8 +65,8 @@ def _resize(module: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None
     for key, absent in list(module._buffers.items()):
         if absent is None and prefix + key in tensors:
             setattr(module, key, torch.empty_like(tensors[prefix + key]))
-    if prefix + MASK in tensors:
-        module.register_buffer(MASK, torch.ones_like(tensors[prefix + MASK], dtype=torch.float32))
+    for key in [key for key in module._parameters if f"{prefix}{key}_mask" in tensors]:
+        module.register_buffer(f"{key}_mask", torch.ones_like(tensors[f"{prefix}{key}_mask"], dtype=torch.float32))
     update_sizes(module)
 
 

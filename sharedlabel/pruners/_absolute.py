@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.errors import CompressionError
+from sharedlabel.pruners._attention import written_out
 from sharedlabel.pruners._gradients import replaced
-from sharedlabel.pruners._masks import Layer, prunable
+from sharedlabel.pruners._masks import Layer, called_layers
 
 
 def absolute(backbone: Backbone) -> tuple[Backbone, dict[str, AbsoluteLayer]]:
@@ -28,7 +28,9 @@ def absolute(backbone: Backbone) -> tuple[Backbone, dict[str, AbsoluteLayer]]:
     Returns:
         The copy, and the layers in it that take the place of prunable ones, by name.
     """
-    layers = {name: AbsoluteLayer(layer) for name, layer in prunable(backbone).items()}
+    if any(isinstance(module, nn.MultiheadAttention) for module in backbone.modules()):
+        backbone = written_out(backbone)  # a copy, which others can do without
+    layers = {name: AbsoluteLayer(layer) for name, layer in called_layers(backbone).items()}
     norms = {
         name: _Affine(module)
         for name, module in backbone.named_modules()
@@ -81,11 +83,20 @@ class AbsoluteLayer(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """There is none to be read from outside."""
-        raise CompressionError(
-            f"expected every prunable layer to be called, got one, {self._layer[0]}, whose weight the network reads "
-            "directly; use another pruner, such as magnitude"
-        )
+        """The absolute weights that remain, for networks that read them without calling the layer."""
+        weight = self.values()
+        if not torch.is_grad_enabled():
+            return weight
+        read = weight.requires_grad_()
+        values = read.detach()
+        read.register_hook(lambda gradient: self.add((gradient * values).abs_()))
+        return read
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The absolute bias."""
+        bias = self._layer[0].bias
+        return None if bias is None else bias.detach().double().abs()
 
     def forward(self, inputs: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
         """Apply the layer."""
@@ -101,9 +112,7 @@ class AbsoluteLayer(nn.Module):
     def compute(self, weight: Tensor, inputs: Tensor) -> Tensor:
         """Apply the layer with these weights."""
         layer = self._layer[0]
-        values = {"weight": weight}
-        if layer.bias is not None:
-            values["bias"] = layer.bias.detach().double().abs()
+        values = {"weight": weight} | ({} if self.bias is None else {"bias": self.bias})
         outputs: Tensor = torch.func.functional_call(layer, values, (inputs,))
         return outputs
 

@@ -1,12 +1,13 @@
 """Channel groups: which channels of which layers can only be removed together.
 
 torch-pruning follows the channels through the network (Fang et al., "DepGraph: Towards Any Structural Pruning", 2023);
-what it finds becomes index tables here.
+what it finds becomes index tables here. Channels that pass anything but linear layers, convolutions, batch
+normalisation and operations without parameters stay: a transformer loses units of its perceptrons, not of the stream
+that passes layer normalisation, attention and class token.
 """
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import is_depthwise
 from sharedlabel.backbones._shortcut import PadShortcut
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners._masks import masked, prunable
+from sharedlabel.pruners._calls import calls, on_meta
+from sharedlabel.pruners._masks import called_layers, masked
 
 INSTEAD = "prune single weights of this network (magnitude)"
 
@@ -84,12 +86,14 @@ def trace(backbone: Backbone) -> tuple[dict[str, Group], dict[str, str]]:
         CompressionError: a layer of the network cannot lose channels, or its channels cannot be followed.
     """
     _check(backbone)
-    network = _on_meta(backbone)
-    names = {module: name for name, module in network.named_modules()}
-    order = list(prunable(network))
+    network = on_meta(backbone)
+    coupled = _coupled(network)
+    names: dict[Any, str] = {module: name for name, module in network.named_modules()}
+    names |= {parameter: name for name, parameter in network.named_parameters()}
+    order = list(called_layers(network))
     found: dict[str, Group] = {}
     stay: dict[str, str] = {}
-    for name, passed in _coupled(network).items():
+    for name, passed in coupled.items():
         group = _group(name, network.get_submodule(name).get_parameter("weight").shape[0], passed, names, order)
         if isinstance(group, Group):
             found[name] = group
@@ -99,27 +103,39 @@ def trace(backbone: Backbone) -> tuple[dict[str, Group], dict[str, str]]:
 
 
 def _check(backbone: Backbone) -> None:
-    """Refuse networks with masks, or with layers that mix channels in a way that is not followed."""
+    """Refuse networks with masks, or without any layer that could lose channels."""
     if any(True for _ in masked(backbone)):
         raise CompressionError("expected a network without weight masks, got masked layers; start from the dense one")
-    if not prunable(backbone):
+    if not called_layers(backbone):
         raise CompressionError(
             "expected a network with hidden units, got a body without a linear layer or convolution; add a layer"
         )
-    for name, module in backbone.body.named_modules(prefix="body"):
-        own = any(True for _ in module.parameters(recurse=False))
-        if own and not isinstance(module, (nn.Linear, _ConvNd, _BatchNorm)):
-            raise CompressionError(
-                "expected a body whose parameters are in linear layers, convolutions and batch normalisation, got "
-                f"{type(module).__name__} at {name}: it would have to lose channels too; {INSTEAD}"
-            )
 
 
-def _on_meta(backbone: Backbone) -> Backbone:
-    """Copy a network without its values."""
-    memo: dict[int, Any] = {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in backbone.parameters()}
-    memo |= {id(buffer): torch.empty_like(buffer, device="meta") for buffer in backbone.buffers()}
-    return copy.deepcopy(backbone, memo).float().eval()
+class _Hidden(nn.LayerNorm):
+    """Takes the place of a module that torch-pruning loses its way in; like it, it needs all channels.
+
+    Args:
+        width: channels, the last dimension of what passes.
+        kind: name of the module's class.
+    """
+
+    def __init__(self, width: int, kind: str) -> None:
+        super().__init__(width, device="meta")
+        self.kind = kind
+
+
+def _hide_readers(network: Backbone) -> None:
+    """Replace what reads the weights of its linear layers without calling them (Swin's attention), in place."""
+    called = calls(network)
+    for name, layer in called_layers(network).items():
+        place = name.rpartition(".")[0]
+        parent = network.get_submodule(place)
+        given, output = called.get(parent, (None, None))
+        if layer in called or not (isinstance(given, Tensor) and isinstance(output, Tensor)):
+            continue
+        if isinstance(layer, nn.Linear) and given.shape == output.shape and given.shape[-1] == layer.in_features:
+            network.set_submodule(place, _Hidden(layer.in_features, type(parent).__name__))
 
 
 class _ShortcutPruner:
@@ -145,13 +161,13 @@ class _Passed:
     """A layer that channels pass.
 
     Attributes:
-        layer: the layer, or an operation without parameters.
+        layer: the layer, a parameter outside of layers, or an operation without parameters.
         output: whether they are on its output side.
         entries: indices of inputs or outputs.
         channels: the channel of each entry.
     """
 
-    layer: nn.Module
+    layer: nn.Module | nn.Parameter
     output: bool
     entries: Sequence[int]
     channels: Sequence[int]
@@ -160,10 +176,11 @@ class _Passed:
 def _coupled(network: Backbone) -> dict[str, list[_Passed]]:
     """Let torch-pruning find what the output channels of each layer pass, once for layers that write the same ones."""
     coupled: dict[str, list[_Passed]] = {}
-    written: set[nn.Module] = set()
+    written: set[nn.Module | nn.Parameter] = set()
     try:
+        _hide_readers(network)
         graph = _dependencies(network)
-        for name, layer in prunable(network).items():
+        for name, layer in called_layers(network).items():
             if is_depthwise(layer) or layer in written:
                 continue
             coupled[name] = []
@@ -186,6 +203,8 @@ def _dependencies(network: Backbone) -> Any:
     """Trace the network. A warning of the library means that it guesses: it becomes an error."""
     with warnings.catch_warnings(), torch.inference_mode(False), torch.enable_grad():
         warnings.simplefilter("error")
+        # Of parameters outside of layers it guesses the dimension with the channels; whatever passes them stays here.
+        warnings.filterwarnings("ignore", "Unwrapped parameters detected", UserWarning)
         return torch_pruning.DependencyGraph().build_dependency(
             network.requires_grad_(True),
             torch.empty(1, *network.image_shape, device="meta"),
@@ -193,23 +212,28 @@ def _dependencies(network: Backbone) -> Any:
         )
 
 
-def _group(
-    name: str, size: int, coupled: Sequence[_Passed], names: Mapping[nn.Module, str], order: list[str]
-) -> Group | str:
+def _group(name: str, size: int, coupled: Sequence[_Passed], names: Mapping[Any, str], order: list[str]) -> Group | str:
     """Sort the layers that channels pass by their roles, or say why the channels have to stay."""
     if not coupled:
         return "is not on the way to the classifier"
     slots: dict[str, list[Slot]] = {"writer": [], "reader": [], "carrier": [], "entering": [], "leaving": []}
+    staying: dict[Any, str] = {}
     for passed in coupled:
         if isinstance(passed.layer, torch_pruning.ops._OutputOp):
             return "reaches the output beside the classifier"
         if passed.layer not in names:  # an operation without parameters
             continue
+        if isinstance(passed.layer, nn.Parameter):
+            staying[passed.layer] = f"passes the parameter {names[passed.layer]}"
+            continue
         role, index = _role(passed.layer, passed.output), _index(passed.entries, passed.channels, size)
         whole = index is not None and torch.equal(index.flatten(), torch.arange(size))
         if role is None or index is None or (role in {"writer", "entering", "leaving"} and not whole):
-            return f"passes {_describe(passed.layer)} at {names[passed.layer]}"
+            staying[passed.layer] = f"passes {_describe(passed.layer)} at {names[passed.layer]}"
+            continue
         slots[role].append(Slot(names[passed.layer], index))
+    if staying:  # the library's order differs from run to run
+        return next(staying[layer] for layer in names if layer in staying)
     plain = {role: tuple(slot.layer for slot in found) for role, found in slots.items()}
     writers = tuple(sorted(plain["writer"], key=order.index))
     carriers, readers = tuple(slots["carrier"]), tuple(slots["reader"])
@@ -240,5 +264,5 @@ def _index(entries: Sequence[int], channels: Sequence[int], size: int) -> Int64[
 def _describe(module: nn.Module) -> str:
     if isinstance(module, _ConvNd) and module.groups > 1:
         return f"a convolution with {module.groups} groups"
-    name = type(module).__name__
+    name = module.kind if isinstance(module, _Hidden) else type(module).__name__
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"

@@ -94,7 +94,9 @@ class _Replay(fx.Interpreter):
         """Run a layer."""
         if target in self.factors:
             factors = self.factors[target]
-            args = (args[0] * factors.view(1, -1, *[1] * (args[0].ndim - 2)), *args[1:])
+            # Channels are the last dimension of what a linear layer reads, else the second.
+            after = 0 if isinstance(self.module.get_submodule(target), nn.Linear) else args[0].ndim - 2
+            args = (args[0] * factors.view(-1, *[1] * after), *args[1:])
         return super().call_module(target, args, kwargs)
 
 
@@ -205,7 +207,7 @@ class Growth:
     def _without_group(self, node: fx.Node) -> Tensor:
         """Return what a layer responds when the group is zero."""
         layer, index, inputs = self._read(node)
-        response: Tensor = layer(inputs.index_fill(1, index.flatten(), 0))
+        response: Tensor = layer(inputs.index_fill(-1 if isinstance(layer, nn.Linear) else 1, index.flatten(), 0))
         return response
 
     def _response(self, node: fx.Node, channel: int) -> Tensor:
@@ -213,7 +215,7 @@ class Growth:
         layer, index, inputs = self._read(node)
         weight = layer.get_parameter("weight")[:, index[channel]]
         if isinstance(layer, nn.Linear):
-            return F.linear(inputs[:, index[channel]], weight)
+            return F.linear(inputs[..., index[channel]], weight)
         assert isinstance(layer, _ConvNd)
         response: Tensor = layer._conv_forward(inputs[:, index[channel]], weight, None)
         return response

@@ -1,7 +1,6 @@
-"""Weight masks: exact top-k, accounting, and keeping pruned weights at zero.
+"""Weight masks: which weights may be removed, exact top-k, and accounting.
 
-A mask is a buffer `weight_mask` beside `weight`, of its shape and type, 1 where the weight is kept and 0 where it is
-removed.
+How masks are kept and hold in every pass: `backbones/_masking.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.backbones._restore import MASK
+from sharedlabel.backbones._masking import MaskableWeight, enforce, masked_weights
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._base import check_ratio
 from sharedlabel.pruners._select import keep_highest_of, layer_quotas
@@ -23,32 +22,35 @@ from sharedlabel.pruners._select import keep_highest_of, layer_quotas
 Layer: TypeAlias = nn.Linear | _ConvNd
 Scope: TypeAlias = Literal["global", "layer"]
 
+_PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")  # those of attention that it has
 
-def prunable(backbone: Backbone) -> dict[str, Layer]:
-    """Return the layers whose weights may be removed, by name, in the order of the network.
 
-    Attention keeps all its weights, those of its output projection too: it reads them without calling that layer.
+def prunable(backbone: Backbone) -> dict[str, MaskableWeight]:
+    """Return the weights that may be removed, by the name of their layer, in the order of the network.
+
+    Those of convolutions, linear layers and attention; of the latter the projections of its inputs have names like
+    layers (`body.attention.in_proj`), as the one of its output has (`body.attention.out_proj`).
 
     Raises:
         CompressionError: a layer shares its weight with another one, or computes it from other parameters.
     """
-    modules = dict(backbone.body.named_modules(prefix="body"))
-    attention = tuple(f"{name}." for name, module in modules.items() if isinstance(module, nn.MultiheadAttention))
-    found = {
-        name: module
-        for name, module in modules.items()
-        if isinstance(module, (nn.Linear, _ConvNd)) and not name.startswith(attention)
-    }
-    _check_plain({**found, "classifier": backbone.classifier})
+    found = {}
+    for name, module in backbone.body.named_modules(prefix="body"):
+        if isinstance(module, (nn.Linear, _ConvNd)):
+            found[name] = MaskableWeight(module, "weight")
+        elif isinstance(module, nn.MultiheadAttention):
+            keys = [key for key in _PROJECTIONS if module._parameters.get(key, key) is not None]
+            found |= {f"{name}.{key.removesuffix('_weight')}": MaskableWeight(module, key) for key in keys}
+    _check_plain({**found, "classifier": MaskableWeight(backbone.classifier, "weight")})
     _check_not_shared(backbone, found)
     return found
 
 
-def _check_plain(layers: Mapping[str, nn.Module]) -> None:
+def _check_plain(places: Mapping[str, MaskableWeight]) -> None:
     """Refuse weights that are computed from other parameters, as by `weight_norm`: there is nothing to set to zero."""
-    for name, layer in layers.items():
-        if "weight" not in layer._parameters:
-            others = ", ".join(key for key, _ in layer.named_parameters() if key != "bias")
+    for name, place in places.items():
+        if place.key not in place.owner._parameters:
+            others = ", ".join(key for key, _ in place.owner.named_parameters() if key != "bias")
             raise CompressionError(
                 f"expected layers whose weight is a parameter, got {name!r}, which computes its weight from {others}; "
                 "undo that first (torch.nn.utils.parametrize.remove_parametrizations; what was added by the older "
@@ -56,14 +58,33 @@ def _check_plain(layers: Mapping[str, nn.Module]) -> None:
             )
 
 
-def _check_not_shared(backbone: Backbone, layers: Mapping[str, Layer]) -> None:
+def called_layers(backbone: Backbone) -> dict[str, Layer]:
+    """Return the layers whose weights may be removed and that work by being called, by name.
+
+    Attention has none: it reads its weights itself, that of its output projection, a linear layer, included. Written
+    out (`_attention.py`) it has.
+
+    Raises:
+        CompressionError: a layer shares its weight with another one.
+    """
+    attention = {id(module.out_proj) for module in backbone.modules() if isinstance(module, nn.MultiheadAttention)}
+    owners = {name: place.owner for name, place in prunable(backbone).items() if id(place.owner) not in attention}
+    return {name: owner for name, owner in owners.items() if isinstance(owner, (nn.Linear, _ConvNd))}
+
+
+def parameter_name(name: str, place: MaskableWeight) -> str:
+    """Return the name in the network of the parameter that `prunable` lists under a layer's name."""
+    return f"{name}.weight" if place.key == "weight" else f"{name}_weight"
+
+
+def _check_not_shared(backbone: Backbone, places: Mapping[str, MaskableWeight]) -> None:
     """Refuse a weight of two layers: it is one parameter, but would be scored, masked and counted twice."""
-    owners: dict[int, list[str]] = {}
+    owners: dict[int, list[tuple[str, nn.Module]]] = {}
     for name, module in backbone.named_modules():
         for parameter in module.parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append(name)
-    for name, layer in layers.items():
-        others = [owner for owner in owners.get(id(layer.weight), []) if owner != name]
+            owners.setdefault(id(parameter), []).append((name, module))
+    for name, place in places.items():
+        others = [other for other, module in owners[id(place.weight)] if module is not place.owner]
         if others:
             raise CompressionError(
                 f"expected layers with weights of their own, got {name!r}, which shares its weight with "
@@ -72,16 +93,33 @@ def _check_not_shared(backbone: Backbone, layers: Mapping[str, Layer]) -> None:
 
 
 def masked(network: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yield name, weight and mask of every masked layer of any network."""
-    for name, module in network.named_modules():
-        if MASK in module._buffers:
-            _check_plain({name: module})  # torch.nn.utils.prune has a buffer of this name, too
-            yield name, module.get_parameter("weight"), module.get_buffer(MASK)
+    """Yield name, weight and mask of every masked layer of any network; names as of `prunable`."""
+    names = {module: name for name, module in network.named_modules()}
+    for place in masked_weights(network):
+        assert place.mask is not None
+        parts = [names[place.owner], place.key.removesuffix("weight").removesuffix("_")]
+        name = ".".join(filter(None, parts))
+        _check_plain({name: place})  # torch.nn.utils.prune has a buffer of this name, too
+        yield name, place.weight, place.mask
 
 
 def removed(network: nn.Module) -> int:
     """Count the weights that masks remove."""
     return sum(mask.numel() - int(mask.count_nonzero()) for _, _, mask in masked(network))
+
+
+def check_removed(network: nn.Module) -> None:
+    """Refuse a network that is not what its masks say.
+
+    Raises:
+        CompressionError: a weight that a mask removes is not zero; names the layer.
+    """
+    for name, weight, mask in masked(network):
+        if back := int((weight[mask == 0] != 0).sum()):
+            raise CompressionError(
+                f"expected removed weights to be zero, got {back} of layer {name!r} that are not: something has "
+                "written to them since; read the network's state_dict() or call enforce(network), which set them back"
+            )
 
 
 def kept(backbone: Backbone) -> dict[str, Tensor]:
@@ -119,8 +157,8 @@ def weights_to_remove(backbone: Backbone, ratio: float) -> int:
     check_ratio(
         ratio,
         mask_ceiling(backbone),
-        f"{weights} of {total} parameters are prunable (weights of convolutions and linear layers in the body, but not "
-        "the classifier, biases or normalisation) and one weight has to stay",
+        f"{weights} of {total} parameters are prunable (weights of convolutions, linear layers and attention in the "
+        "body, but not the classifier, biases or normalisation) and one weight has to stay",
     )
     number, before = total - round(total / ratio), removed(backbone)
     if number < before:
@@ -183,8 +221,8 @@ class LazyScores(Mapping[str, Tensor]):
 
 def magnitudes(backbone: Backbone) -> Mapping[str, Tensor]:
     """Return the absolute weights of every prunable layer."""
-    layers = prunable(backbone)
-    return LazyScores(layers, lambda name: layers[name].weight.detach().abs())
+    places = prunable(backbone)
+    return LazyScores(places, lambda name: places[name].weight.detach().abs())
 
 
 def layer_budgets(backbone: Backbone, ratio: float) -> dict[str, int]:
@@ -219,18 +257,17 @@ def keep_by_scores(backbone: Backbone, ratio: float, scores: Mapping[str, Tensor
     Raises:
         CompressionError: the ratio cannot be reached, or a score is not finite.
     """
-    number, layers = weights_to_remove(backbone, ratio), prunable(backbone)
+    number, places = weights_to_remove(backbone, ratio), prunable(backbone)
     check_scores(scores)
-    remaining = LazyScores(layers, lambda name: _without_masked(scores[name].detach(), layers[name]))
+    remaining = LazyScores(places, lambda name: _without_masked(scores[name].detach(), places[name].mask))
     if scope == "global":
         return keep_highest_of(remaining, count(backbone)[0] - number)
     budgets = layer_budgets(backbone, ratio)
     return {name: keep_highest_of({name: remaining[name]}, budget)[name] for name, budget in budgets.items()}
 
 
-def _without_masked(scores: Tensor, layer: Layer) -> Tensor:
+def _without_masked(scores: Tensor, mask: Tensor | None) -> Tensor:
     """Put the scores of masked weights below all others."""
-    mask = layer._buffers.get(MASK)
     return scores if mask is None else scores.masked_fill(mask == 0, -torch.inf)
 
 
@@ -282,33 +319,21 @@ def apply_masks(backbone: Backbone, masks: Mapping[str, Tensor]) -> None:
         backbone: the network.
         masks: by layer name, in the weight's shape; nonzero where the weight is kept.
     """
-    layers = prunable(backbone)
+    places = prunable(backbone)
     for name, mask in masks.items():
         # zeros_like keeps the memory format of the weight (channels_last), so that multiplying stays fast
-        layers[name].register_buffer(MASK, torch.zeros_like(layers[name].weight).detach().copy_(mask != 0))
+        buffer = torch.zeros_like(places[name].weight).detach().copy_(mask != 0)
+        places[name].owner.register_buffer(f"{places[name].key}_mask", buffer)
+        backbone.has_masks = True
     enforce(backbone)
 
 
-@torch.no_grad()
-def enforce(network: nn.Module) -> None:
-    """Set removed weights to zero in place; call it after every optimiser step."""
-    for _, weight, mask in masked(network):
-        weight.mul_(mask)
-
-
-@torch.no_grad()
-def mask_gradients(network: nn.Module) -> None:
-    """Set the gradients of removed weights to zero in place; call it before every optimiser step."""
-    for _, weight, mask in masked(network):
-        if weight.grad is not None:
-            weight.grad.mul_(mask)
-
-
-def bake(network: nn.Module) -> None:
+def bake(network: Backbone) -> None:
     """Set removed weights to zero for good and delete the masks, in place: plain modules remain."""
     enforce(network)
-    for module in network.modules():
-        module._buffers.pop(MASK, None)
+    for place in list(masked_weights(network)):
+        place.owner._buffers.pop(f"{place.key}_mask")
+    network.has_masks = False
 
 
 def collapsed_layers(network: nn.Module) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ def shape(layer: nn.Module) -> tuple[int, int]:
 def _differs(backbone: Backbone, found: Mapping[str, Group]) -> bool:
     """Compare a network of random weights that lost half of its channels with one where they are zero."""
     generator = rng.generator(0, "channels")
-    network = _randomized(backbone, generator)
+    network = randomized(backbone, generator)
     keep = {
         name: torch.randperm(group.size, generator=generator) < (group.size + 1) // 2 for name, group in found.items()
     }
@@ -105,7 +105,7 @@ def _differs(backbone: Backbone, found: Mapping[str, Group]) -> bool:
     return not bool((outputs - expected).abs().max() <= _TOLERANCE * expected.abs().max())
 
 
-def _randomized(backbone: Backbone, generator: torch.Generator) -> Backbone:
+def randomized(backbone: Backbone, generator: torch.Generator) -> Backbone:
     """Copy a network to the CPU with random weights: nothing cancels and, with positive biases, little is cut off."""
     memo: dict[int, Any] = {}
     for module in backbone.modules():

@@ -68,7 +68,11 @@ def layer_quotas(sizes: Sequence[int], most: Sequence[int], k: int) -> list[int]
     size, limit = torch.tensor(sizes, dtype=torch.float64), torch.tensor(most, dtype=torch.float64)
 
     def above(rank: float) -> Tensor:
-        return (size * (1 - rank) + 0.5).floor().clamp(min=0).minimum(limit)
+        count = (size * (1 - rank) + 0.5).floor()
+        # That product is rounded, while equal ranks are equal numbers: they decide about the last weight.
+        count += ((size - 0.5 - count) / size > rank).double()
+        count -= ((size + 0.5 - count) / size <= rank).double()
+        return count.clamp(min=0).minimum(limit)
 
     low, high = -1.0, 2.0  # all weights and none stand above these
     while low < (middle := (low + high) / 2) < high:

@@ -27,7 +27,7 @@ from sharedlabel.backbones._butterfly_paths import columns, draw_order, weight_c
 from sharedlabel.config import Schedule
 from sharedlabel.errors import CompressionError, nearest
 from sharedlabel.pruners._base import Context, check_ratio
-from sharedlabel.pruners._masks import check_weights, masked, prunable
+from sharedlabel.pruners._masks import called_layers, check_weights, masked, prunable
 
 STRUCTURED = True
 # The weights of a larger butterfly are others, not more of the same: they start at another scale.
@@ -114,7 +114,7 @@ def _replaceable(backbone: Backbone, names: tuple[str, ...] | None) -> dict[str,
         raise CompressionError("expected a network without weight masks, got masked layers; start from the dense one")
     if any(isinstance(module, ButterflyLinear) for module in backbone.modules()):
         raise CompressionError("expected dense layers, got a network with butterfly layers; start from the dense one")
-    linear = {name: layer for name, layer in prunable(backbone).items() if isinstance(layer, nn.Linear)}
+    linear = {name: layer for name, layer in called_layers(backbone).items() if isinstance(layer, nn.Linear)}
     called = _called(backbone, linear)
     found = {
         name: layer

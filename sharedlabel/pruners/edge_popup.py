@@ -24,12 +24,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.backbones._restore import MASK
+from sharedlabel.backbones._masking import MASK
 from sharedlabel.config import Schedule
+from sharedlabel.pruners._attention import written_out
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._gradients import refusals, replaced
 from sharedlabel.pruners._masks import (
     Layer,
+    called_layers,
     check_scores,
     check_weights,
     layer_budgets,
@@ -89,16 +91,17 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
     check_weights(backbone)  # the sign of NaN is 0
     budgets = layer_budgets(backbone, ratio)
     frozen = copy.deepcopy(backbone).requires_grad_(False)
-    layers = prunable(frozen)
+    places = prunable(frozen)
     if config.weights == "signed_constant":
-        for name, layer in layers.items():
-            _make_constant(layer, budgets[name] if config.scaled else layer.weight.numel())
-    popups = {name: _Popup(copy.deepcopy(layer), budgets[name], context.generator) for name, layer in layers.items()}
-    trained = replaced(frozen, popups)
+        for name, place in places.items():
+            _make_constant(place.weight, budgets[name] if config.scaled else place.weight.numel())
+    written = written_out(frozen)
+    popups = {name: _Popup(layer, budgets[name], context.generator) for name, layer in called_layers(written).items()}
+    trained = replaced(written, popups)
     with refusals(frozen):
         train(trained)
     check_scores({name: popup.scores for name, popup in popups.items()})
-    pruned = masked_copy(frozen, {name: popup.chosen().to(layers[name].weight) for name, popup in popups.items()})
+    pruned = masked_copy(frozen, {name: popup.chosen().to(places[name].weight) for name, popup in popups.items()})
     _copy_statistics(trained, pruned)
     return pruned
 
@@ -157,9 +160,8 @@ class _Popup(nn.Module):
 
 
 @torch.no_grad()
-def _make_constant(layer: Layer, used: int) -> None:
+def _make_constant(weight: Tensor, used: int) -> None:
     """Give every weight the standard deviation of He's normal initialisation by fan-in, keeping its sign."""
-    weight = layer.weight
     fan = weight[0].numel() * max(used, 1) / weight.numel()
     weight.copy_(weight.sign() * math.sqrt(2 / fan))
 

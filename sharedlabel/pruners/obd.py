@@ -25,15 +25,9 @@ from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
+from sharedlabel.pruners._attention import layer_twins, written_out
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._gradients import (
-    batches,
-    check_called,
-    check_reached,
-    derivatives,
-    differentiable_copy,
-    squared_gradients,
-)
+from sharedlabel.pruners._gradients import batches, check_called, check_reached, derivatives, squared_gradients
 from sharedlabel.pruners._masks import Layer, Scope, mask_ceiling, prunable, prune_by_computed_scores
 
 STRUCTURED = False
@@ -98,9 +92,8 @@ def fisher_diagonal(backbone: Backbone, config: Config, context: Context) -> dic
         context: training images.
     """
     images = context.examples(config.examples)
-    network, _ = differentiable_copy(backbone)
-    network.requires_grad_(False)
-    sums = {name: _SquaredGradients(name, layer) for name, layer in prunable(backbone).items()}
+    network = written_out(backbone).requires_grad_(False).eval()
+    sums = {name: _SquaredGradients(name, layer) for name, layer in layer_twins(backbone).items()}
     for name, total in sums.items():
         network.get_submodule(name).register_forward_hook(total)
     for some, _ in batches(network, images):

@@ -17,7 +17,6 @@ Pruning of Neural Networks" (2019). Sampling: Cohen & Kaplan, "Summarizing Data 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -31,6 +30,7 @@ from torch.nn.modules.conv import _ConvNd
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._activations import patches
+from sharedlabel.pruners._attention import layer_twins, written_out
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._gradients import batches, check_called, gradients_by_example
 from sharedlabel.pruners._masks import (
@@ -113,9 +113,9 @@ def sensitivities(backbone: Backbone, config: Config, context: Context) -> dict[
         context: validation images.
     """
     images = context.sensitivity_set(config.examples)
-    network = copy.deepcopy(backbone).eval()
+    network = written_out(backbone).eval()
     kind = _Sensitivity if config.method == "deterministic" else _LargestSensitivity
-    found = {name: kind(name, layer) for name, layer in prunable(backbone).items()}
+    found = {name: kind(name, layer) for name, layer in layer_twins(backbone).items()}
     for name, sensitivity in found.items():
         network.get_submodule(name).register_forward_pre_hook(sensitivity)
     with torch.no_grad():

@@ -10,15 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torchvision.models.convnext import CNBlock
+from torchvision.models.swin_transformer import SwinTransformerBlock
+from torchvision.models.vision_transformer import EncoderBlock
 
 from sharedlabel import cost, rng
 from sharedlabel.backbones import mlp, resnet_cifar, torchvision_model
 from sharedlabel.backbones._base import Backbone, initialize
+from sharedlabel.backbones._butterfly import ButterflyLinear
 from sharedlabel.backbones._restore import restore, state
 from sharedlabel.backbones._shortcut import PadShortcut
 from sharedlabel.config import resolve
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _channels, _groups, magnitude
+from sharedlabel.pruners import _channels, _groups, butterfly, magnitude
 from sharedlabel.pruners._base import Context
 
 CLASSES = 3
@@ -103,6 +107,40 @@ class Concatenated(nn.Module):
         return self.after(both).relu().mean((2, 3)).relu()
 
 
+class Transformer(nn.Module):
+    """A vision transformer: patches, class token, positions, blocks of attention and perceptron."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, stride=4)
+        self.token, self.positions = nn.Parameter(torch.zeros(1, 1, 8)), nn.Parameter(torch.empty(1, 5, 8).normal_())
+        self.blocks = nn.Sequential(*(EncoderBlock(2, 8, width, 0.0, 0.0) for width in (12, 10)))
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        steps = self.patches(images).flatten(2).transpose(1, 2)
+        steps = torch.cat([self.token.expand(len(images), -1, -1), steps], 1) + self.positions
+        return self.norm(self.blocks(steps))[:, 0]
+
+
+class Windows(nn.Module):
+    """Two blocks of a Swin transformer, whose attention reads the weights of its layers without calling them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 2, stride=2)
+        self.blocks = nn.Sequential(*(SwinTransformerBlock(8, 2, [2, 2], [shift] * 2) for shift in (0, 1)))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.blocks(self.patches(images).permute(0, 2, 3, 1)).mean((1, 2))
+
+
+def next_block() -> Backbone:
+    """A block of ConvNeXt, whose branch is scaled by a parameter that belongs to no layer."""
+    block = CNBlock(8, 0.5, 0.0)
+    return sequential(nn.Conv2d(3, 8, 3), block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), width=8)
+
+
 BUILDERS: dict[str, Callable[[], Backbone]] = {
     **{name: lambda name=name: from_plugin(name) for name in PLUGINS},
     "resnet50": torchvision("resnet50"),
@@ -111,8 +149,11 @@ BUILDERS: dict[str, Callable[[], Backbone]] = {
     "flattened": flattened,
     "excited": lambda: Backbone(Excited(), nn.Linear(5, CLASSES), SMALL),
     "concatenated": lambda: Backbone(Concatenated(), nn.Linear(5, CLASSES), SMALL),
+    "transformer": lambda: Backbone(Transformer(), nn.Linear(8, CLASSES), SMALL),
+    "windows": lambda: Backbone(Windows(), nn.Linear(8, CLASSES), SMALL),
+    "next block": next_block,
 }
-QUICK = ("mlp", "resnet8-pad", "resnet8-projection", "grouped", "flattened", "excited", "concatenated")
+QUICK = ("mlp", "resnet8-pad", "resnet8-projection", "grouped", "flattened", "excited", "concatenated", "transformer")
 
 
 def build(name: str) -> Backbone:
@@ -394,14 +435,13 @@ class Shuffled(nn.Module):
 
 
 REFUSED: dict[str, tuple[Callable[[], Backbone], str]] = {
-    "lstm": (lambda: Backbone(Recurrent(), nn.Linear(5, CLASSES), SMALL), "got LSTM at body.lstm.*magnitude"),
     "attention": (
         lambda: Backbone(Attending(), nn.Linear(8, CLASSES), SMALL),
-        "got MultiheadAttention at body.attention.*magnitude",
+        "got none: the output of body.conv passes a MultiheadAttention at body.attention; .*magnitude",
     ),
     "layer norm": (
         lambda: sequential(nn.Flatten(), nn.Linear(192, 8), nn.LayerNorm(8), width=8),
-        "got LayerNorm at body.2",
+        "got none: the output of body.1 passes a LayerNorm at body.2; ",
     ),
     "sigmoid": (
         lambda: sequential(nn.Flatten(), nn.Linear(192, 8), nn.Sigmoid(), nn.Linear(8, 4), nn.ReLU(), width=4),
@@ -432,6 +472,59 @@ def test_networks_are_refused_with_the_reason(name: str) -> None:
     build_it, message = REFUSED[name]
     with pytest.raises(CompressionError, match=message):
         _channels.groups(build_it())
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "norm"),
+    [
+        ("transformer", {"body.blocks.0.mlp.0": 12, "body.blocks.1.mlp.0": 10}, "body.blocks.0.ln_1"),
+        ("windows", {"body.blocks.0.mlp.0": 32, "body.blocks.1.mlp.0": 32}, "body.blocks.0.norm1"),
+        ("next block", {"body.1.block.3": 32}, "body.1.block.2"),
+    ],
+)
+def test_units_of_perceptrons_go_and_what_passes_a_layer_norm_stays(
+    name: str, units: dict[str, int], norm: str
+) -> None:
+    found, stay = _groups.trace(build(name))
+    assert {group.name: group.size for group in found.values()} == units
+    assert f"passes a LayerNorm at {norm}" in stay.values()
+
+
+def test_butterflies_leave_layers_alone_whose_weights_others_read() -> None:
+    dense = build("windows")
+    pruned = butterfly.prune(dense, 1.2, butterfly.Config(), Context(rng.generator(0)))
+    replaced = [name for name, module in pruned.named_modules() if isinstance(module, ButterflyLinear)]
+    assert replaced
+    assert all(".mlp." in name for name in replaced)
+    assert torch.isfinite(pruned(images(pruned))).all()
+
+
+def test_units_behind_an_lstm_go_and_its_own_stay() -> None:
+    with rng.seeded(0):
+        dense = Backbone(Recurrent(), nn.Linear(5, CLASSES), SMALL).eval()
+    found = _channels.groups(dense)
+    assert list(found) == ["body.linear"]
+    assert_same_outputs(_channels.keep_channels(dense, some(found)), _channels.mask_channels(dense, some(found)))
+
+
+@pytest.mark.parametrize("scale", ["norm", "parameter"])
+def test_channels_that_pass_a_parameter_outside_of_layers_stay(scale: str) -> None:
+    """What scales channels has one entry for each: without it the sizes would not fit."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(192, 6), nn.Linear(6, 5)
+            self.scale = nn.GroupNorm(1, 6) if scale == "norm" else nn.Parameter(torch.rand(6))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            hidden = self.first(images.flatten(1))
+            hidden = self.scale(hidden) if isinstance(self.scale, nn.Module) else hidden * self.scale
+            return self.second(hidden.relu()).relu()
+
+    found, stay = _groups.trace(Backbone(Scaled(), nn.Linear(5, CLASSES), SMALL))
+    assert list(found) == ["body.second"]
+    assert stay == {"body.first": f"passes {'a GroupNorm at' if scale == 'norm' else 'the parameter'} body.scale"}
 
 
 def test_what_the_library_trips_over_is_not_shown() -> None:

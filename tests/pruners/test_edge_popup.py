@@ -50,9 +50,7 @@ class Trainer:
         for _ in range(self.steps):
             optimiser.zero_grad()
             nn.functional.cross_entropy(network(images), labels).backward()
-            _masks.mask_gradients(network)
             optimiser.step()
-            _masks.enforce(network)
 
 
 def prune(
@@ -79,7 +77,7 @@ def test_signed_constants(scaled: bool) -> None:
     backbone = convolutional()
     pruned = prune(backbone, 4.0, Trainer(), edge_popup.Config(scaled=scaled))
     for name, layer in _masks.prunable(pruned).items():
-        keep, original = _masks.kept(pruned)[name], _masks.prunable(backbone)[name]
+        keep, original = _masks.kept(pruned)[name], _masks.called_layers(backbone)[name]
         inputs = original.in_channels // original.groups * math.prod(original.kernel_size)
         share = float(keep.double().mean()) if scaled else 1.0
         expected = original.weight.sign() * math.sqrt(2 / (inputs * share)) * keep

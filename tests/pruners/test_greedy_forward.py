@@ -105,8 +105,9 @@ def scaled_loss(backbone: Backbone, group: _channels.Group, scale: Tensor) -> Te
     network = copy.deepcopy(backbone).eval()
 
     def watch(name: str, factors: Tensor) -> None:
-        def multiply(_: nn.Module, given: tuple[Tensor, ...]) -> Tensor:
-            return given[0] * factors.view(1, -1, *[1] * (given[0].ndim - 2))
+        def multiply(layer: nn.Module, given: tuple[Tensor, ...]) -> Tensor:
+            after = 0 if isinstance(layer, nn.Linear) else given[0].ndim - 2
+            return given[0] * factors.view(-1, *[1] * after)
 
         network.get_submodule(name).register_forward_pre_hook(multiply)
 
@@ -151,7 +152,24 @@ def side() -> Backbone:
         return Backbone(Side(), nn.Linear(5, CLASSES), SHAPE)
 
 
+class Tokens(nn.Module):
+    """A perceptron on every pixel, whose channels are the last dimension."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(2), nn.Linear(2, 7), nn.Linear(7, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(self.norm(images.movedim(1, -1))))).mean((1, 2)).relu()
+
+
+def tokens() -> Backbone:
+    with rng.seeded(0):
+        return Backbone(Tokens(), nn.Linear(5, CLASSES), SHAPE)
+
+
 CASES = [
+    *((tokens, name) for name in ("body.up", "body.down")),
     *((residual, name) for name in ("body.0", "body.3.residual.0", "body.4.residual.3", "body.5.residual.3")),
     *((lambda: residual("projection"), name) for name in ("body.0", "body.4.residual.0", "body.5.residual.3")),
     *((flattened, name) for name in ("body.0", "body.3")),

@@ -114,6 +114,11 @@ def test_quotas_are_those_of_normalised_ranks(layers: list[tuple[int, float]], d
     assert _select.layer_quotas(sizes, most, k) == [int(part.sum()) for part in kept]
 
 
+def test_quotas_give_the_last_weight_to_the_first_of_equal_ranks() -> None:
+    """The third of 13 weights and the eighth of 39 stand at the same rank; a rounded product told them apart."""
+    assert _select.layer_quotas([3, 13, 13, 39, 13], [3, 13, 13, 39, 13], 17) == [1, 3, 3, 8, 2]
+
+
 def test_quotas_of_large_layers_are_exact() -> None:
     sizes = [2**20 + 1, 3 * 2**19, 7, 1]
     for k in (0, 1, 5, 2**20, sum(sizes) - 1, sum(sizes)):
@@ -132,9 +137,16 @@ class Attentive(nn.Module):
         return self.last(self.attention(steps, steps, steps)[0].mean(1))
 
 
-def test_attention_and_recurrence_are_left_alone() -> None:
+def test_the_projections_of_attention_are_prunable_and_recurrence_is_left_alone() -> None:
     """Attention reads the weight of its output projection, which is a linear layer, without calling it."""
-    assert list(_masks.prunable(Backbone(Attentive(), nn.Linear(2, 3), (1, 4, 4)))) == ["body.first", "body.last"]
+    backbone = Backbone(Attentive(), nn.Linear(2, 3), (1, 4, 4))
+    assert list(_masks.prunable(backbone)) == [
+        "body.first",
+        "body.attention.in_proj",
+        "body.attention.out_proj",
+        "body.last",
+    ]
+    assert list(_masks.called_layers(backbone)) == ["body.first", "body.last"]
     body = nn.Sequential(nn.LSTM(4, 4, batch_first=True), nn.Linear(4, 2))
     assert list(_masks.prunable(Backbone(body, nn.Linear(2, 3), (1, 4, 4)))) == ["body.1"]
 
@@ -157,7 +169,7 @@ def test_prunable_are_the_weights_of_the_body_only() -> None:
     backbone = convolutional()
     convolutions = sum(m.weight.numel() for m in backbone.modules() if isinstance(m, nn.Conv2d))
     assert _masks.count(backbone)[0] == convolutions
-    assert not any(layer is backbone.classifier for layer in _masks.prunable(backbone).values())
+    assert not any(place.owner is backbone.classifier for place in _masks.prunable(backbone).values())
 
 
 def test_ceiling_leaves_one_weight() -> None:
@@ -218,7 +230,7 @@ def test_global_magnitude_is_that_of_torch() -> None:
     backbone = convolutional()
     pruned = magnitude.prune(backbone, 3.0, magnitude.Config(), CONTEXT)
     reference = copy.deepcopy(backbone)
-    layers = list(_masks.prunable(reference).values())
+    layers = list(_masks.called_layers(reference).values())
     amount = _masks.removed(pruned)
     torch_prune.global_unstructured([(m, "weight") for m in layers], torch_prune.L1Unstructured, amount=amount)
     assert torch.equal(masks(pruned), torch.cat([m.weight_mask.flatten() for m in layers]).bool())
@@ -230,9 +242,9 @@ def test_layer_magnitude_is_that_of_torch() -> None:
     pruned = magnitude.prune(backbone, 2.0, magnitude.Config("layer"), CONTEXT)
     assert _masks.removed(pruned) == 119
     for name, amount in (("body.1", 87), ("body.3", 32)):
-        reference = copy.deepcopy(_masks.prunable(backbone)[name])
+        reference = copy.deepcopy(_masks.called_layers(backbone)[name])
         torch_prune.l1_unstructured(reference, "weight", amount=amount)
-        assert torch.equal(_masks.prunable(pruned)[name].get_buffer("weight_mask"), reference.weight_mask)
+        assert torch.equal(_masks.called_layers(pruned)[name].get_buffer("weight_mask"), reference.weight_mask)
 
 
 def test_channels_last_weights_get_the_same_masks() -> None:
@@ -240,7 +252,7 @@ def test_channels_last_weights_get_the_same_masks() -> None:
     turned = copy.deepcopy(backbone).to(memory_format=torch.channels_last)
     expected, pruned = (magnitude.prune(b, 3.0, magnitude.Config(), CONTEXT) for b in (backbone, turned))
     assert torch.equal(masks(expected), masks(pruned))
-    for layer in _masks.prunable(pruned).values():
+    for layer in _masks.called_layers(pruned).values():
         assert layer.weight.is_contiguous(memory_format=torch.channels_last)
         assert layer.get_buffer("weight_mask").stride() == layer.weight.stride()
 
@@ -283,9 +295,7 @@ def test_zeros_survive_momentum_and_weight_decay(optimiser: str) -> None:
     for _ in range(5):
         step.zero_grad()
         nn.functional.cross_entropy(pruned(images), labels).backward()
-        _masks.mask_gradients(pruned)
         step.step()
-        _masks.enforce(pruned)
         weights = torch.cat([layer.weight.detach().flatten() for layer in _masks.prunable(pruned).values()])
         assert torch.equal(weights != 0, kept)
     moved = [key for key, value in pruned.state_dict().items() if not torch.equal(value, before[key])]
@@ -296,7 +306,6 @@ def test_zeros_survive_momentum_and_weight_decay(optimiser: str) -> None:
 def test_gradients_of_removed_weights_are_masked() -> None:
     pruned = magnitude.prune(network(), 4.0, magnitude.Config(), CONTEXT)
     pruned(torch.rand(4, 1, 4, 4)).square().sum().backward()
-    _masks.mask_gradients(pruned)
     gradients = torch.cat([layer.weight.grad.flatten() for layer in _masks.prunable(pruned).values()])
     assert not gradients[~masks(pruned)].any()
     assert gradients[masks(pruned)].any()

@@ -90,13 +90,15 @@ def state(network: nn.Module) -> dict[str, Tensor]:
 
 def test_groups_recurrence_and_attention_are_handled(pruner: ModuleType) -> None:
     dense = mixed()
-    layers = ["body.stem", "body.grouped", "body.depthwise", "body.line", "body.last"]
+    attention = ["body.attention.in_proj", "body.attention.out_proj"]
+    layers = ["body.stem", "body.grouped", "body.depthwise", "body.line", *attention, "body.last"]
     assert list(_masks.prunable(dense)) == layers
     pruned = pruner.prune(dense, 1.6, quick(pruner), context(dense))
     total = sum(parameter.numel() for parameter in dense.parameters())
     assert cost.parameters(pruned) == round(total / 1.6)
     assert {name for name, _, _ in _masks.masked(pruned)} == set(layers)
-    weights = {f"{name}.weight" for name in layers}
+    weights = {_masks.parameter_name(name, place) for name, place in _masks.prunable(dense).items()}
+    assert "body.attention.in_proj_weight" in weights
     for name, parameter in pruned.named_parameters():
         assert name in weights or torch.equal(parameter, dense.get_parameter(name))
     assert torch.isfinite(pruned(data(dense)[0])).all()
@@ -222,7 +224,6 @@ class Aside(nn.Module):
     [
         ("obd", "expected every prunable layer to be called, got 'body.second', which the network leaves out"),
         ("sipp", "expected every prunable layer to be called, got 'body.second', which the network leaves out"),
-        ("synflow", "expected every prunable layer to be called, got one, Linear.*, whose weight the network reads"),
     ],
 )
 def test_layers_that_are_not_called_are_refused(name: str, message: str) -> None:
@@ -231,7 +232,7 @@ def test_layers_that_are_not_called_are_refused(name: str, message: str) -> None
         pruner.prune(dense, 1.6, quick(pruner), context(dense))
 
 
-@pytest.mark.parametrize("name", ["snip", "grasp", "edge_popup"])
+@pytest.mark.parametrize("name", ["snip", "grasp", "edge_popup", "synflow"])
 def test_layers_whose_weight_is_read_directly(name: str) -> None:
     pruner, dense = plugins.load("pruners", name), Backbone(Aside(), nn.Linear(5, CLASSES), (1, 3, 3))
     assert len(list(_masks.masked(pruner.prune(dense, 1.6, pruner.Config(), context(dense))))) == 2
@@ -248,14 +249,14 @@ def test_gradients_by_example_are_those_of_one_example_at_a_time(monkeypatch: py
     twin, dense = mixed().double(), mixed().double().eval()
     images, labels = data(dense)
     images = images.double().requires_grad_()
-    for name, layer in _masks.prunable(dense).items():
+    for name, layer in _masks.called_layers(dense).items():
         seen: dict[str, Tensor] = {}
         handles = [
             layer.register_forward_hook(lambda _, given, __, seen=seen: seen.update(given=given[0].detach())),
             layer.register_full_backward_hook(lambda _, __, given, seen=seen: seen.update(back=given[0].detach())),
         ]
         nn.functional.cross_entropy(dense(images), labels, reduction="sum").backward()
-        parts = _gradients.gradients_by_example(_masks.prunable(twin)[name], seen["given"], seen["back"])
+        parts = _gradients.gradients_by_example(_masks.called_layers(twin)[name], seen["given"], seen["back"])
         found = torch.cat(list(parts))
         for handle in handles:
             handle.remove()

@@ -1,0 +1,83 @@
+"""Masks of weights: buffers beside the weights that every pass of a network multiplies them with.
+
+The mask of `weight` is the buffer `weight_mask`, that of attention's `in_proj_weight` is `in_proj_weight_mask`: of the
+weight's shape and type, 1 where it is kept and 0 where it is removed. A pass uses weight * mask in the weight's place.
+So a removed weight has no effect and gets no gradient, whatever an optimiser, a loop or a loaded state makes of the
+parameter behind the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MASK = "weight_mask"  # what the names of all masks end with
+
+
+@dataclass(frozen=True, eq=False)
+class MaskableWeight:
+    """A weight and its place in a network.
+
+    Attributes:
+        owner: the module that it is a parameter of.
+        key: its name there.
+    """
+
+    owner: nn.Module
+    key: str
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The parameter."""
+        return self.owner.get_parameter(self.key)
+
+    @property
+    def mask(self) -> Tensor | None:
+        """Its mask, if it has one."""
+        return self.owner._buffers.get(f"{self.key}_mask")
+
+
+def masked_weights(network: nn.Module) -> Iterator[MaskableWeight]:
+    """Yield every weight with a mask once, in the order of the network."""
+    for module in network.modules():
+        for name in module._buffers:
+            if name.endswith(MASK):
+                yield MaskableWeight(module, name.removesuffix("_mask"))
+
+
+def masked_call(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Run a network with weight * mask in the place of every masked weight.
+
+    Args:
+        network: the network; it has its own parameters back afterwards, whatever happens.
+        inputs: its argument.
+    """
+    slots = _slots(network)
+    weights = [parameters[key] for parameters, key, _ in slots]
+    products = torch._foreach_mul(weights, [mask for *_, mask in slots])
+    try:
+        for (parameters, key, _), product in zip(slots, products, strict=True):
+            parameters[key] = product
+        outputs: Tensor = network(inputs)
+    finally:
+        for (parameters, key, _), weight in zip(slots, weights, strict=True):
+            parameters[key] = weight
+    return outputs
+
+
+@torch.no_grad()
+def enforce(network: nn.Module) -> None:
+    """Set removed weights to zero in place, where something has written to the parameters behind the masks."""
+    if slots := _slots(network):
+        torch._foreach_mul_([parameters[key] for parameters, key, _ in slots], [mask for *_, mask in slots])
+
+
+def _slots(network: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
+    """Return where a network keeps each masked weight, and the mask."""
+    return [
+        (place.owner._parameters, place.key, place.mask) for place in masked_weights(network) if place.mask is not None
+    ]
