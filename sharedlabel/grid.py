@@ -147,6 +147,7 @@ def prepare(experiment: Experiment) -> Grid:
     aggregators = tuple(resolve("aggregators", spec) for spec in experiment.aggregators)
     for plugins_of_kind in (backbones, pruners, aggregators):
         _check_labels(plugins_of_kind)
+    _check_endpoint(experiment)
     if experiment.fit.trials:
         search.check(aggregators)
     code = _code(plugin, *backbones, *pruners, *aggregators)
@@ -543,6 +544,16 @@ def _check_ratios(network: Backbone, backbone: Plugin, pruner: Plugin, ratios: t
             f"ratios: {pruner.label} on {backbone.label} reaches at most {rounded_down(ceiling)}x over all parameters "
             f"(weights of the classifier, biases and norms stay), got {max(ratios):g}; "
             "leave out ratios above the ceiling or use a wider backbone"
+        )
+
+
+def _check_endpoint(experiment: Experiment) -> None:
+    """Refuse a primary endpoint at a tuple size that is not evaluated."""
+    n, sizes = experiment.comparison.n, experiment.evaluation.n
+    if n is not None and n not in sizes:
+        raise ConfigError(
+            f"comparison.n: expected one of the evaluated tuple sizes {', '.join(map(str, sizes))}, got {n}; "
+            "add it to evaluation.n, or leave it out for the mean over all"
         )
 
 

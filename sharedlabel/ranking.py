@@ -17,10 +17,10 @@ from sharedlabel.comparing import METRICS, Block, blocks, pooled_scores, shared_
 from sharedlabel.config import ComparisonConfig
 from sharedlabel.evaluation import accuracy_and_ri, relative_information_ends
 from sharedlabel.metrics.uncertainty import independent, seed_average
-from sharedlabel.results import OPPOSITE, Comparison, Pooled, Rank, Verdict, Wins
+from sharedlabel.results import MIN_SEEDS, OPPOSITE, Comparison, Pooled, Rank, Verdict, Wins
 from sharedlabel.scored import Identity, Scored, Split
 from sharedlabel.types import Protocol
-from sharedlabel.verdicts import ALPHA, MIN_SEEDS
+from sharedlabel.verdicts import ALPHA
 
 
 def rank(

@@ -34,6 +34,7 @@ AXES = (
 Axis: TypeAlias = Literal["aggregator", "training", "pruner", "compression"]
 Verdict: TypeAlias = Literal["better", "worse", "equivalent", "undecided", "no verdict"]
 VERDICTS: tuple[Verdict, ...] = ("better", "equivalent", "undecided", "worse", "no verdict")
+MIN_SEEDS = 5  # training seeds below which there is no verdict
 OPPOSITE: dict[Verdict, Verdict] = {
     "better": "worse",
     "worse": "better",

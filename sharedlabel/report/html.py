@@ -15,7 +15,7 @@ from markupsafe import Markup
 from sharedlabel.errors import StoreError
 from sharedlabel.report import adaptive, costs, plots, standings, views
 from sharedlabel.report._theme import GRID, INK, MUTED, PAPER, SERIES
-from sharedlabel.report.sentences import number, percent, sentence, title
+from sharedlabel.report.sentences import number, percent, seeds, sentence, title
 from sharedlabel.report.views import Best, View
 from sharedlabel.results import (
     AdaptivePoint,
@@ -125,6 +125,7 @@ def _view(view: View) -> dict[str, Any]:
     headline = views.headline(view)
     return {
         "view": view,
+        "seeds": seeds(view.seeds),
         "headline": headline and (title(headline), sentence(headline, view)),
         "budgets": [(title(s), sentence(s, view)) for s in views.winners(view, ("budget",)) if s is not headline],
         "others": [pair for pair, spot in zip(spots, views.winners(view), strict=True) if spot.rule != "budget"],

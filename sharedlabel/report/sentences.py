@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sharedlabel.report.views import View, dense, method, place
-from sharedlabel.results import SweetSpot
+from sharedlabel.results import MIN_SEEDS, SweetSpot
 
 
 def number(value: float) -> str:
@@ -55,6 +55,23 @@ def sentence(spot: SweetSpot, view: View) -> str:
     main = f"With {images} per object, {action} ({how}): {_outcome(spot)}"
     reference = _reference(spot, view)
     return f"{main}{'; ' + reference if reference else ''}.{_caution(spot, view)}"
+
+
+def seeds(count: int) -> str:
+    """Say what so few training seeds cannot tell; empty where they are enough for verdicts.
+
+    >>> seeds(3)
+    'Three training seeds: there are no verdicts on differences, which need five.'
+    """
+    if count >= MIN_SEEDS:
+        return ""
+    if count == 1:
+        return (
+            "One training seed: intervals are over images alone and say nothing about training, and there are no "
+            "verdicts on differences, which need five seeds."
+        )
+    number = ("Two", "Three", "Four")[count - 2]
+    return f"{number} training seeds: there are no verdicts on differences, which need five."
 
 
 def edge(spot: SweetSpot, view: View) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sharedlabel.report import adaptive, standings, views
+from sharedlabel.report import adaptive, sentences, standings, views
 from sharedlabel.report.sentences import edge, number, percent, sentence, title
 from sharedlabel.report.views import View
 from sharedlabel.results import Results, SweetSpot
@@ -47,8 +47,11 @@ def render(results: Results) -> list[RenderableType]:
         seeds = f"{view.seeds} seed{'s' * (view.seeds > 1)}"
         parts += [Text(), Text(f"{view.data}, {view.backbone}, {view.protocol} tuples, {seeds}", style="bold")]
         parts.append(_best_table(view))
-        for training in standings.trainings(view):
-            parts += _standing(view, training)
+        if few := sentences.seeds(view.seeds):
+            parts.append(Text(f" {few}"))
+        else:
+            for training in standings.trainings(view):
+                parts += _standing(view, training)
         spots = views.winners(view)
         if spots:
             parts += [_spot_table(spots, view), _sentences(spots, view)]
@@ -106,7 +109,7 @@ def _best_table(view: View) -> Table:
 
 
 def _standing(view: View, training: str) -> list[RenderableType]:
-    """Say who may be best, and show the wins, ties and losses if they fit."""
+    """Say who may be best, and show how often each is better or worse than another if it fits."""
     sizes = standings.sizes(view, training)
     lines: list[RenderableType] = [
         Text.assemble((f" May be best at n = {n}: ", "bold"), standings.leaders(view, training, n)) for n in sizes[-1:]
