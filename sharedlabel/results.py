@@ -507,8 +507,8 @@ class Latency:
         measured_clock: `cpu` where times are those of the processor (one thread on a CPU), else `wall`.
         measured_wall_ms: median time of one batch on the wall.
         measured_contention: time on the wall / processor time of the calling thread; empty on other devices than a CPU.
-        measured_contended: measured_contention is above 1.1, so something else was at work on the machine: by the
-            processor's clock the ratio of two times still means something, the times themselves do not.
+        measured_contended: measured_contention is above 1.1, so something else was at work on the machine: the times
+            are not those of a quiet one, and their ratio is rough, since others take the caches away, too.
         measured_load: load average of the machine over the minute before; empty if the system does not tell.
         training: `crossfit` for the deployed networks of cross-fitting, `frozen` for all others.
     """

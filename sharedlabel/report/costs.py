@@ -94,8 +94,8 @@ def _busy(latencies: Iterable[Latency]) -> tuple[str, ...]:
         return ()
     return (
         f"Busy: something else was at work on the machine (up to {max(ratios):.1f} times as long on the wall as on the "
-        "processor); do not plan by that time. By the processor's clock the ratio is about right, since only caches "
-        "and memory are shared; by the wall's it may be far off.",
+        "processor); do not plan by that time. A ratio by the processor's clock leaves waits out, but not what others "
+        "do to the caches, which slows large networks more; by the wall's it may be far off.",
     )
 
 
