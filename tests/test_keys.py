@@ -180,7 +180,7 @@ def keys() -> Iterator[Callable[[Experiment], dict[str, set[str]]]]:
     def found(experiment: Experiment) -> dict[str, set[str]]:
         by_stage: dict[str, set[str]] = {}
         for cell in grid.prepare(experiment).cells:
-            for call in cell.calls():
+            for call in (*cell.calls(), cell.latency):
                 for node in call.chain():
                     by_stage.setdefault(node.stage, set()).add(node.key)
         return by_stage
