@@ -56,7 +56,7 @@ from sharedlabel.verdicts import ALPHA, MIN_SEEDS
 
 FAMILY_WISE, COVERED = 0.06, (0.93, 0.97)
 TUPLES = 120
-_TYPES = {"int": 1, "float": 1.0}
+_TYPES = {"int": 1, "float": 1.0, "bool": False}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import subprocess
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from sharedlabel import results as records
 from sharedlabel.report import __main__ as command
-from sharedlabel.report import terminal, views
+from sharedlabel.report import html, terminal, views
 
 
 def printed(results, width=100):
@@ -25,6 +26,19 @@ def test_best_table_shows_the_numbers_of_the_summaries(results):
     for best in views.best_methods(views.split(results)[0]):
         chosen = best.chosen
         assert f"{chosen.ri:.3f} [{chosen.ri_low:.3f}, {chosen.ri_high:.3f}]" in text
+
+
+def test_few_seeds_are_said_to_allow_no_verdict(results):
+    few = dataclasses.replace(results, summaries=tuple(dataclasses.replace(s, seeds=3) for s in results.summaries))
+    said = "Three training seeds: there are no verdicts on differences, which need five."
+    assert said in printed(few)
+    assert said in html.render(few, {})
+    assert "May be best" not in printed(few)
+    one = dataclasses.replace(results, summaries=tuple(dataclasses.replace(s, seeds=1) for s in results.summaries))
+    assert "One training seed: intervals are over images alone" in " ".join(printed(one).split())
+    enough = dataclasses.replace(results, summaries=tuple(dataclasses.replace(s, seeds=5) for s in results.summaries))
+    assert "training seeds:" not in printed(enough)
+    assert "May be best" in printed(enough)
 
 
 def test_fits_100_columns_without_broken_cells(results):
