@@ -1,4 +1,4 @@
-"""`python -m sharedlabel.leaderboard`: new, check, run, score, verify, withdraw and site; freeze makes a protocol."""
+"""`python -m sharedlabel.leaderboard`: new, check, run, score, verify, withdraw, rescore, site and freeze."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path("leaderboard")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, or 2 for what the user can fix."""
-    return guarded(lambda: _main(arguments), "what was under way is lost, and nothing of it was written")
+    return guarded(lambda: _main(arguments), "what was under way is lost; repeat the command")
 
 
 def _main(arguments: Sequence[str] | None) -> None:
@@ -77,6 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     withdraw.add_argument("--protocol", required=True)
     withdraw.add_argument("--note", required=True, help="why, for people")
     withdraw.set_defaults(function=_withdraw)
+
+    rescore = commands.add_parser(
+        "rescore", help="score all stored predictions again, once the metrics have changed", allow_abbrev=False
+    )
+    rescore.set_defaults(function=_rescore)
 
     site = commands.add_parser("site", help="write the static pages and the tables of the README", allow_abbrev=False)
     site.add_argument("--out", type=Path, help="folder to write (default: site in the leaderboard's folder)")
@@ -217,6 +222,17 @@ def _withdraw(options: argparse.Namespace, _: Sequence[str]) -> None:
     protocol = board.protocol(options.protocol)
     commands.entry(board, protocol, options.name).record("withdrawn", options.note)
     print(f"{options.name} on {protocol.id}: withdrawn")
+
+
+def _rescore(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from sharedlabel.leaderboard.protocol import METRICS, Board
+    from sharedlabel.leaderboard.rescore import rescore
+
+    found = rescore(Board(options.root), print)
+    if found:
+        print(f"next: {_next(options, 'site')}, and commit protocols, results and README together")
+    else:
+        print(f"nothing to score again: every protocol is of version {METRICS} of the metrics")
 
 
 def _site(options: argparse.Namespace, _: Sequence[str]) -> None:

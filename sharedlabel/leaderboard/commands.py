@@ -15,7 +15,7 @@ from sharedlabel import provenance
 from sharedlabel.errors import DataError, StoreError, printable
 from sharedlabel.leaderboard import records, run, sandbox, score, submission
 from sharedlabel.leaderboard.protocol import Board, Protocol
-from sharedlabel.leaderboard.records import Cost, Entry, Result
+from sharedlabel.leaderboard.records import Cost, Entry, Facts, Result
 from sharedlabel.leaderboard.sandbox import Kind, SandboxError
 from sharedlabel.leaderboard.schema import explain
 from sharedlabel.leaderboard.submission import Submission
@@ -100,7 +100,7 @@ def grade(board: Board, protocol: Protocol, folder: Path) -> tuple[Result, bytes
         SharedLabelError: predictions are missing, altered or no posteriors.
     """
     try:
-        facts = records.Facts.model_validate_json((folder / RUN).read_bytes())
+        facts = Facts.model_validate_json((folder / RUN).read_bytes())
         content = (folder / records.PREDICTIONS).read_bytes()
     except FileNotFoundError as error:
         raise StoreError(f"expected predictions in {folder}, found none; use `run` first") from error
@@ -110,11 +110,27 @@ def grade(board: Board, protocol: Protocol, folder: Path) -> tuple[Result, bytes
         raise StoreError(f"expected predictions for {protocol.id}, got those for {facts.protocol}; run again")
     if records.digest(content) != facts.predictions:
         raise StoreError(f"{folder / records.PREDICTIONS} was altered after the run; run again")
-    answers = board.answers(protocol)
-    found = score.score(score.read(content, protocol, answers), protocol, answers)
-    scores, digest = records.serialized(found.scores)
-    result = Result.model_validate({**facts.model_dump(), "scores": digest, "ri": found.ri, "cells": found.cells})
+    result, scores = scored(board, protocol, facts, content)
     return result, content, scores
+
+
+def scored(board: Board, protocol: Protocol, facts: Facts, predictions: bytes) -> tuple[Result, bytes]:
+    """Read predictions strictly, join the labels, and return the result with the content of the file of scores.
+
+    Args:
+        board: the leaderboard.
+        protocol: that the predictions are for.
+        facts: of them; those of a result will do.
+        predictions: content of their file.
+
+    Raises:
+        PredictionError: they are no posteriors.
+    """
+    answers = board.answers(protocol)
+    found = score.score(score.read(predictions, protocol, answers), protocol, answers)
+    scores, digest = records.serialized(found.scores)
+    again = {**facts.model_dump(), "scores": digest, "ri": found.ri, "cells": found.cells}
+    return Result.model_validate(again), scores
 
 
 def store(board: Board, protocol: Protocol, name: str, folder: Path) -> Result:

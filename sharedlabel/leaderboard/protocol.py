@@ -1,7 +1,7 @@
 """A frozen protocol: which features, tuples, numbers of instances and limits a table of the leaderboard stands on.
 
 `leaderboard/protocols/<id>.toml` says all of it; the files it names lie in the folder `<id>` beside it, each with its
-sha256. Any change is a new protocol and a new table.
+sha256. Any change is a new protocol and a new table, but for `metrics`, which `rescore` raises.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sharedlabel.leaderboard.schema import Name, Sha256, Strict, read_toml
 from sharedlabel.types import Tuples
 
 SCORED: tuple[Literal["validation", "test"], ...] = ("validation", "test")
-METRICS = 1  # raise it with any change of what a posterior scores; protocols name the version they were frozen with
+METRICS = 2  # raise it with any change of what a posterior scores; protocols name the version of their results
 TUPLES, ANSWERS = "tuples.safetensors", "answers.safetensors"
 
 
@@ -107,7 +107,7 @@ class Protocol(Strict):
         n: numbers of instances that are scored, ascending.
         seeds: training seeds.
         prior: of the labels, always uniform.
-        metrics: version of what a posterior scores.
+        metrics: version of what a posterior scores, by which its results were scored.
         tolerance: largest difference of the primary score between two runs of one submission that still verifies.
         tuples: sha256 of the file of tuples, which holds no label.
         answers: sha256 of the file of labels, which only the scorer reads.
@@ -178,22 +178,30 @@ class Board:
             )
         return found
 
-    def protocol(self, name: str) -> Protocol:
+    def protocol(self, name: str, oldest: int = METRICS) -> Protocol:
         """Read a protocol.
 
+        Args:
+            name: its id.
+            oldest: version of the metrics that is still taken.
+
         Raises:
-            StoreError: there is none of this name, or its file is not as a protocol should be.
+            StoreError: there is none of this name, its file is not as a protocol should be, or it is of other metrics.
         """
         if name not in self.ids():
             raise StoreError(f"unknown protocol {name!r} in {self.root / 'protocols'}; {nearest(name, self.ids())}")
-        path = self.root / "protocols" / f"{name}.toml"
+        path = self.path(name)
         found = read_toml(path, Protocol)
-        if (found.id, found.metrics) != (name, METRICS):
+        if found.id != name or not oldest <= found.metrics <= METRICS:
             raise StoreError(
                 f"expected protocol {name!r} of metrics version {METRICS} in {path}, got {found.id!r} of version "
-                f"{found.metrics}; use the release of the package that the protocol was frozen with"
+                f"{found.metrics}; use the release of the package that scored it, or let maintainers `rescore` it"
             )
         return found
+
+    def path(self, name: str) -> Path:
+        """Return where a protocol is written down."""
+        return self.root / "protocols" / f"{name}.toml"
 
     def folder(self, protocol: Protocol) -> Path:
         """Return where the files of a protocol lie."""

@@ -34,12 +34,12 @@ _FIRST = "0" * 64
 NOTE = 500  # characters of a note
 TIME = "%Y-%m-%dT%H:%M:%SZ"  # UTC
 Count = Annotated[int, Field(ge=0, lt=10**15)]
-# What may follow what; the first line of a history is always self-reported.
+# What may follow what: a status may always stay as it is. The first line of a history is always self-reported.
 _NEXT: dict[Status, tuple[Status, ...]] = {
     "self-reported": ("self-reported", "verified", "disputed", "withdrawn"),
     "verified": ("verified", "disputed", "withdrawn"),
     "disputed": ("verified", "withdrawn", "disputed"),
-    "withdrawn": ("self-reported",),
+    "withdrawn": ("self-reported", "withdrawn"),
 }
 
 
@@ -139,7 +139,7 @@ class Event(Strict):
         time: UTC, to the second.
         status: from now on.
         note: why, for people.
-        ri: primary score of the run that led to this; None where nothing was run.
+        ri: primary score of the run or the scoring that led to this; None where there was neither.
         result: sha256 of `result.json` at that time.
         previous: sha256 of the line before, zeros for the first.
     """
@@ -202,10 +202,7 @@ class Entry:
             raise StoreError(f"expected one of {', '.join(_NEXT[before])} after {before} for {self.name}, got {status}")
         lines = self.lines()
         lines.append(_line(status, note, ri, self._text(RESULT).encode(), lines))
-        with tempfile.TemporaryDirectory(prefix=f".{self.name}.", dir=self.folder.parent) as beside:
-            partial = Path(beside) / HISTORY
-            partial.write_bytes(_joined(lines))
-            partial.replace(self.folder / HISTORY)
+        replace_file(self.folder / HISTORY, _joined(lines))
 
     def result(self) -> Result:
         """Read the result; every checksum has to hold.
@@ -304,6 +301,15 @@ class Entry:
 
 def _joined(lines: list[str]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    # Beside its folder: what a kill leaves is then no file among those of an entry.
+    with tempfile.TemporaryDirectory(prefix=f".{path.parent.name}.", dir=path.parent.parent) as beside:
+        partial = Path(beside) / path.name
+        partial.write_bytes(content)
+        partial.replace(path)
 
 
 def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -22,6 +22,7 @@ from sharedlabel.leaderboard.protocol import Board, Protocol
 from sharedlabel.leaderboard.records import Result
 from sharedlabel.leaderboard.standings import Listed, Standing, entries, standings
 from sharedlabel.results import to_csv
+from sharedlabel.verdicts import MIN_SEEDS
 
 TOP = 10  # rows of the README's tables
 BEGIN, END = "<!-- standings: made by `python -m sharedlabel.leaderboard site` -->", "<!-- end of standings -->"
@@ -132,7 +133,7 @@ def _pages(tables: dict[str, tuple[Protocol, list[Standing]]]) -> dict[str, str]
         lstrip_blocks=True,
     )
     environment.filters |= {"count": lambda value: f"{value:,}", "percent": lambda value: f"{100 * value:.1f}"}
-    environment.globals["place"] = place
+    environment.globals |= {"place": place, "caution": caution}
     index, table, entry = (environment.get_template(f"{name}.html") for name in ("index", "table", "entry"))
     pages = {"index.html": index.render(tables=tables, root="")}
     for name, (protocol, rows) in tables.items():
@@ -217,9 +218,9 @@ def seconds(result: Result) -> dict[str, float]:
 
 
 def _run_by_maintainer(entry: Listed) -> bool:
-    """Return whether the result is one that was verified, and so measured where the maintainer ran it."""
-    last = entry.history[-1].result
-    return any(event.status == records.RANKED and event.result == last for event in entry.history)
+    """Return whether the predictions are those of a verified run, which a dispute or a new scoring leaves in place."""
+    runs = [event.status for event in entry.history if event.status in (records.RANKED, "self-reported")]
+    return runs[-1] == records.RANKED
 
 
 def place(row: Standing) -> str:
@@ -231,6 +232,24 @@ def place(row: Standing) -> str:
     if row.best is None or row.worst is None:
         return "\N{EN DASH}"
     return f"{row.best}" if row.best == row.worst else f"{row.best} to {row.worst}"
+
+
+def caution(rows: Sequence[Standing]) -> str:
+    """Say that no two entries of a table have a verdict, where there are too few training seeds for any; else nothing.
+
+    Args:
+        rows: of the table.
+    """
+    ranked = [row for row in rows if row.best is not None]
+    seeds = len({cell.seed for row in ranked for cell in row.entry.result.cells})
+    if len(ranked) < 2 or seeds >= MIN_SEEDS:
+        return ""
+    counted = f"{seeds} training seed{'s' if seeds > 1 else ''}"
+    return (
+        f"This protocol has {counted}, and with fewer than {MIN_SEEDS} there is no verdict: "
+        f"no entry is shown to be better than another, so every rank is {place(ranked[0])}. The rows are in order of "
+        "their mean RI, which may be chance."
+    )
 
 
 def chart(protocol: Protocol, means: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
@@ -274,7 +293,9 @@ def with_tables(readme: str, tables: Mapping[str, Sequence[Standing]]) -> str:
     lines = [BEGIN, ""]
     for name, every in tables.items():
         rows = [row for row in every if row.best is not None]
-        lines += [f"### {name}", "", *markdown(rows[:TOP]), ""]
+        lines += [f"### {name}", ""]
+        lines += [said, ""] if (said := caution(rows)) else []
+        lines += [*markdown(rows[:TOP]), ""]
         lines += [f"and {len(rows) - TOP} more.", ""] if len(rows) > TOP else []
     return "\n".join([*before[: marks[0]], *lines, END, *before[ends[-1] + 1 :]])
 

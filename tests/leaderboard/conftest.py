@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 
 from sharedlabel import rng
-from sharedlabel.leaderboard import commands, records, sandbox, submission
-from sharedlabel.leaderboard.protocol import ANSWERS, TUPLES, Board, Protocol
+from sharedlabel.leaderboard import commands, records, sandbox, standings, submission
+from sharedlabel.leaderboard.protocol import ANSWERS, METRICS, TUPLES, Board, Protocol
 from sharedlabel.leaderboard.schema import to_toml
 from sharedlabel.leaderboard.submission import Card, Submission
 
@@ -54,7 +54,7 @@ def make_board(root, signal: float = 0.0, **changed) -> Board:
         "n": (1, N),
         "seeds": (0,),
         "prior": "uniform",
-        "metrics": 1,
+        "metrics": METRICS,
         "tolerance": 0.05,
         "tuples": stored(folder / TUPLES, {f"{role}.indices": indices for role in ("validation", "test")}),
         "answers": stored(folder / ANSWERS, {f"{role}.labels": own for role in ("validation", "test")}),
@@ -200,3 +200,20 @@ def listed(board: Board, name: str, status: str = "verified") -> None:
         commands.store(board, protocol, name, board.root / "predictions" / identifier / name)
         if status != "self-reported":
             commands.entry(board, protocol, name).record(status, "tests", 0.5)
+
+
+def place_of(board: Board, name: str) -> records.Entry:
+    """Return the entry of a submission on a board of any version of the metrics."""
+    return commands.entry(board, board.protocol("toy-v1", oldest=1), name)
+
+
+def aged(board: Board) -> None:
+    """Make a board one that was scored by an older version of the metrics, by which everybody had .01 RI less."""
+    protocol = board.protocol("toy-v1")
+    for found in standings.entries(board, protocol):
+        place, former = commands.entry(board, protocol, found.result.name), found.result
+        scores, digest = records.serialized({"information": found.scores["information"] - 0.02})
+        cells = tuple(cell.model_copy(update={"ri": cell.ri - 0.01}) for cell in former.cells)
+        older = former.model_copy(update={"ri": former.ri - 0.01, "cells": cells, "scores": digest})
+        place.write(older, place.predictions(former), scores, records.BY_AUTHOR, found.history[-1].status)
+    board.path("toy-v1").write_text(board.path("toy-v1").read_text().replace(f"metrics = {METRICS}", "metrics = 1"))

@@ -13,7 +13,7 @@ import torch
 from sharedlabel.errors import DataError, StoreError
 from sharedlabel.leaderboard import __main__ as entry_point
 from sharedlabel.leaderboard import commands, records, score, standings
-from sharedlabel.leaderboard.protocol import Board
+from sharedlabel.leaderboard.protocol import METRICS, Board
 from tests.leaderboard.conftest import CLASSES, listed, make_board, predicted, submit
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -323,7 +323,14 @@ def test_a_protocol_whose_files_are_missing_or_altered_is_refused(board, name):
     [
         (lambda text: text.replace("tolerance", "tolerances"), "tolerance: field required"),
         (lambda text: text + '\n[extra]\nkey = "value"\n', "extra: extra inputs are not permitted"),
-        (lambda text: text.replace("metrics = 1", "metrics = 2"), "expected protocol 'toy-v1' of metrics version 1"),
+        (
+            lambda text: text.replace(f"metrics = {METRICS}", "metrics = 99"),
+            f"{METRICS} in .* of version 99;",
+        ),
+        (
+            lambda text: text.replace(f"metrics = {METRICS}", "metrics = 1"),
+            f"{METRICS} in .* of version 1;",
+        ),
         (lambda text: "= nothing", "expected TOML"),
     ],
 )
@@ -340,9 +347,10 @@ FROZEN = {
 
 
 def test_frozen_protocols_are_as_they_were():
-    """A change of the limits, the recipe or the tolerance would be another protocol, too."""
+    """A change of the limits, the recipe or the tolerance would be another protocol, too; a new scoring is none."""
     folder = Path(__file__).parents[2] / "leaderboard" / "protocols"
-    found = {path.stem: records.digest(path.read_bytes()) for path in folder.glob("*.toml")}
+    scored, frozen = f"\nmetrics = {METRICS}\n".encode(), b"\nmetrics = 1\n"
+    found = {path.stem: records.digest(path.read_bytes().replace(scored, frozen)) for path in folder.glob("*.toml")}
     assert found == FROZEN
 
 

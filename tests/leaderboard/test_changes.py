@@ -12,9 +12,9 @@ import torch
 
 from sharedlabel.errors import DataError, SharedLabelError, StoreError
 from sharedlabel.leaderboard import __main__ as entry_point
-from sharedlabel.leaderboard import changes, commands, records, scaffold
+from sharedlabel.leaderboard import changes, commands, records, rescore, scaffold
 from sharedlabel.leaderboard.records import Cost
-from tests.leaderboard.conftest import KIND, listed, make_board, needs_sandbox, predicted, submit
+from tests.leaderboard.conftest import KIND, aged, listed, make_board, needs_sandbox, predicted, submit
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +155,29 @@ def test_a_line_says_when_and_that_its_author_ran_it(board, wrong, message):
     path.write_text(json.dumps(json.loads(path.read_text()) | wrong) + "\n")
     with pytest.raises(StoreError, match=message):
         examined(board, base)
+
+
+REFUSED = {
+    "verified": "expected toy-v1/other as it was: it is verified",
+    "disputed": "expected toy-v1/other as it was: it is disputed",
+    "withdrawn": "expected only self-reported lines to be added for other, got withdrawn",
+    "self-reported": "expected 'run and scored by its author' as the note of other, got another",
+}
+
+
+@pytest.mark.parametrize("status", REFUSED)
+def test_only_maintainers_score_a_board_again(board, status):
+    """A request is refused for the protocol; and for each entry, if the protocol is left out."""
+    submit(board, "other", 1.0)
+    listed(board, "other", status)
+    aged(board)
+    base = committed(board)
+    assert rescore.rescore(board, print) == ("toy-v1",)
+    with pytest.raises(StoreError, match=r"expected protocols/toy-v1.toml as it was: a protocol is frozen"):
+        examined(board, base)
+    git(board, "commit", "--quiet", "--message", "the protocol alone", "protocols")
+    with pytest.raises(StoreError, match=REFUSED[status]):
+        examined(board, git(board, "rev-parse", "HEAD"))
 
 
 @pytest.mark.parametrize("status", ["verified", "disputed"])

@@ -149,6 +149,34 @@ def test_what_a_long_table_leaves_out_is_said_below_it(made):
     assert text.count("](submissions/") == site.TOP
 
 
+@pytest.mark.parametrize(("seeds", "said"), [(1, "has 1 training seed,"), (4, "has 4 training seeds,"), (5, "")])
+def test_a_table_without_verdicts_says_so_beside_it(tmp_path, seeds, said):
+    board = make_board(tmp_path / "leaderboard", seeds=tuple(range(seeds)))
+    for name, skill in SKILLS.items():
+        submit(board, name, skill)
+        listed(board, name, "self-reported" if name == "unverified" else "verified")
+    site.build(board, tmp_path / "site")
+    readme = (board.root / "README.md").read_text()
+    page = (tmp_path / "site" / "toy-v1" / "index.html").read_text()
+    sentence = site.caution(rows_of(board))
+    if not said:
+        assert sentence == ""
+        assert "1 to 3" not in readme
+        return
+    assert said in sentence
+    assert "so every rank is 1 to 3." in sentence
+    assert readme.count("| 1 to 3 |") == 3
+    assert f"### toy-v1\n\n{sentence}\n\n| rank |" in readme
+    assert sentence in page
+
+
+def test_a_table_of_one_entry_needs_no_verdict(tmp_path):
+    board = make_board(tmp_path / "leaderboard")
+    submit(board, "only", 1.0)
+    listed(board, "only")
+    assert site.caution(rows_of(board)) == site.caution([]) == ""
+
+
 @pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r"])
 def test_no_text_of_the_csv_is_a_formula(made, tmp_path, monkeypatch, first):
     copy, rows = copied(made, tmp_path / "copy"), rows_of(made)
