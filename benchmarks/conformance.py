@@ -232,7 +232,7 @@ def _text(value: Any) -> str:
 
 def markdown(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the lines of the page: the ratios, then the reasons of refusals."""
-    yield from _HEAD.splitlines()
+    yield from (*_HEAD.splitlines(), "")
     table = {(row.network, row.pruner): row for row in rows}
     pruners = list(dict.fromkeys(row.pruner for row in rows))
     yield f"| pruner | {' | '.join(NETWORKS)} |"

@@ -19,12 +19,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64, Num
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.utils._pytree import tree_leaves
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
@@ -104,7 +106,8 @@ def zero_shares(backbone: Backbone, images: Num[Tensor, "b C H W"]) -> dict[str,
             _check_logits(network(part).detach())
         for name, slots in readers.items():
             relus = {_relu_before(inputs[slot.layer], layers, slot.layer): slot for slot in slots}
-            share = torch.stack([_zeros(relu, slot, inputs[slot.layer]) for relu, slot in relus.items()]).mean(0)
+            last = isinstance(network.get_submodule(name), nn.Linear)
+            share = torch.stack([_zeros(relu, slot, inputs[slot.layer], last) for relu, slot in relus.items()]).mean(0)
             shares[name] = shares[name] + share * (len(part) / len(images))
     return shares
 
@@ -122,9 +125,11 @@ def _record_layers(network: nn.Module) -> set[Node]:
     """Make every pass of a network note the nodes of the graph that its layers with parameters end with."""
     nodes: set[Node] = set()
 
-    def note(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
-        if output.grad_fn is not None:
-            nodes.add(output.grad_fn)
+    def note(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        found = (
+            tensor.grad_fn for tensor in tree_leaves(output) if isinstance(tensor, Tensor)
+        )  # attention has several
+        nodes.update(node for node in found if node is not None)
 
     for module in network.modules():
         if any(True for _ in module.parameters(recurse=False)):
@@ -151,9 +156,18 @@ def _relu_before(seen: Tensor, layers: Collection[Node], reader: str) -> Node:
     return relus.pop()
 
 
-def _zeros(relu: Node, slot: Slot, seen: Tensor) -> Float64[Tensor, "channels"]:
-    """Return the share of zeros in the channels of a group, of what a ReLU put out before a layer read it."""
+def _zeros(relu: Node, slot: Slot, seen: Tensor, last: bool) -> Float64[Tensor, "channels"]:
+    """Return the share of zeros in the channels of a group, of what a ReLU put out before a layer read it.
+
+    Args:
+        relu: the ReLU.
+        slot: where the channels lie in what the layer reads.
+        seen: what the layer reads.
+        last: whether channels are the last dimension of the output, as a linear layer writes them, else the second.
+    """
     output: Tensor = relu._saved_result  # type: ignore[attr-defined]
+    if last:
+        return (output == 0).flatten(0, -2).double().mean(0).cpu()[slot.index[:, 0] % output.shape[-1]]
     per_channel = seen.shape[1] // output.shape[1]  # more than 1 where the map is flattened
     zero = (output == 0).transpose(0, 1).flatten(1).double().mean(1).cpu()
     return zero[slot.index[:, 0] // per_channel]

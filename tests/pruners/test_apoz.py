@@ -52,6 +52,36 @@ def counted(maps: Tensor) -> Tensor:
     return zeros
 
 
+class Tokens(nn.Module):
+    """Attention over pixels, then a perceptron on each, whose units are the last dimension."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(2, 1, batch_first=True)
+        self.up, self.down = nn.Linear(2, 9), nn.Linear(9, 5)
+
+    def forward(self, given: Tensor) -> Tensor:
+        steps = given.flatten(2).transpose(1, 2)
+        steps = steps + self.attention(steps, steps, steps)[0]
+        return self.down(self.up(steps).relu()).relu().mean(1)
+
+
+def test_units_on_tokens_are_counted_over_tokens() -> None:
+    with rng.seeded(0):
+        backbone = Backbone(Tokens(), nn.Linear(5, 3), SHAPE).eval()
+    seen: dict[str, Tensor] = {}
+    for name in ("up", "down"):
+        backbone.body.get_submodule(name).register_forward_hook(
+            lambda _, __, output, name=name: seen.update({f"body.{name}": output.relu()})
+        )
+    backbone(images())
+    shares = apoz.zero_shares(backbone, images())
+    assert list(shares) == ["body.up", "body.down"]
+    for name, share in shares.items():
+        torch.testing.assert_close(share, (seen[name] == 0).double().mean((0, 1)))
+    assert cost.parameters(prune(backbone, 1.5, apoz.Config())) < cost.parameters(backbone)
+
+
 @pytest.mark.parametrize("batch", [128, 3])
 def test_shares_of_zeros_are_those_of_explicit_loops(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     monkeypatch.setattr(_gradients, "_BATCH", batch)
