@@ -46,6 +46,11 @@ def test_retain(rho: float, n: int, expected: tuple[float, int], interior: bool)
     assert choice.reason == ""
 
 
+def test_retain_prefers_the_better_of_equal_cost() -> None:
+    points = [Point(1.0, 2, 2.0, 0.5, 0.9), Point(2.0, 2, 1.0, 0.5, 0.6), Point(4.0, 2, 1.0, 0.75, 0.9)]
+    assert _place(sweetspot.retain(points, 2)) == (4.0, 2)
+
+
 def test_retain_takes_the_cheapest_though_a_dearer_one_fails() -> None:
     points = [Point(1.0, 2, 2.0, 0.9, 0.9), Point(2.0, 2, 1.0, 0.5, 0.6), Point(4.0, 2, 0.5, 0.89, 0.9)]
     assert _place(sweetspot.retain(points, 2)) == (4.0, 2)
@@ -108,10 +113,10 @@ def test_knee_ignores_what_is_off_the_envelope() -> None:
 
 
 def test_a_knee_may_be_slight_and_the_cheaper_of_two_alike_is_taken() -> None:
-    """Costs 1, 2, 4, 8, 16 are 0, .25, .5, .75, 1 on the log scale."""
+    """Costs 2, 4, 8, 32 are 0, .25, .5, 1 on the log scale."""
 
     def line(*ri: float) -> list[Point]:
-        return [Point(32 / cost, 1, cost, value, 0.5) for cost, value in zip((1.0, 2.0, 4.0, 16.0), ri, strict=True)]
+        return [Point(64 / cost, 1, cost, value, 0.5) for cost, value in zip((2.0, 4.0, 8.0, 32.0), ri, strict=True)]
 
     assert _place(sweetspot.knee(line(0.0, 0.2, 0.5 + 2**-10, 1.0))) == (8.0, 1)
     assert _place(sweetspot.knee(line(0.0, 0.5, 0.75, 1.0))) == (16.0, 1)
@@ -140,6 +145,12 @@ def test_no_knee(ri: list[float]) -> None:
 )
 def test_marginal(tau: float, expected: tuple[float, int] | None) -> None:
     assert _place(sweetspot.marginal(GRID, tau)) == expected
+
+
+def test_marginal_takes_a_gain_that_just_suffices_and_none_for_nothing() -> None:
+    points = [Point(4.0, 1, 1.0, 0.25, 0.5), Point(2.0, 1, 2.0, 0.5, 0.5), Point(1.0, 1, 4.0, 0.5, 0.5)]
+    assert _place(sweetspot.marginal(points, 0.25)) == (2.0, 1)
+    assert _place(sweetspot.marginal(points, 0.0)) == (2.0, 1)
 
 
 def test_marginal_counts_gains_per_doubling() -> None:
@@ -216,6 +227,31 @@ def test_no_points_at_all_are_refused() -> None:
 def test_rules_that_make_no_sense_are_refused(arguments: tuple[str, float | None], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Rule(*arguments)
+
+
+def test_a_choice_knows_its_rule_and_a_budget_is_one_dense_pass_unless_given() -> None:
+    assert sweetspot.budget(GRID) == sweetspot.budget(GRID, 1.0)
+    assert sweetspot.budget(GRID).rule == Rule("budget", 1.0)
+    assert sweetspot.budget(GRID, 0.1).rule == Rule("budget", 0.1)
+
+
+METHODS = {
+    "dear": [Point(2.0, 1, 0.9, 0.6, 0.8)],
+    "cheap": [Point(4.0, 1, 0.4, 0.6, 0.7)],
+    "poor": [Point(8.0, 1, 0.4, 0.5, 0.9)],
+    "beyond": [Point(1.0, 1, 9.0, 0.9, 0.5)],
+}
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [(Rule("budget", 1.0), ["cheap", "dear", "poor"]), (Rule("target", 0.65), ["poor", "cheap", "dear"])],
+    ids=["more information, then lower cost", "lower cost, then higher accuracy"],
+)
+def test_methods_are_ordered_by_what_their_rule_is_about(rule: Rule, expected: list[str]) -> None:
+    found = sweetspot.across(METHODS, rule)
+    assert [method for method, _ in found] == expected
+    assert all(choice == sweetspot.choose(METHODS[method], rule) for method, choice in found)
 
 
 def test_report_reads_the_same_place_on_test() -> None:

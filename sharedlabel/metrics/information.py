@@ -98,7 +98,7 @@ def confusion(
     Returns:
         Shares that sum to 1 for each prefix.
     """
-    _checks.scored(log_posterior, labels, weights)
+    _checks.scored(log_posterior, labels)
     _, prefixes, classes = log_posterior.shape
     cell = labels[:, None] * classes + log_posterior.argmax(dim=2)  # [t, n]
     mass = normalized(labels, weights)[:, None].expand(-1, prefixes)

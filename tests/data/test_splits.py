@@ -268,3 +268,34 @@ def test_a_class_with_too_little_for_the_folds_is_named(groups: Tensor, config: 
     dataset = make(torch.tensor([0] * 50 + [1] * 3), groups)
     with pytest.raises(DataError, match=message):
         folds(dataset, torch.arange(53), 4, config)
+
+
+def test_a_seed_gives_the_split_that_it_always_gave() -> None:
+    """Stored results are of these images: other streams of random numbers would be other experiments."""
+    dataset = make(torch.arange(2).repeat(8))
+    assert {role: indices.tolist() for role, indices in split(dataset, CONFIG).items()} == {
+        "backbone": [2, 3, 6, 7, 8, 9, 12, 13],
+        "aggregator": [10, 15],
+        "validation": [4, 11],
+        "test": [0, 1, 5, 14],
+    }
+    limited = split(dataset, dataclasses.replace(CONFIG, limit=5))
+    assert {role: indices.tolist() for role, indices in limited.items()} == {
+        "backbone": [5, 10, 13, 14],
+        "aggregator": [8, 9],
+        "validation": [1, 2],
+        "test": [0, 7],
+    }
+    cut = folds(dataset, torch.arange(16), 3, CONFIG)
+    assert [fold.tolist() for fold in cut] == [[0, 4, 5, 7, 9, 14], [2, 3, 8, 13], [1, 6, 10, 11, 12, 15]]
+
+
+def test_the_fold_without_a_class_is_numbered_from_1() -> None:
+    dataset = make(torch.tensor([0] * 9 + [1]))
+    with pytest.raises(DataError, match=r"'class 1' has no instance in fold 2 of 2 \(1 instances of it"):
+        folds(dataset, torch.arange(10), 2, CONFIG)
+
+
+def test_a_class_too_small_without_groups_is_not_told_of_groups() -> None:
+    with pytest.raises(DataError, match=r"\(3 instances in all\); add instances$"):
+        split(make(torch.tensor([0] * 50 + [1] * 3)), CONFIG)

@@ -59,6 +59,17 @@ def test_grouped_tuples_stay_within_one_class_and_group() -> None:
     assert (groups[free.indices] != groups[free.indices[:, :, :1]]).any()
 
 
+def test_a_group_of_just_n_instances_is_one_tuple() -> None:
+    labels, groups = torch.zeros(4, dtype=torch.int64), torch.tensor([0, 0, 1, 1])
+    tuples = partition(labels, 2, 1, torch.ones(1), rng.generator(0), groups=groups)
+    assert sorted(sorted(pair) for pair in tuples.indices[0].tolist()) == [[0, 1], [2, 3]]
+
+
+def test_a_class_without_instances_has_a_prior_of_its_own() -> None:
+    assert prior(torch.tensor([0, 0]), "empirical", 3).tolist() == [1.0, 0.0, 0.0]
+    assert prior(torch.tensor([0, 0]), "uniform", 3).dtype == torch.float64
+
+
 def test_same_stream_same_tuples_other_stream_other_tuples() -> None:
     def draw(seed: int) -> torch.Tensor:
         return partition(LABELS, 2, 2, prior(LABELS, "uniform", 3), rng.generator(seed)).indices
@@ -139,6 +150,7 @@ def test_tuples_as_they_should_be_pass_the_check() -> None:
     [
         ({"indices": [[[2, 3], [0, 2]]]}, r"share label 0, got labels \[0, 1\] in tuple 1 of partition 0"),
         ({"labels": [[0, 0]]}, r"share label 0, got labels \[1\] in tuple 0 of partition 0"),
+        ({"indices": [[[2, 0], [0, 1]]]}, r"share label 1, got labels \[0, 1\] in tuple 0 of partition 0"),
         ({"indices": [[[2, 3], [1, 1]]]}, r"no instance twice in a tuple, got \[1, 1\] in tuple 1"),
         ({"indices": [[[2, 4], [0, 1]]]}, "indices from 0 to 3, got 0 to 4"),
         ({"indices": [[[2, 3], [0, -1]]]}, "indices from 0 to 3, got -1 to 3"),
@@ -147,6 +159,17 @@ def test_tuples_as_they_should_be_pass_the_check() -> None:
 def test_tuples_that_are_none_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         check(mixed(**changes), torch.tensor([0, 0, 1, 1]))
+
+
+def test_the_tuple_that_is_wrong_is_found_in_its_partition() -> None:
+    facts = {"labels": [[1, 0, 0]] * 2, "weights": [[0.5, 0.25, 0.25]] * 2}
+    right = [[4, 5, 6], [0, 1, 2], [1, 2, 3]]
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 1])
+    check(mixed(indices=[right, right], **facts), labels)
+    with pytest.raises(DataError, match=r"got labels \[0, 1\] in tuple 2 of partition 1"):
+        check(mixed(indices=[right, [*right[:2], [1, 2, 4]]], **facts), labels)
+    with pytest.raises(DataError, match=r"got \[0, 2, 2\] in tuple 1 of partition 1"):
+        check(mixed(indices=[right, [right[0], [0, 2, 2], right[2]]], **facts), labels)
 
 
 def test_tuples_without_instances_are_refused() -> None:

@@ -101,14 +101,16 @@ def spoilt(values: torch.Tensor, value: float) -> torch.Tensor:
     ("wrong", "message"),
     [
         (LOGS.exp(), r"expected log-posteriors, got probabilities; pass their logarithm, values\.log\(\)"),
-        (LOGS[:, 0], r"floating-point numbers \[t n c\], got float64 \[12, 4\]; a single tuple is values\[None\]"),
+        (LOGS[:, 0], r"^expected log-posteriors as floating-point numbers \[t n c\], got float64 \[12, 4\]; a si"),
         (LOGS.argmax(-1), r"floating-point numbers \[t n c\], got int64 \[12, 3\]"),
         ((100 * LOGS).long(), r"floating-point numbers \[t n c\], got int64 \[12, 3, 4\]"),
         (spoilt(LOGS, math.nan), "expected finite log-posteriors, got nan; check the aggregator and its features"),
         (spoilt(LOGS, math.inf), "expected finite log-posteriors, got inf"),
         (torch.full_like(LOGS, -math.inf), "expected finite log-posteriors, got -inf"),
+        (LOGS.index_fill(0, torch.tensor([5]), -math.inf), "expected finite log-posteriors, got -inf"),
+        (LOGS.sub(LOGS.amax(2, keepdim=True)).sign().add(1), "expected log-posteriors, got probabilities"),
     ],
-    ids=["probabilities", "[t c]", "decisions", "whole numbers", "nan", "inf", "impossible"],
+    ids=["probabilities", "[t c]", "decisions", "whole numbers", "nan", "inf", "impossible", "one tuple", "certain"],
 )
 def test_what_is_no_log_posterior_is_refused(name, wrong, message):
     with pytest.raises(DataError, match=message):
@@ -122,17 +124,25 @@ def test_posteriors_must_sum_to_1_where_that_counts(name):
     POSTERIORS[name](LOGS + 1e-4)
 
 
+@pytest.mark.parametrize("name", sorted(ON_ANY_SCALE))
+def test_posteriors_may_have_any_scale_where_it_does_not_count(name):
+    POSTERIORS[name](LOGS + 0.1)
+    POSTERIORS[name](LOGS - 5)
+
+
 @pytest.mark.parametrize("name", SCORED)
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        (LABELS.where(LABELS > 0, 9), "expected labels from 0 to 3, got 9"),
+        (LABELS.index_fill(0, torch.tensor([3]), 7), "expected labels from 0 to 3, got 7"),
         (LABELS + 1, "expected labels from 0 to 3, got 4; number classes as the posteriors do"),
         (LABELS - 1, "expected labels from 0 to 3, got -1"),
         (LABELS[1:], r"expected labels as int64 \[12\], got int64 \[11\]; give one to each tuple"),
         (LABELS[:, None], r"expected labels as int64 \[12\], got int64 \[12, 1\]"),
         (LABELS.double(), r"expected labels as int64 \[12\], got float64 \[12\]"),
     ],
-    ids=["above", "below", "short", "column", "floats"],
+    ids=["three", "one", "above", "below", "short", "column", "floats"],
 )
 def test_labels_that_there_are_not_are_refused(name, wrong, message):
     with pytest.raises(DataError, match=message):
@@ -167,6 +177,7 @@ SCORES_WRONG = [
     ({"clusters": torch.arange(23)}, r"expected a group of each of 24 instances, got \[23\]; pass one each"),
     ({"scores": math.nan}, "expected scores without NaN, got nan"),
     ({"scores": -math.inf}, "expected finite scores, got infinity; floor posteriors before taking their logarithm"),
+    ({"tuples": Tuples(*(part[:1] for part in vars(DRAWN).values()))}, r"with p = 1, got \[.*2, 8, 2\]"),
     ({"tuples": Tuples(*(part[:, 1:] for part in vars(DRAWN).values()))}, r"with t = 7, got \[.*8, 2\]"),
 ]
 
@@ -179,6 +190,16 @@ OF_SCORES = {
 }
 
 
+OF_GROUPS = {
+    "estimate": lambda tuples, groups: uncertainty.estimate(SCORES[:1], tuples, (1, 3), 24, groups),
+    "seed_average": lambda tuples, groups: uncertainty.seed_average(SCORES[None, :1], tuples, (1, 3), 24, groups),
+    "paired_difference": lambda tuples, groups: uncertainty.paired_difference(
+        SCORES[None, :1], SCORES[None, 1:], tuples, (1, 3), 24, groups
+    ),
+    "all_pairs": lambda tuples, groups: paired.all_pairs(SCORES[:, None, None], tuples, (1, 3), 24, groups),
+}
+
+
 @pytest.mark.parametrize(("change", "message"), SCORES_WRONG, ids=range(len(SCORES_WRONG)))
 @pytest.mark.parametrize("name", OF_SCORES)
 def test_scores_that_do_not_belong_to_the_tuples_are_refused(name, change, message):
@@ -186,6 +207,23 @@ def test_scores_that_do_not_belong_to_the_tuples_are_refused(name, change, messa
     scores = spoilt(SCORES, given.pop("scores", 0.5))
     with pytest.raises(DataError, match=message):
         OF_SCORES[name](scores, **given)
+
+
+@pytest.mark.parametrize("name", OF_SCORES)
+def test_no_prefixes_at_all_are_refused(name):
+    given = {"tuples": DRAWN, "prefixes": (), "instances": 24, "clusters": None}
+    if name != "paired_difference":
+        with pytest.raises(DataError, match="from 1 to the 3 of a tuple, got none; change the prefixes"):
+            OF_SCORES[name](SCORES[..., :0], **given)
+
+
+@pytest.mark.parametrize("name", OF_SCORES)
+def test_scores_of_independent_images_and_of_groups_are_meant(name):
+    OF_SCORES[name](SCORES, tuples=DRAWN, prefixes=(1, 3), instances=24, clusters=None)
+    groups = torch.zeros(24, dtype=torch.int64)
+    groups[DRAWN.indices[0]] = torch.arange(8)[:, None]
+    alone = Tuples(*(part[:1] for part in vars(DRAWN).values()))
+    OF_GROUPS[name](alone, groups)
 
 
 ONE = torch.tensor([0.5], dtype=torch.float64)
@@ -205,21 +243,27 @@ OTHERS = {
         (lambda: information.posterior_gain(-ONE, None, 1.0), r"log2 posteriors as floating-point numbers \[t n\]"),
     ],
     "decision_gain": [
-        (lambda: information.decision_gain(2 * JOINT), "joint distributions that sum to 1, got a sum of 2; divide by"),
+        (lambda: information.decision_gain(JOINT + JOINT), "^expected joint distributions that sum to 1, got a sum"),
         (lambda: information.decision_gain(-JOINT), r"joint distributions in \[0, 1\.001\], got -0\.111"),
-        (lambda: information.decision_gain(JOINT[:, :2]), r"\[n c c\] with c = 3, got \[2, 2, 3\]"),
+        (lambda: information.decision_gain(torch.stack([JOINT[0], 2 * JOINT[0]])), "got a sum of 2; divide by"),
+        (lambda: information.decision_gain(JOINT[:, :2]), r"^expected joint distributions \[n c c\] with c = 3, got"),
     ],
     "decision_gain_null": [
         (lambda: information.decision_gain_null(JOINT, 0), "a number of tuples of at least 1, got 0"),
         (lambda: information.decision_gain_null(2 * JOINT, 9), "joint distributions that sum to 1, got a sum of 2"),
     ],
     "decision_gain_adjusted": [
+        (lambda: information.decision_gain_adjusted(math.nan * ONE, ONE, 1.0), "^expected gains without NaN, got nan"),
         (lambda: information.decision_gain_adjusted(ONE, math.nan * ONE, 1.0), "gains by chance without NaN, got nan"),
         (lambda: information.decision_gain_adjusted(ONE, ONE, -1.0), "a label entropy in bits of at least 0, got -1"),
     ],
     "accuracy_gain": [
         (lambda: information.accuracy_gain(3 * ONE, 4), r"accuracies in \[0, 1\], got 1\.5"),
         (lambda: information.accuracy_gain(-ONE, 4), r"accuracies in \[0, 1\], got -0\.5"),
+        (
+            lambda: information.accuracy_gain(ONE[None], 4),
+            r"accuracies as floating-point numbers \[n\], got float64 \[1, 1\]; bring it into this form",
+        ),
         (lambda: information.accuracy_gain(ONE, 1), "a number of classes of at least 2, got 1"),
     ],
     "relative_information": [

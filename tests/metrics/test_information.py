@@ -147,6 +147,15 @@ def test_null_rounds_fractional_margins_to_whole_tuples() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("shares", "samples", "counts"),
+    [([0.26, 0.33, 0.41], 10, [3, 3, 4]), ([0.25, 0.25, 0.5], 2, [1, 0, 1]), ([0.1, 0.2, 0.7], 10, [1, 2, 7])],
+    ids=["the largest remainder", "the first of equal ones", "none left"],
+)
+def test_shares_are_rounded_to_whole_tuples(shares: list[float], samples: int, counts: list[int]) -> None:
+    assert information._whole(torch.tensor(shares, dtype=torch.float64), samples).tolist() == counts
+
+
 @pytest.mark.parametrize("classes", [2, 5, 100])
 def test_accuracy_gain_is_the_information_of_a_symmetric_channel(classes: int) -> None:
     accuracy = torch.tensor([0.0, 1 / classes, 0.8, 1.0], dtype=torch.float64)
@@ -156,6 +165,10 @@ def test_accuracy_gain_is_the_information_of_a_symmetric_channel(classes: int) -
     assert gain[:2].tolist() == [0.0, 0.0]
     assert gain[2].item() == pytest.approx(information.decision_gain(channel[None]).item())
     assert gain[3].item() == pytest.approx(math.log2(classes))
+
+
+def test_relative_information_is_a_share_of_less_than_a_bit_too() -> None:
+    assert information.relative_information(torch.tensor([0.25]), 0.5).item() == 0.5
 
 
 def test_relative_information_refuses_a_certain_label() -> None:

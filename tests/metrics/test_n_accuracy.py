@@ -40,3 +40,4 @@ def test_weights_have_no_scale() -> None:
     for scale in (1.0, 10.0):
         assert n_accuracy(log_posterior, labels, torch.tensor([3.0, 1.0]) * scale).item() == pytest.approx(0.75)
     assert n_accuracy(log_posterior, labels).item() == pytest.approx(0.5)
+    assert n_accuracy(log_posterior[:1], labels[:1]).item() == 1

@@ -65,6 +65,17 @@ def test_two_processes_equal_one_pure_call(gloo, data, tmp_path: Path) -> None:
             torch.testing.assert_close(found[name], value)
 
 
+def test_sums_are_wide_and_options_reach_torchmetrics(gloo) -> None:
+    for metric in gloo.metrics(3).values():
+        assert {state.dtype for state in metric.metric_state.values()} == {torch.float64}
+    quiet = (
+        shells.NAccuracy(2, sync_on_compute=False),
+        shells.InformationGain(2, 1.0, sync_on_compute=False),
+        shells.CalibrationError(2, sync_on_compute=False),
+    )
+    assert [metric.sync_on_compute for metric in quiet] == [False] * 3
+
+
 def test_every_shell_states_its_facts() -> None:
     facts = {
         shells.NAccuracy: (True, "share", (0, 1)),

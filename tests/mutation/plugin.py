@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -39,6 +40,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     calls, seconds = _observed(session, items)
     if _failed:
         raise pytest.UsageError(f"expected tests that pass on the code as it is, got failures: {_failed[0]}")
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy all that is shared
     found = {}
     for number, mutant in enumerate(job["mutants"]):
         function = mutant.rpartition("__mutmut_")[0]
