@@ -92,7 +92,8 @@ def _points(
     looked_at, compared = (lengths - _ROUNDING).ceil().long().tolist()
     estimate = seed_average(scores, drawn, looked_at * (_COLUMNS - 2) + compared * 2, instances, groups)
     count = independent(looked_at, instances, groups)
-    columns = _intervals(_unsure(estimate, missed), n_max, count, entropy, decided)
+    unseen = _unseen(scores, estimate, independent(compared * 2, instances, groups))
+    columns = _intervals(_unsure(estimate, missed, unseen), n_max, count, entropy, decided)
     columns |= {"cost_dense_passes": spent, "truncated": truncated, "decided": decided}
     return [
         _point(seeds, key, n_max, {name: float(values[at]) for name, values in columns.items()})
@@ -258,14 +259,30 @@ def _slope(costs: Sequence[float], scores: Sequence[float], first: int, second: 
     return (scores[second] - scores[first]) / (costs[second] - costs[first])
 
 
-def _unsure(found: Estimate, missed: Float[Tensor, "u"]) -> Estimate:
-    """Add to the standard error of the gains what the choice of the numbers to mix may be worth.
+def _unseen(scores: Float64[Tensor, "s p t k"], found: Estimate, count: Float64[Tensor, "u"]) -> Float64[Tensor, "u"]:
+    """Return half of what one more tuple like the most unusual one seen would change the gains by.
 
-    Validation chose them. Test would choose others, whose mix it scores higher: by more than they deserve, so the
-    difference is an upper bound, up to chance.
+    Where nearly every tuple gains nothing, the few that do say little of those that were not seen.
+
+    Args:
+        scores: of every seed and tuple, the gains last.
+        found: their means.
+        count: tuples that share nothing, of each gain.
     """
-    extra = torch.cat([torch.zeros(len(found.mean) - len(missed), dtype=missed.dtype), missed])
-    spread = dataclasses.replace(found.spread, of_images=found.spread.of_images + extra.square())
+    gains = slice(len(found.mean) - len(count), None)
+    apart = (scores[..., gains].mean(dim=0) - found.mean[gains]).abs()
+    return 0.5 * apart.amax(dim=(0, 1)) / count
+
+
+def _unsure(found: Estimate, missed: Float[Tensor, "u"], unseen: Float[Tensor, "u"]) -> Estimate:
+    """Add to the standard error of the gains what the choice of the numbers to mix, and unseen tuples, may be worth.
+
+    Validation chose the numbers. Test would choose others, whose mix it scores higher: by more than they deserve, so
+    the difference is an upper bound, up to chance.
+    """
+    extra = torch.cat([torch.zeros(len(found.mean) - len(missed), dtype=missed.dtype), missed.square()])
+    extra[len(found.mean) - len(unseen) :] += unseen.square()
+    spread = dataclasses.replace(found.spread, of_images=found.spread.of_images + extra)
     return dataclasses.replace(found, spread=spread)
 
 
