@@ -106,7 +106,7 @@ def test_a_run_that_was_killed_is_repeated(board, monkeypatch, written):
         rescore.rescore(board, print)
     monkeypatch.undo()
     assert len(done) == written
-    with pytest.raises(StoreError, match="let maintainers `rescore` the board"):
+    with pytest.raises(StoreError, match="let maintainers `rescore` it"):
         board.protocol("toy-v1")
     assert rescore.rescore(board, print) == ("toy-v1",)
     assert {name: own[:-1] for name, own in lines(board).items()} == before
