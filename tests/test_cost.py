@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from sharedlabel.backbones import _packed, mlp, resnet_cifar, torchvision_model
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import state
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _masks, magnitude, none, unit
+from sharedlabel.pruners import _masks, butterfly, magnitude, none, unit
 from sharedlabel.pruners._base import Context
 from sharedlabel.store import Output, Store, serialize
 from sharedlabel.types import SetShape
@@ -65,6 +65,7 @@ def test_mlp_by_hand() -> None:
 
 
 def test_normalisation_and_activations_are_free() -> None:
+    assert isinstance(cost.macs(small(), (1, 4, 4)).executed, int)
     backbone = wrap(nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), width=4)
     assert cost.macs(backbone, (4, 8, 8)).executed == 8
 
@@ -152,6 +153,37 @@ class Recurrent(Aggregator):
             steps = steps.transpose(0, 1)
         scores = self.read(self.lstm(steps)[0])
         return scores if self.lstm.batch_first else scores.transpose(0, 1)
+
+
+class Costly(Aggregator):
+    """Each posterior after the first costs a product of its own, unless the last alone is asked for."""
+
+    permutation_invariant = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = nn.Linear(5, 3)
+
+    def forward(self, embeddings: Tensor, logits: Tensor) -> Tensor:
+        return self.read(embeddings)
+
+    def at(self, embeddings: Tensor, logits: Tensor, prefixes: Sequence[int]) -> Tensor:
+        return self.read(embeddings[:, [k - 1 for k in prefixes]])
+
+
+def test_every_posterior_costs_more_than_the_last() -> None:
+    assert cost.anytime_macs(Costly(), SHAPE, [1, 4]) == {1: 15, 4: 60}
+    assert cost.aggregator_macs(Costly(), SHAPE, [1, 4]) == {1: 15, 4: 15}
+
+
+def test_weights_of_butterfly_layers_can_be_pruned() -> None:
+    with rng.seeded(0):
+        dense = mlp.build(mlp.Config(widths=(64, 64)), (1, 8, 8), 3)
+    pruned = butterfly.prune(dense, 2.0, butterfly.Config(), CONTEXT)
+    costs = cost.costs(dense, pruned, (1, 8, 8))
+    kept = cost.parameters(pruned) - (cost.parameters(dense) - 2 * 64 * 64)  # what is no weight of the body stays
+    assert costs.prunable_ratio == pytest.approx(2 * 64 * 64 / kept)
+    assert costs.sparsity == pytest.approx(1 - kept / (2 * 64 * 64))
 
 
 SHAPE = SetShape(torch.zeros(5), torch.ones(5), torch.zeros(3))

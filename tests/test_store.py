@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,62 @@ def test_a_stage_that_fails_leaves_nothing(tmp_path):
         store.save("features", KEY, Output(shards()), {}, time.perf_counter())
     assert not store.has("features", KEY)
     assert list((tmp_path / "partial").iterdir()) == []
+
+
+def test_two_shards_are_joined_and_one_is_mapped(tmp_path):
+    store, shard = Store(tmp_path), {"x": torch.ones(2, 4)}
+    two = store.save("features", "a" * 64, Output([shard, shard]), {}, time.perf_counter())
+    one = store.save("features", "b" * 64, Output([shard]), {}, time.perf_counter())
+    assert (two.tensors()["x"].shape, one.tensors()["x"].shape) == ((4, 4), (2, 4))
+    assert two.manifest["files"].keys() == {"shard-00000.safetensors", "shard-00001.safetensors"}
+
+
+def test_a_manifest_says_what_was_stored_when_and_how_long_it_took(tmp_path):
+    before = datetime.now(UTC).replace(microsecond=0)
+    root = tmp_path / "new" / "store"
+    output, started = Output({"x": torch.ones(1)}), time.perf_counter() - 1.23456
+    found = Store(root).save("dense", "c" * 64, output, {"device": "cpu"}, started)
+    facts = found.manifest
+    assert (facts["format"], facts["key"], facts["stage"], facts["device"]) == (1, "c" * 64, "dense", "cpu")
+    assert before <= datetime.fromisoformat(facts["created"]) <= datetime.now(UTC)
+    assert facts["created"].endswith("+00:00")
+    assert facts["seconds"] == round(facts["seconds"], 3)
+    assert 1.234 < facts["seconds"] < 60
+    assert found.folder == root / "artifacts" / "dense" / ("c" * 64)
+    assert (found.folder / "manifest.json").read_text().startswith('{\n "sha256": "')
+    assert sorted(path.name for path in root.iterdir()) == ["artifacts", "partial", "store.json"]
+
+
+def test_an_artifact_is_found_by_the_first_digits_of_its_key(tmp_path):
+    store = Store(tmp_path)
+    for stage, key in (("dense", "ab" * 32), ("prune", "ac" * 32)):
+        store.save(stage, key, Output({"x": torch.ones(1)}), {}, time.perf_counter())
+    found = store.find("ac")
+    assert (found.key, found.manifest["stage"]) == ("ac" * 32, "prune")
+    for digits, count in (("a", 2), ("b", 0), ("*", 0), ("ac/..", 0), ("", 0)):
+        message = f"expected one artifact whose key begins with {digits!r} in {tmp_path}, got {count}; run the grid"
+        with pytest.raises(StoreError, match=re.escape(message)):
+            store.find(digits)
+
+
+def test_the_manifests_of_a_stage_come_in_the_order_of_their_keys(tmp_path):
+    store = Store(tmp_path)
+    assert store.manifests("dense") == []
+    for key in ("b" * 64, "a" * 64, "c" * 64):
+        store.save("dense", key, Output({"x": torch.ones(1)}), {}, time.perf_counter())
+    store.save("prune", "d" * 64, Output({"x": torch.ones(1)}), {}, time.perf_counter())
+    (tmp_path / "artifacts" / "dense" / ("b" * 64) / "manifest.json").unlink()
+    with pytest.warns(RuntimeWarning, match=r"dense/bbbbbbbbbbbb is damaged \(FileNotFoundError: "):
+        found = Store(tmp_path).manifests("dense")
+    assert [manifest["key"] for manifest in found] == ["a" * 64, "c" * 64]
+
+
+def test_what_cannot_be_written_is_said_in_a_sentence(tmp_path):
+    store = Store(tmp_path)
+    (tmp_path / "partial").rmdir()
+    message = f"could not write artifact dense/cccccccccccc to {tmp_path}: {os.strerror(errno.ENOENT)}; nothing is lost"
+    with pytest.raises(StoreError, match=message):
+        store.save("dense", "c" * 64, Output({"x": torch.ones(1)}), {}, time.perf_counter())
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "manifest", "edit", "missing"])
