@@ -181,7 +181,7 @@ def repetition(setting: Setting, number: int) -> dict[str, float]:
     primary = [r for r in pooled if r.endpoint and "primary" in r.correction]
     result["power primary"] = float(np.mean([r.verdict in {"better", "worse"} for r in primary]))
     columns = list(torch.from_numpy(drawn.latent).mean(dim=1)[:, :, None, :, None])
-    standing = verdicts(list(truth), columns, splits["iid"].drawn, 1, TUPLES, 1.0)
+    standing = verdicts(list(truth), columns, splits["iid"].drawn, (1,), TUPLES, 1.0)
     shown = {pair for pair, verdict in standing.items() if verdict in {"better", "worse"}}
     result["error standings"] = float(any(truth[a] == truth[b] for a, b in shown))
     ranks = rank(found, splits, pooled, asked)

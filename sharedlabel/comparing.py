@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -184,6 +185,11 @@ def sizes(n: Sequence[int], asked: ComparisonConfig) -> list[int]:
     return [*n, *n, asked.n or max(n)]
 
 
+def lengths(n: Sequence[int], asked: ComparisonConfig) -> list[float]:
+    """Return the tuple size of each column of `pooled_scores`: of the endpoint the mean of those that it averages."""
+    return [*n, *n, asked.n or statistics.fmean(n)]
+
+
 def _pooled(
     block: Block, tests: Mapping[tuple[Axis, Protocol, bool], int], asked: ComparisonConfig
 ) -> tuple[list[Pooled], dict[tuple[str, str], float]]:
@@ -193,7 +199,8 @@ def _pooled(
         return [], {}
     widths = sizes(block.n, asked)
     pairs = all_pairs(pooled_scores(block, seeds, asked), block.split.drawn, widths, *_units(block.split))
-    found = _differences(block, [_picked(pairs, block.names, block.pairs)], widths, len(seeds))[0]
+    table = _picked(pairs, block.names, block.pairs)
+    found = _differences(block, [table], lengths(block.n, asked), len(seeds))[0]
     family = torch.tensor([[tests[block.family(pair)]] for pair in block.pairs], dtype=torch.float64)
     primary = dataclasses.replace(
         found,
@@ -290,7 +297,7 @@ def _picked(found: Pairs, names: Sequence[str], pairs: Sequence[tuple[str, str]]
     return _Table(found.difference[method, reference], found.spread[method, reference])
 
 
-def _differences(block: Block, tables: Sequence[_Table], widths: Sequence[int], seeds: int) -> list[Differences]:
+def _differences(block: Block, tables: Sequence[_Table], widths: Sequence[float], seeds: int) -> list[Differences]:
     """Return what is to be judged, the variances over seeds moderated over all pairs and places."""
     if not tables:
         return []

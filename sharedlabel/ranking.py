@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from sharedlabel.comparing import METRICS, Block, blocks, pooled_scores, shared_seeds, sizes
+from sharedlabel.comparing import METRICS, Block, blocks, lengths, pooled_scores, shared_seeds, sizes
 from sharedlabel.config import ComparisonConfig
 from sharedlabel.evaluation import accuracy_and_ri, relative_information_ends
 from sharedlabel.metrics.uncertainty import independent, seed_average
@@ -103,10 +103,10 @@ def _means(scores: Tensor, block: Block, asked: ComparisonConfig) -> list[tuple[
     """Return mean, low and high of n-accuracy and then of RI at every n, and of the primary endpoint."""
     split, widths = block.split, sizes(block.n, asked)
     found = seed_average(scores, split.drawn, widths, split.instances, split.groups)
-    k, last = len(block.n), widths[-1]
+    k, averaged = len(block.n), lengths(block.n, asked)[-1]
     usual = accuracy_and_ri(found[slice(2 * k)], independent(block.n, split.instances, split.groups), split.entropy)
     endpoint = relative_information_ends(
-        found[slice(2 * k, None)], independent([last], split.instances, split.groups), split.entropy
+        found[slice(2 * k, None)], independent([averaged], split.instances, split.groups), split.entropy
     )
     return [
         (mean, low, high)

@@ -112,7 +112,7 @@ def standings(found: Sequence[Listed], protocol: Protocol, answers: Mapping[str,
     names = [one.result.name for one in ranked]
     entropy = label_entropy(uniform(protocol).log())
     columns = [_columns(one) for one in ranked]
-    places = rank_intervals(names, verdicts(names, columns, drawn, max(protocol.n), size, entropy)) if ranked else {}
+    places = rank_intervals(names, verdicts(names, columns, drawn, protocol.n, size, entropy)) if ranked else {}
     rows = []
     for one in (*ranked, *others):
         ri, low, high = _mean(one, protocol, drawn, size)
@@ -141,7 +141,7 @@ def verdicts(
     names: Sequence[str],
     columns: Sequence[Float64[Tensor, "s p t 1"]],
     drawn: Tuples,
-    n: int,
+    n: Sequence[int],
     instances: int,
     entropy: float,
 ) -> dict[tuple[str, str], Verdict]:
@@ -151,7 +151,7 @@ def verdicts(
         names: of the entries.
         columns: the score that is ranked of every seed and tuple, bits.
         drawn: the tuples.
-        n: the most instances that a score depends on.
+        n: tuple sizes that the score is averaged over.
         instances: images in the split.
         entropy: H(Y) in bits.
     """
@@ -159,7 +159,7 @@ def verdicts(
     if not pairs:
         return {}
     scores = torch.stack(list(columns))
-    found, seeds = all_pairs(scores, drawn, [n], instances), scores.shape[1]
+    found, seeds, averaged = all_pairs(scores, drawn, [max(n)], instances), scores.shape[1], statistics.fmean(n)
     first, second = torch.tensor(pairs).T
     spread = found.spread[first, second]
     if seeds > 1:
@@ -168,13 +168,13 @@ def verdicts(
     value = found.difference[first, second]
     value = torch.where(value.abs() < ROUNDING, 0.0, value)
     unit = torch.tensor([entropy], dtype=torch.float64)
-    differences = Differences(value, spread, unit, independent([n], instances), seeds)
+    differences = Differences(value, spread, unit, independent([averaged], instances), seeds)
     judged = differences.judged(torch.full((len(pairs), 1), float(len(pairs)), dtype=torch.float64), MARGIN)
     return {(names[a], names[b]): line[0].verdict for (a, b), line in zip(pairs, judged, strict=True)}
 
 
 def _mean(one: Listed, protocol: Protocol, drawn: Tuples, size: int) -> tuple[float, float, float]:
-    entropy, widths = label_entropy(uniform(protocol).log()), [max(protocol.n)]
-    found = seed_average(_columns(one), drawn, widths, size, None)
-    mean, low, high = relative_information_ends(found, independent(widths, size), entropy)
+    entropy, averaged = label_entropy(uniform(protocol).log()), statistics.fmean(protocol.n)
+    found = seed_average(_columns(one), drawn, [max(protocol.n)], size, None)
+    mean, low, high = relative_information_ends(found, independent([averaged], size), entropy)
     return float(mean), float(low), float(high)

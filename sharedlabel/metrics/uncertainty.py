@@ -109,12 +109,12 @@ def _of_images(variance: Float[Tensor, "k"], freedom: Float[Tensor, "k"]) -> Spr
 
 
 def independent(
-    prefixes: Sequence[int], instances: int, clusters: Int64[Tensor, "N"] | None = None
+    prefixes: Sequence[float], instances: int, clusters: Int64[Tensor, "N"] | None = None
 ) -> Float[Tensor, "k"]:
     """Count the tuples of each length that share nothing: N / n, and no more than there are groups.
 
     Args:
-        prefixes: the lengths.
+        prefixes: the lengths; the mean of several, for a score that is averaged over them.
         instances: number of instances in the split, N.
         clusters: group of each instance, for tuples cut inside groups.
     """
