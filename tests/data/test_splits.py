@@ -67,6 +67,13 @@ def test_shares_are_relative_to_each_other() -> None:
     assert all(torch.equal(fractions[role], parts[role]) for role in ROLES)  # type: ignore[index]
 
 
+def test_four_instances_of_a_class_are_one_for_every_role_whatever_the_shares() -> None:
+    labels = torch.arange(2).repeat(4)
+    for test in (0.02, 0.9):
+        roles = split(make(labels), dataclasses.replace(CONFIG, test=test))
+        assert [sorted(labels[indices].tolist()) for indices in roles.values()] == [[0, 1]] * 4
+
+
 def test_holdout_is_the_test_role() -> None:
     labels = torch.arange(2).repeat(500)
     holdout = torch.arange(1000) >= 800

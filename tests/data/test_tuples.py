@@ -143,6 +143,7 @@ def mixed(**changes: Any) -> Tuples:
 
 def test_tuples_as_they_should_be_pass_the_check() -> None:
     check(mixed(), torch.tensor([0, 0, 1, 1]))
+    check(mixed(indices=[[[1]]], labels=[[0]], weights=[[1.0]]), torch.tensor([0, 0, 1, 1]))
 
 
 @pytest.mark.parametrize(
