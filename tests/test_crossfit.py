@@ -196,7 +196,7 @@ def test_the_third_training_is_in_every_table(both, capsys):
     assert test["crossfit", 2.0, "lstm"].validation_accuracy != test["frozen", 2.0, "lstm"].validation_accuracy
     written = io.StringIO()
     terminal.print_report(results, Console(file=written, width=200))
-    assert written.getvalue().index("(frozen training)") < written.getvalue().index("(crossfit training)")
+    assert "there are no verdicts on differences" in written.getvalue()
     assert "magnitude 2x (crossfit)" in (folder / "report.html").read_text()
     assert choose.main([str(folder), "--budget", "1.0"]) == 0
     assert "(crossfit)" in capsys.readouterr().out

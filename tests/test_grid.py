@@ -446,5 +446,8 @@ def test_a_single_aggregator_leaves_no_stale_comparisons(done, run, experiment):
     left = (folder / "comparisons.csv").read_text()
     assert ",compression,magnitude 2x,dense," in left
     assert ",aggregator," not in left.partition("\n")[2]
-    for table in ("pooled", "ranks", "wins"):
+    pooled = (folder / "pooled.csv").read_text()
+    assert ",compression,magnitude 2x,dense," in pooled
+    assert ",aggregator," not in pooled
+    for table in ("ranks", "wins"):
         assert len((folder / f"{table}.csv").read_text().splitlines()) == 1

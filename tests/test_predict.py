@@ -477,8 +477,8 @@ def test_an_altered_file_is_refused_whichever_runtime_is_used(copied, tuples, re
 def test_a_card_that_cannot_be_used_is_refused(copied):
     whole = json.loads((copied / "card.json").read_text())
     for payload, message in (
-        ({**whole, "format": 99}, "has format 99, this version reads 2; export the cell again"),
-        ([], "has format 'list', this version reads 2"),
+        ({**whole, "format": 99}, "has format 99, this version reads 3; export the cell again"),
+        ([], "has format 'list', this version reads 3"),
         ({**whole, "labels": 3}, "is not a card of this version: .*labels.*; export again"),
         ({**whole, "labels": []}, "labels: Tuple should have at least 2 items"),
         ({**whole, "labels": ["a", "b", "c"]}, "expected one value per label, got .*'labels': 3"),

@@ -87,6 +87,8 @@ def temperatures(
     Raises:
         DataError: the log-posterior is not finite.
     """
+    _checks.prefixes(sizes, drawn.indices.shape[2])
+    _checks.shape("log-posteriors", log_posterior, "t n c", t=drawn.labels.numel(), n=len(sizes))
     independent = independent_tuples(drawn, sizes, clusters)
     return fit_temperature(log_posterior, drawn.labels.flatten(), drawn.weights.flatten(), sizes, independent)
 
