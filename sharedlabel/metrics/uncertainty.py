@@ -118,6 +118,8 @@ def independent(
         instances: number of instances in the split, N.
         clusters: group of each instance, for tuples cut inside groups.
     """
+    _checks.number("lengths", torch.as_tensor(prefixes), 1)
+    _checks.number("a number of instances", instances, 1)
     count = instances / torch.tensor(prefixes, dtype=torch.float64)
     return count if clusters is None else count.clamp(max=len(clusters.unique()))
 

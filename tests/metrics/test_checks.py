@@ -38,6 +38,7 @@ ESTIMATE = uncertainty.estimate(SCORES, DRAWN, (1, 3), 24)
 STOPS = stopping.Stops(torch.ones(TUPLES, 2, dtype=torch.int64), torch.ones(TUPLES, 2, dtype=torch.bool))
 RATES = stopping.Rates(*(torch.ones(2, dtype=torch.float64) for _ in range(3)))
 DIAGRAM = calibration.reliability(LOGS, LABELS)
+DRAWN_LOGS = SCORES.flatten(0, 1)[..., None].mul(torch.arange(2)).log_softmax(-1)
 
 
 @pytest.fixture(autouse=True)
@@ -341,6 +342,22 @@ OTHERS = {
     "draw_multipliers": [
         (lambda: uncertainty.draw_multipliers(5, 0, torch.Generator()), "a number of units of at least 1, got 0"),
     ],
+    "independent": [
+        (lambda: uncertainty.independent((1, 0), 24), "lengths of at least 1, got 0"),
+        (lambda: uncertainty.independent((1, 2), 0), "a number of instances of at least 1, got 0"),
+    ],
+    "temperatures": [
+        (lambda: calibration.temperatures(DRAWN_LOGS.exp(), DRAWN, (1, 3), None), "got probabilities; pass"),
+        (lambda: calibration.temperatures(DRAWN_LOGS[1:], DRAWN, (1, 3), None), r"labels as int64 \[15\], got int64"),
+        (lambda: calibration.temperatures(DRAWN_LOGS, DRAWN, (1, 4), None), "from 1 to the 3 of a tuple, got 4"),
+        (lambda: calibration.temperatures(DRAWN_LOGS, DRAWN, (3,), None), r"2 different sizes, .*, got \[3\]; pass"),
+    ],
+    "fit_temperature": [
+        (lambda: calibration.fit_temperature(LOGS, LABELS, sizes=(1, 2, 2)), r"3 different sizes, .*, got \[1, 2, 2\]"),
+        (lambda: calibration.fit_temperature(LOGS, LABELS, sizes=(0, 1, 2)), r"3 different sizes, .*, got \[0, 1, 2\]"),
+        (lambda: calibration.fit_temperature(LOGS, LABELS, independent=ONES[1:]), r"\[n\] with n = 3, got \[2\]"),
+        (lambda: calibration.fit_temperature(LOGS, LABELS, independent=0 * ONES), "above 0, got 0"),
+    ],
     "replicate": [
         (lambda: uncertainty.replicate([ESTIMATE], SCORES[0]), "a number of multipliers of at least 24, got 2"),
     ],
@@ -393,3 +410,12 @@ def test_impossible_labels_are_meant_and_empty_batches_change_nothing():
     metric.update(sure, torch.tensor([0]))
     metric.update(sure[:0], torch.tensor([0])[:0])
     assert metric.compute().item() == 1
+
+
+@pytest.mark.parametrize(
+    "mean",
+    [n_accuracy.n_accuracy, calibration.negative_log_likelihood, calibration.reliability, information.confusion],
+)
+def test_a_mean_over_no_tuples_has_no_value(mean):
+    with pytest.raises(DataError, match=r"^expected at least one tuple to take a mean over, got none; check"):
+        mean(LOGS[:0], LABELS[:0])
