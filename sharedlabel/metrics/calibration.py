@@ -57,9 +57,7 @@ def fit_temperature(
     columns, mass = log_posterior.shape[1], normalized(labels, weights)
     every = list(range(1, columns + 1) if sizes is None else sizes)
     if len(every) != columns or len(set(every)) != columns or min(every) < 1:
-        raise DataError(
-            f"expected {columns} different sizes, one for each column, got {every}; pass those"
-        )
+        raise DataError(f"expected {columns} different sizes, one for each column, got {every}; pass those")
     if independent is not None:
         _checks.array("independent tuples", independent, "n", n=columns)
         _checks.positive("a number of independent tuples", independent)
@@ -92,9 +90,10 @@ def temperatures(
         clusters: group of each instance, for tuples cut inside groups; None for instances drawn independently.
 
     Raises:
-        DataError: the log-posterior is not finite, or not one of these tuples after these sizes.
+        DataError: the log-posterior is not finite.
     """
     _checks.prefixes(sizes, drawn.indices.shape[2])
+    _checks.shape("log-posteriors", log_posterior, "t n c", t=drawn.labels.numel(), n=len(sizes))
     independent = independent_tuples(drawn, sizes, clusters)
     return fit_temperature(log_posterior, drawn.labels.flatten(), drawn.weights.flatten(), sizes, independent)
 

@@ -109,17 +109,17 @@ def _of_images(variance: Float[Tensor, "k"], freedom: Float[Tensor, "k"]) -> Spr
 
 
 def independent(
-    prefixes: Sequence[int], instances: int, clusters: Int64[Tensor, "N"] | None = None
+    prefixes: Sequence[int | float], instances: int, clusters: Int64[Tensor, "N"] | None = None
 ) -> Float[Tensor, "k"]:
     """Count the tuples of each length that share nothing: N / n, and no more than there are groups.
 
     Args:
-        prefixes: the lengths.
+        prefixes: the lengths; the mean of several, for a score that is averaged over them.
         instances: number of instances in the split, N.
         clusters: group of each instance, for tuples cut inside groups.
     """
-    _checks.number("lengths", torch.as_tensor(prefixes), 1)
-    _checks.number("a number of instances", instances, 1)
+    _checks.number("a number of instances in the split", instances, 1)
+    _checks.positive("numbers of instances", torch.tensor(prefixes))
     count = instances / torch.tensor(prefixes, dtype=torch.float64)
     return count if clusters is None else count.clamp(max=len(clusters.unique()))
 

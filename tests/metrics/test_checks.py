@@ -38,7 +38,6 @@ ESTIMATE = uncertainty.estimate(SCORES, DRAWN, (1, 3), 24)
 STOPS = stopping.Stops(torch.ones(TUPLES, 2, dtype=torch.int64), torch.ones(TUPLES, 2, dtype=torch.bool))
 RATES = stopping.Rates(*(torch.ones(2, dtype=torch.float64) for _ in range(3)))
 DIAGRAM = calibration.reliability(LOGS, LABELS)
-DRAWN_LOGS = SCORES.flatten(0, 1)[..., None].mul(torch.arange(2)).log_softmax(-1)
 
 
 @pytest.fixture(autouse=True)
@@ -326,6 +325,14 @@ OTHERS = {
     "for_instances": [
         (lambda: stopping.for_instances(RATES, 0.5), r"a mean number of instances of at least 1, got 0\.5"),
     ],
+    "independent": [
+        (lambda: uncertainty.independent((1, 0), 24), r"numbers of instances above 0, got 0"),
+        (lambda: uncertainty.independent((1, 3), 0), r"a number of instances in the split of at least 1, got 0"),
+    ],
+    "temperatures": [
+        (lambda: calibration.temperatures(LOGS, DRAWN, (1, 9), None), r"from 1 to the \d+ of a tuple, got 9"),
+        (lambda: calibration.temperatures(LOGS[1:], DRAWN, (1,), None), r"expected log-posteriors \[t n c\] with t = "),
+    ],
     "paired_difference": [
         (
             lambda: uncertainty.paired_difference(SCORES[None], SCORES[None, :, :, :1], DRAWN, (1, 3), 24),
@@ -341,16 +348,6 @@ OTHERS = {
     ],
     "draw_multipliers": [
         (lambda: uncertainty.draw_multipliers(5, 0, torch.Generator()), "a number of units of at least 1, got 0"),
-    ],
-    "independent": [
-        (lambda: uncertainty.independent((1, 0), 24), "lengths of at least 1, got 0"),
-        (lambda: uncertainty.independent((1, 2), 0), "a number of instances of at least 1, got 0"),
-    ],
-    "temperatures": [
-        (lambda: calibration.temperatures(DRAWN_LOGS.exp(), DRAWN, (1, 3), None), "got probabilities; pass"),
-        (lambda: calibration.temperatures(DRAWN_LOGS[1:], DRAWN, (1, 3), None), r"labels as int64 \[15\], got int64"),
-        (lambda: calibration.temperatures(DRAWN_LOGS, DRAWN, (1, 4), None), "from 1 to the 3 of a tuple, got 4"),
-        (lambda: calibration.temperatures(DRAWN_LOGS, DRAWN, (3,), None), r"2 different sizes, .*, got \[3\]; pass"),
     ],
     "fit_temperature": [
         (lambda: calibration.fit_temperature(LOGS, LABELS, sizes=(1, 2, 2)), r"3 different sizes, .*, got \[1, 2, 2\]"),
