@@ -213,7 +213,8 @@ def _value(name: str, text: str) -> Any:
 
 
 def write(rows: Iterable[Row], folder: Path) -> None:
-    """Write both files, in the order of networks and of pruners."""
+    """Write both files, in the order of networks and of pruners; the folder is made when absent."""
+    folder.mkdir(parents=True, exist_ok=True)
     order = list(itertools.product(NETWORKS, available("pruners")))
     ordered = sorted(
         (row for row in rows if (row.network, row.pruner) in order),

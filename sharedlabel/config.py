@@ -172,15 +172,6 @@ class FitConfig:
     tuples: Literal["fresh", "fixed"] = added("fresh")
     trials: NonNegativeInt = added(0)
 
-    def lasting(self, steps_per_epoch: int) -> FitConfig:
-        """Return the recipe with the epochs and the patience that `steps` asks for.
-
-        >>> FitConfig(epochs=60, patience=15, steps=600).lasting(2).epochs
-        300
-        """
-        epochs = max(self.epochs, -(-self.steps // steps_per_epoch))
-        return dataclasses.replace(self, epochs=epochs, patience=-(-self.patience * epochs // self.epochs))
-
 
 @dataclass(frozen=True)
 class JointConfig:

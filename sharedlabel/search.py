@@ -204,11 +204,21 @@ def train(plugin: Plugin, recipe: FitConfig, task: Task) -> Fitted:
         from sharedlabel.modules import fit as descend
 
         loader = task.loader()
-        lasting = recipe.lasting(len(loader))
-        module = AggregatorModule(aggregator, lasting, task.stopping())
-        descend(module, loader, task.runtime, lasting.epochs, task.gradient_clip, small=True)
+        recipe = lasting(recipe, len(loader))
+        module = AggregatorModule(aggregator, recipe, task.stopping())
+        descend(module, loader, task.runtime, recipe.epochs, task.gradient_clip, small=True)
     facts = {"losses": module.losses(), "best_epoch": module.best_epoch, "validation_loss": module.best}
     return Fitted(aggregator, plugin, facts)
+
+
+def lasting(recipe: FitConfig, steps_per_epoch: int) -> FitConfig:
+    """Return the recipe with the epochs and the patience that `steps` asks for.
+
+    >>> lasting(FitConfig(epochs=60, patience=15, steps=600), 2).epochs
+    300
+    """
+    epochs = max(recipe.epochs, -(-recipe.steps // steps_per_epoch))
+    return dataclasses.replace(recipe, epochs=epochs, patience=-(-recipe.patience * epochs // recipe.epochs))
 
 
 def _left(aggregator: Aggregator, direct: TupleBatch) -> bool:

@@ -69,6 +69,7 @@ def test_rows_are_written_read_and_replaced(
     monkeypatch.setattr(conformance, "build", lambda *_: network)
     old = conformance.Row(MOBILE, "magnitude", "failed", 1, reason="old")
     kept = conformance.Row("ViT-B/16", "none", "failed", 9, 9, 1.0, 1.0)
+    tmp_path /= "new"
     conformance.write([kept, old], tmp_path)
     assert list(conformance.read(tmp_path).values()) == [old, kept]  # in the order of the networks
     found = conformance.main(["--network", MOBILE, "--pruner", "magnitude", "--output", str(tmp_path)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Callable, Iterator
 from importlib.machinery import SourceFileLoader
@@ -23,6 +24,7 @@ REACHED = [
     ("modules", "SharedLabelModule", {"joint"}),
     ("inference", "embed", {*NETWORKS, "features", "joint"}),
     ("search", "train", {"aggregate"}),
+    ("search", "lasting", {"aggregate"}),
     ("measure", "latency", {"latency"}),
     ("error_margin", "margins", {"margin"}),
     ("crossfit", "align", {"crossfit"}),
@@ -74,6 +76,14 @@ def test_a_stage_depends_on_the_code_that_it_reaches(reached, module, name, expe
 def test_no_stage_depends_on_other_code(reached, module, name):
     assert name in {n for statement in sources._module(f"sharedlabel.{module}").statements for n in statement.names}
     assert all((f"sharedlabel.{module}", name) not in found for found in reached.values())
+
+
+def test_the_configuration_which_no_digest_sees_holds_values_and_computes_none():
+    classes = [
+        one.tree for one in sources._module("sharedlabel.config").statements if isinstance(one.tree, ast.ClassDef)
+    ]
+    written = {(one.name, part.name) for one in classes for part in ast.walk(one) if isinstance(part, ast.FunctionDef)}
+    assert written == {("Plugin", "payload"), ("Plugin", "key")}
 
 
 @pytest.fixture

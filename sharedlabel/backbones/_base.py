@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from sharedlabel.backbones._masking import enforce, masked_call
+from sharedlabel.backbones._masking import enforce, masked_call, masked_weights
 
 
 class Normalize(nn.Module):
@@ -53,7 +53,7 @@ class Backbone(nn.Module):
         self.normalize = Normalize(image_shape[0])
         self.body = body
         self.classifier = classifier
-        self.has_masks = False
+        self.has_masks = any(True for _ in masked_weights(body))
         # Functions of the module: hooks that are closures could not be pickled.
         self.register_state_dict_pre_hook(_before_state)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_after_loading)  # type: ignore[no-untyped-call]

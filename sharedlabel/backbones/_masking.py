@@ -8,6 +8,8 @@ parameter behind the mask.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 MASK = "weight_mask"  # what the names of all masks end with
+_ONE_AT_A_TIME = threading.RLock()  # of all networks, since a network with a lock of its own could not be pickled
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,22 +53,24 @@ def masked_weights(network: nn.Module) -> Iterator[MaskableWeight]:
 
 
 def masked_call(network: nn.Module, inputs: Tensor) -> Tensor:
-    """Run a network with weight * mask in the place of every masked weight.
+    """Run a network with weight * mask in the place of every masked weight; threads take turns.
 
     Args:
         network: the network; it has its own parameters back afterwards, whatever happens.
         inputs: its argument.
     """
-    slots = _slots(network)
-    weights = [parameters[key] for parameters, key, _ in slots]
-    products = torch._foreach_mul(weights, [mask for *_, mask in slots])
-    try:
-        for (parameters, key, _), product in zip(slots, products, strict=True):
-            parameters[key] = product
-        outputs: Tensor = network(inputs)
-    finally:
-        for (parameters, key, _), weight in zip(slots, weights, strict=True):
-            parameters[key] = weight
+    # The places of parameters are the network's own: a pass of another thread would take products for parameters.
+    with contextlib.nullcontext() if torch.compiler.is_compiling() else _ONE_AT_A_TIME:
+        slots = _slots(network)
+        weights = [parameters[key] for parameters, key, _ in slots]
+        products = torch._foreach_mul(weights, [mask for *_, mask in slots])
+        try:
+            for (parameters, key, _), product in zip(slots, products, strict=True):
+                parameters[key] = product
+            outputs: Tensor = network(inputs)
+        finally:
+            for (parameters, key, _), weight in zip(slots, weights, strict=True):
+                parameters[key] = weight
     return outputs
 
 

@@ -8,15 +8,22 @@ import torch
 from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
+from sharedlabel.errors import DataError
 from sharedlabel.metrics import _checks
 from sharedlabel.types import Tuples
 
 
 def normalized(labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"] | None) -> Float[Tensor, "t"]:
-    """Return weights that sum to 1; equal ones when none are given."""
+    """Return weights that sum to 1; equal ones when none are given.
+
+    Raises:
+        DataError: there are no tuples, or their weights mean nothing.
+    """
+    if not labels.numel():
+        raise DataError("expected at least one tuple to take a mean over, got none; check the split that they are from")
     _checks.weights(weights, labels.numel())
     if weights is None:
-        return torch.full(labels.shape, 1 / max(labels.numel(), 1), dtype=torch.float64, device=labels.device)
+        return torch.full(labels.shape, 1 / labels.numel(), dtype=torch.float64, device=labels.device)
     wide = weights.double()
     return wide / wide.sum()
 

@@ -46,7 +46,7 @@ def fit_temperature(
         T of each size; above 1 softens. 1 where all posteriors are uniform.
 
     Raises:
-        DataError: the log-posterior is not finite.
+        DataError: the log-posterior is not finite, or sizes or numbers of tuples are not those of its columns.
 
     Reference:
         Guo et al., "On Calibration of Modern Neural Networks" (2017); the penalty is ours.
@@ -55,7 +55,12 @@ def fit_temperature(
     if not bool(log_posterior.isfinite().all()):
         raise DataError("expected finite log-posteriors, got NaN or infinity; check the aggregator and its features")
     columns, mass = log_posterior.shape[1], normalized(labels, weights)
-    every = list(sizes or range(1, columns + 1))
+    every = list(range(1, columns + 1) if sizes is None else sizes)
+    if len(every) != columns or len(set(every)) != columns or min(every) < 1:
+        raise DataError(f"expected {columns} different sizes, one for each column, got {every}; pass those")
+    if independent is not None:
+        _checks.array("independent tuples", independent, "n", n=columns)
+        _checks.positive("a number of independent tuples", independent)
     chosen = anchors(every)
     at = torch.tensor([every.index(size) for size in chosen])
     count = (torch.full((columns,), len(labels) * evenness(mass)) if independent is None else independent).double()[at]

@@ -110,6 +110,9 @@ class Growth:
         group: the group.
         images: normalised images.
         labels: their class indices.
+
+    Raises:
+        CompressionError: a layer that reads the group is not in the trace.
     """
 
     @torch.no_grad()
@@ -161,6 +164,11 @@ class Growth:
         """Tell what depends on the group, and keep the values that it is computed from."""
         starts = {*self._index, *self.group.entering}
         nodes = list(self._module.graph.nodes)
+        if hidden := starts - {node.target for node in nodes}:
+            raise CompressionError(
+                f"expected layers that the network calls one by one, got {min(hidden)!r} inside a module of torch that "
+                "is run as a whole; choose a pruner that scores channels by their weights (filter_l1)"
+            )
         changed: set[fx.Node] = set()
         self._first: list[fx.Node] = []
         for node in nodes:

@@ -349,6 +349,12 @@ OTHERS = {
     "draw_multipliers": [
         (lambda: uncertainty.draw_multipliers(5, 0, torch.Generator()), "a number of units of at least 1, got 0"),
     ],
+    "fit_temperature": [
+        (lambda: calibration.fit_temperature(LOGS, LABELS, sizes=(1, 2, 2)), r"3 different sizes, .*, got \[1, 2, 2\]"),
+        (lambda: calibration.fit_temperature(LOGS, LABELS, sizes=(0, 1, 2)), r"3 different sizes, .*, got \[0, 1, 2\]"),
+        (lambda: calibration.fit_temperature(LOGS, LABELS, independent=ONES[1:]), r"\[n\] with n = 3, got \[2\]"),
+        (lambda: calibration.fit_temperature(LOGS, LABELS, independent=0 * ONES), "above 0, got 0"),
+    ],
     "replicate": [
         (lambda: uncertainty.replicate([ESTIMATE], SCORES[0]), "a number of multipliers of at least 24, got 2"),
     ],
@@ -401,3 +407,12 @@ def test_impossible_labels_are_meant_and_empty_batches_change_nothing():
     metric.update(sure, torch.tensor([0]))
     metric.update(sure[:0], torch.tensor([0])[:0])
     assert metric.compute().item() == 1
+
+
+@pytest.mark.parametrize(
+    "mean",
+    [n_accuracy.n_accuracy, calibration.negative_log_likelihood, calibration.reliability, information.confusion],
+)
+def test_a_mean_over_no_tuples_has_no_value(mean):
+    with pytest.raises(DataError, match=r"^expected at least one tuple to take a mean over, got none; check"):
+        mean(LOGS[:0], LABELS[:0])

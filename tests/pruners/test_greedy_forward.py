@@ -314,3 +314,22 @@ def test_missing_labels_and_losses_that_are_not_finite_are_refused() -> None:
         backbone.classifier.bias[0] = torch.nan
     with pytest.raises(CompressionError, match="got 8 NaN or infinite of 8 in layer 'body"):
         greedy_forward.prune(backbone, 2.0, ALL, context())
+
+
+class Encoder(nn.Module):
+    """Tokens of a pixel each, and an encoder of torch that is run as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoderLayer(SHAPE[0], 1, 8, dropout=0.0, batch_first=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        encoded: Tensor = self.encoder(images.flatten(2).transpose(1, 2))
+        return encoded.mean(1)
+
+
+def test_layers_inside_a_module_that_is_run_as_a_whole_are_refused():
+    network = Backbone(Encoder(), nn.Linear(SHAPE[0], CLASSES), SHAPE)
+    expected = r"^expected layers that .*, got 'body\.encoder\.linear2' inside a module of torch .*; choose .*filter_l1"
+    with pytest.raises(CompressionError, match=expected):
+        greedy_forward.prune(network, 1.2, greedy_forward.Config(), context())

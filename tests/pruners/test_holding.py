@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -111,6 +113,30 @@ def test_momentum_from_before_pruning_has_no_effect() -> None:
     assert torch.equal(network(images()), held(network)(images()))
     assert state_is_clean(network.state_dict())
     assert revived(network) == 0
+
+
+def test_masks_hold_in_a_body_that_another_network_takes_over() -> None:
+    network = pruned().eval()
+    expected = network(images())
+    for _, weight, mask in _masks.masked(network):
+        weight.data[mask == 0] = 0.5
+    other = Backbone(network.body, network.classifier, network.image_shape).eval()
+    assert torch.equal(other(images()), expected)
+
+
+def test_passes_of_several_threads_do_not_meet() -> None:
+    """A pass puts products in the place of parameters: another one must not take them for the parameters."""
+    network = pruned().eval().requires_grad_(False)
+    expected, before = network(images()), dict(network.named_parameters())
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda _: network(images()), range(100)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(network.get_parameter(name) is value for name, value in before.items())
+    assert all(torch.equal(one, expected) for one in found)
 
 
 @pytest.mark.parametrize("through", ["forward", "embed"])
