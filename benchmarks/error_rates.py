@@ -340,11 +340,6 @@ def near_saturation(setting: Saturated, found: dict[str, list[float]]) -> list[s
     return broken
 
 
-def _above(errors: Sequence[float], nominal: float) -> bool:
-    """Tell whether a share of errors is shown to be above the nominal one, at 1%."""
-    return bool(stats.binomtest(round(sum(errors)), len(errors), nominal, "greater").pvalue < 0.01)
-
-
 def _task(task: tuple[Setting | Saturated, int]) -> dict[str, float]:
     setting, number = task
     torch.set_num_threads(1)
