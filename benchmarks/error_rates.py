@@ -49,14 +49,16 @@ from sharedlabel.metrics.intervals import interval
 from sharedlabel.metrics.paired import all_pairs
 from sharedlabel.metrics.uncertainty import estimate, independent, seed_average
 from sharedlabel.ranking import rank
-from sharedlabel.results import Comparison, Pooled, Row
+from sharedlabel.results import MIN_SEEDS, Comparison, Pooled, Row
 from sharedlabel.scored import Identity, Scored, Split
 from sharedlabel.types import Tuples
-from sharedlabel.verdicts import ALPHA, MIN_SEEDS
+from sharedlabel.verdicts import ALPHA
 
 FAMILY_WISE, COVERED = 0.06, (0.93, 0.97)
 TUPLES = 120
-_TYPES = {"int": 1, "float": 1.0, "bool": False}
+_TYPES = {"int": 1, "float": 1.0, "bool": False} | dict.fromkeys(
+    ["int | None", "float | None", "str | None", "bool | None"]
+)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,15 @@ from sharedlabel.choosing.recommendation import recommend
 from sharedlabel.choosing.text import render
 from sharedlabel.errors import ConfigError, DataError, StoreError
 
-TYPES = {"int": 1, "float": 1.0, "int | None": None, "float | None": 1.0, "bool": False}
+TYPES = {
+    "int": 1,
+    "float": 1.0,
+    "int | None": None,
+    "float | None": 1.0,
+    "str | None": None,
+    "bool": False,
+    "bool | None": None,
+}
 MACS = 1_000
 # (aggregator, pruner, ratio, n) -> dense passes, RI and n-accuracy on validation, RI and n-accuracy on test.
 POINTS = {
