@@ -34,7 +34,9 @@ _UNITS = {"n_accuracy": 1.0, "information": label_entropy(_PRIOR.log())}
 _NAMES = {"n_accuracy": "n_accuracy_gain", "information": "ri_gain"}
 _REFERENCE = 1000 * N_MAX  # images of each class that stand for the population
 _EXACT = 1e-9  # sums of the same tuples in another order differ by less
-_BLANK = {"int": 1, "float": 1.0, "str": "", "bool": False}
+_BLANK = {"int": 1, "float": 1.0, "str": "", "bool": False} | dict.fromkeys(
+    ["int | None", "float | None", "str | None", "bool | None"]
+)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from sharedlabel.summary import Method, summarize
 from sharedlabel.types import Dataset
 
 SIZES = (1, 2, 4, 8, 16)
-BLANK = {"int": 1, "float": 1.0, "str": ""}
+BLANK = {"int": 1, "float": 1.0, "str": ""} | dict.fromkeys(["int | None", "float | None", "str | None", "bool | None"])
 
 
 def _data(images: int) -> Data:

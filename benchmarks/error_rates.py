@@ -49,14 +49,16 @@ from sharedlabel.metrics.intervals import interval
 from sharedlabel.metrics.paired import all_pairs
 from sharedlabel.metrics.uncertainty import estimate, independent, seed_average
 from sharedlabel.ranking import rank
-from sharedlabel.results import Comparison, Pooled, Row
+from sharedlabel.results import MIN_SEEDS, Comparison, Pooled, Row
 from sharedlabel.scored import Identity, Scored, Split
 from sharedlabel.types import Tuples
-from sharedlabel.verdicts import ALPHA, MIN_SEEDS
+from sharedlabel.verdicts import ALPHA
 
 FAMILY_WISE, COVERED = 0.06, (0.93, 0.97)
 TUPLES = 120
-_TYPES = {"int": 1, "float": 1.0, "bool": False}
+_TYPES = {"int": 1, "float": 1.0, "bool": False} | dict.fromkeys(
+    ["int | None", "float | None", "str | None", "bool | None"]
+)
 
 
 @dataclass(frozen=True)
@@ -338,11 +340,6 @@ def near_saturation(setting: Saturated, found: dict[str, list[float]]) -> list[s
         if stats.binomtest(round(sum(found[name])), count, nominal, side).pvalue < 0.01:
             broken.append(f"{setting.name}: {name}: {np.mean(found[name]):.3f}, expected {nominal}")
     return broken
-
-
-def _above(errors: Sequence[float], nominal: float) -> bool:
-    """Tell whether a share of errors is shown to be above the nominal one, at 1%."""
-    return bool(stats.binomtest(round(sum(errors)), len(errors), nominal, "greater").pvalue < 0.01)
 
 
 def _task(task: tuple[Setting | Saturated, int]) -> dict[str, float]:

@@ -36,7 +36,7 @@ def rows(cell: Cell, grid: Grid, store: Store) -> list[Row]:
     """Return the rows of a finished cell: every n, validation and test."""
     scored = store.load(cell.evaluate.stage, cell.evaluate.key)
     pruned = store.load(cell.pruned.stage, cell.pruned.key).meta
-    latency = store.load(cell.latency.stage, cell.latency.key).meta
+    latency = store.load(cell.latency.stage, cell.latency.key).meta["latencies"] if _timed(cell, store) else []
     macs = scored.meta.get("macs", {})
     facts = {
         "cell": cell.id,
@@ -137,16 +137,21 @@ def _searches(grid: Grid, store: Store) -> Iterator[Search]:
         )
 
 
-def _compression(pruned: dict[str, Any], latency: dict[str, Any]) -> dict[str, Any]:
-    costs, latency = pruned["costs"], _usual(latency["latencies"])
+def _timed(cell: Cell, store: Store) -> bool:
+    """Tell whether a cell's network was measured: times come last, so an unfinished grid may have none."""
+    return store.has(cell.latency.stage, cell.latency.key)
+
+
+def _compression(pruned: dict[str, Any], measured: list[dict[str, Any]]) -> dict[str, Any]:
+    costs, usual = pruned["costs"], _usual(measured) if measured else {}
     return {
         **costs,
         "collapsed_layers": ",".join(costs["collapsed_layers"]),
-        "measured_latency_ms": latency["median_ms"],
-        "measured_latency_batch": latency["batch"],
-        "measured_threads": latency["threads"],
-        "measured_device": latency["device"],
-        "measured_contended": timing.contended(latency["contention"]),
+        "measured_latency_ms": usual.get("median_ms"),
+        "measured_latency_batch": usual.get("batch"),
+        "measured_threads": usual.get("threads"),
+        "measured_device": usual.get("device"),
+        "measured_contended": timing.contended(usual["contention"]) if usual else None,
         "validation_accuracy_before_retrain": pruned["validation_accuracy_before_retrain"],
         "validation_accuracy": pruned["validation_accuracy"],
         "training_epochs": pruned["training_epochs"],
@@ -162,8 +167,8 @@ def _usual(measured: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _latencies(grid: Grid, store: Store) -> Iterator[Latency]:
-    """Yield what was measured of every compressed network."""
-    networks = {cell.latency.key: cell for cell in grid.cells}
+    """Yield what was measured of every compressed network that was."""
+    networks = {cell.latency.key: cell for cell in grid.cells if _timed(cell, store)}
     for cell in networks.values():
         found = store.load(cell.latency.stage, cell.latency.key).meta
         pruned = store.load(cell.pruned.stage, cell.pruned.key).meta

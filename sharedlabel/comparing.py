@@ -297,7 +297,9 @@ def _picked(found: Pairs, names: Sequence[str], pairs: Sequence[tuple[str, str]]
     return _Table(found.difference[method, reference], found.spread[method, reference])
 
 
-def _differences(block: Block, tables: Sequence[_Table], widths: Sequence[int | float], seeds: int) -> list[Differences]:
+def _differences(
+    block: Block, tables: Sequence[_Table], widths: Sequence[int | float], seeds: int
+) -> list[Differences]:
     """Return what is to be judged, the variances over seeds moderated over all pairs and places."""
     if not tables:
         return []

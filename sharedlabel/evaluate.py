@@ -36,7 +36,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     if not grid.cells:
         raise StoreError(
             f"expected finished cells of {experiment.name!r} in {store.root}, got none; "
-            "run `python -m sharedlabel.train` first"
+            "run `python -m sharedlabel.train` first, or ask for fewer seeds: a method counts once all of its are done"
         )
     console = open_console()
     results = collect(grid, store, seconds=time.perf_counter() - started)

@@ -36,6 +36,8 @@ from sharedlabel.metrics.n_accuracy import correct, n_accuracy
 from sharedlabel.metrics.uncertainty import Estimate, estimate, independent
 from sharedlabel.types import Tuples
 
+_ROUNDING = 1e-12  # of sums of weights, which are 1 but for it
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -219,7 +221,7 @@ def accuracy_and_ri(
         entropy: H(Y) in bits.
     """
     accuracy, bits = found[slice(len(count))], found[slice(len(count), None)]
-    mean = accuracy.mean.clamp(max=1)  # weights sum to 1 but for rounding
+    mean = torch.where(accuracy.mean > 1 - _ROUNDING, 1.0, accuracy.mean)
     return (mean, *wilson(mean, accuracy.spread, count)), relative_information_ends(bits, count, entropy)
 
 

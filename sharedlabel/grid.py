@@ -103,9 +103,9 @@ class Cell:
         return *self._optional(), self.evaluate
 
     def read(self) -> tuple[Node, ...]:
-        """Return the stage calls whose outputs the cell's rows are made from."""
+        """Return the stage calls whose outputs the cell's rows are made from; times may be missing, they come last."""
         aggregate = [] if self.aggregate is None else [self.aggregate]
-        return self.pruned, self.latency, *self._optional(), *aggregate, self.evaluate
+        return self.pruned, *self._optional(), *aggregate, self.evaluate
 
     def _optional(self) -> list[Node]:
         return [node for node in (self.margin, self.adaptive) if node is not None]

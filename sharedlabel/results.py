@@ -74,7 +74,8 @@ class Row:
         bytes_dense: bytes of the remaining tensors stored densely.
         bytes_sparse: bytes when masked weights are stored as a bit mask and the values left.
         collapsed_layers: names of layers without a weight left, joined by commas; empty if none.
-        measured_latency_ms: median time of one eager batch on the device named: of 32 images, else the largest batch.
+        measured_latency_ms: median time of one eager batch on the device named: of 32 images, else the largest batch;
+            this and the next four are None where it is not measured yet, which a grid does last.
         measured_latency_batch: batch size of that measurement.
         measured_threads: CPU threads of that measurement.
         measured_device: device of that measurement.
@@ -132,11 +133,11 @@ class Row:
     bytes_dense: int
     bytes_sparse: int
     collapsed_layers: str
-    measured_latency_ms: float
-    measured_latency_batch: int
-    measured_threads: int
-    measured_device: str
-    measured_contended: bool
+    measured_latency_ms: float | None
+    measured_latency_batch: int | None
+    measured_threads: int | None
+    measured_device: str | None
+    measured_contended: bool | None
     validation_accuracy_before_retrain: float
     validation_accuracy: float
     training_epochs: float
@@ -178,7 +179,7 @@ class Summary:
         ri: likewise.
         ri_raw: mean over seeds.
         calibration_error: mean over seeds, after calibration.
-        measured_latency_ms: median over seeds.
+        measured_latency_ms: median over the seeds that were measured; None if none was yet.
     """
 
     data: str
@@ -202,7 +203,7 @@ class Summary:
     ri_high: float
     ri_raw: float
     calibration_error: float
-    measured_latency_ms: float
+    measured_latency_ms: float | None
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,7 @@ def _summaries(found: _Estimated) -> Iterator[Summary]:
     accuracy, ri = found.accuracy, found.ri
     for index, row in enumerate(found.rows[0]):
         same = [rows[index] for rows in found.rows]
+        measured = [r.measured_latency_ms for r in same if r.measured_latency_ms is not None]
         yield Summary(
             data=row.data,
             backbone=row.backbone,
@@ -175,7 +176,7 @@ def _summaries(found: _Estimated) -> Iterator[Summary]:
             ri_high=ri.high[index],
             ri_raw=statistics.fmean(r.ri_raw for r in same),
             calibration_error=statistics.fmean(r.calibration_error for r in same),
-            measured_latency_ms=statistics.median(r.measured_latency_ms for r in same),
+            measured_latency_ms=statistics.median(measured) if measured else None,
         )
 
 

@@ -63,23 +63,28 @@ class Differences:
 
     def p_value(self) -> Float[Tensor, "r k"]:
         """Two-sided, of no difference; 1 for differences that rounding can explain."""
-        return torch.where(self._none(), 1.0, p_value(self.value, self.spread))
+        unseen = (-self.independent * (self.value / self.unit).abs()).exp()  # the rule of three, solved for its level
+        p = p_value(self.value, self.spread)
+        return torch.where(self._none(), 1.0, torch.where(self._alike(), torch.maximum(p, unseen), p))
 
     def ends(self, missed: float | Tensor) -> tuple[Float[Tensor, "r k"], Float[Tensor, "r k"]]:
         """Return the ends of intervals in RI or n-accuracy.
 
-        Where no tuple differs by more than rounding, the spread says nothing of differences that were not seen: the
-        rule of three bounds them.
+        Where all tuples differ alike but for rounding, the spread says nothing of differences that were not seen, also
+        after it was moderated: the intervals reach as far as the rule of three, at least.
 
         Args:
             missed: chance that an interval does not hold the truth, by row.
         """
         level = 1 - torch.as_tensor(missed, dtype=torch.float64).expand(self.value.shape)
         low, high = (end / self.unit for end in interval(self.value, self.spread, level))
-        unseen = rule_of_three(level, self.independent)
-        alike = self.spread.se < ROUNDING
-        low, high = torch.where(alike, -unseen, low), torch.where(alike, unseen, high)
+        middle, unseen, alike = self.value / self.unit, rule_of_three(level, self.independent), self._alike()
+        low = torch.where(alike, torch.minimum(low, middle - unseen), low)
+        high = torch.where(alike, torch.maximum(high, middle + unseen), high)
         return self._held(low, high, self._none())
+
+    def _alike(self) -> Tensor:
+        return self.spread.of_images.sqrt() < ROUNDING
 
     def _none(self) -> Tensor:
         return self.value.abs() < ROUNDING

@@ -24,7 +24,9 @@ from sharedlabel.types import Dataset
 CLASSES, N_MAX, BITS = 4, 3, 2.0
 EVALUATION = EvaluationConfig(n=(1, N_MAX), partitions=3)
 AIMS = (("error", 0.1), ("instances", 1.0), ("instances", 3.0))
-TYPES = {"int": 1, "float": 1.0, "str": "", "bool": False}
+TYPES = {"int": 1, "float": 1.0, "str": "", "bool": False} | dict.fromkeys(
+    ["int | None", "float | None", "str | None", "bool | None"]
+)
 
 
 @pytest.fixture(scope="module")

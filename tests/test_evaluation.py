@@ -16,6 +16,7 @@ from sharedlabel.data import tuples
 from sharedlabel.errors import DataError, TrainingError
 from sharedlabel.evaluation import posterior_over, score
 from sharedlabel.inputs import score_tuples
+from sharedlabel.metrics.uncertainty import estimate
 from sharedlabel.types import SetShape, Tuples
 
 CLASSES, N = 3, (1, 2, 4)
@@ -273,3 +274,13 @@ def test_the_information_of_decisions_that_are_all_right_is_that_of_the_label():
     found = decisions(20.0, 0)
     assert found[""] == pytest.approx(math.log2(10))
     assert found["_corrected"] == pytest.approx(math.log2(10))
+
+
+def test_all_right_is_one_though_weights_sum_to_a_little_less():
+    labels = torch.arange(30) % 10
+    prior = torch.full((10,), 0.1, dtype=torch.float64)
+    drawn = tuples.partition(labels, 1, 2, prior, rng.generator(0, "tuples"))
+    assert float(estimate(torch.ones(2, 30, 1), drawn, [1], 30).mean) < 1
+    sure = torch.full((60, 1, 10), -9.0).scatter(2, drawn.labels.flatten()[:, None, None], 0.0).log_softmax(-1)
+    (row,) = score(sure, drawn, prior, [1], 30, None, None).metrics
+    assert (row["n_accuracy"], row["n_accuracy_high"]) == (1.0, 1.0)

@@ -16,10 +16,13 @@ import pytest
 from rich.console import Console
 
 from sharedlabel import collect, grid, progress
+from sharedlabel.choosing.candidates import Request
+from sharedlabel.choosing.recommendation import recommend
+from sharedlabel.choosing.text import render
 from sharedlabel.config import LatencyConfig, MarginConfig, parse
 from sharedlabel.errors import ConfigError
 from sharedlabel.executors import local
-from sharedlabel.results import read
+from sharedlabel.results import read, write
 from sharedlabel.store import Store
 
 
@@ -202,9 +205,21 @@ def test_a_deleted_measurement_is_measured_again_and_only_that(done, experiment,
     prepared = grid.prepare(experiment)
     shutil.rmtree(done.root / "artifacts" / "latency")
     assert {node.stage for node in grid.missing(prepared, done)} == {"latency"}
-    assert grid.finished(prepared, done).cells == ()
     assert len(run(experiment).results.latencies) == 6
     assert grid.missing(prepared, done) == []
+
+
+def test_what_is_finished_is_reported_before_times_are_measured_which_is_last(done, experiment):
+    shutil.rmtree(done.root / "artifacts" / "latency")
+    prepared = grid.prepare(experiment)
+    part = grid.finished(prepared, done)
+    assert part.cells == prepared.cells
+    found = collect.collect(part, done, 0.0)
+    assert found.latencies == ()
+    assert {row.measured_latency_ms for row in found.rows} == {row.measured_contended for row in found.rows} == {None}
+    write(found, Path(experiment.output) / "early")
+    assert read(Path(experiment.output) / "early") == found
+    assert "latency not measured" in render(recommend(found, Request(budget=9)))
 
 
 def test_a_method_counts_as_finished_when_its_margin_is_there(done, experiment):

@@ -29,7 +29,9 @@ IMAGES, CLASSES, ENTROPY = 160, 4, 2.0
 NETWORKS = (("none", 1.0), ("magnitude", 4.0), ("random", 4.0))
 SEEDS = (0, 1, 2, 3, 4)
 ASKED = ComparisonConfig(reference="a")
-TYPES = {"int": 1, "float": 1.0, "bool": False}
+TYPES = {"int": 1, "float": 1.0, "bool": False} | dict.fromkeys(
+    ["int | None", "float | None", "str | None", "bool | None"]
+)
 
 
 def row(identity: Identity, seed: int, n: int) -> Row:

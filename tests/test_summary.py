@@ -21,7 +21,9 @@ CLASSES, N = 4, (1, 2)
 BITS = 2.0  # H(Y)
 EVALUATION = EvaluationConfig(n=N, partitions=3)
 RULES = SweetSpotConfig(budgets=(1.0,), target=0.9, replicates=50)
-TYPES = {"int": 1, "float": 1.0, "str": "", "bool": False}
+TYPES = {"int": 1, "float": 1.0, "str": "", "bool": False} | dict.fromkeys(
+    ["int | None", "float | None", "str | None", "bool | None"]
+)
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from sharedlabel.choosing.candidates import DENSE, Option, Place
-from sharedlabel.results import OPPOSITE, Comparison, Verdict
+from sharedlabel.results import MIN_SEEDS, OPPOSITE, Comparison, Verdict
 
 Metric = Literal["n_accuracy", "ri"]
 Ends: TypeAlias = tuple[float, float, float]  # estimate, lower and upper end of its interval
-FEWEST_SEEDS = 5
 ALONE = "one comparison, not adjusted"
 
 
@@ -120,7 +119,7 @@ def _independent(first: Option, second: Option, metric: Metric) -> Gap:
     one, two = (tuple(getattr(option, f"{metric}{end}") for end in ("", "_low", "_high")) for option in (first, second))
     difference, low, high = square_and_add(one, two)
     verdict: Verdict = "better" if low > 0 else "worse" if high < 0 else "undecided"
-    if min(first.seeds, second.seeds) < FEWEST_SEEDS:
+    if min(first.seeds, second.seeds) < MIN_SEEDS:
         verdict = "no verdict"
     return Gap(difference, low, high, False, verdict, ALONE)
 

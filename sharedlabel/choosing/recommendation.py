@@ -14,7 +14,7 @@ from sharedlabel import sweetspot
 from sharedlabel.choosing.candidates import DENSE, Option, Request, Unit, options
 from sharedlabel.choosing.differences import Contrast, Shift, contrast, shift
 from sharedlabel.errors import DataError
-from sharedlabel.report.sentences import number
+from sharedlabel.report.sentences import number, percent
 from sharedlabel.results import Results, SweetSpot
 from sharedlabel.sweetspot import Point, Rule
 from sharedlabel.timing import BUSY
@@ -236,8 +236,8 @@ def _miss(found: Sequence[Option], request: Request) -> str:
             f"at most {request.latency_ms or 0:g}",
         ),
         "target_accuracy": (
-            f"n-accuracy {nearest.validation_n_accuracy:.4f} on validation",
-            f"at least {request.target_accuracy or 0:g}",
+            f"{percent(nearest.validation_n_accuracy)} right on validation",
+            f"at least {percent(request.target_accuracy or 0.0)}",
         ),
     }
     asked = ", ".join(f"{name} {texts[name][1]}" for name in texts if getattr(request, name) is not None)

@@ -6,10 +6,11 @@ import textwrap
 from collections.abc import Iterator
 
 from sharedlabel.choosing.candidates import DENSE, Option
-from sharedlabel.choosing.differences import FEWEST_SEEDS, Contrast, Gap, Shift
+from sharedlabel.choosing.differences import Contrast, Gap, Shift
 from sharedlabel.choosing.recommendation import Recommendation, describe, intervals
 from sharedlabel.report.costs import short
 from sharedlabel.report.sentences import number, percent
+from sharedlabel.results import MIN_SEEDS
 
 _WIDTH = 100
 _LABEL = 14
@@ -25,7 +26,8 @@ def render(found: Recommendation) -> str:
     lines = [f"{found.data}, {found.protocol} tuples, {seeds}; asked for: {_asked(found)}", ""]
     indent = " " * _LABEL
     for label, text in _lines(found):
-        lines += textwrap.wrap(text, _WIDTH, initial_indent=f"{label:{_LABEL}}", subsequent_indent=indent)
+        first = f"{label:{_LABEL}}"
+        lines += textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
     return "\n".join(lines)
 
 
@@ -72,7 +74,7 @@ def _costs(found: Recommendation) -> Iterator[str]:
     best = found.recommended
     share = 100 * best.aggregator_macs / best.cost_macs
     yield (
-        f"{best.cost_dense_passes:.3g} dense passes of {best.backbone} ({short(best.cost_macs)} MACs per tuple, the "
+        f"{_passes(best)} of {best.backbone} ({short(best.cost_macs)} MACs per tuple, the "
         f"aggregator {share:.1f}% of it)"
     )
     yield _timing(found)
@@ -158,7 +160,12 @@ def _images(n: int) -> str:
 
 
 def _other(option: Option) -> str:
-    return f"{describe(option)}, {option.cost_dense_passes:.3g} dense passes"
+    return f"{describe(option)}, {_passes(option)}"
+
+
+def _passes(option: Option) -> str:
+    count = f"{option.cost_dense_passes:.3g}"
+    return f"{count} dense pass{'' if count == '1' else 'es'}"
 
 
 def _contrast(found: Contrast) -> str:
@@ -185,7 +192,7 @@ def _runner_up(found: Recommendation) -> str:
         "worse": "better on test",
         "equivalent": "equivalent on test",
         "undecided": "not shown to differ on test",
-        "no verdict": f"no verdict with {seeds} seed{'s' * (seeds > 1)}, {FEWEST_SEEDS} are needed",
+        "no verdict": f"no verdict with {seeds} seed{'s' * (seeds > 1)}, {MIN_SEEDS} are needed",
     }[found.runner_up.ri.verdict]
     return f"{_other(found.runner_up.option)}: {verdict}; recommended minus runner-up {_contrast(found.runner_up)}"
 

@@ -106,7 +106,7 @@ class Costs:
         bytes_sparse: bytes when zeros are stored as a bit mask.
         aggregator_macs: by n.
         cost_dense_passes: by n, MACs of a whole tuple / macs_dense.
-        measured_latency_ms: median time of one batch in PyTorch.
+        measured_latency_ms: median time of one batch in PyTorch; this and what follows are None if not measured.
         measured_latency_batch: batch size of that measurement.
         measured_threads: CPU threads of that measurement.
         measured_device: device of that measurement.
@@ -124,11 +124,11 @@ class Costs:
     bytes_sparse: int
     aggregator_macs: dict[str, int]
     cost_dense_passes: dict[str, float]
-    measured_latency_ms: float
-    measured_latency_batch: int
-    measured_threads: int
-    measured_device: str
-    measured_contended: bool
+    measured_latency_ms: float | None
+    measured_latency_batch: int | None
+    measured_threads: int | None
+    measured_device: str | None
+    measured_contended: bool | None
 
 
 @dataclass(frozen=True)

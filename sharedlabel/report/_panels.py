@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -16,6 +17,7 @@ from sharedlabel.report.views import DENSE, View
 
 MAX_PANELS = 5
 _MAX_TICKS = 8
+_LETTERS = 13  # of a heading, per inch
 _STRETCHED_TICKS = (-8, -3, -1, 0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 
 
@@ -30,8 +32,9 @@ def panels(
 
 
 def heading(figure: Figure, text: str, detail: str) -> None:
-    """Put a title and a smaller second line at the left of a figure."""
-    figure.suptitle(f"{text}\n{detail}", x=0.01, ha="left", fontsize=9.5, color=INK, linespacing=1.5)
+    """Put a title and the details below it at the left of a figure, on as many lines as they need."""
+    lines = textwrap.fill(detail, round(_LETTERS * figure.get_figwidth()))
+    figure.suptitle(f"{text}\n{lines}", x=0.01, ha="left", fontsize=9.5, color=INK, linespacing=1.5)
 
 
 def subject(view: View, pruner: str | None = None, *, protocol: bool = True) -> str:

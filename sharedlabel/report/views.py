@@ -95,8 +95,8 @@ class Best:
 
     def named(self, shown: int) -> str:
         """Name the others that may be as good, the first `shown` of them if they are many."""
-        if self.others and len(self.others) == self.rivals:
-            return "all" if self.rivals > 1 else method(self.others[0])
+        if self.rivals > 1 and len(self.others) == self.rivals:
+            return "all"
         own = network(self.chosen)
         names = [method(s) if network(s) == own else f"{method(s)} on {network(s)}" for s in self.others]
         return ", ".join(names[:shown]) + (f" +{len(names) - shown}" if len(names) > shown else "")

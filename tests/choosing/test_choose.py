@@ -21,7 +21,15 @@ from sharedlabel.choosing.recommendation import recommend
 from sharedlabel.choosing.text import render
 from sharedlabel.errors import ConfigError, DataError, StoreError
 
-TYPES = {"int": 1, "float": 1.0, "int | None": None, "float | None": 1.0, "bool": False}
+TYPES = {
+    "int": 1,
+    "float": 1.0,
+    "int | None": None,
+    "float | None": 1.0,
+    "str | None": None,
+    "bool": False,
+    "bool | None": None,
+}
 MACS = 1_000
 # (aggregator, pruner, ratio, n) -> dense passes, RI and n-accuracy on validation, RI and n-accuracy on test.
 POINTS = {
@@ -229,8 +237,8 @@ def test_a_miss_names_the_nearest_and_what_it_lacks(results) -> None:
     with pytest.raises(DataError, match=r"budget at most 0.2, got none of 8; the nearest miss is pool on prune 4x "
                        r"of mlp, n = 1 with 0.25 dense passes where at most 0.2 was asked for; relax"):  # fmt: skip
         recommend(results, Request(budget=0.2))
-    with pytest.raises(DataError, match=r"lstm on the dense network of mlp, n = 4 with n-accuracy 0.9850 on validation "
-                       r"where at least 0.99 was asked for \(4.1 dense passes\)"):  # fmt: skip
+    with pytest.raises(DataError, match=r"lstm on the dense network of mlp, n = 4 with 98.5% right on validation "
+                       r"where at least 99.0% was asked for \(4.1 dense passes\)"):  # fmt: skip
         recommend(results, Request(budget=5, target_accuracy=0.99))
     with pytest.raises(DataError, match=r"1.5 ms where at most 0.1 was asked for"):
         recommend(results, Request(latency_ms=0.1))
@@ -522,7 +530,7 @@ def test_one_seed_says_that_intervals_are_over_images_alone(results) -> None:
 def test_the_runner_up_is_called_by_the_verdict_of_the_run(results, verdict: str, said: str) -> None:
     judged = tuple(dataclasses.replace(c, verdict=verdict) for c in results.comparisons)
     text = words(dataclasses.replace(results, comparisons=judged), Request(budget=1.05, n=4, pruner="prune"))
-    assert f"1 dense passes: {said}; recommended minus runner-up" in text
+    assert f"1 dense pass: {said}; recommended minus runner-up" in text
 
 
 ENDS = st.tuples(*[st.floats(-1, 1)] * 3)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharedlabel.report import plots, views
-from sharedlabel.report._panels import panel_ns, spread
+from sharedlabel.report._panels import heading, panel_ns, panels, spread
 from sharedlabel.report._points import front, reliability_place
 from sharedlabel.report._speedup import speedups
 from sharedlabel.report._theme import SERIES, Palette
@@ -30,6 +30,13 @@ def test_every_kind_pruner_and_protocol_has_its_figure(figures):
           for p in ("magnitude", "random") for q in ("iid", "grouped")),
         "cost-iid", "cost-grouped", "pruning", "speedup", "standing-frozen-iid", "standing-frozen-grouped",
     }  # fmt: skip
+
+
+def test_a_long_heading_stays_inside_the_figure():
+    figure, _ = panels(1, 1, height=2.9)
+    heading(figure, "Measured", ", ".join(["measured on a busy machine"] * 8))
+    figure.draw_without_rendering()
+    assert figure._suptitle.get_window_extent().x1 < figure.bbox.x1
 
 
 def test_panels_titles_and_direct_labels(figures):

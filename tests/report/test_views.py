@@ -71,6 +71,13 @@ def test_other_networks_tie_by_overlapping_intervals_and_are_named(results):
     assert next(b for b in again if (b.chosen.ratio, b.chosen.n) == (8, 2)).named(2) == "lstm on random"
 
 
+def test_the_only_rival_is_named_with_its_network(results):
+    view = view_of(results)
+    best = next(b for b in views.best_methods(view) if (b.chosen.ratio, b.chosen.n) == (8, 2))
+    rival = dataclasses.replace(best.chosen, pruner="random")
+    assert dataclasses.replace(best, others=(rival,), rivals=1).named(2) == "residual_lstm on random"
+
+
 def test_the_oracle_is_no_method(results):
     oracle = tuple(
         dataclasses.replace(s, aggregator="exact", ri=1.0) for s in results.summaries if s.aggregator == "lstm"
