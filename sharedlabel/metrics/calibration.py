@@ -56,6 +56,7 @@ def fit_temperature(
         raise DataError("expected finite log-posteriors, got NaN or infinity; check the aggregator and its features")
     columns, mass = log_posterior.shape[1], normalized(labels, weights)
     every = list(sizes or range(1, columns + 1))
+    _checks.shape("log-posteriors", log_posterior, "t n c", n=len(every))
     chosen = anchors(every)
     at = torch.tensor([every.index(size) for size in chosen])
     count = (torch.full((columns,), len(labels) * evenness(mass)) if independent is None else independent).double()[at]
