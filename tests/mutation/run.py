@@ -46,7 +46,7 @@ MODULES = {
     "metrics/_variance": ["tests/metrics/test_uncertainty.py", "tests/metrics/test_paired.py"],
     "metrics/uncertainty": ["tests/metrics/test_uncertainty.py", "tests/metrics/test_checks.py"],
     "metrics/paired": ["tests/metrics/test_paired.py", "tests/metrics/test_checks.py"],
-    "verdicts": ["tests/test_ranking.py", "tests/test_summary.py"],
+    "verdicts": ["tests/test_verdicts.py"],
     "comparing": ["tests/test_ranking.py", "tests/test_summary.py"],
     "ranking": ["tests/test_ranking.py"],
 }
