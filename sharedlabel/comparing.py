@@ -185,7 +185,7 @@ def sizes(n: Sequence[int], asked: ComparisonConfig) -> list[int]:
     return [*n, *n, asked.n or max(n)]
 
 
-def lengths(n: Sequence[int], asked: ComparisonConfig) -> list[float]:
+def lengths(n: Sequence[int], asked: ComparisonConfig) -> list[int | float]:
     """Return the tuple size of each column of `pooled_scores`: of the endpoint the mean of those that it averages."""
     return [*n, *n, asked.n or statistics.fmean(n)]
 
@@ -297,7 +297,9 @@ def _picked(found: Pairs, names: Sequence[str], pairs: Sequence[tuple[str, str]]
     return _Table(found.difference[method, reference], found.spread[method, reference])
 
 
-def _differences(block: Block, tables: Sequence[_Table], widths: Sequence[float], seeds: int) -> list[Differences]:
+def _differences(
+    block: Block, tables: Sequence[_Table], widths: Sequence[int | float], seeds: int
+) -> list[Differences]:
     """Return what is to be judged, the variances over seeds moderated over all pairs and places."""
     if not tables:
         return []

@@ -109,7 +109,7 @@ def _of_images(variance: Float[Tensor, "k"], freedom: Float[Tensor, "k"]) -> Spr
 
 
 def independent(
-    prefixes: Sequence[float], instances: int, clusters: Int64[Tensor, "N"] | None = None
+    prefixes: Sequence[int | float], instances: int, clusters: Int64[Tensor, "N"] | None = None
 ) -> Float[Tensor, "k"]:
     """Count the tuples of each length that share nothing: N / n, and no more than there are groups.
 

@@ -110,7 +110,8 @@ def test_no_threshold_lies_within_rounding_of_a_confidence(log_posterior):
         inside = found[1:-1]
         distance = (inside[:, None] - values.cummax(1).values.flatten()).abs().amin(1)
         assert bool((distance >= (1e-6 + 1e-4 * (1 - inside)) / 2.1).all())
-        shaken = values + distance.min() / 2 * (2 * torch.rand(values.shape, generator=stream, dtype=torch.float64) - 1)
+        noise = distance.min() / 2 * (2 * torch.rand(values.shape, generator=stream, dtype=torch.float64) - 1)
+        shaken = (values + noise).clamp(0, 1)
         assert torch.equal(stopping.stops(values, inside).instances, stopping.stops(shaken, inside).instances)
     assert 100 < len(stopping.candidates(many)) <= 503
     assert len(stopping.candidates(clumped)) == 3  # one between the two clumps
@@ -156,8 +157,8 @@ def test_a_few_right_decisions_promise_no_small_error():
 def test_only_tuples_that_reach_a_threshold_are_decisions():
     """Half of 60 tuples of one image decide, none of them wrongly: one more wrong one would be 1 of 31, not 1 of 61."""
     half = stopping.Rates(*(torch.tensor([value], dtype=torch.float64) for value in (0.0, 1.0, 0.5)))
-    assert stopping.for_error(half, 0.02, 60) is None
-    assert stopping.for_error(half, 0.033, 60) == 0
+    assert stopping.for_error(half, 0.02, torch.tensor([60.0])) is None
+    assert stopping.for_error(half, 0.033, torch.tensor([60.0])) == 0
 
 
 def test_the_highest_threshold_within_a_mean_number_of_instances_is_chosen(log_posterior, right):
