@@ -90,7 +90,9 @@ def test_moderated_variances_are_those_of_the_formula(freedom: int, cap: float, 
     assert (expected_freedom == cap + freedom) == capped
 
 
-@pytest.mark.parametrize(("rows", "columns", "two_ways"), [(4, 1, False), (2, 2, False), (3, 2, True), (2, 3, True)])
+@pytest.mark.parametrize(
+    ("rows", "columns", "two_ways"), [(4, 1, False), (2, 1, False), (2, 2, False), (3, 2, True), (2, 3, True)]
+)
 def test_the_trend_is_a_mean_where_too_little_is_left_for_two_ways(rows: int, columns: int, two_ways: bool) -> None:
     part = SEEN[:rows, :columns]
     found, freedom = moderate(part[..., None], 4)
@@ -99,16 +101,27 @@ def test_the_trend_is_a_mean_where_too_little_is_left_for_two_ways(rows: int, co
     assert freedom.tolist() == pytest.approx([expected_freedom], rel=1e-9)
 
 
-def test_each_column_is_moderated_by_itself() -> None:
-    both, freedom = moderate(torch.stack([SEEN, 7 * SEEN.sqrt(), 0 * SEEN], dim=2), 4)
-    for at, column in enumerate((SEEN, 7 * SEEN.sqrt(), 0 * SEEN)):
+def test_a_small_scatter_is_a_strong_prior() -> None:
+    close = SEEN**0.6
+    found, freedom = moderate(close[..., None], 4, cap=1e3)
+    expected, expected_freedom = _by_hand(close.numpy(), 4, 1e3, two_ways=True)
+    assert 10 < expected_freedom < 1000
+    assert found[..., 0].flatten().tolist() == pytest.approx(expected.flatten().tolist(), rel=1e-7)
+    assert freedom.tolist() == pytest.approx([expected_freedom], rel=1e-7)
+
+
+@pytest.mark.parametrize("places", [1, 3])
+def test_each_column_is_moderated_by_itself(places: int) -> None:
+    columns = [column[:, :places] for column in (SEEN, 7 * SEEN.sqrt(), 0 * SEEN)]
+    both, freedom = moderate(torch.stack(columns, dim=2), 4)
+    for at, column in enumerate(columns):
         alone, own = moderate(column[..., None], 4)
         torch.testing.assert_close(both[..., at], alone[..., 0], rtol=1e-12, atol=0)
         assert float(freedom[at]) == float(own)
 
 
 def test_a_variance_of_zero_counts_as_a_hundred_thousandth_of_the_median() -> None:
-    seen = SEEN.clone()
+    seen = 16 * SEEN
     seen[2, 0] = 0
     floored = seen.clone()
     floored[2, 0] = 1e-5 * float(seen.median())
