@@ -28,9 +28,19 @@ import torch
 
 from sharedlabel import compression, cost, modules, plugins, provenance, search, sources, stages
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import Experiment, JointConfig, Plugin, Training, canonical, plugins_in, resolve, trainings
+from sharedlabel.config import (
+    ComparisonConfig,
+    Experiment,
+    JointConfig,
+    Plugin,
+    Training,
+    canonical,
+    plugins_in,
+    resolve,
+    trainings,
+)
 from sharedlabel.data import splits, tuples
-from sharedlabel.errors import CompressionError, ConfigError, DataError
+from sharedlabel.errors import CompressionError, ConfigError, DataError, nearest
 from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Crossfit, Data, crossfitted, data_key
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import rounded_down
@@ -147,7 +157,7 @@ def prepare(experiment: Experiment) -> Grid:
     aggregators = tuple(resolve("aggregators", spec) for spec in experiment.aggregators)
     for plugins_of_kind in (backbones, pruners, aggregators):
         _check_labels(plugins_of_kind)
-    _check_endpoint(experiment)
+    _check_endpoint(experiment, [aggregator.label for aggregator in aggregators])
     if experiment.fit.trials:
         search.check(aggregators)
     code = _code(plugin, *backbones, *pruners, *aggregators)
@@ -547,8 +557,13 @@ def _check_ratios(network: Backbone, backbone: Plugin, pruner: Plugin, ratios: t
         )
 
 
-def _check_endpoint(experiment: Experiment) -> None:
-    """Refuse a primary endpoint at a tuple size that is not evaluated."""
+def _check_endpoint(experiment: Experiment, aggregators: Sequence[str]) -> None:
+    """Refuse a primary endpoint at a tuple size that is not evaluated, and a reference that was asked for in vain."""
+    reference = experiment.comparison.reference
+    if reference not in aggregators and reference != ComparisonConfig().reference:
+        raise ConfigError(
+            f"comparison.reference: no aggregator is called {reference!r}; {nearest(reference, aggregators)}"
+        )
     n, sizes = experiment.comparison.n, experiment.evaluation.n
     if n is not None and n not in sizes:
         raise ConfigError(

@@ -118,8 +118,8 @@ def independent(
         instances: number of instances in the split, N.
         clusters: group of each instance, for tuples cut inside groups.
     """
-    _checks.number("a number of instances in the split", instances, 1)
-    _checks.positive("numbers of instances", torch.tensor(prefixes))
+    _checks.positive("numbers of instances", prefixes)
+    _checks.positive("a split's size", instances)
     count = instances / torch.tensor(prefixes, dtype=torch.float64)
     return count if clusters is None else count.clamp(max=len(clusters.unique()))
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import integrate, stats
 
 from sharedlabel.metrics.behrens_fisher import Spread, p_value, quantile
 from sharedlabel.rng import generator
@@ -65,3 +65,65 @@ def test_quantiles_are_where_the_p_value_is_the_chance_to_miss(freedom: float, m
 def test_no_difference_and_no_spread() -> None:
     assert _p(0.0, _spread(0, 0, 1)) == 1
     assert _p(0.3, _spread(0, 0, 1)) == 0
+
+
+@pytest.mark.parametrize(
+    ("difference", "of_images", "image_freedom", "of_seeds", "seed_freedom"),
+    [(2.5, 1.0, 10.0, 0.5, 3.0), (4.0, 1.0, 20.0, 2.0, 4.0), (3.0, 2.0, 5.0, 0.3, 2.0), (2.0, 1.0, 999.0, 0.2, 3.0)],
+)
+def test_few_images_and_few_seeds_by_numerical_integration(
+    difference: float, of_images: float, image_freedom: float, of_seeds: float, seed_freedom: float
+) -> None:
+    def density(log_x: float) -> float:
+        x = np.exp(log_x)
+        total = of_images + seed_freedom * of_seeds / x
+        tails = 2 * stats.t.sf(difference / total**0.5, image_freedom * (total / of_images) ** 2)
+        return float(tails * stats.chi2(seed_freedom).pdf(x) * x)
+
+    expected = integrate.quad(density, -40, 8, limit=500, epsabs=1e-14)[0]
+    found = _p(difference, _spread(of_images, of_seeds, seed_freedom, image_freedom))
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_images_count_as_known_from_a_thousand_degrees_of_freedom() -> None:
+    gaussian = 2 * stats.norm.sf(3.0)
+    for freedom in (1000.0, 1e6):
+        assert _p(3.0, _spread(1, 0, 1, freedom)) == pytest.approx(gaussian, rel=1e-12)
+    assert _p(3.0, _spread(1, 0, 1, 999.0)) == pytest.approx(2 * stats.t.sf(3.0, 999), rel=1e-9)
+
+
+@pytest.mark.parametrize("freedom", [1.0, 2.0, 4.0, 9.0])
+def test_quantiles_of_one_part_alone_are_students(freedom: float) -> None:
+    for missed in (0.05, 1e-3, 1e-6):
+        expected = stats.t.isf(missed / 2, freedom)
+        assert float(quantile(1 - missed, _spread(0, 3, freedom))) == pytest.approx(expected, rel=2e-4)
+        assert float(quantile(1 - missed, _spread(3, 0, 1, freedom))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_many_means_at_once_are_those_of_each_alone() -> None:
+    """Means of several kinds: degrees of freedom, shares and levels, in an order that is not sorted."""
+    parts = [
+        (1.0, 30.0, 0.5, 4.0),
+        (2.0, 8.0, 0.0, 4.0),
+        (0.0, 30.0, 1.0, 2.0),
+        (1.0, 30.0, 3.0, 4.0),
+        (1.0, 5.0, 0.5, 2.0),
+    ]
+    spread = Spread(*(column.view(5, 1) for column in torch.tensor(parts, dtype=torch.float64).T))
+    means = torch.tensor([2.0, -3.0, 4.0, 0.0, 1.0], dtype=torch.float64)[:, None]
+    levels = torch.tensor([0.95, 0.99, 0.95, 0.9, 0.99], dtype=torch.float64)[:, None]
+    together, halves = p_value(means, spread), quantile(levels, spread)
+    assert together.shape == halves.shape == (5, 1)
+    for at in range(5):
+        assert torch.equal(p_value(means[at], spread[at]), together[at])
+        assert torch.equal(quantile(levels[at], spread[at]), halves[at])
+    assert len({float(half) for half in halves}) == 5
+    nothing = spread[torch.zeros(5, dtype=torch.bool)]
+    assert p_value(means[:0], nothing).shape == quantile(0.95, nothing).shape == (0, 1)
+
+
+def test_a_spread_in_another_unit_gives_the_same_p_value() -> None:
+    spread = _spread(4.0, 8.0, 3, 20)
+    assert [float(part) for part in vars(spread.scaled(2.0)).values()] == [1, 20, 2, 3]
+    assert float(spread.se) == 12**0.5
+    assert _p(3.0, spread.scaled(2.0)) == pytest.approx(_p(6.0, spread), rel=1e-12)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from dataclasses import replace
 
 import jaxtyping
 import pytest
@@ -13,9 +14,12 @@ from sharedlabel import rng
 from sharedlabel.data.tuples import partition
 from sharedlabel.errors import DataError
 from sharedlabel.metrics import (
+    behrens_fisher,
     calibration,
     cost,
     information,
+    intervals,
+    moderation,
     n_accuracy,
     paired,
     shells,
@@ -38,6 +42,8 @@ ESTIMATE = uncertainty.estimate(SCORES, DRAWN, (1, 3), 24)
 STOPS = stopping.Stops(torch.ones(TUPLES, 2, dtype=torch.int64), torch.ones(TUPLES, 2, dtype=torch.bool))
 RATES = stopping.Rates(*(torch.ones(2, dtype=torch.float64) for _ in range(3)))
 DIAGRAM = calibration.reliability(LOGS, LABELS)
+ALONE = Tuples(torch.arange(3 * TUPLES).view(1, TUPLES, 3), LABELS[None], WEIGHTS[None])
+SPREAD = behrens_fisher.Spread(*torch.tensor([[0.5], [9.0], [0.5], [4.0]], dtype=torch.float64))
 
 
 @pytest.fixture(autouse=True)
@@ -280,6 +286,20 @@ OTHERS = {
         (lambda: calibration.apply_temperature(LOGS, ONES[1:]), r"temperatures \[n\] with n = 3, got \[2\]"),
         (lambda: calibration.apply_temperature(LOGS, 0 * ONES), "expected temperatures above 0, got"),
     ],
+    "temperatures": [
+        (
+            lambda: calibration.temperatures(LOGS.exp(), ALONE, (1, 2, 3), None),
+            "expected log-posteriors, got probabilities",
+        ),
+        (
+            lambda: calibration.temperatures(LOGS, ALONE, (1, 3), None),
+            r"log-posteriors \[t n c\] with n = 2, got \[12, 3, 4\]",
+        ),
+    ],
+    "independent": [
+        (lambda: uncertainty.independent((1, 0), 24), "numbers of instances above 0, got 0"),
+        (lambda: uncertainty.independent((1, 2), 0), "a split's size above 0, got 0"),
+    ],
     "bin_sums": [
         (lambda: calibration.bin_sums(LOGS, LABELS, WEIGHTS, 0), "a number of bins of at least 1, got 0"),
     ],
@@ -358,6 +378,49 @@ OTHERS = {
     "replicate": [
         (lambda: uncertainty.replicate([ESTIMATE], SCORES[0]), "a number of multipliers of at least 24, got 2"),
     ],
+    "p_value": [
+        (lambda: behrens_fisher.p_value(math.nan * ONE, SPREAD), "mean differences without NaN, got nan"),
+        (lambda: behrens_fisher.p_value(ONE, replace(SPREAD, of_images=-ONE)), r"variances of at least 0, got -0\.5"),
+        (lambda: behrens_fisher.p_value(ONE, replace(SPREAD, of_seeds=-ONE)), r"variances of at least 0, got -0\.5"),
+    ],
+    "quantile": [
+        (lambda: behrens_fisher.quantile(1.5, SPREAD), r"a level in \[0, 1\], got 1\.5"),
+        (lambda: behrens_fisher.quantile(-0.5, SPREAD), r"a level in \[0, 1\], got -0\.5"),
+        (
+            lambda: behrens_fisher.quantile(0.95, replace(SPREAD, seed_freedom=0 * ONE)),
+            "degrees of freedom of seeds above 0, got 0",
+        ),
+    ],
+    "rule_of_three": [
+        (lambda: intervals.rule_of_three(1.5, ONE), r"a level in \[0, 1\], got 1\.5"),
+        (lambda: intervals.rule_of_three(-0.5, ONE), r"a level in \[0, 1\], got -0\.5"),
+        (lambda: intervals.rule_of_three(0.95, 0 * ONE), "a number of trials above 0, got 0"),
+    ],
+    "interval": [
+        (lambda: intervals.interval(ONE, SPREAD, 95), r"a level in \[0, 1\], got 95"),
+        (lambda: intervals.interval(ONE, SPREAD.scaled(math.nan)), "variances of at least 0, got nan"),
+    ],
+    "loss_interval": [
+        (lambda: intervals.loss_interval(-ONE, SPREAD, ONE), r"a loss of at least 0, got -0\.5"),
+        (lambda: intervals.loss_interval(ONE, SPREAD, 0 * ONE), "a number of trials above 0, got 0"),
+    ],
+    "wilson": [
+        (lambda: intervals.wilson(3 * ONE, SPREAD, ONE), r"shares in \[0, 1\], got 1\.5"),
+        (lambda: intervals.wilson(-ONE, SPREAD, ONE), r"shares in \[0, 1\], got -0\.5"),
+    ],
+    "bonferroni": [
+        (lambda: intervals.bonferroni(3 * ONE, 2), r"p-values in \[0, 1\], got 1\.5"),
+        (lambda: intervals.bonferroni(-ONE, 2), r"p-values in \[0, 1\], got -0\.5"),
+        (lambda: intervals.bonferroni(ONE, 0), "a number of tests of at least 1, got 0"),
+    ],
+    "moderate": [
+        (lambda: moderation.moderate(-JOINT, 2), r"^expected variances of at least 0, got -0\.111"),
+        (
+            lambda: moderation.moderate(JOINT[0], 2),
+            r"variances as floating-point numbers \[pairs places k\], got float",
+        ),
+        (lambda: moderation.moderate(JOINT, 0), "degrees of freedom above 0, got 0"),
+    ],
     "shells": [
         (lambda: shells.NAccuracy(2).update(LOGS, LABELS), r"log-posteriors \[t n c\] with n = 2, got \[12, 3, 4\]"),
         (lambda: shells.CalibrationError(2).update(LOGS, LABELS), r"log-posteriors \[t n c\] with n = 2, got"),
@@ -380,6 +443,7 @@ def test_other_arguments_without_a_meaning_are_refused(call, message):
 
 def test_every_public_metric_is_refused_something():
     modules = (calibration, cost, information, n_accuracy, paired, stopping, uncertainty)
+    modules += (behrens_fisher, intervals, moderation)
     public = {
         name
         for module in modules

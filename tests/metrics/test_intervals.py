@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from scipy import stats
@@ -88,3 +90,42 @@ def test_intervals_of_a_loss_cover_near_saturation(right: float, tuples: int) ->
 
 def test_bonferroni_and_intervals_agree() -> None:
     assert bonferroni(_t(0.5, 0.001, 0.02), 5).tolist() == pytest.approx([1.0, 0.005, 0.1])
+
+
+def test_the_rule_of_three_keeps_all_digits() -> None:
+    assert rule_of_three(0.95, _t(60, 7)).tolist() == pytest.approx(
+        [-math.log(0.05) / 60, -math.log(0.05) / 7], rel=1e-12
+    )
+    assert rule_of_three(_t(0.9, 0.99), _t(10)).tolist() == pytest.approx([math.log(10) / 10, math.log(100) / 10])
+
+
+def test_the_usual_level_is_95_percent() -> None:
+    low, high = interval(_t(1), _images(4))
+    assert (low.item(), high.item()) == pytest.approx((1 - 3.919928, 1 + 3.919928), rel=1e-5)
+
+
+def test_every_interval_has_its_own_level() -> None:
+    ninety = stats.binomtest(40, 50).proportion_ci(0.9, method="wilson")
+    low, high = wilson(_t(0.8), _images(0.8 * 0.2 / 50), _t(50), level=0.9)
+    assert (low.item(), high.item()) == pytest.approx((ninety.low, ninety.high))
+    low, high = loss_interval(_t(0.5), _images(0.05**2), _t(60), level=0.9)
+    factor = math.exp(1.6448536 * 0.1)
+    assert (low.item(), high.item()) == pytest.approx((0.5 / factor, 0.5 * factor), rel=1e-6)
+    assert loss_interval(_t(0), _images(0), _t(60), level=0.9)[1].item() == pytest.approx(math.log(10) / 60)
+
+
+def test_a_factor_beyond_all_numbers_stays_a_number() -> None:
+    low, high = loss_interval(_t(1e-305), _images(1e-20), _t(1e6))
+    assert (low.item(), high.item()) == (0, pytest.approx(1e-305 * math.exp(700), rel=1e-9))
+
+
+@pytest.mark.parametrize(("share", "variance", "size"), [(0.5, 0.0, 100), (1.0, 0.01, 100), (0.5, 0.5, 0.5)])
+def test_wilson_takes_the_number_of_tuples_where_the_spread_gives_none(
+    share: float, variance: float, size: float
+) -> None:
+    """No spread, no errors; and below one effective tuple the spread is still believed."""
+    low, high = wilson(_t(share), _images(variance), _t(100))
+    z = 1.959963984540054
+    middle, half = share + z**2 / (2 * size), z * math.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
+    expected = ((middle - half) / (1 + z**2 / size), (middle + half) / (1 + z**2 / size))
+    assert (low.item(), high.item()) == pytest.approx(expected, rel=1e-5)

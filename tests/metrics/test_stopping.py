@@ -110,8 +110,8 @@ def test_no_threshold_lies_within_rounding_of_a_confidence(log_posterior):
         inside = found[1:-1]
         distance = (inside[:, None] - values.cummax(1).values.flatten()).abs().amin(1)
         assert bool((distance >= (1e-6 + 1e-4 * (1 - inside)) / 2.1).all())
-        shaken = values + distance.min() / 2 * (2 * torch.rand(values.shape, generator=stream, dtype=torch.float64) - 1)
-        shaken = shaken.clamp(0, 1)
+        noise = distance.min() / 2 * (2 * torch.rand(values.shape, generator=stream, dtype=torch.float64) - 1)
+        shaken = (values + noise).clamp(0, 1)
         assert torch.equal(stopping.stops(values, inside).instances, stopping.stops(shaken, inside).instances)
     assert 100 < len(stopping.candidates(many)) <= 503
     assert len(stopping.candidates(clumped)) == 3  # one between the two clumps

@@ -57,8 +57,17 @@ def _run(session: pytest.Session, items: list[pytest.Item]) -> Iterator[pytest.I
     """Run tests in turn; what they share stays for the next call."""
     session._setupstate.teardown_exact(items[0])
     for item, following in zip(items, [*items[1:], items[-1]], strict=True):
+        _forget()
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         yield item
+
+
+def _forget() -> None:
+    """Empty the caches of functions: what an earlier test left there would be used in place of a changed function."""
+    ours = [module for name, module in sys.modules.items() if name.partition(".")[0] == "sharedlabel"]
+    for value in [value for module in ours for value in vars(module).values()]:
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()
 
 
 def _observed(session: pytest.Session, items: list[pytest.Item]) -> tuple[dict[Any, set[str]], dict[Any, float]]:
