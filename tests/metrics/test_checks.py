@@ -345,14 +345,6 @@ OTHERS = {
     "for_instances": [
         (lambda: stopping.for_instances(RATES, 0.5), r"a mean number of instances of at least 1, got 0\.5"),
     ],
-    "independent": [
-        (lambda: uncertainty.independent((1, 0), 24), r"numbers of instances above 0, got 0"),
-        (lambda: uncertainty.independent((1, 3), 0), r"a number of instances in the split of at least 1, got 0"),
-    ],
-    "temperatures": [
-        (lambda: calibration.temperatures(LOGS, DRAWN, (1, 9), None), r"from 1 to the \d+ of a tuple, got 9"),
-        (lambda: calibration.temperatures(LOGS[1:], DRAWN, (1,), None), r"expected log-posteriors \[t n c\] with t = "),
-    ],
     "paired_difference": [
         (
             lambda: uncertainty.paired_difference(SCORES[None], SCORES[None, :, :, :1], DRAWN, (1, 3), 24),
