@@ -15,7 +15,7 @@ import torch
 import sharedlabel
 from sharedlabel import config, grid, loaders, progress, stages, train
 from sharedlabel.collect import losses, rows
-from sharedlabel.config import Experiment, TrainerConfig
+from sharedlabel.config import ComparisonConfig, Experiment, TrainerConfig
 from sharedlabel.errors import CompressionError, ConfigError, DataError
 from sharedlabel.results import read
 
@@ -451,3 +451,18 @@ def test_a_single_aggregator_leaves_no_stale_comparisons(done, run, experiment):
     assert ",aggregator," not in pooled
     for table in ("ranks", "wins"):
         assert len((folder / f"{table}.csv").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"reference": "log_pol"},
+            r"comparison\.reference: no aggregator is called 'log_pol'; did you mean 'log_pool'\?",
+        ),
+        ({"n": 3}, r"comparison\.n: expected one of the evaluated tuple sizes .*, got 3; add it to evaluation\.n"),
+    ],
+)
+def test_a_primary_question_that_cannot_be_asked_is_refused(experiment, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        grid.prepare(changed(experiment, comparison=ComparisonConfig(**changes)))
