@@ -353,6 +353,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.error_rates", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few repetitions of few settings")
     parser.add_argument("--repetitions", type=int, help="of every setting")
+    parser.add_argument("--part", choices=("verdicts", "saturation"), help="one of the two tables alone")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     asked = parser.parse_args(arguments)
     repetitions = asked.repetitions or (60 if asked.quick else 400)
@@ -361,13 +362,13 @@ def main(arguments: list[str] | None = None) -> int:
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
         run = map if asked.workers == 1 else stack.enter_context(context.Pool(asked.workers)).imap
-        for setting in settings(asked.quick):
+        for setting in settings(asked.quick) if asked.part != "saturation" else ():
             found = collected(run(_task, [(setting, number) for number in range(repetitions)]))
             few = " (no verdict)" if setting.seeds < MIN_SEEDS else ""
             print(f"{setting.name}{few}: " + " ".join(f"{np.mean(found[name]):.3f}" for name in COLUMNS), flush=True)
             broken += [f"{setting.name}: {fault}" for fault in faults(setting, found)]
         print("two methods that are alike, nearly always right: " + ", ".join(NEAR))
-        for one in SATURATED[:: 4 if asked.quick else 1]:
+        for one in SATURATED[:: 4 if asked.quick else 1] if asked.part != "verdicts" else ():
             found = collected(run(_task, [(one, number) for number in range(5 * repetitions)]))
             print(f"{one.name}: " + " ".join(f"{np.mean(found[name]):.3f}" for name in NEAR), flush=True)
             broken += near_saturation(one, found)
