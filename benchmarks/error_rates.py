@@ -195,7 +195,8 @@ def repetition(setting: Setting, number: int) -> dict[str, float]:
         r.rank_best > order[r.aggregator][0] or r.rank_worst < order[r.aggregator][1] for r in ranks if r.metric == "ri"
     ]
     result["error ranks"] = float(any(missed))
-    result["error before"], result["cover before"] = _before(drawn)
+    for name, value in zip(("error", "cover", "power"), _before(drawn), strict=True):
+        result[f"{name} before"] = value
     return result
 
 
@@ -205,7 +206,7 @@ def _wrong(record: Pooled | Comparison, truth: dict[str, float]) -> bool:
     return record.verdict in {"better", "worse"} and (gap == 0 or (record.verdict == "better") != (gap > 0))
 
 
-def _before(drawn: Drawn) -> tuple[float, float]:
+def _before(drawn: Drawn) -> tuple[float, float, float]:
     """Judge single networks as it was done before: Welch-Satterthwaite degrees of freedom and Holm over all."""
     p_values, covered = [], []
     upper = torch.triu_indices(len(drawn.truth), len(drawn.truth), 1)
@@ -220,9 +221,9 @@ def _before(drawn: Drawn) -> tuple[float, float]:
         for values, centre in ((p_values, 0.0), (covered, apart[upper[1]] - apart[upper[0]])):
             ratio = ((gap - centre).abs() / spread.se).numpy()
             values.append(torch.from_numpy(2 * special.stdtr(freedom.numpy(), -ratio)))
-    every = torch.cat(p_values)
-    wrong = bool((holm(every) < ALPHA).any()) and not drawn.truth.any()
-    return float(wrong), float((torch.cat(covered) >= ALPHA).double().mean())
+    shown = (holm(torch.cat(p_values)) < ALPHA).double()
+    held = (torch.cat(covered) >= ALPHA).double()
+    return float(shown.any()) if not drawn.truth.any() else 0.0, float(held.mean()), float(shown.mean())
 
 
 def holm(p_values: Tensor) -> Tensor:
@@ -268,6 +269,7 @@ COLUMNS = {
     "power primary": "primary questions: shown",
     "power pooled": "pooled: shown",
     "power single": "single networks: shown",
+    "power before": "single networks, method before: shown",
 }
 
 
