@@ -168,7 +168,6 @@ def _solve(share: NDArray[np.float64], freedom: float, image_freedom: float, mis
         return np.asarray(np.log(np.maximum(tails, np.finfo(np.float64).tiny) / missed))
 
     at_low, at_high = excess(low), excess(high)
-    found = np.sqrt(low * high)
     for turn in range(60):
         slope = (at_high - at_low) / np.log(high / low)
         found = low * np.exp(-at_low / slope) if turn % 3 else np.sqrt(low * high)

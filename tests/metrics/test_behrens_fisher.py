@@ -17,7 +17,7 @@ def _p(difference: float, spread: Spread) -> float:
     return float(p_value(torch.tensor([difference], dtype=torch.float64), spread))
 
 
-@pytest.mark.parametrize("freedom", [1, 2, 4, 5.5, 9])
+@pytest.mark.parametrize("freedom", [1, 2, 4, 5.5, 9, 25, 80])
 @pytest.mark.parametrize("ratio", [0.5, 3.0, 20.0])
 def test_seeds_alone_are_students_t_far_into_the_tail(freedom: float, ratio: float) -> None:
     assert _p(ratio, _spread(0, 1, freedom)) == pytest.approx(2 * stats.t.sf(ratio, freedom), rel=1e-4)
@@ -94,7 +94,7 @@ def test_images_count_as_known_from_a_thousand_degrees_of_freedom() -> None:
 
 @pytest.mark.parametrize("freedom", [1.0, 2.0, 4.0, 9.0])
 def test_quantiles_of_one_part_alone_are_students(freedom: float) -> None:
-    for missed in (0.05, 1e-3, 1e-6):
+    for missed in (0.7, 0.5, 0.05, 1e-3, 1e-6):
         expected = stats.t.isf(missed / 2, freedom)
         assert float(quantile(1 - missed, _spread(0, 3, freedom))) == pytest.approx(expected, rel=2e-4)
         assert float(quantile(1 - missed, _spread(3, 0, 1, freedom))) == pytest.approx(expected, rel=1e-5)
@@ -126,4 +126,10 @@ def test_a_spread_in_another_unit_gives_the_same_p_value() -> None:
     spread = _spread(4.0, 8.0, 3, 20)
     assert [float(part) for part in vars(spread.scaled(2.0)).values()] == [1, 20, 2, 3]
     assert float(spread.se) == 12**0.5
-    assert _p(3.0, spread.scaled(2.0)) == pytest.approx(_p(6.0, spread), rel=1e-12)
+    for unit in (0.5, 2.0, 20.0):
+        assert _p(6.0 / unit, spread.scaled(unit)) == pytest.approx(_p(6.0, spread), rel=1e-12)
+
+
+def test_without_any_spread_the_quantile_is_that_of_images() -> None:
+    assert float(quantile(0.95, _spread(0, 0, 1))) == pytest.approx(1.959964, rel=1e-5)
+    assert float(quantile(0.95, _spread(0, 0, 1, 7))) == pytest.approx(stats.t.isf(0.025, 7), rel=1e-5)

@@ -75,3 +75,14 @@ def test_user_errors() -> None:
     lonely = Tuples(torch.arange(6)[None].view(1, 3, 2), torch.tensor([[0, 0, 1]]), torch.full((1, 3), 1 / 3))
     with pytest.raises(DataError, match="one of label 1"):
         all_pairs(torch.zeros(2, 1, 1, 3, 1), lonely, (2,), 6)
+
+
+def test_two_tuples_a_label_two_seeds_and_images_in_no_tuple() -> None:
+    tuples = Tuples(torch.arange(8).view(1, 4, 2), torch.tensor([[0, 0, 1, 1]]), torch.full((1, 4), 0.25))
+    values = torch.rand(3, 2, 1, 4, 2, generator=generator(2, "few"), dtype=torch.float64)
+    found = all_pairs(values, tuples, (1, 2), 11)
+    alone = paired_difference(values[0], values[1], tuples, (1, 2), 11).estimate.spread
+    torch.testing.assert_close(found.spread[0, 1].of_images, alone.of_images)
+    torch.testing.assert_close(found.spread[0, 1].of_seeds, alone.of_seeds)
+    assert float(alone.of_seeds.min()) > 0
+    assert found.spread.seed_freedom.unique().tolist() == [1]
