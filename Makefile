@@ -7,7 +7,7 @@ MUTMUT_VERSION := 3.8.1
 # One more than there are cores, since tests wait for other processes; at most 8.
 WORKERS = $$($(RUN) -c 'import os; print(min(8, 1 + (os.cpu_count() or 1)))')
 
-.PHONY: demo test lint mutants format lock browser clean
+.PHONY: demo test lint simulate mutants format lock browser clean
 
 demo: $(VENV)/.installed ## install, then train, compress, aggregate and report on real handwritten digits
 	@echo "==> running the default experiment: python -m sharedlabel.train"
@@ -28,6 +28,10 @@ mutants: $(VENV)/.installed ## change the code in small ways and see whether a t
 	@echo "==> testing by mutation: docs/results/mutation.md says what survives, and why"
 	$(VENV)/bin/uv pip install --python $(RUN) --quiet mutmut==$(MUTMUT_VERSION)
 	$(RUN) tests/mutation/run.py
+
+simulate: $(VENV)/.installed ## error rates and coverage of the verdicts, quickly
+	@echo "==> simulating the verdicts"
+	$(RUN) -m benchmarks.error_rates --quick
 
 format: $(VENV)/.installed ## rewrite the code in the project's format
 	$(VENV)/bin/ruff check --fix .
