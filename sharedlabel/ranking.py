@@ -43,10 +43,11 @@ def rank(
     """
     own = [record for record in pooled if record.axis == "aggregator"]
     tests = Counter(record.protocol for record in own if record.endpoint)
+    columns = 2 * len({record.n for record in own if not record.endpoint})
     shown: dict[tuple[object, ...], dict[tuple[str, str], Verdict]] = {}
     gates = {_pair(record): record.p_value * tests[record.protocol] for record in own if record.endpoint}
     for record in own:
-        count = tests[record.protocol] * (1 if record.endpoint else 2 * len({r.n for r in own if not r.endpoint}))
+        count = tests[record.protocol] * (1 if record.endpoint else columns)
         open_ = max(record.p_value * count, gates[_pair(record)]) < ALPHA and record.seeds >= MIN_SEEDS
         verdict: Verdict = "undecided" if not open_ else "better" if record.difference > 0 else "worse"
         shown.setdefault(_table(record), {})[record.method, record.reference] = verdict
