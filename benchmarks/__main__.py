@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks._measure import Result
 
-COMMANDS = ("evidence", "latencies")  # run by themselves
+COMMANDS = ("conformance", "error_rates", "evidence", "latencies")  # run by themselves
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,17 +25,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console, progress = Console(), Console(stderr=True)
     results: list[Result] = []
     failed: list[str] = []
+    facts = _provenance()
     for name in options.only or available():
         progress.print(f"running {name}", style="dim")
         try:
             results += importlib.import_module(f"benchmarks.{name}").run(options.quick)
-        except RuntimeError:
-            progress.print_exception()  # the other benchmarks still run
+        except Exception:  # whatever it is, it is shown, and the other benchmarks still run
+            progress.print_exception()
             failed.append(name)
-    facts = _provenance()
-    if options.json:
-        content = {**facts, "quick": options.quick, "failed": failed, "results": [found.record() for found in results]}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+        if options.json:  # after each: they take half an hour together
+            found = [result.record() for result in results]
+            content = {**facts, "quick": options.quick, "failed": failed, "results": found}
+            options.json.write_text(json.dumps(content, indent=1) + "\n")
     console.print(_table(results, failed, options.quick))
     console.print(
         f"{facts['date']}, commit {facts['commit'] or 'unknown'}, {facts['processor']}, {facts['cores']} cores, "

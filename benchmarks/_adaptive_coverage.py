@@ -24,7 +24,7 @@ from sharedlabel.data import gaussian
 from sharedlabel.inputs import Data
 from sharedlabel.metrics.information import label_entropy
 from sharedlabel.results import Row
-from sharedlabel.types import Tuples
+from sharedlabel.types import Role, Tuples
 
 CLASSES, N_MAX = 5, 8
 RULE = "threshold"
@@ -122,9 +122,12 @@ def _split(drawn: _Drawn, first: int, each: int) -> Tensor:
 def _repetition(drawn: _Drawn, each: int, number: int) -> dict[str, list[list[float]]]:
     """Return estimate, ends and truth of the gain of each threshold, by score."""
     first = _REFERENCE + 2 * each * number
-    splits = {"validation": _split(drawn, first, each), "test": _split(drawn, first + each, each)}
-    splits["backbone"] = _split(drawn, 0, _REFERENCE)
-    data = dataclasses.replace(drawn.data, splits=drawn.data.splits | splits)
+    splits: dict[Role, Tensor] = {
+        "validation": _split(drawn, first, each),
+        "test": _split(drawn, first + each, each),
+        "backbone": _split(drawn, 0, _REFERENCE),
+    }
+    data = dataclasses.replace(drawn.data, splits={**drawn.data.splits, **splits})
     tuples_of = {
         role: data.tuples(role, "iid", N_MAX, 1 if role == "backbone" else EVALUATION.partitions, number)
         for role in splits

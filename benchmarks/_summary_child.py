@@ -10,13 +10,14 @@ import sys
 import time
 
 import torch
+from torch import Tensor
 
 from sharedlabel import rng
 from sharedlabel.config import EvaluationConfig, SweetSpotConfig
 from sharedlabel.inputs import Data
 from sharedlabel.results import Row
 from sharedlabel.summary import Method, summarize
-from sharedlabel.types import Dataset
+from sharedlabel.types import Dataset, Role
 
 SIZES = (1, 2, 4, 8, 16)
 BLANK = {"int": 1, "float": 1.0, "str": ""} | dict.fromkeys(["int | None", "float | None", "str | None", "bool | None"])
@@ -27,7 +28,7 @@ def _data(images: int) -> Data:
     pixels = torch.zeros(2 * images, 1, 1, 1, dtype=torch.uint8)
     dataset = Dataset("made", pixels, labels, tuple("abcdefghij"), None, None, "")
     nothing, half = torch.arange(0), torch.arange(images)
-    splits = {"backbone": nothing, "aggregator": nothing, "validation": half, "test": half + images}
+    splits: dict[Role, Tensor] = {"backbone": nothing, "aggregator": nothing, "validation": half, "test": half + images}
     return Data(dataset, splits, torch.full((10,), 0.1, dtype=torch.float64), "")
 
 

@@ -16,9 +16,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
-import yaml
+import yaml  # type: ignore[import-untyped]
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -196,7 +197,13 @@ def _lines(panel: Axes, points: Sequence[Point], palette: Palette) -> list[tuple
         lines.setdefault(point.method, []).append(point)
     for line in lines.values():
         mark, x = palette[line[0].aggregator], [point.value for point in line]
-        look = {"linestyle": mark.dash, "marker": mark.marker, "color": mark.color, "mec": PAPER, "mew": 0.4}
+        look: dict[str, Any] = {
+            "linestyle": mark.dash,
+            "marker": mark.marker,
+            "color": mark.color,
+            "mec": PAPER,
+            "mew": 0.4,
+        }
         panel.plot(x, [point.ri for point in line], **look)
         low, high = [point.ri_low for point in line], [point.ri_high for point in line]
         panel.fill_between(x, low, high, color=mark.color, alpha=0.15, linewidth=0)

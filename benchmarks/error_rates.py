@@ -51,7 +51,7 @@ from sharedlabel.metrics.uncertainty import estimate, independent, seed_average
 from sharedlabel.ranking import rank
 from sharedlabel.results import MIN_SEEDS, Comparison, Pooled, Row
 from sharedlabel.scored import Identity, Scored, Split
-from sharedlabel.types import Tuples
+from sharedlabel.types import Protocol, Tuples
 from sharedlabel.verdicts import ALPHA
 
 FAMILY_WISE, COVERED = 0.06, (0.93, 0.97)
@@ -158,6 +158,10 @@ def _row(identity: Identity, seed: int) -> Row:
     return Row(**{**blank, **identity._asdict(), "data": "made", "seed": seed, "split": "test", "n": 1})
 
 
+def _splits() -> dict[Protocol, Split]:
+    return {"iid": split()}
+
+
 def split() -> Split:
     """Return tuples of one image each, of two classes."""
     labels = (torch.arange(TUPLES) % 2)[None]
@@ -168,7 +172,7 @@ def split() -> Split:
 def repetition(setting: Setting, number: int) -> dict[str, float]:
     """Return what one repetition found: errors (0 or 1), shares covered and shown."""
     drawn = Drawn(setting, number)
-    found, splits = drawn.found(), {"iid": split()}
+    found, splits = drawn.found(), _splits()
     asked = ComparisonConfig(reference="m0")
     comparisons, pooled = compare(found, splits, asked)
     truth = {f"m{at}": float(value) for at, value in enumerate(drawn.truth)}
@@ -208,7 +212,8 @@ def _wrong(record: Pooled | Comparison, truth: dict[str, float]) -> bool:
 
 def _before(drawn: Drawn) -> tuple[float, float, float]:
     """Judge single networks as it was done before: Welch-Satterthwaite degrees of freedom and Holm over all."""
-    p_values, covered = [], []
+    p_values: list[Tensor] = []
+    covered: list[Tensor] = []
     upper = torch.triu_indices(len(drawn.truth), len(drawn.truth), 1)
     for network in range(drawn.latent.shape[1]):
         scores = torch.from_numpy(drawn.latent[:, network])[:, :, None, :, None]

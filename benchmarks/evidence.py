@@ -87,7 +87,7 @@ def sections(found: Results, method: str, reference: str, shown: Sequence[str] =
 
 def _only(found: Results, column: str, value: str) -> Results:
     """Return the records with a value in a column; those of the exact posterior belong to all."""
-    kept = {
+    kept: dict[str, Any] = {
         name: tuple(
             r for r in getattr(found, name) if getattr(r, column) == value or getattr(r, "aggregator", "") == ORACLE
         )
@@ -196,7 +196,7 @@ def oriented(records_: Iterable[Record], method: str) -> Iterator[Record]:
 def standing(found: Results, protocol: str) -> Iterator[str]:
     """Tabulate the rank of every aggregator as an interval: mean RI over networks, at every n."""
     own = [r for r in found.ranks if (r.protocol, r.metric, r.endpoint) == (protocol, "ri", False)]
-    sizes = sorted({r.n for r in own})
+    sizes = sorted({r.n for r in own if r.n is not None})
     cells = {(r.aggregator, r.n): r for r in own}
     yield "**Mean RI over networks and rank: from 1 + those shown to be better, to all but those shown to be worse**"
     yield ""

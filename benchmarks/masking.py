@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._masking_child import CLASSES, RATIO, prune, resnet50
-from benchmarks._measure import Result, interleaved, ratios, seconds, summarize
+from benchmarks._measure import Result, Times, interleaved, ratios, seconds, summarize
 from benchmarks._memory import growth
 from sharedlabel import rng
 from sharedlabel.backbones import resnet_cifar
@@ -103,7 +103,7 @@ class _Weights(nn.Module):
 
     def forward(self, start: Tensor) -> Tensor:
         """Return the sum of all weights."""
-        return start + torch.stack([layer.weight.sum() for layer in self.layers]).sum()
+        return start + torch.stack([layer.get_parameter("weight").sum() for layer in self.layers]).sum()
 
 
 def _cpu(call: Callable[[], object]) -> float:
@@ -139,8 +139,8 @@ def _training_step(rounds: int) -> list[Result]:
                 weight.mul_(mask)
 
     both = [(_cpu(masked), _cpu(plain), _cpu(by_layer)) for _ in range(rounds + 1)][1:]
-    added = [1e6 * (one - other) / STEPS for one, other, _ in both]
-    before = [1e6 * taken / STEPS for *_, taken in both]
+    added = Times(1e6 * (one - other) / STEPS for one, other, _ in both)
+    before = Times(1e6 * taken / STEPS for *_, taken in both)
     note = (
         f"{statistics.median(added):.0f} us more of CPU time for passing forward and backward with "
         f"{len(weights.layers)} masks, "

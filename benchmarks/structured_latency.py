@@ -72,13 +72,15 @@ def measured_on_gpu(width: int, mode: measure.Mode, batch: int) -> Result:
     """
     dense, pruned, theoretical = dense_and_pruned(width)
     found = measure.latency(pruned, SHAPE, batch, torch.device("cuda"), mode=mode, reference=dense)
-    shares = [found.reference_ms / taken / theoretical for taken in (found.median_ms, found.high_ms, found.low_ms)]
+    share, low, high = (
+        found.reference_ms / taken / theoretical for taken in (found.median_ms, found.high_ms, found.low_ms)
+    )
     note = (
         f"ResNet-20 of width {width}, batch {batch}: {found.reference_ms:.3g} against {found.median_ms:.3g} ms "
         f"(medians; the range is that of the quartiles), {theoretical:.2f} times fewer MACs"
     )
     what = f"structured pruning: share of the theoretical speedup on the GPU, {mode}"
-    return Result(what, shares[0], "x", *shares[1:], note=note)
+    return Result(what, share, "x", low, high, note=note)
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import os
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 _LISTED = 30
+_READER_GONE = 141  # what shells show of a program that ends by SIGPIPE: 128 + 13
 # What the system answers when a disk is full or a place cannot be used; other errors of the system are bugs.
 _PLACE = {
     getattr(errno, name)
@@ -87,6 +89,8 @@ STOPPED = "everything finished so far is stored; run the same command again to g
 def guarded(main: Callable[[], None], stopped: str = STOPPED) -> int:
     """Run an entry point and return its exit code: 0, or 2 with one line on stderr for what the user can fix.
 
+    141 if whoever reads the output has stopped, as `head` does when it has its lines: nothing is left to be said.
+
     Args:
         main: the entry point.
         stopped: what an interrupt leaves. Finished artifacts are on disk before the next call starts, so it loses only
@@ -130,6 +134,11 @@ def _interrupts() -> Iterator[list[int]]:
 def _guarded(main: Callable[[], None]) -> int:
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_gone():
+            raise
+        return _READER_GONE
     except SharedLabelError as error:
         print("error:", printable(" ".join(str(error).split())), file=sys.stderr)  # libraries break lines in theirs
         return 2
@@ -143,3 +152,14 @@ def _guarded(main: Callable[[], None]) -> int:
         )
         return 2
     return 0
+
+
+def _reader_gone() -> bool:
+    """Tell whether stdout is the pipe that broke; if so, nothing more is written to it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

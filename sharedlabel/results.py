@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import os
 from collections.abc import Collection, Iterable
@@ -790,6 +791,16 @@ def write(results: Results, folder: Path) -> None:
     _replace(folder / "results.json", json.dumps(payload, indent=1, allow_nan=False) + "\n")
     for table, kind in TABLES.items():
         _replace(folder / f"{table}.csv", to_csv(kind, getattr(results, table)))
+
+
+def quietest(records: Iterable[Latency]) -> list[Latency]:
+    """Leave out the seeds whose time was measured on a busy machine, where others of the same network were not."""
+    groups: dict[tuple[Any, ...], list[Latency]] = {}
+    for record in records:
+        network = record.data, record.backbone, record.pruner, record.ratio, record.training
+        groups.setdefault((*network, record.device, record.mode, record.batch), []).append(record)
+    found = ([record for record in own if not record.measured_contended] or own for own in groups.values())
+    return list(itertools.chain.from_iterable(found))
 
 
 def to_csv(kind: type[Any], records: Iterable[Any], digits: int | None = None) -> str:

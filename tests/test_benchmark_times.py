@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from pathlib import Path
 
@@ -12,6 +13,13 @@ from benchmarks import __main__ as command
 from benchmarks import _measure
 from benchmarks._measure import Result, Times, interleaved, ratios, summarize
 from sharedlabel.timing import Seconds
+
+
+def test_every_benchmark_that_is_offered_can_be_run_and_every_command_too() -> None:
+    for name in command.available():
+        assert callable(importlib.import_module(f"benchmarks.{name}").run)
+    for name in command.COMMANDS:
+        assert callable(importlib.import_module(f"benchmarks.{name}").main)
 
 
 class Machine:

@@ -334,6 +334,37 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(small, experimen
     assert computed == [(str(index), str(total)) for index in range(1, total + 1)]
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    script = """
+import sys
+from sharedlabel.errors import guarded
+
+def verbose():
+    for number in range(100_000):
+        print(number)
+
+sys.exit(guarded(verbose))
+"""
+    (tmp_path / "verbose.py").write_text(script)
+    with subprocess.Popen(
+        [sys.executable, "-m", "verbose"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_a_pipe_that_breaks_elsewhere_is_one():
+    def broken() -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        guarded(broken)
+
+
 def test_an_interrupt_while_python_executes_a_text_is_one_like_any_other(tmp_path):
     script = """
 import sys

@@ -41,9 +41,11 @@ def check(
     rows = torch.linspace(0, len(logits) - 1, min(TUPLES, len(logits))).long()  # tuples may come sorted by label
     few, training = (embeddings[rows], logits[rows]), aggregator.training
     aggregator.eval()
-    for promise in (check_separate, check_causal, check_some):
-        promise(aggregator, *few, tolerance)
-    aggregator.train(training)
+    try:
+        for promise in (check_separate, check_causal, check_some):
+            promise(aggregator, *few, tolerance)
+    finally:
+        aggregator.train(training)
 
 
 def posterior(

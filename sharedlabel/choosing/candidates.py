@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sharedlabel.errors import ConfigError, DataError, nearest
-from sharedlabel.results import Latency, Results, Row, Summary
+from sharedlabel.results import Latency, Results, Row, Summary, quietest
 
 DENSE = "none"
 EXACT = "exact"
@@ -267,23 +267,22 @@ def _timings(latencies: Iterable[Latency], request: Request) -> dict[tuple[Any, 
             f"--batch and --device from: {', '.join(known) or 'nothing, since no latency was measured'}"
         )
     groups: dict[tuple[Any, ...], list[Latency]] = {}
-    for record in found:
+    for record in quietest(found):
         groups.setdefault(_network(record), []).append(record)
     return {network: _timing(own) for network, own in groups.items()}
 
 
 def _timing(records: Sequence[Latency]) -> Timing:
-    quiet = [record for record in records if not record.measured_contended]
-    some = (quiet or records)[0]
-    known = [r.measured_contention for r in quiet or records if r.measured_contention is not None]
+    some = records[0]
+    known = [r.measured_contention for r in records if r.measured_contention is not None]
     return Timing(
         device=some.device,
         batch=some.batch,
         threads=some.threads,
-        ms_per_image=statistics.median(r.measured_median_ms / r.batch for r in quiet or records),
+        ms_per_image=statistics.median(r.measured_median_ms / r.batch for r in records),
         ms_per_tuple=0.0,
         contention=max(known, default=None),
-        contended=not quiet,
+        contended=some.measured_contended,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sharedlabel.choosing.candidates import DENSE, Option
 from sharedlabel.choosing.differences import Contrast, Gap, Shift
@@ -14,6 +15,7 @@ from sharedlabel.results import MIN_SEEDS
 
 _WIDTH = 100
 _LABEL = 14
+_DIGITS = 8  # at most
 
 
 def render(found: Recommendation) -> str:
@@ -170,13 +172,26 @@ def _passes(option: Option) -> str:
 
 def _contrast(found: Contrast) -> str:
     right, ri = found.n_accuracy, found.ri
-    middle, low, high = (_signed(100 * value, 1) for value in (right.difference, right.low, right.high))
     how = f"{'paired' if ri.paired else 'not paired'}; {ri.correction}"
-    return f"{middle} points right [{low}, {high}], RI {_gap(ri)} ({how})"
+    return f"{_points(right)}, RI {_ri(ri)} ({how})"
 
 
-def _gap(gap: Gap | Shift) -> str:
-    return f"{_signed(gap.difference, 3)} [{_signed(gap.low, 3)}, {_signed(gap.high, 3)}]"
+def _points(gap: Gap | Shift) -> str:
+    middle, low, high = _apart((100 * value for value in (gap.difference, gap.low, gap.high)), 1)
+    return f"{middle} points right [{low}, {high}]"
+
+
+def _ri(gap: Gap | Shift) -> str:
+    middle, low, high = _apart((gap.difference, gap.low, gap.high), 3)
+    return f"{middle} [{low}, {high}]"
+
+
+def _apart(values: Iterable[float], digits: int) -> Iterator[str]:
+    """Write an estimate and the ends of its interval with so many digits, or as many as show the ends apart."""
+    middle, low, high = values
+    if high > low:
+        digits = min(max(digits, 1 - math.floor(math.log10(high - low))), _DIGITS)
+    return (_signed(value, digits) for value in (middle, low, high))
 
 
 def _signed(value: float, digits: int) -> str:
@@ -222,8 +237,7 @@ def _shift(found: Recommendation) -> Iterator[str]:
     ri, right = found.shift_ri, found.shift_n_accuracy
     if not (ri.beyond_chance or right.beyond_chance):
         return
-    middle, low, high = (_signed(100 * value, 1) for value in (right.difference, right.low, right.high))
     yield (
-        f"validation and test differ by more than chance: validation minus test {middle} points right [{low}, {high}], "
-        f"RI {_gap(ri)} (95%, independent images); go by test, and ask whether both are drawn alike"
+        f"validation and test differ by more than chance: validation minus test {_points(right)}, "
+        f"RI {_ri(ri)} (95%, independent images); go by test, and ask whether both are drawn alike"
     )

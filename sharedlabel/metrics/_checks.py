@@ -20,7 +20,7 @@ CLOSE = 1e-3  # how far the sum of a distribution may be from 1; float32 keeps 1
 _ADVICE = {"t n c": "a single tuple is values[None], a single prefix values[:, None]"}
 
 
-def shape(name: str, values: Tensor, axes: str, **sizes: int) -> None:
+def shape(name: str, values: Any, axes: str, **sizes: int) -> None:
     """Refuse another number or size of axes, and values that are no floating-point numbers.
 
     Args:
@@ -29,6 +29,8 @@ def shape(name: str, values: Tensor, axes: str, **sizes: int) -> None:
         axes: a letter for each axis, such as `t n c`.
         sizes: sizes that axes must have, by letter.
     """
+    if not isinstance(values, Tensor):
+        raise DataError(f"expected {name} as a tensor [{axes}], got a {type(values).__name__}; use torch.as_tensor")
     letters, found = axes.split(), list(values.shape)
     if values.ndim != len(letters) or not values.is_floating_point():
         kind = str(values.dtype).removeprefix("torch.")
@@ -39,7 +41,7 @@ def shape(name: str, values: Tensor, axes: str, **sizes: int) -> None:
             raise DataError(f"expected {name} [{axes}] with {letter} = {size}, got {found}; pass what belongs together")
 
 
-def array(name: str, values: Tensor, axes: str, low: Bound = -math.inf, high: Bound = math.inf, **sizes: int) -> None:
+def array(name: str, values: Any, axes: str, low: Bound = -math.inf, high: Bound = math.inf, **sizes: int) -> None:
     """Refuse what `shape` does, NaN, and numbers outside [low, high]."""
     shape(name, values, axes, **sizes)
     number(name, values, low, high)

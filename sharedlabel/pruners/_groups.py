@@ -177,8 +177,8 @@ def _coupled(network: Backbone) -> dict[str, list[_Passed]]:
     """Let torch-pruning find what the output channels of each layer pass, once for layers that write the same ones."""
     coupled: dict[str, list[_Passed]] = {}
     written: set[nn.Module | nn.Parameter] = set()
+    _hide_readers(network)
     try:
-        _hide_readers(network)
         graph = _dependencies(network)
         for name, layer in called_layers(network).items():
             if is_depthwise(layer) or layer in written:

@@ -47,12 +47,17 @@ def prunable(backbone: Backbone) -> dict[str, MaskableWeight]:
 
 
 def _check_plain(places: Mapping[str, MaskableWeight]) -> None:
-    """Refuse weights that are computed from other parameters, as by `weight_norm`: there is nothing to set to zero."""
+    """Refuse weights and biases that are computed from other parameters, as by `weight_norm`.
+
+    There is nothing of such a weight to set to zero, and no bias to leave out of a layer's response.
+    """
     for name, place in places.items():
-        if place.key not in place.owner._parameters:
-            others = ", ".join(key for key, _ in place.owner.named_parameters() if key != "bias")
+        for part in (place.key, "bias"):
+            if part in place.owner._parameters or not hasattr(place.owner, part):
+                continue
+            others = ", ".join(key for key, _ in place.owner.named_parameters() if key not in (place.key, "bias"))
             raise CompressionError(
-                f"expected layers whose weight is a parameter, got {name!r}, which computes its weight from {others}; "
+                f"expected layers whose {part} is a parameter, got {name!r}, which computes its {part} from {others}; "
                 "undo that first (torch.nn.utils.parametrize.remove_parametrizations; what was added by the older "
                 "torch.nn.utils.weight_norm, spectral_norm or prune has a function of its own to remove it)"
             )

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TypeAlias
 
 from sharedlabel.report.views import DENSE, View, usual
-from sharedlabel.results import Latency, Margin
+from sharedlabel.results import Latency, Margin, quietest
 
 Setting: TypeAlias = tuple[str, str, int]
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -89,7 +89,7 @@ def conditions(latencies: Iterable[Latency]) -> str:
 
 def _busy(latencies: Iterable[Latency]) -> tuple[str, ...]:
     """Explain the mark of times from a busy machine, if there are any."""
-    ratios = [r.measured_contention or 0.0 for r in latencies if r.measured_contended]
+    ratios = [r.measured_contention or 0.0 for r in quietest(latencies) if r.measured_contended]
     if not ratios:
         return ()
     return (
@@ -154,10 +154,10 @@ def _called(crossfit: bool, pruner: str, ratio: float) -> str:
 
 
 def _timing(records: Sequence[Latency], place: Setting) -> str:
-    own = [record for record in records if (record.device, record.mode, record.batch) == place]
+    own = quietest(record for record in records if (record.device, record.mode, record.batch) == place)
     if not own:
         return ""
-    busy = " (busy)" if any(record.measured_contended for record in own) else ""
+    busy = " (busy)" if own[0].measured_contended else ""
     taken = f"{_median(own, lambda r: r.measured_median_ms):.3g} ms{busy}"
     return f"{taken}, {_median(own, lambda r: r.measured_speedup):.2f}x"
 

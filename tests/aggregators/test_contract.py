@@ -145,6 +145,13 @@ def test_one_that_keeps_its_contract_passes_and_stays_as_it_was(tuple_count: int
     assert not aggregator.training
 
 
+def test_one_that_breaks_it_stays_in_its_mode_too() -> None:
+    aggregator = LooksAhead().train()
+    with pytest.raises(ContractError):
+        _contract.check(aggregator, *tuples())
+    assert aggregator.training
+
+
 def test_few_tuples_are_tried_spread_over_all_of_them() -> None:
     """Tuples may come sorted by label; a fault of the last one alone is seen."""
     seen = []

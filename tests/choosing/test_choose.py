@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from sharedlabel import choose
 from sharedlabel import results as records
 from sharedlabel.choosing.candidates import Request, options
-from sharedlabel.choosing.differences import square_and_add
+from sharedlabel.choosing.differences import Gap, square_and_add
 from sharedlabel.choosing.recommendation import recommend
-from sharedlabel.choosing.text import render
+from sharedlabel.choosing.text import _points, _ri, render
 from sharedlabel.errors import ConfigError, DataError, StoreError
 
 TYPES = {
@@ -431,6 +431,13 @@ def test_nothing_better_than_guessing_is_a_miss(results, tmp_path, capsys) -> No
     assert choose.main([str(tmp_path)]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "with an RI that is no better than guessing (0.004 [-0.020, 0.028] on validation, 0.004 [" in said
+
+
+def test_intervals_of_methods_that_are_next_to_alike_are_no_row_of_zeros() -> None:
+    narrow = Gap(2e-6, -3.1e-5, 3.5e-5, True, "equivalent", "one comparison")
+    assert _ri(narrow) == "+0.000002 [-0.000031, +0.000035]"
+    assert _points(narrow) == "+0.0002 points right [-0.0031, +0.0035]"
+    assert _ri(Gap(0.0, 0.0, 0.0, True, "equivalent", "one comparison")) == "+0.000 [+0.000, +0.000]"
 
 
 def busy(results: records.Results, wanted: Any) -> records.Results:

@@ -108,6 +108,7 @@ def spoilt(values: torch.Tensor, value: float) -> torch.Tensor:
     [
         (LOGS.exp(), r"expected log-posteriors, got probabilities; pass their logarithm, values\.log\(\)"),
         (LOGS[:, 0], r"^expected log-posteriors as floating-point numbers \[t n c\], got float64 \[12, 4\]; a si"),
+        (LOGS.tolist(), r"^expected log-posteriors as a tensor \[t n c\], got a list; use torch.as_tensor$"),
         (LOGS.argmax(-1), r"floating-point numbers \[t n c\], got int64 \[12, 3\]"),
         ((100 * LOGS).long(), r"floating-point numbers \[t n c\], got int64 \[12, 3, 4\]"),
         (spoilt(LOGS, math.nan), "expected finite log-posteriors, got nan; check the aggregator and its features"),
@@ -116,7 +117,18 @@ def spoilt(values: torch.Tensor, value: float) -> torch.Tensor:
         (LOGS.index_fill(0, torch.tensor([5]), -math.inf), "expected finite log-posteriors, got -inf"),
         (LOGS.sub(LOGS.amax(2, keepdim=True)).sign().add(1), "expected log-posteriors, got probabilities"),
     ],
-    ids=["probabilities", "[t c]", "decisions", "whole numbers", "nan", "inf", "impossible", "one tuple", "certain"],
+    ids=[
+        "probabilities",
+        "[t c]",
+        "list",
+        "decisions",
+        "whole numbers",
+        "nan",
+        "inf",
+        "impossible",
+        "one tuple",
+        "certain",
+    ],
 )
 def test_what_is_no_log_posterior_is_refused(name, wrong, message):
     with pytest.raises(DataError, match=message):

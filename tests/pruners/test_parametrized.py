@@ -86,3 +86,13 @@ def test_undone_it_can_be_pruned() -> None:
     layer = backbone.get_submodule("body.3.residual.0")
     nn.utils.parametrize.remove_parametrizations(parametrizations.weight_norm(layer), "weight")
     assert _masks.removed(prune_by("magnitude", backbone)) == _masks.weights_to_remove(network(), 1.5)
+
+
+@pytest.mark.parametrize("name", ["magnitude", "sipp", "synflow"])
+def test_a_bias_that_is_computed_is_refused_too(name: str) -> None:
+    with rng.seeded(0):
+        backbone = Backbone(nn.Sequential(nn.Flatten(), nn.Linear(192, 64)), nn.Linear(64, 3), SHAPE)
+    nn.utils.parametrize.register_parametrization(backbone.body[1], "bias", nn.Softplus())
+    expected = r"whose bias is a parameter, got 'body.1', which computes its bias from parametrizations.bias.original;"
+    with pytest.raises(CompressionError, match=expected):
+        prune_by(name, backbone)

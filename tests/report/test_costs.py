@@ -52,6 +52,25 @@ def test_times_of_a_busy_machine_are_marked(view):
     assert table.caption.endswith("1 CPU thread, processor time")
 
 
+def test_seeds_that_were_timed_on_a_quiet_machine_count_alone(view):
+    """As for a choice by latency."""
+    marked = tuple(
+        dataclasses.replace(
+            r, measured_contended=True, measured_contention=2.34, measured_median_ms=30 * r.measured_median_ms
+        )
+        if r.seed == 1
+        else r
+        for r in view.latencies
+    )
+    some, quiet = (
+        costs.costs(dataclasses.replace(view, latencies=records))
+        for records in (marked, tuple(r for r in view.latencies if r.seed == 0))
+    )
+    names = len(some.header) - len([name for name in some.header if "eager" in name or "compiled" in name])
+    assert [line[names:] for line in some.lines] == [line[names:] for line in quiet.lines]
+    assert some.notes == ()
+
+
 def test_a_measurement_that_is_missing_leaves_its_cell_empty(view):
     some = tuple(r for r in view.latencies if (r.pruner, r.mode) != ("random", "compiled"))
     lines = {line[0]: line for line in costs.costs(dataclasses.replace(view, latencies=some)).lines}
