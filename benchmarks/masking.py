@@ -103,7 +103,8 @@ class _Weights(nn.Module):
 
     def forward(self, start: Tensor) -> Tensor:
         """Return the sum of all weights."""
-        return start + torch.stack([layer.get_parameter("weight").sum() for layer in self.layers]).sum()
+        weights = [layer.weight.sum() for layer in self.layers]  # type: ignore[operator]
+        return start + torch.stack(weights).sum()
 
 
 def _cpu(call: Callable[[], object]) -> float:

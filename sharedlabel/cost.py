@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
+import pickle
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +41,7 @@ _WITHOUT_FORMULA = re.compile(
     r"|_(int|grouped|scaled_grouped|foreach)_mm|_?linalg_(?!vector_norm|cross).*|cholesky_.*|triangular_solve"
 )
 Network = TypeVar("Network", bound=nn.Module)
+Counted: TypeAlias = dict[tuple[str | None, str, int, int, int], int]
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,9 @@ def macs(backbone: Backbone, image_shape: tuple[int, int, int]) -> Macs:
     return Macs(counted.total, float(counted.total) - sum(pruned))
 
 
-def aggregator_macs(aggregator: Aggregator, shape: SetShape, n_list: Iterable[int]) -> dict[int, int]:
+def aggregator_macs(
+    aggregator: Aggregator, shape: SetShape, n_list: Iterable[int], known: Counted | None = None
+) -> dict[int, int]:
     """Count the MACs of an aggregator's posterior after all instances of one tuple.
 
     Most aggregators pass through every shorter prefix on the way, and that is included; what `Aggregator.last` leaves
@@ -126,25 +131,31 @@ def aggregator_macs(aggregator: Aggregator, shape: SetShape, n_list: Iterable[in
         aggregator: the aggregator; it is not run.
         shape: embedding width and number of classes.
         n_list: tuple sizes, instances.
+        known: counts of aggregators of the same structure, which are not counted again; what is counted is added.
 
     Returns:
         MACs by tuple size.
     """
-    return _by_size(_on_meta(aggregator).last, shape, n_list)
+    network = _on_meta(aggregator)
+    return _by_size("last", network, network.last, shape, n_list, known)
 
 
-def anytime_macs(aggregator: nn.Module, shape: SetShape, n_list: Iterable[int]) -> dict[int, int]:
+def anytime_macs(
+    aggregator: nn.Module, shape: SetShape, n_list: Iterable[int], known: Counted | None = None
+) -> dict[int, int]:
     """Count the MACs of the posteriors after every one of n instances, as someone needs them who may stop early.
 
     Args:
         aggregator: the aggregator; it is not run.
         shape: embedding width and number of classes.
         n_list: numbers of instances.
+        known: as for `aggregator_macs`.
 
     Returns:
         MACs by number of instances.
     """
-    return _by_size(_on_meta(aggregator), shape, n_list)
+    network = _on_meta(aggregator)
+    return _by_size("forward", network, network, shape, n_list, known)
 
 
 @contextlib.contextmanager
@@ -164,16 +175,33 @@ def call_macs(function: Callable[..., Tensor], *inputs: Tensor) -> int:
     return _count(function, *inputs).total
 
 
-def _by_size(function: Callable[..., Tensor], shape: SetShape, n_list: Iterable[int]) -> dict[int, int]:
+def _by_size(
+    name: str,
+    network: nn.Module,
+    function: Callable[..., Tensor],
+    shape: SetShape,
+    n_list: Iterable[int],
+    known: Counted | None,
+) -> dict[int, int]:
     """Count the MACs of one call of an aggregator, or of one of its methods, on one tuple of each size."""
-    return {
-        n: call_macs(
-            function,
-            torch.empty(1, n, shape.embedding_dim, device="meta"),
-            torch.empty(1, n, shape.num_classes, device="meta"),
-        )
-        for n in n_list
-    }
+    structure = None if known is None else _structure(network)
+    counted: Counted = {} if known is None or structure is None else known
+    found = {}
+    for n in n_list:
+        key = structure, name, shape.embedding_dim, shape.num_classes, n
+        if key not in counted:
+            inputs = (torch.empty(1, n, width, device="meta") for width in (shape.embedding_dim, shape.num_classes))
+            counted[key] = call_macs(function, *inputs)
+        found[n] = counted[key]
+    return found
+
+
+def _structure(network: nn.Module) -> str | None:
+    """Return a digest of what the operations of a network without values depend on; None if it cannot be pickled."""
+    try:
+        return hashlib.sha256(pickle.dumps(network)).hexdigest()
+    except (pickle.PicklingError, AttributeError, TypeError):  # a class within a function, a lambda
+        return None
 
 
 class Eager(TorchDispatchMode):

@@ -52,6 +52,7 @@ from sharedlabel.stored import LEARNED, searched, stored_aggregator, stored_back
 from sharedlabel.types import Role, SetShape, Tuples
 
 FITTED_ROLES: tuple[Role, ...] = ("aggregator", "validation")
+_COUNTED: cost.Counted = {}  # in this process, by structure: networks and seeds share their aggregators
 TEACHER = ("teacher_features", "teacher_calibrate", "teacher_aggregate")  # further inputs of `joint` that distils
 
 
@@ -453,7 +454,7 @@ def evaluate(config: EvaluateConfig, data: Data, inputs: Mapping[str, Artifact],
     def posterior(role: Role, drawn: Tuples, n: Sequence[int]) -> Tensor:
         return posterior_over(aggregator, _calibrated(inputs["features"], inputs["calibrate"], role), drawn, n)
 
-    macs = cost.aggregator_macs(aggregator, _shape(data, inputs["calibrate"]), config.n)
+    macs = cost.aggregator_macs(aggregator, _shape(data, inputs["calibrate"]), config.n, _COUNTED)
     found = _scored(config, data, posterior)
     return Output(found.tensors, {**found.meta, "macs": {str(n): count for n, count in macs.items()}})
 
@@ -504,8 +505,8 @@ def adaptive(config: StoppingConfig, data: Data, inputs: Mapping[str, Artifact],
             "thresholds": [dataclasses.asdict(one) for one in fitted],
             "temperature": temperatures["aggregator"].tolist(),
             "validation": stopping.means(seen["validation"], drawn["validation"]),
-            "macs": list(cost.aggregator_macs(aggregator, shape, every).values()),
-            "anytime_macs": list(cost.anytime_macs(aggregator, shape, every).values()),
+            "macs": list(cost.aggregator_macs(aggregator, shape, every, _COUNTED).values()),
+            "anytime_macs": list(cost.anytime_macs(aggregator, shape, every, _COUNTED).values()),
         },
     )
 

@@ -176,6 +176,50 @@ def test_every_posterior_costs_more_than_the_last() -> None:
     assert cost.aggregator_macs(Costly(), SHAPE, [1, 4]) == {1: 15, 4: 15}
 
 
+class Stacked(Aggregator):
+    """As many products as an attribute says."""
+
+    permutation_invariant = True
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.depth, self.read = depth, nn.Linear(5, 5)
+        self.scale = nn.Parameter(torch.randn(5, generator=rng.generator(depth)))
+
+    def forward(self, embeddings: Tensor, logits: Tensor) -> Tensor:
+        for _ in range(self.depth):
+            embeddings = self.read(embeddings)
+        return embeddings[..., :3] * self.scale[:3]
+
+
+def test_aggregators_of_one_structure_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, known, count = [], {}, cost.call_macs
+    monkeypatch.setattr(cost, "call_macs", lambda *given: calls.append(given) or count(*given))
+    assert cost.aggregator_macs(Stacked(1), SHAPE, [1, 4], known) == {1: 25, 4: 100}
+    other = Stacked(1)
+    nn.init.zeros_(other.scale)
+    assert cost.aggregator_macs(other, SHAPE, [1, 4], known) == {1: 25, 4: 100}
+    assert len(calls) == 2
+    assert cost.aggregator_macs(Stacked(2), SHAPE, [1, 4], known) == {1: 50, 4: 200}
+    assert cost.anytime_macs(Stacked(1), SHAPE, [4, 3], known) == {4: 100, 3: 75}
+    assert len(calls) == 6
+    assert cost.anytime_macs(Costly(), SHAPE, [1, 4], known) == {1: 15, 4: 60}
+    assert cost.aggregator_macs(Costly(), SHAPE, [1, 4], known) == {1: 15, 4: 15}
+    assert len(calls) == 10
+
+
+def test_an_aggregator_that_cannot_be_pickled_is_counted_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Local(Costly):
+        pass
+
+    calls, known, count = [], {}, cost.call_macs
+    monkeypatch.setattr(cost, "call_macs", lambda *given: calls.append(given) or count(*given))
+    for _ in range(2):
+        assert cost.anytime_macs(Local(), SHAPE, [1, 4], known) == {1: 15, 4: 60}
+    assert len(calls) == 4
+    assert known == {}
+
+
 def test_weights_of_butterfly_layers_can_be_pruned() -> None:
     with rng.seeded(0):
         dense = mlp.build(mlp.Config(widths=(64, 64)), (1, 8, 8), 3)
