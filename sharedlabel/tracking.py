@@ -131,7 +131,13 @@ class Tracker:
                 dir=str(self.folder),
                 mode=mode,  # type: ignore[arg-type]
                 resume="allow" if mode == "online" else None,
-                settings=wandb.Settings(x_disable_stats=True, console="off", save_code=False, disable_git=True),
+                settings=wandb.Settings(
+                    x_disable_stats=True,
+                    console="off",
+                    save_code=False,
+                    disable_git=True,
+                    x_save_requirements=job_type == "summary",  # a tenth of a second, the same for every cell
+                ),
             )
 
         try:

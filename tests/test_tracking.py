@@ -107,6 +107,9 @@ def test_one_run_per_cell_and_one_summary_and_a_second_time_nothing(finished, tm
         "digits-mlp-none-1x-lstm-frozen-iid-s0",
         "digits-summary",
     ]
+    assert [path.parent.parent for path in (tmp_path / "wandb").glob("offline-run-*/files/requirements.txt")] == [
+        folder for folder in folders if read_run(folder)["id"] == total
+    ]  # the same for every cell
     summary = runs[total]
     assert set(summary["tables"]) == {name for name in TABLES if getattr(finished.results, name)}
     table = json.loads(summary["tables"]["rows"].read_text())

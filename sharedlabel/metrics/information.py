@@ -6,7 +6,9 @@ Agakov 2003; Xu et al. 2020). It is negative when the posterior is worse than th
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int64
@@ -134,20 +136,23 @@ def _check_joint(joint: Tensor, samples: int = 1) -> None:
     _checks.number("a number of tuples", samples, 1)
 
 
-def _whole(probabilities: Float[Tensor, "c"], samples: int) -> Float[Tensor, "c"]:
+def _whole(probabilities: Float[Tensor, "n c"], samples: int) -> Float[Tensor, "n c"]:
     """Round shares to counts that sum to `samples`, by largest remainder."""
     exact = probabilities * samples
     counts = (exact + 1e-9).floor()
-    missing = round(samples - float(counts.sum()))
-    counts[(exact - counts).argsort(descending=True, stable=True)[:missing]] += 1
-    return counts
+    missing = (samples - counts.sum(dim=1, keepdim=True)).round()
+    rank = (exact - counts).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return counts + (rank < missing)
 
 
-def _null(rows: Float[Tensor, "c"], columns: Float[Tensor, "c"], samples: int) -> Float[Tensor, ""]:
+@functools.lru_cache(maxsize=2**14)
+def _null(rows: tuple[float, ...], columns: tuple[float, ...], samples: int) -> float:
+    """Return the mean over permutations for counts of labels and of decisions, in any order, without zeros."""
     # Few distinct margins occur, so the sum over c * c cells collapses to distinct pairs.
-    (a, times_a), (b, times_b) = (torch.unique(m[m > 0], return_counts=True) for m in (rows, columns))
+    margins = (torch.tensor(counts, dtype=torch.float64) for counts in (rows, columns))
+    (a, times_a), (b, times_b) = (torch.unique(counts, return_counts=True) for counts in margins)
     a, b = a[:, None, None], b[None, :, None]
-    shared = torch.arange(1, int(min(a.max(), b.max())) + 1, dtype=a.dtype, device=a.device)
+    shared = torch.arange(1, int(min(a.max(), b.max())) + 1, dtype=a.dtype)
     rest = samples - a - b + shared
     possible = (shared <= a) & (shared <= b) & (rest >= 0)
 
@@ -159,7 +164,7 @@ def _null(rows: Float[Tensor, "c"], columns: Float[Tensor, "c"], samples: int) -
     log_mass = chosen - left - math.lgamma(samples + 1)
     term = log_mass.exp() * shared / samples * torch.log2(samples * shared / (a * b))
     per_pair: Tensor = torch.where(possible, term, 0.0).sum(dim=2)
-    return torch.einsum("i,ij,j", times_a.double(), per_pair, times_b.double())
+    return float(torch.einsum("i,ij,j", times_a.double(), per_pair, times_b.double()))
 
 
 def decision_gain_null(joint: Float[Tensor, "n c c"], samples: int) -> Float[Tensor, "n"]:
@@ -179,8 +184,14 @@ def decision_gain_null(joint: Float[Tensor, "n c c"], samples: int) -> Float[Ten
         Vinh, Epps & Bailey, "Information theoretic measures for clusterings comparison" (2010), equation 24a.
     """
     _check_joint(joint, samples)
-    margins = zip(joint.double().sum(2), joint.double().sum(1), strict=True)
-    return torch.stack([_null(_whole(rows, samples), _whole(columns, samples), samples) for rows, columns in margins])
+    rows, columns = (_whole(joint.double().sum(dim).cpu(), samples).tolist() for dim in (2, 1))
+    # Of a network's decisions most partitions and sizes have the same counts.
+    found = [_null(_counts(label), _counts(decision), samples) for label, decision in zip(rows, columns, strict=True)]
+    return torch.tensor(found, dtype=torch.float64, device=joint.device)
+
+
+def _counts(margin: Sequence[float]) -> tuple[float, ...]:
+    return tuple(sorted(count for count in margin if count > 0))
 
 
 def decision_gain_adjusted(

@@ -65,8 +65,9 @@ def margin(log_posterior: Float[Tensor, "t n c"]) -> Float[Tensor, "t n"]:
     Reference:
         Scheffer, Decomain & Wrobel, "Active hidden Markov models for information extraction" (2001).
     """
-    _checks.number("a number of labels", log_posterior.shape[-1], 2)
-    first, second = _checked(log_posterior).topk(2, dim=2).values.exp().unbind(2)
+    checked = _checked(log_posterior)
+    _checks.number("a number of labels", checked.shape[2], 2)
+    first, second = checked.topk(2, dim=2).values.exp().unbind(2)
     gap: Tensor = first - second
     return gap
 

@@ -153,7 +153,8 @@ def test_null_rounds_fractional_margins_to_whole_tuples() -> None:
     ids=["the largest remainder", "the first of equal ones", "none left"],
 )
 def test_shares_are_rounded_to_whole_tuples(shares: list[float], samples: int, counts: list[int]) -> None:
-    assert information._whole(torch.tensor(shares, dtype=torch.float64), samples).tolist() == counts
+    given = torch.tensor([shares, [1.0, 0.0, 0.0]], dtype=torch.float64)
+    assert information._whole(given, samples).tolist() == [counts, [samples, 0, 0]]
 
 
 @pytest.mark.parametrize("classes", [2, 5, 100])
