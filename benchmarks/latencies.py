@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import matplotlib.style
 import torch
 
 from sharedlabel import provenance
@@ -27,13 +29,17 @@ from sharedlabel.config import parse
 from sharedlabel.errors import ConfigError, guarded
 from sharedlabel.grid import Cell, Grid, Node, prepare, run_node
 from sharedlabel.progress import describe
+from sharedlabel.report._speedup import speedup
+from sharedlabel.report._theme import STYLE, Palette, to_svg
+from sharedlabel.report.views import View
 from sharedlabel.results import Latency, to_csv
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
-MASK = "{name: magnitude, label: magnitude (masks)}"
-INITIAL = "{name: magnitude, label: magnitude at init (masks), schedule: initial}"
+MASKS = " (masks)"
+MASK = f"{{name: magnitude, label: magnitude{MASKS}}}"
+INITIAL = f"{{name: magnitude, label: magnitude at init{MASKS}, schedule: initial}}"
 REMOVAL = "unit, filter_l1, apoz, pfp, greedy_forward"
 DIGITS = 5  # significant ones
 
@@ -102,6 +108,7 @@ def _main(arguments: Sequence[str] | None) -> None:
             (out / f"{name}.csv").write_text(to_csv(Latency, found, DIGITS))
             text = "\n".join(page(name, found, before(name)))
             (out / f"{name}.md").write_text(text + "\n")
+            (out / f"{name}.svg").write_text(figure(found))
             print(text, end="\n\n")
 
 
@@ -168,7 +175,7 @@ def before(name: str) -> dict[tuple[str, float, int], float]:
     if path.exists():
         with path.open() as file:
             for row in csv.DictReader(file):
-                key = row["pruner"], float(row["ratio"]), int(row["batch"])
+                key = row["pruner"].removesuffix(MASKS), float(row["ratio"]), int(row["batch"])
                 found.setdefault(key, []).append(float(row["measured_speedup"]))
     return {key: statistics.fmean(values) for key, values in found.items()}
 
@@ -213,9 +220,19 @@ def _cell(
     value: Callable[[Latency], float],
 ) -> str:
     some = records[0]
-    old = published.get((some.pruner.removesuffix(" (masks)"), some.ratio, some.batch))
+    old = published.get((some.pruner.removesuffix(MASKS), some.ratio, some.batch))
     mark = "*" if any(record.measured_contended for record in records) else ""
     return f"{statistics.fmean(map(value, records)):.3g}{mark}" + ("" if old is None else f" ({old:.2f})")
+
+
+def figure(found: Sequence[Latency]) -> str:
+    """Draw the figure of a report for networks of one backbone, as SVG."""
+    nothing: dict[str, Any] = dict.fromkeys(("rows", "summaries", "comparisons", "sweet_spots", "reliability"), ())
+    view = View(found[0].data, found[0].backbone, "iid", latencies=tuple(found), margins=(), **nothing)
+    with matplotlib.style.context(STYLE, after_reset=True):
+        drawn = speedup(view, Palette(view.pruners))
+        assert drawn is not None
+        return to_svg(drawn, "speedup", f"Measured against theoretical speedup: {view.data}, {view.backbone}")
 
 
 def _line(cells: Sequence[str]) -> str:

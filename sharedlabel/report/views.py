@@ -53,7 +53,7 @@ class View:
     @property
     def pruners(self) -> tuple[str, ...]:
         """Pruners in alphabetical order; the dense network alone stands in when there are none."""
-        return tuple(sorted({s.pruner for s in self.summaries} - {DENSE})) or (DENSE,)
+        return tuple(sorted({s.pruner for s in (*self.summaries, *self.latencies)} - {DENSE})) or (DENSE,)
 
     @property
     def ns(self) -> tuple[int, ...]:
@@ -68,7 +68,7 @@ class View:
     @property
     def seeds(self) -> int:
         """Training seeds of the best covered method."""
-        return max(s.seeds for s in self.summaries)
+        return max((s.seeds for s in self.summaries), default=len({r.seed for r in self.latencies}))
 
     def tests(self, pruner: str | None = None, n: int | None = None) -> list[Summary]:
         """List the test summaries, of one pruner (the dense network included) and one n if they are given."""
