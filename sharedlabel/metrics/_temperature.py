@@ -20,7 +20,7 @@ from torch import Tensor
 # Chosen in simulations with exact posteriors, right or scaled by powers of n (docs/science.md, "Temperatures").
 LEVEL, SLOPE, WALK = 1.0, 0.5, 0.3
 _FURTHEST = 7.0  # of the level from the scale of the log-posteriors: a factor of 1100
-_STEPS, _CONVERGED, _SMALLEST_STEP = 200, 1e-10, 1e-6
+_STEPS, _CONVERGED = 200, 1e-10
 
 
 class Evidence(NamedTuple):
@@ -40,9 +40,12 @@ class Evidence(NamedTuple):
 
 
 class _Likelihood(NamedTuple):
-    """Negative log-likelihood of each size in nats, its derivative by theta, and a curvature that is never negative."""
+    """Of the negative log-likelihood of each size in nats: its derivative by theta, and a curvature.
 
-    value: Float64[Tensor, "k"]
+    The curvature is the second derivative, but for a part that would make it negative: it is too large there, and steps
+    are short.
+    """
+
     slope: Float64[Tensor, "k"]
     curvature: Float64[Tensor, "k"]
 
@@ -69,7 +72,7 @@ def separate(sizes: Float64[Tensor, "k"]) -> Float64[Tensor, "k"]:
 
 
 def search(found: Evidence, sizes: Float64[Tensor, "k"]) -> Float64[Tensor, "k"]:
-    """Return theta of each of ascending sizes, by damped Newton steps.
+    """Return theta of each of ascending sizes, by Newton steps of 1 at most.
 
     Args:
         found: on tuples of validation.
@@ -78,22 +81,12 @@ def search(found: Evidence, sizes: Float64[Tensor, "k"]) -> Float64[Tensor, "k"]
     center = _center(found)
     precision = _precision(sizes)
     theta = center.expand(len(sizes))
-
-    def loss(at: Tensor) -> tuple[Tensor, _Likelihood]:
-        likelihood, apart = _likelihood(found, at), at - center
-        return found.worth @ likelihood.value + apart @ precision @ apart / 2, likelihood
-
-    value, likelihood = loss(theta)
     for _ in range(_STEPS):
+        likelihood = _likelihood(found, theta)
         slope = found.worth * likelihood.slope + precision @ (theta - center)
         curvature = torch.diag(found.worth * likelihood.curvature) + precision
         step = torch.linalg.solve(curvature, slope)
-        step = step / step.abs().max().clamp(min=1)
-        after, likelihood = loss(theta - step)
-        while bool(after > value) and float(step.abs().max()) > _SMALLEST_STEP:
-            step = step / 2
-            after, likelihood = loss(theta - step)
-        theta, value = theta - step, after
+        theta = theta - step / step.abs().max().clamp(min=1)
         if float(step.abs().max()) < _CONVERGED:
             break
     return theta
@@ -128,10 +121,9 @@ def _center(found: Evidence) -> Float64[Tensor, "1"]:
 def _likelihood(found: Evidence, theta: Float64[Tensor, "k"]) -> _Likelihood:
     inverse = theta.exp()
     tempered = found.scores * inverse[:, None]
-    normalizer = tempered.logsumexp(dim=2)
-    posterior = (tempered - normalizer[..., None]).exp_()
+    posterior = tempered.softmax(dim=2)
     mean = (posterior * found.scores).sum(dim=2)
     spread = (posterior * (found.scores - mean[..., None]).square()).sum(dim=2)
     slope = inverse * (found.mass @ mean - found.target)
     curvature = inverse.square() * (found.mass @ spread) + slope.clamp(min=0)
-    return _Likelihood(found.mass @ normalizer - inverse * found.target, slope, curvature)
+    return _Likelihood(slope, curvature)

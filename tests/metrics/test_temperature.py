@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from scipy import optimize
 from torch import Tensor
 
 from sharedlabel import rng
 from sharedlabel.data import gaussian, tuples
 from sharedlabel.evaluation import score
+from sharedlabel.metrics import _temperature
+from sharedlabel.metrics._temperature import Evidence, anchors
 from sharedlabel.metrics._weights import independent_groups, independent_tuples
 from sharedlabel.metrics.calibration import apply_temperature, fit_temperature, negative_log_likelihood, temperatures
 from sharedlabel.plugins import load
@@ -150,6 +154,91 @@ def test_no_aggregator_gains_by_a_factor(name: str) -> None:
             ri += [row["ri"] for row in scores.metrics]
     assert found[0.02] == pytest.approx(found[1.0], abs=1e-6)
     assert found[50.0] == pytest.approx(found[1.0], abs=1e-6)
+
+
+def evidence(case: int, worth: float = 30.0, right: float = 0.7) -> tuple[Evidence, Tensor]:
+    """What eight tuples of three sizes might say, scores of any scale and answers of any quality."""
+    draw = rng.generator(case, "evidence")
+    scale = (2 * torch.randn(8, 3, 1, generator=draw, dtype=torch.float64)).exp()
+    raw = torch.randn(8, 3, 4, generator=draw, dtype=torch.float64) * scale
+    scores = raw - raw.amax(2, keepdim=True)
+    given = torch.randint(4, (8,), generator=draw)
+    labels = torch.where(torch.rand(8, generator=draw) < right, scores[:, 2].argmax(1), given)
+    mass = torch.rand(8, generator=draw, dtype=torch.float64)
+    mass = mass / mass.sum()
+    target = mass @ scores.gather(2, labels[:, None, None].expand(-1, 3, 1))[..., 0]
+    return Evidence(scores, target, mass, worth * torch.tensor([1.0, 0.5, 3.0]).double()), torch.tensor([2.0, 3, 9])
+
+
+def negative_log_likelihoods(found: Evidence, theta: Tensor) -> Tensor:
+    """Of each size, written out tuple by tuple."""
+    inverse, losses = theta.exp(), []
+    for size in range(found.scores.shape[1]):
+        tempered = found.scores[:, size] * inverse[size]
+        losses.append((found.mass * tempered.exp().sum(1).log()).sum() - found.target[size] * inverse[size])
+    return torch.stack(losses)
+
+
+@pytest.mark.parametrize("theta", [-2.0, -0.5, 0.5, 1.5])
+def test_slope_and_curvature_are_derivatives(theta: float) -> None:
+    """Where the slope is negative the curvature is larger by it, so that it stays positive."""
+    found, _ = evidence(0)
+    at = torch.full((3,), theta, dtype=torch.float64, requires_grad=True)
+    slope = torch.autograd.grad(negative_log_likelihoods(found, at).sum(), at, create_graph=True)[0]
+    second = torch.autograd.grad(slope.sum(), at)[0]
+    likelihood = _temperature._likelihood(found, at.detach())
+    torch.testing.assert_close(likelihood.slope, slope.detach())
+    torch.testing.assert_close(likelihood.curvature, (second - slope.clamp(max=0)).detach())
+    assert (likelihood.curvature > 0).all()
+
+
+def test_the_prior_of_sizes_written_out() -> None:
+    sizes = torch.tensor([2.0, 3.0, 9.0], dtype=torch.float64)
+    x = [math.log(size / 2) for size in (2, 3, 9)]
+    covariance = torch.tensor([[1 + 0.25 * a * b + 0.09 * min(a, b) for a in x] for b in x], dtype=torch.float64)
+    torch.testing.assert_close(_temperature._precision(sizes), covariance.inverse())
+
+
+@pytest.mark.parametrize("case", range(12))
+def test_the_search_finds_the_smallest_penalised_loss(case: int) -> None:
+    """Of few tuples and many, all wrong and all right, by another optimiser on the loss written out."""
+    found, sizes = evidence(case, worth=10.0 ** (case % 4), right=(0.0, 0.7, 1.0)[case % 3])
+    first = found._replace(
+        scores=found.scores[:, :1],
+        target=(found.worth[0] * found.target[:1] + (found.mass @ found.scores[:, 0].mean(1))) / (found.worth[0] + 1),
+    )
+    center = optimize.minimize_scalar(
+        lambda at: float(negative_log_likelihoods(first, torch.tensor([at]).double())), bounds=(-7, 7), method="bounded",
+        options={"xatol": 1e-9},
+    ).x  # fmt: skip
+    assert _temperature._center(found).item() == pytest.approx(center, abs=2e-5)
+    precision = _temperature._precision(sizes.double())
+
+    def loss(theta: Any) -> tuple[float, Any]:
+        at = torch.tensor(theta, requires_grad=True)
+        apart = at - center
+        total = found.worth @ negative_log_likelihoods(found, at) + apart @ precision @ apart / 2
+        return total.item(), torch.autograd.grad(total, at)[0].numpy()
+
+    best = optimize.minimize(loss, [center] * 3, jac=True, method="BFGS", options={"gtol": 1e-9, "maxiter": 500})
+    assert _temperature.search(found, sizes.double()).tolist() == pytest.approx(best.x.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize(("gap", "sign", "end"), [(1e-4, 1.0, 7.0), (1e4, -1.0, -7.0)], ids=["sure", "wrong"])
+def test_the_level_has_ends(gap: float, sign: float, end: float) -> None:
+    """Next to no difference that is always right asks for any factor; large ones that are always wrong for none."""
+    scores = torch.tensor([[[0.0, -gap]], [[-gap, 0.0]]], dtype=torch.float64)
+    right = 0.0 if sign > 0 else -gap
+    found = Evidence(scores, torch.tensor([right]).double(), torch.full((2,), 0.5).double(), torch.tensor([1e12]).double())
+    assert _temperature._center(found).tolist() == [end]
+
+
+def test_sizes_that_are_searched_for_and_what_each_adds() -> None:
+    assert anchors([6, 5, 4, 3, 2, 1]) == [1, 2, 4, 6]
+    assert anchors([3, 5, 6, 8, 9, 16, 17]) == [3, 8, 16, 17]
+    assert anchors([7]) == [7]
+    added = _temperature.separate(torch.tensor([1.0, 2.0, 3.0, 6.0, 24.0], dtype=torch.float64))
+    assert added.tolist() == pytest.approx([1, 1, math.log2(1.5), 1, 1])
 
 
 def test_partitions_and_groups_add_no_independent_tuples() -> None:
