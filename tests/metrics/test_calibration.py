@@ -9,7 +9,9 @@ from sklearn.metrics import log_loss
 
 from sharedlabel.errors import DataError
 from sharedlabel.metrics import calibration
+from sharedlabel.metrics._weights import independent_tuples
 from sharedlabel.rng import generator
+from sharedlabel.types import Tuples
 
 
 def _posteriors(tuples: int = 3000, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -129,6 +131,50 @@ def test_bins_are_closed_on_the_right() -> None:
     assert diagram.mass[0].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
     assert diagram.accuracy[0].tolist() == [0, 0, 1, 1]
     assert diagram.confidence[0].tolist() == pytest.approx([0, 0.5, 0.75, 1])
+
+
+def test_confidences_below_a_bin_s_width_are_in_the_first() -> None:
+    logs = torch.tensor([[[0.4, 0.35, 0.25]], [[0.2, 0.9, -0.1]]]).double().clamp(min=1e-9).log()
+    logs[1] = torch.tensor([1e-9, 1.0, 1e-9]).double().log().log_softmax(0)
+    sums = calibration.bin_sums(logs, torch.tensor([0, 0]), torch.tensor([3.0, 5.0]), 2)
+    assert sums[2].tolist() == [[3.0, 5.0]]
+    assert sums[1].tolist() == [[3.0, 0.0]]
+    assert sums[0].flatten().tolist() == pytest.approx([1.2, 5.0])
+
+
+def test_logits_become_posteriors_under_another_prior() -> None:
+    logits = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]], dtype=torch.float64)
+    correction = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
+    found = calibration.calibrate_logits(logits, correction, 2.5)
+    torch.testing.assert_close(found.exp(), ((logits + correction) / 2.5).softmax(1))
+
+
+def test_temperatures_of_drawn_tuples_count_groups_and_weights() -> None:
+    """Those of four groups of images are worth as much evidence as four tuples, not as their images."""
+    stream = generator(3, "drawn")
+    labels = torch.arange(40) % 2
+    drawn = Tuples(torch.arange(80).view(1, 40, 2), labels[None], torch.rand(1, 40, generator=stream) + 0.5)
+    evidence = (2.0 * labels[:, None] - 1) + 1.5 * torch.randn(40, 2, generator=stream)
+    logs = torch.stack([-evidence.cumsum(1), evidence.cumsum(1)], dim=2).log_softmax(2)
+    groups = torch.arange(80) // 2 % 4
+    for clusters in (None, groups):
+        worth = independent_tuples(drawn, (1, 2), clusters)
+        expected = calibration.fit_temperature(logs, labels, drawn.weights.flatten(), (1, 2), worth)
+        torch.testing.assert_close(calibration.temperatures(logs, drawn, (1, 2), clusters), expected)
+    apart = [calibration.temperatures(logs, drawn, (1, 2), clusters) for clusters in (None, groups)]
+    assert float((apart[0] - apart[1]).abs().max()) > 0.01
+
+
+def test_uneven_weights_are_worth_less_evidence() -> None:
+    stream = generator(4, "uneven")
+    labels = torch.arange(30) % 2
+    evidence = (2.0 * labels - 1) + torch.randn(30, generator=stream)
+    logs = torch.stack([-evidence, evidence], dim=1)[:, None].log_softmax(2)
+    weights = torch.rand(30, generator=stream).double() ** 2
+    share = weights / weights.sum()
+    worth = (1 / share.square().sum())[None]
+    expected = calibration.fit_temperature(logs, labels, weights, independent=worth)
+    torch.testing.assert_close(calibration.fit_temperature(logs, labels, weights), expected)
 
 
 def test_calibrated_posteriors_have_a_small_error_and_sharpened_ones_do_not() -> None:

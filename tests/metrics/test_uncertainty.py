@@ -11,9 +11,12 @@ from sharedlabel.errors import DataError
 from sharedlabel.metrics.intervals import interval
 from sharedlabel.metrics.uncertainty import (
     Estimate,
+    draw_multipliers,
     estimate,
+    independent,
     multiplier_bootstrap,
     paired_difference,
+    replicate,
     seed_average,
 )
 from sharedlabel.rng import generator
@@ -257,6 +260,60 @@ def test_bootstrap_keeps_the_pairing() -> None:
     torch.testing.assert_close(drawn[:, 1], drawn[:, 0] * 2 + 1)
     torch.testing.assert_close(drawn[:, 0].std(0), first.se, rtol=0.05, atol=0)
     torch.testing.assert_close(drawn[:, 0].mean(0), first.mean, rtol=0, atol=float(first.se.max()) / 15)
+
+
+def test_a_replicate_is_the_mean_plus_what_its_multipliers_weigh() -> None:
+    scores, tuples = _small()
+    found = estimate(scores[0], tuples, PREFIXES, 80)
+    multipliers = torch.arange(2 * 90, dtype=torch.float64).view(2, 90)  # of ten units more
+    expected = torch.stack([found.mean + (line[:80, None] * found.influence).sum(0) for line in multipliers])
+    torch.testing.assert_close(replicate([found], multipliers)[:, 0], expected)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 4])
+def test_multipliers_of_seeds_have_students_tails(seeds: int) -> None:
+    """Gaussian ones of all units first; one chi-square per replicate then, of the degrees of freedom of the seeds."""
+    drawn, again = draw_multipliers(5, 9, generator(6), seeds), generator(6)
+    plain = torch.randn(5, 9, generator=again, dtype=torch.float64)
+    factor = torch.ones(5, dtype=torch.float64)
+    if seeds > 1:
+        normal = torch.randn(5, seeds - 1, generator=again, dtype=torch.float64)
+        factor = ((seeds - 1) / (normal**2).sum(1)).sqrt()
+    torch.testing.assert_close(drawn[:, : 9 - seeds], plain[:, : 9 - seeds])
+    torch.testing.assert_close(drawn[:, 9 - seeds :], plain[:, 9 - seeds :] * factor[:, None])
+
+
+def test_the_stream_of_a_bootstrap_is_the_given_one() -> None:
+    scores, tuples = _small()
+    found = [estimate(scores[0], tuples, PREFIXES, 80)]
+    once, twice = (multiplier_bootstrap(found, 3, generator(7)) for _ in range(2))
+    torch.testing.assert_close(once, twice)
+    torch.testing.assert_close(once, replicate(found, draw_multipliers(3, 80, generator(7))))
+
+
+def test_tuples_that_share_nothing_are_counted() -> None:
+    assert independent((1, 4, 2.5), 80).tolist() == pytest.approx([80, 20, 32])
+    assert independent((1, 4, 40), 80, torch.arange(80) // 4).tolist() == pytest.approx([20, 20, 2])
+
+
+def test_columns_can_be_taken_alone() -> None:
+    scores, tuples = _small(seeds=3)
+    whole = seed_average(scores, tuples, PREFIXES, 80)
+    some, alone = whole[slice(1, 3)], seed_average(scores[..., 1:3], tuples, PREFIXES[1:3], 80)
+    torch.testing.assert_close(some.mean, alone.mean)
+    torch.testing.assert_close(some.se, alone.se)
+    torch.testing.assert_close(some.influence, alone.influence)
+
+
+def test_seeds_of_grouped_tuples_add_to_the_groups_spread() -> None:
+    scores, tuples = _small(seeds=4)
+    given = scores[..., :1], _singles(tuples), (1,), 80, torch.arange(80) // 4
+    found, groups = seed_average(*given), estimate(given[0].mean(0), *given[1:])
+    torch.testing.assert_close(found.spread.of_images, groups.spread.of_images)
+    torch.testing.assert_close(found.spread.image_freedom, groups.spread.image_freedom)
+    means = (scores[..., 0] * tuples.weights).sum((1, 2)) / tuples.weights.sum()
+    assert found.spread.of_seeds.item() == pytest.approx((means.var() / 4).item())
+    assert found.spread.seed_freedom.tolist() == [3]
 
 
 def test_bootstrap_refuses_other_units() -> None:
