@@ -260,7 +260,7 @@ def _slope(costs: Sequence[float], scores: Sequence[float], first: int, second: 
 
 
 def _unseen(scores: Float64[Tensor, "s p t k"], found: Estimate, count: Float64[Tensor, "u"]) -> Float64[Tensor, "u"]:
-    """Return half of what one more tuple like the most unusual one seen would change the gains by.
+    """Return what one more tuple like the most unusual one seen would change the gains by.
 
     Where nearly every tuple gains nothing, the few that do say little of those that were not seen.
 
@@ -271,7 +271,7 @@ def _unseen(scores: Float64[Tensor, "s p t k"], found: Estimate, count: Float64[
     """
     gains = slice(len(found.mean) - len(count), None)
     apart = (scores[..., gains].mean(dim=0) - found.mean[gains]).abs()
-    return 0.5 * apart.amax(dim=(0, 1)) / count
+    return apart.amax(dim=(0, 1)) / count
 
 
 def _unsure(found: Estimate, missed: Float[Tensor, "u"], unseen: Float[Tensor, "u"]) -> Estimate:

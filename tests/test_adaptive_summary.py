@@ -289,3 +289,15 @@ def test_scores_of_ratios_and_gains_spread_as_the_statistics_do():
         for at in range(10):
             expected = scores.flatten(0, 1)[at] - mean(scores, mass)
             torch.testing.assert_close(derivative(statistic, mass, at), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_what_one_more_unusual_tuple_would_change_is_in_the_gains_alone() -> None:
+    scores = torch.zeros(2, 1, 4, 6, dtype=torch.float64)
+    scores[:, 0, 2, 4:] = torch.tensor([[0.5, -3.0], [1.5, -1.0]]).double()  # means over seeds 1 and -2
+    drawn = Tuples(torch.arange(4).view(1, 4, 1), torch.tensor([[0, 0, 1, 1]]), torch.full((1, 4), 0.25))
+    found = seed_average(scores, drawn, (1,) * 6, 4)
+    unseen = adaptive_summary._unseen(scores, found, torch.tensor([4.0, 2.0]).double())
+    assert unseen.tolist() == pytest.approx([(1 - 0.25) / 4, (2 - 0.5) / 2])
+    wider = adaptive_summary._unsure(found, torch.tensor([0.1, 0.0]).double(), unseen)
+    added = wider.spread.of_images - found.spread.of_images
+    assert added.tolist() == pytest.approx([0, 0, 0, 0, 0.75**2 / 16 + 0.01, 0.75**2])

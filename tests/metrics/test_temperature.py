@@ -229,7 +229,9 @@ def test_the_level_has_ends(gap: float, sign: float, end: float) -> None:
     """Next to no difference that is always right asks for any factor; large ones that are always wrong for none."""
     scores = torch.tensor([[[0.0, -gap]], [[-gap, 0.0]]], dtype=torch.float64)
     right = 0.0 if sign > 0 else -gap
-    found = Evidence(scores, torch.tensor([right]).double(), torch.full((2,), 0.5).double(), torch.tensor([1e12]).double())
+    found = Evidence(
+        scores, torch.tensor([right]).double(), torch.full((2,), 0.5).double(), torch.tensor([1e12]).double()
+    )
     assert _temperature._center(found).tolist() == [end]
 
 
