@@ -19,7 +19,7 @@ from sharedlabel.config import EvaluationConfig
 from sharedlabel.inputs import Data
 from sharedlabel.metrics.uncertainty import seed_average
 from sharedlabel.results import Row
-from sharedlabel.types import Dataset
+from sharedlabel.types import Dataset, Tuples
 
 CLASSES, N_MAX, BITS = 4, 3, 2.0
 EVALUATION = EvaluationConfig(n=(1, N_MAX), partitions=3)

@@ -207,10 +207,11 @@ def test_the_search_finds_the_smallest_penalised_loss(case: int) -> None:
         scores=found.scores[:, :1],
         target=(found.worth[0] * found.target[:1] + (found.mass @ found.scores[:, 0].mean(1))) / (found.worth[0] + 1),
     )
-    center = optimize.minimize_scalar(
-        lambda at: float(negative_log_likelihoods(first, torch.tensor([at]).double())), bounds=(-7, 7), method="bounded",
-        options={"xatol": 1e-9},
-    ).x  # fmt: skip
+
+    def level(at: float) -> float:
+        return float(negative_log_likelihoods(first, torch.tensor([at], dtype=torch.float64)))
+
+    center = optimize.minimize_scalar(level, bounds=(-7, 7), method="bounded", options={"xatol": 1e-9}).x
     assert _temperature._center(found).item() == pytest.approx(center, abs=2e-5)
     precision = _temperature._precision(sizes.double())
 
