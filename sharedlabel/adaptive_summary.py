@@ -92,7 +92,7 @@ def _points(
     looked_at, compared = (lengths - _ROUNDING).ceil().long().tolist()
     estimate = seed_average(scores, drawn, looked_at * (_COLUMNS - 2) + compared * 2, instances, groups)
     count = independent(looked_at, instances, groups)
-    unseen = _unseen(scores, estimate, independent(compared * 2, instances, groups))
+    unseen = _unseen(scores, estimate, independent(compared * 2, instances, groups), entropy)
     columns = _intervals(_unsure(estimate, missed, unseen), n_max, count, entropy, decided)
     columns |= {"cost_dense_passes": spent, "truncated": truncated, "decided": decided}
     return [
@@ -259,19 +259,24 @@ def _slope(costs: Sequence[float], scores: Sequence[float], first: int, second: 
     return (scores[second] - scores[first]) / (costs[second] - costs[first])
 
 
-def _unseen(scores: Float64[Tensor, "s p t k"], found: Estimate, count: Float64[Tensor, "u"]) -> Float64[Tensor, "u"]:
+def _unseen(
+    scores: Float64[Tensor, "s p t k"], found: Estimate, count: Float64[Tensor, "u"], entropy: float
+) -> Float64[Tensor, "u"]:
     """Return what one more tuple like the most unusual one seen would change the gains by.
 
-    Where nearly every tuple gains nothing, the few that do say little of those that were not seen.
+    Where nearly every tuple gains nothing, the few that do say little of those that were not seen. Where all gain the
+    same, one that gains or loses a whole label is taken.
 
     Args:
         scores: of every seed and tuple, the gains last.
         found: their means.
-        count: tuples that share nothing, of each gain.
+        count: tuples that share nothing, of each gain: of n-accuracy, then of information.
+        entropy: of labels, in bits.
     """
     gains = slice(len(found.mean) - len(count), None)
-    apart = (scores[..., gains].mean(dim=0) - found.mean[gains]).abs()
-    return apart.amax(dim=(0, 1)) / count
+    most = (scores[..., gains].mean(dim=0) - found.mean[gains]).abs().amax(dim=(0, 1))
+    label = torch.tensor([1.0, entropy], dtype=most.dtype).repeat_interleave(len(count) // 2)
+    return most.where(most > _ROUNDING, label) / count
 
 
 def _unsure(found: Estimate, missed: Float[Tensor, "u"], unseen: Float[Tensor, "u"]) -> Estimate:
