@@ -17,9 +17,10 @@ from torch import Tensor
 from sharedlabel.comparing import compare
 from sharedlabel.config import ComparisonConfig
 from sharedlabel.data.tuples import partition
-from sharedlabel.metrics.uncertainty import paired_difference, seed_average
+from sharedlabel.evaluation import accuracy_and_ri
+from sharedlabel.metrics.uncertainty import independent, paired_difference, seed_average
 from sharedlabel.ranking import count_wins, rank, rank_intervals
-from sharedlabel.results import Row
+from sharedlabel.results import Rank, Row
 from sharedlabel.rng import generator
 from sharedlabel.scored import Identity, Scored, Split
 from sharedlabel.types import Protocol
@@ -217,7 +218,7 @@ def test_what_was_not_seen_is_not_excluded(split, splits) -> None:
 
 
 def pooled_scores(found: dict[Identity, Scored], name: str) -> Tensor:
-    networks = [found["mlp", pruner, ratio, name, "frozen", "iid"].scores() for pruner, ratio in NETWORKS]
+    networks = [one.scores() for who, one in found.items() if (who.aggregator, who.training) == (name, "frozen")]
     return torch.stack(networks).mean(dim=0)
 
 
@@ -313,3 +314,84 @@ def test_rank_intervals_hold_every_order_that_the_verdicts_allow(case) -> None:
     for name, (best, worst, alike) in found.items():
         assert worst - best == len(alike)
         assert name not in alike
+
+
+def test_ranks_say_whose_they_are_from_best_to_worst(found, splits, split) -> None:
+    pooled = compare(found, splits, ASKED).pooled
+    ranks = rank(found, splits, pooled, ASKED)
+    assert {(r.data, r.backbone, r.protocol, r.networks, r.seeds) for r in ranks} == {("made", "mlp", "iid", 3, 5)}
+    tables = [list(own) for _, own in itertools.groupby(ranks, lambda r: (r.training, r.metric, r.n, r.endpoint))]
+    assert [(t[0].training, t[0].metric, t[0].n, t[0].endpoint) for t in tables] == [
+        (training, *where)
+        for training in ("frozen", "joint")
+        for where in (*((metric, n, False) for metric in ("n_accuracy", "ri") for n in N), ("ri", None, True))
+    ]
+    for table in tables:
+        assert {r.aggregator for r in table} == {"a", "b", "c"}
+        assert [r.mean for r in table] == sorted((r.mean for r in table), reverse=True)
+        if table[0].training == "frozen" and not table[0].endpoint:
+            for r in table:
+                assert (r.low, r.mean, r.high) == pytest.approx(ends(found, split, r, None))
+
+
+def ends(found, split: Split, record: Rank, groups: Tensor | None) -> tuple[float, float, float]:
+    """The interval of an aggregator's mean over networks, in another way: method by method."""
+    scores = pooled_scores(found, record.aggregator)
+    estimate = seed_average(scores, split.drawn, [*N, *N], IMAGES, groups)
+    accuracy, ri = accuracy_and_ri(estimate, independent(N, IMAGES, groups), ENTROPY)
+    mean, low, high = (end[N.index(record.n)] for end in (accuracy if record.metric == "n_accuracy" else ri))
+    return float(low), float(mean), float(high)
+
+
+def test_ranks_of_grouped_tuples_are_over_groups() -> None:
+    groups = torch.arange(IMAGES) // 16
+    labels = torch.arange(IMAGES) % CLASSES
+    prior = torch.full((CLASSES,), 1 / CLASSES, dtype=torch.float64)
+    cut = Split(partition(labels, 2, 3, prior, generator(0, "tuples"), groups), IMAGES, groups, ENTROPY)
+    found = {who._replace(protocol="grouped"): scores for who, scores in grid(cut) if who.training == "frozen"}
+    splits: dict[Protocol, Split] = {"grouped": cut}
+    ranks = [r for r in rank(found, splits, compare(found, splits, ASKED).pooled, ASKED) if not r.endpoint]
+    assert len(ranks) == 3 * 2 * len(N)
+    for r in ranks:
+        assert r.protocol == "grouped"
+        assert (r.low, r.mean, r.high) == pytest.approx(ends(found, cut, r, groups))
+        assert (r.low, r.high) != pytest.approx(ends(found, cut, r, None)[::2])
+
+
+TESTS, COLUMNS = 6, 4  # pairs at the gate: three aggregators, two kinds of training; two n and two metrics behind it
+
+
+@pytest.mark.parametrize(
+    ("gate", "behind", "difference", "shown"),
+    [
+        (0.0499 / TESTS, 0.0499 / TESTS / COLUMNS, 0.5, True),
+        (0.0499 / TESTS, 0.0499 / TESTS / COLUMNS, -0.5, True),
+        (0.0499 / TESTS, 0.0501 / TESTS / COLUMNS, 0.5, False),
+        (0.0501 / TESTS, 0.0, 0.5, False),
+    ],
+    ids=["better", "worse", "not shown at this n", "gate shut"],
+)
+def test_two_aggregators_are_ordered_where_the_gate_and_the_table_say_so(
+    found, splits, gate: float, behind: float, difference: float, shown: bool
+) -> None:
+    """Of b and a alone; every other pair has p = 1."""
+    pooled = [
+        dataclasses.replace(
+            p,
+            p_value=1.0
+            if (p.method, p.reference, p.training) != ("b", "a", "frozen")
+            else gate
+            if p.endpoint
+            else behind,
+            difference=difference,
+        )
+        for p in compare(found, splits, ASKED).pooled
+    ]
+    ranks = [r for r in rank(found, splits, pooled, ASKED) if r.training == "frozen"]
+    for (endpoint, _), own in itertools.groupby(ranks, lambda r: (r.endpoint, (r.metric, r.n))):
+        places = {r.aggregator: (r.rank_best, r.rank_worst) for r in own}
+        open_ = gate < 0.05 / TESTS if endpoint else shown
+        first, second = ("b", "a") if difference > 0 else ("a", "b")
+        assert places[first] == ((1, 2) if open_ else (1, 3))
+        assert places[second] == ((2, 3) if open_ else (1, 3))
+        assert places["c"] == (1, 3)

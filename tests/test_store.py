@@ -247,6 +247,18 @@ def test_keys_depend_on_stage_version_config_inputs_and_code():
     assert len(keys) == 9
 
 
+def test_keys_stay_what_they_are():
+    """Another key for the same call would leave every store behind."""
+    given = {"config": {"seed": 0}, "inputs": {"data": "a"}, "code": {"stage": "b"}}
+    assert artifact_key("dense", 1, *given.values()) == digest({"stage": "dense", "version": 1, **given})
+
+
+def test_seconds_are_those_since_the_start_in_milliseconds(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "perf_counter", lambda: 10.0)
+    found = Store(tmp_path).save("dense", KEY, Output({"x": torch.ones(1)}), {}, 10.0 - 1.23456)
+    assert found.manifest["seconds"] == 1.235
+
+
 def test_an_absent_artifact_is_named(tmp_path: Path):
     with pytest.raises(StoreError, match=f"no artifact dense/{KEY[:12]}"):
         Store(tmp_path).load("dense", KEY)
