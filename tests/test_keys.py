@@ -130,6 +130,7 @@ OPTIONS: dict[str, tuple[Any, set[str]]] = {
     "output": ("elsewhere", NONE),
     "data_root": ("elsewhere", NONE),
 }
+AXES = {"backbones", "pruners", "ratios", "aggregators", "training", "seeds", "evaluation.protocols"}
 # The options of a pruner's schedule, likewise, each with the schedule that it changes.
 SCHEDULE: dict[str, tuple[dict[str, Any], Any, set[str]]] = {
     "when": ({}, "initial", PRUNED),
@@ -212,10 +213,22 @@ def test_every_option_has_a_line_in_the_list():
     assert set(SCHEDULE) == {entry.name for entry in dataclasses.fields(Schedule)}
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name in AXES or OPTIONS[name][1]])
 def test_an_option_changes_the_keys_of_the_stages_that_read_it_and_no_others(keys, base, usual, name):
     value, expected = OPTIONS[name]
     assert gone(usual, keys(changed(base, name, value))) == expected
+
+
+def test_options_that_no_stage_reads_change_no_key(keys, base, usual):
+    """All of them at once; one by one only to name those that do."""
+    unread = {name: value for name, (value, expected) in OPTIONS.items() if not expected and name not in AXES}
+    together = base
+    for name, value in unread.items():
+        together = changed(together, name, value)
+    after = keys(together)
+    if after != usual:
+        wrong = [name for name, value in unread.items() if gone(usual, keys(changed(base, name, value)))]
+        pytest.fail(f"these change keys, or do so together: {wrong or list(unread)}")
 
 
 @pytest.mark.parametrize("name", SCHEDULE)
