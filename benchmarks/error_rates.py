@@ -361,6 +361,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="few repetitions of few settings")
     parser.add_argument("--repetitions", type=int, help="of every setting")
     parser.add_argument("--part", choices=("verdicts", "saturation"), help="one of the two tables alone")
+    parser.add_argument("--only", default="", metavar="TEXT", help="settings whose name, as printed, holds this text")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     asked = parser.parse_args(arguments)
     repetitions = asked.repetitions or (60 if asked.quick else 400)
@@ -369,7 +370,8 @@ def main(arguments: list[str] | None = None) -> int:
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
         run = map if asked.workers == 1 else stack.enter_context(context.Pool(asked.workers)).imap
-        for setting in settings(asked.quick) if asked.part != "saturation" else ():
+        wanted = [setting for setting in settings(asked.quick) if asked.only in setting.name]
+        for setting in wanted if asked.part != "saturation" else ():
             found = collected(run(_task, [(setting, number) for number in range(repetitions)]))
             few = " (no verdict)" if setting.seeds < MIN_SEEDS else ""
             print(f"{setting.name}{few}: " + " ".join(f"{np.mean(found[name]):.3f}" for name in COLUMNS), flush=True)
