@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: list[Result] = []
     failed: list[str] = []
     facts = _provenance()
-    for name in options.only or available():
+    names = options.only or available()
+    for at, name in enumerate(names, start=1):
         progress.print(f"running {name}", style="dim")
         try:
             results += importlib.import_module(f"benchmarks.{name}").run(options.quick)
@@ -34,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress.print_exception()
             failed.append(name)
         if options.json:  # after each: they take half an hour together
-            found = [result.record() for result in results]
-            content = {**facts, "quick": options.quick, "failed": failed, "results": found}
+            content = {**facts, "quick": options.quick, "failed": failed, "pending": names[at:]}
+            content["results"] = [result.record() for result in results]
             options.json.write_text(json.dumps(content, indent=1) + "\n")
     console.print(_table(results, failed, options.quick))
     console.print(

@@ -364,20 +364,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="settings whose name, as printed, holds this text")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     asked = parser.parse_args(arguments)
+    every = list(settings(asked.quick)) if asked.part != "saturation" else []
+    wanted = [setting for setting in every if asked.only in setting.name]
+    alike = SATURATED[:: 4 if asked.quick else 1] if asked.part != "verdicts" else ()
+    near = [one for one in alike if asked.only in one.name]
+    if not wanted and not near:
+        parser.error(f"--only: no setting holds {asked.only!r}; without it their names are printed")
     repetitions = asked.repetitions or (60 if asked.quick else 400)
     broken, started = [], time.perf_counter()
     print(f"{repetitions} repetitions, columns:", *COLUMNS.values(), sep="\n  ")
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
         run = map if asked.workers == 1 else stack.enter_context(context.Pool(asked.workers)).imap
-        wanted = [setting for setting in settings(asked.quick) if asked.only in setting.name]
-        for setting in wanted if asked.part != "saturation" else ():
+        for setting in wanted:
             found = collected(run(_task, [(setting, number) for number in range(repetitions)]))
             few = " (no verdict)" if setting.seeds < MIN_SEEDS else ""
             print(f"{setting.name}{few}: " + " ".join(f"{np.mean(found[name]):.3f}" for name in COLUMNS), flush=True)
             broken += [f"{setting.name}: {fault}" for fault in faults(setting, found)]
         print("two methods that are alike, nearly always right: " + ", ".join(NEAR))
-        for one in SATURATED[:: 4 if asked.quick else 1] if asked.part != "verdicts" else ():
+        for one in near:
             found = collected(run(_task, [(one, number) for number in range(5 * repetitions)]))
             print(f"{one.name}: " + " ".join(f"{np.mean(found[name]):.3f}" for name in NEAR), flush=True)
             broken += near_saturation(one, found)

@@ -41,7 +41,7 @@ _WITHOUT_FORMULA = re.compile(
     r"|_(int|grouped|scaled_grouped|foreach)_mm|_?linalg_(?!vector_norm|cross).*|cholesky_.*|triangular_solve"
 )
 Network = TypeVar("Network", bound=nn.Module)
-Counted: TypeAlias = dict[tuple[str | None, str, int, int, int], int]
+Counted: TypeAlias = dict[tuple[Any, ...], int]
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _by_size(
     counted: Counted = {} if known is None or structure is None else known
     found = {}
     for n in n_list:
-        key = structure, name, shape.embedding_dim, shape.num_classes, n
+        key = (*(structure or ()), name, shape.embedding_dim, shape.num_classes, n)
         if key not in counted:
             inputs = (torch.empty(1, n, width, device="meta") for width in (shape.embedding_dim, shape.num_classes))
             counted[key] = call_macs(function, *inputs)
@@ -196,12 +196,16 @@ def _by_size(
     return found
 
 
-def _structure(network: nn.Module) -> str | None:
-    """Return a digest of what the operations of a network without values depend on; None if it cannot be pickled."""
+def _structure(network: nn.Module) -> tuple[str, frozenset[type[nn.Module]]] | None:
+    """Return what the operations of a network without values depend on: a digest of its attributes, and its classes.
+
+    None if it cannot be pickled, as a class within a function, a lambda or a parametrised layer.
+    """
     try:
-        return hashlib.sha256(pickle.dumps(network)).hexdigest()
-    except (pickle.PicklingError, AttributeError, TypeError):  # a class within a function, a lambda
+        attributes = pickle.dumps(network)
+    except Exception:  # a module may raise anything here; it is counted every time then
         return None
+    return hashlib.sha256(attributes).hexdigest(), frozenset(type(module) for module in network.modules())
 
 
 class Eager(TorchDispatchMode):

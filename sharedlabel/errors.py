@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import errno
 import os
+import select
 import signal
 import sys
 import threading
@@ -89,7 +90,7 @@ STOPPED = "everything finished so far is stored; run the same command again to g
 def guarded(main: Callable[[], None], stopped: str = STOPPED) -> int:
     """Run an entry point and return its exit code: 0, or 2 with one line on stderr for what the user can fix.
 
-    141 if whoever reads the output has stopped, as `head` does when it has its lines: nothing is left to be said.
+    141 instead of 0 if whoever reads the output has stopped, as `head` does when it has its lines.
 
     Args:
         main: the entry point.
@@ -133,12 +134,19 @@ def _interrupts() -> Iterator[list[int]]:
 
 def _guarded(main: Callable[[], None]) -> int:
     try:
+        code = _told(main)
+    except (BrokenPipeError, SystemExit) as error:  # of print, of rich, which turns one into the other, of argparse
+        if _unread() or isinstance(error.__context__, BrokenPipeError):
+            return _READER_GONE
+        raise
+    return _READER_GONE if _unread() and code == 0 else code
+
+
+def _told(main: Callable[[], None]) -> int:
+    try:
         main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        if not _reader_gone():
-            raise
-        return _READER_GONE
+        if sys.stdout is not None:  # as where there is no terminal and no file
+            sys.stdout.flush()
     except SharedLabelError as error:
         print("error:", printable(" ".join(str(error).split())), file=sys.stderr)  # libraries break lines in theirs
         return 2
@@ -146,20 +154,29 @@ def _guarded(main: Callable[[], None]) -> int:
         if error.errno not in _PLACE:
             raise
         print(
-            f"error: expected to read and write {error.filename or 'files'}, got: {error.strerror}; free some space, "
-            "fix the permissions or choose another folder, and run the same command again",
+            f"error: expected to read and write {error.filename or 'files or the output'}, got: {error.strerror}; free "
+            "some space, fix the permissions or choose another folder, and run the same command again",
             file=sys.stderr,
         )
         return 2
     return 0
 
 
-def _reader_gone() -> bool:
-    """Tell whether stdout is the pipe that broke; if so, nothing more is written to it."""
+def _unread() -> bool:
+    """Write out what is left, and tell whether nobody reads the output any more; what cannot be written is dropped."""
+    if sys.stdout is None:
+        return False
+    lost = gone = False
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The interpreter flushes once more when it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    except OSError:
+        lost = True
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        gone = any(event & select.POLLERR for _, event in poll.poll(0))
+        if lost or gone:  # the interpreter writes once more when it ends, and would complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # no file, as where a caller collects the output
+        return False
+    return gone

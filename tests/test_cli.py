@@ -334,27 +334,68 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(small, experimen
     assert computed == [(str(index), str(total)) for index in range(1, total + 1)]
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
-    script = """
+VERBOSE = """
 import sys
-from sharedlabel.errors import guarded
+from argparse import ArgumentParser
+from rich.console import Console
+from sharedlabel.errors import DataError, guarded
 
-def verbose():
+def lines():
     for number in range(100_000):
         print(number)
 
-sys.exit(guarded(verbose))
+def few():
+    print("one")
+
+def table():
+    for number in range(20_000):
+        Console().print(number)
+
+def text():
+    ArgumentParser(description=100 * "long " * 1000).parse_args(["--help"])
+
+def mistake():
+    few()
+    raise DataError("expected one thing, got another; do this")
+
+sys.stdin.readline()  # until the reader has gone
+sys.exit(guarded(locals()[sys.argv[1]]))
 """
-    (tmp_path / "verbose.py").write_text(script)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("what", "code", "said"),
+    [("lines", 141, b""), ("few", 141, b""), ("table", 141, b""), ("text", 141, b""),
+     ("mistake", 2, b"error: expected one thing, got another; do this\n")],
+)  # fmt: skip
+def test_a_reader_that_has_gone_is_no_error(tmp_path, what, code, said, unbuffered):
+    (tmp_path / "verbose.py").write_text(VERBOSE)
     with subprocess.Popen(
-        [sys.executable, "-m", "verbose"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
-    ) as process:
+        [sys.executable, "-m", "verbose", what], cwd=tmp_path, env=ENVIRONMENT | {"PYTHONUNBUFFERED": unbuffered},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        assert process.stdout.readline() == b"0\n"
         process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 141
+        process.stdin.close()
+        error = process.stderr.read()
+    if what != "mistake" or not unbuffered:  # unbuffered, the first line is where it ends
+        assert (process.returncode, error) == (code, said)
+    else:
+        assert (process.returncode, error) == (141, b"")
+
+
+@pytest.mark.parametrize(("output", "code", "said"), [("&-", 0, ""), ("/dev/full", 2, "error: expected to read")])
+def test_without_an_output_or_with_a_full_one(tmp_path, output, code, said):
+    (tmp_path / "verbose.py").write_text(VERBOSE)
+    command = f"{sys.executable} -m verbose few >{output}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, input="", check=False
+    )
+    assert (done.returncode, done.stderr[: len(said) or None]) == (code, said)
+    assert done.stderr.count("\n") == code // 2
 
 
 def test_a_pipe_that_breaks_elsewhere_is_one():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -208,16 +210,52 @@ def test_aggregators_of_one_structure_are_counted_once(monkeypatch: pytest.Monke
     assert len(calls) == 10
 
 
-def test_an_aggregator_that_cannot_be_pickled_is_counted_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def local() -> Aggregator:
     class Local(Costly):
         pass
 
+    return Local()
+
+
+def parametrised() -> Aggregator:
+    found = Costly()
+    nn.utils.parametrizations.weight_norm(found.read)
+    return found
+
+
+@pytest.mark.parametrize("make", [local, parametrised])
+def test_an_aggregator_that_cannot_be_pickled_is_counted_every_time(make, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, known, count = [], {}, cost.call_macs
     monkeypatch.setattr(cost, "call_macs", lambda *given: calls.append(given) or count(*given))
     for _ in range(2):
-        assert cost.anytime_macs(Local(), SHAPE, [1, 4], known) == {1: 15, 4: 60}
+        assert cost.anytime_macs(make(), SHAPE, [1, 4], known) == {1: 15, 4: 60}
     assert len(calls) == 4
     assert known == {}
+
+
+def test_a_class_that_was_written_anew_is_counted_anew(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a notebook that reloads a plugin: the name is the same, the class is not."""
+    text = """
+import torch
+from sharedlabel.aggregators._base import Aggregator
+
+class Written(Aggregator):
+    permutation_invariant = True
+
+    def __init__(self):
+        super().__init__()
+        self.read = torch.nn.Linear(5, 3)
+
+    def forward(self, embeddings, logits):
+        return self.read(embeddings){again}
+"""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "written_anew.py").write_text(text.format(again=""))
+    module, known = importlib.import_module("written_anew"), {}
+    assert cost.anytime_macs(module.Written(), SHAPE, [2], known) == {2: 30}
+    (tmp_path / "written_anew.py").write_text(text.format(again=" + self.read(embeddings)"))
+    assert cost.anytime_macs(importlib.reload(module).Written(), SHAPE, [2], known) == {2: 60}
 
 
 def test_weights_of_butterfly_layers_can_be_pruned() -> None:

@@ -189,8 +189,9 @@ def _ri(gap: Gap | Shift) -> str:
 def _apart(values: Iterable[float], digits: int) -> Iterator[str]:
     """Write an estimate and the ends of its interval with so many digits, or as many as show the ends apart."""
     middle, low, high = values
-    if high > low:
-        digits = min(max(digits, 1 - math.floor(math.log10(high - low))), _DIGITS)
+    needed = 1 - math.floor(math.log10(high - low)) if high > low else digits
+    if needed <= _DIGITS:  # else they differ by rounding alone
+        digits = max(digits, needed)
     return (_signed(value, digits) for value in (middle, low, high))
 
 

@@ -29,8 +29,7 @@ def shape(name: str, values: Any, axes: str, **sizes: int) -> None:
         axes: a letter for each axis, such as `t n c`.
         sizes: sizes that axes must have, by letter.
     """
-    if not isinstance(values, Tensor):
-        raise DataError(f"expected {name} as a tensor [{axes}], got a {type(values).__name__}; use torch.as_tensor")
+    tensor(name, values, axes)
     letters, found = axes.split(), list(values.shape)
     if values.ndim != len(letters) or not values.is_floating_point():
         kind = str(values.dtype).removeprefix("torch.")
@@ -39,6 +38,12 @@ def shape(name: str, values: Any, axes: str, **sizes: int) -> None:
     for letter, size in sizes.items():
         if values.shape[letters.index(letter)] != size:
             raise DataError(f"expected {name} [{axes}] with {letter} = {size}, got {found}; pass what belongs together")
+
+
+def tensor(name: str, values: Any, axes: str) -> None:
+    """Refuse what is no tensor."""
+    if not isinstance(values, Tensor):
+        raise DataError(f"expected {name} as a tensor [{axes}], got a {type(values).__name__}; use torch.as_tensor")
 
 
 def array(name: str, values: Any, axes: str, low: Bound = -math.inf, high: Bound = math.inf, **sizes: int) -> None:
@@ -112,8 +117,9 @@ def logs(name: str, values: Tensor, *, normalised: bool) -> None:
             )
 
 
-def labels(values: Tensor, tuples: int, classes: int) -> None:
+def labels(values: Any, tuples: int, classes: int) -> None:
     """Refuse labels that are not one class index `[t]` for each tuple."""
+    tensor("labels", values, "t")
     if values.dtype != torch.int64 or list(values.shape) != [tuples]:
         kind = str(values.dtype).removeprefix("torch.")
         raise DataError(f"expected labels as int64 [{tuples}], got {kind} {list(values.shape)}; give one to each tuple")

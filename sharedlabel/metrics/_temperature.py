@@ -40,10 +40,10 @@ class Evidence(NamedTuple):
 
 
 class _Likelihood(NamedTuple):
-    """Of the negative log-likelihood of each size in nats: its derivative by theta, and a curvature.
+    """Of the negative log-likelihood of each size in nats: its slope, the derivative by theta, and a curvature.
 
-    The curvature is the second derivative, but for a part that would make it negative: it is too large there, and steps
-    are short.
+    The second derivative is a variance plus the slope; the curvature is the variance plus the slope where that is
+    positive. So it is never too small, and steps do not go too far.
     """
 
     slope: Float64[Tensor, "k"]

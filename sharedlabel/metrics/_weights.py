@@ -19,6 +19,7 @@ def normalized(labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"] | None) -
     Raises:
         DataError: there are no tuples, or their weights mean nothing.
     """
+    _checks.tensor("labels", labels, "t")
     if not labels.numel():
         raise DataError("expected at least one tuple to take a mean over, got none; check the split that they are from")
     _checks.weights(weights, labels.numel())

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int64
@@ -20,6 +22,7 @@ from sharedlabel.metrics import _checks
 from sharedlabel.metrics._weights import normalized, weighted_mean
 
 FLOOR = 1e-6
+_Margin: TypeAlias = tuple[tuple[float, int], ...]
 
 
 def label_entropy(log_prior: Float[Tensor, "c"]) -> float:
@@ -146,11 +149,9 @@ def _whole(probabilities: Float[Tensor, "n c"], samples: int) -> Float[Tensor, "
 
 
 @functools.lru_cache(maxsize=2**14)
-def _null(rows: tuple[float, ...], columns: tuple[float, ...], samples: int) -> float:
-    """Return the mean over permutations for counts of labels and of decisions, in any order, without zeros."""
-    # Few distinct margins occur, so the sum over c * c cells collapses to distinct pairs.
-    margins = (torch.tensor(counts, dtype=torch.float64) for counts in (rows, columns))
-    (a, times_a), (b, times_b) = (torch.unique(counts, return_counts=True) for counts in margins)
+def _null(rows: _Margin, columns: _Margin, samples: int) -> float:
+    """Return the mean over permutations; few distinct counts occur, so the sum over c * c cells collapses to them."""
+    (a, times_a), (b, times_b) = (torch.tensor(margin, dtype=torch.float64).T for margin in (rows, columns))
     a, b = a[:, None, None], b[None, :, None]
     shared = torch.arange(1, int(min(a.max(), b.max())) + 1, dtype=a.dtype)
     rest = samples - a - b + shared
@@ -164,7 +165,7 @@ def _null(rows: tuple[float, ...], columns: tuple[float, ...], samples: int) -> 
     log_mass = chosen - left - math.lgamma(samples + 1)
     term = log_mass.exp() * shared / samples * torch.log2(samples * shared / (a * b))
     per_pair: Tensor = torch.where(possible, term, 0.0).sum(dim=2)
-    return float(torch.einsum("i,ij,j", times_a.double(), per_pair, times_b.double()))
+    return float(torch.einsum("i,ij,j", times_a, per_pair, times_b))
 
 
 def decision_gain_null(joint: Float[Tensor, "n c c"], samples: int) -> Float[Tensor, "n"]:
@@ -190,8 +191,9 @@ def decision_gain_null(joint: Float[Tensor, "n c c"], samples: int) -> Float[Ten
     return torch.tensor(found, dtype=torch.float64, device=joint.device)
 
 
-def _counts(margin: Sequence[float]) -> tuple[float, ...]:
-    return tuple(sorted(count for count in margin if count > 0))
+def _counts(margin: Sequence[float]) -> _Margin:
+    """Return the distinct counts above 0, each with how often it occurs."""
+    return tuple(sorted(Counter(count for count in margin if count > 0).items()))
 
 
 def decision_gain_adjusted(

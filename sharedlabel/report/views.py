@@ -53,7 +53,8 @@ class View:
     @property
     def pruners(self) -> tuple[str, ...]:
         """Pruners in alphabetical order; the dense network alone stands in when there are none."""
-        return tuple(sorted({s.pruner for s in (*self.summaries, *self.latencies)} - {DENSE})) or (DENSE,)
+        found = {s.pruner for s in self.summaries} | {r.pruner for r in self.latencies}
+        return tuple(sorted(found - {DENSE})) or (DENSE,)
 
     @property
     def ns(self) -> tuple[int, ...]:

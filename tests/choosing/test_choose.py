@@ -437,6 +437,7 @@ def test_intervals_of_methods_that_are_next_to_alike_are_no_row_of_zeros() -> No
     narrow = Gap(2e-6, -3.1e-5, 3.5e-5, True, "equivalent", "one comparison")
     assert _ri(narrow) == "+0.000002 [-0.000031, +0.000035]"
     assert _points(narrow) == "+0.0002 points right [-0.0031, +0.0035]"
+    assert _ri(Gap(0.0, -1e-12, 1e-12, True, "equivalent", "one comparison")) == "+0.000 [+0.000, +0.000]"
     assert _ri(Gap(0.0, 0.0, 0.0, True, "equivalent", "one comparison")) == "+0.000 [+0.000, +0.000]"
 
 

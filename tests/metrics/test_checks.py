@@ -484,3 +484,15 @@ def test_impossible_labels_are_meant_and_empty_batches_change_nothing():
 def test_a_mean_over_no_tuples_has_no_value(mean):
     with pytest.raises(DataError, match=r"^expected at least one tuple to take a mean over, got none; check"):
         mean(LOGS[:0], LABELS[:0])
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_lists_in_the_place_of_labels_are_refused(name):
+    with pytest.raises(DataError, match=r"^expected labels as a tensor \[t\], got a list; use torch.as_tensor$"):
+        SCORED[name](LOGS, LABELS.tolist())
+
+
+@pytest.mark.parametrize("name", WEIGHED)
+def test_lists_in_the_place_of_weights_are_refused(name):
+    with pytest.raises(DataError, match=r"^expected weights as a tensor \[t\], got a list; use torch.as_tensor$"):
+        WEIGHED[name](WEIGHTS.tolist())
