@@ -204,6 +204,7 @@ def test_aggregators_of_one_structure_are_counted_once(monkeypatch: pytest.Monke
     assert len(calls) == 2
     assert cost.aggregator_macs(Stacked(2), SHAPE, [1, 4], known) == {1: 50, 4: 200}
     assert cost.anytime_macs(Stacked(1), SHAPE, [4, 3], known) == {4: 100, 3: 75}
+    assert cost.anytime_macs(Stacked(1), SHAPE, [3, 4], known) == {3: 75, 4: 100}
     assert len(calls) == 6
     assert cost.anytime_macs(Costly(), SHAPE, [1, 4], known) == {1: 15, 4: 60}
     assert cost.aggregator_macs(Costly(), SHAPE, [1, 4], known) == {1: 15, 4: 15}

@@ -88,3 +88,12 @@ def test_the_rule_of_three_stands_in_below_rounding_only() -> None:
     assert (float(low), float(high)) == pytest.approx((math.log(0.05) / 10, -math.log(0.05) / 10), rel=1e-12)
     assert float(differences(0.0, ROUNDING).spread.se) == ROUNDING
     assert float(differences(0.0, ROUNDING).ends(0.05)[1]) == pytest.approx(HALF * ROUNDING, rel=1e-5)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_difference_that_is_the_same_on_every_tuple_is_judged_by_the_rule_of_three(sign: float) -> None:
+    """In its unit: half a bit of two bits is .25, of which 20 independent tuples leave exp(-5) to chance."""
+    numbers = judged(differences(sign * 0.5, 0.0, unit=2.0, independent=20))
+    assert numbers.p_value == pytest.approx(math.exp(-20 * 0.25))
+    reach = -math.log(0.05) / 20
+    assert (numbers.low, numbers.high) == pytest.approx((sign * 0.25 - reach, sign * 0.25 + reach))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sharedlabel.errors import DataError
+from sharedlabel.metrics import _variance
 from sharedlabel.metrics.intervals import interval
 from sharedlabel.metrics.uncertainty import (
     Estimate,
@@ -166,6 +167,12 @@ def _small(seeds: int = 1) -> tuple[Tensor, Tuples]:
     tuples = cut(40, 2, 3, 8, stream)
     quality = torch.randn(seeds, 80, generator=stream, dtype=torch.float64)
     return torch.stack([simulate(one, tuples, "loss") for one in quality]), tuples
+
+
+def test_the_floor_of_a_variance_allows_for_what_other_instances_add() -> None:
+    """Of two partitions, tuples of five: each squared influence holds 1 + 4 / 2 times its own part."""
+    prefixes = torch.tensor([1.0, 5.0], dtype=torch.float64)
+    assert _variance.floor_share(prefixes, 2).tolist() == pytest.approx([0.75, 0.75 / 3])
 
 
 def test_influence_squares_to_the_variance() -> None:
