@@ -395,3 +395,27 @@ def test_two_aggregators_are_ordered_where_the_gate_and_the_table_say_so(
         assert places[first] == ((1, 2) if open_ else (1, 3))
         assert places[second] == ((2, 3) if open_ else (1, 3))
         assert places["c"] == (1, 3)
+
+
+def test_behind_a_shut_gate_nothing_is_shown(split, splits) -> None:
+    """One instance speaks for b, two against it, and over both there is no difference."""
+    twins = {}
+    for network, name in itertools.product(NETWORKS[:2], "ab"):
+        identity = Identity("mlp", *network, name, "frozen", "iid")
+        one = scored(split, identity, 0.0)
+        apart = torch.tensor([0.2, -0.2]) * (name == "b")
+        stored = tuple({**part, "test.information": part["test.information"] + apart} for part in one.stored)
+        twins[identity] = dataclasses.replace(one, stored=stored)
+    comparisons, pooled = compare(twins, splits, ASKED)
+    own = [p for p in pooled if p.axis == "aggregator"]
+    (gate,) = (p for p in own if p.endpoint)
+    assert gate.p_value > 0.05
+    assert gate.correction == "Bonferroni over 1 primary pair"
+    behind = [p for p in own if not p.endpoint] + [c for c in comparisons if c.axis == "aggregator"]
+    assert min(r.p_value for r in behind if r.metric == "ri") < 1e-6
+    for r in behind:
+        assert r.data == "made"
+        assert r.verdict == "undecided"
+        assert r.p_adjusted >= gate.p_adjusted
+        assert r.low_adjusted <= 0 <= r.high_adjusted
+        assert "behind the pooled test" in r.correction
