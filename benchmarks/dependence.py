@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import matplotlib.style
 import yaml  # type: ignore[import-untyped]
@@ -31,7 +30,7 @@ from sharedlabel.errors import ConfigError, guarded
 from sharedlabel.grid import Grid, prepare
 from sharedlabel.progress import print_plan
 from sharedlabel.report._panels import heading, label_ends, panel_ns, panels, ratio_axis
-from sharedlabel.report._theme import PAPER, STYLE, Palette, to_svg
+from sharedlabel.report._theme import STYLE, Palette, to_svg
 from sharedlabel.report.terminal import open_console
 from sharedlabel.report.views import ORACLE
 from sharedlabel.results import Results, to_csv
@@ -197,14 +196,7 @@ def _lines(panel: Axes, points: Sequence[Point], palette: Palette) -> list[tuple
         lines.setdefault(point.method, []).append(point)
     for line in lines.values():
         mark, x = palette[line[0].aggregator], [point.value for point in line]
-        look: dict[str, Any] = {
-            "linestyle": mark.dash,
-            "marker": mark.marker,
-            "color": mark.color,
-            "mec": PAPER,
-            "mew": 0.4,
-        }
-        panel.plot(x, [point.ri for point in line], **look)
+        panel.plot(x, [point.ri for point in line], **mark.look)
         low, high = [point.ri_low for point in line], [point.ri_high for point in line]
         panel.fill_between(x, low, high, color=mark.color, alpha=0.15, linewidth=0)
     return [(name, lines[name][-1]) for name in sorted(lines)]

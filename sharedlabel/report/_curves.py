@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ from sharedlabel.report._panels import (
     stretched_axis,
     subject,
 )
-from sharedlabel.report._theme import INK, PAPER, Mark, Palette
+from sharedlabel.report._theme import INK, Mark, Palette
 from sharedlabel.report.sentences import title
 from sharedlabel.report.views import DENSE, ORACLE, View, method, usual
 from sharedlabel.results import Row, Summary, SweetSpot
@@ -118,14 +117,7 @@ def _lines(panel: Axes, view: View, pruner: str, n: int, metric: str, palette: P
     for _, points in curves(view, pruner, n, metric):
         mark = palette[points[0].aggregator]
         ratios, values = [p.ratio for p in points], [getattr(p, metric) for p in points]
-        look: dict[str, Any] = {
-            "linestyle": mark.dash,
-            "marker": mark.marker,
-            "color": mark.color,
-            "mec": PAPER,
-            "mew": 0.4,
-        }
-        panel.plot(ratios, values, clip_on=False, **look)
+        panel.plot(ratios, values, clip_on=False, **mark.look)
         if band:
             low, high = ([getattr(p, f"{metric}_{end}") for p in points] for end in ("low", "high"))
             panel.fill_between(ratios, low, high, color=mark.color, alpha=0.15, linewidth=0)

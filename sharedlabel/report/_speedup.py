@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sharedlabel.report._panels import heading, log_axis, panel_ns, panels, subject
-from sharedlabel.report._theme import MUTED, PAPER, Mark, Palette
+from sharedlabel.report._theme import MUTED, Mark, Palette
 from sharedlabel.report.costs import conditions
 from sharedlabel.report.views import DENSE, View, usual
 from sharedlabel.results import Latency, quietest
@@ -56,8 +56,7 @@ def _line(panel: Axes, records: Sequence[Latency], pruner: str, mark: Mark) -> N
     x = [statistics.fmean(record.theoretical_speedup for record in group) for group in groups]
     low, middle, high = zip(*map(speedups, groups), strict=True)
     panel.vlines(x, low, high, color=mark.color, lw=1, alpha=0.5)
-    look = {"marker": mark.marker, "color": mark.color, "mec": PAPER, "mew": 0.4}
-    panel.plot(x, middle, ls=mark.dash, ms=5, label=pruner, **look)  # type: ignore[arg-type]
+    panel.plot(x, middle, ms=5, label=pruner, **mark.look)
 
 
 def speedups(records: Sequence[Latency]) -> tuple[float, float, float]:

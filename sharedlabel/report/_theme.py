@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.style
 from matplotlib.figure import Figure
@@ -52,6 +53,11 @@ class Mark:
     color: str
     marker: str
     dash: str | tuple[int, tuple[float, ...]]
+
+    @property
+    def look(self) -> dict[str, Any]:
+        """Options of a line of this mark."""
+        return {"linestyle": self.dash, "marker": self.marker, "color": self.color, "mec": PAPER, "mew": 0.4}
 
 
 class Palette:
