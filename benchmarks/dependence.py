@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import matplotlib.style
-import yaml  # type: ignore[import-untyped]
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
