@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks._rows import made_row
 from sharedlabel import adaptive
 from sharedlabel.adaptive_summary import Stopped, hull, summarize
 from sharedlabel.aggregators._pool import pooled
@@ -23,7 +24,6 @@ from sharedlabel.config import EvaluationConfig
 from sharedlabel.data import gaussian
 from sharedlabel.inputs import Data
 from sharedlabel.metrics.information import label_entropy
-from sharedlabel.results import Row
 from sharedlabel.types import Role, Tuples
 
 CLASSES, N_MAX = 5, 8
@@ -34,9 +34,6 @@ _UNITS = {"n_accuracy": 1.0, "information": label_entropy(_PRIOR.log())}
 _NAMES = {"n_accuracy": "n_accuracy_gain", "information": "ri_gain"}
 _REFERENCE = 1000 * N_MAX  # images of each class that stand for the population
 _EXACT = 1e-9  # sums of the same tuples in another order differ by less
-_BLANK = {"int": 1, "float": 1.0, "str": "", "bool": False} | dict.fromkeys(
-    ["int | None", "float | None", "str | None", "bool | None"]
-)
 
 
 @dataclass(frozen=True)
@@ -160,8 +157,7 @@ def _cell(
 ) -> Stopped:
     """Return what the stage `adaptive` would have stored, of a network whose passes are all that costs."""
     shape, stops = own.labels.shape, adaptive.stop(seen, fitted)
-    facts = {item.name: _BLANK.get(str(item.type), "") for item in dataclasses.fields(Row)}
-    row = Row(**{**facts, "protocol": "iid", "split": "test", "macs_effective": 1.0, "macs_dense": 1})  # type: ignore[arg-type]
+    row = made_row(macs_effective=1.0, macs_dense=1)
     tensors = {
         "correct": seen.right.to(torch.uint8),
         "information": seen.information.float(),

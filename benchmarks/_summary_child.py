@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import resource
@@ -12,6 +11,7 @@ import time
 import torch
 from torch import Tensor
 
+from benchmarks._rows import made_row
 from sharedlabel import rng
 from sharedlabel.config import EvaluationConfig, SweetSpotConfig
 from sharedlabel.inputs import Data
@@ -20,7 +20,6 @@ from sharedlabel.summary import Method, summarize
 from sharedlabel.types import Dataset, Role
 
 SIZES = (1, 2, 4, 8, 16)
-BLANK = {"int": 1, "float": 1.0, "str": ""} | dict.fromkeys(["int | None", "float | None", "str | None", "bool | None"])
 
 
 def _data(images: int) -> Data:
@@ -33,10 +32,9 @@ def _data(images: int) -> Data:
 
 
 def _rows(pruner: str, ratio: float, aggregator: str, seed: int) -> tuple[Row, ...]:
-    blank = {item.name: BLANK.get(str(item.type), "") for item in dataclasses.fields(Row)}
     names = {"pruner": pruner, "ratio": ratio, "aggregator": aggregator, "training": "frozen", "protocol": "iid"}
     return tuple(
-        Row(**{**blank, **names, "seed": seed, "split": split, "n": n, "cost_dense_passes": n / ratio})  # type: ignore[arg-type]
+        made_row(**names, seed=seed, split=split, n=n, cost_dense_passes=n / ratio)
         for split in ("validation", "test")
         for n in SIZES
     )

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import itertools
 import math
 import multiprocessing
@@ -38,6 +37,7 @@ import torch
 from scipy import special, stats
 from torch import Tensor
 
+from benchmarks._rows import made_row
 from sharedlabel import rng
 from sharedlabel.comparing import compare
 from sharedlabel.config import ComparisonConfig
@@ -56,9 +56,6 @@ from sharedlabel.verdicts import ALPHA
 
 FAMILY_WISE, COVERED = 0.06, (0.93, 0.97)
 TUPLES = 120
-_TYPES = {"int": 1, "float": 1.0, "bool": False} | dict.fromkeys(
-    ["int | None", "float | None", "str | None", "bool | None"]
-)
 
 
 @dataclass(frozen=True)
@@ -154,8 +151,7 @@ class Drawn:
 
 
 def _row(identity: Identity, seed: int) -> Row:
-    blank = {item.name: _TYPES.get(str(item.type), "") for item in dataclasses.fields(Row)}
-    return Row(**{**blank, **identity._asdict(), "data": "made", "seed": seed, "split": "test", "n": 1})
+    return made_row(**identity._asdict(), data="made", seed=seed, split="test", n=1)
 
 
 def _splits() -> dict[Protocol, Split]:

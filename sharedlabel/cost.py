@@ -137,7 +137,7 @@ def aggregator_macs(
         MACs by tuple size.
     """
     network = _on_meta(aggregator)
-    return _by_size("last", network, network.last, shape, n_list, known)
+    return _by_size(network, "last", shape, n_list, known)
 
 
 def anytime_macs(
@@ -155,7 +155,7 @@ def anytime_macs(
         MACs by number of instances.
     """
     network = _on_meta(aggregator)
-    return _by_size("forward", network, network, shape, n_list, known)
+    return _by_size(network, "__call__", shape, n_list, known)
 
 
 @contextlib.contextmanager
@@ -176,22 +176,21 @@ def call_macs(function: Callable[..., Tensor], *inputs: Tensor) -> int:
 
 
 def _by_size(
-    name: str,
     network: nn.Module,
-    function: Callable[..., Tensor],
+    method: str,
     shape: SetShape,
     n_list: Iterable[int],
     known: Counted | None,
 ) -> dict[int, int]:
-    """Count the MACs of one call of an aggregator, or of one of its methods, on one tuple of each size."""
+    """Count the MACs of one call of a method of an aggregator, on one tuple of each size."""
     structure = None if known is None else _structure(network)
     counted: Counted = {} if known is None or structure is None else known
     found = {}
     for n in n_list:
-        key = (*(structure or ()), name, shape.embedding_dim, shape.num_classes, n)
+        key = (*(structure or ()), method, shape.embedding_dim, shape.num_classes, n)
         if key not in counted:
             inputs = (torch.empty(1, n, width, device="meta") for width in (shape.embedding_dim, shape.num_classes))
-            counted[key] = call_macs(function, *inputs)
+            counted[key] = call_macs(getattr(network, method), *inputs)
         found[n] = counted[key]
     return found
 
