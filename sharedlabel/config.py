@@ -6,42 +6,29 @@ plugin, and `resolve` checks them when the plugin is loaded. This module imports
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import hashlib
-import itertools
 import json
-import math
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
-from sharedlabel import plugins
+from sharedlabel import plugins, schema
+from sharedlabel.commandline import CommandLine, to_yaml
 from sharedlabel.errors import ConfigError, nearest
 
 PluginSpec: TypeAlias = str | dict[str, Any]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]
 PositiveFraction: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 TRAININGS = ("frozen", "joint", "crossfit")
-# Trainer options that decide how a run is watched or where it runs, not what it computes: they are not in the keys.
-TRAINER_OPTIONS = (
-    "barebones",
-    "benchmark",
-    "detect_anomaly",
-    "enable_model_summary",
-    "enable_progress_bar",
-    "num_nodes",
-    "plugins",
-    "profiler",
-)
-
-
+_LABEL = 100  # letters
 _ADDED = "added"
 _KIND = "kind"
 
@@ -111,7 +98,7 @@ class TrainConfig:
     """
 
     epochs: NonNegativeInt = 20
-    batch_size: PositiveInt = 64
+    batch_size: Count = 64
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: PositiveFloat = 0.003
     momentum: Fraction = 0.9
@@ -131,8 +118,8 @@ class Schedule:
         when: `trained` prunes the trained network once and retrains it; `initial` prunes the network as it was
             initialised, then trains and retrains it; `iterative` prunes the trained network in rounds with training
             after each; `gradual` prunes the trained network step by step while it is retrained.
-        growth: factor by which the compression ratio grows with each round of `iterative`; 1.25 leaves 80% of the
-            parameters.
+        growth: factor by which the compression ratio grows with each round of `iterative`, at least 1.01; 1.25 leaves
+            80% of the parameters.
         rewind: `iterative`: share of the dense training, in [0, 1), after which weights are taken that the survivors
             of each round are set back to before the dense training is repeated; 0 is the initialisation; null sets
             nothing back and retrains.
@@ -141,9 +128,9 @@ class Schedule:
     """
 
     when: Literal["trained", "initial", "iterative", "gradual"] = "trained"
-    growth: Annotated[float, Field(gt=1)] = 1.25
+    growth: Annotated[float, Field(ge=1.01)] = 1.25
     rewind: Annotated[float, Field(ge=0, lt=1)] | None = None
-    steps: PositiveInt = 10
+    steps: Count = 10
     until: PositiveFraction = 0.5
 
 
@@ -163,11 +150,11 @@ class FitConfig:
             with the best validation likelihood is kept. 0 trains the given one and searches nothing; needs optuna.
     """
 
-    epochs: PositiveInt = 60
-    batch_size: PositiveInt = 64
+    epochs: Count = 60
+    batch_size: Count = 64
     learning_rate: PositiveFloat = 0.003
     weight_decay: NonNegativeFloat = 0.01
-    patience: PositiveInt = 15
+    patience: Count = 15
     steps: NonNegativeInt = 0
     tuples: Literal["fresh", "fixed"] = added("fresh")
     trials: NonNegativeInt = added(0)
@@ -192,8 +179,8 @@ class JointConfig:
             the backbone.
     """
 
-    epochs: PositiveInt = 3
-    batch_size: PositiveInt = 16
+    epochs: Count = 3
+    batch_size: Count = 16
     learning_rate: PositiveFloat = 0.0003
     weight_decay: NonNegativeFloat = 0.0005
     instance_loss: NonNegativeFloat = 0.5
@@ -215,7 +202,7 @@ class CrossfitConfig:
             decides.
     """
 
-    folds: Annotated[int, Field(ge=2)] = 5
+    folds: Annotated[int, Field(ge=2, le=1000)] = 5
     ridge: tuple[Annotated[float, Field(ge=1e-9)], ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 
 
@@ -231,9 +218,9 @@ class EvaluationConfig:
         seed: seed of the partitions; the same for every training seed, so that methods are compared on the same tuples.
     """
 
-    n: tuple[PositiveInt, ...] = (1, 2, 4, 8)
+    n: tuple[Count, ...] = (1, 2, 4, 8)
     protocols: tuple[Literal["iid", "grouped"], ...] = ("iid",)
-    partitions: PositiveInt = 20
+    partitions: Count = 20
     prior: Literal["uniform", "empirical"] = "uniform"
     seed: NonNegativeInt = 0
 
@@ -249,7 +236,7 @@ class ComparisonConfig:
     """
 
     reference: str = "log_pool"
-    n: PositiveInt | None = None
+    n: Count | None = None
     margin: PositiveFloat = 0.002
 
 
@@ -269,7 +256,7 @@ class SweetSpotConfig:
     budgets: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
     target: PositiveFraction = 0.95
     marginal: NonNegativeFloat = 0.02
-    replicates: PositiveInt = 200
+    replicates: Count = 200
 
 
 @dataclass(frozen=True)
@@ -298,10 +285,10 @@ class LatencyConfig:
         seconds: time for the passes of each network, after which no further one starts; there are at least three.
     """
 
-    batches: tuple[PositiveInt, ...] = (1, 32, 256)
+    batches: tuple[Count, ...] = (1, 32, 256)
     modes: tuple[Literal["eager", "compiled"], ...] = ("eager",)
     devices: tuple[Literal["trainer", "cpu"], ...] = ("trainer",)
-    repeats: PositiveInt = 30
+    repeats: Count = 30
     seconds: PositiveFloat = 1.0
 
 
@@ -317,7 +304,24 @@ class MarginConfig:
 
     epsilons: tuple[PositiveFloat, ...] = (0.1,)
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    inputs: PositiveInt = 256
+    inputs: Count = 256
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """Trainer options that decide how a run is watched or where it runs, not what it computes: no key holds them.
+
+    Attributes:
+        barebones: as Lightning's Trainer says, likewise all others; null leaves it to Lightning.
+    """
+
+    barebones: bool | None = None
+    benchmark: bool | None = None
+    detect_anomaly: bool | None = None
+    enable_model_summary: bool | None = None
+    enable_progress_bar: bool | None = None
+    num_nodes: Count | None = None
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None
 
 
 @dataclass(frozen=True)
@@ -328,7 +332,7 @@ class TrainerConfig:
         accelerator: `auto`, `cpu`, `gpu`, ...; asking for an absent one is an error.
         devices: number of devices, or `auto`.
         strategy: Lightning strategy; with several devices `auto` means `ddp_spawn`, which suits a grid in one process.
-        precision: Lightning precision, such as `32-true`, `16-mixed` or `bf16-mixed`.
+        precision: Lightning precision.
         gradient_clip: largest gradient norm for aggregators and joint training; 0 is off.
         channels_last: memory format of convolutional backbones while training.
         compile: train and retrain backbones through torch.compile.
@@ -338,7 +342,7 @@ class TrainerConfig:
     accelerator: str = "auto"
     devices: int | Literal["auto"] = 1
     strategy: str = "auto"
-    precision: str = "32-true"
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"] = "32-true"
     gradient_clip: NonNegativeFloat = 1.0
     channels_last: bool = False
     compile: bool = False
@@ -385,7 +389,7 @@ class Experiment:
         default_factory=lambda: ({"name": "mlp", "label": "mlp", "widths": [512, 256]},)
     )
     pruners: tuple[PluginSpec, ...] = ("magnitude", "unit", "random")
-    ratios: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+    ratios: tuple[Annotated[float, Field(ge=1)], ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     aggregators: tuple[PluginSpec, ...] = (
         "mean_vote",
         "majority_vote",
@@ -460,8 +464,8 @@ class Training:
     joint: JointConfig | None = None
 
 
-def parser(program: str = "train") -> ArgumentParser:
-    """Return the command-line parser of an experiment: `--config FILE` and every value by its dotted name.
+def command_line(program: str = "train") -> CommandLine:
+    """Return the command line of an experiment: `--config FILE` and every option by its dotted name.
 
     Args:
         program: `train`, or `evaluate`, which plans nothing.
@@ -470,43 +474,28 @@ def parser(program: str = "train") -> ArgumentParser:
         "train": "Train, prune, aggregate and evaluate a grid; then report the sweet spot of compression.",
         "evaluate": "Report the finished cells of a grid, without computing any other.",
     }
-    built = ArgumentParser(
-        prog=f"python -m sharedlabel.{program}",
-        description=about[program],
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    built.add_argument("--config", action="config", help="YAML file with any of the options below")
-    if program == "train":
-        built.add_argument(
-            "--plan", action="store_true", help="print which cells are done, missing and what they cost; run nothing"
-        )
-    built.add_class_arguments(Experiment)
-    return built
+    plan = {"plan": "print which cells are done, which are missing and what they cost; run nothing"}
+    switches = plan if program == "train" else {}
+    return CommandLine(Experiment, ("data",), switches, f"python -m sharedlabel.{program}", about[program])
 
 
-def parse(arguments: Sequence[str] | None, program: str = "train") -> tuple[Experiment, Namespace]:
+def parse(arguments: Sequence[str] | None, program: str = "train") -> tuple[Experiment, argparse.Namespace]:
     """Parse a command line into an experiment and the remaining switches.
 
     Args:
         arguments: the command line, or None for that of this process.
-        program: as for `parser`.
+        program: as for `command_line`.
 
     Raises:
         ConfigError: unknown key (the nearest valid one is named), wrong type, value out of range, unreadable file.
+        SystemExit: help or the configuration was asked for, and printed.
     """
-    built = parser(program)
-    try:
-        namespace = built.parse_args(arguments)
-        _check_sections(namespace)
-        values = built.instantiate(namespace)
-    except (ArgumentError, TypeError, ValueError) as error:
-        message = _explain_file(str(error), sys.argv[1:] if arguments is None else arguments)
-        keys = ["config", "plan", *_keys(Experiment)]
-        raise ConfigError(f"{_explain(message, keys)}; --help explains every option") from error
-    names = {item.name for item in dataclasses.fields(Experiment)}
-    experiment = Experiment(**{key: value for key, value in vars(values).items() if key in names})
-    return check(_bounded(experiment)), namespace
+    values, switches = command_line(program).parse(arguments)
+    experiment = check(schema.read(Experiment, values))
+    if switches.print_config:
+        print(to_yaml(experiment), end="")
+        raise SystemExit(0)
+    return experiment, switches
 
 
 def from_yaml(path: Path) -> Experiment:
@@ -518,24 +507,13 @@ def check(experiment: Experiment) -> Experiment:
     """Check what types alone cannot express; return the experiment.
 
     Raises:
-        ConfigError: an empty axis, a repeated value, or a ratio below 1.
+        ConfigError: an empty axis, a repeated value, or names that nothing can bear.
     """
-    for ratio in experiment.ratios:
-        if not 1 <= ratio < float("inf"):
-            raise ConfigError(
-                f"ratios: expected finite compression ratios of at least 1, got {ratio:g}; 1 is the dense network"
-            )
-    _finite(experiment)
-    for option in experiment.trainer.options:
-        if option not in TRAINER_OPTIONS:
-            raise ConfigError(
-                f"trainer.options: {option!r} cannot be set, since it can change what is computed or has an option of "
-                f"its own; {nearest(option, TRAINER_OPTIONS)}"
-            )
-    if max(experiment.ratios) > 1 and set(map(_name, experiment.pruners)) == {"none"}:
-        raise ConfigError(f"ratios: got {max(experiment.ratios):g} but pruners lists none that compresses; add one")
     for axis in ("backbones", "pruners", "ratios", "aggregators", "training", "seeds"):
         _check_axis(axis, getattr(experiment, axis))
+    _check_trainer(experiment.trainer)
+    if max(experiment.ratios) > 1 and all(_name(spec) == "none" for spec in experiment.pruners):
+        raise ConfigError(f"ratios: got {max(experiment.ratios):g} but pruners lists none that compresses; add one")
     trainings(experiment)
     _check_axis("crossfit.ridge", experiment.crossfit.ridge)
     _check_axis("evaluation.n", experiment.evaluation.n)
@@ -547,12 +525,41 @@ def check(experiment: Experiment) -> Experiment:
     if experiment.adaptive.rules:
         _check_axis("adaptive.rules", experiment.adaptive.rules)
         _check_axis("adaptive.errors", experiment.adaptive.errors)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", experiment.name) or experiment.name == "store":
-        raise ConfigError(
-            f"name: expected letters, digits, '.', '_' and '-', but not 'store', got {experiment.name!r}; "
-            "it names a folder beside the store"
-        )
+    _check_names(experiment)
     return experiment
+
+
+def _check_names(experiment: Experiment) -> None:
+    """Refuse names that a file system or W&B does not take, before there is anything to lose."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", experiment.name) or experiment.name == "store":
+        raise ConfigError(
+            f"name: expected at most 100 letters, digits, '.', '_' and '-', but not 'store', got "
+            f"{schema.shown(experiment.name)}; it names a folder beside the store"
+        )
+    if not re.fullmatch(r"[^/\\#?%:]{1,128}", experiment.project):
+        raise ConfigError(
+            f"project: expected 1 to 128 characters and none of / \\ # ? % :, got {schema.shown(experiment.project)}; "
+            "W&B takes no other names"
+        )
+    for place in ("output", "data_root"):
+        if not getattr(experiment, place):
+            raise ConfigError(
+                f"{place}: expected the path of a folder, got none; the default is {getattr(Experiment, place)}"
+            )
+
+
+def _check_trainer(trainer: TrainerConfig) -> None:
+    known = [entry.name for entry in dataclasses.fields(TrainerOptions)]
+    for option in trainer.options:
+        if option not in known:
+            raise ConfigError(
+                f"trainer.options: {option!r} cannot be set, since it can change what is computed or has an option of "
+                f"its own; {nearest(option, known)}"
+            )
+    try:
+        schema.read(TrainerOptions, trainer.options)
+    except ConfigError as error:
+        raise ConfigError(f"trainer.options: {error}") from error
 
 
 def resolve(kind: str, spec: PluginSpec) -> Plugin:
@@ -569,7 +576,7 @@ def resolve(kind: str, spec: PluginSpec) -> Plugin:
     name, label = options.pop("name", None), _given_label(options.pop("label", None), kind)
     if not isinstance(name, str):
         raise ConfigError(
-            f"{kind}: expected a plugin name or a mapping with 'name', got {spec!r}; "
+            f"{kind}: expected a plugin name or a mapping with 'name', got {schema.shown(spec)}; "
             f"available: {', '.join(plugins.available(kind))}"
         )
     module, where = plugins.load(kind, name), f"{kind.removesuffix('s')} {name!r}"
@@ -610,11 +617,14 @@ def _before(config_class: type[Any]) -> dict[str, Any]:
 
 def _given_label(label: Any, where: str) -> str | None:
     """Return a label as text; numbers such as 16 stand for themselves in YAML."""
-    if label is None or isinstance(label, str):
-        return label
-    if isinstance(label, int | float) and not isinstance(label, bool):
-        return str(label)
-    raise ConfigError(f"{where}: expected a label in words, got {label!r}; put it in quotes")
+    text = str(label) if isinstance(label, int | float) and not isinstance(label, bool) else label
+    if text is not None and not isinstance(text, str):
+        raise ConfigError(f"{where}: expected a label in words, got {schema.shown(label)}; put it in quotes")
+    if text is not None and not (text.strip() and len(text) <= _LABEL and text.isprintable()):
+        raise ConfigError(
+            f"{where}: expected a label of 1 to {_LABEL} letters in one line, got {schema.shown(text)}; shorten it"
+        )
+    return text
 
 
 def trainings(experiment: Experiment) -> tuple[Training, ...]:
@@ -638,7 +648,7 @@ def _training(spec: PluginSpec, usual: JointConfig) -> Training:
     """Check one entry; options that it leaves out are those of the section of its kind."""
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
     name, label = options.pop("name", None), _given_label(options.pop("label", None), "training")
-    if name not in TRAININGS:
+    if not isinstance(name, str) or name not in TRAININGS:
         raise ConfigError(f"training: unknown kind {name!r}; {nearest(str(name), TRAININGS)}")
     if label in TRAININGS and label != name:
         raise ConfigError(f"training: the label {label!r} has a meaning of its own; choose another")
@@ -675,21 +685,16 @@ def _schedule(usual: Schedule, given: Any, where: str) -> Schedule:
     return found
 
 
-def build(config_class: type[Any], options: Mapping[str, Any], where: str) -> Any:
+def build(config_class: type[Any], given: Mapping[str, Any], where: str) -> Any:
     """Build a frozen dataclass from a mapping, strictly.
 
     Raises:
         ConfigError: unknown key, wrong type or value out of bounds; `where` starts the message.
     """
-    built = ArgumentParser(exit_on_error=False)
-    built.add_class_arguments(config_class)
     try:
-        values = built.instantiate(built.parse_object(dict(options)))
-        return _finite(_bounded(config_class(**vars(values))))
+        return schema.read(config_class, given)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-    except (ArgumentError, TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: {_explain(str(error), _keys(config_class))}") from error
 
 
 def canonical(value: Any) -> str:
@@ -747,45 +752,6 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-def _bounded(config: Any) -> Any:
-    """Check the bounds that annotations state, which the command-line parser does not; return the configuration.
-
-    Raises:
-        ConfigError: names the option, the bound and the value.
-    """
-    try:
-        return TypeAdapter(type(config)).validate_python(dataclasses.asdict(config))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-        raise ConfigError(f"{key}: expected a value {expected}, got {first['input']!r}") from error
-
-
-def _check_sections(namespace: Namespace) -> None:
-    for item in dataclasses.fields(Experiment):
-        found = getattr(namespace, item.name)
-        if dataclasses.is_dataclass(item.default) and not isinstance(found, Namespace):
-            raise ConfigError(f"{item.name}: expected a mapping of options, got {found!r}; --help lists them")
-
-
-def _finite(config: Any) -> Any:
-    """Refuse infinite and undefined numbers, which no key can hold; return the configuration."""
-
-    def walk(value: Any, key: str) -> None:
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{key}: expected a finite number, got {value}")
-        if isinstance(value, Mapping):
-            for name, item in value.items():
-                walk(item, f"{key}.{name}" if key else str(name))
-        if isinstance(value, list | tuple):
-            for index, item in enumerate(value):
-                walk(item, f"{key}.{index}")
-
-    walk(dataclasses.asdict(config), "")
-    return config
-
-
 def _name(spec: PluginSpec) -> Any:
     return spec if isinstance(spec, str) else spec.get("name")
 
@@ -793,10 +759,12 @@ def _name(spec: PluginSpec) -> Any:
 def _check_axis(axis: str, values: Sequence[Any]) -> None:
     if not values:
         raise ConfigError(f"{axis}: expected at least one value, got none")
-    seen = [canonical(value) for value in values]
-    for value, text in zip(values, seen, strict=True):
-        if seen.count(text) > 1:
+    seen: set[str] = set()
+    for value in values:
+        text = canonical(value)
+        if text in seen:
             raise ConfigError(f"{axis}: {value!r} is listed twice; each value may stand once")
+        seen.add(text)
 
 
 def _label(name: str, config: Any, schedule: Schedule | None, usual: Schedule | None) -> str:
@@ -814,57 +782,3 @@ def _described(name: str, against: Sequence[tuple[Any, Any]]) -> str:
         if getattr(found, item.name) != getattr(default, item.name)
     ]
     return f"{name}({', '.join(changed)})" if changed else name
-
-
-def _keys(config_class: type[Any], prefix: str = "") -> list[str]:
-    keys = []
-    for item in dataclasses.fields(config_class):
-        keys.append(prefix + item.name)
-        nested = item.default if item.default is not dataclasses.MISSING else None
-        if dataclasses.is_dataclass(nested) and not isinstance(nested, type):
-            keys += _keys(type(nested), f"{prefix}{item.name}.")
-    return keys
-
-
-_FILE_PROBLEMS = {
-    "Problems parsing config:": "YAML",
-    "Unexpected config:": "a mapping of options",
-    "'utf-8' codec": "UTF-8 text",
-}
-_UNKNOWN = (
-    re.compile(r"[Uu]nrecognized arguments: (?:--)?(?P<key>[^\s=]+)"),
-    re.compile(r"Group '(?P<group>[^']+)' does not accept option '(?P<key>[^']+)'"),
-    re.compile(r"[Oo]ption '(?P<key>[^']+)' is not accepted"),
-)
-
-
-def _explain_file(message: str, arguments: Sequence[str]) -> str:
-    """Name the configuration file, which the parser's messages about its text leave out."""
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    file = next((after for word, after in itertools.pairwise(words) if word == "--config"), "")
-    for start, expected in _FILE_PROBLEMS.items():
-        if file and message.startswith(start):
-            found = message.removeprefix(start).replace('"<unicode string>"', "it").strip()
-            return f"{file}: expected {expected}, got: {found or 'nothing'}"
-    return message
-
-
-def _explain(message: str, keys: Sequence[str]) -> str:
-    """Rewrite a parser message: name the nearest valid key, and put key, expectation and value on one line."""
-    for pattern in _UNKNOWN:
-        if found := pattern.search(message):
-            groups = found.groupdict()
-            key = f"{groups['group']}.{groups['key']}" if groups.get("group") else groups["key"]
-            scope = key.rpartition(".")[0]
-            siblings = [name for name in keys if name.rpartition(".")[0] == scope] or list(keys)
-            return f"unknown option {key!r}; {nearest(key, siblings)}"
-    flat = re.sub(r"\s*\n\s*", " ", message).strip()
-    flat = re.sub(r"<class '([^']+)'>", r"\1", flat).replace("typing.Literal", "one of ")
-    if union := re.search(
-        r"^(?P<key>.*?)Does not validate against any of the Union subtypes Subtypes: (?P<types>.*?) Errors:"
-        r".*Given value: (?P<value>.*)$",
-        flat,
-    ):
-        flat = f"{union['key']}expected one of {union['types']}, got {union['value']!r}"
-    flat = re.sub(r"Expected an? (.*?)\. Got value: ", r"expected \1, got ", flat)
-    return re.sub(r'^Parser key "([^"]+)":', r"\1:", flat)

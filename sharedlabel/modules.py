@@ -282,7 +282,7 @@ def trainer(config: TrainerConfig, epochs: int, gradient_clip: float = 0.0, smal
             accelerator=config.accelerator,
             devices=devices,
             strategy="auto" if small else strategy,
-            precision="32-true" if small else config.precision,  # type: ignore[arg-type]
+            precision="32-true" if small else config.precision,
             gradient_clip_val=gradient_clip or None,
             **{
                 "logger": False,

@@ -181,7 +181,9 @@ def test_a_range_is_searched_on_a_logarithmic_scale_from_the_given_value(experim
     with pytest.raises(ConfigError, match=r"the search of lstm needs dropout above 0, got 0\.0"):
         search.check([resolve("aggregators", "lstm")])
     monkeypatch.setattr(lstm, "SPACE", {"hidden": LogRange(16.0, 64.0)})
-    with pytest.raises(ConfigError, match=r"the search would try hidden = 16\.0 of lstm, but .*expected int"):
+    with pytest.raises(
+        ConfigError, match=r"the search would try hidden = 16\.0 of lstm, but .*expected a whole number"
+    ):
         search.check([resolve("aggregators", "lstm")])
 
 

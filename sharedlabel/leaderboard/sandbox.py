@@ -44,7 +44,17 @@ _PROBE_SECONDS = 60
 _BLOCK = 1 << 16
 # What is shown of the environment, with what these need: others bring data sets and their labels, or take seconds to
 # import where an optional library is found.
-_LIBRARIES = ("jaxtyping", "jsonargparse", "numpy", "pydantic", "pytorch-lightning", "safetensors", "scipy", "torch")
+_LIBRARIES = (
+    "docstring-parser",
+    "jaxtyping",
+    "numpy",
+    "pydantic",
+    "pytorch-lightning",
+    "pyyaml",
+    "safetensors",
+    "scipy",
+    "torch",
+)
 
 
 class Limits(Strict):

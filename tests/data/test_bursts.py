@@ -109,5 +109,5 @@ def test_what_cannot_be_done_is_refused(config: Config, kind: type[Exception], m
 
 @pytest.mark.parametrize("options", [{"jitter": 1.5}, {"views": 0}, {"cover": -0.1}, {"images": -1}])
 def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(options))}: expected a value"):
+    with pytest.raises(ConfigError, match=f"{next(iter(options))}: expected a (whole )?number"):
         build(Config, options, "data set 'bursts'")
