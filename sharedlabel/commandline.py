@@ -109,9 +109,10 @@ class CommandLine:
 
     def _next(self, name: str, tokens: Iterator[str]) -> str:
         text = next(tokens, None)
-        if text is None:
+        if text is None or text.startswith("--"):
             expected = "a YAML file" if name == _CONFIG else self._wanted(name)
-            raise ConfigError(f"{name}: expected {expected} after --{name}, got nothing; add it")
+            got = "nothing" if text is None else schema.shown(text)
+            raise ConfigError(f"{name}: expected {expected} after --{name}, got {got}; add it, or write --{name}=...")
         return text
 
     def _wanted(self, name: str) -> str:

@@ -17,15 +17,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeInt
 
 from sharedlabel import plugins, schema
 from sharedlabel.commandline import CommandLine, to_yaml
 from sharedlabel.errors import ConfigError, nearest
+from sharedlabel.schema import Count
 
 PluginSpec: TypeAlias = str | dict[str, Any]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]
+PositiveFloat: TypeAlias = Annotated[float, Field(gt=0, le=1_000_000)]
+NonNegativeFloat: TypeAlias = Annotated[float, Field(ge=0, le=1_000_000)]
 PositiveFraction: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 TRAININGS = ("frozen", "joint", "crossfit")
 _LABEL = 100  # letters
@@ -73,7 +75,7 @@ class SplitConfig:
     backbone: PositiveFloat = 0.5
     aggregator: PositiveFloat = 0.25
     validation: PositiveFloat = 0.25
-    test: PositiveFloat = 0.25
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.25
     seed: NonNegativeInt = 0
     groups: Literal["whole", "divided"] = "whole"
     limit: NonNegativeInt = 0
@@ -520,8 +522,12 @@ def check(experiment: Experiment) -> Experiment:
     _check_axis("evaluation.protocols", experiment.evaluation.protocols)
     for axis in ("batches", "modes", "devices"):
         _check_axis(f"latency.{axis}", getattr(experiment.latency, axis))
-    if experiment.margin.epsilons:
-        _check_axis("margin.epsilons", experiment.margin.epsilons)
+    for axis, values in (
+        ("margin.epsilons", experiment.margin.epsilons),
+        ("sweet_spot.budgets", experiment.sweet_spot.budgets),
+    ):
+        if values:
+            _check_axis(axis, values)
     if experiment.adaptive.rules:
         _check_axis("adaptive.rules", experiment.adaptive.rules)
         _check_axis("adaptive.errors", experiment.adaptive.errors)
@@ -553,8 +559,8 @@ def _check_trainer(trainer: TrainerConfig) -> None:
     for option in trainer.options:
         if option not in known:
             raise ConfigError(
-                f"trainer.options: {option!r} cannot be set, since it can change what is computed or has an option of "
-                f"its own; {nearest(option, known)}"
+                f"trainer.options: unknown option {option!r}, which can change what is computed or has an option of "
+                f"its own, got {schema.shown(trainer.options[option])}; {nearest(option, known)}"
             )
     try:
         schema.read(TrainerOptions, trainer.options)
@@ -758,12 +764,12 @@ def _name(spec: PluginSpec) -> Any:
 
 def _check_axis(axis: str, values: Sequence[Any]) -> None:
     if not values:
-        raise ConfigError(f"{axis}: expected at least one value, got none")
+        raise ConfigError(f"{axis}: expected at least one value, got none; list one, or leave the option out")
     seen: set[str] = set()
     for value in values:
         text = canonical(value)
         if text in seen:
-            raise ConfigError(f"{axis}: {value!r} is listed twice; each value may stand once")
+            raise ConfigError(f"{axis}: expected each value once, got {schema.shown(value)} twice; remove one")
         seen.add(text)
 
 

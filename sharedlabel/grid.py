@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from sharedlabel import compression, cost, modules, plugins, provenance, search, sources, stages
+from sharedlabel import compression, cost, memory, modules, plugins, provenance, search, sizes, sources, stages
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import (
     ComparisonConfig,
@@ -47,10 +47,11 @@ from sharedlabel.pruners._base import rounded_down
 from sharedlabel.pruners._masks import prunable
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store, artifact_key
-from sharedlabel.types import Role, Tuples
+from sharedlabel.types import Dataset, Role, Tuples
 
 RESERVED = ("none", "exact", "dense")
 CROSSFIT = "crossfit"
+MAX_CELLS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,10 @@ def prepare(experiment: Experiment) -> Grid:
     _check_endpoint(experiment, [aggregator.label for aggregator in aggregators])
     if experiment.fit.trials:
         search.check(aggregators)
+    _check_count(experiment)
     code = _code(plugin, *backbones, *pruners, *aggregators)
-    dataset = load("data", plugin.name).load(plugin.config, Path(experiment.data_root).expanduser())
+    with memory.fitting(f"data: {plugin.label}", "choose a smaller data set"):
+        dataset = load("data", plugin.name).load(plugin.config, Path(experiment.data_root).expanduser())
     if isinstance(experiment.data, dict) and experiment.data.get("label") is not None:
         dataset = dataclasses.replace(dataset, name=plugin.label)
     split = splits.split(dataset, experiment.split)
@@ -177,9 +180,13 @@ def prepare(experiment: Experiment) -> Grid:
         _check_tuples(crossfit.whole, experiment)
     if kinds != {CROSSFIT}:
         _check_tuples(data, experiment)
+    sizes.check_tuples(data, experiment.evaluation)
+    _check_images(experiment, dataset)
     dense = {}
     for backbone in backbones:
-        with torch.random.fork_rng(devices=[]):
+        sizes.check_backbone(backbone, dataset.image_shape, dataset.num_classes)
+        fitting = memory.fitting(f"backbones: {backbone.label}", "choose smaller options")
+        with fitting, torch.random.fork_rng(devices=[]):
             network = load("backbones", backbone.name).build(backbone.config, dataset.image_shape, dataset.num_classes)
         dense[backbone.label] = network
         prunable(network)  # refuses layers that share a weight
@@ -187,6 +194,8 @@ def prepare(experiment: Experiment) -> Grid:
         for pruner in pruners:
             compression.check_schedule(pruner, experiment.retrain)
             _check_ratios(network, backbone, pruner, experiment.ratios)
+        for aggregator in aggregators:
+            sizes.check_aggregator(aggregator, network.embedding_dim, dataset.num_classes)
     cells = tuple(_cells(experiment, data, crossfit, plugin, backbones, pruners, aggregators))
     parts = (data,) if crossfit is None else (data, crossfit.whole, *crossfit.folds)
     return Grid(experiment, data, cells, dense, {part.key: part for part in parts})
@@ -524,6 +533,34 @@ def _stopping(experiment: Experiment, scoring: stages.EvaluateConfig) -> stages.
         rules=asked.rules,
         errors=tuple(float(error) for error in asked.errors),
     )
+
+
+def _check_images(experiment: Experiment, dataset: Dataset) -> None:
+    """Refuse crops that would leave nothing of an image, and batches of images that do not fit into memory."""
+    side = min(dataset.image_shape[1:])
+    for name, recipe in (("dense", experiment.dense), ("retrain", experiment.retrain)):
+        if recipe.crop > side:
+            raise ConfigError(
+                f"{name}.crop: expected at most the {side} pixels of an image's side, got {recipe.crop}; 1/8 is usual"
+            )
+    largest = max(experiment.latency.batches)
+    memory.check(
+        f"latency.batches: {largest} images of {' x '.join(map(str, dataset.image_shape))}",
+        sizes.batch_bytes(largest, dataset.image_shape),
+        "use smaller batches",
+    )
+
+
+def _check_count(experiment: Experiment) -> None:
+    """Refuse grids of more cells than could be laid out."""
+    networks = len(experiment.backbones) * (1 + len(experiment.pruners) * len(experiment.ratios))
+    methods = len(experiment.aggregators) * len(experiment.training) * len(experiment.evaluation.protocols)
+    cells = networks * methods * len(experiment.seeds)
+    if cells > MAX_CELLS:
+        raise ConfigError(
+            f"expected a grid of at most {MAX_CELLS} cells, got about {cells}: {networks} networks, {methods} "
+            f"aggregators and trainings, {len(experiment.seeds)} seeds; leave some out"
+        )
 
 
 def _check_labels(plugins_of_kind: tuple[Plugin, ...]) -> None:

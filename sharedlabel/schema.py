@@ -14,13 +14,17 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from sharedlabel.errors import ConfigError, nearest
 from sharedlabel.plain import DEPTH
 
+# Numbers with a bound, so that a digit too many is a message and no day of work.
+Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]  # of steps, images, passes
+Width: TypeAlias = Annotated[int, Field(ge=1, le=65_536)]  # units of a layer
+Depth: TypeAlias = Annotated[int, Field(ge=1, le=1_000)]  # layers, heads, orders
 Read = TypeVar("Read")
 Path = tuple[str | int, ...]
 _LARGEST = 2**63 - 1  # what files, torch and numpy hold

@@ -15,6 +15,7 @@ from sharedlabel.aggregators._base import (
     instance_features,
     normalize,
 )
+from sharedlabel.schema import Depth, Width
 from sharedlabel.types import SetShape
 
 SPACE = {"hidden": (16, 32, 64), "dropout": (0.0, 0.2, 0.4)}
@@ -31,8 +32,8 @@ class RecurrentConfig:
         dropout: fraction of a layer's outputs dropped in training, in [0, 1) (ours).
     """
 
-    hidden: int = 64
-    layers: int = 1
+    hidden: Width = 64
+    layers: Depth = 1
     dropout: float = 0.0
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from sharedlabel.aggregators._base import (
     widen,
 )
 from sharedlabel.aggregators._recurrence import Recurrence
+from sharedlabel.schema import Width
 from sharedlabel.types import SetShape
 
 
@@ -29,7 +30,7 @@ class Config:
         dropout: fraction of the memory that the read-out does not see in training, in [0, 1) (ours).
     """
 
-    hidden: int = 64
+    hidden: Width = 64
     dropout: float = 0.2
 
     def __post_init__(self) -> None:

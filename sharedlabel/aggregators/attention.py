@@ -17,6 +17,7 @@ from sharedlabel.aggregators._base import (
     normalize,
     prefix_counts,
 )
+from sharedlabel.schema import Width
 from sharedlabel.types import SetShape
 
 
@@ -30,8 +31,8 @@ class Config:
         dropout: fraction of the pooled vector's hidden units dropped in training, in [0, 1) (ours).
     """
 
-    attention: int = 128
-    hidden: int = 64
+    attention: Width = 128
+    hidden: Width = 64
     dropout: float = 0.0
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from sharedlabel.aggregators._base import (
     prefix_counts,
 )
 from sharedlabel.aggregators._layers import CountedReadOut, MultiheadAttention, check_heads
+from sharedlabel.schema import Depth, Width
 from sharedlabel.types import SetShape
 
 
@@ -33,11 +34,11 @@ class Config:
         dropout: fraction of what every block adds, and of the read-out's hidden units, dropped in training, in [0, 1).
     """
 
-    width: int = 32
-    heads: int = 4
-    layers: int = 2
-    expansion: int = 2
-    hidden: int = 64
+    width: Width = 32
+    heads: Depth = 4
+    layers: Depth = 2
+    expansion: Depth = 2
+    hidden: Width = 64
     dropout: float = 0.2
 
     def __post_init__(self) -> None:

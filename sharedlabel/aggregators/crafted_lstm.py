@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int64
+from pydantic import Field
 from torch import Tensor, nn
 
 from sharedlabel.aggregators import residual_lstm
@@ -19,6 +20,7 @@ from sharedlabel.aggregators._base import (
 from sharedlabel.aggregators._recurrence import Recurrence
 from sharedlabel.aggregators._space import Space
 from sharedlabel.config import added
+from sharedlabel.schema import Width
 from sharedlabel.types import SetShape
 
 
@@ -44,8 +46,8 @@ class Config:
             (Ebihara et al. 2023).
     """
 
-    hidden: int = 64
-    projection: int = 64
+    hidden: Width = 64
+    projection: Width = 64
     dropout: float = 0.2
     forget_bias: float = 1.0
     bound: float = 8.0
@@ -53,7 +55,7 @@ class Config:
     base: Literal["none", "pool", "refit"] = "refit"
     refit_dropout: float = 0.2
     loss: Literal["last", "prefixes"] = "prefixes"
-    refit_hidden: int = added(0, default=64)
+    refit_hidden: Annotated[int, Field(ge=0, le=65_536)] = added(0, default=64)
     inputs: Literal["all", "embedding", "posterior"] = added("all")
     initial: Literal["zero", "learned"] = added("zero")
     activation: Literal["tanh", "b2bsqrt"] = added("tanh")

@@ -18,6 +18,7 @@ from sharedlabel.aggregators._base import (
     widen,
 )
 from sharedlabel.aggregators._layers import CountedReadOut
+from sharedlabel.schema import Width
 from sharedlabel.types import SetShape
 
 # By pool: the power of the count that the sum is divided by.
@@ -34,7 +35,7 @@ class Config:
         dropout: fraction of hidden units dropped in training, in [0, 1) (ours).
     """
 
-    hidden: int = 64
+    hidden: Width = 64
     pool: Literal["mean", "sum", "rsqrt"] = "sum"
     dropout: float = 0.2
 

@@ -18,6 +18,7 @@ from sharedlabel.aggregators._base import (
 )
 from sharedlabel.aggregators._pool import log_evidence
 from sharedlabel.errors import ConfigError
+from sharedlabel.schema import Width
 from sharedlabel.types import SetShape
 
 
@@ -31,7 +32,7 @@ class Config:
         bound: largest weight of an instance, and the inverse of the smallest; above 1 (ours).
     """
 
-    hidden: int = 32
+    hidden: Width = 32
     dropout: float = 0.2
     bound: float = 10.0
 

@@ -16,6 +16,7 @@ from sharedlabel.aggregators._space import Space, space_of
 from sharedlabel.config import nested, resolve
 from sharedlabel.errors import ConfigError
 from sharedlabel.plugins import load
+from sharedlabel.schema import Depth
 from sharedlabel.types import SetShape
 
 
@@ -30,7 +31,7 @@ class Config:
     """
 
     base: str | dict[str, Any] = nested("aggregators", "lstm")
-    orders: int = 4
+    orders: Depth = 4
 
     def __post_init__(self) -> None:
         check_positive(orders=self.orders)

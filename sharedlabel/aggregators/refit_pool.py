@@ -17,6 +17,7 @@ from sharedlabel.aggregators._base import (
 )
 from sharedlabel.aggregators._pool import TemperedPool, log_evidence
 from sharedlabel.config import added
+from sharedlabel.schema import Width
 from sharedlabel.types import SetShape
 
 
@@ -31,7 +32,7 @@ class Config:
             what the crafted LSTM corrects, and it allows for instances that depend on each other (ours).
     """
 
-    hidden: int = 64
+    hidden: Width = 64
     dropout: float = 0.2
     tempered: bool = added(False)
 

@@ -18,6 +18,7 @@ from sharedlabel.aggregators._base import (
     normalize,
 )
 from sharedlabel.aggregators._pool import TemperedPool
+from sharedlabel.schema import Width
 from sharedlabel.types import SetShape
 
 
@@ -36,8 +37,8 @@ class Config:
             tempers it, so that corrections add up (both ours).
     """
 
-    hidden: int = 64
-    projection: int = 64
+    hidden: Width = 64
+    projection: Width = 64
     dropout: float = 0.2
     forget_bias: float = 1.0
     bound: float = 8.0

@@ -21,6 +21,7 @@ from sharedlabel.aggregators._base import (
 )
 from sharedlabel.aggregators._layers import CountedReadOut, MultiheadAttention, check_heads
 from sharedlabel.aggregators._prefixes import over_prefixes
+from sharedlabel.schema import Depth, Width
 from sharedlabel.types import SetShape
 
 
@@ -38,10 +39,10 @@ class Config:
             them, at three times the time for 16 instances (ours).
     """
 
-    width: int = 32
-    heads: int = 4
-    blocks: int = 2
-    hidden: int = 64
+    width: Width = 32
+    heads: Depth = 4
+    blocks: Depth = 2
+    hidden: Width = 64
     dropout: float = 0.2
     loss: Literal["doubling", "prefixes"] = "doubling"
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from torch import nn
 
 from sharedlabel.backbones._base import Backbone, initialize
@@ -22,7 +24,7 @@ class Config:
         bias: whether the linear layers have biases.
     """
 
-    widths: tuple[int, ...] = (256, 128)
+    widths: Annotated[tuple[Annotated[int, Field(le=1_000_000)], ...], Field(max_length=100)] = (256, 128)
     bias: bool = True
 
 

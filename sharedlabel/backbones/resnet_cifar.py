@@ -6,9 +6,10 @@ Reference: He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition" 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone, initialize
@@ -29,8 +30,8 @@ class Config:
             the paper, and its CIFAR networks), `projection` is a strided 1x1 convolution (option B).
     """
 
-    depth: int = 20
-    width: int = 16
+    depth: Annotated[int, Field(le=2_000)] = 20
+    width: Annotated[int, Field(le=65_536)] = 16
     shortcut: Literal["pad", "projection"] = "pad"
 
 

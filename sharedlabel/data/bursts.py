@@ -15,15 +15,16 @@ from typing import Annotated, Any
 
 import torch
 from jaxtyping import Int64, UInt8
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from sharedlabel import rng
+from sharedlabel import memory, rng
 from sharedlabel.config import nested, resolve
 from sharedlabel.data import _checks
 from sharedlabel.data._shuffle import joint_cells, rank_within, shuffle_within
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.plugins import load as plugin
+from sharedlabel.schema import Depth
 from sharedlabel.types import Dataset
 
 BATCH = 4096  # views per step, so that floating point copies stay small
@@ -48,12 +49,12 @@ class Config:
 
     base: str | dict[str, Any] = nested("data", "digits")
     images: NonNegativeInt = 0
-    views: PositiveInt = 8
-    sources: PositiveInt = 1
+    views: Depth = 8
+    sources: Depth = 1
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.5
     shift: Annotated[float, Field(ge=0, le=1)] = 0.25
-    light: Annotated[float, Field(ge=0)] = 0.4
-    noise: Annotated[float, Field(ge=0)] = 0.4
+    light: Annotated[float, Field(ge=0, le=1000)] = 0.4
+    noise: Annotated[float, Field(ge=0, le=1000)] = 0.4
     cover: Annotated[float, Field(ge=0, le=1)] = 0.75
     seed: NonNegativeInt = 0
 
@@ -85,6 +86,11 @@ def load(config: Config, root: Path) -> Dataset:
             "choose a data set of images as base"
         )
     taken, groups = _choose(base, config)
+    memory.check(
+        f"bursts: {len(taken)} images in {config.views} views",
+        len(taken) * config.views * base.images[0].numel(),
+        "lower views or images",
+    )
     views = taken.repeat_interleave(config.views)
     images = _views(base.images, views, config)
     labels, groups = base.labels[views], groups.repeat_interleave(config.views)

@@ -10,14 +10,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Float64, Int64
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from sharedlabel import rng
+from sharedlabel import memory, rng
 from sharedlabel.data import _checks
 from sharedlabel.errors import ConfigError
+from sharedlabel.schema import Count, Width
 from sharedlabel.types import Dataset
 
 
@@ -36,14 +39,14 @@ class Config:
         seed: seed of the means and of the draws.
     """
 
-    classes: int = 10
-    dim: int = 8
-    separation: float = 3.0
-    instances_per_class: int = 600
-    group_size: int = 1
-    nuisance: float = 0.0
+    classes: Annotated[int, Field(ge=2, le=10_000)] = 10
+    dim: Width = 8
+    separation: Annotated[float, Field(ge=0, le=1_000_000)] = 3.0
+    instances_per_class: Count = 600
+    group_size: Count = 1
+    nuisance: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     qualities: tuple[float, ...] = (0.7, 1.4)
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
 
 def load(config: Config, root: Path) -> Dataset:
@@ -62,6 +65,7 @@ def load(config: Config, root: Path) -> Dataset:
     del root
     _check(config)
     count = config.classes * config.instances_per_class
+    memory.check(f"gaussian: {count} instances", 20.0 * count * (config.dim + 1), "lower classes, instances or dim")
     labels = torch.arange(config.classes).repeat_interleave(config.instances_per_class)
     offsets = torch.arange(count // config.group_size).repeat_interleave(config.group_size)
     images = _draw(config, labels, offsets)[:, :, None, None]

@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Float64, Num
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils._pytree import tree_leaves
@@ -35,6 +34,7 @@ from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._channels import Slot, groups, prune_channels_by_scores, structured_ceiling
 from sharedlabel.pruners._gradients import batches
 from sharedlabel.pruners._masks import Scope, check_weights
+from sharedlabel.schema import Count
 
 STRUCTURED = True
 NESTED = True
@@ -50,7 +50,7 @@ class Config:
         scope: `layer` removes the same share of every layer's channels, `global` compares the zeros of all channels.
     """
 
-    examples: PositiveInt = 1024
+    examples: Count = 1024
     scope: Scope = "layer"
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
@@ -34,6 +34,7 @@ from sharedlabel.pruners._gradients import (
     of_each_class,
 )
 from sharedlabel.pruners._masks import mask_ceiling, prune_by_computed_scores
+from sharedlabel.schema import Count
 
 STRUCTURED = False
 NESTED = True
@@ -53,7 +54,7 @@ class Config:
             authors do, or its `running` ones, which mean little before training.
     """
 
-    samples_per_class: PositiveInt = 10
+    samples_per_class: Count = 10
     temperature: PositiveFloat = 200.0
     statistics: Statistics = "batch"
 

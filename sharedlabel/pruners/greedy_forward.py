@@ -21,7 +21,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool
-from pydantic import PositiveInt
 from torch import Tensor
 
 from sharedlabel.backbones._base import Backbone
@@ -32,6 +31,7 @@ from sharedlabel.pruners._gradients import check_examples, derivatives
 from sharedlabel.pruners._growth import Growth, traced
 from sharedlabel.pruners._masks import check_scores
 from sharedlabel.pruners._removal import clear
+from sharedlabel.schema import Count
 
 STRUCTURED = True
 NESTED = False
@@ -50,9 +50,9 @@ class Config:
         scale: whether the weights that read a layer keep the scale n / k of growing k of n channels.
     """
 
-    examples: PositiveInt = 256
-    candidates: PositiveInt = 50
-    shortlist: PositiveInt = 4
+    examples: Count = 256
+    candidates: Count = 50
+    shortlist: Count = 4
     scale: bool = True
 
 

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
@@ -29,6 +28,7 @@ from sharedlabel.pruners._attention import layer_twins, written_out
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._gradients import batches, check_called, check_reached, derivatives, squared_gradients
 from sharedlabel.pruners._masks import Layer, Scope, mask_ceiling, prunable, prune_by_computed_scores
+from sharedlabel.schema import Count
 
 STRUCTURED = False
 NESTED = True
@@ -44,7 +44,7 @@ class Config:
         scope: `global` compares all prunable weights, `layer` removes the same share of every layer.
     """
 
-    examples: PositiveInt = 1024
+    examples: Count = 1024
     scope: Scope = "global"
 
 

@@ -27,7 +27,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  (the name everyone reads)
 from jaxtyping import Float, Float64, Int64, Num
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
@@ -36,6 +35,7 @@ from sharedlabel.pruners._activations import layer_inputs, scale_inputs
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._channels import Group, groups, keep_channels, prune_channels_by_scores, structured_ceiling
 from sharedlabel.pruners._masks import check_scores
+from sharedlabel.schema import Count
 
 STRUCTURED = True
 NESTED = True
@@ -60,7 +60,7 @@ class Config:
             expected responses are those of the dense network.
     """
 
-    examples: PositiveInt = 64
+    examples: Count = 64
     method: Literal["deterministic", "randomized"] = "deterministic"
 
 

@@ -23,7 +23,6 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -45,6 +44,7 @@ from sharedlabel.pruners._masks import (
     removed,
     weights_to_remove,
 )
+from sharedlabel.schema import Count
 
 STRUCTURED = False
 NESTED = True
@@ -69,7 +69,7 @@ class Config:
     """
 
     method: Literal["deterministic", "randomized"] = "deterministic"
-    examples: PositiveInt = 128
+    examples: Count = 128
 
 
 def ceiling(backbone: Backbone, config: Config) -> float:

@@ -11,7 +11,6 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
@@ -19,6 +18,7 @@ from sharedlabel.config import Schedule
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._gradients import Statistics, batches, check_reached, derivatives, differentiable_copy
 from sharedlabel.pruners._masks import mask_ceiling, prune_by_computed_scores
+from sharedlabel.schema import Count
 
 STRUCTURED = False
 NESTED = True
@@ -38,7 +38,7 @@ class Config:
             the default.
     """
 
-    examples: PositiveInt = 128
+    examples: Count = 128
     statistics: Statistics = "batch"
 
 

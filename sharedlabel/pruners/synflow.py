@@ -14,10 +14,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from sharedlabel.backbones._base import Backbone
@@ -51,7 +52,7 @@ class Config:
         rounds: times that scores are computed and weights removed; the density falls by the same factor each time.
     """
 
-    rounds: PositiveInt = 100
+    rounds: Annotated[int, Field(ge=1, le=10_000)] = 100
 
 
 def ceiling(backbone: Backbone, config: Config) -> float:
