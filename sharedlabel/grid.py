@@ -196,9 +196,25 @@ def prepare(experiment: Experiment) -> Grid:
             _check_ratios(network, backbone, pruner, experiment.ratios)
         for aggregator in aggregators:
             sizes.check_aggregator(aggregator, network.embedding_dim, dataset.num_classes)
-    cells = tuple(_cells(experiment, data, crossfit, plugin, backbones, pruners, aggregators))
+    cells = lay_out(experiment, data, crossfit)
     parts = (data,) if crossfit is None else (data, crossfit.whole, *crossfit.folds)
     return Grid(experiment, data, cells, dense, {part.key: part for part in parts})
+
+
+def lay_out(experiment: Experiment, data: Data, crossfit: Crossfit | None) -> tuple[Cell, ...]:
+    """Return the cells of an experiment on some data.
+
+    Args:
+        experiment: checked.
+        data: with the splits to use.
+        crossfit: the data of cross-fitting; None without it.
+    """
+    plugin = resolve("data", experiment.data)
+    backbones, pruners, aggregators = (
+        tuple(resolve(kind, spec) for spec in getattr(experiment, kind))
+        for kind in ("backbones", "pruners", "aggregators")
+    )
+    return tuple(_cells(experiment, data, crossfit, plugin, backbones, pruners, aggregators))
 
 
 def _code(data: Plugin, *others: Plugin) -> dict[str, str]:

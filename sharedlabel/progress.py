@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sharedlabel import search
+from sharedlabel import memory, search, sizes
 from sharedlabel.grid import Grid, Node, missing, training_macs
+from sharedlabel.rehearsal import Rehearsal
 from sharedlabel.store import Store
 
 
@@ -113,20 +114,32 @@ def print_plan(grid: Grid, store: Store, console: Console) -> None:
     if not absent:
         console.print("Every cell is done; a run computes nothing and only writes the report.")
         return
-    console.print(_costs(absent, grid, store))
+    console.print(_costs(absent, grid, store, console))
+    networks = map(sizes.network_bytes, grid.backbones.values())
+    needed = memory.readable(max(sizes.tuple_bytes(grid.data, grid.experiment.evaluation), *networks))
+    beside = f"memory: about {needed} beside the data and the activations"
+    console.print(f"{beside}, of {memory.readable(memory.total())}", highlight=False)
 
 
-def _costs(absent: Iterable[Node], grid: Grid, store: Store) -> Table:
-    costs = Table(title="what the missing cells cost", title_justify="left")
+def _costs(absent: Sequence[Node], grid: Grid, store: Store, console: Console) -> Table:
+    costs = Table(title="what the missing cells cost, at most", title_justify="left")
     for header in ("stage", "calls", "training TMACs", "seconds, estimated"):
         costs.add_column(header, justify="left" if header == "stage" else "right")
     by_stage: dict[str, list[Node]] = {}
     for node in absent:
         by_stage.setdefault(node.stage, []).append(node)
+    stored = {stage: _stored_seconds(stage, nodes, grid, store) for stage, nodes in by_stage.items()}
+    rehearsal = None
+    if None in stored.values():
+        with console.status("measuring on a little made-up data"):
+            rehearsal = Rehearsal(grid)
     total, known = 0.0, True
     for stage, nodes in by_stage.items():
         macs = sum(training_macs(node, grid) for node in nodes)
-        seconds = _seconds(stage, len(nodes), macs, grid, store)
+        seconds = stored[stage]
+        if seconds is None and rehearsal is not None:
+            rehearsed = [rehearsal.seconds(node) for node in nodes]
+            seconds = None if None in rehearsed else sum(one for one in rehearsed if one is not None)
         total, known = total + (seconds or 0.0), known and seconds is not None
         costs.add_row(
             stage,
@@ -140,15 +153,16 @@ def _costs(absent: Iterable[Node], grid: Grid, store: Store) -> Table:
     return costs
 
 
-def _seconds(stage: str, calls: int, macs: float, grid: Grid, store: Store) -> float | None:
+def _stored_seconds(stage: str, nodes: Sequence[Node], grid: Grid, store: Store) -> float | None:
     """Estimate from stored calls on the same data: training by MACs, the rest by the call; None without any."""
     same = [record for record in store.manifests(stage) if record["inputs"].get("data") in grid.data_by_key]
     spent = sum(record["seconds"] for record in same)
     if not same:
         return None
+    macs = sum(training_macs(node, grid) for node in nodes)
     if not macs:
         trials = grid.experiment.fit.trials or 1 if stage == "aggregate" else 1
-        return float(spent / sum(map(_trials, same)) * calls * trials)
+        return float(spent / sum(map(_trials, same)) * len(nodes) * trials)
     known = {node.key: node for cell in grid.cells for node in cell.evaluate.chain() if node.stage == stage}
     done = sum(training_macs(known[record["key"]], grid) for record in same if record["key"] in known)
     matching = sum(record["seconds"] for record in same if record["key"] in known)

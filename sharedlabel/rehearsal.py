@@ -1,0 +1,207 @@
+"""How long a grid will take: its own stages, run on a little made-up data, scaled up.
+
+Images of the same shape and classes are drawn at random, in two sizes; a line through the two times of a stage says
+what a call costs for all images, epochs and partitions. Early stopping is not foreseen, so training of aggregators
+takes at most what is estimated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from sharedlabel import cost, rng
+from sharedlabel.config import Experiment
+from sharedlabel.data import tuples
+from sharedlabel.errors import SharedLabelError
+from sharedlabel.grid import CROSSFIT, Grid, Node, lay_out, run_node
+from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data, crossfitted
+from sharedlabel.store import Store
+from sharedlabel.types import Dataset, Role
+
+_MACS = 5e10  # of the smaller rehearsal's forward passes, for each part: a second or two on one core
+_CLASSES, _INSTANCES = 10, 4  # made up at most; instances per tuple
+_LARGER = 3  # times as many images in the second rehearsal
+_COMPILATION = 60.0  # seconds for each new shape, where latency is measured compiled
+Kind: TypeAlias = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """Seconds of a call by the work that it does.
+
+    Attributes:
+        fixed: seconds whatever the work.
+        slope: seconds for each unit of work.
+    """
+
+    fixed: float
+    slope: float
+
+    def at(self, work: float) -> float:
+        """Return the seconds for so much work."""
+        return self.fixed + self.slope * work
+
+
+def line(small: tuple[float, float], large: tuple[float, float]) -> Line:
+    """Return the line through two measurements, each work and seconds; through the larger alone where noise bent it.
+
+    >>> line((1.0, 2.0), (3.0, 4.0))
+    Line(fixed=1.0, slope=1.0)
+    """
+    (work, seconds), (more_work, more_seconds) = small, large
+    if more_work == work:
+        return Line(min(seconds, more_seconds), 0.0)
+    slope = (more_seconds - seconds) / (more_work - work)
+    fixed = seconds - slope * work
+    return Line(fixed, slope) if slope > 0 and fixed >= 0 else Line(0.0, more_seconds / more_work)
+
+
+class Rehearsal:
+    """What the calls of a grid take, measured in a few seconds.
+
+    Args:
+        grid: from `grid.prepare`.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        small, large = (_measured(grid, scale) for scale in (1, _LARGER))
+        self._lines = {kind: line(small[kind], large[kind]) for kind in small if kind in large}
+
+    def seconds(self, node: Node) -> float | None:
+        """Estimate the seconds of one call; None where its like could not be rehearsed."""
+        if node.stage == "latency":
+            return _latency(self._grid.experiment)
+        found = self._lines.get(_kind(node))
+        if found is None:  # another pruner or aggregator of the same stage will take about as long
+            alike = [other for kind, other in self._lines.items() if kind[:2] == _kind(node)[:2]]
+            found = max(alike, key=lambda one: one.slope, default=None)
+        return None if found is None else found.at(_work(node, self._grid.data_by_key[node.data_key]))
+
+
+def _measured(grid: Grid, scale: int) -> dict[Kind, tuple[float, float]]:
+    """Return the work and the seconds of every kind of call."""
+    small = _small(grid, scale)
+    found: dict[Kind, tuple[float, float]] = {}
+
+    def progress(node: Node, seconds: float | None) -> None:
+        if seconds is not None:
+            work = _work(node, small.data_by_key[node.data_key])
+            found[_kind(node)] = min(found.get(_kind(node), (work, seconds)), (work, seconds))
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        for node in _calls(small):
+            try:
+                run_node(node, small, store, progress)
+            except SharedLabelError:
+                continue  # on made-up data training may diverge; the estimate then says that it is unknown
+    return found
+
+
+def _calls(grid: Grid) -> Iterator[Node]:
+    """Yield what is computed for every aggregator on the dense network, and every other network."""
+    for cell in grid.cells:
+        if cell.ratio == 1:
+            yield from cell.calls()
+        else:
+            yield cell.pruned
+
+
+def _kind(node: Node) -> Kind:
+    """Return what decides how long a unit of a call's work takes."""
+    names = [getattr(getattr(node.config, part, None), "label", "") for part in ("backbone", "pruner", "aggregator")]
+    network = next((call.config for call in node.chain() if hasattr(call.config, "backbone")), node.config)
+    return node.stage, getattr(getattr(network, "backbone", None), "label", ""), *names
+
+
+def _work(node: Node, data: Data) -> float:
+    """Return how much a call has to do, in images times epochs or partitions."""
+    config = node.config
+    scored = sum(len(data.splits[role]) for role in SCORED_ROLES)
+    match node.stage:
+        case "dense" | "early" | "prune":
+            return float(config.epochs) * len(data.splits["backbone"])
+        case "joint":
+            return float(config.joint.epochs * len(data.splits["aggregator"]))
+        case "aggregate":
+            images, n = len(data.splits["aggregator"]), config.n_max
+            epochs = config.fit.epochs
+            if config.fit.steps:
+                steps = max(1, images // n // config.fit.batch_size)
+                epochs = max(epochs, math.ceil(config.fit.steps / steps))
+            return float(epochs * images * max(1, config.fit.trials))
+        case "evaluate" | "adaptive" | "exact":
+            return float(config.partitions * scored)
+        case "margin":
+            return float(min(config.margin.inputs, len(data.splits["validation"])))
+    return float(sum(len(data.splits[role]) for role in FEATURE_ROLES))
+
+
+def _latency(experiment: Experiment) -> float:
+    """Return what a measurement takes: it is told when to stop, and the dense network takes turns."""
+    asked = experiment.latency
+    shapes = len(asked.batches) * len(asked.devices)
+    compiled = _COMPILATION if "compiled" in asked.modes else 0.0
+    return shapes * (2 * float(asked.seconds) * len(asked.modes) + 2 * compiled)
+
+
+def _small(grid: Grid, scale: int) -> Grid:
+    """Return a grid of the same plugins on made-up data, one epoch and one ratio of everything."""
+    experiment = _shortened(grid.experiment)
+    forward = max(cost.macs(network, grid.data.dataset.image_shape).executed for network in grid.backbones.values())
+    images = max(int(_MACS / max(forward, 1)), 1)
+    classes = max(2, min(grid.data.dataset.num_classes, _CLASSES, images // (6 * _INSTANCES)))
+    each = scale * max(2 * _INSTANCES, min(images // (3 * classes), 16 * _INSTANCES))
+    trained = scale * max(1, min(images // (3 * classes), 2 * experiment.dense.batch_size // classes))
+    data = _data(grid.data.dataset, classes, {"backbone": trained, **dict.fromkeys(FEATURE_ROLES, each)})
+    kinds = {str(entry if isinstance(entry, str) else entry["name"]) for entry in experiment.training}
+    crossfit = crossfitted(data, experiment.split, 2, {}) if CROSSFIT in kinds else None
+    parts = (data,) if crossfit is None else (data, crossfit.whole, *crossfit.folds)
+    cells = lay_out(experiment, data, crossfit)
+    return Grid(experiment, data, cells, grid.backbones, {part.key: part for part in parts})
+
+
+def _shortened(experiment: Experiment) -> Experiment:
+    ratios = (1.0, *sorted(one for one in experiment.ratios if one > 1)[:1])
+    largest = min(max(experiment.evaluation.n), _INSTANCES)
+    return dataclasses.replace(
+        experiment,
+        ratios=ratios,
+        seeds=experiment.seeds[:1],
+        dense=dataclasses.replace(experiment.dense, epochs=1),
+        retrain=dataclasses.replace(experiment.retrain, epochs=min(1, experiment.retrain.epochs)),
+        fit=dataclasses.replace(experiment.fit, epochs=1, patience=1, steps=0, trials=0),
+        joint=dataclasses.replace(experiment.joint, epochs=1),
+        training=tuple(entry if isinstance(entry, str) else {**entry, "epochs": 1} for entry in experiment.training),
+        evaluation=dataclasses.replace(experiment.evaluation, n=(largest,), protocols=("iid",), partitions=2),
+        crossfit=dataclasses.replace(experiment.crossfit, folds=2),
+    )
+
+
+def _data(like: Dataset, classes: int, each: Mapping[Role, int]) -> Data:
+    """Make up images, so many of each class and role."""
+    generator = rng.generator(0, "rehearsal")
+    total = classes * sum(each.values())
+    shape = (total, *like.image_shape)
+    if like.images.is_floating_point():
+        images: Tensor = torch.randn(shape, generator=generator, dtype=like.images.dtype)
+    else:
+        images = torch.randint(256, shape, generator=generator, dtype=like.images.dtype)
+    labels = torch.arange(total) % classes
+    names = tuple(map(str, range(classes)))
+    dataset = Dataset(like.name, images, labels, names, None, None, "rehearsal")
+    ends = list(itertools.accumulate(classes * count for count in each.values()))
+    starts = [0, *ends[:-1]]
+    splits = {role: torch.arange(start, end) for role, start, end in zip(each, starts, ends, strict=True)}
+    return Data(dataset, splits, tuples.prior(labels, "uniform", classes), f"rehearsal {total}")
