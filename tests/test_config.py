@@ -55,7 +55,7 @@ def test_shipped_configs_open_with_command_time_and_expectation(path):
     [
         ({"name": "lstm", "label": True}, "aggregators: expected a label in words, got true; put it in quotes"),
         ({"name": "lstm", "label": {"base": "pool"}}, "aggregators: expected a label in words, got .*'base'"),
-        ({"name": "lstm", "hidden": 0}, "aggregator 'lstm': hidden must be above 0, got 0"),
+        ({"name": "lstm", "hidden": 0}, "aggregator 'lstm': hidden: expected a whole number from 1 to 65536, got 0"),
     ],
 )
 def test_what_is_wrong_with_an_entry_names_it(spec, message):
@@ -227,7 +227,10 @@ def test_the_entries_of_training_are_recipes_with_labels():
         (["jont"], r"training: unknown kind 'jont'; did you mean 'joint'\?"),
         ([{"label": "x"}], "training: unknown kind None; available: .*frozen.*joint"),
         ([{"name": "joint", "distil": 1}], r"training 'joint': unknown option 'distil'; did you mean 'distill'\?"),
-        ([{"name": "joint", "distill": -1}], "distill: expected a number of at least 0, got -1; the default is 0.0"),
+        (
+            [{"name": "joint", "distill": -1}],
+            "distill: expected a number from 0 to 1000000, got -1",
+        ),
         ([{"name": "joint", "batches": "even"}], "training 'joint': batches: .*even"),
         ([{"name": "joint", "label": "frozen"}], "the label 'frozen' has a meaning of its own"),
         ([{"name": "frozen", "epochs": 3}], "'frozen' takes no options and no other label, got .*epochs.*3"),

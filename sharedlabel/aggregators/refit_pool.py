@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from jaxtyping import Float, Int64
+from pydantic import Field
 from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import (
@@ -17,7 +19,6 @@ from sharedlabel.aggregators._base import (
 )
 from sharedlabel.aggregators._pool import TemperedPool, log_evidence
 from sharedlabel.config import added
-from sharedlabel.schema import Width
 from sharedlabel.types import SetShape
 
 
@@ -32,7 +33,7 @@ class Config:
             what the crafted LSTM corrects, and it allows for instances that depend on each other (ours).
     """
 
-    hidden: Width = 64
+    hidden: Annotated[int, Field(ge=0, le=65_536)] = 64
     dropout: float = 0.2
     tempered: bool = added(False)
 

@@ -136,10 +136,10 @@ def test_the_defaults_of_the_base_are_part_of_the_options() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"orders": 0}, "orders must be above 0, got 0"),
+        ({"orders": 0}, "orders:? (must be above 0|expected a whole number from 1 to 1000), got 0"),
         ({"base": "lstmm"}, "unknown aggregator 'lstmm'; did you mean 'lstm'"),
         ({"base": {"name": "gru", "hiden": 3}}, "aggregator 'gru': unknown option 'hiden'; did you mean 'hidden'"),
-        ({"base": {"name": "gru", "hidden": 0}}, "hidden must be above 0, got 0"),
+        ({"base": {"name": "gru", "hidden": 0}}, "hidden: expected a whole number from 1 to 65536, got 0"),
         ({"base": {"hidden": 3}}, r"expected a plugin name or a mapping with 'name', got \{'hidden': 3\}"),
         ({"base": "mean_vote"}, "base must depend on the order of instances, got 'mean_vote'"),
         ({"base": "set_transformer"}, "got 'set_transformer', which gives the same posterior in every order"),
