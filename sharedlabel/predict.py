@@ -10,18 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sharedlabel.errors import ConfigError, guarded
+from sharedlabel.errors import ConfigError, DataError, guarded, printable
 
 if TYPE_CHECKING:
     from sharedlabel.deployment.groups import Group
-    from sharedlabel.deployment.predictor import Prediction
+    from sharedlabel.deployment.predictor import Prediction, Predictor
 
 _NAMED = 5
+_SOME_FAILED = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, or 2 for what the user can fix."""
-    return guarded(lambda: _main(arguments))
+    """Run the command line and return the exit code: 0, 2 for what the user can fix, 3 if a tuple has no answer."""
+    failed: list[str] = []
+    return guarded(lambda: _main(arguments, failed)) or (_SOME_FAILED if failed else 0)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "tuples",
         type=Path,
-        help="folder with one sub-folder of images per tuple, or a CSV with the columns group, path",
+        help="folder or zip with one sub-folder of images per tuple, or a CSV with the columns group, path",
     )
     parser.add_argument(
         "--threshold", type=float, help="stop at this posterior probability, in (0, 1]; without it all images are used"
@@ -47,31 +49,67 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-n", type=int, help="use at most this many images of each tuple")
     parser.add_argument("--runtime", help="onnx or torch (default: onnx if it was exported)")
+    parser.add_argument(
+        "--on-bad-image",
+        choices=("error", "skip"),
+        default="error",
+        help="what a file does that cannot be read as an image: fail its tuple (default), or be left out",
+    )
+    parser.add_argument("--encoding", default="utf-8", help="of the text of a CSV, such as latin-1 (default: utf-8)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per tuple, with all probabilities")
     return parser
 
 
-def _main(arguments: Sequence[str] | None) -> None:
+def _main(arguments: Sequence[str] | None, failed: list[str]) -> None:
     options = _parser().parse_args(arguments)
     _check(options)
     # torch takes seconds to import: help and mistakes should not wait for it.
-    from sharedlabel.deployment.groups import read_groups, read_images
+    from sharedlabel.deployment.groups import check_model, read_groups
     from sharedlabel.deployment.predictor import load
 
-    groups = read_groups(options.tuples)
+    given = read_groups(options.tuples, options.encoding)
+    for remark in given.remarks:
+        _tell(f"warning: {remark}")
+    groups = given.found
     predictor = load(options.model, options.runtime)
+    check_model(predictor.card.preprocessing)
     threshold = options.threshold if options.error is None else predictor.threshold(options.error)
     table = _Table(groups, predictor.card.labels, threshold)
     if not options.json:
         print(table.header)
     extrapolated = []
     for group in groups:
-        found = predictor.predict(read_images(group, predictor.card.preprocessing), threshold, options.max_n)
+        found = _predicted(predictor, group, threshold, options, failed)
+        if found is None:
+            continue
         print(_record(group, found) if options.json else table.line(group, found), flush=True)
         if found.extrapolated:
             extrapolated.append(group.name)
     if extrapolated:
         print(_warning(extrapolated, max(predictor.card.calibration.n)), file=sys.stderr)
+
+
+def _predicted(
+    predictor: Predictor, group: Group, threshold: float | None, options: argparse.Namespace, failed: list[str]
+) -> Prediction | None:
+    """Predict one tuple; where it cannot be read, say so and note its name."""
+    from sharedlabel.deployment.groups import read_images
+
+    skipped: list[str] | None = [] if options.on_bad_image == "skip" else None
+    images = read_images(group, predictor.card.preprocessing, skipped)
+    try:
+        return predictor.predict(images, threshold, options.max_n)
+    except DataError as error:
+        failed.append(group.name)
+        _tell(f"error: {group.name}: {error}")
+        return None
+    finally:
+        for reason in skipped or ():
+            _tell(f"warning: {group.name}: left out: {reason}")
+
+
+def _tell(message: str) -> None:
+    print(printable(" ".join(message.split())), file=sys.stderr, flush=True)
 
 
 def _check(options: argparse.Namespace) -> None:

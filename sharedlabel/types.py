@@ -25,10 +25,12 @@ class Decoding:
     Attributes:
         size: side in pixels of the square that is cut from the centre and scaled; None leaves the image as it is.
         channels: 1 to make images grey, 3 to make them coloured, None for what the file has.
+        background: what shows through where an image is transparent.
     """
 
     size: int | None = None
     channels: int | None = None
+    background: Literal["white", "black"] = "white"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,13 @@ class Dataset:
         holdout: True where the source itself puts the instance in its test set, or None if it has none.
         fingerprint: sha256 of the content, independent of where it lies and when it was read.
         decoding: how an image file becomes an instance, for new images.
+        validation: True where the source itself puts the instance in its validation set, beside a test set of its own;
+            None if it has none.
+        group_names: what users call the groups, by id; None if they have no names.
+        instance_names: what users call the instances, such as their files; None if they have no names.
+        content: the same number for exact copies, known without looking at the images; None if that is not known.
+        remarks: what users should know of how the data were read, a sentence each.
+        skipped: name of each file that was left out although it seemed an image, and why.
     """
 
     name: str
@@ -54,6 +63,16 @@ class Dataset:
     holdout: Bool[Tensor, "N"] | None
     fingerprint: str
     decoding: Decoding = Decoding()
+    validation: Bool[Tensor, "N"] | None = None
+    group_names: tuple[str, ...] | None = None
+    instance_names: tuple[str, ...] | None = None
+    content: Int64[Tensor, "N"] | None = None
+    remarks: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def group_name(self, group: int) -> str:
+        """Say what users call a group."""
+        return str(group) if self.group_names is None else repr(self.group_names[group])
 
     @property
     def num_classes(self) -> int:

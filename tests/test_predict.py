@@ -310,7 +310,10 @@ def test_a_table_of_groups_is_the_same_as_folders(model, tuples, tmp_path, capsy
     files = sorted(tuples.glob("*/*.png"), reverse=True)
     rows = [f"{file.parent.name},{file.relative_to(tmp_path)},ignored" for file in files]
     (tmp_path / "groups.csv").write_text("\n".join(["group,path,note", *rows]), encoding="utf-8-sig")
-    assert read_groups(tmp_path / "groups.csv") == read_groups(tuples)
+    table, folders = (read_groups(source).found for source in (tmp_path / "groups.csv", tuples))
+    assert [(group.name, [Path(path).name for path in group.paths]) for group in table] == [
+        (group.name, [Path(path).name for path in group.paths]) for group in folders
+    ]
     for source in (tmp_path / "groups.csv", tuples):
         assert predict.main([str(model), str(source), "--runtime=torch"]) == 0
     table, folders = capsys.readouterr().out.split("tuple  ")[1:]
@@ -323,8 +326,8 @@ def test_images_are_taken_in_sorted_order_without_hidden_files(tmp_path):
     for name in ("b.png", "a.png", ".DS_Store", "c10.png", "c9.png"):
         (folder / name).write_bytes(b"")
     (tmp_path / "all" / ".hidden").mkdir()
-    (group,) = read_groups(tmp_path / "all")
-    assert [path.name for path in group.paths] == ["a.png", "b.png", "c10.png", "c9.png"]
+    (group,) = read_groups(tmp_path / "all").found
+    assert group.paths == ("one/a.png", "one/b.png", "one/c10.png", "one/c9.png")
 
 
 def test_new_images_are_decoded_as_the_training_images_were(tmp_path):
@@ -338,7 +341,7 @@ def test_new_images_are_decoded_as_the_training_images_were(tmp_path):
     dataset = imagefolder.load(imagefolder.Config(str(tmp_path / "pets"), size=6, channels=3), tmp_path / "data")
     decoding = dataset.decoding
     wanted = Preprocessing(*dataset.image_shape, "uint8", decoding.size, decoding.channels)
-    found = [image for group in read_groups(tmp_path / "pets") for image in read_images(group, wanted)]
+    found = [image for group in read_groups(tmp_path / "pets").found for image in read_images(group, wanted)]
     assert torch.equal(torch.stack(found), dataset.images)
 
 
@@ -361,6 +364,7 @@ def stray(folder: Path) -> None:
 
 def nested(folder: Path) -> None:
     (folder / "object 1" / "more").mkdir()
+    shutil.copy(folder / "object 1" / "2.png", folder / "object 1" / "more")
 
 
 def none(folder: Path) -> None:
@@ -383,15 +387,9 @@ def large(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (empty, "expected images in every sub-folder, got none in .*object 9; add some or remove it"),
-        (broken, "expected an image in '.*object 1/2.png', got: .*; repair or remove it"),
-        (text, "expected an image in '.*object 1/2.png', got: no image format .*; repair or remove it"),
         (stray, "expected only sub-folders in .*tuples, one per tuple, got the file '5.png'; put images"),
-        (nested, "expected images in .*object 1, got the folder 'more'; move its images up"),
         (none, "expected sub-folders with images in .*tuples, one per tuple, got none; add one"),
-        (absent, "expected a folder of tuples .* or a CSV .* at .*tuples, got nothing; check the path"),
-        (coloured, r"expected grey images \(1 channels\), got 3 \(colour\) in '.*object 1/2.png'; convert it"),
-        (large, "expected images of 8x8 pixels, got 9x5 in '.*object 1/2.png'; scale it"),
+        (absent, "expected a folder or zip of tuples .* or a CSV .* at .*tuples, got nothing; check the path"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -401,25 +399,57 @@ def test_a_folder_with_a_flaw_is_refused(model, tuples, refused, damage, message
 
 
 @pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (empty, "error: object 9: expected images in every sub-folder, got none in 'object 9'; add some or remove it"),
+        (broken, "error: object 1: expected an image in 'object 1/2.png', got: .*repair or remove it"),
+        (text, "error: object 1: expected an image in 'object 1/2.png', got: no image format .*, repair or remove it"),
+        (nested, "error: object 1: expected images in 'object 1', got the folder 'more'; move its images up"),
+        (coloured, r"error: object 1: expected grey images \(1 channels\), got 3 \(colour\) in .*; convert it"),
+        (large, "error: object 1: expected images of 8x8 pixels, got 9x5 in 'object 1/2.png'; scale it"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_tuple_with_a_flaw_is_named_and_the_others_are_predicted(model, tuples, capsys, damage, message):
+    assert predict.main([str(model), str(tuples), "--runtime=torch", "--json"]) == 0
+    whole = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    damage(tuples)
+    assert predict.main([str(model), str(tuples), "--runtime=torch", "--json"]) == 3
+    printed = capsys.readouterr()
+    assert re.match(message, printed.err)
+    assert printed.err.count("\n") == 1
+    left = [one for one in whole if f"error: {one['tuple']}:" not in printed.err]
+    assert [json.loads(line) for line in printed.out.splitlines()] == left
+
+
+def test_bad_images_may_be_skipped(model, tuples, capsys):
+    broken(tuples)
+    assert predict.main([str(model), str(tuples), "--runtime=torch", "--json", "--on-bad-image=skip"]) == 0
+    printed = capsys.readouterr()
+    assert re.match("warning: object 1: left out: expected an image in 'object 1/2.png', got: .*\n$", printed.err)
+    assert [json.loads(line)["instances"] for line in printed.out.splitlines()] == [4, 3, 4]
+    for file in (tuples / "object 1").iterdir():
+        file.write_bytes(b"nothing")
+    assert predict.main([str(model), str(tuples), "--runtime=torch", "--json", "--on-bad-image=skip"]) == 3
+    assert "error: object 1: expected images that can be read in 'object 1', got none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "expected the columns group and path in .*groups.csv, got none; add group and path"),
         (b"group,path,group\na,here.png,b\n", "group and path once each in .*, got group twice; remove one"),
-        (b"group,path\n\na,gone.png\n", r"no file; correct|line 3 of"),
-        (
-            b"group,path\na,here.png\na,./here.png\n",
-            r"'./here.png' twice in 'a' \(line 3 of .*groups.csv\); remove one",
-        ),
         (b"group,file\na,b.png\n", "expected the columns group and path in .*, got 'group', 'file'; add path"),
         (b"group,path\n", "expected rows with a group and a path in .*groups.csv, got none; add some"),
-        (b"group,path\na,here.png\na\n", "expected a path in line 3 of .*groups.csv, got none; fill it in"),
-        (b"group,path\n,here.png\n", "expected a group in line 2 of .*groups.csv, got none; fill it in"),
-        (b"group,path\na,gone.png\n", r"expected an image at .*gone.png \(line 2 of .*groups.csv\), got no file"),
         (
-            b"group,path\na,here.png\na,here.png\n",
-            r"got 'here.png' twice in 'a' \(line 3 of .*groups.csv\); remove one",
+            b"group,path\na,here.png\na\n",
+            "expected a path in every row of .*, got none for 'a' in row 3; fill it in",
         ),
-        (b"group,path\n\xff,here.png\n", "expected a CSV of UTF-8 text at .*groups.csv, got: .*; save it as that"),
+        (
+            b"group,path\n,here.png\n",
+            "expected a group in every row of .*, got none for 'here.png' in row 2",
+        ),
+        (b"group,path\n\xff,here.png\n", "expected text in utf-8 in .*, got the bytes ff .* in row 2; state its encod"),
     ],
 )
 def test_a_table_with_a_flaw_is_refused(tmp_path, content, message):
@@ -429,10 +459,20 @@ def test_a_table_with_a_flaw_is_refused(tmp_path, content, message):
         read_groups(tmp_path / "groups.csv")
 
 
+def test_rows_that_name_no_image_are_flaws_of_their_group(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "here.png")
+    rows = "a,here.png\na,./here.png\n\nb,gone.png\nc,../away.png\nd,here.png\n"
+    (tmp_path / "groups.csv").write_text("group,path\n" + rows)
+    a, b, c, d = read_groups(tmp_path / "groups.csv").found
+    assert (a.paths, a.flaw) == (d.paths, d.flaw) == (("here.png",), "")  # a repeated row is one image
+    assert re.match(r"expected an image at 'gone.png' \(row 5 of .*groups.csv\), got no file; correct", b.flaw)
+    assert re.match(r"expected images inside .*, got '../away.png' \(row 6 of .*\); move the CSV", c.flaw)
+
+
 def test_a_model_of_other_than_images_takes_no_files():
     wanted = Preprocessing(9, 1, 1, "float32", None, None)
     with pytest.raises(DataError, match="expected a model of images, got one of float32 instances"):
-        next(read_images(Group("a", (Path("a.png"),)), wanted))
+        next(read_images(Group("a", ("a.png",), lambda _: b""), wanted))
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def fingerprint(
 
 def _check_lengths(dataset: Dataset) -> None:
     count = dataset.images.shape[0]
-    for field in ("labels", "groups", "holdout"):
+    for field in ("labels", "groups", "holdout", "validation"):
         column = getattr(dataset, field)
         if column is not None and column.shape[0] != count:
             raise DataError(

@@ -1,161 +1,158 @@
-"""Images decoded once, into a memory-mapped array that later loads open without decoding."""
+"""One image file becomes an array of 8 bits per channel: upright, without transparency, cut and scaled if asked."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import itertools
-import json
-import os
 import struct
-import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
+from jaxtyping import Float64, UInt8
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
+from PIL import (  # noqa: F401 (Pillow knows the formats whose readers are imported)
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
-from sharedlabel.errors import DataError
+from sharedlabel.data._names import FORMATS, READ
+from sharedlabel.data._source import BadFileError
+from sharedlabel.types import Decoding
 
-VERSION = 1  # raise when the same file would decode to other pixels
+VERSION = 2  # raise when the same file would decode to other pixels
 _GREY_MODES = {"1", "L", "LA", "La"}
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_TYPES = (TypeError, AttributeError, AssertionError, NotImplementedError, RuntimeError)  # readers of damaged headers
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, LookupError, struct.error, zlib.error, *_TYPES)
+_BITS, _FORM = 258, 339  # tags of TIFF
+_LEAST, _MOST = (340, 280), (341, 281)
+_SIGNED = 2
 
 
-def decode(data: bytes, size: int | None, channels: int | None) -> UInt8[np.ndarray, "C H W"]:
-    """Decode one image file, turned upright if its EXIF data say how.
+class UnsupportedError(ValueError):
+    """A whole image that is not read; the message says what it is, and what to do."""
+
+
+class _Range(NamedTuple):
+    low: float
+    high: float
+
+
+def decode(data: bytes, decoding: Decoding) -> UInt8[np.ndarray, "C H W"]:
+    """Decode one image file, turned upright if its EXIF data say how; of several pictures in it the first.
+
+    Integers of 16 bits are scaled by 65535, or by the range that a TIFF states; floating point numbers are taken to
+    lie from 0 to 1, or in that range.
 
     Args:
         data: the bytes of the file.
-        size: pixels of the side of the square that is cut from the centre and scaled; None leaves the image as it is.
-        channels: 1 for grey, 3 for colour, None for what the file has; transparency is dropped.
+        decoding: what becomes of the pixels.
 
     Raises:
-        ValueError: more than 8 bits per channel.
-        OSError: truncated, or not an image.
+        UnsupportedError: a whole image, but of too many pixels, or of values that have no meaning in 8 bits.
+        OSError, ValueError, ...: truncated, or not an image.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"pixels of mode {image.mode}; 8 bits per channel are read")
-        grey = channels == 1 or (channels is None and image.mode in _GREY_MODES)
-        image.load()
-        with contextlib.suppress(Exception):  # EXIF data may be damaged in any way; the image is read all the same
-            ImageOps.exif_transpose(image, in_place=True)
-        pixels = image.convert("L" if grey else "RGB")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound is that of the error
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                grey = decoding.channels == 1 or (decoding.channels is None and _is_grey(image))
+                image.load()
+                with contextlib.suppress(
+                    Exception
+                ):  # EXIF data may be damaged in any way; the image is read all the same
+                    ImageOps.exif_transpose(image, in_place=True)
+                pixels = _opaque(_of_bytes(image), decoding.background, "L" if grey else "RGB")
+        except Image.DecompressionBombError as error:
+            most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            raise UnsupportedError(f"more than {most:,} pixels; scale it down or leave it out") from error
+    size = decoding.size
     if size is not None and pixels.size != (size, size):
         pixels = ImageOps.fit(pixels, (size, size), Image.Resampling.BILINEAR)
     array = np.asarray(pixels)
     return array[None] if grey else array.transpose(2, 0, 1)
 
 
-def decode_named(name: str, data: bytes, size: int | None, channels: int | None) -> UInt8[np.ndarray, "C H W"]:
+def decode_named(name: str, data: bytes, decoding: Decoding) -> UInt8[np.ndarray, "C H W"]:
     """Decode one image file as `decode` does.
 
     Raises:
-        DataError: truncated, or not an image; the message names it.
+        BadFileError: truncated, not an image, or one that is not read; the message names it.
     """
     try:
-        return decode(data, size, channels)
-    except _BROKEN as error:
-        raise DataError(f"expected an image in {name!r}, got: {_reason(error)}; repair or remove it") from error
-
-
-def decode_all(
-    names: Iterable[str], read: Callable[[str], bytes], size: int | None, channels: int | None
-) -> Iterator[UInt8[np.ndarray, "C H W"]]:
-    """Decode files one after another and require a common shape.
-
-    Raises:
-        DataError: a file is truncated, not an image, or of another shape than the first; the message names it.
-    """
-    first_name, shape = "", None
-    for name in names:
-        image = decode_named(name, read(name), size, channels)
-        if shape is None:
-            first_name, shape = name, image.shape
-        elif image.shape != shape:
-            raise DataError(_different(first_name, shape, name, image.shape))
-        yield image
-
-
-def cached(
-    folder: Path, fingerprint: str, count: int, images: Callable[[], Iterator[NDArray[np.uint8]]]
-) -> UInt8[Tensor, "N C H W"]:
-    """Return the memory-mapped images of a fingerprint; decode and store them only if they are not there yet.
-
-    Args:
-        folder: where caches lie.
-        fingerprint: what the pixels depend on.
-        count: number of images.
-        images: decodes them one after another; called only when needed.
-
-    Raises:
-        DataError: the cache cannot be written.
-    """
-    array_path, note_path = folder / f"{fingerprint}.npy", folder / f"{fingerprint}.json"
-    if note_path.exists() or array_path.exists():
-        try:
-            return _open(array_path, note_path, count)
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            warnings.warn(f"decoded images in {array_path} are damaged ({error}); decoding again", RuntimeWarning, 2)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(array_path, note_path, count, images())
-        return _open(array_path, note_path, count)
-    except OSError as error:
-        raise DataError(
-            f"expected to store the decoded images in {folder.absolute()}, got: {error}; free some space or choose a "
-            "root that this user may write to"
+        return decode(data, decoding)
+    except UnsupportedError as error:
+        raise BadFileError(f"expected an image in {name!r} that becomes 8 bits per channel, got {error}") from error
+    except UnidentifiedImageError as error:  # Pillow would name a buffer in memory
+        raise BadFileError(
+            f"expected an image in {name!r}, got: no image format that is read ({READ}); convert, repair or remove it"
         ) from error
+    except _BROKEN as error:
+        raise BadFileError(f"expected an image in {name!r}, got: {error}; repair or remove it") from error
 
 
-def _reason(error: Exception) -> str:
-    # Pillow would name a buffer in memory.
-    return "no image format that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
+def _is_grey(image: Image.Image) -> bool:
+    return image.mode in _GREY_MODES or image.mode[0] in "IF"
 
 
-def _different(first: str, shape: tuple[int, ...], name: str, other: tuple[int, ...]) -> str:
-    if shape[1:] != other[1:]:
-        sizes = f"{shape[2]}x{shape[1]} in {first!r} and {other[2]}x{other[1]} in {name!r}"
-        return f"expected images of one size, got {sizes}; set `size` to scale them to a square"
-    kinds = f"{shape[0]} in {first!r} and {other[0]} in {name!r}"
-    return f"expected images with equally many channels, got {kinds}; set `channels` to 1 or 3"
+def _opaque(image: Image.Image, background: str, mode: str) -> Image.Image:
+    """Lay an image on its background where it is transparent, and return it as grey or coloured."""
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, background), layer).convert("RGB")
+    try:
+        return image.convert(mode)
+    except ValueError as error:
+        raise UnsupportedError(f"colours of the mode {image.mode}; convert it to RGB or grey") from error
 
 
-def _open(array_path: Path, note_path: Path, count: int) -> UInt8[Tensor, "N C H W"]:
-    note = json.loads(note_path.read_text())
-    if array_path.stat().st_size != note["bytes"]:
-        raise ValueError(f"expected {note['bytes']} bytes, got {array_path.stat().st_size}")
-    # Copy on write: torch wants a writable array, the file stays as it is.
-    array = np.load(array_path, mmap_mode="c")
-    if array.dtype != np.uint8 or list(array.shape) != note["shape"] or array.ndim != 4 or array.shape[0] != count:
-        raise ValueError(f"expected {count} images of shape {note['shape'][1:]}, got {array.dtype} {array.shape}")
-    return torch.from_numpy(array)
+def _of_bytes(image: Image.Image) -> Image.Image:
+    """Scale values of more than 8 bits to 0 to 255."""
+    if image.mode[0] not in "IF":
+        return image
+    allowed = _stated(image) or _Range(0.0, 1.0 if image.mode == "F" else _largest(image))
+    values: Float64[NDArray[Any], "H W"] = np.asarray(image).astype(np.float64)
+    low, high = float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
+    if not (allowed.low <= low <= high <= allowed.high):  # NaN, too
+        raise UnsupportedError(
+            f"values from {low:g} to {high:g} where {allowed.low:g} to {allowed.high:g} are expected; scale them, or "
+            "store them as 16-bit integers or as a TIFF that states its range (SMinSampleValue, SMaxSampleValue)"
+        )
+    scaled = np.rint((values - allowed.low) * (255 / (allowed.high - allowed.low)))
+    return Image.fromarray(scaled.astype(np.uint8))
 
 
-def _write(array_path: Path, note_path: Path, count: int, images: Iterator[NDArray[np.uint8]]) -> None:
-    """Write the array image by image, then the note that vouches for it, each renamed into place when complete."""
-    first = next(images)
-    shape = (count, *first.shape)
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    with tempfile.TemporaryDirectory(dir=array_path.parent, prefix=".partial-") as partial:
-        temporary = Path(partial) / "images.npy"
-        with temporary.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for image in itertools.chain([first], images):
-                file.write(image.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        note: dict[str, Any] = {"bytes": temporary.stat().st_size, "shape": list(shape)}
-        note_path.unlink(missing_ok=True)
-        temporary.replace(array_path)
-        written = Path(partial) / "note.json"
-        written.write_text(json.dumps(note) + "\n")
-        written.replace(note_path)
+def _stated(image: Image.Image) -> _Range | None:
+    """Return the range of values that a TIFF states."""
+    tags = getattr(image, "tag_v2", {})
+
+    def first(numbers: tuple[int, ...]) -> float | None:
+        found = next((tags[number] for number in numbers if number in tags), None)
+        return None if found is None else float(found[0] if isinstance(found, tuple) else found)
+
+    low, high = first(_LEAST), first(_MOST)
+    if high is None:
+        return None
+    found = _Range(0.0 if low is None else low, high)
+    return found if found.low < found.high else None
+
+
+def _largest(image: Image.Image) -> float:
+    """Return the largest value of an image of integers."""
+    tags = getattr(image, "tag_v2", {})
+    bits, form = (tags.get(number, (default,))[0] for number, default in ((_BITS, 16), (_FORM, 1)))
+    if bits > 16:
+        raise UnsupportedError(f"{bits}-bit integers without a stated range; store them as 16 bits")
+    return float(2 ** (bits - (form == _SIGNED)) - 1)

@@ -1,21 +1,23 @@
-"""Which class, side (training or test) and group each file of an image folder belongs to."""
+"""Which class, side (training, validation or test) and group each image of a folder or zip belongs to."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
-from sharedlabel.data._source import Member, Source, readable
+from sharedlabel.data._names import READ, is_image, kinds, unread
+from sharedlabel.data._source import Source, read_plain
+from sharedlabel.data._table import TABLE_BYTES, read_table
 from sharedlabel.errors import DataError
 
 # Compared with lower-cased names.
 _TRAIN = {"train", "training"}
 _TEST = {"test", "testing"}
 _VALIDATION = {"dev", "val", "valid", "validation"}
-_IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+Side: TypeAlias = Literal["train", "validation", "test"]
+_Paths: TypeAlias = list[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,24 @@ class Layout:
     """The images of a folder or zip, sorted by name.
 
     Attributes:
-        members: the files.
+        names: of the files, below the root.
         class_names: sorted names of the class folders.
         labels: class index of each file.
-        holdout: whether each file is in the test folder, or None without a split level.
+        sides: side of each file, or None without a split level.
+        class_depth: which part of a name, counted from 0, is the class folder.
     """
 
-    members: tuple[Member, ...]
+    names: tuple[str, ...]
     class_names: tuple[str, ...]
     labels: tuple[int, ...]
-    holdout: tuple[bool, ...] | None
+    sides: tuple[Side, ...] | None
+    class_depth: int
+
+    @property
+    def wrapper(self) -> str:
+        """The folder that wraps everything, with a slash, or nothing."""
+        wraps = self.class_depth > (1 if self.sides else 0)
+        return self.names[0].partition("/")[0] + "/" if wraps else ""
 
 
 def arrange(source: Source) -> Layout:
@@ -41,91 +51,112 @@ def arrange(source: Source) -> Layout:
     Without a test folder, a validation folder beside the training folder is the test set.
 
     Raises:
-        DataError: no images, fewer than two classes, an empty class folder, images outside the class folders,
-            training and test folders that do not hold the same classes, or folders that may be splits besides those.
+        DataError: no images, fewer than two classes, an empty class folder, images outside the class folders, sides
+            that do not hold the same classes, or folders that may be splits besides those.
     """
-    members, folders = source.members(), [tuple(name.split("/")) for name in source.folders()]
-    paths = [tuple(member.name.split("/")) for member in members]
-    skip = _wrapper(paths, folders)
-    paths, folders = [path[skip:] for path in paths], [folder[skip:] for folder in folders]
-    sides = _sides(paths, folders, source.path)
-    depth = 0 if sides is None else 1
-    inside = [index for index, path in enumerate(paths) if len(path) > depth + 1]
+    names = source.images()
+    paths, empty = [tuple(name.split("/")) for name in names], _empty(source)
+    if not paths:
+        raise DataError(_no_images(source))
+    skip = int(wrapped(paths, empty))
+    paths, empty = [path[skip:] for path in paths], [folder[skip:] for folder in empty if len(folder) > skip]
+    sides = _sides(paths, empty, source.path)
+    depth = 1 if sides else 0
     _check_outside([path for path in paths if len(path) <= depth + 1], depth, source.path)
-    paths = [paths[index] for index in inside]
-    names = _class_names(paths, folders, sides, source.path)
-    index_of = {name: index for index, name in enumerate(names)}
+    class_names = _class_names(paths, empty, sides, source, skip)
+    index_of = {name: index for index, name in enumerate(class_names)}
     return Layout(
-        members=tuple(members[index] for index in inside),
-        class_names=names,
+        names=tuple(names),
+        class_names=class_names,
         labels=tuple(index_of[path[depth]] for path in paths),
-        holdout=None if sides is None else tuple(path[0] == sides[1] for path in paths),
+        sides=tuple(sides[path[0]] for path in paths) if sides else None,
+        class_depth=skip + depth,
     )
 
 
-def group_ids(source: Source, members: Sequence[Member], groups: str) -> tuple[int, ...]:
-    """Return the group of each file, numbered in sorted order of their names.
+def group_names(source: Source, layout: Layout, groups: str, encoding: str) -> tuple[str, ...]:
+    """Return the name of the group of each file.
 
     Args:
         source: the folder or zip.
-        members: the files.
-        groups: `level:K` for the K-th folder of the path, counted from 1, or the name of a CSV with the columns path
-            and group, inside the source or beside it.
+        layout: of its images.
+        groups: `level:K` for the K-th folder below the class folder, or the name of a CSV with the columns path and
+            group, inside the source or beside it.
+        encoding: of the CSV.
 
     Raises:
         DataError: no such level or CSV, unknown columns, a row without a group or in conflict with an earlier one, or
             a file that the CSV lacks.
     """
-    names = [member.name for member in members]
-    ids = _by_level(names, groups) if groups.startswith("level:") else _by_table(source, names, groups)
-    index_of = {name: index for index, name in enumerate(sorted(set(ids)))}
-    return tuple(index_of[name] for name in ids)
+    return tuple(
+        _by_level(layout, groups) if groups.startswith("level:") else _by_table(source, layout, groups, encoding)
+    )
 
 
-def _wrapper(paths: list[tuple[str, ...]], folders: list[tuple[str, ...]]) -> int:
-    """Return 1 if one folder wraps everything, such as `cifar10/train/cat/1.png`, else 0."""
-    tops = {path[0] for path in paths if len(path) > 1} | {folder[0] for folder in folders}
-    deep = all(len(path) > 2 or Path(path[-1]).suffix.lower() not in _IMAGES for path in paths)
-    return int(len(tops) == 1 and not _named(tops, _TRAIN | _TEST) and deep and any(len(path) > 2 for path in paths))
+def wrapped(paths: _Paths, empty: _Paths = []) -> bool:  # noqa: B006 (read only)
+    """Tell whether one folder wraps everything, such as `cifar10/train/cat/1.png`.
+
+    Args:
+        paths: parts of the images' names.
+        empty: those of the folders that hold nothing.
+    """
+    tops = {path[0] for path in (*paths, *empty)}
+    return len(tops) == 1 and not _named(tops, _TRAIN | _TEST) and all(len(path) > 2 for path in paths)
+
+
+def _empty(source: Source) -> _Paths:
+    """Return the folders that hold no file, not even one that is no image."""
+    filled = set()
+    for name in (*source.images(), *source.strays()):
+        folder = name.rpartition("/")[0]
+        while folder and folder not in filled:
+            filled.add(folder)
+            folder = folder.rpartition("/")[0]
+    return [tuple(name.split("/")) for name in source.folders() if name not in filled]
+
+
+def _no_images(source: Source) -> str:
+    strays = source.strays()
+    found = kinds(strays) if strays else "none"
+    return (
+        f"expected at least two class folders with images in {source.path} ({READ}), got {found}; convert them, or "
+        "check the path"
+    )
 
 
 def _named(folders: Iterable[str], names: set[str]) -> list[str]:
     return sorted(folder for folder in folders if folder.lower() in names)
 
 
-def _sides(paths: list[tuple[str, ...]], folders: list[tuple[str, ...]], where: Path) -> tuple[str, str] | None:
-    """Return the training and the test folder, or None if the top folders are classes."""
-    tops = {path[0] for path in paths if len(path) > 1} | {folder[0] for folder in folders if folder}
+def _sides(paths: _Paths, empty: _Paths, where: Path) -> dict[str, Side] | None:
+    """Return the side of each top folder, or None if the top folders are classes."""
+    tops = {path[0] for path in paths if len(path) > 1} | {folder[0] for folder in empty}
     train, test, validation = _named(tops, _TRAIN), _named(tops, _TEST), _named(tops, _VALIDATION)
-    if test and validation:
-        raise DataError(
-            f"{where}: expected one train and one test folder, got also {', '.join(validation)}; merge it into the "
-            "train folder or remove it, because validation is split from train by the configuration"
-        )
-    test = test or validation
-    if train and test:
-        if len(tops) > 2:
-            others = ", ".join(sorted(tops - {train[0], test[0]}))
+    held = {"train": train, "test": test or validation, "validation": validation if test else []}
+    if train and held["test"]:
+        sides: dict[str, Side] = {found[0]: side for side, found in held.items() if found}  # type: ignore[misc]
+        if others := sorted(tops - sides.keys()):
             raise DataError(
-                f"{where}: expected one train and one test folder, got also {others}; move their images there"
+                f"{where}: expected one train, one test and at most one validation folder, got also "
+                f"{', '.join(others)}; move their images there"
             )
-        return train[0], test[0]
-    found, other = (train, "test") if train else (test, "train")
+        return sides
+    found, other = (train, "test") if train else (test or validation, "train")
     if found and len(found) == len(tops):
         raise DataError(
             f"{where}: expected the folders train and test, got only {', '.join(map(repr, found))}; add {other!r}, or "
             f"give the path of {found[0]!r} itself to have it split"
         )
-    _check_classes(paths, folders, where)
+    _check_classes(paths, where)
     return None
 
 
-def _check_classes(paths: list[tuple[str, ...]], folders: list[tuple[str, ...]], where: Path) -> None:
+def _check_classes(paths: _Paths, where: Path) -> None:
     """Check that no top folder is a split under an unforeseen arrangement, which would pass for a class."""
     inside: dict[str, set[str]] = {}
-    for folder in [*folders, *(path[:-1] for path in paths)]:
-        if len(folder) > 1:
-            inside.setdefault(folder[0], set()).add(folder[1])
+    for path in paths:
+        if len(path) > 2:
+            inside.setdefault(path[0], set()).add(path[1])
     for split in _named(inside, _TRAIN | _TEST | _VALIDATION):
         for other in sorted(inside.keys() - {split}):
             if shared := inside[split] & inside[other]:
@@ -135,95 +166,122 @@ def _check_classes(paths: list[tuple[str, ...]], folders: list[tuple[str, ...]],
                 )
 
 
-def _check_outside(paths: list[tuple[str, ...]], depth: int, where: Path) -> None:
-    # Tables and readme files may lie there; an image would be lost silently.
-    for path in paths:
-        if path and Path(path[-1]).suffix.lower() in _IMAGES:
-            form = "split/class/file" if depth else "class/file"
-            raise DataError(f"{where}: expected images as {form}, got {'/'.join(path)!r}; move it into a class folder")
+def _check_outside(paths: _Paths, depth: int, where: Path) -> None:
+    for path in paths:  # an image would be lost silently
+        form = "split/class/file" if depth else "class/file"
+        raise DataError(f"{where}: expected images as {form}, got {'/'.join(path)!r}; move it into a class folder")
 
 
 def _class_names(
-    paths: list[tuple[str, ...]], folders: list[tuple[str, ...]], sides: tuple[str, str] | None, where: Path
+    paths: _Paths, empty: _Paths, sides: dict[str, Side] | None, source: Source, skip: int
 ) -> tuple[str, ...]:
-    """Return the sorted class names after checking that every class folder has images, on both sides."""
-    depth = 0 if sides is None else 1
+    """Return the sorted class names after checking that every class folder has images, on every side."""
+    depth, where = (1 if sides else 0), source.path
     filled = {path[: depth + 1] for path in paths}
-    for folder in folders:
+    for folder in empty:
         if len(folder) == depth + 1 and folder not in filled:
             raise DataError(
                 f"{where}: expected images in every class folder, got none in {'/'.join(folder)!r}; remove it"
             )
+    for stray in unread(source.strays()):
+        folder = tuple(stray.split("/")[skip:][: depth + 1])
+        if len(folder) == depth + 1 and folder not in filled and not is_image(stray):
+            raise DataError(
+                f"{where}: expected images in every class folder ({READ}), got only others such as {stray!r}; convert "
+                f"them, or remove {'/'.join(folder)!r}"
+            )
     names = sorted({key[-1] for key in filled})
-    if sides is not None:
-        _check_sides(filled, *sides, where)
+    for name in names:
+        check_name(name, where, "class folder")
+    if sides:
+        _check_sides(filled, sides, where)
     if len(names) < 2:
-        found = f"{len(names)} ({', '.join(names)})" if names else "none"
-        raise DataError(f"{where}: expected at least two class folders with images, got {found}; add another class")
+        raise DataError(
+            f"{where}: expected at least two class folders with images, got 1 ({names[0]}); add another class"
+        )
     return tuple(names)
 
 
-def _check_sides(filled: set[tuple[str, ...]], train: str, test: str, where: Path) -> None:
-    trained = {name for side, name in filled if side == train}
-    tested = {name for side, name in filled if side == test}
-    for extra, has, lacks in ((tested - trained, test, train), (trained - tested, train, test)):
-        if extra:
-            raise DataError(
-                f"{where}: expected every class in {train} and {test}, but {min(extra)!r} has no images in {lacks}, "
-                f"only in {has} ({len(extra)} such classes); add some or remove it"
-            )
+def check_name(name: str, where: Path, what: str) -> None:
+    """Refuse a name that no report could show: control characters, or bytes that are no UTF-8.
+
+    Raises:
+        DataError: it is such a name.
+    """
+    if not name.isprintable():
+        raise DataError(f"{where}: expected a {what} with a name of letters in UTF-8, got {name!a}; rename it")
 
 
-def _by_level(names: list[str], groups: str) -> list[str]:
-    text = groups.removeprefix("level:")
-    level = int(text) if text.isdecimal() else 0
-    shallow = min(names, key=lambda name: name.count("/"))
-    deepest = shallow.count("/")
+def _check_sides(filled: set[tuple[str, ...]], sides: dict[str, Side], where: Path) -> None:
+    held = {side: {name for folder, name in filled if folder == side} for side in sides}
+    (train,) = (folder for folder, side in sides.items() if side == "train")
+    for other in held.keys() - {train}:
+        for extra, has, lacks in ((held[other] - held[train], other, train), (held[train] - held[other], train, other)):
+            if extra:
+                raise DataError(
+                    f"{where}: expected every class in {' and '.join(sides)}, but {min(extra)!r} has no images in "
+                    f"{lacks}, only in {has} ({len(extra)} such classes); add some or remove it"
+                )
+
+
+def _by_level(layout: Layout, groups: str) -> list[str]:
+    text, base = groups.removeprefix("level:"), layout.class_depth
+    level = int(text) if text.isdecimal() and len(text) < 9 else 0
+    shallow = min(layout.names, key=lambda name: name.count("/"))
+    deepest = shallow.count("/") - base - 1
     if not 1 <= level <= deepest:
+        known = f"level:K with K from 1 to {deepest}" if deepest > 0 else "a CSV with the columns path and group"
         raise DataError(
-            f"expected groups: level:K with K from 1 to {deepest}, the folders of {shallow!r}, got {groups!r}; "
-            "choose the folder that holds one group's images"
+            f"expected groups: {known}, since {shallow!r} has {max(deepest, 0)} folders below its class folder, got "
+            f"{groups!r}; choose the folder that holds one group's images"
         )
-    return [name.split("/")[level - 1] for name in names]
+    found = ["/".join(name.split("/")[base : base + level + 1]) for name in layout.names]
+    for name in set(found):
+        check_name(name, Path(groups), "group folder")
+    return found
 
 
-def _by_table(source: Source, names: list[str], groups: str) -> list[str]:
-    table = _read_table(source, groups)
-    lacking = [name for name in names if name not in table]
+def _by_table(source: Source, layout: Layout, groups: str, encoding: str) -> list[str]:
+    table, numbers = dict[str, str](), dict[str, int]()
+    for number, group, path in read_table(_table(source, layout, groups), groups, encoding):
+        if table.setdefault(path, group) != group:
+            raise DataError(
+                f"expected one group for each path in {groups}, got {table[path]!r} in row {numbers[path]} and, in row "
+                f"{number}, {group!r} for {path!r}; remove one of the rows"
+            )
+        numbers.setdefault(path, number)
+    wrapper = layout.wrapper
+    found = [_looked_up(table, name, wrapper) for name in layout.names]
+    lacking = [name for name, group in zip(layout.names, found, strict=True) if group is None]
     if lacking:
         raise DataError(
             f"expected a group for every image in {groups}, got none for {lacking[0]!r} ({len(lacking)} images lack "
             f"one); add rows with paths relative to {source.path}"
         )
-    return [table[name] for name in names]
+    return [group for group in found if group is not None]
 
 
-def _read_table(source: Source, groups: str) -> dict[str, str]:
+def _looked_up(table: dict[str, str], name: str, wrapper: str) -> str | None:
+    """Return the group of a file, whose path may leave out the folder that wraps everything, or have backslashes."""
+    below = name.removeprefix(wrapper)
+    tried = (name, below, name.replace("/", "\\"), below.replace("/", "\\"))
+    return next((table[path] for path in tried if path in table), None)
+
+
+def _table(source: Source, layout: Layout, groups: str) -> bytes:
+    for name in (groups, layout.wrapper + groups):
+        if name in source.strays():
+            return source.read(name, TABLE_BYTES)
     beside = source.path.parent / groups
-    if groups in {member.name for member in source.members()}:
-        data = source.read(groups)
-    elif beside.is_file():
-        with readable(beside):
-            data = beside.read_bytes()
-    else:
-        raise DataError(f"expected a table of groups {groups!r} inside {source.path} or at {beside}, got none; add it")
-    reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig", errors="replace"), newline=""))
-    columns = list(reader.fieldnames or [])
-    if sorted(columns) != ["group", "path"]:
-        raise DataError(
-            f"expected the columns path, group in {groups}, got {', '.join(columns) or 'none'}; rename them"
-        )
-    table: dict[str, str] = {}
-    for row in reader:
-        path, group = row["path"], row["group"] or ""
-        if not group.strip():
-            raise DataError(
-                f"expected a group in every row of {groups}, got none for {path!r} in row {reader.line_num}; "
-                "fill it in or remove the row"
-            )
-        if table.setdefault(path, group) != group:
-            raise DataError(
-                f"expected one group for each path in {groups}, got {table[path]!r} and, in row {reader.line_num}, "
-                f"{group!r} for {path!r}; remove one of the rows"
-            )
-    return table
+    if beside.is_file():
+        return read_plain(beside, TABLE_BYTES)
+    raise DataError(f"expected a table of groups {groups!r} inside {source.path} or at {beside}, got none; add it")
+
+
+def strays_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Say in one sentence what was left out because it is no image by its name; nothing if there was nothing."""
+    if not names:
+        return ()
+    if len(names) == 1:
+        return (f"left out a file that is no image by its name: {names[0]!r}",)
+    return (f"left out {len(names):,} files that are no images by their names: {kinds(names)}",)

@@ -1,34 +1,46 @@
-"""Files of a folder or of a zip, behind one face."""
+"""The images of a folder or of a zip, behind one face: what is listed, and how a file is read.
+
+Nothing is opened that is not a plain file inside the folder, nothing is read beyond a bound, and no name leads out.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import posixpath
+import re
+import stat
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
+from sharedlabel.data._names import hidden, is_image
 from sharedlabel.errors import DataError
 
-_SYSTEM_FILES = {"Thumbs.db", "desktop.ini"}
+FILE_BYTES = 640 << 20  # an image of the most pixels that are decoded, three bytes each, uncompressed
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
+_FLAG_ENCRYPTED = 1
+_BAD_ZIP = (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, ArithmeticError, EOFError, LookupError)
+_BAD_MEMBER = (*_BAD_ZIP, RuntimeError, zlib.error, OSError)
+# Never wait at a pipe or a device that has taken a file's place since it was listed.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-@dataclass(frozen=True, order=True)
-class Member:
-    """A file: its path below the root with forward slashes, and what identifies its content.
+class BadFileError(DataError):
+    """One file that cannot be used, though others can."""
 
-    Attributes:
-        name: path below the root.
-        crc: CRC-32 of the bytes.
-        size: bytes.
-    """
 
-    name: str
-    crc: int
-    size: int
+class _Listed(NamedTuple):
+    """What a folder or zip holds, by paths below the root with forward slashes."""
+
+    images: list[str]
+    strays: list[str]
+    folders: list[str]
 
 
 class Source:
@@ -44,12 +56,16 @@ class Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._zip: zipfile.ZipFile | None = None
-        self._members: list[Member] | None = None
+        self._infos: dict[str, zipfile.ZipInfo] = {}
+        self._found: _Listed | None = None
         with readable(path):
             if not path.exists():
                 raise DataError(f"expected a folder or a zip of images at {path.absolute()}, got nothing; check `path`")
             if not path.is_dir():
+                _check_plain(path.stat().st_mode, str(path))
                 self._zip = _open_zip(path)
+                self._infos = _infos(self._zip, path)
+            self._root = os.path.realpath(path)
 
     def __enter__(self) -> Source:
         return self
@@ -60,46 +76,146 @@ class Source:
         if self._zip is not None:
             self._zip.close()
 
-    def members(self) -> list[Member]:
-        """List the visible files, sorted by name."""
-        if self._members is None:
-            with readable(self.path):
-                found = self._files_in_folder() if self._zip is None else _files_in_zip(self._zip)
-                self._members = sorted(member for member in found if visible(member.name))
-        return self._members
+    def images(self) -> list[str]:
+        """List the visible files that are images by their names, sorted."""
+        return self._listed().images
+
+    def strays(self) -> list[str]:
+        """List the visible files that are no images by their names, sorted."""
+        return self._listed().strays
 
     def folders(self) -> list[str]:
         """List the visible folders, sorted; a zip names some or all of those that hold nothing."""
-        with readable(self.path):
-            if self._zip is None:
-                found = [self._relative(folder) for folder, _, _ in _walk(self.path) if Path(folder) != self.path]
-            else:
-                found = [info.filename.rstrip("/") for info in self._zip.infolist() if info.is_dir()]
-            return sorted(name for name in found if visible(name))
+        return self._listed().folders
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, limit: int = FILE_BYTES) -> bytes:
         """Read a file.
 
+        Args:
+            name: path below the root.
+            limit: bytes that it may have.
+
         Raises:
-            DataError: it cannot be read, or a zip's checksum does not fit.
+            BadFileError: it cannot be read, is longer, or a zip's checksum does not fit.
+            DataError: it is no plain file, or lies outside.
         """
         try:
-            return (self.path / name).read_bytes() if self._zip is None else self._zip.read(name)
-        except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise DataError(
-                f"expected to read {name!r} in {self.path}, got: {error}; restore the file, or fetch the zip again"
+            data = self._file(name, limit) if self._zip is None else self._member(self._zip, name, limit)
+        except _BAD_MEMBER as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise BadFileError(
+                f"expected to read {name!r} in {self.path.name}, got: {reason}; restore the file, or fetch the zip "
+                "again"
             ) from error
+        if len(data) > limit:
+            raise BadFileError(_too_long(name, self.path, limit))
+        return data
 
-    def _files_in_folder(self) -> Iterator[Member]:
-        for folder, _, files in _walk(self.path):
-            for file in files:
-                name = self._relative(os.path.join(folder, file))
-                if visible(name):
-                    data = self.read(name)
-                    yield Member(name, zlib.crc32(data), len(data))
+    def identity(self, name: str) -> tuple[int, int]:
+        """Return the CRC-32 and the length of a file's bytes, or (0, -1) for one that cannot be read.
 
-    def _relative(self, path: str) -> str:
-        return Path(path).relative_to(self.path).as_posix()
+        Those of a zip's member are its directory's.
+        """
+        if self._zip is not None:
+            return self._infos[name].CRC, self._infos[name].file_size
+        try:
+            data = self.read(name)
+        except BadFileError:  # whoever decodes it says so
+            return 0, -1
+        return zlib.crc32(data), len(data)
+
+    def contents(self, names: Sequence[str], identities: Sequence[tuple[int, int]]) -> list[int]:
+        """Number the contents of files from 0: two files have one number if their bytes are the same."""
+        found: dict[tuple[int, int], list[str]] = {}
+        for name, identity in zip(names, identities, strict=True):
+            found.setdefault(identity, []).append(name)
+        digests: dict[str, str] = {}
+        for own in found.values():  # a checksum of 32 bits may agree by chance
+            for name in own if len(own) > 1 else ():
+                with contextlib.suppress(BadFileError):
+                    digests[name] = hashlib.sha256(self.read(name)).hexdigest()
+        numbers: dict[tuple[tuple[int, int], str], int] = {}
+        keys = zip(identities, (digests.get(name, "") for name in names), strict=True)
+        return [numbers.setdefault(key, len(numbers)) for key in keys]
+
+    def _listed(self) -> _Listed:
+        if self._found is None:
+            with readable(self.path):
+                found = self._walk() if self._zip is None else self._of_zip()
+                self._found = _Listed(*map(sorted, found))
+        return self._found
+
+    def _of_zip(self) -> _Listed:
+        assert self._zip is not None
+        folders = [_inside(info.filename, self.path) for info in self._zip.infolist() if info.is_dir()]
+        visible = [name for name in self._infos if not hidden(name)]
+        images = [name for name in visible if is_image(name)]
+        for name in images:
+            _check_member(self._infos[name], name, self.path)
+        strays = [name for name in visible if not is_image(name)]
+        return _Listed(images, strays, [name for name in folders if name != "." and not hidden(name)])
+
+    def _walk(self) -> _Listed:
+        found = _Listed([], [], [])
+        # A folder, what its files' names begin with, and the folders that it lies in, which a link may lead back to.
+        left: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [(self._root, "", ())]
+        while left:
+            folder, prefix, above = left.pop()
+            status = os.stat(folder)
+            here = (status.st_dev, status.st_ino)
+            if here in above:
+                raise DataError(f"expected folders that end, got a link from {prefix!r} back to above it; remove it")
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = prefix + entry.name
+                    if entry.name.startswith(".") or entry.name == "__MACOSX":
+                        continue
+                    place = self._target(entry, name) if entry.is_symlink() else entry.path
+                    if place is None:
+                        found.strays.append(name)
+                    elif entry.is_dir():
+                        found.folders.append(name)
+                        left.append((place, f"{name}/", (*above, here)))
+                    elif not is_image(name):
+                        found.strays.append(name)
+                    else:
+                        if not entry.is_file(follow_symlinks=False):
+                            _check_plain(os.stat(place).st_mode, os.path.join(self.path, name))
+                        found.images.append(name)
+        return found
+
+    def _target(self, entry: os.DirEntry[str], name: str) -> str | None:
+        """Return where a link leads, or None for one that nothing would be read from."""
+        place = os.path.realpath(entry.path)
+        if not (entry.is_dir() or is_image(name)):
+            return None
+        self._check_inside(place, name)
+        if not os.path.exists(place):
+            raise DataError(f"expected an image at {name!r} in {self.path}, got a link to nothing; remove it")
+        return place
+
+    def _check_inside(self, place: str, name: str) -> None:
+        if os.path.commonpath([place, self._root]) != self._root:
+            raise DataError(
+                f"expected files inside {self.path}, got {name!r}, which leads to {place}; copy it there, or "
+                "give the folder that it leads to"
+            )
+
+    def _file(self, name: str, limit: int) -> bytes:
+        place = os.path.realpath(os.path.join(self._root, name))
+        self._check_inside(place, name)
+        handle = os.open(place, _FLAGS)
+        with os.fdopen(handle, "rb") as file:
+            _check_plain(os.fstat(handle).st_mode, str(self.path / name))
+            return file.read(limit + 1)
+
+    def _member(self, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+        info = self._infos[name]
+        _check_member(info, name, self.path)
+        if info.file_size > limit:  # before it is inflated
+            raise BadFileError(_too_long(name, self.path, limit, info.file_size))
+        with archive.open(info) as file:
+            return file.read(limit + 1)
 
 
 @contextlib.contextmanager
@@ -113,32 +229,77 @@ def readable(path: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise DataError(f"expected to read {path}, got: {error}; check the path and the disk") from error
+    except ValueError as error:  # of the system's calls: a name that no file can have
+        raise DataError(f"expected to read {path}, got: {error}; check the path") from error
+
+
+def read_plain(path: Path, limit: int) -> bytes:
+    """Read a file that is no pipe or device, and no longer than a bound.
+
+    Raises:
+        DataError: it is none, is longer or cannot be read.
+    """
+    with readable(path):
+        handle = os.open(os.path.realpath(path), _FLAGS)
+        with os.fdopen(handle, "rb") as file:
+            _check_plain(os.fstat(handle).st_mode, str(path))
+            data = file.read(limit + 1)
+    if len(data) > limit:
+        raise DataError(_too_long(path.name, path.parent, limit))
+    return data
+
+
+def _check_plain(mode: int, name: str) -> None:
+    if not stat.S_ISREG(mode):
+        kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
+        found = next((kind for test, kind in kinds if test(mode)), "a device")
+        raise DataError(f"expected a plain file at {name!r}, got {found}; remove it")
+
+
+def _too_long(name: str, where: Path, limit: int, length: int | None = None) -> str:
+    found = "more" if length is None else f"{length:,}"
+    return f"expected at most {limit:,} bytes in {name!r} of {where.name}, got {found}; remove it, or make it smaller"
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except _BAD_ZIP as error:
         raise DataError(
             f"expected a folder or a zip of images at {path}, got a file that is not a zip ({error}); "
             "fetch it again or unpack it and give the folder"
         ) from error
 
 
-def _files_in_zip(archive: zipfile.ZipFile) -> Iterator[Member]:
+def _infos(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
     # A later entry of the same name replaces the earlier one, as in every unpacker.
-    infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-    return (Member(name, info.CRC, info.file_size) for name, info in infos.items())
+    return {_inside(info.filename, path): info for info in archive.infolist() if not info.is_dir()}
 
 
-def _walk(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    def fail(error: OSError) -> None:
-        raise error
+def _inside(name: str, path: Path) -> str:
+    """Return the name of a zip's member with forward slashes, which some Windows programs do not write.
 
-    return os.walk(path, onerror=fail, followlinks=True)
+    Raises:
+        DataError: it would lead out of the folder that it is unpacked to.
+    """
+    slashed = name if "/" in name.rstrip("/") else name.replace("\\", "/")
+    if slashed.startswith("/") or re.match(r"[A-Za-z]:/", slashed) or ".." in slashed.split("/"):
+        raise DataError(
+            f"expected names of files inside the zip {path}, got {name!r}; pack it again without such names"
+        )
+    return posixpath.normpath(slashed)
 
 
-def visible(name: str) -> bool:
-    """Tell whether a relative path is none of the files that systems leave behind, and none that is hidden."""
-    parts = name.split("/")
-    return parts[-1] not in _SYSTEM_FILES and not any(part.startswith(".") or part == "__MACOSX" for part in parts)
+def _check_member(info: zipfile.ZipInfo, name: str, path: Path) -> None:
+    mode = stat.S_IFMT(info.external_attr >> 16)
+    if mode not in (0, stat.S_IFREG):
+        raise DataError(
+            f"expected plain files in the zip {path}, got {name!r}, a link or a device; pack the file itself"
+        )
+    if info.flag_bits & _FLAG_ENCRYPTED:
+        raise DataError(f"expected a zip without a password at {path}, got {name!r} with one; pack it without")
+    if info.compress_type not in _METHODS:
+        raise DataError(
+            f"expected a zip that is stored or compressed by deflate or bzip2 at {path}, got {name!r} compressed by "
+            f"method {info.compress_type}; pack it again"
+        )

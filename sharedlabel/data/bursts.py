@@ -22,6 +22,7 @@ from sharedlabel import memory, rng
 from sharedlabel.config import nested, resolve
 from sharedlabel.data import _checks
 from sharedlabel.data._shuffle import joint_cells, rank_within, shuffle_within
+from sharedlabel.data.splits import sides
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.plugins import load as plugin
 from sharedlabel.schema import Depth
@@ -102,6 +103,10 @@ def load(config: Config, root: Path) -> Dataset:
             labels=labels,
             groups=groups,
             holdout=None if base.holdout is None else base.holdout[views],
+            validation=None if base.validation is None else base.validation[views],
+            group_names=None,
+            instance_names=None,
+            content=None,
             fingerprint=_checks.fingerprint(images, labels, base.class_names, groups),
         )
     )
@@ -109,8 +114,7 @@ def load(config: Config, root: Path) -> Dataset:
 
 def _choose(base: Dataset, config: Config) -> tuple[Int64[Tensor, "m"], Int64[Tensor, "m"]]:
     """Return the positions of the images taken, whole groups only, and the group of each."""
-    side = torch.zeros_like(base.labels) if base.holdout is None else base.holdout.long()
-    cells = joint_cells(side, base.labels)
+    cells = joint_cells(sides(base), base.labels)
     order = shuffle_within(cells, 1, rng.generator(config.seed, "bursts", "images"))[0]
     sizes = torch.bincount(cells)
     wanted = sizes.clamp(max=config.images) if config.images else sizes

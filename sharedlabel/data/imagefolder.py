@@ -1,8 +1,7 @@
 """Any folder or zip of images, as `split/class/file` or `class/file`.
 
-The splits are the folders `train` or `training` and `test` or `testing`, in any case of letters. Without a test folder,
-one named `val`, `valid`, `validation` or `dev` is the test set; beside a test folder it is refused, because validation
-is split from train by the configuration.
+The splits are the folders `train` or `training`, `test` or `testing`, and `val`, `valid`, `validation` or `dev`, in any
+case of letters. Without a test folder, the validation folder is the test set. Other files are left out, and counted.
 
 Images are decoded once, turned upright as their EXIF data say, into a memory-mapped array; later loads read it and
 never decode. A zip is read as it is.
@@ -12,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,13 +20,16 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sharedlabel import sources
-from sharedlabel.data import _checks, _decode
-from sharedlabel.data._layout import Layout, arrange, group_ids
+from sharedlabel.data import _cache, _checks, _decode
+from sharedlabel.data._layout import Layout, arrange, group_names, strays_of
 from sharedlabel.data._source import Source
 from sharedlabel.errors import DataError
 from sharedlabel.types import Dataset, Decoding
+
+CACHE = ".cache"  # below the root; hidden, so that no data set reads it
 
 
 @dataclass(frozen=True)
@@ -34,19 +37,26 @@ class Config:
     """A folder or zip of images.
 
     Args:
-        path: folder or zip with `train/class/file` and `test/class/file`, or `class/file` to have it split; `~` is
-            the home folder. Without `test`, a folder `val`, `valid`, `validation` or `dev` is the test set.
+        path: folder or zip with `train/class/file`, `test/class/file` and, if there is one, `val/class/file`, which are
+            used as they are, or `class/file` to have it split; `~` is the home folder. Without `test`, a folder `val`,
+            `valid`, `validation` or `dev` is the test set.
         size: side in pixels of the square that is cut from the centre of every image and scaled; null when all images
             have one size already.
         channels: 1 for grey, 3 for colour; null for what the files have.
         groups: CSV with the columns path and group, inside the folder or zip or beside it, or `level:K` for the K-th
-            folder of the path, counted from 1; null without groups.
+            folder below the class folder, counted from 1; null without groups.
+        encoding: how the text of that CSV is encoded, such as utf-8, latin-1 or cp1252.
+        background: what shows through where an image is transparent, `white` or `black`.
+        on_bad_image: `error` stops at a file that cannot be read as an image; `skip` leaves it out and says so.
     """
 
     path: str = ""
     size: int | None = None
     channels: Literal[1, 3] | None = None
     groups: str | None = None
+    encoding: str = "utf-8"
+    background: Literal["white", "black"] = "white"
+    on_bad_image: Literal["error", "skip"] = "error"
 
 
 def load(config: Config, root: Path) -> Dataset:
@@ -54,50 +64,95 @@ def load(config: Config, root: Path) -> Dataset:
 
     Args:
         config: options of this data set.
-        root: folder that receives the decoded images.
+        root: folder that receives the decoded images, in `.cache`.
 
     Raises:
         DataError: the path, the layout, an image or the groups cannot be used; the message names the file.
     """
-    _check(config)
-    path = Path(config.path).expanduser()
+    path, cache = Path(config.path).expanduser(), root / CACHE
+    _check(config, path, cache)
+    decoding = Decoding(config.size, config.channels, config.background)
     with Source(path) as source:
         layout = arrange(source)
-        names = [member.name for member in layout.members]
-        groups = None if config.groups is None else group_ids(source, layout.members, config.groups)
-        pixels = _pixel_fingerprint(layout, config)
+        groups = None if config.groups is None else group_names(source, layout, config.groups, config.encoding)
+        identities = [source.identity(name) for name in layout.names]
+        pixels = _pixel_fingerprint(layout, identities, decoding)
 
-        def images() -> Iterator[NDArray[np.uint8]]:
-            return _decode.decode_all(names, source.read, config.size, config.channels)
+        def image(name: str) -> NDArray[np.uint8]:
+            return _decode.decode_named(name, source.read(name), decoding)
 
-        read = _sha256([pixels, sources.digest(_decode.__name__, "decode_all")])  # decoded anew by other code
-        decoded = _decode.cached(root / "imagefolder", read, len(names), images)
+        code = sources.digest(_decode.__name__, "decode_named")  # decoded anew by other code
+        skip = config.on_bad_image == "skip"
+        key = _sha256([pixels, code, *(["skip"] if skip else [])])
+        decoded = _cache.cached(cache / "imagefolder", key, layout.names, image, skip=skip)
+        content = source.contents(layout.names, identities)
+        tables = (config.groups, f"{layout.wrapper}{config.groups}")
+        strays = strays_of([name for name in source.strays() if name not in tables])
+    bad = {position for position, _ in decoded.skipped}
+    kept = torch.tensor([position for position in range(len(layout.names)) if position not in bad])
+    group_list, ids = _numbered(groups)
+    skipped = tuple((layout.names[position], reason) for position, reason in decoded.skipped)
+    of_files = [pixels, None if ids is None else ids.tolist(), *([sorted(bad)] if bad else [])]
     return _checks.validate(
         Dataset(
             name=path.absolute().stem,
-            images=decoded,
-            labels=torch.tensor(layout.labels),
+            images=decoded.images,
+            labels=torch.tensor(layout.labels)[kept],
             class_names=layout.class_names,
-            groups=None if groups is None else torch.tensor(groups),
-            holdout=None if layout.holdout is None else torch.tensor(layout.holdout),
-            fingerprint=_sha256([pixels, groups]),
-            decoding=Decoding(config.size, config.channels),
+            groups=None if ids is None else ids[kept],
+            holdout=_side(layout, "test", kept),
+            fingerprint=_sha256(of_files),
+            decoding=decoding,
+            validation=_side(layout, "validation", kept),
+            group_names=group_list,
+            instance_names=tuple(layout.names[position] for position in kept.tolist()),
+            content=torch.tensor(content)[kept],
+            remarks=strays,
+            skipped=skipped,
         )
     )
 
 
-def _pixel_fingerprint(layout: Layout, config: Config) -> str:
+def _side(layout: Layout, side: str, kept: Tensor) -> Tensor | None:
+    """Return which images are on a side, or None if none is."""
+    if layout.sides is None or side not in layout.sides:
+        return None
+    return torch.tensor([own == side for own in layout.sides])[kept]
+
+
+def _numbered(groups: tuple[str, ...] | None) -> tuple[tuple[str, ...] | None, Tensor | None]:
+    """Return the sorted names of groups, and the number of each image's."""
+    if groups is None:
+        return None, None
+    names = tuple(sorted(set(groups)))
+    index_of = {name: index for index, name in enumerate(names)}
+    return names, torch.tensor([index_of[name] for name in groups])
+
+
+def _pixel_fingerprint(layout: Layout, identities: list[tuple[int, int]], decoding: Decoding) -> str:
     """Return what the pixels, their order and their labels depend on: content, never the path or dates."""
-    files = [(member.name, member.crc, member.size) for member in layout.members]
-    return _sha256([_decode.VERSION, config.size, config.channels, files])
+    files = [(name, *identity) for name, identity in zip(layout.names, identities, strict=True)]
+    return _sha256([_decode.VERSION, decoding.size, decoding.channels, decoding.background, files])
 
 
-def _sha256(record: list[object]) -> str:
+def _sha256(record: Sequence[object]) -> str:
     return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
-def _check(config: Config) -> None:
+def _check(config: Config, path: Path, cache: Path) -> None:
     if not config.path:
         raise DataError("imagefolder: expected the path of a folder or zip of images, got none; set `path`")
-    if config.size is not None and config.size < 1:
+    if path.resolve().is_relative_to(cache.resolve()):
+        raise DataError(
+            f"imagefolder: expected images of your own, got {path}, where decoded ones are kept; set `path`"
+        )
+    if config.size is None:
+        return
+    if config.size < 1:
         raise DataError(f"imagefolder: expected a size of at least 1 pixel, got {config.size}; set it higher")
+    needed, memory = 2 * 3 * config.size**2, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory / 2:  # one image, while it is scaled
+        raise DataError(
+            f"imagefolder: expected a size whose images fit into memory, got {config.size}, which needs "
+            f"{_cache.gigabytes(needed)} for each image, of {_cache.gigabytes(memory)} in all; set a smaller size"
+        )

@@ -21,13 +21,14 @@ from sharedlabel.types import Dataset, Role
 _ROLES: tuple[Role, ...] = get_args(Role)
 # Drawn from the smallest share to the largest: the earlier, the more evenly groups are represented.
 _NOT_TEST: tuple[Role, ...] = ("validation", "aggregator", "backbone")
+_TEST, _VALIDATION = 1, 2  # sides
 
 
 def split(dataset: Dataset, config: SplitConfig) -> dict[Role, Int64[Tensor, "_"]]:
     """Split a data set into disjoint roles that together hold every instance (or every one that `limit` leaves).
 
     Args:
-        dataset: what to split; its own test set, if any, becomes the role `test`.
+        dataset: what to split; its own test set, if any, becomes the role `test`, its own validation set `validation`.
         config: shares, seed and treatment of groups.
 
     Returns:
@@ -35,8 +36,7 @@ def split(dataset: Dataset, config: SplitConfig) -> dict[Role, Int64[Tensor, "_"
 
     Raises:
         ConfigError: shares that are not positive, or `test` outside (0, 1).
-        DataError: a class is missing from a role, or the data set's own test set divides a group that should stay
-            whole.
+        DataError: a class is missing from a role, or the data set's own sides divide a group that should stay whole.
     """
     _check_config(config)
     kept = _limited(dataset, config)
@@ -46,11 +46,25 @@ def split(dataset: Dataset, config: SplitConfig) -> dict[Role, Int64[Tensor, "_"
         with_test = torch.cat([shares.new_tensor([config.test]), (1 - config.test) * shares])
         roles = _assign(dataset, kept, ("test", *_NOT_TEST), with_test, config)
     else:
-        rest = ~dataset.holdout[kept]
-        _check_holdout(dataset, kept, rest, config)
-        roles[rest] = _assign(dataset, kept[rest], _NOT_TEST, shares, config)
+        side = sides(dataset)[kept]
+        _check_sides(dataset, kept, side, config)
+        rest, drawn = side == 0, _NOT_TEST
+        if dataset.validation is not None:
+            roles[side == _VALIDATION] = _ROLES.index("validation")
+            drawn, shares = _NOT_TEST[1:], shares[1:] / shares[1:].sum()
+        roles[rest] = _assign(dataset, kept[rest], drawn, shares, config)
     _check_classes(dataset, kept, roles)
     return {role: kept[roles == index] for index, role in enumerate(_ROLES)}
+
+
+def sides(dataset: Dataset) -> Int64[Tensor, "N"]:
+    """Return where the source itself puts each instance: 0 for training, 1 for its test set, 2 for validation."""
+    side = torch.zeros_like(dataset.labels)
+    if dataset.holdout is not None:
+        side[dataset.holdout] = _TEST
+    if dataset.validation is not None:
+        side[dataset.validation] = _VALIDATION
+    return side
 
 
 def folds(
@@ -103,9 +117,8 @@ def _limited(dataset: Dataset, config: SplitConfig) -> Int64[Tensor, "m"]:
     count = dataset.labels.numel()
     if not config.limit:
         return torch.arange(count)
-    holdout = torch.zeros(count).long() if dataset.holdout is None else dataset.holdout.long()
     groups = torch.zeros(count).long() if dataset.groups is None else dataset.groups
-    cells = joint_cells(dataset.labels, holdout, groups)
+    cells = joint_cells(dataset.labels, sides(dataset), groups)
     order = shuffle_within(cells, 1, rng.generator(config.seed, "split", "limit"))[0]
     sizes = torch.bincount(dataset.labels)
     return order[_evenly(sizes, sizes.clamp(max=config.limit))].sort().values
@@ -179,16 +192,18 @@ def _check_config(config: SplitConfig) -> None:
         raise ConfigError(f"expected a limit of 0 (all) or more instances per class, got {config.limit}")
 
 
-def _check_holdout(dataset: Dataset, kept: Tensor, rest: Tensor, config: SplitConfig) -> None:
+def _check_sides(dataset: Dataset, kept: Tensor, side: Tensor, config: SplitConfig) -> None:
     if dataset.groups is None or config.groups == "divided":
         return
-    groups = dataset.groups[kept]
-    straddling = torch.unique(groups[rest])
-    straddling = straddling[torch.isin(straddling, groups[~rest])]
+    cells = torch.unique(torch.stack([dataset.groups[kept], side]), dim=1)[0]
+    found, times = torch.unique(cells, return_counts=True)
+    straddling = found[times > 1]
     if straddling.numel():
         raise DataError(
-            f"data set {dataset.name!r}: expected groups that lie either in its test set or outside, but group "
-            f"{int(straddling[0])} is in both ({straddling.numel()} groups in all); set `groups: divided` for the split"
+            f"data set {dataset.name!r}: expected groups that lie either in its test set or outside, or in its "
+            f"validation set, but group {dataset.group_name(int(straddling[0]))} is on several sides "
+            f"({straddling.numel()} groups in all); set `groups: divided` for the split, or rename groups that only "
+            "share a name"
         )
 
 

@@ -43,8 +43,9 @@ def partition(
 ) -> Tuples:
     """Shuffle each class's instances and cut them into disjoint n-tuples, once per partition.
 
-    A class whose size is not a multiple of `n` leaves a remainder, another one in every partition. The order of the
-    tuples is random too, so that a tuple's position does not give its label away.
+    A class whose size is not a multiple of `n` leaves a remainder, another one in every partition; a group smaller
+    than `n` has no tuple. The order of the tuples is random too, so that a tuple's position does not give its label
+    away.
 
     Args:
         labels: labels of the instances.
@@ -59,8 +60,8 @@ def partition(
         Tuples whose indices are positions in `labels`.
 
     Raises:
-        DataError: `n` or `partitions` below 1, a label outside the prior, or a class or group with fewer than `n`
-            instances.
+        DataError: `n` or `partitions` below 1, a label outside the prior, or a class with fewer than `n` instances, or
+            without a group of so many.
     """
     _check(labels, n, partitions, prior.numel(), groups, class_names)
     cells = labels if groups is None else joint_cells(labels, groups)
@@ -128,15 +129,17 @@ def _check(
     if size < n:
         raise DataError(_too_small(f"class {names[int(label)]!r}", int(size), n))
     if groups is not None:
-        _check_groups(labels, groups, n, names)
+        size, label = largest(labels, groups, classes).min(0)
+        if size < n:
+            raise DataError(_too_small(f"the largest group of class {names[int(label)]!r}", int(size), n))
 
 
-def _check_groups(labels: Tensor, groups: Tensor, n: int, names: tuple[str, ...]) -> None:
+def largest(labels: Int64[Tensor, "N"], groups: Int64[Tensor, "N"] | None, classes: int) -> Int64[Tensor, "c"]:
+    """Return the most instances of each class that a tuple can have: of one of its groups, if there are groups."""
+    if groups is None:
+        return torch.bincount(labels, minlength=classes)
     cells, sizes = torch.unique(torch.stack([labels, groups]), dim=1, return_counts=True)
-    size, smallest = sizes.min(0)
-    if size < n:
-        label, group = cells[:, smallest].tolist()
-        raise DataError(_too_small(f"group {group} of class {names[label]!r}", int(size), n))
+    return torch.zeros(classes, dtype=torch.int64).scatter_reduce_(0, cells[0], sizes, "amax")
 
 
 def _too_small(what: str, size: int, n: int) -> str:

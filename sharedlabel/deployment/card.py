@@ -35,6 +35,7 @@ class Preprocessing:
         resize: side in pixels of the square to cut from the centre and scale (bilinear); None: images must have the
             input's height and width.
         convert: channels to convert image files to (1 grey, 3 colour); None: they must have the input's channels.
+        background: what shows through where an image file is transparent.
     """
 
     channels: PositiveInt
@@ -43,6 +44,7 @@ class Preprocessing:
     dtype: Literal["uint8", "float32"]
     resize: int | None
     convert: int | None
+    background: Literal["white", "black"] = "white"
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,7 @@ def preprocessing(dataset: DatasetFacts) -> Preprocessing:
             "dtype": dataset.dtype,
             "resize": dataset.size,
             "convert": dataset.channels,
+            "background": dataset.background,
         }
     )
 

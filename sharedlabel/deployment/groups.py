@@ -1,10 +1,9 @@
-"""Tuples of image files: a folder of sub-folders, or a CSV of groups."""
+"""Tuples of image files: a folder or zip of sub-folders, or a CSV of groups, read as data sets of images are."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +12,13 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from sharedlabel.data._decode import decode_named
-from sharedlabel.data._source import readable, visible
+from sharedlabel.data._layout import strays_of, wrapped
+from sharedlabel.data._source import BadFileError, Source, read_plain
+from sharedlabel.data._table import TABLE_BYTES, read_table
 from sharedlabel.deployment.card import Preprocessing
 from sharedlabel.errors import DataError
+from sharedlabel.types import Decoding
 
-_COLUMNS = ("group", "path")
-_LISTED = 8
 _COLOURS = {1: "grey", 3: "colour"}
 
 
@@ -28,114 +28,158 @@ class Group:
 
     Attributes:
         name: of the sub-folder or the group.
-        paths: of the files, in the order in which they are looked at: sorted.
+        paths: of the files below the source, in the order in which they are looked at: sorted.
+        read: returns the bytes of one of them.
+        flaw: why the group cannot be used; empty if it can.
     """
 
     name: str
-    paths: tuple[Path, ...]
+    paths: tuple[str, ...]
+    read: Callable[[str], bytes]
+    flaw: str = ""
 
 
-def read_groups(source: Path) -> tuple[Group, ...]:
-    """List the tuples of a folder with one sub-folder each, or of a CSV with the columns group and path.
+@dataclass(frozen=True)
+class Groups:
+    """What there is to predict.
 
-    Groups and files are sorted by name. Paths in a CSV are relative to its folder. Hidden files are left out.
+    Attributes:
+        found: the tuples, sorted by name.
+        remarks: what was left out, a sentence each.
+    """
+
+    found: tuple[Group, ...]
+    remarks: tuple[str, ...] = ()
+
+
+def read_groups(source: Path, encoding: str = "utf-8") -> Groups:
+    """List the tuples of a folder or zip with one sub-folder each, or of a CSV with the columns group and path.
+
+    Groups and files are sorted by name. Paths in a CSV are relative to its folder, and inside it. Hidden files and
+    those that are no images by their names are left out.
+
+    Args:
+        source: the folder, zip or CSV.
+        encoding: of the CSV's text.
 
     Raises:
-        DataError: no tuples, an empty one, files or folders where none belong, or a row that names no file.
+        DataError: no tuples, files where none belong, or a CSV that is none.
     """
-    if source.is_dir():
-        with readable(source):
-            return _from_folder(source)
-    if source.is_file():
-        return _from_table(source)
-    raise DataError(
-        f"expected a folder of tuples (one sub-folder each) or a CSV with the columns group and path at {source}, "
-        "got nothing; check the path"
-    )
+    if source.is_file() and source.suffix.lower() != ".zip":
+        return _from_table(source, encoding)
+    if not source.exists():
+        raise DataError(
+            f"expected a folder or zip of tuples (one sub-folder each) or a CSV with the columns group and path at "
+            f"{source}, got nothing; check the path"
+        )
+    return _from_folders(Source(source))  # open as long as its groups are read
 
 
-def read_images(group: Group, wanted: Preprocessing) -> Iterator[UInt8[Tensor, "C H W"]]:
+def read_images(
+    group: Group, wanted: Preprocessing, skipped: list[str] | None = None
+) -> Iterator[UInt8[Tensor, "C H W"]]:
     """Decode a tuple's files one at a time, as the images that the model was trained on were decoded.
 
+    Args:
+        group: the tuple.
+        wanted: what the model takes.
+        skipped: receives why a file cannot be read as an image, which is then left out; None: that is an error.
+
     Raises:
-        DataError: the model takes no image files, or a file that cannot be read, is no image or does not fit.
+        DataError: the model takes no image files, the group has a flaw, or a file cannot be read, is no image or does
+            not fit.
+    """
+    check_model(wanted)
+    if group.flaw:
+        raise DataError(group.flaw)
+    decoding = Decoding(wanted.resize, wanted.convert, wanted.background)
+    used = 0
+    for path in group.paths:
+        try:
+            pixels = decode_named(path, group.read(path), decoding)
+        except BadFileError as error:
+            if skipped is None:
+                raise
+            skipped.append(str(error))
+            continue
+        _check(pixels.shape, path, wanted)
+        used += 1
+        yield torch.from_numpy(pixels.copy())
+    if not used:
+        raise DataError(f"expected images that can be read in {group.name!r}, got none; repair them or remove it")
+
+
+def check_model(wanted: Preprocessing) -> None:
+    """Refuse a model that takes no image files.
+
+    Raises:
+        DataError: it is one.
     """
     if wanted.dtype != "uint8":
         raise DataError(
             f"expected a model of images, got one of {wanted.dtype} instances, which no image file holds; "
             "use sharedlabel.deployment.predictor on tensors"
         )
-    for path in group.paths:
-        with readable(path):
-            data = path.read_bytes()
-        pixels = decode_named(str(path), data, wanted.resize, wanted.convert)
-        _check(pixels.shape, str(path), wanted)
-        yield torch.from_numpy(pixels.copy())
 
 
-def _from_folder(source: Path) -> tuple[Group, ...]:
-    inside = sorted(path for path in source.iterdir() if visible(path.name))
-    folders = [path for path in inside if path.is_dir()]
-    if len(folders) < len(inside):
-        stray = next(path.name for path in inside if not path.is_dir())
-        raise DataError(
-            f"expected only sub-folders in {source}, one per tuple, got the file {stray!r}; "
-            "put images that show the same thing into a sub-folder of their own"
-        )
-    if not folders:
-        raise DataError(f"expected sub-folders with images in {source}, one per tuple, got none; add one")
-    return tuple(Group(folder.name, _files(folder)) for folder in folders)
-
-
-def _files(folder: Path) -> tuple[Path, ...]:
-    inside = sorted(path for path in folder.iterdir() if visible(path.name))
-    if not inside:
-        raise DataError(f"expected images in every sub-folder, got none in {folder}; add some or remove it")
-    for path in inside:
-        if path.is_dir():
-            raise DataError(f"expected images in {folder}, got the folder {path.name!r}; move its images up")
-    return tuple(inside)
-
-
-def _from_table(source: Path) -> tuple[Group, ...]:
-    with readable(source):
-        data = source.read_bytes()
-    try:
-        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        rows, columns = [(reader.line_num, row) for row in reader], list(reader.fieldnames or ())
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"expected a CSV of UTF-8 text at {source}, got: {error}; save it as that") from error
-    if missing := [name for name in _COLUMNS if name not in columns]:
-        some = ", ".join(map(repr, columns[:_LISTED])) + (", ..." if len(columns) > _LISTED else "")
-        raise DataError(
-            f"expected the columns group and path in {source}, got {some or 'none'}; add {' and '.join(missing)}"
-        )
-    if twice := [name for name in _COLUMNS if columns.count(name) > 1]:
-        raise DataError(f"expected the columns group and path once each in {source}, got {twice[0]} twice; remove one")
-    found: dict[str, set[Path]] = {}
-    for number, row in rows:
-        path = _path(row, number, source)
-        paths = found.setdefault(row["group"], set())
-        if path in paths:
+def _from_folders(source: Source) -> Groups:
+    names, remarks = source.images(), strays_of(source.strays())
+    skip = int(bool(names) and wrapped([tuple(name.split("/")) for name in names]))
+    inside: dict[str, list[str]] = {}
+    for name in names:
+        folder, *rest = name.split("/")[skip:]
+        if not rest:
             raise DataError(
-                f"expected every image once in a group, got {row['path']!r} twice in {row['group']!r} "
-                f"(line {number} of {source}); remove one"
+                f"expected only sub-folders in {source.path}, one per tuple, got the file {name!r}; put images that "
+                "show the same thing into a sub-folder of their own"
             )
-        paths.add(path)
+        inside.setdefault(folder, []).append(name)
+    for folder in source.folders():
+        parts = folder.split("/")[skip:]
+        if len(parts) == 1:
+            inside.setdefault(parts[0], [])
+    if not inside:
+        raise DataError(f"expected sub-folders with images in {source.path}, one per tuple, got none; add one")
+    return Groups(tuple(_group(source, name, inside[name], skip) for name in sorted(inside)), remarks)
+
+
+def _group(source: Source, name: str, files: list[str], skip: int) -> Group:
+    flaw = ""
+    deep = next((file.split("/")[skip:] for file in files if file.count("/") > skip + 1), None)
+    if not name.isprintable():
+        flaw = f"expected a sub-folder with a name of letters in UTF-8, got {name!a}; rename it"
+    elif not files:
+        flaw = f"expected images in every sub-folder, got none in {name!r}; add some or remove it"
+    elif deep is not None:
+        flaw = f"expected images in {name!r}, got the folder {deep[1]!r}; move its images up"
+    return Group(name, tuple(files), source.read, flaw)
+
+
+def _from_table(table: Path, encoding: str) -> Groups:
+    folder, found = table.parent, dict[str, set[str]]()
+    source, flaws = Source(folder), dict[str, str]()
+    for number, group, path in read_table(read_plain(table, TABLE_BYTES), str(table), encoding):
+        inside = _below(folder, path)
+        if inside is None:
+            flaws[group] = (
+                f"expected images inside {folder.absolute()}, got {path!r} (row {number} of {table}); move the CSV to "
+                "a folder that holds them"
+            )
+        elif not os.path.lexists(folder / inside):
+            flaws[group] = f"expected an image at {inside!r} (row {number} of {table}), got no file; correct the path"
+        found.setdefault(group, set()).update(() if inside is None else (inside,))
     if not found:
-        raise DataError(f"expected rows with a group and a path in {source}, got none; add some")
-    return tuple(Group(name, tuple(sorted(found[name]))) for name in sorted(found))
+        raise DataError(f"expected rows with a group and a path in {table}, got none; add some")
+    return Groups(
+        tuple(Group(name, tuple(sorted(found[name])), source.read, flaws.get(name, "")) for name in sorted(found))
+    )
 
 
-def _path(row: dict[str, str | None], number: int, source: Path) -> Path:
-    """Return the file that a row names."""
-    for name in _COLUMNS:
-        if not row[name]:
-            raise DataError(f"expected a {name} in line {number} of {source}, got none; fill it in or remove the row")
-    path = (source.parent / str(row["path"])).resolve()
-    if not path.is_file():
-        raise DataError(f"expected an image at {path} (line {number} of {source}), got no file; correct the path")
-    return path
+def _below(folder: Path, path: str) -> str | None:
+    """Return a path relative to a folder, or None if it leads out of it."""
+    tried = path if os.path.lexists(folder / path) else path.replace("\\", "/")
+    below = os.path.relpath(os.path.join(os.path.abspath(folder), tried), os.path.abspath(folder))
+    return None if below.split(os.sep)[0] == ".." else below.replace(os.sep, "/")
 
 
 def _check(shape: tuple[int, ...], name: str, wanted: Preprocessing) -> None:

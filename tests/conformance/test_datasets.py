@@ -78,9 +78,11 @@ def fake_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object
                 file = root / "pets" / side / label / f"{side} {index % 2}" / f"{index}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 buffer = io.BytesIO()
-                Image.new("L", (3, 5), 7 * index).save(buffer, "png")
+                image = Image.new("L", (3, 5), 7 * index)
+                image.putpixel((1, 1), 200)
+                image.save(buffer, "png")
                 file.write_bytes(buffer.getvalue())
-    return {"path": str(root / "pets"), "groups": "level:3"}
+    return {"path": str(root / "pets"), "groups": "level:1"}
 
 
 # What stands in for files that this test may not download. Other data sets are loaded with their default options.

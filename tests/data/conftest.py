@@ -13,10 +13,12 @@ Files = Mapping[str, bytes]
 
 
 def png(value: int, size: tuple[int, int] = (4, 4), mode: str = "L") -> bytes:
-    """A PNG of one shade; `size` is width, height."""
+    """A PNG of one shade but for its last pixel; `size` is width, height."""
     buffer = io.BytesIO()
-    colour = value if mode in {"L", "I;16"} else (value,) * len(mode)
-    Image.new(mode, size, colour).save(buffer, "png")
+    colour, other = ((v if mode in {"L", "I;16"} else (v,) * len(mode)) for v in (value, (value + 100) % 256))
+    image = Image.new(mode, size, colour)
+    image.putpixel((size[0] - 1, size[1] - 1), other)
+    image.save(buffer, "png")
     return buffer.getvalue()
 
 

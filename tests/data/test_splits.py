@@ -156,7 +156,7 @@ def test_holdout_that_divides_groups_needs_divided() -> None:
     labels = torch.arange(2).repeat(100)
     groups = torch.arange(200) // 50
     dataset = make(labels, groups, holdout=torch.arange(200) % 5 == 0)
-    with pytest.raises(DataError, match=r"group 0 is in both \(4 groups in all\); set `groups: divided`"):
+    with pytest.raises(DataError, match=r"group 0 is on several sides \(4 groups in all\); set `groups: divided`"):
         split(dataset, CONFIG)
     assert split(dataset, DIVIDED)["test"].numel() == 40
 

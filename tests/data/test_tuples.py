@@ -115,10 +115,20 @@ def test_label_without_a_prior() -> None:
         partition(LABELS, 2, 1, torch.tensor([0.5, 0.5]), rng.generator(0))
 
 
-def test_too_small_group_is_named() -> None:
+def test_groups_that_are_too_small_have_no_tuple_and_change_no_other() -> None:
     labels = torch.tensor([0] * 8 + [1] * 8)
     groups = torch.tensor([0] * 4 + [1] * 4 + [0] * 5 + [6] * 3)
-    with pytest.raises(DataError, match="at least n = 4 instances, got 3 in group 6 of class '1'; use n <= 3"):
+    drawn = partition(labels, 4, 3, prior(labels, "uniform", 2), rng.generator(0), groups=groups)
+    assert drawn.labels.sort().values.tolist() == [[0, 0, 1]] * 3
+    assert 6 not in groups[drawn.indices]
+    assert drawn.weights.sum(1).tolist() == pytest.approx([1] * 3)
+
+
+def test_a_class_whose_groups_are_all_too_small_is_named() -> None:
+    labels = torch.tensor([0] * 8 + [1] * 6)
+    groups = torch.tensor([0] * 4 + [1] * 4 + [0] * 3 + [6] * 3)
+    message = "at least n = 4 instances, got 3 in the largest group of class '1'; use n <= 3"
+    with pytest.raises(DataError, match=message):
         partition(labels, 4, 1, prior(labels, "uniform", 2), rng.generator(0), groups=groups)
 
 
