@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sharedlabel import modules, provenance, summarized, timing
+from sharedlabel import modules, provenance, summarized, survey, timing
 from sharedlabel.config import canonical
 from sharedlabel.grid import CROSSFIT, Cell, Grid
 from sharedlabel.inputs import SCORED_ROLES
@@ -279,6 +279,11 @@ def _dataset(grid: Grid) -> DatasetFacts:
         groups={}
         if dataset.groups is None
         else {role: len(dataset.groups[grid.data.splits[role]].unique()) for role in SCORED_ROLES},
+        background=dataset.decoding.background,
+        counts=survey.counts(grid),
+        remarks=survey.remarks(grid),
+        skipped=dataset.skipped,
+        dropped=survey.dropped(grid),
     )
 
 

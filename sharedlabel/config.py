@@ -70,6 +70,7 @@ class SplitConfig:
         seed: seed of the split; the same for every training seed.
         groups: `whole` keeps each group within one split; `divided` shares every group out over all splits.
         limit: keep at most this many images per class, for quick trials; 0 keeps all.
+        leaks: exact copies of an image in two splits, or in two classes, are a warning, `warn`, or an `error`.
     """
 
     backbone: PositiveFloat = 0.5
@@ -79,6 +80,7 @@ class SplitConfig:
     seed: NonNegativeInt = 0
     groups: Literal["whole", "divided"] = "whole"
     limit: NonNegativeInt = 0
+    leaks: Literal["warn", "error"] = added("warn")
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,10 @@ class EvaluationConfig:
         partitions: times that the images are cut into disjoint tuples.
         prior: class prior of tuples, `uniform` or `empirical`.
         seed: seed of the partitions; the same for every training seed, so that methods are compared on the same tuples.
+        groups_smaller_than_n: groups with fewer images than the largest n have no tuples of `grouped`, `drop`, or are
+            an `error`. All n are measured on prefixes of the same tuples.
+        classes_smaller_than_n: a class without a tuple of the largest n in one of the splits is an `error`, or leaves
+            the whole experiment, `drop`: with fewer classes all accuracies are others.
     """
 
     n: tuple[Count, ...] = (1, 2, 4, 8)
@@ -225,6 +231,8 @@ class EvaluationConfig:
     partitions: Count = 20
     prior: Literal["uniform", "empirical"] = "uniform"
     seed: NonNegativeInt = 0
+    groups_smaller_than_n: Literal["drop", "error"] = added("drop")
+    classes_smaller_than_n: Literal["error", "drop"] = added("error")
 
 
 @dataclass(frozen=True)

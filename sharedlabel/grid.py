@@ -39,7 +39,8 @@ from sharedlabel.config import (
     resolve,
     trainings,
 )
-from sharedlabel.data import splits, tuples
+from sharedlabel.data import _small, splits, tuples
+from sharedlabel.data._copies import copies
 from sharedlabel.errors import CompressionError, ConfigError, DataError, nearest
 from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Crossfit, Data, crossfitted, data_key
 from sharedlabel.plugins import load
@@ -136,6 +137,7 @@ class Grid:
         cells: the points of the grid.
         backbones: networks as they are initialised, by label.
         data_by_key: what the stage calls read, cross-fitting included.
+        remarks: what users should know of the data: copies of images, and classes that were left out.
     """
 
     experiment: Experiment
@@ -143,6 +145,7 @@ class Grid:
     cells: tuple[Cell, ...]
     backbones: dict[str, Backbone] = field(repr=False)
     data_by_key: Mapping[str, Data] = field(repr=False)
+    remarks: tuple[str, ...] = ()
 
 
 def prepare(experiment: Experiment) -> Grid:
@@ -167,14 +170,14 @@ def prepare(experiment: Experiment) -> Grid:
         dataset = load("data", plugin.name).load(plugin.config, Path(experiment.data_root).expanduser())
     if isinstance(experiment.data, dict) and experiment.data.get("label") is not None:
         dataset = dataclasses.replace(dataset, name=plugin.label)
-    split = splits.split(dataset, experiment.split)
+    kinds = {entry.name for entry in trainings(experiment)}
+    dataset, split, remarks = _split(dataset, experiment, kinds)
     known = torch.cat(
         [indices for role, indices in split.items() if role != "test"]
     )  # a choice may not depend on test labels
     prior = tuples.prior(dataset.labels[known], experiment.evaluation.prior, dataset.num_classes)
     data = Data(dataset, split, prior, data_key(dataset, split, code))
     crossfit = None
-    kinds = {entry.name for entry in trainings(experiment)}
     if CROSSFIT in kinds:
         crossfit = crossfitted(data, experiment.split, experiment.crossfit.folds, code)
         _check_tuples(crossfit.whole, experiment)
@@ -198,7 +201,29 @@ def prepare(experiment: Experiment) -> Grid:
             sizes.check_aggregator(aggregator, network.embedding_dim, dataset.num_classes)
     cells = lay_out(experiment, data, crossfit)
     parts = (data,) if crossfit is None else (data, crossfit.whole, *crossfit.folds)
-    return Grid(experiment, data, cells, dense, {part.key: part for part in parts})
+    return Grid(experiment, data, cells, dense, {part.key: part for part in parts}, remarks)
+
+
+def _split(
+    dataset: Dataset, experiment: Experiment, kinds: set[str]
+) -> tuple[Dataset, dict[Role, torch.Tensor], tuple[str, ...]]:
+    """Share the images out, and leave out what the configuration says is to be dropped.
+
+    Returns:
+        The data set, indices of each role, and what users should know of both.
+    """
+    scoring = experiment.evaluation
+    split = splits.split(dataset, experiment.split)
+    remarks: tuple[str, ...] = ()
+    if scoring.classes_smaller_than_n == "drop":
+        drawn = [split[role] for role in FEATURE_ROLES]
+        if kinds == {CROSSFIT}:
+            drawn[0] = torch.cat([split["backbone"], drawn[0]])
+        grouped = "grouped" in scoring.protocols
+        dataset, split, gone = _small.without_small_classes(dataset, split, drawn, max(scoring.n), grouped=grouped)
+        if gone:
+            remarks = (f"left out {len(gone):,} classes without a tuple of n = {max(scoring.n)}: {', '.join(gone)}",)
+    return dataset, split, (*remarks, *copies(dataset, split, experiment.split.leaks))
 
 
 def lay_out(experiment: Experiment, data: Data, crossfit: Crossfit | None) -> tuple[Cell, ...]:
@@ -635,6 +660,8 @@ def _check_tuples(data: Data, experiment: Experiment) -> None:
             )
         for role in FEATURE_ROLES:
             try:
+                if protocol == "grouped" and experiment.evaluation.groups_smaller_than_n == "error":
+                    _small.check_groups(data.dataset, data.splits[role], max(experiment.evaluation.n))
                 drawn = data.tuples(role, protocol, max(experiment.evaluation.n), 1, 0)
             except DataError as error:
                 where = data.part if data.part and role == "aggregator" else f"the {role} split"

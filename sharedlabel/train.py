@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharedlabel.config import digest, parse
-from sharedlabel.errors import guarded
+from sharedlabel.errors import guarded, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,12 +44,22 @@ def _main(arguments: Sequence[str] | None) -> None:
         f"({', '.join(dataset.class_names[:5])}{', ...' if dataset.num_classes > 5 else ''}), {len(grid.cells)} cells",
         highlight=False,
     )
+    _print_survey(grid)
     if experiment.fit.trials:
         console.print(search_budget(grid), highlight=False)
     if switches.plan:
         print_plan(grid, store, console)
         return
     run(grid, store, console)
+
+
+def _print_survey(grid: Grid) -> None:
+    """Say what the data are, and on stderr what one should know of them."""
+    from sharedlabel import survey
+
+    print(survey.totals(grid))
+    for remark in survey.remarks(grid):
+        print("warning:", printable(remark), file=sys.stderr)
 
 
 def run(grid: Grid, store: Store, console: Console) -> Results:

@@ -57,6 +57,7 @@ class Source:
         self.path = path
         self._zip: zipfile.ZipFile | None = None
         self._infos: dict[str, zipfile.ZipInfo] = {}
+        self._places: dict[str, str] = {}  # of the images of a folder, links followed
         self._found: _Listed | None = None
         with readable(path):
             if not path.exists():
@@ -182,6 +183,7 @@ class Source:
                         if not entry.is_file(follow_symlinks=False):
                             _check_plain(os.stat(place).st_mode, os.path.join(self.path, name))
                         found.images.append(name)
+                        self._places[name] = place
         return found
 
     def _target(self, entry: os.DirEntry[str], name: str) -> str | None:
@@ -202,12 +204,11 @@ class Source:
             )
 
     def _file(self, name: str, limit: int) -> bytes:
-        place = os.path.realpath(os.path.join(self._root, name))
-        self._check_inside(place, name)
-        handle = os.open(place, _FLAGS)
-        with os.fdopen(handle, "rb") as file:
-            _check_plain(os.fstat(handle).st_mode, str(self.path / name))
-            return file.read(limit + 1)
+        place = self._places.get(name)
+        if place is None:
+            place = os.path.realpath(os.path.join(self._root, name))
+            self._check_inside(place, name)
+        return _read(place, limit)
 
     def _member(self, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
         info = self._infos[name]
@@ -240,13 +241,25 @@ def read_plain(path: Path, limit: int) -> bytes:
         DataError: it is none, is longer or cannot be read.
     """
     with readable(path):
-        handle = os.open(os.path.realpath(path), _FLAGS)
-        with os.fdopen(handle, "rb") as file:
-            _check_plain(os.fstat(handle).st_mode, str(path))
-            data = file.read(limit + 1)
+        data = _read(os.path.realpath(path), limit)
     if len(data) > limit:
         raise DataError(_too_long(path.name, path.parent, limit))
     return data
+
+
+def _read(place: str, limit: int) -> bytes:
+    """Read a plain file; of one that is longer than the limit only its beginning, longer than the limit, too."""
+    handle = os.open(place, _FLAGS)
+    try:
+        status = os.fstat(handle)
+        _check_plain(status.st_mode, place)
+        data = part = os.read(handle, min(status.st_size, limit) + 1)
+        while part and len(data) <= limit:  # until the end, which is one read of nothing
+            part = os.read(handle, 1 << 16)
+            data += part
+        return data
+    finally:
+        os.close(handle)
 
 
 def _check_plain(mode: int, name: str) -> None:

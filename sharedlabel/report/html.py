@@ -20,6 +20,7 @@ from sharedlabel.report.views import Best, View
 from sharedlabel.results import (
     AdaptivePoint,
     Comparison,
+    DatasetFacts,
     Latency,
     Margin,
     Pooled,
@@ -117,6 +118,7 @@ def render(results: Results, figures: Mapping[str, str] | None = None, *, csv_fo
         config=json.dumps(results.config, indent=2, ensure_ascii=False),
         glossary=_glossary(Row),
         csv=csv_folder,
+        data=_data(results.dataset),
     )
 
 
@@ -136,6 +138,19 @@ def _view(view: View) -> dict[str, Any]:
         ],
         "place": views.place,
     }
+
+
+def _data(facts: DatasetFacts) -> dict[str, Any]:
+    """Arrange the counts of images and groups by class and split."""
+    splits = list(dict.fromkeys(count.split for count in facts.counts))
+    classes: dict[str, dict[str, str]] = {}
+    totals = dict.fromkeys(splits, 0)
+    for count in facts.counts:
+        groups = "" if count.groups is None else f" ({count.groups:,})"
+        classes.setdefault(count.label, {})[count.split] = f"{count.images:,}{groups}"
+        totals[count.split] += count.images
+    grouped = any(count.groups is not None for count in facts.counts)
+    return {"splits": splits, "classes": classes, "totals": totals, "grouped": grouped}
 
 
 def _matrix(found: Sequence[Best]) -> dict[float, dict[int, Best]]:
