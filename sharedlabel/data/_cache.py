@@ -83,6 +83,7 @@ def cached(
     decode: Callable[[str], NDArray[np.uint8]],
     *,
     skip: bool = False,
+    least: int = 0,
 ) -> Decoded:
     """Return the memory-mapped images of a key; decode and store them only if they are not there yet.
 
@@ -92,6 +93,7 @@ def cached(
         names: of the files.
         decode: decodes one of them; called only when needed.
         skip: leave out files that cannot be decoded.
+        least: bytes that every decoded image has at least, as far as is known before.
 
     Raises:
         DataError: a file cannot be decoded, images of different shapes or of one colour each, or the cache cannot be
@@ -109,7 +111,9 @@ def cached(
         with _locked(folder / f"{key}.lock"):
             with contextlib.suppress(*_DAMAGED):  # another process may have been quicker
                 return _open(array, note, len(names))
-            _Writer(folder, key, names, decode, skip).write(array, note)
+            writer = _Writer(folder, key, names, decode, skip)
+            writer.check_room(least)
+            writer.write(array, note)
             return _open(array, note, len(names))
     except OSError as error:
         raise DataError(
@@ -194,15 +198,17 @@ class _Writer:
             return
         if done.shape is None:
             done.shape, done.first = list(image.shape), name
-            self._check_room(image.nbytes)
+            self.check_room(image.nbytes)
         elif done.shape != list(image.shape):
             raise DataError(_different(done.first, done.shape, name, image.shape))
         done.varied = done.varied or bool((image != image[:, :1, :1]).any())
         file.write(image.tobytes())
         done.kept += 1
 
-    def _check_room(self, each: int) -> None:
-        needed, free = each * len(self.names), shutil.disk_usage(self.partial.parent).free
+    def check_room(self, each: int) -> None:
+        """Refuse images of so many bytes each that do not fit on the disk."""
+        written = self.partial.stat().st_size if self.partial.exists() else 0
+        needed, free = each * len(self.names), shutil.disk_usage(self.partial.parent).free + written
         if needed > free:
             raise DataError(
                 f"expected room for {len(self.names):,} decoded images in {self.partial.parent.absolute()}, "
@@ -225,10 +231,10 @@ class _Writer:
             file.unlink(missing_ok=True)
 
 
-def gigabytes(count: float) -> str:
+def gigabytes(count: int) -> str:
     """Say how many bytes something has.
 
-    >>> gigabytes(2.5e9)
+    >>> gigabytes(2_500_000_000)
     '2.5 GB'
     """
     return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"

@@ -189,7 +189,7 @@ class Source:
     def _target(self, entry: os.DirEntry[str], name: str) -> str | None:
         """Return where a link leads, or None for one that nothing would be read from."""
         place = os.path.realpath(entry.path)
-        if not (entry.is_dir() or is_image(name)):
+        if not (os.path.isdir(entry.path) or is_image(name)):  # an entry would raise if links go round in circles
             return None
         self._check_inside(place, name)
         if not os.path.exists(place):

@@ -83,8 +83,9 @@ def load(config: Config, root: Path) -> Dataset:
 
         code = sources.digest(_decode.__name__, "decode_named")  # decoded anew by other code
         skip = config.on_bad_image == "skip"
+        least = (config.channels or 1) * (config.size or 0) ** 2
         key = _sha256([pixels, code, *(["skip"] if skip else [])])
-        decoded = _cache.cached(cache / "imagefolder", key, layout.names, image, skip=skip)
+        decoded = _cache.cached(cache / "imagefolder", key, layout.names, image, skip=skip, least=least)
         content = source.contents(layout.names, identities)
         tables = (config.groups, f"{layout.wrapper}{config.groups}")
         strays = strays_of([name for name in source.strays() if name not in tables])
