@@ -44,7 +44,7 @@ def _main(arguments: Sequence[str] | None) -> None:
         f"({', '.join(dataset.class_names[:5])}{', ...' if dataset.num_classes > 5 else ''}), {len(grid.cells)} cells",
         highlight=False,
     )
-    _print_survey(grid)
+    _print_survey(grid, console)
     if experiment.fit.trials:
         console.print(search_budget(grid), highlight=False)
     if switches.plan:
@@ -53,13 +53,15 @@ def _main(arguments: Sequence[str] | None) -> None:
     run(grid, store, console)
 
 
-def _print_survey(grid: Grid) -> None:
-    """Say what the data are, and on stderr what one should know of them."""
+def _print_survey(grid: Grid, console: Console) -> None:
+    """Say what the data are, and what one should know of them."""
+    from rich.text import Text
+
     from sharedlabel import survey
 
-    print(survey.totals(grid))
+    console.print(Text(survey.totals(grid)), soft_wrap=True)
     for remark in survey.remarks(grid):
-        print("warning:", printable(remark), file=sys.stderr)
+        console.print(Text(f"warning: {printable(remark)}", style="yellow"), soft_wrap=True)
 
 
 def run(grid: Grid, store: Store, console: Console) -> Results:

@@ -180,7 +180,7 @@ def other_size(folder: Path) -> None:
         (one_class, r"expected at least two class folders with images, got 1 \(cat\); add another class"),
         (empty_class, "expected images in every class folder, got none in 'cow'; remove it"),
         (truncated, "expected an image in 'dog/07.png', got: .*; repair or remove it"),
-        (not_an_image, "expected an image in 'cat/03.png', got: no image format .*; repair or remove it"),
+        (not_an_image, "expected an image in 'cat/03.png', got: no image format .*, repair or remove it"),
         (other_size, "expected images of one size, got 6x6 in 'cat/00.png' and 9x5 in 'dog/11.png'; set `size`"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -203,7 +203,9 @@ def test_a_class_that_is_too_small_for_n_is_named(small, folder, refused):
 def test_a_group_that_is_too_small_for_n_is_named(small, refused):
     data = "--data={name: gaussian, classes: 3, instances_per_class: 120, group_size: 3}"
     line = refused(*small, data, "--evaluation.protocols=[grouped]", "--evaluation.n=[1, 4]")
-    assert re.search("protocol grouped: .*n = 4 instances, got 3 in group [0-9]+ of class '[0-2]'; use n <= 3", line)
+    assert re.search(
+        "protocol grouped: .*n = 4 instances, got 3 in the largest group of class '[0-2]'; use n <= 3", line
+    )
 
 
 def test_images_with_infinities_are_refused(small, refused):

@@ -407,7 +407,7 @@ def test_a_run_prints_and_stores_what_the_data_are(tracks: Path, capsys: pytest.
     printed = capsys.readouterr()
     line = "images: backbone 52 of 10 groups, aggregator 32 of 6 groups, validation 28 of 6 groups, test 41 of 8 groups"
     assert line in printed.out.splitlines()
-    warnings = [line for line in printed.err.splitlines() if line.startswith("warning: ")]
+    warnings = [line for line in printed.out.splitlines() if line.startswith("warning: ")]
     for start in (
         "warning: left out a file that is no image by its name: 'readme.md'",
         "warning: skipped 1 files that cannot be read as images: expected an image in 'test/cat/test0/0.png', got",
