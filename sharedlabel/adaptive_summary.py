@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sharedlabel.config import EvaluationConfig
 from sharedlabel.evaluation import accuracy_and_ri
-from sharedlabel.inputs import Data
+from sharedlabel.inputs import Data, clusters
 from sharedlabel.metrics import cost
 from sharedlabel.metrics.information import label_entropy
 from sharedlabel.metrics.intervals import interval, wilson
@@ -74,7 +74,7 @@ def summarize(cells: Iterable[Stopped], data: Data, evaluation: EvaluationConfig
     entropy, found = label_entropy(data.prior.log()), []
     for seeds in methods.values():
         protocol = seeds[0].row.protocol
-        images = len(data.splits["test"]), data.groups("test", protocol)
+        images = len(data.splits["test"]), clusters(data, "test", protocol, drawn[protocol])
         found += _points(seeds, drawn[protocol], *images, entropy)
     return found
 

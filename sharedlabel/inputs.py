@@ -61,6 +61,19 @@ class Data:
         )
 
 
+def clusters(data: Data, role: Role, protocol: str, drawn: Tuples) -> Tensor | None:
+    """Return the group of each image of a split under the grouped protocol, None under iid.
+
+    Images whose group is too small for a tuple are counted with one that has some, so that there are as many groups as
+    scores come from.
+    """
+    groups = data.groups(role, protocol)
+    if groups is None:
+        return None
+    used = groups[drawn.indices[:, :, 0]].unique()
+    return torch.where(torch.isin(groups, used), groups, used[0])
+
+
 # Not a method of `Data`: every stage reads data, and what scores are made of is no part of what trains networks.
 def score_tuples(
     data: Data,
@@ -77,7 +90,7 @@ def score_tuples(
         DataError: tuples that mix labels or hold an instance twice.
     """
     tuples.check(drawn, data.labels(role))
-    groups = data.groups(role, protocol)
+    groups = clusters(data, role, protocol, drawn)
     return score(posterior, drawn, data.prior, n, len(data.splits[role]), groups, temperature)
 
 

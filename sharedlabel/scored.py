@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sharedlabel.config import EvaluationConfig
-from sharedlabel.inputs import Data
+from sharedlabel.inputs import Data, clusters
 from sharedlabel.metrics.information import label_entropy
 from sharedlabel.results import Row
 from sharedlabel.types import Protocol, Role, Tuples
@@ -63,7 +63,9 @@ class Split:
     def of(cls, data: Data, role: Role, protocol: Protocol, evaluation: EvaluationConfig) -> Split:
         """Draw the tuples again that the evaluation scored."""
         drawn = data.tuples(role, protocol, max(evaluation.n), evaluation.partitions, evaluation.seed)
-        return cls(drawn, len(data.splits[role]), data.groups(role, protocol), label_entropy(data.prior.log()))
+        return cls(
+            drawn, len(data.splits[role]), clusters(data, role, protocol, drawn), label_entropy(data.prior.log())
+        )
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch import Tensor
 from sharedlabel import sources
 from sharedlabel.data import _cache, _checks, _decode
 from sharedlabel.data._layout import Layout, arrange, group_names, strays_of
-from sharedlabel.data._source import Source
+from sharedlabel.data._source import Source, readable
 from sharedlabel.errors import DataError
 from sharedlabel.types import Dataset, Decoding
 
@@ -143,7 +143,9 @@ def _sha256(record: Sequence[object]) -> str:
 def _check(config: Config, path: Path, cache: Path) -> None:
     if not config.path:
         raise DataError("imagefolder: expected the path of a folder or zip of images, got none; set `path`")
-    if path.resolve().is_relative_to(cache.resolve()):
+    with readable(path):
+        inside = path.resolve().is_relative_to(cache.resolve())
+    if inside:
         raise DataError(
             f"imagefolder: expected images of your own, got {path}, where decoded ones are kept; set `path`"
         )

@@ -111,7 +111,7 @@ def _of_images(variance: Float[Tensor, "k"], freedom: Float[Tensor, "k"]) -> Spr
 def independent(
     prefixes: Sequence[int | float], instances: int, clusters: Int64[Tensor, "N"] | None = None
 ) -> Float[Tensor, "k"]:
-    """Count the tuples of each length that share nothing: N / n, and no more than there are groups that large.
+    """Count the tuples of each length that share nothing: N / n, and no more than there are groups.
 
     Args:
         prefixes: the lengths; the mean of several, for a score that is averaged over them.
@@ -121,10 +121,7 @@ def independent(
     _checks.positive("numbers of instances", prefixes)
     _checks.positive("a split's size", instances)
     count = instances / torch.tensor(prefixes, dtype=torch.float64)
-    if clusters is None:
-        return count
-    sizes = clusters.unique(return_counts=True)[1]
-    return count.clamp(max=max(1, int((sizes >= max(prefixes)).sum())))
+    return count if clusters is None else count.clamp(max=len(clusters.unique()))
 
 
 def seed_average(

@@ -23,6 +23,7 @@ from sharedlabel.data import _cache, imagefolder
 from sharedlabel.data.imagefolder import Config
 from sharedlabel.deployment.groups import read_groups
 from sharedlabel.errors import DataError
+from sharedlabel.inputs import clusters
 from sharedlabel.results import read
 from sharedlabel.types import Dataset
 
@@ -346,6 +347,9 @@ def test_groups_smaller_than_n_are_dropped_and_counted_or_an_error(tracks: Path)
     assert "validation 2 of 6 (2 than 4); test 2 of 8 (2 than 4)" in line
     drawn = found.data.tuples("test", "grouped", 4, 4, 0)
     assert drawn.weights.sum(1).tolist() == pytest.approx([1] * 4)
+    counted = clusters(found.data, "test", "grouped", drawn)
+    assert counted is not None
+    assert len(counted.unique()) == 6  # intervals are over the groups that scores come from
     message = "got [23] in group '.*/.*' of class '.*'; use n <= [23], .*groups_smaller_than_n to drop"
     with pytest.raises(DataError, match=message):
         prepared(tracks, *GROUPED, "--evaluation.groups_smaller_than_n=error")

@@ -119,6 +119,12 @@ def test_a_pipe_in_the_place_of_the_data_or_of_a_table(pets: Path) -> None:
         read_groups(pets.parent / "groups.csv")
 
 
+def test_paths_that_no_file_can_have(pets: Path) -> None:
+    refused(pets / "a\0b", "expected to read .*, got: embedded null byte; check the path")
+    refused(pets / ("x" * 5000), r"expected to read .*, got: .*name too long.*; check the path")
+    refused(pets, "expected a table of groups", groups="a\0b")
+
+
 def test_links_lead_to_files_of_the_folder_only(pets: Path) -> None:
     secret = pets.parent / "secret.png"
     secret.write_bytes(picture(9))
