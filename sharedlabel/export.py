@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,11 @@ def _parser() -> argparse.ArgumentParser:
         "--run", type=Path, default=Path("runs/digits"), help="folder of the run (default: %(default)s)"
     )
     parser.add_argument("--output", type=Path, help="folder to write (default: models/CELL in the folder of the run)")
-    parser.add_argument("--format", default="both", help="onnx, torch or both (default: %(default)s)")
+    parser.add_argument(
+        "--format",
+        default="onnx",
+        help="onnx, torch (.pt2 programs, which predict opens with --trust alone) or both (default: %(default)s)",
+    )
     parser.add_argument("--force", action="store_true", help="replace the output folder if it is there")
     for axis in results.AXES:
         parser.add_argument(f"--{axis}", type=_TYPES.get(axis, str), help=f"choose the cell by its {axis}")
@@ -61,7 +66,8 @@ def _main(arguments: Sequence[str] | None) -> None:
     for name, file in card.files.items():
         checked = "" if file.difference is None else f", largest difference from PyTorch {file.difference:.1e}"
         print(f"  {name}: {file.bytes:,} bytes{checked}")
-    print(f"wrote {output}; next: python -m sharedlabel.predict {output} FOLDER")
+    trust = " --trust" if options.format == "torch" else ""
+    print(f"wrote {output}; next: python -m sharedlabel.predict {shlex.quote(str(output))} FOLDER{trust}")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,12 @@ def _parser() -> argparse.ArgumentParser:
         help="stop at the threshold that was fitted for this share of wrong answers, one of those on the card",
     )
     parser.add_argument("--max-n", type=int, help="use at most this many images of each tuple")
-    parser.add_argument("--runtime", help="onnx or torch (default: onnx if it was exported)")
+    parser.add_argument("--runtime", help="onnx or torch (default: onnx if it was exported); torch needs --trust")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="open .pt2 programs, although opening one runs any code that is in it: only if you know who wrote them",
+    )
     parser.add_argument(
         "--on-bad-image",
         choices=("error", "skip"),
@@ -71,7 +76,7 @@ def _main(arguments: Sequence[str] | None, failed: list[str]) -> None:
     for remark in given.remarks:
         _tell(f"warning: {remark}")
     groups = given.found
-    predictor = load(options.model, options.runtime)
+    predictor = load(options.model, options.runtime, trust=options.trust)
     check_model(predictor.card.preprocessing)
     threshold = options.threshold if options.error is None else predictor.threshold(options.error)
     table = _Table(groups, predictor.card.labels, threshold)

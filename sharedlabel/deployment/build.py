@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sharedlabel import provenance, rng
+from sharedlabel.deployment import _files, programs
 from sharedlabel.deployment import card as cards
-from sharedlabel.deployment import programs
 from sharedlabel.deployment.card import Card, File
 from sharedlabel.deployment.cells import Trained, restore
 from sharedlabel.deployment.programs import AGGREGATOR, BACKBONE, TOLERANCE, Runtime
@@ -128,7 +128,7 @@ def _sizes(rows: Sequence[Row]) -> list[int]:
 
 def _files(folder: Path, differences: dict[str, float]) -> dict[str, File]:
     return {
-        path.name: File(cards.sha256(path), path.stat().st_size, differences.get(path.name))
+        path.name: File(_files.sha256(path), path.stat().st_size, differences.get(path.name))
         for path in sorted(folder.iterdir())
     }
 

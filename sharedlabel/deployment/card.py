@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
-from sharedlabel.errors import DeploymentError
+from sharedlabel import plain
+from sharedlabel.deployment import _files
+from sharedlabel.errors import DeploymentError, printable
 from sharedlabel.metrics.information import FLOOR
 from sharedlabel.results import DatasetFacts, Row, Threshold
 
 FORMAT = 3
 NAME = "card.json"
+_LARGEST = 2**26  # bytes of a card
+_VALUES = 10**8  # of an image
+_ONE = 1e-4  # how far from 1 the sum of a prior may be
+_LISTED = 60
 Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+# Far beyond what is ever fitted; nearer to 0, or larger, a posterior would overflow.
+Temperature: TypeAlias = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
+Correction: TypeAlias = Annotated[float, Field(ge=-1e3, le=1e3, allow_inf_nan=False)]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=10**6)]
+Side: TypeAlias = Annotated[int, Field(ge=1, le=2**16)]
+Text: TypeAlias = Annotated[str, Field(max_length=1000)]
+FileName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
 
 
 @dataclass(frozen=True)
@@ -38,12 +53,12 @@ class Preprocessing:
         background: what shows through where an image file is transparent.
     """
 
-    channels: PositiveInt
-    height: PositiveInt
-    width: PositiveInt
+    channels: Side
+    height: Side
+    width: Side
     dtype: Literal["uint8", "float32"]
-    resize: int | None
-    convert: int | None
+    resize: Side | None
+    convert: Literal[1, 3] | None
     background: Literal["white", "black"] = "white"
 
 
@@ -63,13 +78,13 @@ class Calibration:
     """
 
     instance: str
-    log_correction: tuple[Finite, ...]
-    temperature: Positive
+    log_correction: tuple[Correction, ...]
+    temperature: Temperature
     posterior: str
-    n: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-    posterior_temperature: tuple[Positive, ...]
+    n: Annotated[tuple[Count, ...], Field(min_length=1)]
+    posterior_temperature: tuple[Temperature, ...]
     other_n: str
-    floor: Annotated[float, Field(ge=0, lt=1)]
+    floor: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -84,11 +99,11 @@ class Stopping:
         validation_truncated: share of the tuples whose probability never reached the threshold.
     """
 
-    nominal_error: float
-    threshold: float
-    validation_error: float
-    validation_instances: float
-    validation_truncated: float
+    nominal_error: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+    threshold: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    validation_error: Share
+    validation_instances: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    validation_truncated: Share
 
 
 @dataclass(frozen=True)
@@ -115,20 +130,20 @@ class Costs:
         measured_contended: something else was at work on the machine meanwhile: do not plan by that time.
     """
 
-    parameters_dense: int
-    parameters: int
-    achieved_ratio: float
-    macs_dense: int
-    macs_executed: int
-    macs_effective: float
-    theoretical_speedup: float
-    bytes_dense: int
-    bytes_sparse: int
-    aggregator_macs: dict[str, int]
-    cost_dense_passes: dict[str, float]
-    measured_latency_ms: float | None
-    measured_latency_batch: int | None
-    measured_threads: int | None
+    parameters_dense: PositiveInt
+    parameters: PositiveInt
+    achieved_ratio: Positive
+    macs_dense: NonNegativeInt
+    macs_executed: NonNegativeInt
+    macs_effective: NonNegative
+    theoretical_speedup: NonNegative
+    bytes_dense: NonNegativeInt
+    bytes_sparse: NonNegativeInt
+    aggregator_macs: dict[Text, NonNegativeInt]
+    cost_dense_passes: dict[Text, NonNegative]
+    measured_latency_ms: NonNegative | None
+    measured_latency_batch: PositiveInt | None
+    measured_threads: PositiveInt | None
     measured_device: str | None
     measured_contended: bool | None
 
@@ -137,14 +152,14 @@ class Costs:
 class Quality:
     """Measured on test, with 95% intervals over images or groups; columns as in `results.Row`."""
 
-    n: int
-    n_accuracy: float
-    n_accuracy_low: float
-    n_accuracy_high: float
-    ri: float
-    ri_low: float
-    ri_high: float
-    calibration_error: float
+    n: Count
+    n_accuracy: Share
+    n_accuracy_low: Finite
+    n_accuracy_high: Finite
+    ri: Finite
+    ri_low: Finite
+    ri_high: Finite
+    calibration_error: Share
 
 
 @dataclass(frozen=True)
@@ -158,9 +173,9 @@ class File:
             the output; None for a file that holds weights of another.
     """
 
-    sha256: str
-    bytes: int
-    difference: float | None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    bytes: NonNegativeInt
+    difference: NonNegative | None
 
 
 @dataclass(frozen=True)
@@ -184,18 +199,21 @@ class Card:
     """
 
     format: int
-    cell: dict[str, str | int | float]
-    labels: Annotated[tuple[str, ...], Field(min_length=2)]
-    prior: tuple[Finite, ...]
-    embedding_dim: PositiveInt
+    cell: dict[Text, Text | int | Finite]
+    labels: Annotated[tuple[Text, ...], Field(min_length=2)]
+    prior: tuple[Share, ...]
+    embedding_dim: Count
     preprocessing: Preprocessing
     calibration: Calibration
     stopping: tuple[Stopping, ...]
     costs: Costs
     quality: tuple[Quality, ...]
-    tolerance: float
-    files: dict[str, File]
+    tolerance: NonNegative
+    files: dict[FileName, File]
     provenance: dict[str, Any]
+
+
+_CARDS = TypeAdapter(Card)
 
 
 def preprocessing(dataset: DatasetFacts) -> Preprocessing:
@@ -262,66 +280,115 @@ def quality(rows: Sequence[Row]) -> tuple[Quality, ...]:
     return tuple(Quality(**{name: getattr(row, name) for name in names}) for row in rows)
 
 
-def sha256(path: Path) -> str:
-    """Return the checksum of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write(card: Card, folder: Path) -> None:
-    """Write the card into the folder of its files."""
-    text = json.dumps(dataclasses.asdict(card), indent=1, allow_nan=False, ensure_ascii=False)
-    (folder / NAME).write_text(text + "\n", encoding="utf-8")
+    """Write the card into the folder of its files.
+
+    Raises:
+        DeploymentError: it is one that `read` would refuse.
+    """
+    text = json.dumps(dataclasses.asdict(card), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    _parse(text, folder / NAME)
+    (folder / NAME).write_text(text, encoding="utf-8")
 
 
 def read(folder: Path) -> Card:
     """Read the card of a model and check that its files are those that were exported.
 
+    Nothing but plain files is opened. The checksums find damage and mistakes; who changes a file on purpose changes the
+    card, too.
+
     Raises:
-        DeploymentError: no card, one of another version or that contradicts itself, or a file that is absent or was
-            altered.
+        DeploymentError: no card, one of another version, with values that no export writes or that contradict each
+            other, or a file that is absent, no plain file, or was altered.
     """
     path = folder / NAME
     try:
-        payload = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        with _files.opened(path) as file:
+            text = file.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise ValueError(f"more than {_LARGEST:,} bytes")
+        payload = plain.read_json(text)
+    except (OSError, ValueError, DeploymentError) as error:
         raise DeploymentError(
             f"expected a {NAME} in {folder}, got: {error}; give a folder that `python -m sharedlabel.export` wrote"
         ) from error
     found = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
     if found != FORMAT:
         raise DeploymentError(f"{path} has format {found!r}, this version reads {FORMAT}; export the cell again")
-    try:
-        card = TypeAdapter(Card).validate_python(payload)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DeploymentError(f"{path} is not a card of this version: {where}: {first['msg']}; export again") from error
-    _check_lengths(card, path)
+    card = _parse(text, path)
     _check_files(card, folder)
     return card
 
 
-def _check_lengths(card: Card, path: Path) -> None:
+def _parse(text: str | bytes, path: Path) -> Card:
+    try:
+        card = _CARDS.validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DeploymentError(
+            f"{path} is not a card of this version: {where}: {first['msg']}, got "
+            f"{printable(repr(first['input']), _LISTED)}; export again"
+        ) from error
+    _check_labels(card, path)
+    _check_sizes(card.preprocessing, path)
     fitted = card.calibration
-    lengths = {"labels": len(card.labels), "prior": len(card.prior), "log_correction": len(fitted.log_correction)}
-    if len(set(lengths.values())) > 1:
-        raise DeploymentError(f"{path}: expected one value per label, got {lengths}; export the cell again")
     if len(fitted.n) != len(fitted.posterior_temperature) or any(a >= b for a, b in pairwise(fitted.n)):
         raise DeploymentError(
             f"{path}: expected ascending n with one posterior temperature each, got n = {fitted.n} and "
             f"{len(fitted.posterior_temperature)} temperatures; export the cell again"
         )
+    errors = [one.nominal_error for one in card.stopping]
+    if any(a <= b for a, b in pairwise(errors)):
+        raise DeploymentError(
+            f"{path}: expected stopping thresholds by descending nominal error, got {errors}; export the cell again"
+        )
+    return card
+
+
+def _check_labels(card: Card, path: Path) -> None:
+    fitted = card.calibration
+    lengths = {"labels": len(card.labels), "prior": len(card.prior), "log_correction": len(fitted.log_correction)}
+    if len(set(lengths.values())) > 1:
+        raise DeploymentError(f"{path}: expected one value per label, got {lengths}; export the cell again")
+    twice = [label for label, count in Counter(card.labels).items() if count > 1]
+    if twice:
+        shown = printable(repr(twice[0]), _LISTED)
+        raise DeploymentError(f"{path}: expected every label once, got {shown} twice; export the cell again")
+    if abs(sum(card.prior) - 1) > _ONE:
+        raise DeploymentError(
+            f"{path}: expected a prior that sums to 1, got {sum(card.prior):g}; export the cell again"
+        )
+
+
+def _check_sizes(wanted: Preprocessing, path: Path) -> None:
+    values = wanted.channels * wanted.height * wanted.width
+    if values > _VALUES:
+        raise DeploymentError(
+            f"{path}: expected images of at most {_VALUES:,} values, got {wanted.channels} x {wanted.height} x "
+            f"{wanted.width} = {values:,}; export the cell again"
+        )
+    square = wanted.resize in {None, wanted.height} and wanted.resize in {None, wanted.width}
+    if not square or wanted.convert not in {None, wanted.channels}:
+        raise DeploymentError(
+            f"{path}: expected image files to become the backbone's input, {wanted.channels} channels of "
+            f"{wanted.height}x{wanted.width} pixels, got resize = {wanted.resize} and convert = {wanted.convert}; "
+            "export the cell again"
+        )
 
 
 def _check_files(card: Card, folder: Path) -> None:
     for name, expected in card.files.items():
-        path = folder / name
-        if Path(name).name != name or not path.is_file():
-            raise DeploymentError(f"expected the file {name!r} in {folder}, got none; export the cell again")
-        found = sha256(path)
+        size = _files.size(folder / name)
+        if size != expected.bytes:
+            raise _altered(name, f"{expected.bytes:,} bytes", f"{size:,} bytes")
+        found = _files.sha256(folder / name)
         if found != expected.sha256:
-            raise DeploymentError(
-                f"expected {name} as it was exported (sha256 {expected.sha256[:12]}...), got {found[:12]}...: it was "
-                "altered or is damaged; copy it again or export the cell again"
-            )
+            raise _altered(name, f"sha256 {expected.sha256[:12]}...", f"{found[:12]}...")
+
+
+def _altered(name: str, exported: str, found: str) -> DeploymentError:
+    return DeploymentError(
+        f"expected {name} as it was exported ({exported}), got {found}: it was altered or is damaged; copy it again or "
+        "export the cell again"
+    )

@@ -14,7 +14,7 @@ from torch import Tensor
 from sharedlabel.deployment import card as cards
 from sharedlabel.deployment import programs
 from sharedlabel.deployment.card import Calibration, Card
-from sharedlabel.deployment.programs import AGGREGATOR, BACKBONE, SUFFIXES, Program, Runtime
+from sharedlabel.deployment.programs import AGGREGATOR, BACKBONE, SUFFIXES, Program
 from sharedlabel.errors import DataError, DeploymentError
 from sharedlabel.metrics.calibration import apply_temperature, calibrate_logits
 from sharedlabel.metrics.information import floor_posterior
@@ -134,6 +134,7 @@ class Predictor:
     def _embed(self, instance: Num[Tensor, "C H W"]) -> tuple[Float[Tensor, "1 1 d"], Float[Tensor, "1 1 c"]]:
         """Return embedding and calibrated logits of one instance."""
         embedding, logits = self._backbone(instance[None])
+        self._check_outputs(BACKBONE, (embedding, (1, self.card.embedding_dim)), (logits, (1, len(self.card.labels))))
         calibrated = calibrate_logits(logits, self._correction, self.card.calibration.temperature)
         return embedding[None], calibrated[None]
 
@@ -141,6 +142,7 @@ class Predictor:
     def _fuse(self, embeddings: Float[Tensor, "1 n d"], logits: Float[Tensor, "1 n c"]) -> Float64[Tensor, "c"]:
         """Aggregate instances, then temper and floor the log-posterior of all of them, as the evaluation does."""
         (log_posterior,) = self._aggregator(embeddings, logits)
+        self._check_outputs(AGGREGATOR, (log_posterior, tuple(logits.shape)))
         if not log_posterior.isfinite().all():
             raise DataError(
                 f"expected a finite posterior after {embeddings.shape[1]} instances, got NaN or infinity; check the "
@@ -150,6 +152,14 @@ class Predictor:
         temperature = torch.tensor([temperature_of(embeddings.shape[1], calibration)], dtype=torch.float64)
         tempered = apply_temperature(log_posterior[:, -1:], temperature)
         return floor_posterior(tempered, calibration.floor)[0, 0]
+
+    def _check_outputs(self, part: str, *outputs: tuple[Tensor, tuple[int, ...]]) -> None:
+        for found, shape in outputs:
+            if tuple(found.shape) != shape or found.dtype != torch.float32:
+                raise DeploymentError(
+                    f"expected float32 {list(shape)} of the {part}, as the card says, got "
+                    f"{str(found.dtype).removeprefix('torch.')} {list(found.shape)}; export the cell again"
+                )
 
     def _check(self, instance: Tensor) -> None:
         wanted = self.card.preprocessing
@@ -162,15 +172,18 @@ class Predictor:
             )
 
 
-def load(folder: Path, runtime: str | None = None) -> Predictor:
+def load(folder: Path, runtime: str | None = None, *, trust: bool = False) -> Predictor:
     """Open an exported model.
 
     Args:
         folder: what `python -m sharedlabel.export` wrote.
         runtime: `onnx` or `torch`; None takes ONNX if it was exported, else torch.
+        trust: whether its files may run code, as those for torch may when they are opened. The checksums of the card
+            are no reason to: whoever changes a file changes the card as well.
 
     Raises:
-        DeploymentError: no model, an altered one, an unknown runtime, or one that was not exported or is not installed.
+        DeploymentError: no model, an altered one, an unknown runtime, one that was not exported or is not installed, or
+            files that would have to be trusted.
     """
     chosen = None if runtime is None else programs.runtime_named(runtime)
     card = cards.read(folder)
@@ -187,7 +200,8 @@ def load(folder: Path, runtime: str | None = None) -> Predictor:
             f"expected a model exported for the runtime {chosen!r} in {folder}, got one for {', '.join(exported)}; "
             f"use --runtime {exported[0]} or export the cell again with --format {chosen}"
         )
-    return Predictor(card, *(_open(folder, part, chosen) for part in parts))
+    paths = [folder / f"{part}{SUFFIXES[chosen]}" for part in parts]
+    return Predictor(card, *(programs.read(path, card.files, trusted=trust) for path in paths))
 
 
 def temperature_of(n: int, calibration: Calibration) -> float:
@@ -201,7 +215,3 @@ def temperature_of(n: int, calibration: Calibration) -> float:
     """
     index = bisect.bisect_right(calibration.n, n) - 1
     return calibration.posterior_temperature[max(index, 0)]
-
-
-def _open(folder: Path, part: str, runtime: Runtime) -> Program:
-    return programs.read(folder / f"{part}{SUFFIXES[runtime]}")

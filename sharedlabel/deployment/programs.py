@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import warnings
-import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeAlias
@@ -19,6 +18,7 @@ from torch.fx import GraphModule
 
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.deployment import _graphs
 from sharedlabel.deployment._scan import with_scans
 from sharedlabel.errors import DeploymentError, nearest
 from sharedlabel.types import SetShape
@@ -111,18 +111,28 @@ def write(program: ExportedProgram, part: str, runtime: Runtime, folder: Path) -
     return path
 
 
-def read(path: Path) -> Program:
+def read(path: Path, files: Collection[str] = (), *, trusted: bool = False) -> Program:
     """Open a program; it takes and returns CPU tensors.
+
+    A `.pt2` file holds pickles, and opening it runs whatever they say. An ONNX file is data: it is searched for what
+    would reach outside of the model, then opened.
 
     Args:
         path: a file that `write` made.
+        files: names of the files beside it that its weights may lie in.
+        trusted: whether the file may run code.
 
     Raises:
-        DeploymentError: its runtime is not installed, or cannot read it.
+        DeploymentError: its runtime is not installed, or cannot read it, or it would have to be trusted.
     """
+    if path.suffix != SUFFIXES["onnx"] and not trusted:
+        raise DeploymentError(
+            f"expected an ONNX program, got {path}, and opening a {path.suffix} file runs any code that is in it; "
+            "export the cell with --format onnx, or add --trust (trust=True) if you know who wrote it"
+        )
     try:
-        return _read_onnx(path) if path.suffix == SUFFIXES["onnx"] else _read_torch(path)
-    except (RuntimeError, ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+        return _read_onnx(path, files) if path.suffix == SUFFIXES["onnx"] else _read_torch(path)
+    except (RuntimeError, ValueError, OSError) as error:
         raise DeploymentError(
             f"expected a program at {path}, got: {_first_line(error)}; export the cell again"
         ) from error
@@ -170,7 +180,8 @@ def check(path: Path, network: nn.Module, inputs: Iterable[tuple[Tensor, ...]]) 
     """
     part = path.stem
     reference = _Embedder(network) if isinstance(network, Backbone) else network
-    worst = difference(read(path), reference, inputs)
+    own = read(path, [file.name for file in path.parent.iterdir()], trusted=True)  # it was written a moment ago
+    worst = difference(own, reference, inputs)
     if not worst <= TOLERANCE:
         raise DeploymentError(
             f"expected {path.name} to agree with PyTorch within {TOLERANCE:g}, got a difference of {worst:.3g} in the "
@@ -205,28 +216,50 @@ def _read_torch(path: Path) -> Program:
     with warnings.catch_warnings():
         # torch 2.11 wraps the bytes of the file without a copy and warns of itself; nothing writes to them.
         warnings.filterwarnings("ignore", message="The given buffer is not writable", category=UserWarning)
-        module = torch.export.load(path).module()
+        try:
+            module = torch.export.load(path).module()
+        except Exception as error:  # of zip files, JSON, pickles and torch
+            raise RuntimeError(_first_line(error)) from error
 
     @torch.no_grad()
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         return _tuple(module(*inputs))
 
-    return run
+    return _running(run, path)
 
 
-def _read_onnx(path: Path) -> Program:
+def _read_onnx(path: Path, files: Collection[str]) -> Program:
     runtime = _needed("onnxruntime")
+    _graphs.check(path, files, _needed("onnx"))
     options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 4  # nothing but the end of the process: errors are raised, too
     try:
         session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors share no base class
         raise RuntimeError(_first_line(error)) from error
-    names = [found.name for found in session.get_inputs()]
+    inputs, outputs = ([one.name for one in ends] for ends in (session.get_inputs(), session.get_outputs()))
+    if (inputs, outputs) != _NAMES.get(path.stem, (inputs, outputs)):
+        raise ValueError(f"a program of {', '.join(inputs)} -> {', '.join(outputs)}")
+
+    def run(*given: Tensor) -> tuple[Tensor, ...]:
+        values = {name: tensor.numpy() for name, tensor in zip(inputs, given, strict=True)}
+        return tuple(torch.from_numpy(output) for output in session.run(None, values))
+
+    return _running(run, path)
+
+
+def _running(program: Program, path: Path) -> Program:
+    """Say which file it is that fails on an input."""
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        given = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
-        return tuple(torch.from_numpy(output) for output in session.run(None, given))
+        try:
+            return program(*inputs)
+        except Exception as error:  # the errors of both runtimes share no base class
+            taken = ", ".join(f"{str(one.dtype).removeprefix('torch.')} {list(one.shape)}" for one in inputs)
+            raise DeploymentError(
+                f"expected {path} to take inputs of {taken}, as the card says, got: {_first_line(error)}; export the "
+                "cell again"
+            ) from error
 
     return run
 
@@ -237,7 +270,7 @@ def _needed(name: str) -> ModuleType:
     except ImportError as error:
         raise DeploymentError(
             f"expected the package {name}, got: {error}; run `pip install sharedlabel[export]`, or use torch instead "
-            "(--format torch, --runtime torch)"
+            "(--format torch, then --runtime torch --trust)"
         ) from error
 
 
