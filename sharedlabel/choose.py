@@ -49,7 +49,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     path, as_json = given.pop("results"), given.pop("json")
     found = recommend(results.read(path, _TABLES), Request(**given))
     if as_json:
-        print(json.dumps(dataclasses.asdict(found), ensure_ascii=False, allow_nan=False))
+        print(json.dumps(dataclasses.asdict(found), allow_nan=False))
     else:
         print(render(found))
 

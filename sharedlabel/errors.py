@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import io
 import os
 import select
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
@@ -97,7 +99,8 @@ def guarded(main: Callable[[], None], stopped: str = STOPPED) -> int:
         stopped: what an interrupt leaves. Finished artifacts are on disk before the next call starts, so it loses only
             the call under way.
     """
-    with _interrupts() as interrupts:
+    _encode_all()
+    with _interrupts() as interrupts, _plain_warnings():
         try:
             return _guarded(main)
         except Exception:
@@ -110,6 +113,27 @@ def guarded(main: Callable[[], None], stopped: str = STOPPED) -> int:
     exec("")  # noqa: S102
     print(f"stopped: {stopped}", file=sys.stderr)
     return 2
+
+
+def _encode_all() -> None:
+    """Write as escapes what the encoding of the output has no letters for, as Python does on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print warnings on one line, without the letters that steer a terminal and without a line of code."""
+    former = warnings.formatwarning
+
+    def plain(message: Warning | str, category: type[Warning], *place: Any, **_: Any) -> str:
+        return printable(f"{place[0]}:{place[1]}: {category.__name__}: {message}") + "\n"
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = former
 
 
 @contextlib.contextmanager

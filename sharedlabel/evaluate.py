@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sharedlabel.config import parse
-from sharedlabel.errors import StoreError, guarded
+from sharedlabel.errors import StoreError, guarded, printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,11 +44,8 @@ def _main(arguments: Sequence[str] | None) -> None:
     write(results, folder)
     write_report(results, folder)
     print_report(results, console)
-    console.print(
-        f"\n{len(grid.cells)} of {len(whole.cells)} cells are finished; report: {folder / 'report.html'}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    text = printable(f"{len(grid.cells)} of {len(whole.cells)} cells are finished; report: {folder / 'report.html'}")
+    console.print(f"\n{text}", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

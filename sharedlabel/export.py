@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from sharedlabel import results
 from sharedlabel.deployment.selection import choose, describe
-from sharedlabel.errors import DeploymentError, guarded, nearest
+from sharedlabel.errors import DeploymentError, guarded, nearest, printable
 
 _FORMATS: dict[str, tuple[Literal["onnx", "torch"], ...]] = {
     "onnx": ("onnx",),
@@ -62,12 +62,12 @@ def _main(arguments: Sequence[str] | None) -> None:
     from sharedlabel.deployment import build
 
     card = build.export(found, rows, home.parent / "store", output, _FORMATS[options.format], options.force)
-    print(f"{rows[0].cell}: {describe(rows[0])}")
+    print(printable(f"{rows[0].cell}: {describe(rows[0])}"))
     for name, file in card.files.items():
         checked = "" if file.difference is None else f", largest difference from PyTorch {file.difference:.1e}"
         print(f"  {name}: {file.bytes:,} bytes{checked}")
     trust = " --trust" if options.format == "torch" else ""
-    print(f"wrote {output}; next: python -m sharedlabel.predict {shlex.quote(str(output))} FOLDER{trust}")
+    print(printable(f"wrote {output}; next: python -m sharedlabel.predict {shlex.quote(str(output))} FOLDER{trust}"))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ the rules of its version 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema), so 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -32,7 +33,9 @@ def read_json(text: str | bytes) -> Any:
     {'format': 1}
     """
     try:
-        value = json.loads(text, object_pairs_hook=_mapping, parse_constant=_constant, parse_int=_integer)
+        value = json.loads(
+            text, object_pairs_hook=_mapping, parse_constant=_constant, parse_int=_integer, parse_float=_real
+        )
     except RecursionError:
         raise ValueError(f"lists and mappings nested deeper than {DEPTH} levels") from None
     _check(value)
@@ -69,6 +72,13 @@ def _mapping(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(name: str) -> Any:
     raise ValueError(f"{name}, which is no number of JSON")
+
+
+def _real(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:_DIGITS]}, a number too large to be one")
+    return value
 
 
 def _check(value: Any) -> None:

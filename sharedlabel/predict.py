@@ -134,8 +134,8 @@ class _Table:
     """Columns wide enough for what is known before the first prediction."""
 
     def __init__(self, groups: Sequence[Group], labels: Sequence[str], threshold: float | None) -> None:
-        self.name = max(len("tuple"), *(len(group.name) for group in groups))
-        self.label = max(len("label"), *(len(label) for label in labels))
+        self.name = max(len("tuple"), *(len(printable(group.name)) for group in groups))
+        self.label = max(len("label"), *(len(printable(label)) for label in labels))
         self.threshold = threshold
         self.header = f"{'tuple':{self.name}}  {'label':{self.label}}  probability  images"
 
@@ -143,21 +143,21 @@ class _Table:
         """Phrase one prediction."""
         unsure = f"  below {self.threshold:g}" if found.reached is False else ""
         return (
-            f"{group.name:{self.name}}  {found.label:{self.label}}  {found.probability:11.4f}  "
+            f"{printable(group.name):{self.name}}  {printable(found.label):{self.label}}  {found.probability:11.4f}  "
             f"{found.instances} of {len(group.paths)}{unsure}"
         )
 
 
 def _record(group: Group, found: Prediction) -> str:
     facts = {"tuple": group.name, "available": len(group.paths), **dataclasses.asdict(found)}
-    return json.dumps(facts, ensure_ascii=False)
+    return json.dumps(facts)  # letters outside of ASCII escaped: some steer terminals, some no terminal can show
 
 
 def _warning(names: Sequence[str], largest: int) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return (
         f"warning: more images than the {largest} that the aggregator was trained and calibrated with were used for "
-        f"{', '.join(names[:_NAMED])}{more}; --max-n {largest} stays within"
+        f"{', '.join(map(printable, names[:_NAMED]))}{more}; --max-n {largest} stays within"
     )
 
 

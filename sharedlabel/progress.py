@@ -9,8 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from sharedlabel import memory, search, sizes
+from sharedlabel import inert, memory, search, sizes
+from sharedlabel.errors import printable
 from sharedlabel.grid import Grid, Node, missing, training_macs
 from sharedlabel.rehearsal import Rehearsal
 from sharedlabel.store import Store
@@ -31,7 +33,7 @@ def describe(node: Node, part: str = "") -> str:
         parts.append(node.config.protocol)
     if hasattr(network, "seed") and node.stage != "exact":
         parts.append(f"seed {network.seed}")
-    return " ".join(parts) + (f", {part}" if part else "")
+    return printable(" ".join(parts) + (f", {part}" if part else ""))
 
 
 class Reporter:
@@ -46,7 +48,7 @@ class Reporter:
     def __init__(self, console: Console, grid: Grid, total: int) -> None:
         self.console, self.grid, self.total, self.done = console, grid, total, 0
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -100,7 +102,8 @@ def print_plan(grid: Grid, store: Store, console: Console) -> None:
     """Print which cells are done and missing, and what the missing stage calls will cost."""
     absent = missing(grid, store)
     keys = {node.key for node in absent}
-    cells = Table(title=f"{grid.experiment.name}: {len(grid.cells)} cells", title_justify="left")
+    title = f"{inert.name(grid.experiment.name)}: {len(grid.cells)} cells"
+    cells = Table(title=Text(title), title_justify="left")
     for header in ("backbone", "pruner", "ratio", "seed"):
         cells.add_column(header)
     cells.add_column("done", justify="right")
@@ -109,7 +112,8 @@ def print_plan(grid: Grid, store: Store, console: Console) -> None:
     for cell in grid.cells:
         rows.setdefault((cell.backbone, cell.pruner, cell.ratio, cell.seed), []).append(cell.evaluate.key not in keys)
     for (backbone, pruner, ratio, seed), done in rows.items():
-        cells.add_row(backbone, pruner, f"{ratio:g}", str(seed), str(sum(done)), str(len(done) - sum(done)))
+        names = (Text(inert.name(backbone)), Text(inert.name(pruner)))
+        cells.add_row(*names, f"{ratio:g}", str(seed), str(sum(done)), str(len(done) - sum(done)))
     console.print(cells)
     if not absent:
         console.print("Every cell is done; a run computes nothing and only writes the report.")

@@ -20,7 +20,8 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
-from sharedlabel.errors import StoreError
+from sharedlabel import plain
+from sharedlabel.errors import StoreError, printable
 
 FORMAT = 4
 AXES = (
@@ -35,6 +36,8 @@ AXES = (
 Axis: TypeAlias = Literal["aggregator", "training", "pruner", "compression"]
 Verdict: TypeAlias = Literal["better", "worse", "equivalent", "undecided", "no verdict"]
 VERDICTS: tuple[Verdict, ...] = ("better", "equivalent", "undecided", "worse", "no verdict")
+# What makes a spreadsheet compute a cell, letters of full width included, and the apostrophe that makes it a text.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
 MIN_SEEDS = 5  # training seeds below which there is no verdict
 OPPOSITE: dict[Verdict, Verdict] = {
     "better": "worse",
@@ -833,6 +836,9 @@ def quietest(records: Iterable[Latency]) -> list[Latency]:
 def to_csv(kind: type[Any], records: Iterable[Any], digits: int | None = None) -> str:
     """Write records as CSV, a column per field.
 
+    A text that a spreadsheet would compute (`=1+1`) has an apostrophe in front, which makes it a text there too;
+    `from_cell` takes it away.
+
     Args:
         kind: their dataclass; it names the columns.
         records: the lines.
@@ -844,8 +850,28 @@ def to_csv(kind: type[Any], records: Iterable[Any], digits: int | None = None) -
     writer.writerow(names)
     for record in records:
         values = [getattr(record, name) for name in names]
-        writer.writerow([f"{v:.{digits}g}" if digits and isinstance(v, float) else v for v in values])
+        writer.writerow([_cell(value, digits) for value in values])
     return text.getvalue()
+
+
+def from_cell(text: str) -> str:
+    r"""Return the text that a cell of a CSV stands for, with what is not printable still escaped.
+
+    >>> [from_cell(cell) for cell in ("log_pool", "'=1+1", "''quoted'")]
+    ['log_pool', '=1+1', "'quoted'"]
+    """
+    return text.removeprefix("'")
+
+
+def _cell(value: Any, digits: int | None) -> Any:
+    r"""Return what a cell holds: numbers as they are, texts on one line and such that no spreadsheet computes them.
+
+    >>> [_cell(value, None) for value in ("=1+1", "-1", -1.5, "red\x1b[31m")]
+    ["'=1+1", "'-1", -1.5, 'red\\x1b[31m']
+    """
+    if isinstance(value, str):
+        return "'" * value.startswith(_FORMULA) + printable(value, len(value))
+    return f"{value:.{digits}g}" if digits and isinstance(value, float) else value
 
 
 def _replace(path: Path, text: str) -> None:
@@ -866,7 +892,9 @@ def read(path: Path, tables: Collection[str] | None = None) -> Results:
     """
     file = path / "results.json" if path.is_dir() else path
     try:
-        payload = json.loads(file.read_text())
+        if file.exists() and not file.is_file():
+            raise ValueError("something that is no file")
+        payload = plain.read_json(file.read_bytes())
     except (OSError, ValueError) as error:
         raise StoreError(
             f"expected a results.json at {file}, got: {error}; run `python -m sharedlabel.train` first"
@@ -879,4 +907,9 @@ def read(path: Path, tables: Collection[str] | None = None) -> Results:
     try:
         return TypeAdapter(Results).validate_python(payload)
     except ValidationError as error:
-        raise StoreError(f"{file} is not a results file of this version: {error.errors()[0]}") from error
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise StoreError(
+            f"{file} is not a results file of this version: expected what `python -m sharedlabel.train` writes, got "
+            f"{where} = {printable(repr(first['input']), 60)} ({first['msg']}); run the grid again to rewrite it"
+        ) from error

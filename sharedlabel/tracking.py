@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sharedlabel.config import Experiment, digest
+from sharedlabel.errors import printable
 from sharedlabel.results import AXES, TABLES, Results, Row
 
 CURVES = (
@@ -29,6 +30,7 @@ CURVES = (
     "cost_dense_passes",
     "efficiency",
 )
+_LETTERS = 120  # of a name; W&B takes 128
 # How axes are written in a run's name, where not as they are.
 _WRITTEN: dict[str, Callable[[Any], str]] = {"ratio": "{:g}x".format, "seed": "s{}".format}
 
@@ -123,10 +125,10 @@ class Tracker:
         def start(mode: str) -> Any:
             return wandb.init(
                 project=self.experiment.project,
-                group=self.experiment.name,
+                group=printable(self.experiment.name, _LETTERS),
                 job_type=job_type,
                 id=self.run_id(identifier),
-                name=name,
+                name=printable(name, _LETTERS),
                 config=dict(config),
                 dir=str(self.folder),
                 mode=mode,  # type: ignore[arg-type]
@@ -144,7 +146,9 @@ class Tracker:
             return start(self.mode)
         except wandb.errors.CommError as error:
             warnings.warn(
-                f"W&B cannot be reached ({error}); going on offline, `wandb sync` later", RuntimeWarning, stacklevel=2
+                f"W&B cannot be reached ({error}); going on offline, `wandb sync` later",
+                RuntimeWarning,
+                stacklevel=2,
             )
             self.mode = "offline"
             return start(self.mode)

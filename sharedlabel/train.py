@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> None:
     experiment, switches = parse(arguments)
     # torch and Lightning take seconds to import: help and mistakes should not wait for them.
+    from sharedlabel import inert
     from sharedlabel.grid import prepare
     from sharedlabel.progress import print_plan, search_budget
     from sharedlabel.report.terminal import open_console
@@ -39,10 +40,12 @@ def _main(arguments: Sequence[str] | None) -> None:
     store = Store(Path(experiment.output).expanduser() / "store")
     grid = prepare(experiment)
     dataset = grid.data.dataset
+    classes = ", ".join(map(inert.name, dataset.class_names[:5])) + (", ..." if dataset.num_classes > 5 else "")
     console.print(
-        f"{experiment.name}: {len(dataset.labels)} images of {dataset.name}, {dataset.num_classes} classes, "
-        f"({', '.join(dataset.class_names[:5])}{', ...' if dataset.num_classes > 5 else ''}), {len(grid.cells)} cells",
+        f"{inert.name(experiment.name)}: {len(dataset.labels)} images of {inert.name(dataset.name)}, "
+        f"{dataset.num_classes} classes, ({classes}), {len(grid.cells)} cells",
         highlight=False,
+        markup=False,
     )
     _print_survey(grid, console)
     if experiment.fit.trials:
@@ -98,9 +101,8 @@ def run(grid: Grid, store: Store, console: Console) -> Results:
         print_report(results, console)
         tracker.summary(results, drawn, digest([results.config, [cell.id for cell in grid.cells]])[:16])
     computed = f"computed {progress.done} stage calls" if progress.done else "computed nothing: every cell was done"
-    console.print(
-        f"\n{computed}; report: {folder / 'report.html'}, rows: {folder / 'rows.csv'}", highlight=False, soft_wrap=True
-    )
+    where = printable(f"{computed}; report: {folder / 'report.html'}, rows: {folder / 'rows.csv'}")
+    console.print(f"\n{where}", highlight=False, markup=False, soft_wrap=True)
     return results
 
 

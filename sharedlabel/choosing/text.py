@@ -6,9 +6,11 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator
 
+from sharedlabel import inert
 from sharedlabel.choosing.candidates import DENSE, Option
 from sharedlabel.choosing.differences import Contrast, Gap, Shift
 from sharedlabel.choosing.recommendation import Recommendation, describe, intervals
+from sharedlabel.errors import printable
 from sharedlabel.report.costs import short
 from sharedlabel.report.sentences import number, percent
 from sharedlabel.results import MIN_SEEDS
@@ -25,12 +27,12 @@ def render(found: Recommendation) -> str:
         found: the recommendation.
     """
     seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
-    lines = [f"{found.data}, {found.protocol} tuples, {seeds}; asked for: {_asked(found)}", ""]
+    lines = [f"{inert.name(found.data)}, {found.protocol} tuples, {seeds}; asked for: {_asked(found)}", ""]
     indent = " " * _LABEL
     for label, text in _lines(found):
         first = f"{label:{_LABEL}}"
         lines += textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _asked(found: Recommendation) -> str:

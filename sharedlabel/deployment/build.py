@@ -63,7 +63,7 @@ def export(
         folder = Path(partial) / "model"
         folder.mkdir()
         differences = write_programs(trained, getattr(torch, results.dataset.dtype), _sizes(rows), folder, runtimes)
-        card = _card(results, rows, trained, _files(folder, differences))
+        card = _card(results, rows, trained, _written(folder, differences))
         cards.write(card, folder)
         if output.exists():
             output.rename(Path(partial) / "old")
@@ -126,7 +126,7 @@ def _sizes(rows: Sequence[Row]) -> list[int]:
     return sorted(n | {3, max(n) + 3})
 
 
-def _files(folder: Path, differences: dict[str, float]) -> dict[str, File]:
+def _written(folder: Path, differences: dict[str, float]) -> dict[str, File]:
     return {
         path.name: File(_files.sha256(path), path.stat().st_size, differences.get(path.name))
         for path in sorted(folder.iterdir())

@@ -271,7 +271,9 @@ def _freeze(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     with reporting(console, grid, 0) as progress:
         made = freeze(grid, store, options.root, stated, images, tuple(options.seeds), progress)
     console.print(
-        f"froze {made.id}: {len(made.networks)} networks, {made.source.test.count} test images", highlight=False
+        f"froze {made.id}: {len(made.networks)} networks, {made.source.test.count} test images",
+        highlight=False,
+        markup=False,
     )
 
 

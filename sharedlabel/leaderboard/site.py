@@ -27,7 +27,6 @@ TOP = 10  # rows of the README's tables
 BEGIN, END = "<!-- standings: made by `python -m sharedlabel.leaderboard site` -->", "<!-- end of standings -->"
 MADE = ".sharedlabel-site"  # a folder that holds this file is one that `build` may replace
 _ABOUT = "Made by `python -m sharedlabel.leaderboard site`, which replaces this folder as a whole.\n"
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what makes a spreadsheet compute a cell
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ def _pages(tables: dict[str, tuple[Protocol, list[Standing]]]) -> dict[str, str]
         with rc_context():
             figure = against_cost(rows, protocol) if rows else ""
         pages[f"{name}/index.html"] = table.render(protocol=protocol, rows=rows, figure=figure, root="../")
-        pages[f"{name}/standings.csv"] = to_csv(Line, [_inert(line) for line in lines], digits=6)
+        pages[f"{name}/standings.csv"] = to_csv(Line, lines, digits=6)
         pages[f"{name}/standings.json"] = json.dumps([dataclasses.asdict(line) for line in lines], indent=1) + "\n"
         for row in rows:
             cells = [cell.model_dump() for cell in row.entry.result.cells]
@@ -180,15 +179,6 @@ def _line(row: Standing) -> Line:
         card.tuning.trials,
         row.entry.history[-1].time,
     )
-
-
-def _inert(line: Line) -> Line:
-    """Return a row whose texts a spreadsheet takes for texts of one line; numbers stay as they are."""
-    texts = {name: value for name, value in dataclasses.asdict(line).items() if isinstance(value, str)}
-    quoted: dict[str, Any] = {
-        name: "'" * text.startswith(_FORMULA) + _on_one_line(text) for name, text in texts.items()
-    }
-    return dataclasses.replace(line, **quoted)
 
 
 def _on_one_line(text: str) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sharedlabel import results
-from sharedlabel.errors import SharedLabelError
+from sharedlabel.errors import guarded, printable
 from sharedlabel.report import html, terminal
 
 
@@ -22,22 +21,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, or 2 when the user has something to fix.
     """
+    return guarded(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="python -m sharedlabel.report", description=__doc__)
     parser.add_argument("results", type=Path, help="folder that holds results.json, or that file")
     parser.add_argument("--output", type=Path, help="HTML file to write (default: report.html beside results.json)")
     options = parser.parse_args(arguments)
-    try:
-        found = results.read(options.results)
-        home = options.results if options.results.is_dir() else options.results.parent
-        output = options.output or home / "report.html"
-        beside = Path(os.path.relpath(home, output.parent)).as_posix()
-        written = html.write_report(found, output.parent, output.name, csv_folder=beside)
-    except SharedLabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    found = results.read(options.results)
+    home = options.results if options.results.is_dir() else options.results.parent
+    output = options.output or home / "report.html"
+    beside = Path(os.path.relpath(home, output.parent)).as_posix()
+    written = html.write_report(found, output.parent, output.name, csv_folder=beside)
     terminal.print_report(found, terminal.open_console())
-    print(f"report: {written}")
-    return 0
+    print(printable(f"report: {written}"))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from sharedlabel import inert
 from sharedlabel.errors import StoreError
 from sharedlabel.report import adaptive, costs, plots, standings, views
 from sharedlabel.report._theme import GRID, INK, MUTED, PAPER, SERIES
@@ -98,6 +99,7 @@ def render(results: Results, figures: Mapping[str, str] | None = None, *, csv_fo
     Raises:
         StoreError: no cell has finished.
     """
+    results = inert.shown(results)
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -9,12 +9,16 @@ from collections.abc import Callable, Collection, Iterator
 import matplotlib.style
 from matplotlib.figure import Figure
 
+from sharedlabel import inert
+from sharedlabel.errors import printable
 from sharedlabel.report import _adaptive, _curves, _points, _ranking, _speedup, standings, views
 from sharedlabel.report._panels import subject
 from sharedlabel.report._theme import STYLE, Palette, to_svg
 from sharedlabel.report.views import View
 from sharedlabel.results import Results
 
+_LETTERS = 48  # of a name in a figure
+_STEM = 150  # letters of a file name
 CAPTIONS = {
     "cost": (
         "Relative information against cost",
@@ -75,12 +79,18 @@ def figures(results: Results) -> dict[str, str]:
     Raises:
         StoreError: no cell has finished.
     """
+    results = inert.shown(results, _label)
     found: dict[str, str] = {}
     with matplotlib.style.context(STYLE, after_reset=True):
         for kind, parts, about, figure in _drawn(results):
-            name = _free(re.sub(r"[^a-z0-9_]+", "-", "-".join([kind, *parts]).lower()).strip("-"), found)
+            name = _free(re.sub(r"[^a-z0-9_]+", "-", "-".join([kind, *parts]).lower()).strip("-")[:_STEM], found)
             found[name] = to_svg(figure, name, f"{CAPTIONS[kind][0]}: {about}")
     return found
+
+
+def _label(text: str) -> str:
+    """Write a name so that a figure has room for it, and that matplotlib, which hides `_names`, shows it."""
+    return printable(" " * text.startswith("_") + text, _LETTERS)
 
 
 def _free(stem: str, taken: Collection[str]) -> str:

@@ -9,6 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sharedlabel import inert
 from sharedlabel.report import adaptive, sentences, standings, views
 from sharedlabel.report.sentences import edge, number, percent, sentence, title
 from sharedlabel.report.views import View
@@ -20,9 +21,12 @@ _SPOKEN_RULES = ("budget", "retain", "target")
 
 
 def open_console() -> Console:
-    """Return a console as wide as the terminal, and wide enough for the tables where there is none."""
-    console = Console()
-    return console if console.is_terminal else Console(width=max(_WIDTH, console.width))
+    """Return a console as wide as the terminal, and wide enough for the tables where there is none.
+
+    It takes texts as they are: names in brackets or between colons are no markup.
+    """
+    console = Console(markup=False, emoji=False)
+    return console if console.is_terminal else Console(width=max(_WIDTH, console.width), markup=False, emoji=False)
 
 
 def print_report(results: Results, console: Console) -> None:
@@ -42,6 +46,7 @@ def render(results: Results) -> list[RenderableType]:
     Raises:
         StoreError: no cell has finished.
     """
+    results = inert.shown(results)
     parts: list[RenderableType] = []
     for view in views.split(results):
         seeds = f"{view.seeds} seed{'s' * (view.seeds > 1)}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from sharedlabel.errors import StoreError
+from sharedlabel.errors import StoreError, printable
 from sharedlabel.leaderboard import plots, site
 from sharedlabel.leaderboard.protocol import Board
 from sharedlabel.leaderboard.standings import Standing, entries, standings
@@ -185,7 +185,7 @@ def test_no_text_of_the_csv_is_a_formula(made, tmp_path, monkeypatch, first):
     site.build(copy, tmp_path / "site")
     with (tmp_path / "site" / "toy-v1" / "standings.csv").open(newline="") as stream:
         found = list(csv.DictReader(stream))
-    assert [row["title"] for row in found] == [f"'{first if first.isprintable() else ' '}1+1 x"] * len(rows)
+    assert [row["title"] for row in found] == [f"'{printable(first)}1+1\\rx"] * len(rows)
     assert [row["ri"] for row in found] == ["-0.25"] * len(rows)
     assert [row["name"] for row in found] == [row.entry.result.name for row in rows]
     data = json.loads((tmp_path / "site" / "toy-v1" / "standings.json").read_text())

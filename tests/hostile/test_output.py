@@ -1,0 +1,280 @@
+"""Names that could do something, in everything that a run prints and writes: they do nothing."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import unicodedata
+import warnings
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from sharedlabel import choose, errors, evaluate, export, inert, predict, results, train
+from sharedlabel.report import __main__ as report
+from sharedlabel.report import html, plots, terminal
+
+CLASSES = ["=cmd()", "\x1b[31mred", "<script>document.title='owned'<", "$\\frac{", "a\nb", "\u202evil", "😀[/x]", "l" * 250]
+AGGREGATORS = ["a[/x]", "=cmd|' '!A0", "\x1b]0;owned\x07", "<script>document.title='owned'</script>", "$\\frac{"]
+POOLS = ("log_pool", "mean_vote", "mean_logit", "max_vote", "majority_vote", "confusion_vote")
+PRUNER, BACKBONE = "{{7*7}} :smile:\u2028\u202e", "_b\r\n[bold]"
+LONG = "l" * 300
+NASTY = [*CLASSES, *AGGREGATORS, PRUNER, BACKBONE, LONG, "-1+1", "'=1", "\ttab", "half \udc80", "\x9b31m", "]]>", '"&<'] 
+
+
+def plain_text(text: str) -> bool:
+    """Whether a text holds nothing but printable letters, and ends of lines of our own."""
+    return all(letter == "\n" or letter.isprintable() for letter in text)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A whole experiment with names like these, and what it printed."""
+    folder = tmp_path_factory.mktemp("nasty")
+    generator = np.random.default_rng(0)
+    for index, name in enumerate(CLASSES):
+        (folder / "pets" / name).mkdir(parents=True)
+        for number in range(40):
+            pixels = (generator.random((8, 8)) * 30 + 28 * index).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "pets" / name / f"{number}.png")
+    plugins = [{"name": name, "label": label} for name, label in zip(POOLS, (*AGGREGATORS, LONG), strict=True)]
+    arguments = [
+        f"--data={json.dumps({'name': 'imagefolder', 'path': str(folder / 'pets')})}",
+        f"--backbones={json.dumps([{'name': 'mlp', 'label': BACKBONE, 'widths': [16]}])}",
+        f"--pruners={json.dumps([{'name': 'magnitude', 'label': PRUNER}])}",
+        "--ratios=[1, 2]",
+        f"--aggregators={json.dumps(plugins)}",
+        "--dense.epochs=4",
+        "--retrain.epochs=1",
+        "--evaluation.n=[1, 2]",
+        "--evaluation.partitions=2",
+        "--sweet_spot.replicates=10",
+        "--tracking=none",
+        f"--output={folder / 'runs'}",
+        f"--data_root={folder / 'data'}",
+        "--name=nasty",
+    ]
+    return folder / "runs" / "nasty", arguments
+
+
+@pytest.fixture(scope="module")
+def printed(done):
+    """What every command prints for this experiment, by its name."""
+    folder, arguments = done
+    commands = {
+        "plan": (train.main, [*arguments, "--plan"]),
+        "train": (train.main, arguments),
+        "evaluate": (evaluate.main, arguments),
+        "report": (report.main, [str(folder)]),
+        "choose": (choose.main, [str(folder)]),
+        "choose --json": (choose.main, [str(folder), "--json"]),
+        "export": (export.main, ["--run", str(folder), "--aggregator", "$\\frac{", "--ratio", "2"]),
+    }
+    found = {}
+    for name, (main, given) in commands.items():
+        found[name] = captured(main, given)
+    return found
+
+
+def captured(main, arguments) -> str:
+    output, former = io.StringIO(), sys.stdout
+    sys.stdout = output
+    try:
+        assert main(arguments) == 0
+    finally:
+        sys.stdout = former
+    return output.getvalue()
+
+
+def test_every_command_prints_lines_that_steer_nothing(printed):
+    for name, text in printed.items():
+        assert plain_text(text), name
+        assert text.count("\n") > 0
+    assert "a[/x]" in printed["train"]
+    assert "\\x1b]0;owned\\x07" in printed["train"].replace("\n", "")
+    assert ":smile:" in printed["plan"]
+    assert json.loads(printed["choose --json"])["recommended"]["backbone"] == BACKBONE
+
+
+def test_predictions_of_such_labels_and_groups_are_lines(done, printed, tmp_path, capsys):
+    folder, _ = done
+    (model,) = (folder / "models").iterdir()
+    for name in ("=cmd()", "\x1b[31m", "a\nb", "\u202e"):
+        (tmp_path / name).mkdir()
+        shutil.copy(folder.parents[1] / "pets" / CLASSES[0] / "0.png", tmp_path / name / "0.png")
+    assert predict.main([str(model), str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert plain_text(text)
+    assert len(text.splitlines()) == 5
+    assert predict.main([str(model), str(tmp_path), "--json"]) == 0
+    lines = capsys.readouterr().out
+    assert plain_text(lines)
+    assert lines.isascii()
+    records = [json.loads(line) for line in lines.splitlines()]
+    assert {record["tuple"] for record in records} == {"=cmd()", "\x1b[31m", "a\nb", "\u202e"}
+    assert set(records[0]["posterior"]) == set(CLASSES)
+
+
+def test_tables_hold_no_formula_and_read_back_as_they_were(done, printed):
+    folder, _ = done
+    found = results.read(folder)
+    tables = [path for path in folder.glob("*.csv") if path.stat().st_size]
+    assert len(tables) == len(results.TABLES)
+    for path in tables:
+        text = path.read_text()
+        assert plain_text(text)
+        kinds = {item.name: str(item.type) for item in dataclasses.fields(results.TABLES[path.stem])}
+        records = getattr(found, path.stem)
+        lines = list(csv.DictReader(io.StringIO(text)))
+        assert len(lines) == len(records)
+        for line, record in zip(lines, records, strict=True):
+            for name, cell in line.items():
+                value = getattr(record, name)
+                if "str" in kinds[name] and value is not None:
+                    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+                    assert results.from_cell(cell) == errors.printable(value)
+                elif isinstance(value, float):
+                    assert float(cell) == value
+
+
+@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@a", "\tx", "\rx", "\nx", "'", "'=1", "''", "＝1", "", "plain", "a=1"])
+def test_a_cell_is_a_text_for_spreadsheets_and_reads_back(text):
+    @dataclasses.dataclass
+    class Line:
+        name: str
+        value: float
+
+    (cell,) = csv.DictReader(io.StringIO(results.to_csv(Line, [Line(text, -1.5)])))
+    assert not cell["name"].startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝"))
+    assert results.from_cell(cell["name"]) == errors.printable(text)
+    assert cell["value"] == "-1.5"
+
+
+def test_figures_are_well_formed_and_show_names_as_they_are(done, printed):
+    folder, _ = done
+    files = list((folder / "plots").glob("*.svg"))
+    assert len(files) > 3
+    texts = ""
+    for path in files:
+        assert re.fullmatch(r"[a-z0-9_-]{1,160}\.svg", path.name)
+        root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
+        tags = {element.tag.rsplit("}")[-1] for element in root.iter()}
+        assert tags <= {"svg", "g", "path", "defs", "clipPath", "rect", "text", "use", "title", "tspan"}
+        texts += " ".join(root.itertext())
+        assert not [key for element in root.iter() for key in element.attrib if key.startswith("on")]
+    assert "$\\frac{" in texts
+    assert "<script>document.title" in texts
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", texts)
+
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium browser")
+def test_nothing_in_the_page_runs(done, printed, tmp_path):
+    folder, _ = done
+    shown = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         f"--user-data-dir={tmp_path}", "--dump-dom", (folder / "report.html").as_uri()],
+        capture_output=True, text=True, check=True, timeout=120,
+    ).stdout  # fmt: skip
+    assert "<title>nasty: sharedlabel report</title>" in shown
+    assert "owned" in shown
+    assert len(re.findall("<script", shown)) == len(re.findall("<script", (folder / "report.html").read_text()))
+    assert not re.search(r"<script>document\.title", shown)
+    assert "{{7*7}}" in shown
+    assert "49 :smile:" not in shown
+
+
+def test_the_page_holds_no_letter_that_turns_lines_around(done, printed):
+    folder, _ = done
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert not [letter for letter in set(text) - {"\n"} if unicodedata.category(letter) in {"Cc", "Cf", "Cs", "Zl", "Zp"}]
+
+
+def test_names_that_differ_stay_different(done, printed):
+    found = results.read(done[0])
+    renamed = dict(zip([*AGGREGATORS, LONG], ["a\n", "a\\n", "a\r", "a\\r", LONG, LONG + "m"], strict=True))
+    rows = tuple(dataclasses.replace(row, aggregator=renamed[row.aggregator]) for row in found.rows)
+    names = {row.aggregator for row in inert.shown(dataclasses.replace(found, rows=rows), inert.name).rows}
+    assert len(names) == len(renamed)
+    assert {"a\\n", "a\\r"} < names
+    assert all(name.isprintable() and len(name) < 210 for name in names)
+
+
+def test_harmless_names_are_shown_as_they_are(done, printed):
+    found = dataclasses.replace(results.read(done[0]), rows=(), summaries=(), comparisons=(), pooled=(), wins=())
+    plain = dataclasses.replace(found, ranks=(), sweet_spots=(), reliability=(), latencies=(), adaptive=(), thresholds=())
+    assert inert.shown(plain).rows is plain.rows
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_every_exit_takes_every_name(done, printed, name):
+    """Not all of them can be a folder or a label today; a results file of a stranger can hold any."""
+    found = results.read(done[0])
+    tables = {
+        table: tuple(
+            dataclasses.replace(
+                record,
+                **{key: name for key in ("data", "pruner", "backbone") if getattr(record, key, "none") != "none"},
+            )
+            for record in getattr(found, table)
+            if not hasattr(record, "aggregator") or record.aggregator == LONG
+        )
+        for table in ("rows", "summaries", "sweet_spots", "reliability", "latencies")
+    }
+    nasty = dataclasses.replace(
+        found, experiment=name, config={name: [name]}, provenance={name: name}, comparisons=(), pooled=(), ranks=(),
+        wins=(), adaptive=(), thresholds=(), **tables,
+    )  # fmt: skip
+    drawn = plots.figures(nasty)
+    for svg in drawn.values():
+        ElementTree.fromstring(svg)
+    page = html.render(nasty, drawn)
+    assert plain_text(page)
+    console = Console(file=io.StringIO(), width=100)
+    terminal.print_report(nasty, console)
+    assert plain_text(console.file.getvalue())
+
+
+def test_output_without_letters_for_a_name_is_escaped(done, printed):
+    folder, _ = done
+    commands = [("report", [str(folder)]), ("choose", [str(folder)]), ("choose", [str(folder), "--json"])]
+    for encoding, (module, arguments) in zip(("ascii", "latin-1", "ascii"), commands, strict=True):
+        run = subprocess.run(
+            [sys.executable, "-m", f"sharedlabel.{module}", *arguments],
+            capture_output=True,
+            check=False,
+            env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+        )
+        assert (run.returncode, run.stderr) == (0, b"")
+        assert plain_text(run.stdout.decode(encoding))
+
+
+def test_warnings_are_lines_without_code(capsys):
+    def main() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = own
+            warnings.warn("red \x1b[31m\nline", RuntimeWarning, stacklevel=1)
+
+    def own(message, category, filename, lineno, file=None, line=None):
+        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=sys.stderr)
+
+    former = warnings.formatwarning
+    assert errors.guarded(main) == 0
+    line = capsys.readouterr().err
+    assert line.endswith("RuntimeWarning: red \\x1b[31m\\nline\n")
+    assert line.count("\n") == 1
+    assert warnings.formatwarning is former
