@@ -1,13 +1,14 @@
-# Needs Python 3.11 to 3.13, pip, make and git. Everything is installed into .venv from requirements.lock.
+# Needs Python 3.11 to 3.13, pip, make and git. Everything is installed into .venv from the files requirements*.lock, whose hashes are checked.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-UV_VERSION := 0.13.8
-MUTMUT_VERSION := 3.8.1
+LOCKS := requirements.lock requirements-build.lock requirements-tools.lock
+COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"
 # One more than there are cores, since tests wait for other processes; at most 8.
 WORKERS = $$($(RUN) -c 'import os; print(min(8, 1 + (os.cpu_count() or 1)))')
 
-.PHONY: demo test lint simulate mutants format lock browser clean
+.PHONY: demo test lint simulate mutants format lock audit pins browser clean
 
 demo: $(VENV)/.installed ## install, then train, compress, aggregate and report on real handwritten digits
 	@echo "==> running the default experiment: python -m sharedlabel.train"
@@ -26,7 +27,7 @@ lint: $(VENV)/.installed ## style, types and layers
 
 mutants: $(VENV)/.installed ## change the code in small ways and see whether a test notices; takes an hour or more
 	@echo "==> testing by mutation: docs/results/mutation.md says what survives, and why"
-	$(VENV)/bin/uv pip install --python $(RUN) --quiet mutmut==$(MUTMUT_VERSION)
+	$(VENV)/bin/uv pip install --python $(RUN) --quiet --require-hashes -r requirements-tools.lock
 	$(RUN) tests/mutation/run.py
 
 simulate: $(VENV)/.installed ## error rates and coverage of the verdicts, quickly
@@ -37,21 +38,33 @@ format: $(VENV)/.installed ## rewrite the code in the project's format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-$(VENV)/bin/uv:
+$(VENV)/bin/uv: requirements-build.lock
 	@echo "==> creating $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "expected Python 3.11 to 3.13, got %d.%d; set PYTHON=python3.12, for example" % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.lock
+	@touch $@
 
 $(VENV)/.installed: requirements.lock pyproject.toml $(VENV)/bin/uv
 	@echo "==> installing the locked dependencies into $(VENV) (about 5 GB with the CUDA libraries; needed once)"
 	$(VENV)/bin/uv pip install --python $(RUN) --quiet --require-hashes -r requirements.lock
-	$(VENV)/bin/uv pip install --python $(RUN) --quiet --no-deps --editable .
+	$(VENV)/bin/uv pip install --python $(RUN) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 lock: $(VENV)/bin/uv ## resolve the newest versions for every supported Python, with hashes
-	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --generate-hashes \
-		--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
+	$(COMPILE) pyproject.toml --extra dev --output-file requirements.lock
+	$(COMPILE) requirements-build.in --constraint requirements.lock --output-file requirements-build.lock
+	$(COMPILE) requirements-tools.in --constraint requirements.lock --output-file requirements-tools.lock
+
+audit: $(VENV)/.installed ## ask PyPI whether what is locked has known faults; needs the network
+	@echo "==> auditing the lock files"
+	$(VENV)/bin/uv pip install --python $(RUN) --quiet --require-hashes -r requirements-tools.lock
+	$(VENV)/bin/pip-audit --strict --disable-pip --require-hashes $(foreach file,$(LOCKS),--requirement $(file))
+
+pins: ## print the base image's digest and the actions' commits of today; needs the network and docker
+	docker buildx imagetools inspect python:3.12-slim --format '{{.Manifest.Digest}}'
+	git ls-remote https://github.com/actions/checkout refs/tags/v4
+	git ls-remote https://github.com/actions/setup-python refs/tags/v5
 
 clean: ## remove the environment and caches, keep runs and data
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -3,11 +3,12 @@
 #
 # Build:  docker build -f docker/sandbox.Dockerfile -t sharedlabel-sandbox .
 # Run:    python -m sharedlabel.leaderboard run NAME --protocol ID --sandbox docker       (it starts the containers itself)
-FROM python:3.12-slim
+# Pinned as in docker/Dockerfile.
+FROM python:3.12-slim@sha256:dddfd7e07f9d15aeeca61529320492139d21cac7f0070c00609243e51e4e0016
 
 WORKDIR /sharedlabel
-COPY requirements.lock ./
-RUN pip install --no-cache-dir uv==0.13.8 && uv pip install --system --no-cache --require-hashes -r requirements.lock \
+COPY requirements-build.lock requirements.lock ./
+RUN pip install --no-cache-dir --require-hashes -r requirements-build.lock && uv pip install --system --no-cache --require-hashes -r requirements.lock \
     && rm -rf /usr/local/lib/python3*/site-packages/sklearn/datasets/data
 
 WORKDIR /tmp
