@@ -111,6 +111,8 @@ def _pretrained(architecture: str, name: str) -> nn.Module:
         raise ConfigError(f"unknown weights {name!r} of {architecture}; {nearest(name, known.__members__)}")
     weights = known[name]
     try:
+        # torchvision would unpickle whatever lies in its cache; tensors are all that may lie there.
+        weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         model: Any = torchvision.models.get_model(architecture, weights=weights)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"

@@ -15,13 +15,15 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+import torchvision
 from onnx import TensorProto, helper
 from PIL import Image
 from torch import nn
 
 from sharedlabel import predict
+from sharedlabel.backbones import torchvision_model
 from sharedlabel.deployment import card, predictor
-from sharedlabel.errors import DeploymentError, SharedLabelError
+from sharedlabel.errors import DataError, DeploymentError, SharedLabelError
 
 LABELS = ["cat", "dog", "hen"]
 SIDE = 2
@@ -558,3 +560,18 @@ def with_value(whole, path, value):
     else:
         copy[path[0]] = with_value(copy[path[0]], path[1:], value)
     return copy
+
+
+def test_pretrained_weights_are_tensors_alone(tmp_path, monkeypatch):
+    """A file in torchvision's cache, put there by hand as the message of an offline machine says, runs nothing."""
+    weights = torchvision.models.get_model_weights("squeezenet1_1").DEFAULT
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(Evil(tmp_path / "was run"), tmp_path / "checkpoints" / Path(weights.url).name)
+    config = torchvision_model.Config(architecture="squeezenet1_1", weights=weights.name)
+    with pytest.raises(DataError, match="expected the pretrained weights"):
+        torchvision_model.build(config, (3, 32, 32), 4)
+    assert not (tmp_path / "was run").exists()
+    with pytest.raises(TypeError):
+        torchvision.models.get_model("squeezenet1_1", weights=weights)
+    assert (tmp_path / "was run").exists()  # torchvision alone would have run it
