@@ -905,7 +905,7 @@ def read(path: Path, tables: Collection[str] | None = None) -> Results:
     if tables is not None:
         payload |= {table: [] for table in TABLES if table not in tables}
     try:
-        return TypeAdapter(Results).validate_python(payload)
+        found = TypeAdapter(Results).validate_python(payload)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -913,3 +913,18 @@ def read(path: Path, tables: Collection[str] | None = None) -> Results:
             f"{file} is not a results file of this version: expected what `python -m sharedlabel.train` writes, got "
             f"{where} = {printable(repr(first['input']), 60)} ({first['msg']}); run the grid again to rewrite it"
         ) from error
+    apart = _places(found.rows) ^ _places(found.summaries)
+    if apart and (tables is None or {"rows", "summaries"} <= set(tables)):
+        raise StoreError(
+            f"{file} is not a results file of this version: expected rows and summaries of the same methods, got one "
+            f"of them alone for {printable(', '.join(map(str, min(apart, key=str))))}; run the grid again to rewrite it"
+        )
+    return found
+
+
+def _places(records: Iterable[Row | Summary]) -> set[tuple[Any, ...]]:
+    """Return what tells summaries apart."""
+    return {
+        (one.data, one.backbone, one.pruner, one.ratio, one.aggregator, one.training, one.protocol, one.split, one.n)
+        for one in records
+    }

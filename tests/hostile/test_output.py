@@ -236,13 +236,14 @@ def test_harmless_names_are_shown_as_they_are(done, printed):
     assert inert.shown(dataclasses.replace(found, rows=rows)).rows == rows
 
 
-def test_every_exit_takes_every_name(done, printed):
+@pytest.mark.parametrize("part", range(2))
+def test_every_exit_takes_every_name(done, printed, part):
     """Not all of them can be a folder or a label today; a results file of a stranger can hold any."""
     found = results.read(done[0])
     copies = {
         table: tuple(
             dataclasses.replace(record, aggregator=name)
-            for name in NASTY
+            for name in NASTY[part::2]
             for record in getattr(found, table)
             if record.aggregator == LONG
         )
@@ -297,3 +298,42 @@ def test_warnings_are_lines_without_code(capsys):
     assert line.endswith("RuntimeWarning: red \\x1b[31m\\nline\n")
     assert line.count("\n") == 1
     assert warnings.formatwarning is former
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda whole: whole["summaries"].pop(),
+            "expected rows and summaries of the same methods, got one of them alone",
+        ),
+        (lambda whole: whole["rows"].clear(), "expected rows and summaries of the same methods"),
+        (lambda whole: whole["rows"][0].update(n="1\x1b[31m" * 99), r"rows.0.n = '1\\x1b\[31m"),
+        (lambda whole: whole.update(rows=None), "got rows = None"),
+        (lambda whole: whole.update(format="4"), "has format '4', this version reads 4"),
+        (lambda whole: whole["rows"][0].update(ri="deep"), "rows.0.ri = 'deep'"),
+    ],
+)
+def test_results_of_a_stranger_are_refused_in_a_sentence(done, printed, tmp_path, capsys, change, message):
+    whole = json.loads((done[0] / "results.json").read_text())
+    change(whole)
+    (tmp_path / "results.json").write_text(json.dumps(whole))
+    for main in (choose.main, report.main):
+        assert main([str(tmp_path)]) == 2
+        printed_line = capsys.readouterr().err
+        assert re.match(r"error: .*; run the grid again to rewrite it\n$", printed_line)
+        assert re.search(message, printed_line.replace("\\\\", "\\"))
+
+
+@pytest.mark.parametrize("text", ['{"format": 4, "format": 4}', "[" * 9999, '{"format": 1e999}', "", "\udc80", "null"])
+def test_results_that_are_no_plain_json_are_refused(tmp_path, capsys, text):
+    (tmp_path / "results.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    for main in (choose.main, report.main):
+        assert main([str(tmp_path)]) == 2
+        assert re.match(r"error: .*; run .* (first|rewrite it)\n$", capsys.readouterr().err)
+
+
+def test_results_that_are_a_pipe_are_not_waited_for(tmp_path, capsys):
+    os.mkfifo(tmp_path / "results.json")
+    assert choose.main([str(tmp_path)]) == 2
+    assert "got: something that is no file" in capsys.readouterr().err
