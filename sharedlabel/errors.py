@@ -1,6 +1,7 @@
 """Errors that are the user's to fix: what was expected, what came, what to do.
 
 The entry points print them without a traceback and exit with code 2; everything else is a bug and keeps its traceback.
+SIGTERM and SIGHUP stop them as Ctrl-C does.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import contextlib
 import difflib
 import errno
 import io
+import multiprocessing
 import os
 import select
 import signal
@@ -20,11 +22,13 @@ from types import FrameType
 from typing import Any
 
 _LISTED = 30
+_MISTAKE = 2
+FAILED = 3  # exit code of a command that did a part of what was asked for, and has said what it did not
 _READER_GONE = 141  # what shells show of a program that ends by SIGPIPE: 128 + 13
 # What the system answers when a disk is full or a place cannot be used; other errors of the system are bugs.
 _PLACE = {
     getattr(errno, name)
-    for name in ("EACCES", "EDQUOT", "EEXIST", "EFBIG", "EISDIR", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
+    for name in ("EACCES", "EDQUOT", "EEXIST", "EFBIG", "EISDIR", "ENOSPC", "ENAMETOOLONG", "ENOTDIR", "EPERM", "EROFS")
 }
 
 
@@ -56,8 +60,16 @@ class DeploymentError(SharedLabelError):
     """A model that cannot be exported, or an exported one that cannot be used."""
 
 
+class TrackingError(SharedLabelError):
+    """Results that are stored, and that W&B does not take."""
+
+
 class StoreError(SharedLabelError):
     """Stored artifacts that cannot be read or written."""
+
+
+class WriteError(StoreError):
+    """A place that cannot be written, such as a full disk: whatever comes next would fail there, too."""
 
 
 def nearest(name: str, available: Iterable[str]) -> str:
@@ -87,12 +99,15 @@ def printable(text: str, limit: int = 4000) -> str:
 
 
 STOPPED = "everything finished so far is stored; run the same command again to go on"
+_TERMINATING = ("SIGTERM", "SIGHUP")  # of a scheduler that needs the machine, of a terminal that is closed
+_seen: list[int] = []  # numbers of the signals that have asked the entry point to stop
 
 
-def guarded(main: Callable[[], None], stopped: str = STOPPED) -> int:
-    """Run an entry point and return its exit code: 0, or 2 with one line on stderr for what the user can fix.
+def guarded(main: Callable[[], int | None], stopped: str = STOPPED) -> int:
+    """Run an entry point and return its exit code: its own, 0 if it says nothing, or 2 for what the user can fix.
 
-    141 instead of 0 if whoever reads the output has stopped, as `head` does when it has its lines.
+    Then one line on stderr says what that is. SIGTERM and SIGHUP are Ctrl-C. 141 instead of what `main` returns if
+    whoever reads the output has stopped, as `head` does when it has its lines.
 
     Args:
         main: the entry point.
@@ -100,19 +115,29 @@ def guarded(main: Callable[[], None], stopped: str = STOPPED) -> int:
             the call under way.
     """
     _encode_all()
-    with _interrupts() as interrupts, _plain_warnings():
+    with _interrupts(), _plain_warnings():
+        others = set(multiprocessing.active_children())
         try:
             return _guarded(main)
         except Exception:
-            if not interrupts:
+            if not interrupted():
                 raise
         except KeyboardInterrupt:
             pass
+        for process in set(multiprocessing.active_children()) - others:  # at our end we would wait for theirs
+            process.kill()
+            process.join()
     # Python notes an interrupt that left an exec of a text, as in dataclasses, and would die of it at exit although it
     # was caught; the next exec takes the note away.
     exec("")  # noqa: S102
-    print(f"stopped: {stopped}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # a terminal that is closed shows nothing any more
+        print(f"stopped: {stopped}", file=sys.stderr, flush=True)
     return 2
+
+
+def interrupted() -> bool:
+    """Tell whether the entry point was asked to stop: extension modules may turn that into an error of their own."""
+    return bool(_seen)
 
 
 def _encode_all() -> None:
@@ -137,43 +162,64 @@ def _plain_warnings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Collect the interrupts that come: extension modules may turn KeyboardInterrupt into an error of their own."""
-    seen: list[int] = []
-    former = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(former):  # nothing there to be noted
-        yield seen
+def _interrupts() -> Iterator[None]:
+    """Note the signals that ask to stop, and let each raise KeyboardInterrupt."""
+    _seen.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
+    former, process = _stopping(), os.getpid()
 
     def note(number: int, frame: FrameType | None) -> Any:
-        seen.append(number)
-        return former(number, frame)
+        if os.getpid() != process:  # a worker that was forked: it ends as it would have done without us
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return None
+        _seen.append(number)
+        handler = former[number]
+        if callable(handler):
+            return handler(number, frame)
+        raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, note)
+    for number in former:
+        signal.signal(number, note)
     try:
-        yield seen
+        yield
     finally:
-        signal.signal(signal.SIGINT, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        _seen.clear()
 
 
-def _guarded(main: Callable[[], None]) -> int:
+def _stopping() -> dict[int, Any]:
+    """Return the signals that stop us, with what handles them: not those that are ignored, as `nohup` wants it."""
+    found: dict[int, Any] = {signal.SIGINT: signal.getsignal(signal.SIGINT)}
+    found |= {
+        number: signal.getsignal(number)
+        for number in (getattr(signal, name, None) for name in _TERMINATING)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL
+    }
+    return {number: handler for number, handler in found.items() if callable(handler) or number != signal.SIGINT}
+
+
+def _guarded(main: Callable[[], int | None]) -> int:
     try:
         code = _told(main)
     except (BrokenPipeError, SystemExit) as error:  # of print, of rich, which turns one into the other, of argparse
         if _unread() or isinstance(error.__context__, BrokenPipeError):
             return _READER_GONE
         raise
-    return _READER_GONE if _unread() and code == 0 else code
+    return _READER_GONE if _unread() and code != _MISTAKE else code
 
 
-def _told(main: Callable[[], None]) -> int:
+def _told(main: Callable[[], int | None]) -> int:
     try:
-        main()
+        code = main() or 0
         if sys.stdout is not None:  # as where there is no terminal and no file
             sys.stdout.flush()
     except SharedLabelError as error:
         print("error:", printable(" ".join(str(error).split())), file=sys.stderr)  # libraries break lines in theirs
-        return 2
+        return _MISTAKE
     except OSError as error:
         if error.errno not in _PLACE:
             raise
@@ -182,8 +228,8 @@ def _told(main: Callable[[], None]) -> int:
             "some space, fix the permissions or choose another folder, and run the same command again",
             file=sys.stderr,
         )
-        return 2
-    return 0
+        return _MISTAKE
+    return code
 
 
 def _unread() -> bool:

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -27,10 +28,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from sharedlabel import leases
 from sharedlabel.config import canonical, digest
-from sharedlabel.errors import StoreError
+from sharedlabel.errors import StoreError, WriteError
+from sharedlabel.plain import read_json
 
 FORMAT = 1
+_AT_WORK = "at-work@"  # begins the names of the lock files that keep measuring apart from computing
+_FORMER = ".+@.*@[0-9]+"  # folders below `partial` as versions before leases named them
+_SHARD = re.compile(r"shard-[0-9]{5,}\.safetensors")
 Shard = Mapping[str, Tensor]
 
 
@@ -90,28 +96,29 @@ def artifact_key(stage: str, version: int, config: Any, inputs: Mapping[str, str
 
 
 class Store:
-    """Artifacts in a folder, shared by any number of runs and processes.
+    """Artifacts in a folder, shared by any number of runs, processes, containers and machines.
 
     Args:
-        root: the folder; made when absent.
+        root: the folder; made when absent, unless it is only read.
+        readonly: read what is there, write and remove nothing.
 
     Raises:
-        StoreError: the folder cannot be written, or a newer version of this package wrote it.
+        StoreError: the folder cannot be written or read, is no store, or a newer version of this package wrote it.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, readonly: bool = False) -> None:
+        self.root, self.readonly = root, readonly
         self._verified: set[tuple[str, str]] = set()
+        marker = root / "store.json"
         try:
-            (root / "artifacts").mkdir(parents=True, exist_ok=True)
-            (root / "partial").mkdir(exist_ok=True)
-            marker = root / "store.json"
-            if not marker.exists():
-                _write_atomically(marker, json.dumps({"format": FORMAT}).encode())
-            found = json.loads(marker.read_text())["format"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if not readonly:
+                self._make(marker)
+            found = _format(marker)
+        except FileNotFoundError:  # nothing is stored yet
+            return
+        except (OSError, ValueError) as error:
             raise StoreError(
-                f"expected a store that can be read and written at {root}, got: {error}; "
+                f"expected a store that can be read{'' if readonly else ' and written'} at {root}, got: {error}; "
                 "choose another folder with --output"
             ) from error
         if found > FORMAT:
@@ -119,13 +126,23 @@ class Store:
                 f"{root} has store format {found}, this version reads up to {FORMAT}; "
                 "upgrade sharedlabel or choose another --output"
             )
-        self._remove_leftovers()
+        if not readonly:
+            self._remove_leftovers()
+
+    def _make(self, marker: Path) -> None:
+        for part in ("artifacts", "partial"):
+            (self.root / part).mkdir(parents=True, exist_ok=True)
+        if not marker.exists():
+            with leases.claimed(self.root / "partial") as folder:
+                made = folder / marker.name
+                made.write_text(json.dumps({"format": FORMAT}))
+                made.replace(marker)
 
     def has(self, stage: str, key: str) -> bool:
         """Tell whether the artifact is there, whole and with intact checksums.
 
         A damaged one, or another one in its place, is removed with a warning: everything in a store can be computed
-        again, and a long run need not wait for somebody who looks.
+        again, and a long run need not wait for somebody who looks. A store that is only read keeps it.
         """
         folder = self._folder(stage, key)
         if not folder.exists():
@@ -134,12 +151,10 @@ class Store:
             return True
         problem = _damage(folder)
         if problem:
-            warnings.warn(
-                f"artifact {stage}/{key[:12]} is damaged ({problem}); it is computed again",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            shutil.rmtree(folder)
+            then = "the next run computes it again" if self.readonly else "it is computed again"
+            warnings.warn(f"artifact {stage}/{key[:12]} is damaged ({problem}); {then}", RuntimeWarning, stacklevel=2)
+            if not self.readonly:
+                shutil.rmtree(folder)
             return False
         self._verified.add((stage, key))
         return True
@@ -153,7 +168,7 @@ class Store:
         if not self.has(stage, key):
             raise StoreError(f"no artifact {stage}/{key[:12]} in {self.root}; run the grid to compute it")
         folder = self._folder(stage, key)
-        return Artifact(key, json.loads((folder / "manifest.json").read_text()), folder)
+        return Artifact(key, read_json((folder / "manifest.json").read_bytes()), folder)
 
     def find(self, key: str) -> Artifact:
         """Open the one artifact, of whatever stage, whose key begins with these hexadecimal digits.
@@ -180,46 +195,63 @@ class Store:
             started: `time.perf_counter()` when the stage began, for the seconds it took.
 
         Raises:
-            StoreError: the disk is full or not writable; nothing half-written stays.
+            StoreError: the store is only read.
+            WriteError: the disk is full or not writable; nothing half-written stays.
         """
-        partial = self.root / "partial" / f"{key}@{socket.gethostname()}@{os.getpid()}"
-        try:
-            partial.mkdir()
-            files = _write_shards(partial, output.tensors)
+        if self.readonly:
+            raise StoreError(f"expected a store to write artifact {stage}/{key[:12]} to, got {self.root} to read only")
+        with contextlib.ExitStack() as stack:
+            with self._writing(stage, key):
+                partial = stack.enter_context(leases.claimed(self.root / "partial")) / key
+                partial.mkdir()
+            files: dict[str, str] = {}
+            for content in _serialized(output.tensors):  # what fails in making them is the stage's error, not ours
+                with self._writing(stage, key):
+                    name = f"shard-{len(files):05d}.safetensors"
+                    (partial / name).write_bytes(content[0])
+                files[name] = hashlib.sha256(content.pop()).hexdigest()  # gone before the next shard is made
             created = datetime.now(UTC).isoformat(timespec="seconds")
             facts = {"format": FORMAT, "key": key, "stage": stage, "created": created, **record}
             facts |= {"seconds": round(time.perf_counter() - started, 3), "meta": output.meta}
             manifest = json.loads(canonical({**facts, "files": files}))
-            (partial / "manifest.json").write_text(json.dumps({"sha256": digest(manifest), **manifest}, indent=1))
-            _flush(partial)
-            self._publish(partial, self._folder(stage, key))
+            with self._writing(stage, key):
+                (partial / "manifest.json").write_text(json.dumps({"sha256": digest(manifest), **manifest}, indent=1))
+                _flush(partial)
+                self._publish(partial, self._folder(stage, key))
+        return self.load(stage, key)
+
+    @contextlib.contextmanager
+    def _writing(self, stage: str, key: str) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            raise StoreError(
+            raise WriteError(
                 f"could not write artifact {stage}/{key[:12]} to {self.root}: {error.strerror or error}; "
                 "nothing is lost, free some space or fix the permissions and run the same command again"
             ) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        return self.load(stage, key)
 
     @contextlib.contextmanager
     def at_work(self, measuring: bool, waiting: Callable[[], None]) -> Iterator[None]:
         """Mark this process as one that computes, as many may, or as the one that measures times, while none computes.
 
-        Holds for the processes of this machine that use this store. What a process marks ends with it.
+        Holds for the processes of this machine that use this store, in whatever container. What a process marks ends
+        with it.
 
         Args:
             measuring: wait until no process computes or measures, and keep others waiting; otherwise wait until none
                 measures.
             waiting: told before a wait.
         """
-        with (self.root / f"at-work@{socket.gethostname()}").open("a") as file:
-            locked = _locked(file, fcntl.LOCK_EX if measuring else fcntl.LOCK_SH, waiting)
+        with _opened(self._at_work(), fcntl.LOCK_EX if measuring else fcntl.LOCK_SH, waiting) as (file, locked):
             try:
-                yield
+                with leases.alive(file):
+                    yield
             finally:
-                if locked:
-                    fcntl.flock(file, fcntl.LOCK_UN)  # a forked worker may still hold the file
+                if locked and not file.closed:
+                    fcntl.flock(file, fcntl.LOCK_UN)
+
+    def _at_work(self) -> Path:
+        return self.root / f"{_AT_WORK}{leases.machine() or socket.gethostname()}"
 
     def manifests(self, stage: str) -> list[dict[str, Any]]:
         """Read the manifests of all intact artifacts of a stage, in key order."""
@@ -240,11 +272,47 @@ class Store:
                 raise
 
     def _remove_leftovers(self) -> None:
-        """Remove what killed processes of this machine left behind."""
-        for folder in (self.root / "partial").iterdir():
-            host, _, pid = folder.name.partition("@")[2].partition("@")
-            if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
-                shutil.rmtree(folder, ignore_errors=True)
+        """Remove what processes left behind that are gone, and the lock files of machines that are."""
+        leases.sweep(self.root / "partial", former=_FORMER)
+        for path in self.root.glob(f"{_AT_WORK}*"):
+            with contextlib.suppress(OSError):
+                if path != self._at_work() and leases.expired(path):
+                    with path.open("a") as file:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        path.unlink()
+
+
+def _format(marker: Path) -> int:
+    """Read the format of a store.
+
+    Raises:
+        OSError: its marker cannot be read.
+        ValueError: it is no marker.
+    """
+    content = read_json(marker.read_bytes())
+    found = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise ValueError(f'{marker.name} that does not state a format as in {{"format": {FORMAT}}}')
+    return found
+
+
+@contextlib.contextmanager
+def _opened(path: Path, kind: int, waiting: Callable[[], None]) -> Iterator[tuple[IO[str], bool]]:
+    """Open a file and lock it, once more where it was removed before it was locked; False where there are no locks."""
+    while True:
+        with path.open("a") as file:
+            locked = _locked(file, kind, waiting)
+            if locked and not _lies_at(path, file):
+                continue
+            yield file, locked
+            return
+
+
+def _lies_at(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _locked(file: IO[str], kind: int, waiting: Callable[[], None]) -> bool:
@@ -265,37 +333,17 @@ def _locked(file: IO[str], kind: int, waiting: Callable[[], None]) -> bool:
     return True
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def serialize(shard: Shard) -> bytes:
     """Return the content of a shard's file."""
     return safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in shard.items()})
 
 
-def _write_shards(folder: Path, tensors: Shard | Iterable[Shard]) -> dict[str, str]:
-    shards = [tensors] if isinstance(tensors, Mapping) else tensors
-    files = {}
-    for index, shard in enumerate(shards):
-        name = f"shard-{index:05d}.safetensors"
-        content = serialize(shard)
-        (folder / name).write_bytes(content)
-        files[name] = hashlib.sha256(content).hexdigest()
-        del shard, content  # before the next shard is made
-    return files
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
+def _serialized(tensors: Shard | Iterable[Shard]) -> Iterator[list[bytes]]:
+    """Yield the content of every shard in a list of its own, which whoever takes it out empties."""
+    for shard in [tensors] if isinstance(tensors, Mapping) else tensors:
+        content = [serialize(shard)]
+        del shard  # before the next shard is made
+        yield content
 
 
 def _flush(folder: Path) -> None:
@@ -311,7 +359,7 @@ def _flush(folder: Path) -> None:
 def _damage(folder: Path) -> str:
     """Say what is wrong with an artifact's folder; empty if it holds, intact, what its place says."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = read_json((folder / "manifest.json").read_bytes())
         expected = manifest.pop("sha256")
         if digest(manifest) != expected:
             return "its manifest was altered"
@@ -319,6 +367,8 @@ def _damage(folder: Path) -> str:
         if stated != (folder.parent.name, folder.name, FORMAT):
             return "its manifest is that of {}/{:.12}, format {}, which was put in its place".format(*stated)
         for name, checksum in manifest["files"].items():
+            if not _SHARD.fullmatch(name) or not (folder / name).is_file():
+                return f"{name!r} is no file of it"
             with (folder / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
                     return f"{name} does not match its checksum"

@@ -217,21 +217,6 @@ except StoreError as error:
     assert not Store(tmp_path).has("dense", "0" * 64)
 
 
-def test_leftovers_of_killed_processes_are_removed_and_those_of_living_ones_kept(tmp_path):
-    Store(tmp_path)
-    child = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
-    )
-    host = os.uname().nodename
-    dead = tmp_path / "partial" / f"{KEY}@{host}@{child.stdout.strip()}"
-    alive = tmp_path / "partial" / f"{KEY}@{host}@{os.getpid()}"
-    elsewhere = tmp_path / "partial" / f"{KEY}@another-host@{child.stdout.strip()}"  # which may be alive there
-    for folder in (dead, alive, elsewhere):
-        folder.mkdir()
-    Store(tmp_path)
-    assert (dead.exists(), alive.exists(), elsewhere.exists()) == (False, True, True)
-
-
 def test_keys_depend_on_stage_version_config_inputs_and_code():
     keys = {
         artifact_key("dense", 1, {"seed": 0}, {}, {}),
