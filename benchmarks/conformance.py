@@ -12,6 +12,7 @@ import copy
 import csv
 import dataclasses
 import functools
+import io
 import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._measure import ROOT
-from sharedlabel import cost, rng
+from sharedlabel import cost, rng, together
 from sharedlabel.backbones import torchvision_model
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError, guarded
@@ -214,17 +215,17 @@ def _value(name: str, text: str) -> Any:
 
 def write(rows: Iterable[Row], folder: Path) -> None:
     """Write both files, in the order of networks and of pruners; the folder is made when absent."""
-    folder.mkdir(parents=True, exist_ok=True)
     order = list(itertools.product(NETWORKS, available("pruners")))
     ordered = sorted(
         (row for row in rows if (row.network, row.pruner) in order),
         key=lambda row: order.index((row.network, row.pruner)),
     )
-    with (folder / f"{FILE}.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([field.name for field in dataclasses.fields(Row)])
-        writer.writerows([_text(value) for value in dataclasses.astuple(row)] for row in ordered)
-    (folder / f"{FILE}.md").write_text("\n".join(markdown(ordered)) + "\n", encoding="utf-8")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in dataclasses.fields(Row)])
+    writer.writerows([_text(value) for value in dataclasses.astuple(row)] for row in ordered)
+    page = "\n".join(markdown(ordered)) + "\n"
+    together.replace(folder, {f"{FILE}.csv": text.getvalue(), f"{FILE}.md": page})
 
 
 def _text(value: Any) -> str:

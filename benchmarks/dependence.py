@@ -24,15 +24,15 @@ from matplotlib.figure import Figure
 
 from benchmarks import evidence
 from benchmarks._measure import Result, python
-from sharedlabel import train
+from sharedlabel import together, train
 from sharedlabel.config import parse
-from sharedlabel.errors import ConfigError, guarded
+from sharedlabel.errors import ConfigError, TrainingError, guarded
 from sharedlabel.grid import Grid, prepare
 from sharedlabel.progress import print_plan
 from sharedlabel.report._panels import heading, label_ends, panel_ns, panels, ratio_axis
 from sharedlabel.report._theme import STYLE, Palette, to_svg
 from sharedlabel.report.terminal import open_console
-from sharedlabel.report.views import ORACLE
+from sharedlabel.report.views import ORACLE, shortfall
 from sharedlabel.results import Results, to_csv
 from sharedlabel.store import Store
 
@@ -126,7 +126,10 @@ def sweep(option: str, values: Sequence[float], arguments: Sequence[str]) -> lis
     for value, grid, store in grids(option, values, arguments):
         console = open_console()
         console.print(f"{grid.experiment.name}: {option} = {value!r}", highlight=False)
-        found += _points(value, train.run(grid, store, console))
+        results = train.run(grid, store, console)
+        if results.failures:
+            raise TrainingError(f"{option} = {value!r}: {shortfall(results)}")
+        found += _points(value, results)
     return found
 
 
@@ -243,9 +246,9 @@ def _main(arguments: Sequence[str] | None) -> None:
     for text in tables(chosen.option, points):
         print(text, end="\n\n")
     folder = Path(experiment.output).expanduser() / experiment.name
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in zip(FILES, (to_csv(Point, points), plot(chosen.option, points)), strict=True):
-        (folder / name).write_text(text)
+    made = (to_csv(Point, points), plot(chosen.option, points))
+    together.replace(folder, dict(zip(FILES, made, strict=True)))
+    for name in FILES:
         print(folder / name)
 
 

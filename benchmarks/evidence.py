@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sharedlabel import results as records
+from sharedlabel import together
 from sharedlabel.errors import ConfigError, guarded, nearest
 from sharedlabel.results import Comparison, Pooled, Rank, Results, Summary
 
@@ -321,20 +322,18 @@ def line(cells: Sequence[str]) -> str:
 
 def write(found: Results, method: str, reference: str, folder: Path) -> None:
     """Write the tables behind the Markdown: test rows, and the comparisons of the method and of trainings."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "summaries.csv", [s for s in found.summaries if s.split == "test"])
-    _write(folder / "ranks.csv", found.ranks)
-    _write(folder / "sweet_spots.csv", found.sweet_spots)
-    _write(folder / "adaptive.csv", [a for a in found.adaptive if a.aggregator in {method, reference}])
+    tables: dict[str, Sequence[Any]] = {
+        "summaries": [s for s in found.summaries if s.split == "test"],
+        "ranks": found.ranks,
+        "sweet_spots": found.sweet_spots,
+        "adaptive": [a for a in found.adaptive if a.aggregator in {method, reference}],
+        "searches": found.searches,
+    }
     for name, records_ in (("comparisons", found.comparisons), ("pooled", found.pooled), ("wins", found.wins)):
         own = [r for r in records_ if method in {r.method, r.reference} or getattr(r, "axis", "") == "training"]
-        _write(folder / f"{name}.csv", own)
-    _write(folder / "searches.csv", found.searches)
-
-
-def _write(path: Path, rows: Sequence[Any]) -> None:
-    if rows:
-        path.write_text(records.to_csv(type(rows[0]), rows, digits=6), encoding="utf-8")
+        tables[name] = own
+    csv = {f"{name}.csv": records.to_csv(type(rows[0]), rows, digits=6) for name, rows in tables.items() if rows}
+    together.replace(folder, csv)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 import matplotlib.style
 import torch
 
-from sharedlabel import provenance
+from sharedlabel import provenance, together
 from sharedlabel.collect import latencies
 from sharedlabel.config import parse
 from sharedlabel.errors import ConfigError, guarded
@@ -105,10 +105,9 @@ def _main(arguments: Sequence[str] | None) -> None:
             if chosen.prepare:
                 continue
             found = list(itertools.chain.from_iterable(measured(*part) for part in networks))
-            (out / f"{name}.csv").write_text(to_csv(Latency, found, DIGITS))
             text = "\n".join(page(name, found, before(name)))
-            (out / f"{name}.md").write_text(text + "\n")
-            (out / f"{name}.svg").write_text(figure(found))
+            made = {"csv": to_csv(Latency, found, DIGITS), "md": f"{text}\n", "svg": figure(found)}
+            together.replace(out, {f"{name}.{kind}": content for kind, content in made.items()})
             print(text, end="\n\n")
 
 

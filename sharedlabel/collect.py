@@ -19,6 +19,7 @@ from sharedlabel.results import (
     TABLES,
     AdaptivePoint,
     DatasetFacts,
+    Failure,
     Latency,
     Margin,
     ReliabilityBin,
@@ -63,13 +64,15 @@ def losses(cell: Cell, store: Store) -> dict[str, list[float]]:
     return {name: values for name, values in found.items() if values}
 
 
-def collect(grid: Grid, store: Store, seconds: float) -> Results:
+def collect(grid: Grid, store: Store, seconds: float, failures: tuple[Failure, ...] = (), cells: int = 0) -> Results:
     """Gather the whole grid.
 
     Args:
-        grid: all of whose cells are stored.
+        grid: all of whose cells are stored; it may have none.
         store: where they are.
         seconds: wall-clock time of the run that asks, for the provenance; what it found stored took longer.
+        failures: of other cells.
+        cells: how many there are with those that are not stored; as many as are stored if left out.
     """
     by_cell = {cell.id: rows(cell, grid, store) for cell in grid.cells}
     summary, adaptive = summarized.over_seeds(grid, store, by_cell), summarized.adaptive(grid, store, by_cell)
@@ -87,6 +90,8 @@ def collect(grid: Grid, store: Store, seconds: float) -> Results:
         adaptive=tuple(AdaptivePoint(**one) for one in (adaptive.meta["points"] if adaptive else ())),
         thresholds=tuple(_thresholds(grid, store)),
         searches=tuple(_searches(grid, store)),
+        failures=failures,
+        cells=cells or len(grid.cells),
         **{table: tuple(TABLES[table](**record) for record in records) for table, records in summary.meta.items()},
     )
 

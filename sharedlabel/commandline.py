@@ -57,7 +57,7 @@ class CommandLine:
             SystemExit: help was asked for, and printed.
         """
         values: dict[str, Any] = plain(self._kind())
-        switches = argparse.Namespace(**dict.fromkeys(self._switches, False))
+        switches = argparse.Namespace(**{name.replace("-", "_"): False for name in self._switches})
         tokens = iter(sys.argv[1:] if arguments is None else arguments)
         for token in tokens:
             if token in {"-h", "--help"}:
@@ -70,7 +70,7 @@ class CommandLine:
                     raise ConfigError(
                         f"{name}: expected nothing after --{name}, got {schema.shown(text)}; leave it out"
                     )
-                setattr(switches, name, True)
+                setattr(switches, name.replace("-", "_"), True)
                 continue
             if not given:
                 text = self._next(name, tokens)

@@ -484,9 +484,12 @@ def command_line(program: str = "train") -> CommandLine:
         "train": "Train, prune, aggregate and evaluate a grid; then report the sweet spot of compression.",
         "evaluate": "Report the finished cells of a grid, without computing any other.",
     }
-    plan = {"plan": "print which cells are done, which are missing and what they cost; run nothing"}
-    switches = plan if program == "train" else {}
-    return CommandLine(Experiment, ("data",), switches, f"python -m sharedlabel.{program}", about[program])
+    switches = {
+        "plan": "print which cells are done, which are missing and what they cost; run nothing",
+        "fail-fast": "compute nothing more once a cell has failed; report what is done",
+    }
+    given = switches if program == "train" else {}
+    return CommandLine(Experiment, ("data",), given, f"python -m sharedlabel.{program}", about[program])
 
 
 def parse(arguments: Sequence[str] | None, program: str = "train") -> tuple[Experiment, argparse.Namespace]:

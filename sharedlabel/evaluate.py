@@ -5,13 +5,17 @@ Useful while a long run goes on elsewhere, or to report an interrupted one. Take
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sharedlabel.config import parse
-from sharedlabel.errors import StoreError, guarded, printable
+from sharedlabel.errors import StoreError, WriteError, guarded, printable
+from sharedlabel.results import Failure, read
+
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}  # a place where others compute: its numbers can be shown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,13 +28,12 @@ def _main(arguments: Sequence[str] | None) -> None:
     # As in train.py: torch and Lightning take seconds to import, and mistakes should not wait for them.
     from sharedlabel.collect import collect
     from sharedlabel.grid import finished, prepare
-    from sharedlabel.report.html import write_report
+    from sharedlabel.report.html import publish
     from sharedlabel.report.terminal import open_console, print_report
-    from sharedlabel.results import write
     from sharedlabel.store import Store
 
     started = time.perf_counter()
-    store = Store(Path(experiment.output).expanduser() / "store")
+    store = Store(Path(experiment.output).expanduser() / "store", readonly=True)
     whole = prepare(experiment)
     grid = finished(whole, store)
     if not grid.cells:
@@ -39,13 +42,27 @@ def _main(arguments: Sequence[str] | None) -> None:
             "run `python -m sharedlabel.train` first, or ask for fewer seeds: a method counts once all of its are done"
         )
     console = open_console()
-    results = collect(grid, store, seconds=time.perf_counter() - started)
     folder = Path(experiment.output).expanduser() / experiment.name
-    write(results, folder)
-    write_report(results, folder)
+    failures = _failures(folder, {cell.id for cell in whole.cells} - {cell.id for cell in grid.cells})
+    results = collect(grid, store, time.perf_counter() - started, failures, len(whole.cells))
     print_report(results, console)
-    text = printable(f"{len(grid.cells)} of {len(whole.cells)} cells are finished; report: {folder / 'report.html'}")
-    console.print(f"\n{text}", highlight=False, markup=False, soft_wrap=True)
+    said = f"{len(grid.cells)} of {len(whole.cells)} cells are finished; report: {folder / 'report.html'}"
+    try:
+        publish(results, folder, None)
+    except WriteError as error:
+        if getattr(error.__cause__, "errno", None) not in _READ_ONLY:
+            raise
+        said = f"{len(grid.cells)} of {len(whole.cells)} cells are finished; {folder} is not ours to write a report to"
+    console.print(f"\n{printable(said)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _failures(folder: Path, unfinished: Collection[str]) -> tuple[Failure, ...]:
+    """Return what the last run has told of the cells that are not finished yet, which no store remembers."""
+    try:
+        found = read(folder, ("failures",)).failures
+    except StoreError:  # there was none, or it was of another version
+        return ()
+    return tuple(failure for failure in found if failure.cell in unfinished)
 
 
 if __name__ == "__main__":

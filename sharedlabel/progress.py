@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from sharedlabel import inert, memory, search, sizes
 from sharedlabel.errors import printable
+from sharedlabel.failures import Failed
 from sharedlabel.grid import Grid, Node, missing, training_macs
 from sharedlabel.rehearsal import Rehearsal
 from sharedlabel.store import Store
@@ -36,6 +38,11 @@ def describe(node: Node, part: str = "") -> str:
     return printable(" ".join(parts) + (f", {part}" if part else ""))
 
 
+def described(node: Node, grid: Grid) -> str:
+    """Describe a call of a grid."""
+    return describe(node, grid.data_by_key[node.data_key].part)
+
+
 class Reporter:
     """Follows the calls of a run.
 
@@ -43,10 +50,11 @@ class Reporter:
         console: where to write.
         grid: what the calls belong to.
         total: number of calls to compute.
+        folder: where the tracebacks of calls that fail are kept; they are not where it is left out.
     """
 
-    def __init__(self, console: Console, grid: Grid, total: int) -> None:
-        self.console, self.grid, self.total, self.done = console, grid, total, 0
+    def __init__(self, console: Console, grid: Grid, total: int, folder: Path | None = None) -> None:
+        self.console, self.grid, self.total, self.folder, self.done = console, grid, total, folder, 0
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -59,19 +67,29 @@ class Reporter:
 
     def __call__(self, node: Node, seconds: float | None) -> None:
         """Tell that a call starts (None) or took so many seconds."""
-        described = describe(node, self.grid.data_by_key[node.data_key].part)
+        text = described(node, self.grid)
         if seconds is None:
-            self.bar.update(self.task, description=described)
+            self.bar.update(self.task, description=text)
             return
         self.done += 1
         self.bar.advance(self.task)
         if not self.console.is_terminal:
             self.console.print(
-                f"[{self.done}/{self.total}] {described}: {seconds:.1f} s",
+                f"[{self.done}/{self.total}] {text}: {seconds:.1f} s",
                 highlight=False,
                 markup=False,
                 soft_wrap=True,
             )
+
+    def failed(self, failed: Failed) -> None:
+        """Tell that a call failed, and keep its traceback at once: the run may be killed before it ends."""
+        text = f"failed: {described(failed.node, self.grid)}: {failed.reason}"
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        if self.folder is None:
+            return
+        file = self.folder / failed.file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(failed.details, encoding="utf-8", errors="backslashreplace")
 
     def waiting(self, reason: str) -> None:
         """Tell that the run waits, and until when."""
@@ -81,9 +99,9 @@ class Reporter:
 
 
 @contextmanager
-def reporting(console: Console, grid: Grid, total: int) -> Iterator[Reporter]:
-    """Show progress inside the block."""
-    reporter = Reporter(console, grid, total)
+def reporting(console: Console, grid: Grid, total: int, folder: Path | None = None) -> Iterator[Reporter]:
+    """Show progress inside the block; the arguments are those of `Reporter`."""
+    reporter = Reporter(console, grid, total, folder)
     with reporter.bar:
         yield reporter
 

@@ -12,7 +12,6 @@ import dataclasses
 import io
 import itertools
 import json
-import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +19,9 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
-from sharedlabel import plain
+from sharedlabel import together
 from sharedlabel.errors import StoreError, printable
+from sharedlabel.plain import read_json
 
 FORMAT = 4
 AXES = (
@@ -752,6 +752,37 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A cell without its numbers, or without its times, and why. The next run tries it again.
+
+    Attributes:
+        cell: as in `Row`.
+        stage: the stage call that failed; `latency` if times are all that is missing.
+        key: first digits of its key; cells that need the same call have it alike.
+        call: the call in words.
+        reason: what went wrong, in one line.
+        details: file with the traceback, in the folder of the run.
+        repeat: how to run this cell alone.
+    """
+
+    cell: str
+    data: str
+    backbone: str
+    pruner: str
+    ratio: float
+    aggregator: str
+    training: str
+    protocol: Literal["iid", "grouped"]
+    seed: int
+    stage: str
+    key: str
+    call: str
+    reason: str
+    details: str
+    repeat: str
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything a grid found.
 
@@ -775,6 +806,8 @@ class Results:
         adaptive: adaptive numbers of instances, per rule, threshold and method.
         thresholds: fitted thresholds for nominal errors, per cell.
         searches: settings that were searched, per aggregator and network.
+        failures: cells that were tried in vain; they are in no other table, but for those that only lack times.
+        cells: how many the grid has, finished or not; 0 where an older version wrote this.
     """
 
     format: int
@@ -795,6 +828,8 @@ class Results:
     ranks: tuple[Rank, ...] = ()
     wins: tuple[Wins, ...] = ()
     searches: tuple[Search, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    cells: int = 0
 
 
 TABLES: dict[str, type[Any]] = {
@@ -811,16 +846,24 @@ TABLES: dict[str, type[Any]] = {
     "adaptive": AdaptivePoint,
     "thresholds": Threshold,
     "searches": Search,
+    "failures": Failure,
 }
+NAME = "results.json"
 
 
 def write(results: Results, folder: Path) -> None:
-    """Write `results.json` and one CSV per table into a folder, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    payload = dataclasses.asdict(results)
-    _replace(folder / "results.json", json.dumps(payload, indent=1, allow_nan=False) + "\n")
-    for table, kind in TABLES.items():
-        _replace(folder / f"{table}.csv", to_csv(kind, getattr(results, table)))
+    """Write `results.json` and one CSV per table into a folder, together or not at all.
+
+    Raises:
+        WriteError: a file cannot be written; the message names it.
+    """
+    together.replace(folder, files(results))
+
+
+def files(results: Results) -> dict[str, str]:
+    """Return the content of `results.json` and of one CSV per table, by file name."""
+    found = {NAME: json.dumps(dataclasses.asdict(results), indent=1, allow_nan=False) + "\n"}
+    return found | {f"{table}.csv": to_csv(kind, getattr(results, table)) for table, kind in TABLES.items()}
 
 
 def quietest(records: Iterable[Latency]) -> list[Latency]:
@@ -874,12 +917,6 @@ def _cell(value: Any, digits: int | None) -> Any:
     return f"{value:.{digits}g}" if digits and isinstance(value, float) else value
 
 
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text)
-    partial.replace(path)
-
-
 def read(path: Path, tables: Collection[str] | None = None) -> Results:
     """Read `results.json`, or the folder that holds it.
 
@@ -890,11 +927,11 @@ def read(path: Path, tables: Collection[str] | None = None) -> Results:
     Raises:
         StoreError: it is absent, not readable, of another format or not what this version writes.
     """
-    file = path / "results.json" if path.is_dir() else path
+    file = path / NAME if path.is_dir() else path
     try:
         if file.exists() and not file.is_file():
             raise ValueError("something that is no file")
-        payload = plain.read_json(file.read_bytes())
+        payload = read_json(together.read(file.parent, NAME) if file.name == NAME else file.read_bytes())
     except (OSError, ValueError) as error:
         raise StoreError(
             f"expected a results.json at {file}, got: {error}; run `python -m sharedlabel.train` first"

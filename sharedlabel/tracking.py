@@ -7,19 +7,20 @@ runs are written offline, for `wandb sync` later.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import netrc
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
 from sharedlabel.config import Experiment, digest
-from sharedlabel.errors import printable
-from sharedlabel.results import AXES, TABLES, Results, Row
+from sharedlabel.errors import TrackingError, interrupted, printable
+from sharedlabel.results import AXES, TABLES, Failure, Results, Row
 
 CURVES = (
     "n_accuracy",
@@ -57,9 +58,10 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.mode != "none":
-            import wandb
+            with _publishing("the last run"):
+                import wandb
 
-            wandb.teardown()
+                wandb.teardown()
 
     def cell(self, rows: Sequence[Row], losses: Mapping[str, Sequence[float]]) -> None:
         """Publish a finished cell once: configuration, curves against n and epochs, and its rows.
@@ -67,13 +69,15 @@ class Tracker:
         Args:
             rows: the cell's rows of both splits.
             losses: mean training loss (nats) per epoch, by stage.
+
+        Raises:
+            TrackingError: W&B does not take it.
         """
         first = rows[0]
         if self.mode == "none" or self._marker(first.cell).exists():
             return
-        identity = {name: getattr(first, name) for name in ("data", *AXES)}
-        name = "-".join(_WRITTEN.get(axis, str)(value) for axis, value in identity.items())
-        with self._run(first.cell, name, "cell", identity) as run:
+        identity, name = _identity(first)
+        with _publishing(name), self._run(first.cell, name, "cell", identity) as run:
             for split in dict.fromkeys(row.split for row in rows):
                 run.define_metric(f"{split}/*", step_metric="n")
             for stage, values in losses.items():
@@ -90,6 +94,24 @@ class Tracker:
             run.summary.update(dataclasses.asdict(last))
         self._marker(first.cell).touch()
 
+    def failed(self, failure: Failure) -> None:
+        """Publish a cell that failed, once for each reason, as a failed run with the reason in its summary.
+
+        It is no run of the cell, which may be finished later and published then.
+
+        Raises:
+            TrackingError: W&B does not take it.
+        """
+        identifier = digest([failure.cell, failure.reason])[:16]
+        if self.mode == "none" or self._marker(identifier).exists():
+            return
+        identity, name = _identity(failure)
+        with _publishing(name):
+            run = self._run(identifier, f"{name}-failed", "failed cell", identity)
+            run.summary.update({"failed": failure.reason} | dataclasses.asdict(failure))
+            run.finish(exit_code=1)
+        self._marker(identifier).touch()
+
     def summary(self, results: Results, figures: Mapping[str, str], identifier: str) -> None:
         """Publish the comparison tables and plots as one run.
 
@@ -97,12 +119,16 @@ class Tracker:
             results: the whole grid.
             figures: SVG text by name.
             identifier: hash of the grid's cells.
+
+        Raises:
+            TrackingError: W&B does not take it.
         """
         if self.mode == "none" or self._marker(identifier).exists():
             return
-        import wandb
+        name = f"{results.experiment}-summary"
+        with _publishing(name), self._run(identifier, name, "summary", results.config) as run:
+            import wandb
 
-        with self._run(identifier, f"{results.experiment}-summary", "summary", results.config) as run:
             run.log({table: _table(getattr(results, table)) for table in TABLES if getattr(results, table)})
             run.log({f"plot/{name}": wandb.Html(svg) for name, svg in figures.items()})
         self._marker(identifier).touch()
@@ -152,6 +178,27 @@ class Tracker:
             )
             self.mode = "offline"
             return start(self.mode)
+
+
+@contextlib.contextmanager
+def _publishing(name: str) -> Iterator[None]:
+    """Say in a sentence what W&B does not take: it is the last step of a run, and everything else of it is done."""
+    try:
+        yield
+    except Exception as error:
+        if interrupted():
+            raise KeyboardInterrupt from error
+        said = printable(" ".join(str(error).split()), 500)
+        raise TrackingError(
+            f"expected W&B to take {name}, got {type(error).__name__}: {said}; all results are stored and the report "
+            "is written: correct it, or choose --tracking none, and run the same command again"
+        ) from error
+
+
+def _identity(record: Row | Failure) -> tuple[dict[str, Any], str]:
+    """Return what tells a cell apart, and its name made of that."""
+    identity = {name: getattr(record, name) for name in ("data", *AXES)}
+    return identity, "-".join(_WRITTEN.get(axis, str)(value) for axis, value in identity.items())
 
 
 def _mode(requested: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharedlabel import provenance, rng
+from sharedlabel import provenance, rng, together
 from sharedlabel.deployment import _files, programs
 from sharedlabel.deployment import card as cards
 from sharedlabel.deployment.card import Card, File
@@ -47,6 +46,7 @@ def export(
         DeploymentError: the output is there already, or a program cannot be made or differs from its network.
         StoreError: the cell's artifacts are absent or damaged.
     """
+    together.restore(output)
     if output.exists() and not (replace and (output / cards.NAME).is_file()):
         way_out = "choose another --output" if replace else "use --force to replace it, or choose another --output"
         kind = "a folder that holds no model" if replace else "something there already"
@@ -57,18 +57,17 @@ def export(
             "`python -m sharedlabel.train` again"
         )
     thresholds = _thresholds(results, rows)
-    trained = restore(rows[0].cell, results.dataset, Store(store), thresholds[0].artifact if thresholds else None)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".partial-") as partial:
-        folder = Path(partial) / "model"
-        folder.mkdir()
+    stored = Store(store, readonly=True)
+    trained = restore(rows[0].cell, results.dataset, stored, thresholds[0].artifact if thresholds else None)
+    made: list[Card] = []
+
+    def fill(folder: Path) -> None:
         differences = write_programs(trained, getattr(torch, results.dataset.dtype), _sizes(rows), folder, runtimes)
-        card = _card(results, rows, trained, _written(folder, differences))
-        cards.write(card, folder)
-        if output.exists():
-            output.rename(Path(partial) / "old")
-        folder.rename(output)
-    return card
+        made.append(_card(results, rows, trained, _written(folder, differences)))
+        cards.write(made[0], folder)
+
+    together.replace_folder(output, fill)
+    return made[0]
 
 
 def write_programs(

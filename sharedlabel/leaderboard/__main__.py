@@ -171,6 +171,7 @@ def _run(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _score(options: argparse.Namespace, _: Sequence[str]) -> None:
+    from sharedlabel import together
     from sharedlabel.leaderboard import commands, records, submission
     from sharedlabel.leaderboard.protocol import Board
     from sharedlabel.leaderboard.score import PredictionError
@@ -189,8 +190,7 @@ def _score(options: argparse.Namespace, _: Sequence[str]) -> None:
         except PredictionError as error:
             (options.out / commands.REFUSED).write_text(str(error), encoding="utf-8")
             raise
-        (options.out / records.SCORES).write_bytes(scores)
-        (options.out / records.RESULT).write_text(records.to_json(graded), encoding="utf-8")
+        together.replace(options.out, {records.SCORES: scores, records.RESULT: records.to_json(graded)})
         print(f"{graded.name} on {protocol.id}: mean RI {graded.ri:.4f}; wrote {options.out}")
         return
     result = commands.store(board, protocol, options.name, folder)

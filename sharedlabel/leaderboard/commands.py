@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from sharedlabel import provenance
+from sharedlabel import provenance, together
 from sharedlabel.errors import DataError, StoreError, printable
 from sharedlabel.leaderboard import records, run, sandbox, score, submission
 from sharedlabel.leaderboard.protocol import Board, Protocol
@@ -83,9 +83,7 @@ def predict(
         "secret": answered.secret,
         "provenance": provenance.collect("cpu"),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / records.PREDICTIONS).write_bytes(content)
-    (out / RUN).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    together.replace(out, {records.PREDICTIONS: content, RUN: json.dumps(facts, indent=1) + "\n"})
 
 
 def grade(board: Board, protocol: Protocol, folder: Path) -> tuple[Result, bytes, bytes]:

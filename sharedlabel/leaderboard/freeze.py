@@ -87,7 +87,7 @@ def freeze(
         }
     )
     records.replace_folder(root / "protocols" / protocol.id, files.content)
-    path.write_text(to_toml(protocol.model_dump()), encoding="utf-8")
+    records.replace_file(path, to_toml(protocol.model_dump()).encode())
     return protocol
 
 

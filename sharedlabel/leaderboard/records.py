@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ import safetensors.torch
 from pydantic import AfterValidator, Field, PositiveInt, ValidationError
 from torch import Tensor
 
+from sharedlabel import leases, together
 from sharedlabel.errors import StoreError, printable
 from sharedlabel.leaderboard.protocol import Network, Protocol, load, pinned
 from sharedlabel.leaderboard.sandbox import Kind
@@ -306,9 +306,11 @@ def _joined(lines: list[str]) -> bytes:
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
     # Beside its folder: what a kill leaves is then no file among those of an entry.
-    with tempfile.TemporaryDirectory(prefix=f".{path.parent.name}.", dir=path.parent.parent) as beside:
-        partial = Path(beside) / path.name
+    leases.sweep(path.parent.parent, leases.MARK)
+    with leases.claimed(path.parent.parent, leases.MARK) as beside:
+        partial = beside / path.name
         partial.write_bytes(content)
+        together.flush(partial)
         partial.replace(path)
 
 
@@ -319,21 +321,13 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         folder: may be there or not.
         files: content by place in it.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
-        made, former = Path(beside) / "made", Path(beside) / "former"
-        made.mkdir()
+
+    def fill(made: Path) -> None:
         for name, content in files.items():
             (made / name).parent.mkdir(parents=True, exist_ok=True)
             (made / name).write_bytes(content)
-        try:
-            if folder.exists():
-                folder.rename(former)
-            made.rename(folder)
-        except BaseException:
-            if former.exists() and not folder.exists():
-                former.rename(folder)
-            raise
+
+    together.replace_folder(folder, fill)
 
 
 def _line(status: Status, note: str, ri: float | None, result: bytes, lines: list[str]) -> str:

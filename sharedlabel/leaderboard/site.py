@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib import rc_context
 
+from sharedlabel import together
 from sharedlabel.errors import StoreError
 from sharedlabel.leaderboard import records, score
 from sharedlabel.leaderboard.plots import against_cost
@@ -97,7 +98,7 @@ def build(board: Board, out: Path) -> int:
     pages = _pages(tables)
     readme = with_tables(_readme(board), {name: rows for name, (_, rows) in tables.items()})
     records.replace_folder(out, {name: text.encode() for name, text in {MADE: _ABOUT, **pages}.items()})
-    (board.root / "README.md").write_text(readme, encoding="utf-8")
+    together.replace(board.root, {"README.md": readme})
     return sum(len(rows) for _, rows in tables.values())
 
 

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, or 2 when the user has something to fix.
     """
-    return guarded(lambda: _main(arguments))
+    return guarded(lambda: _main(arguments), "the report is as it was; run the same command again")
 
 
 def _main(arguments: Sequence[str] | None) -> None:
@@ -31,7 +31,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     options = parser.parse_args(arguments)
     found = results.read(options.results)
     home = options.results if options.results.is_dir() else options.results.parent
-    output = options.output or home / "report.html"
+    output = options.output or home / html.NAME
     beside = Path(os.path.relpath(home, output.parent)).as_posix()
     written = html.write_report(found, output.parent, output.name, csv_folder=beside)
     terminal.print_report(found, terminal.open_console())

@@ -12,8 +12,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sharedlabel import inert
-from sharedlabel.errors import StoreError
+from sharedlabel import inert, together
+from sharedlabel import results as records
 from sharedlabel.report import adaptive, costs, plots, standings, views
 from sharedlabel.report._theme import GRID, INK, MUTED, PAPER, SERIES
 from sharedlabel.report.sentences import number, percent, seeds, sentence, title
@@ -22,6 +22,7 @@ from sharedlabel.results import (
     AdaptivePoint,
     Comparison,
     DatasetFacts,
+    Failure,
     Latency,
     Margin,
     Pooled,
@@ -33,6 +34,8 @@ from sharedlabel.results import (
     Wins,
 )
 
+NAME = "report.html"
+PLOTS, FAILURES = "plots/", "failures/"
 EMBEDDED = 10_000  # records of a table that the page itself holds; browsers and mailboxes choke on more
 _LEAD = (
     "aggregator",
@@ -53,39 +56,62 @@ _COLORS = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"} | {
 }
 
 
-def write_report(
-    results: Results,
-    folder: Path,
-    name: str = "report.html",
-    *,
-    csv_folder: str = ".",
-    figures: Mapping[str, str] | None = None,
-) -> Path:
-    """Write the HTML report and, beside it, every figure as `plots/*.svg`.
+def write_report(results: Results, folder: Path, name: str = NAME, *, csv_folder: str = ".") -> Path:
+    """Write the HTML report and, beside it, every figure as `plots/*.svg`, together or not at all.
 
     Args:
         results: what a grid found.
         folder: where to write; made if absent.
         name: file name of the report.
         csv_folder: folder of the CSV tables, relative to `folder`, for the links.
-        figures: SVG text by name, where it was drawn before; drawn here if None.
 
     Returns:
         Path of the report.
 
     Raises:
-        StoreError: no cell has finished, or the folder cannot be written.
+        StoreError: no cell has finished, nor failed.
+        WriteError: a file cannot be written; the message names it.
     """
-    try:
-        (folder / "plots").mkdir(parents=True, exist_ok=True)
-        drawn = plots.figures(results) if figures is None else figures
-        text = render(results, drawn, csv_folder=csv_folder)
-        for stem, svg in drawn.items():
-            (folder / "plots" / f"{stem}.svg").write_text(svg, encoding="utf-8")
-        (folder / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"expected a folder to write the report to, got: {error}; choose another place") from error
+    drawn = plots.figures(results)
+    together.replace(folder, _files(results, drawn, name, csv_folder), lambda name: name.startswith(PLOTS))
     return folder / name
+
+
+def publish(results: Results, folder: Path, details: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Write all that a run leaves beside its store, together or not at all: tables, report, figures, tracebacks.
+
+    Where the report cannot be drawn, the tables are written all the same.
+
+    Args:
+        results: what a grid found.
+        folder: of the run; made if absent.
+        details: text of every traceback by file name, in the place of those that are there; None leaves these.
+
+    Returns:
+        The figures, SVG text by name.
+
+    Raises:
+        WriteError: a file cannot be written; the message names it.
+    """
+    files = {**records.files(results), **(details or {})}
+    replaced = (PLOTS, NAME) if details is None else (PLOTS, NAME, FAILURES)
+
+    def replace() -> None:
+        together.replace(folder, files, lambda name: name.startswith(replaced))
+
+    try:
+        drawn = plots.figures(results)
+        files |= _files(results, drawn, NAME, ".")
+    except Exception:
+        replace()
+        raise
+    replace()
+    return drawn
+
+
+def _files(results: Results, drawn: Mapping[str, str], name: str, csv_folder: str) -> dict[str, str]:
+    page = render(results, drawn, csv_folder=csv_folder)
+    return {name: page} | {f"{PLOTS}{stem}.svg": svg for stem, svg in drawn.items()}
 
 
 def render(results: Results, figures: Mapping[str, str] | None = None, *, csv_folder: str = ".") -> str:
@@ -97,7 +123,7 @@ def render(results: Results, figures: Mapping[str, str] | None = None, *, csv_fo
         csv_folder: folder of the CSV tables, relative to the report.
 
     Raises:
-        StoreError: no cell has finished.
+        StoreError: no cell has finished, nor failed.
     """
     results = inert.shown(results)
     loader = FileSystemLoader(Path(__file__).parent)
@@ -109,6 +135,8 @@ def render(results: Results, figures: Mapping[str, str] | None = None, *, csv_fo
     networks = {view.network: view for view in reversed(parts)}.values()
     return environment.get_template("template.html").render(
         results=results,
+        shortfall=views.shortfall(results),
+        failed=views.failed(results),
         views=[_view(view) for view in parts],
         costs=list(filter(None, map(costs.costs, networks))),
         margins=list(filter(None, map(costs.margins, networks))),
@@ -207,6 +235,13 @@ def _tables(results: Results) -> list[dict[str, Any]]:
         }
 
     return [
+        table(
+            "failures",
+            "Every failure",
+            "One row per cell without its numbers or its times, and the call that failed; the next run tries it again.",
+            Failure,
+            results.failures,
+        ),
         table(
             "comparisons",
             "Every paired comparison",

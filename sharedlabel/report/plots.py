@@ -77,7 +77,7 @@ def figures(results: Results) -> dict[str, str]:
         SVG text by name, in reading order; a name starts with a key of `CAPTIONS`, then `-`, and is a valid file name.
 
     Raises:
-        StoreError: no cell has finished.
+        StoreError: no cell has finished, nor failed.
     """
     results = inert.shown(results, _label)
     found: dict[str, str] = {}

@@ -16,6 +16,7 @@ from sharedlabel.report.views import View
 from sharedlabel.results import Results, SweetSpot
 
 _SHOWN_OTHERS = 2
+_SHOWN_FAILURES = 10
 _WIDTH = 100
 _SPOKEN_RULES = ("budget", "retain", "target")
 
@@ -41,13 +42,13 @@ def print_report(results: Results, console: Console) -> None:
 
 
 def render(results: Results) -> list[RenderableType]:
-    """Render the report: per data set, backbone and protocol the best methods and the sweet spots, then warnings.
+    """Render the report: what failed, per data set, backbone and protocol the best methods and sweet spots, warnings.
 
     Raises:
-        StoreError: no cell has finished.
+        StoreError: no cell has finished, nor failed.
     """
     results = inert.shown(results)
-    parts: list[RenderableType] = []
+    parts: list[RenderableType] = _failed(results)
     for view in views.split(results):
         seeds = f"{view.seeds} seed{'s' * (view.seeds > 1)}"
         parts += [Text(), Text(f"{view.data}, {view.backbone}, {view.protocol} tuples, {seeds}", style="bold")]
@@ -64,6 +65,22 @@ def render(results: Results) -> list[RenderableType]:
         if stops:
             parts.append(Text.assemble((" Adaptive n: ", "bold"), stops))
     parts += [Text(f"warning: {line}", style="yellow") for line in views.collapses(results)]
+    return parts
+
+
+def _failed(results: Results) -> list[RenderableType]:
+    """Name every call that failed once, with its reason and how to run the first cell of it alone."""
+    if not results.failures:
+        return []
+    calls = views.failed(results)
+    parts: list[RenderableType] = [Text(), Text(views.shortfall(results), style="bold red")]
+    for call in calls[:_SHOWN_FAILURES]:
+        parts += [
+            Text(f" - {call.first.call} ({call.lost}): {call.first.reason}"),
+            Text(f"   traceback: {call.first.details}; alone: {call.first.repeat}", style="dim"),
+        ]
+    if len(calls) > _SHOWN_FAILURES:
+        parts.append(Text(f"   and {len(calls) - _SHOWN_FAILURES} more: failures.csv"))
     return parts
 
 

@@ -10,6 +10,7 @@ from sharedlabel.errors import StoreError
 from sharedlabel.results import (
     AdaptivePoint,
     Comparison,
+    Failure,
     Latency,
     Margin,
     Rank,
@@ -23,6 +24,7 @@ from sharedlabel.results import (
 
 DENSE = "none"
 ORACLE = "exact"
+TIMES = "latency"  # the stage whose failure costs a cell its times alone
 Network = TypeVar("Network", Row, Latency, Margin)
 RULES = ("budget", "retain", "target", "knee", "marginal")
 
@@ -103,14 +105,65 @@ class Best:
         return ", ".join(names[:shown]) + (f" +{len(names) - shown}" if len(names) > shown else "")
 
 
+@dataclass(frozen=True)
+class FailedCall:
+    """A stage call that failed, and what that costs.
+
+    Attributes:
+        first: the first of the cells that need it.
+        cells: how many need it.
+        lost: what they lack, in words.
+    """
+
+    first: Failure
+    cells: int
+    lost: str
+
+
+def failed(results: Results) -> list[FailedCall]:
+    """List the calls that failed, each once."""
+    found: dict[tuple[str, str], list[Failure]] = {}
+    for failure in results.failures:
+        found.setdefault((failure.stage, failure.key), []).append(failure)
+    return [
+        FailedCall(own[0], len(own), f"{_count(len(own))} without {'times' if own[0].stage == TIMES else 'numbers'}")
+        for own in found.values()
+    ]
+
+
+def shortfall(results: Results) -> str:
+    """Say how many cells failed, and what that does to the tables; empty where none did."""
+    if not results.failures:
+        return ""
+    lost, untimed = (sum((failure.stage == TIMES) is timed for failure in results.failures) for timed in (False, True))
+    parts = [f"{lost} of {_count(results.cells)} failed"] if lost else []
+    parts += [f"the times of {_count(untimed)} could not be measured"] if untimed else []
+    said = [f"{' and '.join(parts)}."]
+    whole = len({row.cell for row in results.rows})
+    apart = results.cells - lost - whole
+    if apart > 0:
+        said.append(
+            f"{_count(apart)} that did not fail {'is' if apart == 1 else 'are'} in no table: not computed, or of a "
+            "method that lacks a seed or its dense network."
+        )
+    if not whole:
+        said.append("No method is whole, so there are no tables.")
+    said.append("What is done is stored; the same command tries what failed again and goes on with the rest.")
+    return " ".join(said)
+
+
+def _count(cells: int) -> str:
+    return f"{cells} cell{'s' * (cells != 1)}"
+
+
 def split(results: Results) -> tuple[View, ...]:
-    """Split results into one view per data set, backbone and protocol.
+    """Split results into one view per data set, backbone and protocol; none where cells have failed and none is whole.
 
     Raises:
-        StoreError: no cell has finished.
+        StoreError: no cell has finished, nor failed.
     """
     keys = sorted({(s.data, s.backbone, s.protocol) for s in results.summaries}, key=lambda k: (*k[:2], k[2] != "iid"))
-    if not keys:
+    if not keys and not results.failures:
         raise StoreError(
             f"expected at least one finished cell in {results.experiment!r}, got no summaries; run the grid to the end"
         )
