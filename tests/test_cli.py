@@ -213,21 +213,32 @@ def test_classes_so_far_apart_that_images_were_infinite_are_refused(small, refus
     assert "data 'gaussian': separation: expected a number from 0 to 1000000, got 1e+39; the default is 3.0" in line
 
 
-def test_a_loss_that_explodes_stops_the_run_and_keeps_what_was_done(small, experiment, refused, done):
+def reasons(experiment: Experiment) -> set[tuple[str, str]]:
+    """Stages that failed and why, as the results tell."""
+    return {(one.stage, one.reason) for one in read(Path(experiment.output) / experiment.name).failures}
+
+
+def test_a_loss_that_explodes_fails_and_keeps_what_was_done(small, experiment, done):
     before = artifacts(experiment)
-    line = refused(*small, "--retrain.optimizer=sgd", "--retrain.learning_rate=1e30")
-    assert re.search(r"expected a finite loss, got (nan|inf) in epoch 1; lower learning_rate \(now 1e\+30\)", line)
-    assert artifacts(experiment) == before
+    assert train.main([*small, "--retrain.optimizer=sgd", "--retrain.learning_rate=1e30"]) == 3
+    for stage, said in reasons(experiment):
+        assert stage == "prune"
+        assert re.search(r"expected a finite loss, got (nan|inf) in epoch 1; lower learning_rate \(now 1e\+30\)", said)
+    assert len(read(Path(experiment.output) / experiment.name).failures) == 6
+    assert artifacts(experiment).items() >= before.items()
 
 
-def test_features_that_are_not_finite_stop_the_run(small, experiment, refused, monkeypatch):
+def test_features_that_are_not_finite_fail(small, experiment, monkeypatch):
     def broken(backbone, *arguments):
         torch.nn.init.constant_(backbone.classifier.weight, torch.nan)
         return []
 
     monkeypatch.setattr(compression, "train", broken)
-    assert re.search("expected finite logits, got NaN or Inf; lower the learning rate", refused(*small))
-    assert artifacts(experiment) == {}
+    assert train.main(small) == 3
+    ((stage, said),) = reasons(experiment)
+    assert stage == "dense"
+    assert "expected finite logits, got NaN or Inf; lower the learning rate" in said
+    assert not any(name.startswith(("dense", "prune")) for name in artifacts(experiment))
 
 
 @pytest.mark.parametrize("stage", ["dense", "aggregate", "evaluate"])
@@ -266,7 +277,7 @@ def test_a_report_that_cannot_be_written_loses_no_numbers(small, experiment, ref
     report.rmdir()
     report.write_text("in the way")
     before = artifacts(experiment)
-    assert re.search("expected to read and write .*digits, got: .*choose another folder", refused(*small))
+    assert re.search("expected to read and write .*digits, got: File exists; .*choose another folder", refused(*small))
     assert artifacts(experiment) == before
 
 
@@ -308,8 +319,9 @@ def test_an_interrupt_that_a_library_turns_into_its_own_error_is_still_one(capsy
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(small, experiment, capsys):
-    arguments = [*small, "--retrain.epochs=40"]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(small, experiment, capsys, number):
+    arguments = [*small, "--retrain.epochs=10", "--ratios=[1]", "--aggregators=[log_pool]", "--latency.batches=[1]"]
     process = subprocess.Popen(
         [sys.executable, "-m", "sharedlabel.train", *arguments],
         stdout=subprocess.PIPE,
@@ -320,13 +332,14 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(small, experimen
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("[1/"):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             break
     _, error = process.communicate(timeout=600)
     assert process.returncode == 2, error
     assert error == "stopped: everything finished so far is stored; run the same command again to go on\n"
     before = artifacts(experiment)
     assert any(name.startswith("dense/") for name in before)
+    assert list((Path(experiment.output) / "store" / "partial").iterdir()) == []
     assert train.main(arguments) == 0
     output = capsys.readouterr().out
     after = artifacts(experiment)
@@ -334,6 +347,59 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(small, experimen
     computed = re.findall(r"^\[(\d+)/(\d+)\]", output, flags=re.MULTILINE)
     total = sum(not name.startswith("summarize") for name in after) - len(before)  # summaries are no stage calls
     assert computed == [(str(index), str(total)) for index in range(1, total + 1)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_asks_to_stop_is_answered_alike_and_handlers_are_put_back(capsys, number):
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    assert guarded(lambda: os.kill(os.getpid(), number), "this is left") == 2
+    assert capsys.readouterr().err == "stopped: this is left\n"
+    assert {one: signal.getsignal(one) for one in before} == before
+
+
+def test_a_signal_that_is_ignored_stays_so(monkeypatch):
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert guarded(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
+    finally:
+        signal.signal(signal.SIGHUP, former)
+
+
+CHILDREN = """
+import multiprocessing, sys, time
+from sharedlabel.errors import guarded
+
+def sleep():
+    print("asleep", flush=True)
+    time.sleep(600)
+
+def main():
+    multiprocessing.get_context(sys.argv[1]).Process(target=sleep).start()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_the_processes_that_it_has_started_end_with_an_interrupted_command(tmp_path, method):
+    (tmp_path / "children.py").write_text(CHILDREN)
+    with subprocess.Popen(
+        [sys.executable, "-m", "children", method], cwd=tmp_path, env=ENVIRONMENT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asleep\n"
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=60)  # until the last process has closed the pipes
+    assert (process.returncode, error[:9]) == (2, "stopped: ")
+    assert "Traceback" not in error
+
+
+def test_a_command_may_have_an_exit_code_of_its_own():
+    assert guarded(lambda: 3) == 3
+    assert guarded(lambda: None) == 0
 
 
 VERBOSE = """

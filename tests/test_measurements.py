@@ -57,9 +57,12 @@ def test_times_are_measured_once_everything_else_of_the_run_is_done(experiment):
         def waiting(self, reason):
             raise AssertionError(reason)
 
+        def failed(self, failed):
+            raise AssertionError(failed.details)
+
     prepared, store = grid.prepare(experiment), Store(Path(experiment.output) / "store")
     planned = [node.stage for node in grid.missing(prepared, store)]
-    local.finish(prepared, store, Seen())
+    assert local.finish(prepared, store, Seen()) == {}
     stages = [stage for stage in made if stage]
     assert stages == planned
     assert stages.count("latency") == 2

@@ -16,7 +16,7 @@ import pytest
 from sharedlabel import tracking
 from sharedlabel.collect import losses, rows
 from sharedlabel.config import Experiment
-from sharedlabel.results import AXES, TABLES
+from sharedlabel.results import AXES, TABLES, Failure
 from sharedlabel.tracking import CURVES, Tracker
 
 wandb = pytest.importorskip("wandb")
@@ -77,6 +77,13 @@ def read_run(folder: Path) -> dict[str, Any]:
             for path in folder.glob("files/media/table/**/*.table.json")
         },
         "html": sorted(path.name for path in folder.glob("files/media/html/**/*.html")),
+        "exit": next(record.exit.exit_code for record in found if record.HasField("exit")),
+        "summary": {
+            item.key: json.loads(item.value_json)
+            for record in found
+            if record.HasField("summary")
+            for item in record.summary.update
+        },
     }
 
 
@@ -133,6 +140,27 @@ def test_experiments_that_share_cells_do_not_share_runs(finished, tmp_path):
     assert max(map(len, ids)) <= 128
     long = dataclasses.replace(finished.experiment, name="x" * 201, tracking="none")
     assert Tracker(long, tmp_path).run_id(cell.id) not in ids
+
+
+def test_a_cell_that_failed_is_a_failed_run_with_its_reason_once_and_then_a_run_of_its_own(finished, tmp_path):
+    experiment = dataclasses.replace(finished.experiment, tracking="offline")
+    cell = finished.grid.cells[1]
+    found = rows(cell, finished.grid, finished.store)
+    identity = {name: getattr(found[0], name) for name in ("cell", "data", *AXES)}
+    told = Failure(**identity, stage="prune", key="0" * 16, call="c", reason="it broke", details="d", repeat="again")
+    for _ in range(2):
+        with Tracker(experiment, tmp_path) as tracker:
+            tracker.failed(told)
+    (failed,) = map(read_run, (tmp_path / "wandb").glob("offline-run-*"))
+    assert (failed["exit"], failed["summary"]["failed"], failed["summary"]["repeat"]) == (1, "it broke", "again")
+    assert failed["name"] == "digits-mlp-none-1x-log_pool-frozen-iid-s0-failed"
+    assert {name: failed["config"][name] for name in AXES} == {name: identity[name] for name in AXES}
+    with Tracker(experiment, tmp_path) as tracker:
+        tracker.failed(dataclasses.replace(told, reason="it broke otherwise"))
+        tracker.cell(found, {})
+    runs = {run["name"]: run for run in map(read_run, (tmp_path / "wandb").glob("offline-run-*"))}
+    assert runs["digits-mlp-none-1x-log_pool-frozen-iid-s0"]["exit"] == 0
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 3
 
 
 @pytest.mark.parametrize("axis", ["data", *AXES])

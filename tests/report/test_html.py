@@ -157,7 +157,7 @@ def test_report_and_plots_are_written(small, small_figures, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_a_user_error(small, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"expected a folder to write the report to, got: .*file"):
+    with pytest.raises(StoreError, match=r"expected to write .*file, got: File exists; what was there before is as"):
         html.write_report(small, tmp_path / "file")
 
 
