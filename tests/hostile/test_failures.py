@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -237,10 +238,21 @@ def test_reasons_are_one_line_of_bounded_length():
     assert "failures" in TABLES
 
 
+@pytest.fixture(scope="module")
+def part(tmp_path_factory) -> Path:
+    """Folder of the tiny grid, computed in part."""
+    place = tmp_path_factory.mktemp("part")
+    where = (f"--output={place / 'runs'}", f"--data_root={place / 'data'}")
+    with pytest.MonkeyPatch.context() as quick:
+        quick.setattr("sharedlabel.report.plots.figures", lambda results: {})
+        assert train.main([*TINY, "--aggregators=[log_pool]", *where]) == 0
+    return place / "runs"
+
+
 @pytest.fixture
-def computed(tiny, folder) -> Path:
-    """The tiny grid, computed in part, with a damaged artifact and a leftover in its store."""
-    assert train.main([*tiny, "--aggregators=[log_pool]"]) == 0
+def computed(part, folder) -> Path:
+    """Its store, copied, with damaged artifacts and a leftover."""
+    shutil.copytree(part, folder.parent)
     place = folder.parent / "store"
     for shard in (place / "artifacts" / "evaluate").glob("*/*.safetensors"):
         shard.write_bytes(shard.read_bytes()[:-1])
@@ -272,6 +284,23 @@ def test_plan_and_evaluate_remove_nothing_and_write_nothing_to_the_store(tiny, f
 def test_a_store_that_is_only_read_saves_nothing(computed):
     with pytest.raises(store.StoreError, match=r"got .* to read only"):
         Store(computed, readonly=True).save("dense", "a" * 64, store.Output({"x": torch.ones(1)}), {}, 0.0)
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EROFS, 0), (errno.EACCES, 0), (errno.ENOSPC, 2)])
+@pytest.mark.filterwarnings("ignore:.*is damaged.*the next run computes it again:RuntimeWarning")
+def test_where_others_compute_evaluate_shows_what_it_may_not_write(tiny, computed, monkeypatch, capsys, number, code):
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("sharedlabel.leases.claimed", refuse)
+    capsys.readouterr()
+    assert evaluate.main([*tiny, "--aggregators=[log_pool]"]) == code
+    told = capsys.readouterr()
+    if code:
+        assert told.err.startswith("error: expected to write ")
+    else:
+        assert "1 of 5 cells are finished" in told.out
+        assert "is not ours to write a report to" in told.out
 
 
 def test_a_place_that_is_absent_is_not_made(tmp_path):
