@@ -46,7 +46,7 @@ def read_table(data: bytes, name: str, encoding: str) -> Iterator[Line]:
     delimiter = max(_DELIMITERS, key=lambda one: len({*COLUMNS} & {*_names(header, one)}))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
-        columns = _columns([column.strip() for column in next(reader, [])], name)
+        columns = _columns([column.strip().lower() for column in next(reader, [])], name)
         for row in reader:
             cells = [row[column].strip() if column < len(row) else "" for column in columns]
             if any(cell.strip() for cell in row):
@@ -71,7 +71,7 @@ def _line(number: int, group: str, path: str, name: str) -> Line:
 
 
 def _names(header: str, delimiter: str) -> list[str]:
-    return [cell.strip().strip('"').strip() for cell in header.split(delimiter)]
+    return [cell.strip().strip('"').strip().lower() for cell in header.split(delimiter)]
 
 
 def _columns(found: list[str], name: str) -> list[int]:
