@@ -155,6 +155,10 @@ def _costs(absent: Sequence[Node], grid: Grid, store: Store, console: Console) -
     if None in stored.values():
         with console.status("measuring on a little made-up data"):
             rehearsal = Rehearsal(grid)
+        for stage, why in rehearsal.failed.items():
+            console.print(
+                f"warning: {stage} fails on made-up data: {why}", highlight=False, markup=False, soft_wrap=True
+            )
     total, known = 0.0, True
     for stage, nodes in by_stage.items():
         macs = sum(training_macs(node, grid) for node in nodes)

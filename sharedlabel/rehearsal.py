@@ -22,7 +22,8 @@ from torch import Tensor
 from sharedlabel import cost, rng
 from sharedlabel.config import Experiment
 from sharedlabel.data import tuples
-from sharedlabel.errors import SharedLabelError
+from sharedlabel.errors import interrupted
+from sharedlabel.failures import reason
 from sharedlabel.grid import CROSSFIT, Grid, Node, lay_out, run_node
 from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data, crossfitted
 from sharedlabel.store import Store
@@ -71,11 +72,15 @@ class Rehearsal:
 
     Args:
         grid: from `grid.prepare`.
+
+    Attributes:
+        failed: stages of which a call failed, and why; of these nothing may be known.
     """
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
-        small, large = (_measured(grid, scale) for scale in (1, _LARGER))
+        self.failed: dict[str, str] = {}
+        small, large = (_measured(grid, scale, self.failed) for scale in (1, _LARGER))
         self._lines = {kind: line(small[kind], large[kind]) for kind in small if kind in large}
 
     def seconds(self, node: Node) -> float | None:
@@ -89,8 +94,8 @@ class Rehearsal:
         return None if found is None else found.at(_work(node, self._grid.data_by_key[node.data_key]))
 
 
-def _measured(grid: Grid, scale: int) -> dict[Kind, tuple[float, float]]:
-    """Return the work and the seconds of every kind of call."""
+def _measured(grid: Grid, scale: int, failed: dict[str, str]) -> dict[Kind, tuple[float, float]]:
+    """Return the work and the seconds of every kind of call; note why a stage failed, as it may on made-up data."""
     small = _small(grid, scale)
     found: dict[Kind, tuple[float, float]] = {}
 
@@ -104,8 +109,10 @@ def _measured(grid: Grid, scale: int) -> dict[Kind, tuple[float, float]]:
         for node in _calls(small):
             try:
                 run_node(node, small, store, progress)
-            except SharedLabelError:
-                continue  # on made-up data training may diverge; the estimate then says that it is unknown
+            except Exception as error:  # whatever it is, a plan shows it and goes on, as a run does
+                if interrupted():
+                    raise
+                failed.setdefault(node.stage, reason(error))
     return found
 
 

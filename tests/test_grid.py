@@ -435,8 +435,8 @@ def test_the_plan_scales_training_with_its_macs(done, experiment):
     macs = grid.training_macs(node, longer)
     first = next(call for cell in small.cells for call in cell.evaluate.chain() if call.stage == "dense")
     assert macs == pytest.approx(100 * grid.training_macs(first, small))
-    assert progress._seconds("dense", 1, macs, small, done) == pytest.approx(100 * spent)
-    assert progress._seconds("joint", 1, 0.0, small, done) is None
+    assert progress._stored_seconds("dense", [node], small, done) == pytest.approx(100 * spent)
+    assert progress._stored_seconds("joint", [node], small, done) is None
 
 
 def test_a_single_aggregator_leaves_no_stale_comparisons(done, run, experiment):

@@ -266,9 +266,12 @@ def test_the_budget_is_printed_before_a_plan_and_a_run(small, done, capsys, monk
 
 def test_the_plan_counts_the_time_of_every_trial(done, experiment):
     once, many = (grid.prepare(with_fit(experiment, trials=trials)) for trials in (0, 5))
-    spent = progress._seconds("aggregate", 3, 0.0, once, done)
-    assert progress._seconds("aggregate", 3, 0.0, many, done) == pytest.approx(5 * spent)
-    assert progress._seconds("evaluate", 3, 0.0, many, done) == progress._seconds("evaluate", 3, 0.0, once, done)
+    calls = [cell.aggregate for cell in once.cells]
+    spent = progress._stored_seconds("aggregate", calls, once, done)
+    assert progress._stored_seconds("aggregate", calls, many, done) == pytest.approx(5 * spent)
+    scored = [cell.evaluate for cell in once.cells]
+    once_scored, many_scored = (progress._stored_seconds("evaluate", scored, one, done) for one in (once, many))
+    assert many_scored == once_scored
 
 
 def test_an_output_without_a_search_keeps_the_given_options(finished):
