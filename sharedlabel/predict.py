@@ -10,20 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sharedlabel.errors import ConfigError, DataError, guarded, printable
+from sharedlabel.errors import FAILED, ConfigError, DataError, guarded, printable
 
 if TYPE_CHECKING:
     from sharedlabel.deployment.groups import Group
     from sharedlabel.deployment.predictor import Prediction, Predictor
 
 _NAMED = 5
-_SOME_FAILED = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, 2 for what the user can fix, 3 if a tuple has no answer."""
-    failed: list[str] = []
-    return guarded(lambda: _main(arguments, failed)) or (_SOME_FAILED if failed else 0)
+    return guarded(lambda: _main(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _main(arguments: Sequence[str] | None, failed: list[str]) -> None:
+def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     _check(options)
     # torch takes seconds to import: help and mistakes should not wait for it.
@@ -82,22 +80,24 @@ def _main(arguments: Sequence[str] | None, failed: list[str]) -> None:
     table = _Table(groups, predictor.card.labels, threshold)
     if not options.json:
         print(table.header)
-    extrapolated = []
+    extrapolated, failed = [], False
     for group in groups:
-        found = _predicted(predictor, group, threshold, options, failed)
+        found = _predicted(predictor, group, threshold, options)
         if found is None:
+            failed = True
             continue
         print(_record(group, found) if options.json else table.line(group, found), flush=True)
         if found.extrapolated:
             extrapolated.append(group.name)
     if extrapolated:
         print(_warning(extrapolated, max(predictor.card.calibration.n)), file=sys.stderr)
+    return FAILED if failed else 0
 
 
 def _predicted(
-    predictor: Predictor, group: Group, threshold: float | None, options: argparse.Namespace, failed: list[str]
+    predictor: Predictor, group: Group, threshold: float | None, options: argparse.Namespace
 ) -> Prediction | None:
-    """Predict one tuple; where it cannot be read, say so and note its name."""
+    """Predict one tuple; where it cannot be read, say so."""
     from sharedlabel.deployment.groups import read_images
 
     skipped: list[str] | None = [] if options.on_bad_image == "skip" else None
@@ -105,7 +105,6 @@ def _predicted(
     try:
         return predictor.predict(images, threshold, options.max_n)
     except DataError as error:
-        failed.append(group.name)
         _tell(f"error: {group.name}: {error}")
         return None
     finally:
