@@ -22,16 +22,16 @@ from torch import Tensor
 from sharedlabel import cost, rng
 from sharedlabel.config import Experiment
 from sharedlabel.data import tuples
-from sharedlabel.errors import interrupted
-from sharedlabel.failures import reason
-from sharedlabel.grid import CROSSFIT, Grid, Node, lay_out, run_node
+from sharedlabel.executors.local import Attempts
+from sharedlabel.failures import Failed
+from sharedlabel.grid import CROSSFIT, Grid, Node, lay_out
 from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data, crossfitted
 from sharedlabel.store import Store
 from sharedlabel.types import Dataset, Role
 
 _MACS = 5e10  # of the smaller rehearsal's forward passes, for each part: a second or two on one core
 _CLASSES, _INSTANCES = 10, 4  # made up at most; instances per tuple
-_LARGER = 3  # times as many images in the second rehearsal
+_LARGER = 4  # times as many images in the second rehearsal
 _COMPILATION = 60.0  # seconds for each new shape, where latency is measured compiled
 Kind: TypeAlias = tuple[str, ...]
 
@@ -79,9 +79,11 @@ class Rehearsal:
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
-        self.failed: dict[str, str] = {}
-        small, large = (_measured(grid, scale, self.failed) for scale in (1, _LARGER))
-        self._lines = {kind: line(small[kind], large[kind]) for kind in small if kind in large}
+        _measured(grid, 1, warming=True)  # what is loaded once takes longer than what is measured
+        small, large = (_measured(grid, scale) for scale in (1, _LARGER))
+        self.failed = small.reasons | large.reasons
+        both = small.measured.keys() & large.measured.keys()
+        self._lines = {kind: line(small.measured[kind], large.measured[kind]) for kind in both}
 
     def seconds(self, node: Node) -> float | None:
         """Estimate the seconds of one call; None where its like could not be rehearsed."""
@@ -94,26 +96,37 @@ class Rehearsal:
         return None if found is None else found.at(_work(node, self._grid.data_by_key[node.data_key]))
 
 
-def _measured(grid: Grid, scale: int, failed: dict[str, str]) -> dict[Kind, tuple[float, float]]:
-    """Return the work and the seconds of every kind of call; note why a stage failed, as it may on made-up data."""
-    small = _small(grid, scale)
-    found: dict[Kind, tuple[float, float]] = {}
+class _Watch:
+    """Notes the work and the seconds of every kind of call, and why stages failed, as they may on made-up data."""
 
-    def progress(node: Node, seconds: float | None) -> None:
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self.measured: dict[Kind, tuple[float, float]] = {}
+        self.reasons: dict[str, str] = {}
+
+    def __call__(self, node: Node, seconds: float | None) -> None:
+        """Note what a call took; of those alike the quickest."""
         if seconds is not None:
-            work = _work(node, small.data_by_key[node.data_key])
-            found[_kind(node)] = min(found.get(_kind(node), (work, seconds)), (work, seconds))
+            kind, work = _kind(node), _work(node, self.grid.data_by_key[node.data_key])
+            self.measured[kind] = min(self.measured.get(kind, (work, seconds)), (work, seconds))
 
+    def failed(self, failed: Failed) -> None:
+        """Note the first reason of a stage."""
+        self.reasons.setdefault(failed.node.stage, failed.reason)
+
+    def waiting(self, reason: str) -> None:
+        """Nobody else works in a store of our own."""
+
+
+def _measured(grid: Grid, scale: int, warming: bool = False) -> _Watch:
+    """Run the stages on so much data; for warming only those of one cell."""
+    small = _small(grid, scale)
+    watch = _Watch(small)
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder))
-        for node in _calls(small):
-            try:
-                run_node(node, small, store, progress)
-            except Exception as error:  # whatever it is, a plan shows it and goes on, as a run does
-                if interrupted():
-                    raise
-                failed.setdefault(node.stage, reason(error))
-    return found
+        attempts = Attempts(small, Store(Path(folder)), watch)
+        for call in small.cells[0].calls() if warming else _calls(small):
+            attempts.make(call)
+    return watch
 
 
 def _calls(grid: Grid) -> Iterator[Node]:
@@ -170,7 +183,7 @@ def _small(grid: Grid, scale: int) -> Grid:
     images = max(int(_MACS / max(forward, 1)), 1)
     classes = max(2, min(grid.data.dataset.num_classes, _CLASSES, images // (6 * _INSTANCES)))
     each = scale * max(2 * _INSTANCES, min(images // (3 * classes), 16 * _INSTANCES))
-    trained = scale * max(1, min(images // (3 * classes), 2 * experiment.dense.batch_size // classes))
+    trained = scale * max(1, min(images // (3 * classes), 4 * experiment.dense.batch_size // classes))
     data = _data(grid.data.dataset, classes, {"backbone": trained, **dict.fromkeys(FEATURE_ROLES, each)})
     kinds = {str(entry if isinstance(entry, str) else entry["name"]) for entry in experiment.training}
     crossfit = crossfitted(data, experiment.split, 2, {}) if CROSSFIT in kinds else None

@@ -249,7 +249,7 @@ def test_an_exported_cell_predicts_what_the_evaluation_saw(both, tmp_path):
     trained = cells.restore(cell.id, both.results.dataset, both.store)
     assert trained.artifacts["backbone"]["key"] == cell.pruned.key
     build.export(both.results, rows, both.store.root, tmp_path / "model", ("torch",), False)
-    model, data, node = load(tmp_path / "model", "torch"), both.grid.data, cell.evaluate
+    model, data, node = load(tmp_path / "model", "torch", trust=True), both.grid.data, cell.evaluate
     inputs = {role: both.store.load(needed.stage, needed.key) for role, needed in node.inputs}
     aggregator = stages._aggregator(node.config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     sources = stages._calibrated(inputs["features"], inputs["calibrate"], "test")

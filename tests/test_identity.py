@@ -8,6 +8,7 @@ import shutil
 import sys
 import textwrap
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,11 +69,14 @@ class Plugins:
 
 
 @pytest.fixture
-def plugins(tmp_path, monkeypatch) -> Plugins:
+def plugins(tmp_path, monkeypatch) -> Iterator[Plugins]:
     package = sharedlabel.aggregators
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    return Plugins(tmp_path)
+    yield Plugins(tmp_path)
+    for name in ("scratch", "_scratch_share"):
+        sys.modules.pop(f"sharedlabel.aggregators.{name}", None)
+        vars(package).pop(name, None)
 
 
 def test_an_edited_plugin_is_computed_again(done, experiment, plugins, run):

@@ -411,10 +411,10 @@ def test_a_folder_with_a_flaw_is_refused(model, tuples, refused, damage, message
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_tuple_with_a_flaw_is_named_and_the_others_are_predicted(model, tuples, capsys, damage, message):
-    assert predict.main([str(model), str(tuples), "--runtime=torch", "--json"]) == 0
+    assert predict.main([str(model), str(tuples), "--runtime=torch", "--trust", "--json"]) == 0
     whole = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     damage(tuples)
-    assert predict.main([str(model), str(tuples), "--runtime=torch", "--json"]) == 3
+    assert predict.main([str(model), str(tuples), "--runtime=torch", "--trust", "--json"]) == 3
     printed = capsys.readouterr()
     assert re.match(message, printed.err)
     assert printed.err.count("\n") == 1
@@ -424,13 +424,13 @@ def test_a_tuple_with_a_flaw_is_named_and_the_others_are_predicted(model, tuples
 
 def test_bad_images_may_be_skipped(model, tuples, capsys):
     broken(tuples)
-    assert predict.main([str(model), str(tuples), "--runtime=torch", "--json", "--on-bad-image=skip"]) == 0
+    assert predict.main([str(model), str(tuples), "--runtime=torch", "--trust", "--json", "--on-bad-image=skip"]) == 0
     printed = capsys.readouterr()
     assert re.match("warning: object 1: left out: expected an image in 'object 1/2.png', got: .*\n$", printed.err)
     assert [json.loads(line)["instances"] for line in printed.out.splitlines()] == [4, 3, 4]
     for file in (tuples / "object 1").iterdir():
         file.write_bytes(b"nothing")
-    assert predict.main([str(model), str(tuples), "--runtime=torch", "--json", "--on-bad-image=skip"]) == 3
+    assert predict.main([str(model), str(tuples), "--runtime=torch", "--trust", "--json", "--on-bad-image=skip"]) == 3
     assert "error: object 1: expected images that can be read in 'object 1', got none" in capsys.readouterr().err
 
 

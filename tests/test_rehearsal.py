@@ -88,3 +88,19 @@ def test_a_plan_before_the_first_run_knows_what_it_costs(tmp_path, capsys, monke
     assert "unknown" not in told
     assert "memory: about" in told
     assert list((tmp_path / "runs" / "store" / "artifacts").glob("*/*")) == []
+
+
+def test_a_plan_says_what_fails_in_the_rehearsal_and_goes_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def broken(*_):
+        raise ValueError("broken [plugin]")
+
+    broken.name, broken.version = "prune", STAGES["prune"].version
+    monkeypatch.setitem(STAGES, "prune", broken)
+    assert (
+        train.main(["--aggregators=[log_pool]", "--pruners=[none]", "--ratios=[1]", "--plan", "--tracking=none"]) == 0
+    )
+    told = capsys.readouterr().out
+    assert "warning: prune fails on made-up data: ValueError: broken [plugin]" in told
+    assert "unknown until one has run" in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import textwrap
 
@@ -220,13 +221,13 @@ def plugin(tmp_path, monkeypatch):
         ("logits.cumsum(1) + 1", "posteriors that sum to 1 from Cheat, got a sum of 2.71828 at n = 1; return"),
     ],
 )
-def test_a_cheat_ends_a_run_with_one_line_and_code_2(done, small, plugin, capsys, returned: str, message: str) -> None:
+def test_a_cheat_fails_in_one_line_and_with_code_3(done, small, plugin, capsys, returned: str, message: str) -> None:
     plugin(returned)
     before = len(done.manifests("aggregate"))
-    assert train.main([*small, "--aggregators=[cheat]"]) == 2
-    error = capsys.readouterr().err
-    assert message in error.splitlines()[-1]
-    assert "Traceback" not in error
+    assert train.main([*small, "--aggregators=[cheat]"]) == 3
+    told = capsys.readouterr()
+    assert message in next(line for line in told.out.splitlines() if line.startswith("failed: aggregate "))
+    assert "Traceback" not in told.out + told.err
     assert len(done.manifests("aggregate")) == before
 
 
@@ -234,5 +235,7 @@ def test_one_that_learns_to_look_ahead_with_its_backbone_is_refused(done, small,
     plugin("normalize(logits.cumsum(1) + 1000 * self.leak * logits.sum(1, keepdim=True))")
     experiment = parse([*small, "--aggregators=[cheat]", "--training=[joint]", "--ratios=[1]"])[0]
     joint = dataclasses.replace(experiment.joint, epochs=1, batch_size=8)
-    with pytest.raises(ContractError, match=rf"Cheat at n = 1, got {NUMBER} among 4 instances and {NUMBER} with 1"):
-        run(dataclasses.replace(experiment, joint=joint))
+    reasons = {failure.reason for failure in run(dataclasses.replace(experiment, joint=joint)).results.failures}
+    assert reasons
+    for reason in reasons:
+        assert re.search(rf"Cheat at n = 1, got {NUMBER} among 4 instances and {NUMBER} with 1", reason)

@@ -385,7 +385,10 @@ def test_tables_that_are_not_needed_are_not_read(results, tmp_path) -> None:
     damaged = json.loads(file.read_text()) | {"ranks": [{"nonsense": 1}]}
     file.write_text(json.dumps(damaged))
     assert records.read(file, ("rows", "summaries")).comparisons == ()
-    with pytest.raises(StoreError, match=r"expected results of this version in .* as ranks.0.data: Field required"):
+    with pytest.raises(
+        StoreError,
+        match=r"is not a results file of this version: .*, got ranks.0.data = .* .Field required.; run the grid",
+    ):
         records.read(file)
 
 

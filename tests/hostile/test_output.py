@@ -24,21 +24,14 @@ from sharedlabel import choose, errors, evaluate, export, inert, predict, result
 from sharedlabel.report import __main__ as report
 from sharedlabel.report import html, plots, terminal
 
-CLASSES = [
-    "=cmd()",
-    "\x1b[31mred",
-    "<script>document.title='owned'<",
-    "$\\frac{",
-    "a\nb",
-    "\u202evil",
-    "😀[x]",
-    "l" * 250,
-]
-AGGREGATORS = ["a[/x]", "=cmd|' '!A0", "\x1b]0;owned\x07", "<script>document.title='owned'</script>", "$\\frac{"]
+CLASSES = ["=cmd()", "[31mred", "<script>document.title='owned'<", "$\\frac{", "{{7*7}}", "-1+1", "😀[x]", "l" * 250]
+AGGREGATORS = ["a[/x]", "=cmd|' '!A0", "]0;owned", "<script>document.title='owned'</script>", "$\\frac{"]
 POOLS = ("log_pool", "mean_vote", "mean_logit", "max_vote", "majority_vote", "confusion_vote")
-PRUNER, BACKBONE = "{{7*7}} :smile:\u2028\u202e", "_b\r\n[bold]"
-LONG = "l" * 300
-NASTY = [*CLASSES, *AGGREGATORS, PRUNER, BACKBONE, LONG, "-1+1", "'=1", "\ttab", "half \udc80", "\x9b31m", "]]>", '"&<']
+PRUNER, BACKBONE = "{{7*7}} :smile:", "_b [bold]"
+LONG = "l" * 100  # the longest label of a method
+# What no folder of classes and no configuration may be called; a results file of a stranger says it all the same.
+STEERING = ["\x1b[31mred", "a\nb", "\u202evil", "\x1b]0;owned\x07", "x\u2028\u202e", "_b\r\n[bold]", "l" * 300, "\ttab"]
+NASTY = [*CLASSES, *AGGREGATORS, PRUNER, BACKBONE, LONG, *STEERING, "'=1", "half \udc80", "\x9b31m", "]]>", '"&<']
 NASTY += ["_", '" style="fill: red" id="x"', "<!-- -->", "{% raw %}", "%s%n", "__proto__", "#x)"]
 
 
@@ -114,7 +107,7 @@ def test_every_command_prints_lines_that_steer_nothing(printed):
         assert plain_text(text), name
         assert text.count("\n") > 0
     assert "a[/x]" in printed["train"]
-    assert "\\x1b]0;owned\\x07" in printed["train"].replace("\n", "")
+    assert "]0;owned" in printed["train"].replace("\n", "")
     assert ":smile:" in printed["plan"]
     assert json.loads(printed["choose --json"])["recommended"]["backbone"] == BACKBONE
 
@@ -122,7 +115,7 @@ def test_every_command_prints_lines_that_steer_nothing(printed):
 def test_predictions_of_such_labels_and_groups_are_lines(done, printed, tmp_path, capsys):
     folder, _ = done
     (model,) = (folder / "models").iterdir()
-    for name in ("=cmd()", "\x1b[31m", "a\nb", "\u202e"):
+    for name in ("=cmd()", "a[/x]", "-1+1", "😀"):
         (tmp_path / name).mkdir()
         shutil.copy(folder.parents[1] / "pets" / CLASSES[0] / "0.png", tmp_path / name / "0.png")
     assert predict.main([str(model), str(tmp_path)]) == 0
@@ -136,6 +129,11 @@ def test_predictions_of_such_labels_and_groups_are_lines(done, printed, tmp_path
     records = [json.loads(line) for line in lines.splitlines()]
     assert {record["tuple"] for record in records} == {"=cmd()", "\x1b[31m", "a\nb", "\u202e"}
     assert set(records[0]["posterior"]) == set(CLASSES)
+    (tmp_path / "\x1b[31m").mkdir()
+    assert predict.main([str(model), str(tmp_path)]) == 3
+    told = capsys.readouterr()
+    assert plain_text(told.out + told.err)
+    assert "expected a sub-folder with a name of letters in UTF-8, got '\\x1b[31m'; rename it" in told.err
 
 
 def test_tables_hold_no_formula_and_read_back_as_they_were(done, printed):

@@ -222,7 +222,10 @@ def test_results_that_wait_to_be_moved_are_read(tmp_path):
         ('{"format": NaN}', "NaN, which is no number"),
         ("null", "has format 'NoneType', this version reads 4; run the grid again"),
         ('{"format": "4"}', "has format '4', this version reads 4"),
-        ('{"format": 4, "rows": [{"cell": "\\u001b[31m"}]}', r"expected results of this version in .*, got .* as .*: "),
+        (
+            '{"format": 4, "rows": [{"cell": "\\u001b[31m"}]}',
+            r"is not a results file of this version: expected what .* writes, got experiment = ",
+        ),
     ],
 )
 def test_results_that_nobody_wrote_are_a_message(tmp_path, text, message, capsys):
