@@ -88,12 +88,22 @@ class Rehearsal:
     def seconds(self, node: Node) -> float | None:
         """Estimate the seconds of one call; None where its like could not be rehearsed."""
         if node.stage == "latency":
-            return _latency(self._grid.experiment)
+            return self._latency(_kind(node)[1])
         found = self._lines.get(_kind(node))
         if found is None:  # another pruner or aggregator of the same stage will take about as long
             alike = [other for kind, other in self._lines.items() if kind[:2] == _kind(node)[:2]]
             found = max(alike, key=lambda one: one.slope, default=None)
         return None if found is None else found.at(_work(node, self._grid.data_by_key[node.data_key]))
+
+    def _latency(self, backbone: str) -> float | None:
+        """Return what a measurement takes: so many passes, or so much time, in turns with the dense network."""
+        embedding = next((one for kind, one in self._lines.items() if kind[:2] == ("features", backbone)), None)
+        if embedding is None:
+            return None
+        asked = self._grid.experiment.latency
+        passes = (min(float(asked.seconds), asked.repeats * embedding.slope * batch) for batch in asked.batches)
+        compiled = 2 * _COMPILATION * len(asked.batches) * ("compiled" in asked.modes)
+        return len(asked.devices) * (2 * sum(passes) * len(asked.modes) + compiled) + embedding.fixed
 
 
 class _Watch:
@@ -166,14 +176,6 @@ def _work(node: Node, data: Data) -> float:
         case "margin":
             return float(min(config.margin.inputs, len(data.splits["validation"])))
     return float(sum(len(data.splits[role]) for role in FEATURE_ROLES))
-
-
-def _latency(experiment: Experiment) -> float:
-    """Return what a measurement takes: it is told when to stop, and the dense network takes turns."""
-    asked = experiment.latency
-    shapes = len(asked.batches) * len(asked.devices)
-    compiled = _COMPILATION if "compiled" in asked.modes else 0.0
-    return shapes * (2 * float(asked.seconds) * len(asked.modes) + 2 * compiled)
 
 
 def _small(grid: Grid, scale: int) -> Grid:

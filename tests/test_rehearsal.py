@@ -54,7 +54,7 @@ def test_every_stage_has_an_estimate(prepared, rehearsal):
         ("--fit.steps=100000", {"aggregate"}),
         ("--joint.epochs=300", {"joint"}),
         ("--evaluation.partitions=2000", {"evaluate", "adaptive", "exact"}),
-        ("--latency.seconds=1000", {"latency"}),
+        ("--latency.batches=[100000]", {"latency"}),
         ("--latency.modes=[eager, compiled]", {"latency"}),
     ],
 )
