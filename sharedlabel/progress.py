@@ -144,7 +144,7 @@ def print_plan(grid: Grid, store: Store, console: Console) -> None:
 
 
 def _costs(absent: Sequence[Node], grid: Grid, store: Store, console: Console) -> Table:
-    costs = Table(title="what the missing cells cost, at most", title_justify="left")
+    costs = Table(title="what the missing cells cost, about", title_justify="left")
     for header in ("stage", "calls", "training TMACs", "seconds, estimated"):
         costs.add_column(header, justify="left" if header == "stage" else "right")
     by_stage: dict[str, list[Node]] = {}
