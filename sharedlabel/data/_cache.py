@@ -26,6 +26,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sharedlabel import memory
 from sharedlabel.data._source import BadFileError
 from sharedlabel.errors import DataError
 from sharedlabel.plain import read_json
@@ -212,8 +213,8 @@ class _Writer:
         if needed > free:
             raise DataError(
                 f"expected room for {len(self.names):,} decoded images in {self.partial.parent.absolute()}, "
-                f"{gigabytes(needed)}, got {gigabytes(free)} free; set a smaller `size`, free some space or choose "
-                "another data_root"
+                f"{memory.readable(needed)}, got {memory.readable(free)} free; set a smaller `size`, free space or "
+                "choose another data_root"
             )
 
     def _check(self, done: _Progress) -> None:
@@ -229,15 +230,6 @@ class _Writer:
     def _remove(self) -> None:
         for file in (self.partial, self.note):
             file.unlink(missing_ok=True)
-
-
-def gigabytes(count: int) -> str:
-    """Say how many bytes something has.
-
-    >>> gigabytes(2_500_000_000)
-    '2.5 GB'
-    """
-    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
 
 
 def _different(first: str, shape: Sequence[int], name: str, other: Sequence[int]) -> str:

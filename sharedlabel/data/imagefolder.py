@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharedlabel import sources
+from sharedlabel import memory, sources
 from sharedlabel.data import _cache, _checks, _decode
 from sharedlabel.data._layout import Layout, arrange, group_names, strays_of
 from sharedlabel.data._source import Source, readable
@@ -153,9 +152,5 @@ def _check(config: Config, path: Path, cache: Path) -> None:
         return
     if config.size < 1:
         raise DataError(f"imagefolder: expected a size of at least 1 pixel, got {config.size}; set it higher")
-    needed, memory = 2 * 3 * config.size**2, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > memory / 2:  # one image, while it is scaled
-        raise DataError(
-            f"imagefolder: expected a size whose images fit into memory, got {config.size}, which needs "
-            f"{_cache.gigabytes(needed)} for each image, of {_cache.gigabytes(memory)} in all; set a smaller size"
-        )
+    needed = 2 * 3 * config.size**2  # of one image, while it is scaled
+    memory.check(f"imagefolder: one image of size {config.size}", 2 * needed, "set a smaller size")

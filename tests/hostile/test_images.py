@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
+from sharedlabel import memory
 from sharedlabel.data import _cache, _decode, _source, imagefolder
 from sharedlabel.data.imagefolder import Config
 from sharedlabel.deployment.groups import read_groups
-from sharedlabel.errors import DataError
+from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.types import Decoding
 
 
@@ -239,18 +240,20 @@ def test_the_last_of_two_members_of_one_name_counts_as_in_every_unpacker(pets: P
 
 def test_a_huge_size_says_what_it_needs_before_anything_is_decoded(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_decode, "decode", lambda *_: pytest.fail("decoded"))
-    message = "fit into memory, got 1000000, which needs 6,000.0 GB for each image, of .*; set a smaller size"
-    refused(pets, message, size=10**6)
-    monkeypatch.setattr(imagefolder.os, "sysconf", lambda _: 1 << 30)  # a machine of much memory
+    with pytest.raises(
+        ConfigError, match=r"one image of size 1000000: expected what fits into the .*10.9 TiB; set a small"
+    ):
+        load(pets, size=10**6)
+    monkeypatch.setattr(memory, "total", lambda: 1 << 50)
     monkeypatch.setattr(_cache.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=10**9))
-    message = r"expected room for 4 decoded images in .*, 40\.0 GB, got 1\.0 GB free; set a smaller `size`"
+    message = r"expected room for 4 decoded images in .*, 37\.3 GiB, got 953\.7 MiB free; set a smaller `size`"
     refused(pets, message, size=10**5)
     refused(pets, "expected a size of at least 1 pixel, got -1; set it higher", size=-1)
 
 
 def test_images_that_do_not_fit_on_the_disk(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cache.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=0))
-    refused(pets, "expected room for 4 decoded images in .*, 0.0 MB, got 0.0 MB free; set a smaller `size`")
+    refused(pets, "expected room for 4 decoded images in .*, 144 bytes, got 128 bytes free; set a smaller `size`")
     assert not [file for file in (pets.parent / "root").rglob("*") if file.is_file()]
 
 
