@@ -280,10 +280,21 @@ def test_a_folder_that_cannot_be_made_leaves_the_former_one(tmp_path):
     assert content(tmp_path) == {"model/card.json": "old"}
 
 
+@contextlib.contextmanager
+def heard(number: int):
+    """Have a signal do what it does by default: under nohup SIGHUP is ignored, and so would guarded."""
+    former = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, former)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_what_a_closed_terminal_cannot_show_is_no_error(number, tmp_path, monkeypatch):
     def gone(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(sys, "stderr", type("Gone", (), {"write": gone, "flush": gone})())
-    assert guarded(lambda: os.kill(os.getpid(), number)) == 2
+    with heard(number):
+        assert guarded(lambda: os.kill(os.getpid(), number)) == 2
