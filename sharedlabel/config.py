@@ -22,7 +22,7 @@ from pydantic import Field, NonNegativeInt
 from sharedlabel import plugins, schema
 from sharedlabel.commandline import CommandLine, to_yaml
 from sharedlabel.errors import ConfigError, nearest
-from sharedlabel.schema import Count
+from sharedlabel.schema import Count, Many
 
 PluginSpec: TypeAlias = str | dict[str, Any]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
@@ -101,7 +101,7 @@ class TrainConfig:
         flip: mirror left to right at random.
     """
 
-    epochs: NonNegativeInt = 20
+    epochs: Many = 20
     batch_size: Count = 64
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: PositiveFloat = 0.003
@@ -110,7 +110,7 @@ class TrainConfig:
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: Fraction = 0.1
     label_smoothing: Fraction = 0.0
-    crop: NonNegativeInt = 0
+    crop: Many = 0
     flip: bool = False
 
 
@@ -159,9 +159,9 @@ class FitConfig:
     learning_rate: PositiveFloat = 0.003
     weight_decay: NonNegativeFloat = 0.01
     patience: Count = 15
-    steps: NonNegativeInt = 0
+    steps: Many = 0
     tuples: Literal["fresh", "fixed"] = added("fresh")
-    trials: NonNegativeInt = added(0)
+    trials: Many = added(0)
 
 
 @dataclass(frozen=True)
@@ -350,7 +350,7 @@ class TrainerConfig:
     """
 
     accelerator: str = "auto"
-    devices: int | Literal["auto"] = 1
+    devices: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = 1
     strategy: str = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"] = "32-true"
     gradient_clip: NonNegativeFloat = 1.0

@@ -18,6 +18,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -28,7 +29,20 @@ _READER_GONE = 141  # what shells show of a program that ends by SIGPIPE: 128 + 
 # What the system answers when a disk is full or a place cannot be used; other errors of the system are bugs.
 _PLACE = {
     getattr(errno, name)
-    for name in ("EACCES", "EDQUOT", "EEXIST", "EFBIG", "EISDIR", "ENOSPC", "ENAMETOOLONG", "ENOTDIR", "EPERM", "EROFS")
+    for name in (
+        "EACCES",
+        "EDQUOT",
+        "EEXIST",
+        "EFBIG",
+        "EISDIR",
+        "ELOOP",
+        "ENAMETOOLONG",
+        "ENOENT",
+        "ENOSPC",
+        "ENOTDIR",
+        "EPERM",
+        "EROFS",
+    )
 }
 
 
@@ -88,6 +102,20 @@ def nearest(name: str, available: Iterable[str]) -> str:
     return f"{hint}available: {', '.join(names)}"
 
 
+def home(text: str) -> Path:
+    """Return a path in which `~` stands for a home folder.
+
+    Raises:
+        ConfigError: for the home of nobody.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"expected a path, got {text!r}: nobody of that name has a home here; write it out"
+        ) from error
+
+
 def printable(text: str, limit: int = 4000) -> str:
     r"""Escape what could steer a terminal or begin a line, and cut what is too long: texts come from files, too.
 
@@ -130,9 +158,19 @@ def guarded(main: Callable[[], int | None], stopped: str = STOPPED) -> int:
     # Python notes an interrupt that left an exec of a text, as in dataclasses, and would die of it at exit although it
     # was caught; the next exec takes the note away.
     exec("")  # noqa: S102
-    with contextlib.suppress(OSError):  # a terminal that is closed shows nothing any more
-        print(f"stopped: {stopped}", file=sys.stderr, flush=True)
-    return 2
+    _say(f"stopped: {stopped}")
+    return _MISTAKE
+
+
+def _say(text: str) -> None:
+    """Print a line on stderr, where there is one that takes it: a terminal may be closed, a disk full."""
+    if sys.stderr is None:
+        return
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # the interpreter would complain when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def interrupted() -> bool:
@@ -218,15 +256,14 @@ def _told(main: Callable[[], int | None]) -> int:
         if sys.stdout is not None:  # as where there is no terminal and no file
             sys.stdout.flush()
     except SharedLabelError as error:
-        print("error:", printable(" ".join(str(error).split())), file=sys.stderr)  # libraries break lines in theirs
+        _say("error: " + printable(" ".join(str(error).split())))  # libraries break lines in theirs
         return _MISTAKE
     except OSError as error:
         if error.errno not in _PLACE:
             raise
-        print(
+        _say(
             f"error: expected to read and write {error.filename or 'files or the output'}, got: {error.strerror}; free "
-            "some space, fix the permissions or choose another folder, and run the same command again",
-            file=sys.stderr,
+            "some space, fix the permissions or choose another folder, and run the same command again"
         )
         return _MISTAKE
     return code

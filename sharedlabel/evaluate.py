@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sharedlabel.config import parse
-from sharedlabel.errors import StoreError, WriteError, guarded, printable
+from sharedlabel.errors import StoreError, WriteError, guarded, home, printable
 from sharedlabel.results import Failure, read
 
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}  # a place where others compute: its numbers can be shown
@@ -33,7 +33,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     from sharedlabel.store import Store
 
     started = time.perf_counter()
-    store = Store(Path(experiment.output).expanduser() / "store", readonly=True)
+    store = Store(home(experiment.output) / "store", readonly=True)
     whole = prepare(experiment)
     grid = finished(whole, store)
     if not grid.cells:
@@ -42,7 +42,7 @@ def _main(arguments: Sequence[str] | None) -> None:
             "run `python -m sharedlabel.train` first, or ask for fewer seeds: a method counts once all of its are done"
         )
     console = open_console()
-    folder = Path(experiment.output).expanduser() / experiment.name
+    folder = home(experiment.output) / experiment.name
     failures = _failures(folder, {cell.id for cell in whole.cells} - {cell.id for cell in grid.cells})
     results = collect(grid, store, time.perf_counter() - started, failures, len(whole.cells))
     print_report(results, console)

@@ -29,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sharedlabel.export",
-        description="Write the compressed backbone and the aggregator of a finished cell as ONNX and torch.export "
-        "programs, checked against PyTorch, with a card that says what they are.",
+        description="Write the compressed backbone and the aggregator of a finished cell as ONNX programs, or "
+        "torch.export ones on demand, checked against PyTorch, with a card that says what they are.",
         allow_abbrev=False,
     )
     parser.add_argument("cell", nargs="?", default="", help="first digits of the id in the column `cell` of rows.csv")

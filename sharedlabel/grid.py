@@ -21,7 +21,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -41,7 +40,7 @@ from sharedlabel.config import (
 )
 from sharedlabel.data import _small, splits, tuples
 from sharedlabel.data._copies import copies
-from sharedlabel.errors import CompressionError, ConfigError, DataError, nearest
+from sharedlabel.errors import CompressionError, ConfigError, DataError, home, nearest
 from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Crossfit, Data, crossfitted, data_key
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import rounded_down
@@ -167,7 +166,7 @@ def prepare(experiment: Experiment) -> Grid:
     _check_count(experiment)
     code = _code(plugin, *backbones, *pruners, *aggregators)
     with memory.fitting(f"data: {plugin.label}", "choose a smaller data set"):
-        dataset = load("data", plugin.name).load(plugin.config, Path(experiment.data_root).expanduser())
+        dataset = load("data", plugin.name).load(plugin.config, home(experiment.data_root))
     if isinstance(experiment.data, dict) and experiment.data.get("label") is not None:
         dataset = dataclasses.replace(dataset, name=plugin.label)
     kinds = {entry.name for entry in trainings(experiment)}

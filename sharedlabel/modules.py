@@ -292,10 +292,13 @@ def trainer(config: TrainerConfig, epochs: int, gradient_clip: float = 0.0, smal
                 **config.options,
             },
         )
-    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError, ImportError, MemoryError) as error:
+        asked = {"accelerator": config.accelerator, "devices": config.devices, "strategy": config.strategy}
+        other = [name for name in ("accelerator", "strategy") if asked[name] != "auto"]
+        advice = f"set trainer.{' and trainer.'.join(other)} to auto" if other else "correct trainer.options"
+        stated = ", ".join(f"{name}={value!r}" for name, value in asked.items())
         raise ConfigError(
-            f"trainer: accelerator={config.accelerator!r}, devices={config.devices!r} cannot be used here: {error}; "
-            "choose accelerator=auto to use what is there"
+            f"trainer: {stated} cannot be used here: {' '.join(str(error).split()).rstrip('.')}; {advice}"
         ) from error
 
 

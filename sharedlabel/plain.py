@@ -6,17 +6,41 @@ the rules of its version 1.2 (https://yaml.org/spec/1.2.2/#103-core-schema), so 
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import re
+import stat
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+FILE_BYTES = 2**31  # of what is read at once
 DEPTH = 64  # levels of lists and mappings
 _DIGITS = 100
 VALUES = 100_000  # of a YAML file, with what its aliases stand for
+
+
+def read_file(path: Path, limit: int = FILE_BYTES) -> bytes:
+    """Read a plain file: never a pipe, which would wait for a writer, and no device, which may not end.
+
+    Args:
+        path: of the file; links are followed.
+        limit: bytes that it may have.
+
+    Raises:
+        OSError: there is none, it cannot be read, is something else or is longer.
+    """
+    _check_plain(path, os.stat(path).st_mode)  # before it is opened: to open a device may act
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        _check_plain(path, os.fstat(file.fileno()).st_mode)
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit:,} bytes", str(path))
+    return content
 
 
 def read_json(text: str | bytes) -> Any:
@@ -59,6 +83,11 @@ def read_yaml(text: str) -> Any:
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).replace('"<unicode string>"', "it").split())) from error
     return builder.document
+
+
+def _check_plain(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "no plain file but a folder, pipe or device", str(path))
 
 
 def _mapping(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -177,10 +206,10 @@ class _Builder:
             raise ValueError(f"more than {VALUES} values, reached in line {_line(event)}")
 
 
-def _integer(text: str) -> int:
+def _integer(text: str, base: int = 10) -> int:
     if len(text) > _DIGITS:
         raise ValueError(f"a whole number of {len(text)} digits; {_DIGITS} are read")
-    return int(text)
+    return int(text, base)
 
 
 _SCALARS: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
@@ -188,8 +217,8 @@ _SCALARS: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
     (re.compile(r"true|True|TRUE"), lambda text: True),  # noqa: ARG005
     (re.compile(r"false|False|FALSE"), lambda text: False),  # noqa: ARG005
     (re.compile(r"[-+]?[0-9]+"), _integer),
-    (re.compile(r"0o[0-7]+"), lambda text: int(text[2:], 8)),
-    (re.compile(r"0x[0-9a-fA-F]+"), lambda text: int(text[2:], 16)),
+    (re.compile(r"0o[0-7]+"), lambda text: _integer(text[2:], 8)),
+    (re.compile(r"0x[0-9a-fA-F]+"), lambda text: _integer(text[2:], 16)),
     (re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"), float),
     (re.compile(r"[-+]?\.(inf|Inf|INF)"), lambda text: float(text.replace(".", ""))),
     (re.compile(r"\.(nan|NaN|NAN)"), lambda text: float(text[1:])),

@@ -21,7 +21,7 @@ _NAMED = 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, 2 for what the user can fix, 3 if a tuple has no answer."""
-    return guarded(lambda: _main(arguments))
+    return guarded(lambda: _main(arguments), "what was printed holds; run the same command again for the rest")
 
 
 def _parser() -> argparse.ArgumentParser:

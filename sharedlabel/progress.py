@@ -153,7 +153,9 @@ def _costs(absent: Sequence[Node], grid: Grid, store: Store, console: Console) -
     stored = {stage: _stored_seconds(stage, nodes, grid, store) for stage, nodes in by_stage.items()}
     rehearsal = None
     if None in stored.values():
-        with console.status("measuring on a little made-up data"):
+        if not console.is_terminal:
+            console.print("measuring the stages on a little made-up data, to say what they cost")
+        with console.status("measuring the stages on a little made-up data"):
             rehearsal = Rehearsal(grid)
         for stage, why in rehearsal.failed.items():
             console.print(

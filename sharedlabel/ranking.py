@@ -7,6 +7,7 @@ networks is kept: what is left is one score per tuple and seed, to which the for
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
@@ -96,7 +97,7 @@ def _ranks(
                 high=high,
                 rank_best=best,
                 rank_worst=worst,
-                alike=",".join(alike),
+                alike=json.dumps(alike, ensure_ascii=False),
             )
 
 

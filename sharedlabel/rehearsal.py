@@ -29,8 +29,10 @@ from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data, crossfitted
 from sharedlabel.store import Store
 from sharedlabel.types import Dataset, Role
 
-_MACS = 5e10  # of the smaller rehearsal's forward passes, for each part: a second or two on one core
+_MACS = 1e10  # of the smaller rehearsal's forward passes, for each part: a second or two on one core
 _CLASSES, _INSTANCES = 10, 4  # made up at most; instances per tuple
+_EPOCHS = 3  # of the second rehearsal; the first has one
+_BYTES = 2**28  # of made-up images, while they are drawn
 _LARGER = 4  # times as many images in the second rehearsal
 _COMPILATION = 60.0  # seconds for each new shape, where latency is measured compiled
 Kind: TypeAlias = tuple[str, ...]
@@ -180,12 +182,15 @@ def _work(node: Node, data: Data) -> float:
 
 def _small(grid: Grid, scale: int) -> Grid:
     """Return a grid of the same plugins on made-up data, one epoch and one ratio of everything."""
-    experiment = _shortened(grid.experiment)
+    experiment = _shortened(grid.experiment, 1 if scale == 1 else _EPOCHS)
     forward = max(cost.macs(network, grid.data.dataset.image_shape).executed for network in grid.backbones.values())
     images = max(int(_MACS / max(forward, 1)), 1)
     classes = max(2, min(grid.data.dataset.num_classes, _CLASSES, images // (6 * _INSTANCES)))
     each = scale * max(2 * _INSTANCES, min(images // (3 * classes), 16 * _INSTANCES))
-    trained = scale * max(1, min(images // (3 * classes), 4 * experiment.dense.batch_size // classes))
+    held = math.prod(grid.data.dataset.image_shape) * 8 * classes * scale  # bytes of one image of each class
+    room = max(1, _BYTES // held)
+    learnt = min(images, 4 * experiment.dense.batch_size, len(grid.data.splits["backbone"]))
+    each, trained = min(each, scale * room), scale * max(1, min(learnt // classes, room))
     data = _data(grid.data.dataset, classes, {"backbone": trained, **dict.fromkeys(FEATURE_ROLES, each)})
     kinds = {str(entry if isinstance(entry, str) else entry["name"]) for entry in experiment.training}
     crossfit = crossfitted(data, experiment.split, 2, {}) if CROSSFIT in kinds else None
@@ -194,18 +199,20 @@ def _small(grid: Grid, scale: int) -> Grid:
     return Grid(experiment, data, cells, grid.backbones, {part.key: part for part in parts})
 
 
-def _shortened(experiment: Experiment) -> Experiment:
+def _shortened(experiment: Experiment, epochs: int) -> Experiment:
     ratios = (1.0, *sorted(one for one in experiment.ratios if one > 1)[:1])
     largest = min(max(experiment.evaluation.n), _INSTANCES)
     return dataclasses.replace(
         experiment,
         ratios=ratios,
         seeds=experiment.seeds[:1],
-        dense=dataclasses.replace(experiment.dense, epochs=1),
-        retrain=dataclasses.replace(experiment.retrain, epochs=min(1, experiment.retrain.epochs)),
-        fit=dataclasses.replace(experiment.fit, epochs=1, patience=1, steps=0, trials=0),
-        joint=dataclasses.replace(experiment.joint, epochs=1),
-        training=tuple(entry if isinstance(entry, str) else {**entry, "epochs": 1} for entry in experiment.training),
+        dense=dataclasses.replace(experiment.dense, epochs=epochs),
+        retrain=dataclasses.replace(experiment.retrain, epochs=min(epochs, experiment.retrain.epochs)),
+        fit=dataclasses.replace(experiment.fit, epochs=epochs, patience=epochs, steps=0, trials=0),
+        joint=dataclasses.replace(experiment.joint, epochs=epochs),
+        training=tuple(
+            entry if isinstance(entry, str) else {**entry, "epochs": epochs} for entry in experiment.training
+        ),
         evaluation=dataclasses.replace(experiment.evaluation, n=(largest,), protocols=("iid",), partitions=2),
         crossfit=dataclasses.replace(experiment.crossfit, folds=2),
     )

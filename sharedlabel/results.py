@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sharedlabel import together
 from sharedlabel.errors import StoreError, printable
-from sharedlabel.plain import read_json
+from sharedlabel.plain import read_file, read_json
 
 FORMAT = 4
 AXES = (
@@ -327,7 +327,7 @@ class Rank:
         high: upper end.
         rank_best: 1 + number of aggregators shown to be better, all pairs compared at once (Bonferroni).
         rank_worst: number of aggregators - number shown to be worse.
-        alike: names of the aggregators not shown to differ, joined by commas, best first; empty if none.
+        alike: names of the aggregators not shown to differ, best first, as a JSON list.
     """
 
     data: str
@@ -346,6 +346,14 @@ class Rank:
     rank_best: int
     rank_worst: int
     alike: str
+
+    def alike_names(self) -> frozenset[str]:
+        """Return the names in `alike`; results of before have commas between them."""
+        try:
+            found = read_json(self.alike)
+        except ValueError:
+            return frozenset(self.alike.split(","))
+        return frozenset(map(str, found)) if isinstance(found, list) else frozenset()
 
 
 @dataclass(frozen=True)
@@ -929,9 +937,7 @@ def read(path: Path, tables: Collection[str] | None = None) -> Results:
     """
     file = path / NAME if path.is_dir() else path
     try:
-        if file.exists() and not file.is_file():
-            raise ValueError("something that is no file")
-        payload = read_json(together.read(file.parent, NAME) if file.name == NAME else file.read_bytes())
+        payload = read_json(together.read(file.parent, NAME) if file.name == NAME else read_file(file))
     except (OSError, ValueError) as error:
         raise StoreError(
             f"expected a results.json at {file}, got: {error}; run `python -m sharedlabel.train` first"
@@ -956,7 +962,27 @@ def read(path: Path, tables: Collection[str] | None = None) -> Results:
             f"{file} is not a results file of this version: expected rows and summaries of the same methods, got one "
             f"of them alone for {printable(', '.join(map(str, min(apart, key=str))))}; run the grid again to rewrite it"
         )
+    if tables is None:
+        _check_names(found, file)
     return found
+
+
+def _check_names(found: Results, file: Path) -> None:
+    """Refuse tables that speak of methods and data without a row.
+
+    Raises:
+        StoreError: such a table.
+    """
+    for column in ("data", *(axis for axis in AXES if axis not in {"ratio", "seed"})):
+        known = {getattr(row, column) for row in found.rows}
+        for table in TABLES.keys() - {"failures"}:  # what failed has no rows
+            for record in getattr(found, table):
+                name = getattr(record, column, None)
+                if name is not None and name not in known:
+                    raise StoreError(
+                        f"{file} is not a results file of this version: expected rows of every {column}, got none of "
+                        f"{printable(repr(name), 60)}, which is in {table}; run the grid again to rewrite it"
+                    )
 
 
 def _places(records: Iterable[Row | Summary]) -> set[tuple[Any, ...]]:

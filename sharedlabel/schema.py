@@ -23,6 +23,7 @@ from sharedlabel.plain import DEPTH
 
 # Numbers with a bound, so that a digit too many is a message and no day of work.
 Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]  # of steps, images, passes
+Many: TypeAlias = Annotated[int, Field(ge=0, le=1_000_000)]  # the same, where none is off
 Width: TypeAlias = Annotated[int, Field(ge=1, le=65_536)]  # units of a layer
 Depth: TypeAlias = Annotated[int, Field(ge=1, le=1_000)]  # layers, heads, orders
 Read = TypeVar("Read")
@@ -235,7 +236,8 @@ def _repairs(annotation: Any, value: Any) -> Iterator[Any]:
         yield int(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         yield str(value)
-    yield [value]
+    if not isinstance(value, list | Mapping) or "name" in value:
+        yield [value]
 
 
 def _fits(annotation: Any, value: Any) -> bool:
@@ -261,7 +263,8 @@ def _default(kind: type[Any], path: Path) -> tuple[Any, ...]:
 
 def _flow(value: Any) -> str:
     """Write a value as it would stand in YAML."""
-    return json.dumps(value, ensure_ascii=False) if not isinstance(value, str) or not value.isalnum() else value
+    plain = isinstance(value, str) and value.isidentifier() and value not in {"true", "false", "null"}
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _dotted(path: Iterable[str | int]) -> str:

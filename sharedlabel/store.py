@@ -31,7 +31,7 @@ from torch import Tensor
 from sharedlabel import leases
 from sharedlabel.config import canonical, digest
 from sharedlabel.errors import StoreError, WriteError
-from sharedlabel.plain import read_json
+from sharedlabel.plain import read_file, read_json
 
 FORMAT = 1
 _AT_WORK = "at-work@"  # begins the names of the lock files that keep measuring apart from computing
@@ -154,7 +154,7 @@ class Store:
             then = "the next run computes it again" if self.readonly else "it is computed again"
             warnings.warn(f"artifact {stage}/{key[:12]} is damaged ({problem}); {then}", RuntimeWarning, stacklevel=2)
             if not self.readonly:
-                shutil.rmtree(folder)
+                _remove(folder)
             return False
         self._verified.add((stage, key))
         return True
@@ -168,7 +168,7 @@ class Store:
         if not self.has(stage, key):
             raise StoreError(f"no artifact {stage}/{key[:12]} in {self.root}; run the grid to compute it")
         folder = self._folder(stage, key)
-        return Artifact(key, read_json((folder / "manifest.json").read_bytes()), folder)
+        return Artifact(key, read_json(read_file(folder / "manifest.json")), folder)
 
     def find(self, key: str) -> Artifact:
         """Open the one artifact, of whatever stage, whose key begins with these hexadecimal digits.
@@ -289,7 +289,7 @@ def _format(marker: Path) -> int:
         OSError: its marker cannot be read.
         ValueError: it is no marker.
     """
-    content = read_json(marker.read_bytes())
+    content = read_json(read_file(marker))
     found = content.get("format") if isinstance(content, dict) else None
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise ValueError(f'{marker.name} that does not state a format as in {{"format": {FORMAT}}}')
@@ -346,6 +346,14 @@ def _serialized(tensors: Shard | Iterable[Shard]) -> Iterator[list[bytes]]:
         yield content
 
 
+def _remove(place: Path) -> None:
+    """Remove what lies in the place of an artifact: a folder, a link to one, or a file."""
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink()
+
+
 def _flush(folder: Path) -> None:
     """Force a folder's files to disk, so that a power cut after the rename leaves a whole artifact."""
     for path in (*folder.iterdir(), folder):
@@ -359,7 +367,7 @@ def _flush(folder: Path) -> None:
 def _damage(folder: Path) -> str:
     """Say what is wrong with an artifact's folder; empty if it holds, intact, what its place says."""
     try:
-        manifest = read_json((folder / "manifest.json").read_bytes())
+        manifest = read_json(read_file(folder / "manifest.json"))
         expected = manifest.pop("sha256")
         if digest(manifest) != expected:
             return "its manifest was altered"

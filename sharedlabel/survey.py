@@ -75,12 +75,9 @@ def _dropped(grid: Grid) -> Iterator[str]:
     parts = []
     for role in FEATURE_ROLES:
         of = smaller(dataset, grid.data.splits[role], ())[1]
-        each = ", ".join(f"{count:,} than {n}" for n, count in found[role].items() if count)
+        each = ", ".join(f"{count:,} with fewer than {n}" for n, count in found[role].items() if count)
         parts.append(f"{role} {found[role][largest]:,} of {of:,}" + (f" ({each})" if each else ""))
-    yield (
-        f"grouped tuples, which all are prefixes of tuples of {largest}, leave out groups with fewer images: "
-        + "; ".join(parts)
-    )
+    yield f"groups with fewer than {largest} images have no tuples of `grouped` ({'; '.join(parts)})"
 
 
 def _few(grid: Grid) -> Iterator[str]:

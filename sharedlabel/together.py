@@ -14,12 +14,13 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from sharedlabel import leases
 from sharedlabel.errors import WriteError
-from sharedlabel.plain import read_json
+from sharedlabel.plain import read_file, read_json
 
 REPLACING = ".replacing"
 LIST = ".files.json"  # names of the files that were written here, so that no other is ever removed
@@ -69,14 +70,15 @@ def finish(folder: Path) -> None:
         WriteError: a file cannot be moved; it stays to be moved.
     """
     waiting = folder / REPLACING
-    if not waiting.is_dir():
+    if waiting.is_symlink() or not waiting.is_dir():
         return
     for name in _names(waiting / LIST, "gone"):
         with _writing(folder / name, _WAITS):
+            _check_place(folder / name, folder)
             (folder / name).unlink(missing_ok=True)
-    names = [path.relative_to(waiting).as_posix() for path in sorted(waiting.rglob("*")) if not path.is_dir()]
-    for name in [*filter(_NAME.fullmatch, names), LIST]:
+    for name in [*filter(_NAME.fullmatch, _plain_files(waiting)), LIST]:
         with _writing(folder / name, _WAITS):
+            _check_place(folder / name, folder)
             (folder / name).parent.mkdir(exist_ok=True)
             with contextlib.suppress(FileNotFoundError):  # it was moved by another process
                 (waiting / name).rename(folder / name)
@@ -94,8 +96,8 @@ def read(folder: Path, name: str) -> bytes:
         OSError: it cannot be read.
     """
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return (folder / REPLACING / name).read_bytes()
-    return (folder / name).read_bytes()
+        return read_file(folder / REPLACING / name)
+    return read_file(folder / name)
 
 
 def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
@@ -168,6 +170,7 @@ def _check(folder: Path, names: Collection[str]) -> None:
     """
     for place in sorted(folder / name for name in names):
         with _writing(place):
+            _check_place(place, folder)
             place.parent.mkdir(exist_ok=True)
             if place.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -175,10 +178,29 @@ def _check(folder: Path, names: Collection[str]) -> None:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
+def _check_place(place: Path, folder: Path) -> None:
+    """Refuse a place that leads out of the folder, and what is no file: who sends a folder may have put it there.
+
+    Raises:
+        OSError: it is a link or a device, or lies in a link.
+    """
+    if place.parent != folder and place.parent.is_symlink():
+        raise OSError(errno.ELOOP, f"{place.parent.name} is a link")
+    if place.is_symlink() or (place.exists() and not (place.is_file() or place.is_dir())):
+        raise OSError(errno.EEXIST, "there is a link, pipe or device")
+
+
+def _plain_files(folder: Path) -> list[str]:
+    """List the plain files of a folder and of its sub-folders, links not followed."""
+    inside = sorted(folder.iterdir())
+    inside += [path for one in inside if stat.S_ISDIR(one.lstat().st_mode) for path in sorted(one.iterdir())]
+    return [path.relative_to(folder).as_posix() for path in inside if stat.S_ISREG(path.lstat().st_mode)]
+
+
 def _names(path: Path, key: str) -> list[str]:
     """Read names from a list of files; none where it cannot be read, and none that leads elsewhere."""
     try:
-        return [name for name in read_json(path.read_bytes())[key] if _NAME.fullmatch(name)]
+        return [name for name in read_json(read_file(path))[key] if _NAME.fullmatch(name)]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharedlabel.config import digest, parse
-from sharedlabel.errors import FAILED, guarded, printable
+from sharedlabel.errors import FAILED, guarded, home, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +37,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     from sharedlabel.store import Store
 
     console = open_console()
-    store = Store(Path(experiment.output).expanduser() / "store", readonly=switches.plan)
+    store = Store(home(experiment.output) / "store", readonly=switches.plan)
     grid = prepare(experiment)
     dataset = grid.data.dataset
     classes = ", ".join(map(inert.name, dataset.class_names[:5])) + (", ..." if dataset.num_classes > 5 else "")
@@ -91,7 +90,7 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False) -> 
     from sharedlabel.tracking import Tracker
 
     experiment = grid.experiment
-    folder = Path(experiment.output).expanduser() / experiment.name
+    folder = home(experiment.output) / experiment.name
     folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is found before the first call
     started = time.perf_counter()
     absent = missing(grid, store)

@@ -80,8 +80,11 @@ def test_dotted_names_override_the_file(tmp_path):
     [
         (["--dense.epochss=3"], r"unknown option 'dense.epochss'; did you mean 'dense.epochs'\?"),
         (["--sedes=[1]"], r"unknown option 'sedes'; did you mean 'seeds'\?"),
-        (["--dense.epochs=ten"], "dense.epochs: expected a whole number of at least 0, got 'ten'; the default is 20"),
-        (["--dense.epochs=-1"], "dense.epochs: expected a whole number of at least 0, got -1; the default is 20"),
+        (
+            ["--dense.epochs=ten"],
+            "dense.epochs: expected a whole number from 0 to 1000000, got 'ten'; the default",
+        ),
+        (["--dense.epochs=-1"], "dense.epochs: expected a whole number from 0 to 1000000, got -1; the default is 20"),
         (["--dense.warmup=1.5"], "dense.warmup: expected a number from 0 to 1, got 1.5; the default is 0.1"),
         (
             ["--evaluation.n=[2,0]"],

@@ -250,9 +250,9 @@ def test_ranks_are_intervals_and_name_those_that_share_them(found, splits) -> No
         (r.aggregator, r.n): r for r in rank(found, splits, pooled, ASKED) if (r.metric, r.training) == ("ri", "frozen")
     }
     for n in (*N, None):
-        assert (ranks["c", n].rank_best, ranks["c", n].rank_worst, ranks["c", n].alike) == (3, 3, "")
+        assert (ranks["c", n].rank_best, ranks["c", n].rank_worst, ranks["c", n].alike) == (3, 3, "[]")
         for name, other in (("a", "b"), ("b", "a")):
-            assert (ranks[name, n].rank_best, ranks[name, n].rank_worst, ranks[name, n].alike) == (1, 2, other)
+            assert (ranks[name, n].rank_best, ranks[name, n].rank_worst, ranks[name, n].alike) == (1, 2, f'["{other}"]')
 
 
 def test_pooling_leaves_out_networks_and_seeds_that_not_all_have(found, splits, split) -> None:

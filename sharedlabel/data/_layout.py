@@ -256,7 +256,7 @@ def _by_table(source: Source, layout: Layout, groups: str, encoding: str) -> lis
     if lacking:
         raise DataError(
             f"expected a group for every image in {groups}, got none for {lacking[0]!r} ({len(lacking)} images lack "
-            f"one); add rows with paths relative to {source.path}"
+            f"one), but paths such as {next(iter(table), '')!r}; write paths relative to {source.path}"
         )
     return [group for group in found if group is not None]
 

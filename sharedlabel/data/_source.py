@@ -23,7 +23,7 @@ from sharedlabel.data._names import hidden, is_image
 from sharedlabel.errors import DataError
 
 FILE_BYTES = 640 << 20  # an image of the most pixels that are decoded, three bytes each, uncompressed
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others are inflated without a bound
 _FLAG_ENCRYPTED = 1
 _BAD_ZIP = (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, ArithmeticError, EOFError, LookupError)
 _BAD_MEMBER = (*_BAD_ZIP, RuntimeError, zlib.error, OSError)
@@ -158,14 +158,17 @@ class Source:
 
     def _walk(self) -> _Listed:
         found = _Listed([], [], [])
-        # A folder, what its files' names begin with, and the folders that it lies in, which a link may lead back to.
-        left: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [(self._root, "", ())]
+        left = [(self._root, "")]  # folders, and what the names of their files begin with
+        seen: dict[tuple[int, int], str] = {}  # a link may lead back to a folder, and many links to many of them
         while left:
-            folder, prefix, above = left.pop()
+            folder, prefix = left.pop()
             status = os.stat(folder)
-            here = (status.st_dev, status.st_ino)
-            if here in above:
-                raise DataError(f"expected folders that end, got a link from {prefix!r} back to above it; remove it")
+            former = seen.setdefault((status.st_dev, status.st_ino), prefix)
+            if former != prefix:
+                both = f"{former or '.'!r} and {prefix!r}"
+                raise DataError(
+                    f"expected every folder once in {self.path}, got a link that makes {both} one; remove it"
+                )
             with os.scandir(folder) as entries:
                 for entry in entries:
                     name = prefix + entry.name
@@ -176,7 +179,7 @@ class Source:
                         found.strays.append(name)
                     elif entry.is_dir():
                         found.folders.append(name)
-                        left.append((place, f"{name}/", (*above, here)))
+                        left.append((place, f"{name}/"))
                     elif not is_image(name):
                         found.strays.append(name)
                     else:
@@ -266,7 +269,7 @@ def _check_plain(mode: int, name: str) -> None:
     if not stat.S_ISREG(mode):
         kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
         found = next((kind for test, kind in kinds if test(mode)), "a device")
-        raise DataError(f"expected a plain file at {name!r}, got {found}; remove it")
+        raise DataError(f"expected a plain file at {name!r}, got {found}; leave it out, or put a file there")
 
 
 def _too_long(name: str, where: Path, limit: int, length: int | None = None) -> str:
@@ -313,6 +316,6 @@ def _check_member(info: zipfile.ZipInfo, name: str, path: Path) -> None:
         raise DataError(f"expected a zip without a password at {path}, got {name!r} with one; pack it without")
     if info.compress_type not in _METHODS:
         raise DataError(
-            f"expected a zip that is stored or compressed by deflate or bzip2 at {path}, got {name!r} compressed by "
+            f"expected a zip that is stored or compressed by deflate at {path}, got {name!r} compressed by "
             f"method {info.compress_type}; pack it again"
         )

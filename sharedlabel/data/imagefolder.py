@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from sharedlabel import memory, sources
 from sharedlabel.data import _cache, _checks, _decode
 from sharedlabel.data._layout import Layout, arrange, group_names, strays_of
 from sharedlabel.data._source import Source, readable
-from sharedlabel.errors import DataError
+from sharedlabel.errors import DataError, home
 from sharedlabel.types import Dataset, Decoding
 
 CACHE = ".cache"  # below the root; hidden, so that no data set reads it
@@ -68,7 +69,7 @@ def load(config: Config, root: Path) -> Dataset:
     Raises:
         DataError: the path, the layout, an image or the groups cannot be used; the message names the file.
     """
-    path, cache = Path(config.path).expanduser(), root / CACHE
+    path, cache = home(config.path), root / CACHE
     _check(config, path, cache)
     decoding = Decoding(config.size, config.channels, config.background)
     with Source(path) as source:
@@ -143,7 +144,7 @@ def _check(config: Config, path: Path, cache: Path) -> None:
     if not config.path:
         raise DataError("imagefolder: expected the path of a folder or zip of images, got none; set `path`")
     with readable(path):
-        inside = path.resolve().is_relative_to(cache.resolve())
+        inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(cache))
     if inside:
         raise DataError(
             f"imagefolder: expected images of your own, got {path}, where decoded ones are kept; set `path`"

@@ -202,7 +202,7 @@ def _check_sides(dataset: Dataset, kept: Tensor, side: Tensor, config: SplitConf
         raise DataError(
             f"data set {dataset.name!r}: expected groups that lie either in its test set or outside, or in its "
             f"validation set, but group {dataset.group_name(int(straddling[0]))} is on several sides "
-            f"({straddling.numel()} groups in all); set `groups: divided` for the split, or rename groups that only "
+            f"({straddling.numel()} groups in all); set split.groups to divided, or rename groups that only "
             "share a name"
         )
 
@@ -216,5 +216,5 @@ def _check_classes(dataset: Dataset, kept: Tensor, roles: Tensor) -> None:
         raise DataError(
             f"data set {dataset.name!r}: expected every class in every role, but {dataset.class_names[label]!r} has no "
             f"instance in {_ROLES[role]!r} ({int((dataset.labels == label).sum())} instances in all); add instances"
-            + ("" if dataset.groups is None else " or groups, or set `groups: divided` for the split")
+            + ("" if dataset.groups is None else " or groups, or set split.groups to divided")
         )

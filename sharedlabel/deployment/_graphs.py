@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _LARGEST = 2**31 - 1  # bytes of a protobuf message
+_NODES = 20_000  # the largest networks of torchvision have a tenth
 _DOMAINS = ("", "ai.onnx")
 _REFUSED = {  # operators of these domains
     "Loop": "runs as often as the file says",
@@ -38,12 +39,16 @@ def check(path: Path, files: Collection[str], onnx: Any) -> None:
         raise ValueError(f"no ONNX file ({error})") from error
     if model.functions or model.training_info:
         raise ValueError("functions or training steps of the file's own")
+    nodes = 0
     for graph, scanned in _graphs(model.graph):
+        nodes += len(graph.node)
+        if nodes > _NODES:
+            raise ValueError(f"more than {_NODES:,} operators")
         for node in graph.node:
             _check_operator(node, scanned)
         for tensor in _tensors(graph):
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                _check_place(tensor, files)
+                _check_place(tensor, files, path.parent)
 
 
 def _graphs(whole: Any) -> Iterator[tuple[Any, bool]]:
@@ -78,7 +83,13 @@ def _tensors(graph: Any) -> Iterator[Any]:
         yield from (tensor.values, tensor.indices)
 
 
-def _check_place(tensor: Any, files: Collection[str]) -> None:
+def _check_place(tensor: Any, files: Collection[str], folder: Path) -> None:
     places = [entry.value for entry in tensor.external_data if entry.key == "location"]
     if len(places) != 1 or places[0] not in files:
         raise ValueError(f"weights in {', '.join(map(repr, places)) or 'no file'}, which is no file on the card")
+    stated = {entry.key: entry.value for entry in tensor.external_data}
+    offset, length = (stated.get(key, "0") for key in ("offset", "length"))
+    held = (folder / places[0]).stat().st_size
+    whole = all(text.isdecimal() and len(text) < 20 for text in (offset, length))
+    if not whole or int(offset) + int(length) > held:
+        raise ValueError(f"weights from byte {offset} on, {length} of them, in {places[0]!r}, which has {held}")

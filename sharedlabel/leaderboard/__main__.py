@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharedlabel.errors import ConfigError, DataError, guarded
+from sharedlabel.errors import ConfigError, DataError, guarded, home
 from sharedlabel.leaderboard.sandbox import KINDS, Kind
 
 ROOT = Path("leaderboard")
@@ -260,7 +260,7 @@ def _freeze(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         images[role] = int(count)
     experiment, _ = parse(["--config", options.config, *options.overrides])
     console = open_console()
-    store = Store(Path(experiment.output).expanduser() / "store")
+    store = Store(home(experiment.output) / "store")
     grid = prepare(experiment)
     stated = {
         "id": options.id,

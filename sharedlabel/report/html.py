@@ -94,7 +94,7 @@ def publish(results: Results, folder: Path, details: Mapping[str, str] | None) -
         WriteError: a file cannot be written; the message names it.
     """
     files = {**records.files(results), **(details or {})}
-    replaced = (PLOTS, NAME) if details is None else (PLOTS, NAME, FAILURES)
+    replaced = () if details is None else (PLOTS, NAME, FAILURES)
 
     def replace() -> None:
         together.replace(folder, files, lambda name: name.startswith(replaced))

@@ -69,7 +69,7 @@ def joined(order: Sequence[Rank]) -> list[tuple[int, int]]:
     Args:
         order: by descending mean.
     """
-    alike = [set(rank.alike.split(",")) for rank in order]
+    alike = [rank.alike_names() for rank in order]
     runs: list[tuple[int, int]] = []
     for first in range(len(order)):
         last = first

@@ -156,7 +156,7 @@ def test_holdout_that_divides_groups_needs_divided() -> None:
     labels = torch.arange(2).repeat(100)
     groups = torch.arange(200) // 50
     dataset = make(labels, groups, holdout=torch.arange(200) % 5 == 0)
-    with pytest.raises(DataError, match=r"group 0 is on several sides \(4 groups in all\); set `groups: divided`"):
+    with pytest.raises(DataError, match=r"group 0 is on several sides \(4 groups in all\); set split.groups"):
         split(dataset, CONFIG)
     assert split(dataset, DIVIDED)["test"].numel() == 40
 
@@ -199,7 +199,7 @@ def test_class_without_test_images_is_named() -> None:
 def test_class_of_one_whole_group_is_named() -> None:
     labels = torch.arange(2).repeat_interleave(50)
     groups = torch.where(labels == 0, torch.arange(100) // 5, 99)
-    with pytest.raises(DataError, match=r"'class 1' has no .* or set `groups: divided`"):
+    with pytest.raises(DataError, match=r"'class 1' has no .* or set split.groups to divided"):
         split(make(labels, groups), CONFIG)
 
 

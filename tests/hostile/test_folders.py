@@ -342,9 +342,9 @@ GROUPED = ("--evaluation.protocols=[iid, grouped]", "--evaluation.n=[1, 2, 4]")
 def test_groups_smaller_than_n_are_dropped_and_counted_or_an_error(tracks: Path) -> None:
     found = prepared(tracks, *GROUPED)
     assert survey.dropped(found)["test"] == {"1": 0, "2": 0, "4": 2}
-    (line,) = [line for line in survey.remarks(found) if line.startswith("grouped tuples")]
-    assert "prefixes of tuples of 4, leave out groups" in line
-    assert "validation 2 of 6 (2 than 4); test 2 of 8 (2 than 4)" in line
+    (line,) = [line for line in survey.remarks(found) if line.startswith("groups with")]
+    assert line.startswith("groups with fewer than 4 images have no tuples of `grouped` (")
+    assert "validation 2 of 6 (2 with fewer than 4); test 2 of 8 (2 with fewer than 4)" in line
     drawn = found.data.tuples("test", "grouped", 4, 4, 0)
     assert drawn.weights.sum(1).tolist() == pytest.approx([1] * 4)
     counted = clusters(found.data, "test", "grouped", drawn)
@@ -415,7 +415,7 @@ def test_a_run_prints_and_stores_what_the_data_are(tracks: Path, capsys: pytest.
     for start in (
         "warning: left out a file that is no image by its name: 'readme.md'",
         "warning: skipped 1 files that cannot be read as images: expected an image in 'test/cat/test0/0.png', got",
-        "warning: grouped tuples, which all are prefixes of tuples of 4, leave out groups with fewer images: ",
+        "warning: groups with fewer than 4 images have no tuples of `grouped` (",
         "warning: test has fewer than 50 images of 2 of 2 classes ('cat' 20, 'dog' 21): read",
         "warning: test has fewer than 10 groups of 2 of 2 classes ('cat' 4, 'dog' 4): read",
     ):

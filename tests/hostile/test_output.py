@@ -334,4 +334,4 @@ def test_results_that_are_no_plain_json_are_refused(tmp_path, capsys, text):
 def test_results_that_are_a_pipe_are_not_waited_for(tmp_path, capsys):
     os.mkfifo(tmp_path / "results.json")
     assert choose.main([str(tmp_path)]) == 2
-    assert "got: something that is no file" in capsys.readouterr().err
+    assert "no plain file but a folder, pipe or device" in capsys.readouterr().err

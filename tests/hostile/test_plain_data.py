@@ -2,12 +2,14 @@
 
 import json
 import math
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedlabel.plain import DEPTH, VALUES, read_json, read_yaml
+from sharedlabel.plain import DEPTH, VALUES, read_file, read_json, read_yaml
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{name}: &{name} [{','.join([f'*{before}'] * 10)}]\n" for before, name in zip("abcdefg", "bcdefgh", strict=True)
@@ -97,3 +99,20 @@ VALUES_OF_JSON = st.recursive(
 def test_what_is_written_is_read_back(value):
     assert read_json(json.dumps(value)) == value
     assert read_yaml(json.dumps(value)) == value  # JSON is a part of YAML 1.2
+
+
+@pytest.mark.parametrize("text", ["0x" + "f" * 4000, "0o" + "7" * 4000])
+def test_numbers_of_other_bases_are_bounded_too(text):
+    with pytest.raises(ValueError, match="a whole number of 4000 digits; 100 are read"):
+        read_yaml(text)
+
+
+def test_only_plain_files_of_bounded_length_are_read(tmp_path):
+    (tmp_path / "a").write_text("12345")
+    assert read_file(tmp_path / "a", 5) == b"12345"
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in ((tmp_path / "a", "more than 4 bytes"), (tmp_path / "pipe", "pipe"), (tmp_path, "folder")):
+        with pytest.raises(OSError, match=message):
+            read_file(path, 4)
+    with pytest.raises(OSError, match="device"):
+        read_file(Path("/dev/zero"))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sharedlabel import leases, results, together
-from sharedlabel.errors import WriteError, guarded
+from sharedlabel.errors import StoreError, WriteError, guarded
 
 OLD = {"results.json": "old", "rows.csv": "1\n", "report.html": "<p>", "plots/a-iid.svg": "<a>", "plots/b.svg": "<b>"}
 NEW = {"results.json": "new", "rows.csv": "2\n", "report.html": "<q>", "plots/a-iid.svg": "<n>", "plots/c.svg": "<c>"}
@@ -298,3 +298,65 @@ def test_what_a_closed_terminal_cannot_show_is_no_error(number, tmp_path, monkey
     monkeypatch.setattr(sys, "stderr", type("Gone", (), {"write": gone, "flush": gone})())
     with heard(number):
         assert guarded(lambda: os.kill(os.getpid(), number)) == 2
+
+
+def sent(tmp_path) -> Path:
+    """A run's folder from somebody else, and a folder of ours."""
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim/id_rsa").write_text("secret")
+    together.replace(tmp_path / "run", {"rows.csv": "old"}, plots)
+    return tmp_path / "run"
+
+
+def test_a_folder_that_is_a_link_is_not_written_through(tmp_path):
+    run = sent(tmp_path)
+    (run / "plots").symlink_to(tmp_path / "victim")
+    (run / ".replacing/plots").mkdir(parents=True)
+    (run / ".replacing/plots/authorized_keys").write_text("mine")
+    (run / ".replacing/.files.json").write_text('{"files": [], "gone": ["plots/id_rsa"]}')
+    with pytest.raises(WriteError, match=r"expected to write .*plots/.*, got: plots is a link"):
+        together.finish(run)
+    with pytest.raises(WriteError, match="got: plots is a link"):
+        together.replace(run, {"rows.csv": "new", "plots/a.svg": "new"}, plots)
+    assert content(tmp_path / "victim") == {"id_rsa": "secret"}
+    assert (run / "rows.csv").read_text() == "old"
+
+
+def test_links_that_wait_to_be_moved_are_not_followed(tmp_path):
+    run = sent(tmp_path)
+    (run / ".replacing").symlink_to(tmp_path / "victim")
+    together.finish(run)
+    assert content(tmp_path / "victim") == {"id_rsa": "secret"}
+    (run / ".replacing").unlink()
+    (run / ".replacing").mkdir()
+    (run / ".replacing/rows.csv").symlink_to(tmp_path / "victim/id_rsa")
+    together.finish(run)
+    assert (run / "rows.csv").read_text() == "old"
+
+
+def test_pipes_and_devices_are_neither_waited_for_nor_replaced(tmp_path):
+    run = sent(tmp_path)
+    (run / ".replacing").mkdir()
+    os.mkfifo(run / ".replacing/results.json")
+    with pytest.raises(StoreError, match=r"got: .*no plain file but a folder, pipe or device"):
+        results.read(run)
+    (run / ".replacing/results.json").unlink()
+    (run / ".replacing/results.json").symlink_to("/dev/zero")
+    with pytest.raises(StoreError, match="no plain file but a folder, pipe or device"):
+        results.read(run)
+    (run / ".replacing/results.json").unlink()
+    os.mkfifo(run / "report.html")
+    with pytest.raises(WriteError, match=r"report.html, got: there is a link, pipe or device"):
+        together.replace(run, {"report.html": "page"}, plots)
+    assert (run / "rows.csv").read_text() == "old"
+    (run / ".files.json").unlink()
+    os.mkfifo(run / ".files.json")
+    with pytest.raises(WriteError, match="there is a link, pipe or device"):
+        together.replace(run, {"rows.csv": "new"}, plots)
+
+
+def test_a_full_or_absent_stderr_keeps_the_exit_code():
+    code = "import sys; from sharedlabel import choose; sys.exit(choose.main(['/nonexistent']))"
+    for redirection in ("2>/dev/full", "2>&-"):
+        run = subprocess.run(["sh", "-c", f'exec "{sys.executable}" -c "{code}" {redirection}'], check=False)
+        assert run.returncode == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,22 @@ NAMES = "abcdef"
 def ranking(tied: dict[str, set[str]]) -> list[records.Rank]:
     return [
         records.Rank(
-            "d", "b", "frozen", "iid", 2, False, name, 3, 5, "ri", 1 - i / 10, 0.0, 1.0, 1, 1, ",".join(tied[name])
+            "d",
+            "b",
+            "frozen",
+            "iid",
+            2,
+            False,
+            name,
+            3,
+            5,
+            "ri",
+            1 - i / 10,
+            0.0,
+            1.0,
+            1,
+            1,
+            json.dumps(sorted(tied[name])),
         )
         for i, name in enumerate(NAMES)
     ]
