@@ -39,6 +39,9 @@ _LEAST, _MOST = (340, 280), (341, 281)
 _SIGNED = 2
 
 
+_MEND = "repair or remove it, or leave such files out (on_bad_image: skip)"
+
+
 class UnsupportedError(ValueError):
     """A whole image that is not read; the message says what it is, and what to do."""
 
@@ -95,10 +98,10 @@ def decode_named(name: str, data: bytes, decoding: Decoding) -> UInt8[np.ndarray
         raise BadFileError(f"expected an image in {name!r} that becomes 8 bits per channel, got {error}") from error
     except UnidentifiedImageError as error:  # Pillow would name a buffer in memory
         raise BadFileError(
-            f"expected an image in {name!r}, got: no image format that is read ({READ}); convert, repair or remove it"
+            f"expected an image in {name!r}, got: no image format that is read ({READ}); convert, {_MEND}"
         ) from error
     except _BROKEN as error:
-        raise BadFileError(f"expected an image in {name!r}, got: {error}; repair or remove it") from error
+        raise BadFileError(f"expected an image in {name!r}, got: {error}; {_MEND}") from error
 
 
 def _is_grey(image: Image.Image) -> bool:

@@ -74,6 +74,20 @@ def arrange(source: Source) -> Layout:
     )
 
 
+def sides_of(layout: Layout) -> tuple[str, ...]:
+    """Say which folder is the test set where its name says something else; nothing where it does not."""
+    if layout.sides is None:
+        return ()
+    folders = {
+        name.split("/")[layout.class_depth - 1]
+        for name, side in zip(layout.names, layout.sides, strict=True)
+        if side == "test"
+    }
+    return tuple(
+        f"the folder {name!r} is the test set, since there is no other" for name in _named(folders, _VALIDATION)
+    )
+
+
 def group_names(source: Source, layout: Layout, groups: str, encoding: str) -> tuple[str, ...]:
     """Return the name of the group of each file.
 

@@ -12,7 +12,7 @@ from sharedlabel.errors import DataError
 
 COLUMNS = ("group", "path")
 TABLE_BYTES = 1 << 30
-_DELIMITERS = (",", ";", "\t")
+_DELIMITERS = (",", ";", "\t", "|")
 _LISTED = 8
 
 
@@ -31,7 +31,7 @@ class Line(NamedTuple):
 
 
 def read_table(data: bytes, name: str, encoding: str) -> Iterator[Line]:
-    """Read the rows of a CSV; commas, semicolons or tabs separate the columns, and further ones are left alone.
+    """Read the rows of a CSV; commas, semicolons, tabs or bars separate the columns, and further ones are left alone.
 
     Args:
         data: the bytes of the file.
@@ -42,6 +42,8 @@ def read_table(data: bytes, name: str, encoding: str) -> Iterator[Line]:
         DataError: no text in this encoding, no such columns, a row without a group or a path, or no CSV.
     """
     text = _decoded(data, name, encoding)
+    if text[:4].lower() == "sep=":  # which Excel writes above the header
+        text = text.partition("\n")[2]
     header = next(iter(text.splitlines()), "")
     delimiter = max(_DELIMITERS, key=lambda one: len({*COLUMNS} & {*_names(header, one)}))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
@@ -80,7 +82,7 @@ def _columns(found: list[str], name: str) -> list[int]:
         some = ", ".join(map(repr, found[:_LISTED])) + (", ..." if len(found) > _LISTED else "")
         raise DataError(
             f"expected the columns group and path in {name}, got {some or 'none'}; add {' and '.join(missing)}, and "
-            "separate columns by commas, semicolons or tabs"
+            "separate columns by commas, semicolons, tabs or bars"
         )
     if twice := [column for column in COLUMNS if found.count(column) > 1]:
         raise DataError(f"expected the columns group and path once each in {name}, got {twice[0]} twice; remove one")

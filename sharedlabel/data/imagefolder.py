@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sharedlabel import memory, sources
 from sharedlabel.data import _cache, _checks, _decode
-from sharedlabel.data._layout import Layout, arrange, group_names, strays_of
+from sharedlabel.data._layout import Layout, arrange, group_names, sides_of, strays_of
 from sharedlabel.data._source import Source, readable
 from sharedlabel.errors import DataError, home
 from sharedlabel.types import Dataset, Decoding
@@ -108,7 +108,7 @@ def load(config: Config, root: Path) -> Dataset:
             group_names=group_list,
             instance_names=tuple(layout.names[position] for position in kept.tolist()),
             content=torch.tensor(content)[kept],
-            remarks=strays,
+            remarks=(*sides_of(layout), *strays),
             skipped=skipped,
         )
     )

@@ -207,7 +207,7 @@ def test_tables_as_programs_write_them(pets: Path, form: Callable[[Path], Path],
         (b"group,path\n", "zip", "encoding: expected the name of a text encoding .*, got 'zip'; correct it"),
         (b"group,path\nx," + b"y" * 200_000 + b"\n", "utf-8", "in row 2: field larger than field limit .*; check"),
         (b'group,path\nx,"cat/0.png\n' + b"z" * 200_000, "utf-8", "got in row .*: field larger than field limit"),
-        (b"group|path\nx|y\n", "utf-8", r"columns group and path in .*, got 'group\|path'; add .*, and separate"),
+        (b"group:path\nx|y\n", "utf-8", r"columns group and path in .*, got 'group:path'; add .*, and separate"),
         (b"group,path\nx\x1b[31m,cat/0.png\n", "utf-8", r"names of groups in .*, got 'x\\x1b\[31m' in row 2; re"),
         (b"", "utf-8", "columns group and path in .*, got none; add"),
     ],
@@ -428,3 +428,20 @@ def test_a_run_prints_and_stores_what_the_data_are(tracks: Path, capsys: pytest.
     page = (tracks.parent / "runs/pets/report.html").read_text()
     assert '<th scope="row">cat</th><td>' in page
     assert "<td>20 (4)</td>" in page
+
+
+def test_a_validation_folder_that_is_the_test_set_is_named(tmp_path: Path) -> None:
+    root = written(
+        tmp_path / "pets",
+        [f"{side}/{pet}/{n}.png" for side in ("train", "val") for pet in ("cat", "dog") for n in range(3)],
+    )
+    assert load(root).remarks == ("the folder 'val' is the test set, since there is no other",)
+
+
+@pytest.mark.parametrize("table", ["sep=;\npath;group\n{rows}", "path|group\n{rows}"])
+def test_tables_of_excel_and_with_bars(pets: Path, table: str) -> None:
+    separator = ";" if "sep" in table else "|"
+    names = [path.relative_to(pets).as_posix() for path in sorted(pets.rglob("*.png"))]
+    rows = "\n".join(f"{name}{separator}{name[0]}" for name in names)
+    (pets / "groups.csv").write_text(table.format(rows=rows))
+    assert load(pets, groups="groups.csv").group_names == tuple(sorted({name[0] for name in names}))
