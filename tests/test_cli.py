@@ -106,7 +106,7 @@ def test_a_mistake_in_a_real_process_is_one_line_and_exit_code_2():
         (["--ratios=[1, 500]"], "magnitude on mlp reaches at most .*got 500; leave out ratios above the ceiling"),
         (["--evaluation.n=[1, 4000]"], "expected at least n = 4000 instances, got [0-9]+ in class '[0-9]'; use n <="),
         (["--evaluation.protocols=[grouped]"], "'grouped' needs group ids, and digits has none; use"),
-        (["--trainer.accelerator=warp"], "accelerator='warp'.*choose accelerator=auto"),
+        (["--trainer.accelerator=warp"], "accelerator='warp'.*set trainer.accelerator to auto"),
         (["--trainer.options={speed: 3}"], "speed"),
     ],
 )
@@ -119,7 +119,7 @@ def test_what_cannot_work_is_refused_before_anything_runs(small, experiment, ref
 @pytest.mark.parametrize("name", ["gpu", "cuda"])
 def test_cuda_asked_for_and_absent(small, refused, name):
     assert re.search(
-        f"accelerator='{name}'.* cannot be used here: .*choose accelerator=auto",
+        f"accelerator='{name}'.* cannot be used here: .*set trainer.accelerator to auto",
         refused(*small, f"--trainer.accelerator={name}"),
     )
 
