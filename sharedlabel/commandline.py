@@ -138,7 +138,8 @@ class CommandLine:
                     "give its name first"
                 )
             inside = inside[parent]
-            inside.setdefault(parents[depth] if depth < len(parents) else last, "")
+            if depth < len(parents):
+                inside.setdefault(parents[depth], "")
         inside[last] = value
 
     def _value(self, name: str, text: str) -> Any:
@@ -214,9 +215,7 @@ def _explained(kind: type[Any]) -> dict[str, str]:
     """Return what the docstring of a dataclass says of each option."""
     documented = docstring_parser.parse(kind.__doc__ or "").params
     found = {one.arg_name: " ".join((one.description or "").split()).rstrip(".") for one in documented}
-    return {name.partition(".")[0]: found.get(name.partition(".")[0], "") for name, _ in schema.leaves(kind)} | {
-        name: found.get(name, "") for name in schema.sections(kind)
-    }
+    return {name: found.get(name, "") for name in (leaf.partition(".")[0] for leaf, _ in schema.leaves(kind))}
 
 
 def _summary(kind: type[Any]) -> str:

@@ -116,6 +116,15 @@ def home(text: str) -> Path:
         ) from error
 
 
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of what an error of a library says, or its name if it says nothing.
+
+    >>> first_line(RuntimeError("\n no memory\nCUDA error"))
+    'no memory'
+    """
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def printable(text: str, limit: int = 4000) -> str:
     r"""Escape what could steer a terminal or begin a line, and cut what is too long: texts come from files, too.
 

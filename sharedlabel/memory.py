@@ -9,7 +9,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-from sharedlabel.errors import ConfigError
+from sharedlabel.errors import ConfigError, first_line
 
 _CGROUP = Path("/sys/fs/cgroup")
 _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # version 2 and version 1
@@ -57,11 +57,11 @@ def fitting(what: str, advice: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, OverflowError) as error:
-        raise ConfigError(f"{what}: expected what fits into memory, got: {_line(error)}; {advice}") from error
+        raise ConfigError(f"{what}: expected what fits into memory, got: {first_line(error)}; {advice}") from error
     except RuntimeError as error:
         if not _REFUSED.search(str(error)):
             raise
-        raise ConfigError(f"{what}: expected what fits into memory, got: {_line(error)}; {advice}") from error
+        raise ConfigError(f"{what}: expected what fits into memory, got: {first_line(error)}; {advice}") from error
 
 
 def readable(size: int | float) -> str:
@@ -74,7 +74,3 @@ def readable(size: int | float) -> str:
     while size >= 1024 and unit < len(_UNITS) - 1:
         size, unit = size / 1024, unit + 1
     return f"{size:.1f} {_UNITS[unit]}" if unit else f"{size:.0f} bytes"
-
-
-def _line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -29,8 +29,8 @@ Depth: TypeAlias = Annotated[int, Field(ge=1, le=1_000)]  # layers, heads, order
 Read = TypeVar("Read")
 Path = tuple[str | int, ...]
 _LARGEST = 2**63 - 1  # what files, torch and numpy hold
-_LONGEST = 1000  # letters of a text, and of what a message shows of a value
-_SHOWN = 120
+_LONGEST = 1000  # letters of a text
+_SHOWN = 120  # letters of what a message shows of a value
 _WORDS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 _KINDS = {
     "any": "plain data",
@@ -93,12 +93,12 @@ def wanted(annotation: Any) -> str:
     >>> wanted(tuple[float, ...] | None)
     'a list of numbers or null'
     """
-    return _phrase(TypeAdapter(annotation).json_schema())
+    return _phrase(_adapter(annotation).json_schema())
 
 
 def takes_text_alone(annotation: Any) -> bool:
     """Tell whether all that an annotation takes, but null, is text as it is written."""
-    schema = TypeAdapter(annotation).json_schema()
+    schema = _adapter(annotation).json_schema()
     kinds = {one.get("type") for one in schema.get("anyOf", [schema])}
     return kinds <= {"string", "null"} and "string" in kinds and "enum" not in schema
 
@@ -222,7 +222,7 @@ def _advice(kind: type[Any], path: Path, annotation: Any, value: Any) -> str:
 
 def _repairs(annotation: Any, value: Any) -> Iterator[Any]:
     """Yield what may have been meant."""
-    choices = TypeAdapter(annotation).json_schema().get("enum", [])
+    choices = _adapter(annotation).json_schema().get("enum", [])
     if isinstance(value, str):
         yield from difflib.get_close_matches(value, [one for one in choices if isinstance(one, str)], n=1, cutoff=0.6)
         if value.lower() in _WORDS:

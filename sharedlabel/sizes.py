@@ -117,7 +117,7 @@ def _check(plugin: Plugin, build: Callable[[], nn.Module]) -> None:
 
 
 @contextlib.contextmanager
-def _counting(where: str) -> Iterator[_Tally]:
+def _counting(where: str) -> Iterator[None]:
     """Count what this thread's networks register, and stop where it cannot fit."""
     tally, thread = _Tally(), threading.get_ident()
 
@@ -139,7 +139,7 @@ def _counting(where: str) -> Iterator[_Tally]:
         register_module_module_registration_hook(module_registered),
     )
     try:
-        yield tally
+        yield
     finally:
         for handle in handles:
             handle.remove()

@@ -28,7 +28,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from sharedlabel import leases
+from sharedlabel import leases, together
 from sharedlabel.config import canonical, digest
 from sharedlabel.errors import StoreError, WriteError
 from sharedlabel.plain import read_file, read_json
@@ -357,11 +357,7 @@ def _remove(place: Path) -> None:
 def _flush(folder: Path) -> None:
     """Force a folder's files to disk, so that a power cut after the rename leaves a whole artifact."""
     for path in (*folder.iterdir(), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        together.flush(path)
 
 
 def _damage(folder: Path) -> str:

@@ -253,10 +253,9 @@ def _flush(file: BinaryIO) -> None:
 
 def _replace(path: Path, text: str) -> None:
     written = path.with_name(f"{path.name}.new")
-    with written.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    with written.open("wb") as file:
+        file.write(f"{text}\n".encode())
+        _flush(file)
     written.replace(path)
 
 

@@ -18,6 +18,7 @@ from sharedlabel.deployment import _files
 from sharedlabel.errors import DeploymentError, printable
 from sharedlabel.metrics.information import FLOOR
 from sharedlabel.results import DatasetFacts, Row, Threshold
+from sharedlabel.schema import Count
 
 FORMAT = 3
 NAME = "card.json"
@@ -32,7 +33,6 @@ Share: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 # Far beyond what is ever fitted; nearer to 0, or larger, a posterior would overflow.
 Temperature: TypeAlias = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 Correction: TypeAlias = Annotated[float, Field(ge=-1e3, le=1e3, allow_inf_nan=False)]
-Count: TypeAlias = Annotated[int, Field(ge=1, le=10**6)]
 Side: TypeAlias = Annotated[int, Field(ge=1, le=2**16)]
 Text: TypeAlias = Annotated[str, Field(max_length=1000)]
 FileName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]

@@ -20,7 +20,7 @@ from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.deployment import _graphs
 from sharedlabel.deployment._scan import with_scans
-from sharedlabel.errors import DeploymentError, nearest
+from sharedlabel.errors import DeploymentError, first_line, nearest
 from sharedlabel.types import SetShape
 
 Runtime: TypeAlias = Literal["onnx", "torch"]
@@ -104,7 +104,7 @@ def write(program: ExportedProgram, part: str, runtime: Runtime, folder: Path) -
             found = torch.onnx.export(program, (), dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
     except torch.onnx.errors.OnnxExporterError as error:
         raise DeploymentError(
-            f"expected a network that ONNX can express, got for the {part}: {_first_line(error)}; use --format torch"
+            f"expected a network that ONNX can express, got for the {part}: {first_line(error)}; use --format torch"
         ) from error
     assert found is not None
     found.save(path)
@@ -134,7 +134,7 @@ def read(path: Path, files: Collection[str] = (), *, trusted: bool = False) -> P
         return _read_onnx(path, files) if path.suffix == SUFFIXES["onnx"] else _read_torch(path)
     except (RuntimeError, ValueError, OSError) as error:
         raise DeploymentError(
-            f"expected a program at {path}, got: {_first_line(error)}; export the cell again"
+            f"expected a program at {path}, got: {first_line(error)}; export the cell again"
         ) from error
 
 
@@ -198,7 +198,7 @@ def _export(part: str, network: nn.Module, example: tuple[Tensor, ...], shapes: 
             program = torch.export.export(frozen, example, dynamic_shapes=shapes)
     except Exception as error:  # it answers with errors of every kind, from UserError to TypeError
         raise DeploymentError(
-            f"expected a network that torch.export can take, got for the {part}: {_first_line(error)}; "
+            f"expected a network that torch.export can take, got for the {part}: {first_line(error)}; "
             "avoid Python loops over instances and branches on values"
         ) from error
     _forget_sources(program)
@@ -219,7 +219,7 @@ def _read_torch(path: Path) -> Program:
         try:
             module = torch.export.load(path).module()
         except Exception as error:  # of zip files, JSON, pickles and torch
-            raise RuntimeError(_first_line(error)) from error
+            raise RuntimeError(first_line(error)) from error
 
     @torch.no_grad()
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -236,7 +236,7 @@ def _read_onnx(path: Path, files: Collection[str]) -> Program:
     try:
         session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors share no base class
-        raise RuntimeError(_first_line(error)) from error
+        raise RuntimeError(first_line(error)) from error
     inputs, outputs = ([one.name for one in ends] for ends in (session.get_inputs(), session.get_outputs()))
     if (inputs, outputs) != _NAMES.get(path.stem, (inputs, outputs)):
         raise ValueError(f"a program of {', '.join(inputs)} -> {', '.join(outputs)}")
@@ -257,7 +257,7 @@ def _running(program: Program, path: Path) -> Program:
         except Exception as error:  # the errors of both runtimes share no base class
             taken = ", ".join(f"{str(one.dtype).removeprefix('torch.')} {list(one.shape)}" for one in inputs)
             raise DeploymentError(
-                f"expected {path} to take inputs of {taken}, as the card says, got: {_first_line(error)}; export the "
+                f"expected {path} to take inputs of {taken}, as the card says, got: {first_line(error)}; export the "
                 "cell again"
             ) from error
 
@@ -276,7 +276,3 @@ def _needed(name: str) -> ModuleType:
 
 def _tuple(outputs: Any) -> tuple[Tensor, ...]:
     return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
