@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from sharedlabel.results import Row
+from sharedlabel.records import Row
 
 _BLANK = {"int": 1, "float": 1.0, "str": "", "bool": False}  # what may be None is
 

@@ -15,8 +15,9 @@ from benchmarks._rows import made_row
 from sharedlabel import rng
 from sharedlabel.config import EvaluationConfig, SweetSpotConfig
 from sharedlabel.inputs import Data
-from sharedlabel.results import Row
-from sharedlabel.summary import Method, summarize
+from sharedlabel.records import Row
+from sharedlabel.scored import Method
+from sharedlabel.summary import summarize
 from sharedlabel.types import Dataset, Role
 
 SIZES = (1, 2, 4, 8, 16)

@@ -28,12 +28,13 @@ from sharedlabel import together, train
 from sharedlabel.config import parse
 from sharedlabel.errors import ConfigError, TrainingError, guarded
 from sharedlabel.grid import Grid, prepare
+from sharedlabel.names import EXACT
 from sharedlabel.progress import print_plan
+from sharedlabel.records import Results, to_csv
 from sharedlabel.report._panels import heading, label_ends, panel_ns, panels, ratio_axis
 from sharedlabel.report._theme import STYLE, Palette, to_svg
 from sharedlabel.report.terminal import open_console
-from sharedlabel.report.views import ORACLE, shortfall
-from sharedlabel.results import Results, to_csv
+from sharedlabel.report.views import shortfall
 from sharedlabel.store import Store
 
 FILES = ("dependence.csv", "dependence.svg")
@@ -136,7 +137,7 @@ def sweep(option: str, values: Sequence[float], arguments: Sequence[str]) -> lis
 def tables(option: str, points: Sequence[Point]) -> Iterator[str]:
     """Yield RI by value of the option as Markdown, a table per network and protocol at the largest n."""
     n, values = max(point.n for point in points), sorted({point.value for point in points})
-    for place in dict.fromkeys(point.place for point in points if point.aggregator != ORACLE):
+    for place in dict.fromkeys(point.place for point in points if point.aggregator != EXACT):
         own = {(point.method, point.value): point for point in points if point.n == n and _shown(point, place)}
         lines = [f"**RI at n = {n}, {_title(place)}**", ""]
         lines += evidence.header([f"{option} =", *(f"{value:g}" for value in values)])
@@ -189,7 +190,7 @@ def _title(place: Place) -> str:
 
 
 def _shown(point: Point, place: Place) -> bool:
-    return point.place == place or (point.aggregator == ORACLE and point.protocol == place[-1])
+    return point.place == place or (point.aggregator == EXACT and point.protocol == place[-1])
 
 
 def _lines(panel: Axes, points: Sequence[Point], palette: Palette) -> list[tuple[str, Point]]:

@@ -49,8 +49,8 @@ from sharedlabel.metrics.intervals import interval
 from sharedlabel.metrics.paired import all_pairs
 from sharedlabel.metrics.uncertainty import estimate, independent, seed_average
 from sharedlabel.ranking import rank
-from sharedlabel.results import MIN_SEEDS, Comparison, Pooled, Row
-from sharedlabel.scored import Identity, Scored, Split
+from sharedlabel.records import MIN_SEEDS, Comparison, Identity, Pooled, Row
+from sharedlabel.scored import Scored, Split
 from sharedlabel.types import Protocol, Tuples
 from sharedlabel.verdicts import ALPHA
 

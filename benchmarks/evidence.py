@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sharedlabel import results as records
-from sharedlabel import together
+from sharedlabel import records, together
 from sharedlabel.errors import ConfigError, guarded, nearest
-from sharedlabel.results import Comparison, Pooled, Rank, Results, Summary
+from sharedlabel.names import DENSE, EXACT
+from sharedlabel.records import Comparison, Pooled, Rank, Results, Summary
 
-DENSE, ORACLE = "none", "exact"
 SHOWN = ("better", "worse")
 Record = TypeVar("Record", Comparison, Pooled)
 TABLES = ("summaries", "comparisons", "pooled", "ranks", "wins", "sweet_spots", "adaptive")
@@ -63,15 +62,15 @@ def check(found: Results, method: str, reference: str, shown: Sequence[str]) -> 
 
 def aggregators(found: Results) -> list[str]:
     """Return the aggregators of a run in its order, without the exact posterior."""
-    return list(dict.fromkeys(s.aggregator for s in found.summaries if s.aggregator != ORACLE))
+    return list(dict.fromkeys(s.aggregator for s in found.summaries if s.aggregator != EXACT))
 
 
 def sections(found: Results, method: str, reference: str, shown: Sequence[str] = ()) -> Iterator[str]:
     """Yield the tables as Markdown, backbone by backbone; methods are compared within the first training."""
-    backbones = list(dict.fromkeys(s.backbone for s in found.summaries if s.aggregator != ORACLE))
+    backbones = list(dict.fromkeys(s.backbone for s in found.summaries if s.aggregator != EXACT))
     for backbone in backbones:
         every = _only(found, "backbone", backbone)
-        own = _only(every, "training", next(s.training for s in every.summaries if s.aggregator != ORACLE))
+        own = _only(every, "training", next(s.training for s in every.summaries if s.aggregator != EXACT))
         for protocol in dict.fromkeys(s.protocol for s in own.summaries):
             yield f"### {f'{backbone}, ' if len(backbones) > 1 else ''}{protocol}"
             if len({s.training for s in every.summaries}) > 1:
@@ -90,7 +89,7 @@ def _only(found: Results, column: str, value: str) -> Results:
     """Return the records with a value in a column; those of the exact posterior belong to all."""
     kept: dict[str, Any] = {
         name: tuple(
-            r for r in getattr(found, name) if getattr(r, column) == value or getattr(r, "aggregator", "") == ORACLE
+            r for r in getattr(found, name) if getattr(r, column) == value or getattr(r, "aggregator", "") == EXACT
         )
         for name in TABLES
     }
@@ -169,7 +168,7 @@ def planned(records_: Iterable[Record], protocol: str, method: str) -> list[Reco
     return [
         c
         for c in oriented(records_, method)
-        if (c.protocol, c.metric) == (protocol, "ri") and c.n is not None and c.n > 1 and c.reference != ORACLE
+        if (c.protocol, c.metric) == (protocol, "ri") and c.n is not None and c.n > 1 and c.reference != EXACT
     ]
 
 
@@ -227,7 +226,7 @@ def by_ratio(found: Results, protocol: str, n: int, names: Sequence[str]) -> Ite
     yield f"**RI at n = {n}**"
     yield ""
     yield from header(["aggregator", *(network(*key) for key in networks)])
-    for name in [*names, *([ORACLE] if (ORACLE, *networks[0]) in cells else [])]:
+    for name in [*names, *([EXACT] if (EXACT, *networks[0]) in cells else [])]:
         row = [cells.get((name, *key)) for key in networks]
         yield line([name, *(_bold(s, best[key]) for s, key in zip(row, networks, strict=True))])
     widths = [(s.ri_high - s.ri_low) / 2 for s in own if s.aggregator in names]
@@ -247,7 +246,7 @@ def ceiling(found: Results, protocol: str, reference: str, method: str) -> Itera
     yield f"**Gap above {reference} in RI, means over networks**"
     yield ""
     own = [s for s in found.summaries if s.split == "test" and s.protocol == protocol]
-    exact = {s.n: s.ri for s in own if s.aggregator == ORACLE}
+    exact = {s.n: s.ri for s in own if s.aggregator == EXACT}
     largest = max(s.ratio for s in own)
     yield from header(
         [
@@ -262,7 +261,7 @@ def ceiling(found: Results, protocol: str, reference: str, method: str) -> Itera
     )
     for n in sorted({s.n for s in own}):
         for label, ratios in (("below 16x", range(16)), ("16x and up", range(16, 10_000))):
-            kept = [s for s in own if s.n == n and int(s.ratio) in ratios and s.aggregator != ORACLE]
+            kept = [s for s in own if s.n == n and int(s.ratio) in ratios and s.aggregator != EXACT]
             if not kept or (label == "16x and up" and largest < 16):
                 continue
             means = {
@@ -285,7 +284,7 @@ def budgets(found: Results, protocol: str) -> Iterator[str]:
         ["aggregator", "pruner", "chosen", "passes", "n-accuracy, % [95%]", "RI", "inside", "same choice"]
     )
     for spot in found.sweet_spots:
-        if (spot.rule, spot.value, spot.protocol) != ("budget", 1.0, protocol) or spot.aggregator == ORACLE:
+        if (spot.rule, spot.value, spot.protocol) != ("budget", 1.0, protocol) or spot.aggregator == EXACT:
             continue
         if spot.ratio is None:
             yield line([spot.aggregator, spot.pruner, spot.reason, "", "", "", "", ""])

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._measure import ROOT, Result, python
-from sharedlabel.results import TABLES, Results, read
+from sharedlabel.records import TABLES, Results, read
 
 GRID = (
     "--backbones=[{name: mlp, label: mlp, widths: [64, 32]}]",

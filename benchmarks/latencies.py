@@ -29,10 +29,10 @@ from sharedlabel.config import parse
 from sharedlabel.errors import ConfigError, guarded
 from sharedlabel.grid import Cell, Grid, Node, prepare, run_node
 from sharedlabel.progress import describe
+from sharedlabel.records import Latency, to_csv
 from sharedlabel.report._speedup import speedup
 from sharedlabel.report._theme import STYLE, Palette, to_svg
 from sharedlabel.report.views import View
-from sharedlabel.results import Latency, to_csv
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Store
 

@@ -20,13 +20,12 @@ from sharedlabel.metrics import cost
 from sharedlabel.metrics.information import label_entropy
 from sharedlabel.metrics.intervals import interval, wilson
 from sharedlabel.metrics.uncertainty import Estimate, independent, seed_average
-from sharedlabel.results import AdaptivePoint, Row
+from sharedlabel.records import AdaptivePoint, Identity, Row
 from sharedlabel.types import Tuples
 
 VERSION = 2
 _COLUMNS = 6  # right, bits, instances, error, and the gains in the first two
 _ROUNDING = 1e-9  # weights sum to 1 but for rounding
-_METHOD = ("data", "backbone", "pruner", "ratio", "aggregator", "training", "protocol")
 Key: TypeAlias = tuple[str, str, float]  # rule, aim and value of a threshold
 Ends: TypeAlias = tuple[Tensor, Tensor, Tensor]  # estimate, lower and upper end of its interval
 
@@ -64,9 +63,9 @@ def summarize(cells: Iterable[Stopped], data: Data, evaluation: EvaluationConfig
         data: the splits that the tuples index.
         evaluation: how the tuples were drawn.
     """
-    methods: dict[tuple[Any, ...], list[Stopped]] = {}
+    methods: dict[Identity, list[Stopped]] = {}
     for cell in cells:
-        methods.setdefault(tuple(getattr(cell.row, name) for name in _METHOD), []).append(cell)
+        methods.setdefault(Identity.of(cell.row), []).append(cell)
     drawn = {
         protocol: data.tuples("test", protocol, max(evaluation.n), evaluation.partitions, evaluation.seed)
         for protocol in {cell[0].row.protocol for cell in methods.values()}
@@ -104,7 +103,7 @@ def _points(
 def _point(seeds: Sequence[Stopped], key: Key, n_max: int, measured: dict[str, float]) -> AdaptivePoint:
     fitted = [seed.thresholds[key] for seed in seeds]
     errors = [one["error"] for one in fitted if one["error"] is not None]
-    facts: dict[str, Any] = {name: getattr(seeds[0].row, name) for name in _METHOD}
+    facts: dict[str, Any] = {"data": seeds[0].row.data, **Identity.of(seeds[0].row)._asdict()}
     facts |= dict(zip(("rule", "aim", "value"), key, strict=True)) | measured
     if not facts.pop("decided"):
         facts |= dict.fromkeys(("error", "error_low", "error_high"))

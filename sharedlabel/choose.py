@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharedlabel import results
+from sharedlabel import records
 from sharedlabel.choosing.candidates import Request
 from sharedlabel.choosing.recommendation import recommend
 from sharedlabel.choosing.text import render
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 def _main(arguments: Sequence[str] | None) -> None:
     given = vars(_parser().parse_args(arguments))
     path, as_json = given.pop("results"), given.pop("json")
-    found = recommend(results.read(path, _TABLES), Request(**given))
+    found = recommend(records.read(path, _TABLES), Request(**given))
     if as_json:
         print(json.dumps(dataclasses.asdict(found), allow_nan=False))
     else:

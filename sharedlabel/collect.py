@@ -13,7 +13,7 @@ from sharedlabel.config import canonical
 from sharedlabel.grid import CROSSFIT, Cell, Grid
 from sharedlabel.inputs import SCORED_ROLES
 from sharedlabel.metrics import cost
-from sharedlabel.results import (
+from sharedlabel.records import (
     AXES,
     FORMAT,
     TABLES,

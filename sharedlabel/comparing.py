@@ -23,8 +23,9 @@ from sharedlabel.metrics.behrens_fisher import Spread
 from sharedlabel.metrics.moderation import moderate
 from sharedlabel.metrics.paired import Pairs, all_pairs
 from sharedlabel.metrics.uncertainty import independent
-from sharedlabel.results import Axis, Comparison, Pooled
-from sharedlabel.scored import EXACT, Identity, Scored, Split, common_seeds
+from sharedlabel.names import DENSE, EXACT, FROZEN
+from sharedlabel.records import Axis, Comparison, Identity, Pooled
+from sharedlabel.scored import Scored, Split, common_seeds
 from sharedlabel.types import Protocol
 from sharedlabel.verdicts import Differences
 
@@ -52,13 +53,13 @@ class _Axis:
 
 
 def _compression(identity: Identity) -> str:
-    return "dense" if identity.pruner == "none" else f"{identity.pruner} {identity.ratio:g}x"
+    return "dense" if identity.pruner == DENSE else f"{identity.pruner} {identity.ratio:g}x"
 
 
 _USUAL = ("backbone", "training", "protocol")
 _AXES: dict[Axis, _Axis] = {
     "aggregator": _Axis(_USUAL, ("pruner", "ratio"), lambda i: i.aggregator),
-    "training": _Axis(("backbone", "protocol"), ("pruner", "ratio", "aggregator"), lambda i: i.training, "frozen"),
+    "training": _Axis(("backbone", "protocol"), ("pruner", "ratio", "aggregator"), lambda i: i.training, FROZEN),
     "pruner": _Axis(_USUAL, ("ratio", "aggregator"), lambda i: i.pruner),
     "compression": _Axis(_USUAL, ("aggregator",), _compression, "dense", pairs=False),
 }

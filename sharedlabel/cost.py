@@ -72,7 +72,7 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Costs:
-    """A pruned network against the dense one it came from; the fields are columns of `results.Row`."""
+    """A pruned network against the dense one it came from; the fields are columns of `records.Row`."""
 
     parameters_dense: int
     parameters: int

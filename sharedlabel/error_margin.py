@@ -12,7 +12,6 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Num
@@ -24,51 +23,12 @@ from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._gradients import check_examples
 from sharedlabel.pruners._masks import check_weights, parameter_name, prunable
 from sharedlabel.pruners._select import keep_highest
+from sharedlabel.records import LayerMargin
 
 _BATCH = 512
 # Elementwise, 1-Lipschitz and 0 at 0 in evaluation mode; LeakyReLU is too if its slope is at most 1.
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Tanh, nn.Softsign, nn.LeakyReLU)
 _NEUTRAL = (nn.Identity, nn.Dropout, nn.Flatten)
-
-
-@dataclass(frozen=True)
-class LayerMargin:
-    """How many of a layer's smallest weights can go; distances are Euclidean, between logits.
-
-    Attributes:
-        layer: name of the layer.
-        weights: weights of the layer.
-        epsilon: allowed distance, as a share of the mean norm of the logits.
-        epsilon_absolute: the same in units of the logits.
-        certified_weights: count for which the bound proves the distance, for every input up to `radius`; None if there
-            is no certificate for this network.
-        certified_gap_max: largest distance observed when that many weights go.
-        certified_gap_mean: mean distance observed then.
-        observed_weights: largest count, found by bisection, for which no observed distance exceeds epsilon.
-        observed_gap_max: largest distance observed when that many weights go.
-        observed_gap_mean: mean distance observed then.
-        asymptotic_weights: floor(weights ** (1 - alpha)).
-        alpha: exponent of the asymptotic count.
-        inputs: images on which distances were observed.
-        radius: largest norm of a normalised image among them.
-        refusal: why there is no certificate; empty if there is one.
-    """
-
-    layer: str
-    weights: int
-    epsilon: float
-    epsilon_absolute: float
-    certified_weights: int | None
-    certified_gap_max: float | None
-    certified_gap_mean: float | None
-    observed_weights: int
-    observed_gap_max: float
-    observed_gap_mean: float
-    asymptotic_weights: int
-    alpha: float
-    inputs: int
-    radius: float
-    refusal: str
 
 
 def margins(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sharedlabel.config import parse
 from sharedlabel.errors import StoreError, WriteError, guarded, home, printable
-from sharedlabel.results import Failure, read
+from sharedlabel.records import Failure, read
 
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}  # a place where others compute: its numbers can be shown
 

@@ -47,7 +47,7 @@ class Scores:
         correct: 1 where the most probable label is right.
         information: log2 of the calibrated posterior of the label, bits.
         temperature: per prefix length, fitted on validation.
-        metrics: per prefix length, the metric columns of `results.Row`.
+        metrics: per prefix length, the metric columns of `records.Row`.
         reliability: per prefix length, before and after calibration, the bins of the reliability diagram.
     """
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from sharedlabel import results
+from sharedlabel import records
 from sharedlabel.deployment.selection import choose, describe
 from sharedlabel.errors import DeploymentError, guarded, nearest, printable
 
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         help="onnx, torch (.pt2 programs, which predict opens with --trust alone) or both (default: %(default)s)",
     )
     parser.add_argument("--force", action="store_true", help="replace the output folder if it is there")
-    for axis in results.AXES:
+    for axis in records.AXES:
         parser.add_argument(f"--{axis}", type=_TYPES.get(axis, str), help=f"choose the cell by its {axis}")
     return parser
 
@@ -53,8 +53,8 @@ def _main(arguments: Sequence[str] | None) -> None:
     options = _parser().parse_args(arguments)
     if options.format not in _FORMATS:
         raise DeploymentError(f"unknown format {options.format!r}; {nearest(options.format, _FORMATS)}")
-    wanted = {axis: value for axis in results.AXES if (value := getattr(options, axis)) is not None}
-    found = results.read(options.run)
+    wanted = {axis: value for axis in records.AXES if (value := getattr(options, axis)) is not None}
+    found = records.read(options.run)
     rows = choose(found, options.cell, wanted)
     home = options.run if options.run.is_dir() else options.run.parent
     output = options.output or home / "models" / rows[0].cell

@@ -2,7 +2,7 @@ r"""Results as a person is shown them: names of one line, of bounded length, wit
 
 Names come from folders, files and configurations that anybody may have written. What reads results goes on with the
 names as they are; terminal, pages and figures show these. Each exit has its own way with what is left: markup is off in
-the terminal, pages escape, figures parse no mathematics, and cells of a CSV are quoted (`results.to_csv`).
+the terminal, pages escape, figures parse no mathematics, and cells of a CSV are quoted (`records.to_csv`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sharedlabel.errors import printable
-from sharedlabel.results import TABLES, Results
+from sharedlabel.records import TABLES, Results
 
 LONGEST = 200  # letters of a name
 _NESTED = ("experiment", "config", "provenance", "dataset")

@@ -10,7 +10,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -18,8 +18,8 @@ from sharedlabel.comparing import METRICS, Block, blocks, lengths, pooled_scores
 from sharedlabel.config import ComparisonConfig
 from sharedlabel.evaluation import accuracy_and_ri, relative_information_ends
 from sharedlabel.metrics.uncertainty import independent, seed_average
-from sharedlabel.results import MIN_SEEDS, OPPOSITE, Comparison, Pooled, Rank, Verdict, Wins
-from sharedlabel.scored import Identity, Scored, Split
+from sharedlabel.records import MIN_SEEDS, OPPOSITE, Comparison, Identity, Pooled, Rank, Verdict, Wins
+from sharedlabel.scored import Scored, Split
 from sharedlabel.types import Protocol
 from sharedlabel.verdicts import ALPHA
 
@@ -139,13 +139,16 @@ def rank_intervals(
     return found
 
 
+_WINS = ("data", "backbone", "training", "protocol", "n", "method", "reference", "metric")
+
+
 def count_wins(comparisons: Iterable[Comparison]) -> list[Wins]:
     """Count the verdicts on every two aggregators over the networks of a backbone.
 
     Args:
         comparisons: those of other axes are ignored.
     """
-    counts: dict[tuple[str, str, str, str, int, str, str, str], Counter[str]] = {}
+    counts: dict[tuple[Any, ...], Counter[str]] = {}
     for c in comparisons:
         if c.axis == "aggregator":
             where = (c.data, c.backbone, c.training, c.protocol, c.n)
@@ -153,7 +156,7 @@ def count_wins(comparisons: Iterable[Comparison]) -> list[Wins]:
             counts.setdefault((*where, c.reference, c.method, c.metric), Counter())[OPPOSITE[c.verdict]] += 1
     return [
         Wins(
-            *key,  # type: ignore[arg-type]
+            **dict(zip(_WINS, key, strict=True)),
             wins=count["better"],
             equivalent=count["equivalent"],
             undecided=count["undecided"] + count["no verdict"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,21 +11,8 @@ from torch import Tensor
 from sharedlabel.config import EvaluationConfig
 from sharedlabel.inputs import Data, clusters
 from sharedlabel.metrics.information import label_entropy
-from sharedlabel.results import Row
+from sharedlabel.records import Identity, Row
 from sharedlabel.types import Protocol, Role, Tuples
-
-EXACT = "exact"
-
-
-class Identity(NamedTuple):
-    """Everything that names a method on a network except the seed."""
-
-    backbone: str
-    pruner: str
-    ratio: float
-    aggregator: str
-    training: str
-    protocol: Protocol
 
 
 @dataclass(frozen=True)
@@ -39,8 +25,7 @@ class Method:
     @property
     def identity(self) -> Identity:
         """Everything that names the method except the seed."""
-        row = self.rows[0]
-        return Identity(row.backbone, row.pruner, row.ratio, row.aggregator, row.training, row.protocol)
+        return Identity.of(self.rows[0])
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from sharedlabel import adaptive_summary, sources, summary
 from sharedlabel.adaptive_summary import Stopped
 from sharedlabel.config import canonical
 from sharedlabel.grid import Cell, Grid
-from sharedlabel.results import Row
+from sharedlabel.records import Row
+from sharedlabel.scored import Method
 from sharedlabel.store import Artifact, Output, Store, artifact_key
-from sharedlabel.summary import Method
 
 
 def over_seeds(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -> Artifact:

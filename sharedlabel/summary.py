@@ -17,19 +17,19 @@ from sharedlabel.config import ComparisonConfig, EvaluationConfig, SweetSpotConf
 from sharedlabel.evaluation import accuracy_and_ri
 from sharedlabel.inputs import SCORED_ROLES, Data
 from sharedlabel.metrics.uncertainty import draw_multipliers, independent, replicate, seed_average
+from sharedlabel.names import DENSE, EXACT
 from sharedlabel.ranking import count_wins, rank
-from sharedlabel.results import Comparison, Pooled, Rank, Row, Summary, SweetSpot, Wins
-from sharedlabel.scored import EXACT, Identity, Method, Scored, Split, over_seeds
+from sharedlabel.records import Comparison, Identity, Pooled, Rank, Row, Summary, SweetSpot, Wins
+from sharedlabel.scored import Method, Scored, Split, over_seeds
 from sharedlabel.sweetspot import Point, Rule
 from sharedlabel.types import Protocol
 
-__all__ = ["EXACT", "VERSION", "Method", "Tables", "summarize"]
 VERSION = 3
 
 
 @dataclass(frozen=True)
 class Tables:
-    """What is said of all finished cells together; the fields are those of `results.Results`."""
+    """What is said of all finished cells together; the fields are those of `records.Results`."""
 
     summaries: list[Summary]
     comparisons: list[Comparison]
@@ -189,9 +189,9 @@ def _sweet_spots(
         backbone, pruner, _, aggregator, training, protocol = identity
         if aggregator != EXACT:
             methods.setdefault((backbone, pruner, aggregator, training, protocol), []).append(identity)
-    for (backbone, pruner, aggregator, training, protocol), identities in methods.items():
-        dense = Identity(backbone, "none", 1.0, aggregator, training, protocol)
-        if pruner == "none" and len({name for _, name, _, _, _ in methods}) > 1:
+    for (_, pruner, *_), identities in methods.items():
+        dense = identities[0].dense
+        if pruner == DENSE and len({name for _, name, _, _, _ in methods}) > 1:
             continue
         grid = [dense, *(identity for identity in identities if identity != dense)]
         yield from _choices([validation[i] for i in grid], [test[i] for i in grid], rules, pruner)

@@ -10,7 +10,7 @@ import torch
 from sharedlabel.data._small import smaller
 from sharedlabel.grid import Grid
 from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES
-from sharedlabel.results import ClassCount
+from sharedlabel.records import ClassCount
 from sharedlabel.types import Role
 
 FEW_IMAGES, FEW_GROUPS = 50, 10  # of a class; with fewer, intervals are wide and hold the truth too rarely

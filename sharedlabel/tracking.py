@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from sharedlabel.config import Experiment, digest
 from sharedlabel.errors import TrackingError, interrupted, printable
-from sharedlabel.results import AXES, TABLES, Failure, Results, Row
+from sharedlabel.records import AXES, TABLES, Failure, Results, Row
 
 CURVES = (
     "n_accuracy",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sharedlabel.grid import Grid
-    from sharedlabel.results import Results
+    from sharedlabel.records import Results
     from sharedlabel.store import Store
     from sharedlabel.tracking import Tracker
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sharedlabel.metrics.behrens_fisher import Spread, p_value
 from sharedlabel.metrics.intervals import LEVEL, bonferroni, interval, rule_of_three
-from sharedlabel.results import MIN_SEEDS, Verdict
+from sharedlabel.records import MIN_SEEDS, Verdict
 
 ALPHA = 1 - LEVEL
 ROUNDING = 1e-6  # stored scores are float32: smaller mean differences, in bits or shares, are none

@@ -15,7 +15,7 @@ from rich.console import Console
 from sharedlabel import train
 from sharedlabel.config import Experiment, parse
 from sharedlabel.grid import Grid, prepare
-from sharedlabel.results import Results
+from sharedlabel.records import Results
 from sharedlabel.store import Store
 
 # A shell without job control starts what runs in the background with Ctrl-C ignored, and tests would inherit that.

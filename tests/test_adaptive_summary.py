@@ -18,7 +18,7 @@ from sharedlabel.adaptive_summary import Stopped, costs, gain, hull, ratio, summ
 from sharedlabel.config import EvaluationConfig
 from sharedlabel.inputs import Data
 from sharedlabel.metrics.uncertainty import seed_average
-from sharedlabel.results import Row
+from sharedlabel.records import Row
 from sharedlabel.types import Dataset, Tuples
 
 CLASSES, N_MAX, BITS = 4, 3, 2.0

@@ -19,7 +19,7 @@ from PIL import Image
 from sharedlabel import compression, train
 from sharedlabel.config import Experiment
 from sharedlabel.errors import guarded
-from sharedlabel.results import read
+from sharedlabel.records import read
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import dependence
-from sharedlabel.results import read
+from sharedlabel.records import read
 
 TINY = (
     "--name=tiny",

@@ -17,7 +17,7 @@ from sharedlabel import config, grid, loaders, progress, stages, train
 from sharedlabel.collect import losses, rows
 from sharedlabel.config import ComparisonConfig, Experiment, TrainerConfig
 from sharedlabel.errors import CompressionError, ConfigError, DataError
-from sharedlabel.results import read
+from sharedlabel.records import read
 
 
 def comparable(results):

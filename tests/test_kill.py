@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sharedlabel import train
-from sharedlabel.results import Results, read
+from sharedlabel.records import Results, read
 
 # The kill comes from outside Python and cannot be caught; only its moment is fixed: a finished artifact lies beside the
 # store, complete but not yet moved into place.

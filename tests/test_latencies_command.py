@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks import __main__ as benchmarks
 from benchmarks import latencies
 from sharedlabel import stages, timing
-from sharedlabel.results import Latency
+from sharedlabel.records import Latency
 
 
 def test_it_is_a_command_and_no_benchmark() -> None:

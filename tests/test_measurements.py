@@ -22,7 +22,7 @@ from sharedlabel.choosing.text import render
 from sharedlabel.config import LatencyConfig, MarginConfig, parse
 from sharedlabel.errors import ConfigError
 from sharedlabel.executors import local
-from sharedlabel.results import read, write
+from sharedlabel.records import read, write
 from sharedlabel.store import Store
 
 

@@ -20,9 +20,9 @@ from sharedlabel.data.tuples import partition
 from sharedlabel.evaluation import accuracy_and_ri
 from sharedlabel.metrics.uncertainty import independent, paired_difference, seed_average
 from sharedlabel.ranking import count_wins, rank, rank_intervals
-from sharedlabel.results import Rank, Row
+from sharedlabel.records import Identity, Rank, Row
 from sharedlabel.rng import generator
-from sharedlabel.scored import Identity, Scored, Split
+from sharedlabel.scored import Scored, Split
 from sharedlabel.types import Protocol
 
 N = (1, 2)

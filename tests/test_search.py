@@ -21,7 +21,7 @@ from sharedlabel.data.tuples import partition
 from sharedlabel.deployment import cells, selection
 from sharedlabel.errors import ConfigError
 from sharedlabel.loaders import TupleLoader
-from sharedlabel.results import read, write
+from sharedlabel.records import read, write
 from sharedlabel.types import SetShape
 
 CLASSES, WIDTH, N = 3, 4, 3

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from sharedlabel import rng, summary, sweetspot
+from sharedlabel import rng, sweetspot
 from sharedlabel.config import EvaluationConfig, SweetSpotConfig
 from sharedlabel.inputs import Data
-from sharedlabel.results import Row
-from sharedlabel.summary import Method, summarize
+from sharedlabel.names import EXACT
+from sharedlabel.records import Row
+from sharedlabel.scored import Method
+from sharedlabel.summary import summarize
 from sharedlabel.types import Dataset
 
 CLASSES, N = 4, (1, 2)
@@ -214,7 +216,7 @@ def test_networks_are_not_compared_with_each_other(data):
 
 
 def test_the_exact_posterior_is_summarised_but_neither_compared_nor_chosen(data):
-    summaries, comparisons, spots = summarized(data, [method(data), method(data, summary.EXACT)])
+    summaries, comparisons, spots = summarized(data, [method(data), method(data, EXACT)])
     assert {s.aggregator for s in summaries} == {"a", "exact"}
     assert comparisons == []
     assert {s.aggregator for s in spots} == {"a"}

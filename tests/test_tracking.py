@@ -16,7 +16,7 @@ import pytest
 from sharedlabel import tracking
 from sharedlabel.collect import losses, rows
 from sharedlabel.config import Experiment
-from sharedlabel.results import AXES, TABLES, Failure
+from sharedlabel.records import AXES, TABLES, Failure
 from sharedlabel.tracking import CURVES, Tracker
 
 wandb = pytest.importorskip("wandb")

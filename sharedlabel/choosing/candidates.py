@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sharedlabel.errors import ConfigError, DataError, nearest
-from sharedlabel.results import Latency, Results, Row, Summary, quietest
+from sharedlabel.names import DENSE, EXACT
+from sharedlabel.records import Latency, Results, Row, Summary, quietest
 
-DENSE = "none"
-EXACT = "exact"
 _FILTERS = ("protocol", "backbone", "pruner", "aggregator")
 _SCORES = ("n_accuracy", "n_accuracy_low", "n_accuracy_high", "ri", "ri_low", "ri_high")
 

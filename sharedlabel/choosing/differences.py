@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from sharedlabel.choosing.candidates import DENSE, Option, Place
-from sharedlabel.results import MIN_SEEDS, OPPOSITE, Comparison, Verdict
+from sharedlabel.choosing.candidates import Option, Place
+from sharedlabel.names import DENSE
+from sharedlabel.records import MIN_SEEDS, OPPOSITE, Comparison, Verdict
 
 Metric = Literal["n_accuracy", "ri"]
 Ends: TypeAlias = tuple[float, float, float]  # estimate, lower and upper end of its interval

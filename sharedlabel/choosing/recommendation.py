@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from sharedlabel import sweetspot
-from sharedlabel.choosing.candidates import DENSE, Option, Request, Unit, options
+from sharedlabel.choosing.candidates import Option, Request, Unit, options
 from sharedlabel.choosing.differences import Contrast, Shift, contrast, shift
 from sharedlabel.errors import DataError
+from sharedlabel.names import DENSE
+from sharedlabel.records import Results, SweetSpot
 from sharedlabel.report.sentences import number, percent
-from sharedlabel.results import Results, SweetSpot
 from sharedlabel.sweetspot import Point, Rule
 from sharedlabel.timing import BUSY
 

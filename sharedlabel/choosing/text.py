@@ -7,13 +7,14 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from sharedlabel import inert
-from sharedlabel.choosing.candidates import DENSE, Option
+from sharedlabel.choosing.candidates import Option
 from sharedlabel.choosing.differences import Contrast, Gap, Shift
 from sharedlabel.choosing.recommendation import Recommendation, describe, intervals
 from sharedlabel.errors import printable
+from sharedlabel.names import DENSE
+from sharedlabel.records import MIN_SEEDS
 from sharedlabel.report.costs import short
 from sharedlabel.report.sentences import number, percent
-from sharedlabel.results import MIN_SEEDS
 
 _WIDTH = 100
 _LABEL = 14

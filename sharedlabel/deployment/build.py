@@ -19,7 +19,7 @@ from sharedlabel.deployment.cells import Trained, restore
 from sharedlabel.deployment.programs import AGGREGATOR, BACKBONE, TOLERANCE, Runtime
 from sharedlabel.errors import DeploymentError
 from sharedlabel.logs import log_normalize
-from sharedlabel.results import AXES, Results, Row, Threshold
+from sharedlabel.records import AXES, Results, Row, Threshold
 from sharedlabel.store import Store
 
 _BATCHES = (1, 2, 7)

@@ -17,7 +17,7 @@ from sharedlabel import plain
 from sharedlabel.deployment import _files
 from sharedlabel.errors import DeploymentError, printable
 from sharedlabel.metrics.information import FLOOR
-from sharedlabel.results import DatasetFacts, Row, Threshold
+from sharedlabel.records import DatasetFacts, Row, Threshold
 from sharedlabel.schema import Count
 
 FORMAT = 3
@@ -150,7 +150,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Quality:
-    """Measured on test, with 95% intervals over images or groups; columns as in `results.Row`."""
+    """Measured on test, with 95% intervals over images or groups; columns as in `records.Row`."""
 
     n: Count
     n_accuracy: Share

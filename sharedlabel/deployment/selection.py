@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from sharedlabel.errors import DeploymentError, nearest
-from sharedlabel.results import AXES, Results, Row
+from sharedlabel.records import AXES, Results, Row
 
 _LISTED = 8
 _NEAREST = 3

@@ -71,7 +71,7 @@ class Cost(Strict):
 
 
 class Cell(Strict):
-    """One network, seed and n on test, as `results.Row` has it."""
+    """One network, seed and n on test, as `records.Row` has it."""
 
     network: str
     ratio: float

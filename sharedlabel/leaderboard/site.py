@@ -22,7 +22,7 @@ from sharedlabel.leaderboard.plots import against_cost
 from sharedlabel.leaderboard.protocol import Board, Protocol
 from sharedlabel.leaderboard.records import Result
 from sharedlabel.leaderboard.standings import Listed, Standing, entries, standings
-from sharedlabel.results import MIN_SEEDS, to_csv
+from sharedlabel.records import MIN_SEEDS, to_csv
 
 TOP = 10  # rows of the README's tables
 BEGIN, END = "<!-- standings: made by `python -m sharedlabel.leaderboard site` -->", "<!-- end of standings -->"

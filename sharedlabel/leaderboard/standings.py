@@ -21,7 +21,7 @@ from sharedlabel.metrics.moderation import moderate
 from sharedlabel.metrics.paired import all_pairs
 from sharedlabel.metrics.uncertainty import independent, seed_average
 from sharedlabel.ranking import rank_intervals
-from sharedlabel.results import Verdict
+from sharedlabel.records import Verdict
 from sharedlabel.types import Tuples
 from sharedlabel.verdicts import Differences
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharedlabel import results
+from sharedlabel import records
 from sharedlabel.errors import guarded, printable
 from sharedlabel.report import html, terminal
 
@@ -29,7 +29,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     parser.add_argument("results", type=Path, help="folder that holds results.json, or that file")
     parser.add_argument("--output", type=Path, help="HTML file to write (default: report.html beside results.json)")
     options = parser.parse_args(arguments)
-    found = results.read(options.results)
+    found = records.read(options.results)
     home = options.results if options.results.is_dir() else options.results.parent
     output = options.output or home / html.NAME
     beside = Path(os.path.relpath(home, output.parent)).as_posix()

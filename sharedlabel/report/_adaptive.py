@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sharedlabel.records import AdaptivePoint, Summary
 from sharedlabel.report import adaptive
 from sharedlabel.report._panels import (
     MAX_PANELS,
@@ -20,7 +21,6 @@ from sharedlabel.report._panels import (
 )
 from sharedlabel.report._theme import INK, MUTED, PAPER, Mark, Palette
 from sharedlabel.report.views import View, method
-from sharedlabel.results import AdaptivePoint, Summary
 
 _FIXED = (0, (4.0, 1.5))
 

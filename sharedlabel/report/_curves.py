@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sharedlabel.names import DENSE, EXACT
+from sharedlabel.records import Row, Summary, SweetSpot
 from sharedlabel.report._panels import (
     heading,
     label_ends,
@@ -22,8 +24,7 @@ from sharedlabel.report._panels import (
 )
 from sharedlabel.report._theme import INK, Mark, Palette
 from sharedlabel.report.sentences import title
-from sharedlabel.report.views import DENSE, ORACLE, View, method, usual
-from sharedlabel.results import Row, Summary, SweetSpot
+from sharedlabel.report.views import View, method, usual
 
 
 def curves(view: View, pruner: str, n: int, metric: str) -> Iterator[tuple[str, list[Summary]]]:
@@ -36,7 +37,7 @@ def curves(view: View, pruner: str, n: int, metric: str) -> Iterator[tuple[str, 
         lines.setdefault(method(summary), {})[summary.ratio] = summary
     for name in sorted(lines):
         points = [lines[name][ratio] for ratio in sorted(lines[name])]
-        if points[0].aggregator != ORACLE:
+        if points[0].aggregator != EXACT:
             yield name, points
         elif metric != "efficiency":
             yield name, [points[0], dataclasses.replace(points[0], ratio=view.ratios[-1])]
@@ -65,7 +66,7 @@ def efficiency(view: View, pruner: str, palette: Palette) -> Figure:
     ns = panel_ns(view.ns)
     figure, axes = panels(1, len(ns), height=2.9)
     heading(figure, "Efficiency against compression: a curve to look at, not a rule", subject(view, pruner) + ", test")
-    positive = all(s.efficiency > 0 for s in view.tests(pruner) if s.aggregator != ORACLE)
+    positive = all(s.efficiency > 0 for s in view.tests(pruner) if s.aggregator != EXACT)
     marked = [
         s for s in view.sweet_spots if s.pruner == pruner and (s.rule == "retain" or (s.rule, s.value) == ("budget", 1))
     ]

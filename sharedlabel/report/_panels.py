@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from sharedlabel.names import DENSE
 from sharedlabel.report._theme import INK, Mark
-from sharedlabel.report.views import DENSE, View
+from sharedlabel.report.views import View
 
 MAX_PANELS = 5
 _MAX_TICKS = 8

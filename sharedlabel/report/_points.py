@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from sharedlabel.names import DENSE, EXACT
+from sharedlabel.records import ReliabilityBin, Row, Summary
 from sharedlabel.report._panels import heading, log_axis, panels, stretched_axis, subject
 from sharedlabel.report._theme import INK, MUTED, PAPER, Palette
-from sharedlabel.report.views import DENSE, ORACLE, View, headline, method, winners
-from sharedlabel.results import ReliabilityBin, Row, Summary
+from sharedlabel.report.views import View, headline, method, winners
 
 _COLUMNS = 3
 
@@ -38,10 +39,10 @@ def against_cost(view: View, palette: Palette) -> Figure:
     for panel in flat[len(pruners) :]:
         panel.set_axis_off()
     names: dict[str, str] = {}
-    everything = sorted((s for s in view.tests() if s.aggregator != ORACLE), key=lambda s: s.cost_dense_passes)
+    everything = sorted((s for s in view.tests() if s.aggregator != EXACT), key=lambda s: s.cost_dense_passes)
     stretched_axis(flat[0], [s.ri for s in everything])
     for panel, pruner in zip(flat, pruners, strict=False):
-        points = [s for s in view.tests(pruner) if s.aggregator != ORACLE]
+        points = [s for s in view.tests(pruner) if s.aggregator != EXACT]
         panel.set_xlim(everything[0].cost_dense_passes / 4, everything[-1].cost_dense_passes * 1.3)
         names |= {method(s): s.aggregator for s in points}
         log_axis(panel, "x")

@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sharedlabel.records import Rank
 from sharedlabel.report import standings
 from sharedlabel.report._panels import heading, panel_ns, stretched_axis, subject
 from sharedlabel.report._theme import INK, MUTED, PAPER, Palette
 from sharedlabel.report.views import View, method
-from sharedlabel.results import Rank
 
 _LINE = 0.18  # inches per label
 _BAR = 0.1  # inches per bar

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib.style
 from matplotlib.figure import Figure
 
-from sharedlabel.report.views import ORACLE
+from sharedlabel.names import EXACT
 
 INK, MUTED, GRID, PAPER = "#1f2328", "#59636e", "#d8dee4", "#ffffff"
 # Okabe-Ito without black and yellow, then three of Paul Tol's muted set: told apart with every common colour blindness.
@@ -68,9 +68,9 @@ class Palette:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        ordered = sorted(set(names) - {ORACLE})
+        ordered = sorted(set(names) - {EXACT})
         self._marks = {name: _mark(i) for i, name in enumerate(ordered)}
-        self._marks[ORACLE] = Mark(INK, "*", DASHES[1])
+        self._marks[EXACT] = Mark(INK, "*", DASHES[1])
 
     def __getitem__(self, name: str) -> Mark:
         """Return the mark of a name."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+from sharedlabel.names import DENSE, EXACT
+from sharedlabel.records import AdaptivePoint, Summary
 from sharedlabel.report.costs import Table
 from sharedlabel.report.sentences import number, percent
-from sharedlabel.report.views import DENSE, ORACLE, View, headline, method
-from sharedlabel.results import AdaptivePoint, Summary
+from sharedlabel.report.views import View, headline, method
 
 _HEADER = (
     "network",
@@ -31,7 +32,7 @@ def shown(view: View) -> tuple[str, str] | None:
     groups: dict[tuple[str, str], list[Summary]] = {}
     for summary in view.summaries:
         key = (summary.aggregator, summary.training)
-        if summary.split == "validation" and summary.aggregator != ORACLE and key in known:
+        if summary.split == "validation" and summary.aggregator != EXACT and key in known:
             groups.setdefault(key, []).append(summary)
     return max(groups, key=lambda key: fmean(s.ri for s in groups[key])) if groups else None
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeAlias
 
-from sharedlabel.report.views import DENSE, View, usual
-from sharedlabel.results import Latency, Margin, quietest
+from sharedlabel.names import DENSE
+from sharedlabel.records import Latency, Margin, quietest
+from sharedlabel.report.views import View, usual
 
 Setting: TypeAlias = tuple[str, str, int]
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))

@@ -12,27 +12,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sharedlabel import inert, together
-from sharedlabel import results as records
+from sharedlabel import inert, records, together
+from sharedlabel.records import TABLES, DatasetFacts, Results, Row
 from sharedlabel.report import adaptive, costs, plots, standings, views
 from sharedlabel.report._theme import GRID, INK, MUTED, PAPER, SERIES
 from sharedlabel.report.sentences import number, percent, seeds, sentence, title
 from sharedlabel.report.views import Best, View
-from sharedlabel.results import (
-    AdaptivePoint,
-    Comparison,
-    DatasetFacts,
-    Failure,
-    Latency,
-    Margin,
-    Pooled,
-    Rank,
-    Results,
-    Row,
-    SweetSpot,
-    Threshold,
-    Wins,
-)
 
 NAME = "report.html"
 PLOTS, FAILURES = "plots/", "failures/"
@@ -146,7 +131,7 @@ def render(results: Results, figures: Mapping[str, str] | None = None, *, csv_fo
         tables=_tables(results),
         provenance=list(_flat(results.provenance)),
         config=json.dumps(results.config, indent=2, ensure_ascii=False),
-        glossary=_glossary(Row),
+        glossary=records.meanings(Row),
         csv=csv_folder,
         data=_data(results.dataset),
     )
@@ -224,101 +209,34 @@ def _themed(svg: str) -> str:
 
 
 def _tables(results: Results) -> list[dict[str, Any]]:
-    def table(name: str, heading: str, about: str, kind: type, records: Sequence[Any]) -> dict[str, Any]:
-        return {
-            "name": name,
-            "heading": heading,
-            "about": about,
-            "json": _json(kind, records[:EMBEDDED]),
-            "embedded": min(len(records), EMBEDDED),
-            "count": len(records),
-        }
-
+    """Arrange the tables that `Results` describes for readers: failures first, and the longest one last."""
+    described = {item.name: item.metadata for item in dataclasses.fields(results) if "heading" in item.metadata}
+    order = sorted(described, key=lambda name: (name != "failures", name == "rows"))
     return [
-        table(
-            "failures",
-            "Every failure",
-            "One row per cell without its numbers or its times, and the call that failed; the next run tries it again.",
-            Failure,
-            results.failures,
-        ),
-        table(
-            "comparisons",
-            "Every paired comparison",
-            "Difference of method minus reference on the same tuples, with its own 95% interval and the one that holds "
-            "together with those of its family, off which the verdict is read. They differ in the axis alone: "
-            "aggregator, training, pruner, or compression (against the dense network).",
-            Comparison,
-            results.comparisons,
-        ),
-        table(
-            "pooled",
-            "Every pooled comparison",
-            "Paired difference of two methods, the scores of each tuple averaged over all cells where both were tried. "
-            "Rows marked endpoint are the primary questions; they open all others of their pair.",
-            Pooled,
-            results.pooled,
-        ),
-        table("ranks", "Every rank", "Means over all networks, and ranks as intervals.", Rank, results.ranks),
-        table(
-            "wins",
-            "Verdicts by network",
-            "Networks on which a method is better, equivalent, undecided or worse.",
-            Wins,
-            results.wins,
-        ),
-        table(
-            "sweet_spots",
-            "Every sweet spot",
-            "Chosen on validation, reported on test. interior: strictly inside the grid of ratios; interior_share and "
-            "modal_share: share of replicates in which the choice is interior, or the very same.",
-            SweetSpot,
-            results.sweet_spots,
-        ),
-        table(
-            "adaptive",
-            "Every point of adaptive n",
-            "One row per method, rule and threshold, on test; thresholds were fitted on validation for a nominal error "
-            "or for a mean number of instances.",
-            AdaptivePoint,
-            results.adaptive,
-        ),
-        table(
-            "thresholds",
-            "Every threshold",
-            "One row per cell, rule and nominal error: where to stop, and what that gave on validation.",
-            Threshold,
-            results.thresholds,
-        ),
-        table(
-            "latencies",
-            "Every measurement",
-            "One row per compressed network, device, mode and batch; measured_ columns are times and their conditions.",
-            Latency,
-            results.latencies,
-        ),
-        table("margins", "Every error margin", "One row per layer, epsilon and seed.", Margin, results.margins),
-        table("rows", "Every row", "One row per cell, protocol, split and n.", Row, results.rows),
+        {
+            "name": name,
+            **described[name],
+            "json": _json(TABLES[name], getattr(results, name)[:EMBEDDED]),
+            "embedded": min(len(getattr(results, name)), EMBEDDED),
+            "count": len(getattr(results, name)),
+        }
+        for name in order
     ]
 
 
-def _json(kind: type, records: Sequence[Any]) -> Markup:
+def _json(kind: type, lines: Sequence[Any]) -> Markup:
     """Write records as columns and rows, six digits each, safe inside a script element."""
     names = [field.name for field in dataclasses.fields(kind)]
     names.sort(key=lambda name: _LEAD.index(name) if name in _LEAD else len(_LEAD))
-    rows = [[_short(getattr(record, name)) for name in names] for record in records]
-    titles = [_glossary(kind).get(name, "") for name in names]
+    glossary = records.meanings(kind)
+    rows = [[_short(getattr(record, name)) for name in names] for record in lines]
+    titles = [glossary.get(name, "") for name in names]
     text = json.dumps({"columns": names, "titles": titles, "rows": rows}, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))  # noqa: S704
 
 
 def _short(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-def _glossary(kind: type) -> dict[str, str]:
-    """Read the meaning of the columns from the record's docstring."""
-    return dict(re.findall(r"^ {8}(\w+): (.+)$", kind.__doc__ or "", flags=re.MULTILINE))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

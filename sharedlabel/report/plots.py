@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 
 from sharedlabel import inert
 from sharedlabel.errors import printable
+from sharedlabel.records import Results
 from sharedlabel.report import _adaptive, _curves, _points, _ranking, _speedup, standings, views
 from sharedlabel.report._panels import subject
 from sharedlabel.report._theme import STYLE, Palette, to_svg
 from sharedlabel.report.views import View
-from sharedlabel.results import Results
 
 _LETTERS = 48  # of a name in a figure
 _STEM = 150  # letters of a file name

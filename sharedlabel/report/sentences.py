@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sharedlabel.records import MIN_SEEDS, SweetSpot
 from sharedlabel.report.views import View, dense, method, place
-from sharedlabel.results import MIN_SEEDS, SweetSpot
 
 
 def number(value: float) -> str:

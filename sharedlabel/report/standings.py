@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sharedlabel.records import Rank
 from sharedlabel.report.views import View, method
-from sharedlabel.results import Rank
 
 
 @dataclass(frozen=True)

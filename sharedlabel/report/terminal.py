@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sharedlabel import inert
+from sharedlabel.records import Results, SweetSpot
 from sharedlabel.report import adaptive, sentences, standings, views
 from sharedlabel.report.sentences import edge, number, percent, sentence, title
 from sharedlabel.report.views import View
-from sharedlabel.results import Results, SweetSpot
 
 _SHOWN_OTHERS = 2
 _SHOWN_FAILURES = 10

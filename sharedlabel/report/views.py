@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sharedlabel.errors import StoreError
-from sharedlabel.results import (
+from sharedlabel.names import DENSE, EXACT
+from sharedlabel.records import (
     AdaptivePoint,
     Comparison,
     Failure,
@@ -22,8 +23,6 @@ from sharedlabel.results import (
     Wins,
 )
 
-DENSE = "none"
-ORACLE = "exact"
 TIMES = "latency"  # the stage whose failure costs a cell its times alone
 Network = TypeVar("Network", Row, Latency, Margin)
 RULES = ("budget", "retain", "target", "knee", "marginal")
@@ -225,7 +224,7 @@ def best_methods(view: View) -> list[Best]:
     verdicts = _verdicts(view.comparisons)
     groups: dict[tuple[float, int], list[Summary]] = {}
     for summary in view.summaries:
-        if summary.aggregator != ORACLE:
+        if summary.aggregator != EXACT:
             groups.setdefault((summary.ratio, summary.n), []).append(summary)
     found = (_best(groups[key], verdicts) for key in sorted(groups))
     return [best for best in found if best is not None]
@@ -274,7 +273,7 @@ def winners(view: View, rules: Iterable[str] = RULES) -> list[SweetSpot]:
     """
     groups: dict[tuple[str, float, int], list[SweetSpot]] = {}
     for spot in view.sweet_spots:
-        if spot.rule in set(rules) and spot.aggregator != ORACLE:
+        if spot.rule in set(rules) and spot.aggregator != EXACT:
             groups.setdefault((spot.rule, spot.value or 0.0, spot.rule_n or 0), []).append(spot)
     order = sorted(groups, key=lambda key: (RULES.index(key[0]), *key[1:]))
     return [min(groups[key], key=lambda spot: _rank(spot, view)) for key in order]
@@ -290,7 +289,7 @@ def _rank(spot: SweetSpot, view: View) -> tuple[bool, bool, bool, float, float]:
 
 def _dense_ri(view: View, n: int | None) -> float:
     found = (
-        s.ri for s in view.summaries if s.split == "validation" and s.n == n and dense(s) and s.aggregator != ORACLE
+        s.ri for s in view.summaries if s.split == "validation" and s.n == n and dense(s) and s.aggregator != EXACT
     )
     return max(found, default=float("-inf"))
 

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedlabel import choose
-from sharedlabel import results as records
+from sharedlabel import choose, records
 from sharedlabel.choosing.candidates import Request, options
 from sharedlabel.choosing.differences import Gap, square_and_add
 from sharedlabel.choosing.recommendation import recommend

@@ -21,8 +21,8 @@ from sharedlabel import evaluate, stages, store, train
 from sharedlabel.config import parse
 from sharedlabel.errors import TrainingError, WriteError, guarded
 from sharedlabel.failures import reason
+from sharedlabel.records import TABLES, Failure, Results, read
 from sharedlabel.report import __main__ as report
-from sharedlabel.results import TABLES, Failure, Results, read
 from sharedlabel.stages import Stage
 from sharedlabel.store import Store
 

@@ -24,7 +24,7 @@ from sharedlabel.data.imagefolder import Config
 from sharedlabel.deployment.groups import read_groups
 from sharedlabel.errors import DataError
 from sharedlabel.inputs import clusters
-from sharedlabel.results import read
+from sharedlabel.records import read
 from sharedlabel.types import Dataset
 
 

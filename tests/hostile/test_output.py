@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from sharedlabel import choose, errors, evaluate, export, inert, predict, results, train
+from sharedlabel import choose, errors, evaluate, export, inert, predict, records, train
 from sharedlabel.report import __main__ as report
 from sharedlabel.report import html, plots, terminal
 
@@ -138,13 +138,13 @@ def test_predictions_of_such_labels_and_groups_are_lines(done, printed, tmp_path
 
 def test_tables_hold_no_formula_and_read_back_as_they_were(done, printed):
     folder, _ = done
-    found = results.read(folder)
+    found = records.read(folder)
     tables = [path for path in folder.glob("*.csv") if path.stat().st_size]
-    assert len(tables) == len(results.TABLES)
+    assert len(tables) == len(records.TABLES)
     for path in tables:
         text = path.read_text()
         assert plain_text(text)
-        kinds = {item.name: str(item.type) for item in dataclasses.fields(results.TABLES[path.stem])}
+        kinds = {item.name: str(item.type) for item in dataclasses.fields(records.TABLES[path.stem])}
         records = getattr(found, path.stem)
         lines = list(csv.DictReader(io.StringIO(text)))
         assert len(lines) == len(records)
@@ -153,7 +153,7 @@ def test_tables_hold_no_formula_and_read_back_as_they_were(done, printed):
                 value = getattr(record, name)
                 if "str" in kinds[name] and value is not None:
                     assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
-                    assert results.from_cell(cell) == errors.printable(value)
+                    assert records.from_cell(cell) == errors.printable(value)
                 elif isinstance(value, float):
                     assert float(cell) == value
 
@@ -167,9 +167,9 @@ def test_a_cell_is_a_text_for_spreadsheets_and_reads_back(text):
         name: str
         value: float
 
-    (cell,) = csv.DictReader(io.StringIO(results.to_csv(Line, [Line(text, -1.5)])))
+    (cell,) = csv.DictReader(io.StringIO(records.to_csv(Line, [Line(text, -1.5)])))
     assert not cell["name"].startswith(("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"))
-    assert results.from_cell(cell["name"]) == errors.printable(text)
+    assert records.from_cell(cell["name"]) == errors.printable(text)
     assert cell["value"] == "-1.5"
 
 
@@ -218,7 +218,7 @@ def test_the_page_holds_no_letter_that_turns_lines_around(done, printed):
 
 
 def test_names_that_differ_stay_different(done, printed):
-    found = results.read(done[0])
+    found = records.read(done[0])
     renamed = dict(zip([*AGGREGATORS, LONG], ["a\n", "a\\n", "a\r", "a\\r", LONG, LONG + "m"], strict=True))
     rows = tuple(dataclasses.replace(row, aggregator=renamed[row.aggregator]) for row in found.rows)
     names = {row.aggregator for row in inert.shown(dataclasses.replace(found, rows=rows), inert.name).rows}
@@ -228,7 +228,7 @@ def test_names_that_differ_stay_different(done, printed):
 
 
 def test_harmless_names_are_shown_as_they_are(done, printed):
-    found = results.read(done[0])
+    found = records.read(done[0])
     harmless = {"data": "pets", "backbone": "größe", "pruner": "a: b", "aggregator": "[x] 😀 lstm(hidden=16)"}
     rows = tuple(dataclasses.replace(row, **harmless) for row in found.rows)
     assert inert.shown(dataclasses.replace(found, rows=rows)).rows == rows
@@ -237,7 +237,7 @@ def test_harmless_names_are_shown_as_they_are(done, printed):
 @pytest.mark.parametrize("part", range(2))
 def test_every_exit_takes_every_name(done, printed, part):
     """Not all of them can be a folder or a label today; a results file of a stranger can hold any."""
-    found = results.read(done[0])
+    found = records.read(done[0])
     copies = {
         table: tuple(
             dataclasses.replace(record, aggregator=name)
@@ -263,7 +263,7 @@ def test_every_exit_takes_every_name(done, printed, part):
     terminal.print_report(nasty, console)
     assert plain_text(console.file.getvalue())
     for table in copies:
-        assert plain_text(results.to_csv(results.TABLES[table], getattr(nasty, table)))
+        assert plain_text(records.to_csv(records.TABLES[table], getattr(nasty, table)))
 
 
 def test_output_without_letters_for_a_name_is_escaped(done, printed):

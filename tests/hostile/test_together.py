@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sharedlabel import leases, results, together
+from sharedlabel import leases, records, together
 from sharedlabel.errors import StoreError, WriteError, guarded
 
 OLD = {"results.json": "old", "rows.csv": "1\n", "report.html": "<p>", "plots/a-iid.svg": "<a>", "plots/b.svg": "<b>"}
@@ -202,16 +202,17 @@ for _ in range(30):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == [together.LIST]
 
 
-FACTS = results.DatasetFacts(("a", "b"), (1, 8, 8), "uint8", None, None, (0.5, 0.5))
-FOUND = results.Results(results.FORMAT, "name", {}, {}, FACTS, (), (), (), (), ())
+FACTS = records.DatasetFacts(("a", "b"), (1, 8, 8), "uint8", None, None, (0.5, 0.5))
+EMPTY = dict.fromkeys(("rows", "summaries", "comparisons", "sweet_spots", "reliability"), ())
+FOUND = records.Results(format=records.FORMAT, experiment="name", config={}, provenance={}, dataset=FACTS, **EMPTY)
 
 
 def test_results_that_wait_to_be_moved_are_read(tmp_path):
-    results.write(FOUND, tmp_path)
+    records.write(FOUND, tmp_path)
     (tmp_path / together.REPLACING).mkdir()
-    (tmp_path / results.NAME).rename(tmp_path / together.REPLACING / results.NAME)
-    (tmp_path / results.NAME).write_text("{}")
-    assert results.read(tmp_path) == results.read(tmp_path / results.NAME) == FOUND
+    (tmp_path / records.NAME).rename(tmp_path / together.REPLACING / records.NAME)
+    (tmp_path / records.NAME).write_text("{}")
+    assert records.read(tmp_path) == records.read(tmp_path / records.NAME) == FOUND
 
 
 @pytest.mark.parametrize(
@@ -229,8 +230,8 @@ def test_results_that_wait_to_be_moved_are_read(tmp_path):
     ],
 )
 def test_results_that_nobody_wrote_are_a_message(tmp_path, text, message, capsys):
-    (tmp_path / results.NAME).write_text(text)
-    assert guarded(lambda: results.read(tmp_path) and None) == 2
+    (tmp_path / records.NAME).write_text(text)
+    assert guarded(lambda: records.read(tmp_path) and None) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
@@ -238,11 +239,11 @@ def test_results_that_nobody_wrote_are_a_message(tmp_path, text, message, capsys
 
 
 def test_results_of_before_failures_were_told_are_read(tmp_path):
-    results.write(FOUND, tmp_path)
-    payload = json.loads((tmp_path / results.NAME).read_text())
+    records.write(FOUND, tmp_path)
+    payload = json.loads((tmp_path / records.NAME).read_text())
     del payload["failures"], payload["cells"]
-    (tmp_path / results.NAME).write_text(json.dumps(payload))
-    assert results.read(tmp_path) == FOUND
+    (tmp_path / records.NAME).write_text(json.dumps(payload))
+    assert records.read(tmp_path) == FOUND
     assert (FOUND.failures, FOUND.cells) == ((), 0)
 
 
@@ -339,11 +340,11 @@ def test_pipes_and_devices_are_neither_waited_for_nor_replaced(tmp_path):
     (run / ".replacing").mkdir()
     os.mkfifo(run / ".replacing/results.json")
     with pytest.raises(StoreError, match=r"got: .*no plain file but a folder, pipe or device"):
-        results.read(run)
+        records.read(run)
     (run / ".replacing/results.json").unlink()
     (run / ".replacing/results.json").symlink_to("/dev/zero")
     with pytest.raises(StoreError, match="no plain file but a folder, pipe or device"):
-        results.read(run)
+        records.read(run)
     (run / ".replacing/results.json").unlink()
     os.mkfifo(run / "report.html")
     with pytest.raises(WriteError, match=r"report.html, got: there is a link, pipe or device"):

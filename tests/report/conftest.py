@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sharedlabel import results as records
+from sharedlabel import records
 from sharedlabel.report import plots
 
 RATIOS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -175,8 +175,23 @@ def pool(comparisons: list[Any]) -> list[Any]:
         difference = statistics.fmean(c.difference for c in group)
         verdict = "undecided" if abs(difference) < 0.002 else ("better" if difference > 0 else "worse")
         ends = (difference - 0.001, difference + 0.001, difference - 0.002, difference + 0.002)
-        place = (*key, endpoint, n, len({(c.pruner, c.ratio) for c in group}), 5, metric)
-        found.append(records.Pooled(*place, difference, *ends, 0.01, 0.04, verdict, "Bonferroni over 20 pairs"))
+        names = ("data", "backbone", "training", "protocol", "axis", "method", "reference")
+        found.append(
+            records.Pooled(
+                **dict(zip(names, key, strict=True)),
+                endpoint=endpoint,
+                n=n,
+                cells=len({(c.pruner, c.ratio) for c in group}),
+                seeds=5,
+                metric=metric,
+                difference=difference,
+                **dict(zip(("low", "high", "low_adjusted", "high_adjusted"), ends, strict=True)),
+                p_value=0.01,
+                p_adjusted=0.04,
+                verdict=verdict,
+                correction="Bonferroni over 20 pairs",
+            )
+        )
     return found
 
 
@@ -200,8 +215,20 @@ def rank(summaries: list[Any], pooled: list[Any]) -> list[Any]:
         mean = statistics.fmean(getattr(s, key[7]) for s in group)
         places = (1 + verdicts.count("worse"), 1 + len(own) - verdicts.count("better"))
         alike = ",".join(p.reference for p in own if p.verdict == "undecided")
-        ends = (mean - 0.003, min(1.0, mean + 0.003))
-        found.append(records.Rank(*key[:7], len(group), 5, key[7], mean, *ends, *places, alike))
+        names = ("data", "backbone", "training", "protocol", "n", "endpoint", "aggregator", "metric")
+        found.append(
+            records.Rank(
+                **dict(zip(names, key, strict=True)),
+                networks=len(group),
+                seeds=5,
+                mean=mean,
+                low=mean - 0.003,
+                high=min(1.0, mean + 0.003),
+                rank_best=places[0],
+                rank_worst=places[1],
+                alike=alike,
+            )
+        )
     return found
 
 
@@ -211,8 +238,13 @@ def count(comparisons: list[Any]) -> list[Any]:
     for c in comparisons:
         key = (c.data, c.backbone, c.training, c.protocol, c.n, c.method, c.reference, c.metric)
         groups.setdefault(key, []).append(c.verdict)
+    names = ("data", "backbone", "training", "protocol", "n", "method", "reference", "metric")
+    counted = {"wins": "better", "equivalent": "equivalent", "undecided": "undecided", "losses": "worse"}
     return [
-        records.Wins(*key, *map(v.count, ("better", "equivalent", "undecided", "worse"))) for key, v in groups.items()
+        records.Wins(
+            **dict(zip(names, key, strict=True)), **{name: verdicts.count(one) for name, one in counted.items()}
+        )
+        for key, verdicts in groups.items()
     ]
 
 
@@ -220,9 +252,23 @@ def spot(candidates: list[Any], chosen: Any, rule: Any, value: float | None, rul
     """Describe a choice on validation by what it gives on test."""
     some = candidates[0]
     pruner = next((c.pruner for c in candidates if c.pruner != "none"), "none")
-    method = (some.data, some.backbone, pruner, some.aggregator, some.training, some.protocol)
+    asked = {
+        "data": some.data,
+        "backbone": some.backbone,
+        "pruner": pruner,
+        "aggregator": some.aggregator,
+        "training": some.training,
+        "protocol": some.protocol,
+        "rule": rule,
+        "value": value,
+        "rule_n": rule_n,
+        "replicates": 200,
+        "reason": reason,
+    }
     if chosen is None:
-        return records.SweetSpot(*method, rule, value, rule_n, *([None] * 12), False, 0.0, 0.0, 200, False, reason)
+        empty = dict.fromkeys(f for f in records.SweetSpot.__dataclass_fields__ if f not in asked)
+        shares = {"interior": False, "interior_share": 0.0, "modal_share": 0.0, "guessing": False}
+        return records.SweetSpot(**empty | asked | shares)
 
     def at(ratio: float) -> Any:
         return next(c for c in candidates if c.split == "test" and (c.ratio, c.n) == (ratio, chosen.n))
@@ -230,28 +276,18 @@ def spot(candidates: list[Any], chosen: Any, rule: Any, value: float | None, rul
     test, dense = at(chosen.ratio), at(1.0)
     interior = RATIOS[0] < chosen.ratio < RATIOS[-1]
     return records.SweetSpot(
-        *method,
-        rule,
-        value,
-        rule_n,
-        chosen.ratio,
-        chosen.n,
-        chosen.cost_dense_passes,
-        chosen.ri,
-        test.ri,
-        test.ri_low,
-        test.ri_high,
-        test.n_accuracy,
-        test.n_accuracy_low,
-        test.n_accuracy_high,
-        dense.ri,
-        dense.n_accuracy,
-        interior,
-        0.93 if interior else 0.11,
-        0.71,
-        200,
-        min(test.ri_low, chosen.ri_low) <= 0,
-        reason,
+        **asked,
+        ratio=chosen.ratio,
+        n=chosen.n,
+        cost_dense_passes=chosen.cost_dense_passes,
+        validation_ri=chosen.ri,
+        **{name: getattr(test, name) for name in records.Scored.__dataclass_fields__},
+        dense_ri=dense.ri,
+        dense_n_accuracy=dense.n_accuracy,
+        interior=interior,
+        interior_share=0.93 if interior else 0.11,
+        modal_share=0.71,
+        guessing=min(test.ri_low, chosen.ri_low) <= 0,
     )
 
 
@@ -291,17 +327,17 @@ def reliability(rows: list[Any]) -> list[Any]:
             confidence = i / 10 - 0.04
             shift = item.calibration_error if calibrated else item.calibration_error_raw
             bent = 4 * confidence * (1 - confidence) * shift * (1 if item.aggregator == "mean_vote" else -1)
-            place = (
-                item.data,
-                item.backbone,
-                item.pruner,
-                item.ratio,
-                item.aggregator,
-                item.training,
-                item.protocol,
-                item.n,
+            found.append(
+                records.ReliabilityBin(
+                    data=item.data,
+                    **records.Identity.of(item)._asdict(),
+                    n=item.n,
+                    calibrated=calibrated,
+                    confidence=confidence,
+                    accuracy=confidence + bent,
+                    mass=0.02 * i - 0.01,
+                )
             )
-            found.append(records.ReliabilityBin(*place, calibrated, confidence, confidence + bent, 0.02 * i - 0.01))
     return found
 
 
@@ -385,10 +421,10 @@ def adaptive(summaries: list[Any]) -> list[Any]:
             used = float(s.n) if (aim, value) == ("instances", float(s.n)) else 0.75 * s.n
             gain = 0.02 * (1 - used / NS[-1])
             realised = None if used == NS[-1] else 0.9 * value if aim == "error" else 0.03
-            place = (s.data, s.backbone, s.pruner, s.ratio, s.aggregator, s.training, s.protocol)
             found.append(
                 records.AdaptivePoint(
-                    *place,
+                    data=s.data,
+                    **records.Identity.of(s)._asdict(),
                     rule="threshold",
                     aim=aim,
                     value=value,

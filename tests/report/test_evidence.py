@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 
 from benchmarks import evidence
-from sharedlabel.results import OPPOSITE
+from sharedlabel.records import OPPOSITE
 
 METHOD, OTHER = "lstm", "log_pool"
 

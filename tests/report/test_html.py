@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sharedlabel import results as records
+from sharedlabel import records
 from sharedlabel.errors import StoreError
 from sharedlabel.report import html, plots
 from sharedlabel.report.views import headline, split, winners

@@ -9,7 +9,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedlabel import results as records
+from sharedlabel import records
 from sharedlabel.report import html, plots, standings, views
 
 NAMES = "abcdef"
@@ -18,22 +18,22 @@ NAMES = "abcdef"
 def ranking(tied: dict[str, set[str]]) -> list[records.Rank]:
     return [
         records.Rank(
-            "d",
-            "b",
-            "frozen",
-            "iid",
-            2,
-            False,
-            name,
-            3,
-            5,
-            "ri",
-            1 - i / 10,
-            0.0,
-            1.0,
-            1,
-            1,
-            json.dumps(sorted(tied[name])),
+            data="d",
+            backbone="b",
+            training="frozen",
+            protocol="iid",
+            n=2,
+            endpoint=False,
+            aggregator=name,
+            networks=3,
+            seeds=5,
+            metric="ri",
+            mean=1 - i / 10,
+            low=0.0,
+            high=1.0,
+            rank_best=1,
+            rank_worst=1,
+            alike=json.dumps(sorted(tied[name])),
         )
         for i, name in enumerate(NAMES)
     ]

@@ -10,7 +10,7 @@ import sys
 
 from rich.console import Console
 
-from sharedlabel import results as records
+from sharedlabel import records
 from sharedlabel.report import __main__ as command
 from sharedlabel.report import html, terminal, views
 

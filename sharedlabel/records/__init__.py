@@ -1,0 +1,45 @@
+"""Result records: the flat rows that every table, plot, dashboard and rule is made from.
+
+Everything is in plain units: information in bits, MACs, bytes, milliseconds; intervals are at the 95% level. Columns
+whose name starts with `measured_` are measured times and what belongs to them; all others are reproduced bit for bit
+by the same machine. Records share their fields through small parts (`identity.py`, `rows.py`), so that each is written
+down and explained once. This package imports no torch.
+"""
+
+from sharedlabel.records.dataset import ClassCount, DatasetFacts
+from sharedlabel.records.files import NAME, files, from_cell, read, to_csv, write
+from sharedlabel.records.identity import AXES, Identity, Metric, OfCell, OfMethod, OfPruned, Split
+from sharedlabel.records.measurements import (
+    Failure,
+    Latency,
+    LayerMargin,
+    Margin,
+    ReliabilityBin,
+    Search,
+    quietest,
+)
+from sharedlabel.records.results import FORMAT, TABLES, Results, meanings
+from sharedlabel.records.rows import MeasuredTime, NetworkCosts, NetworkTraining, Row, Scored, Scores, Spent
+from sharedlabel.records.stopping import AdaptivePoint, Threshold
+from sharedlabel.records.summaries import (
+    MIN_SEEDS,
+    OPPOSITE,
+    VERDICTS,
+    Axis,
+    Comparison,
+    PairedDifference,
+    Pooled,
+    Rank,
+    Summary,
+    SweetSpot,
+    Verdict,
+    Wins,
+)
+
+__all__ = [
+    "AXES", "FORMAT", "MIN_SEEDS", "NAME", "OPPOSITE", "TABLES", "VERDICTS", "AdaptivePoint", "Axis", "ClassCount",
+    "Comparison", "DatasetFacts", "Failure", "Identity", "Latency", "LayerMargin", "Margin", "MeasuredTime", "Metric",
+    "NetworkCosts", "NetworkTraining", "OfCell", "OfMethod", "OfPruned", "PairedDifference", "Pooled", "Rank",
+    "ReliabilityBin", "Results", "Row", "Scored", "Scores", "Search", "Spent", "Split", "Summary", "SweetSpot",
+    "Threshold", "Verdict", "Wins", "files", "from_cell", "meanings", "quietest", "read", "to_csv", "write",
+]  # fmt: skip

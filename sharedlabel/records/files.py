@@ -1,0 +1,148 @@
+"""Results on disk: `results.json` holds one `Results`; each table is also written as CSV."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from sharedlabel import together
+from sharedlabel.errors import StoreError, printable
+from sharedlabel.plain import read_file, read_json
+from sharedlabel.records.identity import AXES, Identity
+from sharedlabel.records.results import FORMAT, TABLES, Results
+from sharedlabel.records.rows import Row
+from sharedlabel.records.summaries import Summary
+
+NAME = "results.json"
+# What makes a spreadsheet compute a cell, letters of full width included, and the apostrophe that makes it a text.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
+
+
+def write(results: Results, folder: Path) -> None:
+    """Write `results.json` and one CSV per table into a folder, together or not at all.
+
+    Raises:
+        WriteError: a file cannot be written; the message names it.
+    """
+    together.replace(folder, files(results))
+
+
+def files(results: Results) -> dict[str, str]:
+    """Return the content of `results.json` and of one CSV per table, by file name."""
+    page = json.dumps(dataclasses.asdict(results), indent=1, allow_nan=False) + "\n"
+    return {NAME: page} | {f"{table}.csv": to_csv(kind, getattr(results, table)) for table, kind in TABLES.items()}
+
+
+def to_csv(kind: type[Any], records: Iterable[Any], digits: int | None = None) -> str:
+    """Write records as CSV, a column per field.
+
+    A text that a spreadsheet would compute (`=1+1`) has an apostrophe in front, which makes it a text there too;
+    `from_cell` takes it away.
+
+    Args:
+        kind: their dataclass; it names the columns.
+        records: the lines.
+        digits: significant digits of floats; None for all.
+    """
+    names = [item.name for item in dataclasses.fields(kind)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for record in records:
+        values = [getattr(record, name) for name in names]
+        writer.writerow([_cell(value, digits) for value in values])
+    return text.getvalue()
+
+
+def from_cell(text: str) -> str:
+    r"""Return the text that a cell of a CSV stands for, with what is not printable still escaped.
+
+    >>> [from_cell(cell) for cell in ("log_pool", "'=1+1", "''quoted'")]
+    ['log_pool', '=1+1', "'quoted'"]
+    """
+    return text.removeprefix("'")
+
+
+def _cell(value: Any, digits: int | None) -> Any:
+    r"""Return what a cell holds: numbers as they are, texts on one line and such that no spreadsheet computes them.
+
+    >>> [_cell(value, None) for value in ("=1+1", "-1", -1.5, "red\x1b[31m")]
+    ["'=1+1", "'-1", -1.5, 'red\\x1b[31m']
+    """
+    if isinstance(value, str):
+        return "'" * value.startswith(_FORMULA) + printable(value, len(value))
+    return f"{value:.{digits}g}" if digits and isinstance(value, float) else value
+
+
+def read(path: Path, tables: Collection[str] | None = None) -> Results:
+    """Read `results.json`, or the folder that holds it.
+
+    Args:
+        path: the file or the folder.
+        tables: those that are needed; the others come back empty and are not checked. None for all.
+
+    Raises:
+        StoreError: it is absent, not readable, of another format or not what this version writes.
+    """
+    file = path / NAME if path.is_dir() else path
+    try:
+        payload = read_json(together.read(file.parent, NAME) if file.name == NAME else read_file(file))
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"expected a results.json at {file}, got: {error}; run `python -m sharedlabel.train` first"
+        ) from error
+    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+        version = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
+        raise StoreError(
+            f"{file} has format {version!r}, this version reads {FORMAT}; run the grid again to rewrite it"
+        )
+    if tables is not None:
+        payload |= {table: [] for table in TABLES if table not in tables}
+    try:
+        results = TypeAdapter(Results).validate_python(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise StoreError(
+            f"{file} is not a results file of this version: expected what `python -m sharedlabel.train` writes, got "
+            f"{where} = {printable(repr(first['input']), 60)} ({first['msg']}); run the grid again to rewrite it"
+        ) from error
+    apart = _places(results.rows) ^ _places(results.summaries)
+    if apart and (tables is None or {"rows", "summaries"} <= set(tables)):
+        raise StoreError(
+            f"{file} is not a results file of this version: expected rows and summaries of the same methods, got one "
+            f"of them alone for {printable(', '.join(map(str, min(apart, key=str))))}; run the grid again to rewrite it"
+        )
+    if tables is None:
+        _check_names(results, file)
+    return results
+
+
+def _check_names(results: Results, file: Path) -> None:
+    """Refuse tables that speak of methods and data without a row.
+
+    Raises:
+        StoreError: such a table.
+    """
+    for column in ("data", *(axis for axis in AXES if axis not in {"ratio", "seed"})):
+        known = {getattr(row, column) for row in results.rows}
+        for table in TABLES.keys() - {"failures"}:  # what failed has no rows
+            for record in getattr(results, table):
+                name = getattr(record, column, None)
+                if name is not None and name not in known:
+                    raise StoreError(
+                        f"{file} is not a results file of this version: expected rows of every {column}, got none of "
+                        f"{printable(repr(name), 60)}, which is in {table}; run the grid again to rewrite it"
+                    )
+
+
+def _places(records: Iterable[Row | Summary]) -> set[tuple[Any, ...]]:
+    """Return what tells summaries apart."""
+    return {(record.data, *Identity.of(record), record.split, record.n) for record in records}
