@@ -126,9 +126,9 @@ def test_predictions_of_such_labels_and_groups_are_lines(done, printed, tmp_path
     lines = capsys.readouterr().out
     assert plain_text(lines)
     assert lines.isascii()
-    records = [json.loads(line) for line in lines.splitlines()]
-    assert {record["tuple"] for record in records} == {"=cmd()", "a[x]", "-1+1", "😀"}
-    assert set(records[0]["posterior"]) == set(CLASSES)
+    answers = [json.loads(line) for line in lines.splitlines()]
+    assert {record["tuple"] for record in answers} == {"=cmd()", "a[x]", "-1+1", "😀"}
+    assert set(answers[0]["posterior"]) == set(CLASSES)
     (tmp_path / "\x1b[31m").mkdir()
     assert predict.main([str(model), str(tmp_path)]) == 3
     told = capsys.readouterr()
@@ -138,17 +138,17 @@ def test_predictions_of_such_labels_and_groups_are_lines(done, printed, tmp_path
 
 def test_tables_hold_no_formula_and_read_back_as_they_were(done, printed):
     folder, _ = done
-    found = records.read(folder)
+    results = records.read(folder)
     tables = [path for path in folder.glob("*.csv") if path.stat().st_size]
     assert len(tables) == len(records.TABLES)
     for path in tables:
         text = path.read_text()
         assert plain_text(text)
         kinds = {item.name: str(item.type) for item in dataclasses.fields(records.TABLES[path.stem])}
-        records = getattr(found, path.stem)
+        kept = getattr(results, path.stem)
         lines = list(csv.DictReader(io.StringIO(text)))
-        assert len(lines) == len(records)
-        for line, record in zip(lines, records, strict=True):
+        assert len(lines) == len(kept)
+        for line, record in zip(lines, kept, strict=True):
             for name, cell in line.items():
                 value = getattr(record, name)
                 if "str" in kinds[name] and value is not None:
