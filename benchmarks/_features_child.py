@@ -14,7 +14,7 @@ from sharedlabel.backbones._restore import state
 from sharedlabel.config import TrainerConfig, resolve
 from sharedlabel.inputs import FEATURE_ROLES, Data
 from sharedlabel.plugins import load
-from sharedlabel.stages import FeaturesConfig, features
+from sharedlabel.stages import features
 from sharedlabel.store import Output, Store
 from sharedlabel.types import Dataset
 
@@ -36,7 +36,7 @@ def main(file: Path, folder: Path) -> None:
     dense = store.save("dense", "dense", Output(state(backbone)), {}, time.perf_counter())
     print("ready", flush=True)
     sys.stdin.readline()
-    output = features(FeaturesConfig(plugin), data, {"backbone": dense}, TrainerConfig())
+    output = features.run(features.Config(plugin), data, {"backbone": dense}, TrainerConfig())
     store.save("features", "features", output, {}, time.perf_counter())
 
 

@@ -24,16 +24,15 @@ import matplotlib.style
 import torch
 
 from sharedlabel import provenance, together
-from sharedlabel.collect import latencies
 from sharedlabel.config import parse
 from sharedlabel.errors import ConfigError, guarded
 from sharedlabel.grid import Cell, Grid, Node, prepare, run_node
 from sharedlabel.progress import describe
-from sharedlabel.records import Latency, to_csv
+from sharedlabel.records import AXES, Latency, to_csv
 from sharedlabel.report._speedup import speedup
 from sharedlabel.report._theme import STYLE, Palette, to_svg
 from sharedlabel.report.views import View
-from sharedlabel.stages import STAGES
+from sharedlabel.stages import STAGES, Finished
 from sharedlabel.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -154,8 +153,11 @@ def _timed(cell: Cell, grid: Grid, store: Store) -> Iterator[Latency]:
     node = cell.latency
     inputs = {role: store.load(needed.stage, needed.key) for role, needed in node.inputs}
     _told(node, None)
-    output = STAGES[node.stage](node.config, grid.data_by_key[node.data_key], inputs, grid.experiment.trainer)
-    yield from latencies(cell, grid.data.dataset.name, output.meta, inputs["backbone"].meta)
+    stage = STAGES[node.stage]
+    output = stage.run(node.config, grid.data_by_key[node.data_key], inputs, grid.experiment.trainer)
+    columns = {"data": grid.data.dataset.name, **{axis: getattr(cell, axis) for axis in AXES}}
+    facts = {"latency": output.meta, "prune": inputs["backbone"].meta}
+    yield from stage.records(Finished(columns, node.config, node.key, facts, first_seed=True))
 
 
 def _told(node: Node, seconds: float | None) -> None:

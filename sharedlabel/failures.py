@@ -81,7 +81,7 @@ def failures(grid: Grid, failed: Mapping[str, Failed], describe: Mapping[str, st
 
 def first(cell: Cell, failed: Mapping[str, Failed]) -> Failed | None:
     """Return the first call that failed of those that a cell needs, in the order they would run; times come last."""
-    needed = (node for call in (*cell.calls(), cell.latency) for node in call.chain())
+    needed = (node for call in (*cell.calls(), *cell.last()) for node in call.chain())
     return next((failed[node.key] for node in needed if node.key in failed), None)
 
 

@@ -24,8 +24,10 @@ from sharedlabel.config import Experiment
 from sharedlabel.data import tuples
 from sharedlabel.executors.local import Attempts
 from sharedlabel.failures import Failed
-from sharedlabel.grid import CROSSFIT, Grid, Node, lay_out
-from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data, crossfitted
+from sharedlabel.grid import Grid, Node, lay_out
+from sharedlabel.inputs import FEATURE_ROLES, Data, crossfitted
+from sharedlabel.names import CROSSFIT
+from sharedlabel.stages import STAGES
 from sharedlabel.store import Store
 from sharedlabel.types import Dataset, Role
 
@@ -158,26 +160,8 @@ def _kind(node: Node) -> Kind:
 
 
 def _work(node: Node, data: Data) -> float:
-    """Return how much a call has to do, in images times epochs or partitions."""
-    config = node.config
-    scored = sum(len(data.splits[role]) for role in SCORED_ROLES)
-    match node.stage:
-        case "dense" | "early" | "prune":
-            return float(config.epochs) * len(data.splits["backbone"])
-        case "joint":
-            return float(config.joint.epochs * len(data.splits["aggregator"]))
-        case "aggregate":
-            images, n = len(data.splits["aggregator"]), config.n_max
-            epochs = config.fit.epochs
-            if config.fit.steps:
-                steps = max(1, images // n // config.fit.batch_size)
-                epochs = max(epochs, math.ceil(config.fit.steps / steps))
-            return float(epochs * images * max(1, config.fit.trials))
-        case "evaluate" | "adaptive" | "exact":
-            return float(config.partitions * scored)
-        case "margin":
-            return float(min(config.margin.inputs, len(data.splits["validation"])))
-    return float(sum(len(data.splits[role]) for role in FEATURE_ROLES))
+    """Return how much a call has to do, as its stage says."""
+    return STAGES[node.stage].work(node.config, data)
 
 
 def _small(grid: Grid, scale: int) -> Grid:

@@ -65,7 +65,7 @@ def adaptive(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -> 
 
 def seconds(grid: Grid, store: Store, summaries: Iterable[Artifact | None]) -> float | None:
     """Return how long the stored calls took that the cells and summaries depend on; None if one is not stored."""
-    calls = {call.key: call for cell in grid.cells for end in (*cell.calls(), cell.latency) for call in end.chain()}
+    calls = {call.key: call for cell in grid.cells for end in (*cell.calls(), *cell.last()) for call in end.chain()}
     if not all(store.has(call.stage, key) for key, call in calls.items()):
         return None
     stored = [store.load(call.stage, key) for key, call in calls.items()]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sharedlabel import compression, rng, stages
+from sharedlabel import compression, rng
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, Schedule, SplitConfig, TrainConfig, TrainerConfig, resolve
 from sharedlabel.data import splits, tuples
@@ -20,6 +20,7 @@ from sharedlabel.grid import prepare
 from sharedlabel.inputs import Data, data_key
 from sharedlabel.plugins import load
 from sharedlabel.pruners._masks import masked, removed
+from sharedlabel.stages import dense, early, prune
 from sharedlabel.store import Store
 from sharedlabel.stored import stored_backbone
 
@@ -63,15 +64,15 @@ def left(network: Backbone) -> int:
 def test_part_of_the_training_is_a_beginning_of_the_whole(data: Data) -> None:
     """The point that rewinding goes back to lies on the path of the dense training."""
     recipe = resolve("backbones", MLP)
-    early = stages.early(stages.EarlyConfig(recipe, TRAIN, "32-true", 0, 0.5), data, {}, RUNTIME)
+    beginning = early.run(early.Config(recipe, TRAIN, "32-true", 0, 0.5), data, {}, RUNTIME)
     whole = TrainConfig(**{**vars(TRAIN), "schedule": "constant", "warmup": 0.0})
     half = TrainConfig(**{**vars(whole), "epochs": 1})
     networks = [backbone(data), backbone(data)]
     compression.train(networks[0], whole, data, RUNTIME, 7, (0.0, 0.5))
     compression.train(networks[1], half, data, RUNTIME, 7)
     assert torch.equal(weights(networks[0]), weights(networks[1]))
-    dense = stages.dense(stages.DenseConfig(recipe, TRAIN, "32-true", 0), data, {}, RUNTIME)
-    assert early.meta["losses"] == dense.meta["losses"][:1]
+    trained = dense.run(dense.Config(recipe, TRAIN, "32-true", 0), data, {}, RUNTIME)
+    assert beginning.meta["losses"] == trained.meta["losses"][:1]
 
 
 def test_the_rest_of_the_training_starts_within_its_learning_rates(data: Data) -> None:
@@ -168,14 +169,14 @@ def test_iterative_rounds_reach_the_ratio_of_the_dense_network(data: Data, tmp_p
     """Also where every round leaves a physically smaller network."""
     store = Store(tmp_path)
     recipe = resolve("backbones", MLP)
-    dense = stages.dense(stages.DenseConfig(recipe, TRAIN, "32-true", 0), data, {}, RUNTIME)
+    trained = dense.run(dense.Config(recipe, TRAIN, "32-true", 0), data, {}, RUNTIME)
     for name in ("magnitude", "unit"):
         plugin = pruner({"when": "iterative", "growth": 2.0}, name)
-        original = store.save("dense", f"dense{name}", dense, {}, 0.0)
+        original = store.save("dense", f"dense{name}", trained, {}, 0.0)
         inputs = {"dense": original}
         for ratio in (2.0, 4.0):
-            config = stages.PruneConfig(recipe, plugin, ratio, TRAIN, TRAIN, "32-true", 0)
-            found = stages.prune(config, data, inputs, RUNTIME)
+            config = prune.Config(recipe, plugin, ratio, TRAIN, TRAIN, "32-true", 0)
+            found = prune.run(config, data, inputs, RUNTIME)
             previous = store.save("prune", f"{name}{ratio:g}", found, {}, 0.0)
             inputs = {"dense": original, "previous": previous}
         assert found.meta["costs"]["achieved_ratio"] == pytest.approx(4.0, rel=0.04 if name == "unit" else 1e-3)
@@ -187,13 +188,13 @@ def test_rounds_smaller_than_a_channel_only_retrain(data: Data, tmp_path: Path) 
     store, short = Store(tmp_path), TrainConfig(epochs=0)
     recipe = resolve("backbones", {"name": "mlp", "widths": [6, 4]})
     plugin = pruner({"when": "iterative", "growth": 1.05}, "unit")
-    dense = stages.dense(stages.DenseConfig(recipe, short, "32-true", 0), data, {}, RUNTIME)
-    inputs = {"dense": store.save("dense", "dense", dense, {}, 0.0)}
+    trained = dense.run(dense.Config(recipe, short, "32-true", 0), data, {}, RUNTIME)
+    inputs = {"dense": store.save("dense", "dense", trained, {}, 0.0)}
     ceiling = load("pruners", "unit").ceiling(stored_backbone(recipe, (1, 8, 8), 10, inputs["dense"]), plugin.config)
     counts = []
     for ratio in compression.rounds(ceiling, plugin.schedule or Schedule()):
-        config = stages.PruneConfig(recipe, plugin, ratio, short, short, "32-true", 0)
-        found = stages.prune(config, data, inputs, RUNTIME)
+        config = prune.Config(recipe, plugin, ratio, short, short, "32-true", 0)
+        found = prune.run(config, data, inputs, RUNTIME)
         inputs = {**inputs, "previous": store.save("prune", f"{ratio:.6g}", found, {}, 0.0)}
         counts.append(found.meta["costs"]["parameters"])
     assert any(after == before for before, after in itertools.pairwise(counts))

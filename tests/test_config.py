@@ -1,7 +1,6 @@
 """Configuration: strict parsing, overrides, keys."""
 
 import dataclasses
-import inspect
 import json
 from pathlib import Path
 
@@ -283,12 +282,8 @@ def with_added(config_class: type) -> type:
     return dataclasses.make_dataclass("Later", [option], bases=(config_class,), frozen=True)
 
 
-def own(found: object) -> bool:
-    return dataclasses.is_dataclass(found) and found.__module__ == stages.__name__
-
-
 SECTIONS = [item.name for item in dataclasses.fields(Experiment) if dataclasses.is_dataclass(item.default)]
-STAGE_CONFIGS = [found for _, found in inspect.getmembers(stages, own)]
+STAGE_CONFIGS = [stage.module.Config for stage in stages.STAGES.values()]
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from sharedlabel import choose, grid, progress, rng, stages
+from sharedlabel import choose, grid, progress, rng
 from sharedlabel.config import CrossfitConfig, Experiment
 from sharedlabel.crossfit import align
 from sharedlabel.data.tuples import prior
@@ -23,6 +23,7 @@ from sharedlabel.logs import log_normalize
 from sharedlabel.metrics.calibration import apply_temperature, fit_temperature
 from sharedlabel.metrics.information import floor_posterior
 from sharedlabel.report import terminal
+from sharedlabel.stages import _read
 
 FOLDS = 2
 STRENGTHS = (1e-6, 1e-3, 0.1, 10.0)
@@ -136,7 +137,9 @@ def test_no_image_has_features_of_a_network_that_was_trained_on_it(both):
         assert all(torch.equal(reading.splits[role], every) for role in ("backbone", "aggregator"))
         assert all(torch.equal(reading.splits[role], whole.splits[role]) for role in ("validation", "test"))
         assert cell.pruned == dict(inputs["features"].inputs)["backbone"]
-        assert {call.data_key for call in (cell.pruned, cell.latency, cell.margin, cell.adaptive)} == {reading.key}
+        assert {call.data_key for call in (cell.pruned, cell.latency, cell.ends["margin"], cell.adaptive)} == {
+            reading.key
+        }
 
 
 def test_features_are_those_of_the_folds_in_the_space_of_the_deployed_network(both):
@@ -146,12 +149,12 @@ def test_features_are_those_of_the_folds_in_the_space_of_the_deployed_network(bo
         data, inputs = known[node.data_key], dict(node.inputs)
         found, deployed = (store.load(call.stage, call.key) for call in (node, inputs["features"]))
         for role in ("validation", "test"):
-            for ours, theirs in zip(stages._role(found, role), stages._role(deployed, role), strict=True):
+            for ours, theirs in zip(_read.features(found, role), _read.features(deployed, role), strict=True):
                 assert torch.equal(ours, theirs)
         classes, labels = data.dataset.num_classes, data.labels("validation")
         assert len(found.tensors()["logits"]) == sum(found.meta["lengths"].values())
-        embeddings, logits = stages._role(found, "aggregator")
-        target, target_logits = stages._role(deployed, "validation")
+        embeddings, logits = _read.features(found, "aggregator")
+        target, target_logits = _read.features(deployed, "validation")
         # Classes are balanced as far as possible in training, so corrections are small; temperatures are not.
         own = data.prior.log() - prior(data.labels("backbone"), "empirical", classes).log()
         weights = data.prior[labels] / torch.bincount(labels)[labels]
@@ -166,10 +169,10 @@ def test_features_are_those_of_the_folds_in_the_space_of_the_deployed_network(bo
             inside = torch.isin(data.splits["aggregator"], fold.splits["aggregator"])
             assert facts["fold"] == number
             assert facts["images"] == int(inside.sum())
-            source, source_logits = stages._role(part, "validation")
+            source, source_logits = _read.features(part, "validation")
             alignment = align(source, target, both.experiment.crossfit.ridge)
             assert (facts["r2"], facts["ridge"]) == (alignment.r2, alignment.strength)
-            raw, raw_logits = stages._role(part, "aggregator")
+            raw, raw_logits = _read.features(part, "aggregator")
             assert torch.equal(embeddings[inside], alignment(raw))
             as_it_is = 1 - float((source - target).square().sum() / (target - target.mean(0)).square().sum())
             assert facts["r2"] > max(0.3, as_it_is)
@@ -251,8 +254,8 @@ def test_an_exported_cell_predicts_what_the_evaluation_saw(both, tmp_path):
     build.export(both.results, rows, both.store.root, tmp_path / "model", ("torch",), False)
     model, data, node = load(tmp_path / "model", "torch", trust=True), both.grid.data, cell.evaluate
     inputs = {role: both.store.load(needed.stage, needed.key) for role, needed in node.inputs}
-    aggregator = stages._aggregator(node.config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
-    sources = stages._calibrated(inputs["features"], inputs["calibrate"], "test")
+    aggregator = _read.aggregator(node.config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
+    sources = _read.calibrated(inputs["features"], inputs["calibrate"], "test")
     tuples = data.tuples("test", "iid", 4, node.config.partitions, node.config.seed)
     scored = both.store.load(node.stage, node.key).meta["test"]
     temperature = torch.tensor([metrics["temperature"] for metrics in scored], dtype=torch.float64)

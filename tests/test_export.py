@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from sharedlabel import export, results, stages
+from sharedlabel import export, records
 from sharedlabel.aggregators._base import Aggregator, normalize
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import restore, state
@@ -27,6 +27,7 @@ from sharedlabel.errors import CompressionError, DeploymentError, StoreError
 from sharedlabel.plugins import available, load
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._masks import bake, masked
+from sharedlabel.stages import _read
 from sharedlabel.store import Store
 from sharedlabel.types import SetShape
 
@@ -339,7 +340,7 @@ def test_a_joint_cell_is_rebuilt_from_the_joint_training(done, experiment, run, 
         assert trained["joint"].artifacts["backbone"] == trained["joint"].artifacts["aggregator"]
         node = next(c for c in both.grid.cells if (c.aggregator, c.training) == (aggregator, "joint"))
         features = both.store.load("features", dict(node.evaluate.inputs)["features"].key)
-        stored = stages._role(features, "test")[1][:3]
+        stored = _read.features(features, "test")[1][:3]
         order = both.grid.data.splits["test"][:3]
         torch.testing.assert_close(trained["joint"].backbone(both.grid.data.dataset.images[order]), stored)
 
@@ -419,7 +420,7 @@ def test_a_run_without_its_artifacts_is_refused(finished, tmp_path, capsys):
 
 
 def test_results_say_what_new_images_must_look_like(finished):
-    facts = results.read(folder(finished)).dataset
+    facts = records.read(folder(finished)).dataset
     assert facts.class_names == finished.grid.data.dataset.class_names
     assert facts.image_shape == (1, 8, 8)
     assert (facts.dtype, facts.size, facts.channels) == ("uint8", None, None)

@@ -18,6 +18,8 @@ from sharedlabel.collect import losses, rows
 from sharedlabel.config import ComparisonConfig, Experiment, TrainerConfig
 from sharedlabel.errors import CompressionError, ConfigError, DataError
 from sharedlabel.records import read
+from sharedlabel.stages import _read, dense, joint
+from sharedlabel.store import Artifact
 
 
 def comparable(results):
@@ -116,19 +118,11 @@ def test_a_second_run_computes_nothing_and_says_the_same(finished, monkeypatch, 
         raise AssertionError("a stage was called again")
 
     for name in stages.STAGES:
-        monkeypatch.setitem(stages.STAGES, name, _with_facts(refuse, stages.STAGES[name]))
+        monkeypatch.setitem(stages.STAGES, name, dataclasses.replace(stages.STAGES[name], run=refuse))
     again = run(finished.experiment).results
     assert again.rows == first.rows
     assert again.summaries == first.summaries
     assert again.sweet_spots == first.sweet_spots
-
-
-def _with_facts(function, stage):
-    def replaced(*arguments):
-        return function(*arguments)
-
-    replaced.name, replaced.version = stage.name, stage.version
-    return replaced
 
 
 def test_two_stores_agree_bit_for_bit(finished, experiment, run):
@@ -191,7 +185,7 @@ def test_joint_training_is_an_axis(done, experiment, run):
     assert found["joint", 2.0, "lstm"].ri != found["frozen", 2.0, "lstm"].ri
     for manifest in store.manifests("joint"):
         folder = store.root / "artifacts" / "joint" / manifest["key"]
-        tensors = stages.Artifact(manifest["key"], manifest, folder).tensors()
+        tensors = Artifact(manifest["key"], manifest, folder).tensors()
         for name, mask in tensors.items():
             if name.endswith("weight_mask"):
                 weight = tensors[name.removesuffix("_mask")]
@@ -238,21 +232,21 @@ def test_the_teacher_is_the_dense_network_with_its_own_aggregator(done, experime
     dense, student = cells["frozen", 1.0], cells["distilled", 2.0]
     node = dict(student.evaluate.inputs)["aggregate"]
     given = dict(node.inputs)
-    assert [given[role].key for role in stages.TEACHER] == [
+    assert [given[role].key for role in joint.TEACHER] == [
         dict(dense.evaluate.inputs)[role].key for role in ("features", "calibrate", "aggregate")
     ]
     inputs = {role: found.store.load(n.stage, n.key) for role, n in node.inputs}
     data, index = found.grid.data, torch.arange(12).view(3, 4)
-    taught = stages._teacher(node.config.aggregator, data, inputs)[index]
+    taught = joint.teacher(node.config.aggregator, data, inputs)[index]
     pruned = found.store.load(dense.pruned.stage, dense.pruned.key)
-    backbone = stages._backbone(node.config.backbone, data, pruned)
+    backbone = _read.backbone(node.config.backbone, data, pruned)
     images = data.dataset.images[data.splits["aggregator"][index.flatten()]]
     calibration = inputs["teacher_calibrate"]
     with torch.no_grad():
         embeddings = backbone.embed(images)
         logits = backbone.classify(embeddings) + calibration.tensors()["log_correction"]
         logits = (logits / calibration.meta["temperature"]).log_softmax(-1)
-        fitted = stages._aggregator(node.config.aggregator, data, calibration, inputs["teacher_aggregate"])
+        fitted = _read.aggregator(node.config.aggregator, data, calibration, inputs["teacher_aggregate"])
         expected = fitted(embeddings[None].view(3, 4, -1), logits.view(3, 4, -1))
     torch.testing.assert_close(taught, expected, atol=1e-4, rtol=1e-4)
     assert not taught.requires_grad
@@ -414,8 +408,8 @@ def test_two_processes_train_on_disjoint_halves_of_each_batch(experiment):
     prepared = grid.prepare(experiment)
     node = next(iter(prepared.cells)).pruned.inputs[0][1]
     two = TrainerConfig(accelerator="cpu", devices=2, strategy="ddp_spawn")
-    output = stages.dense(node.config, prepared.data, {}, two)
-    alone = stages.dense(node.config, prepared.data, {}, TrainerConfig(accelerator="cpu"))
+    output = dense.run(node.config, prepared.data, {}, two)
+    alone = dense.run(node.config, prepared.data, {}, TrainerConfig(accelerator="cpu"))
     assert len(output.meta["losses"]) == experiment.dense.epochs
     assert output.meta["losses"][-1] < output.meta["losses"][0]
     assert abs(output.meta["validation_accuracy"] - alone.meta["validation_accuracy"]) < 0.15

@@ -163,9 +163,9 @@ def test_every_layer_has_a_margin(finished):
 
 
 def test_a_margin_is_found_once_per_dense_network(finished):
-    assert len({cell.margin.key for cell in finished.grid.cells}) == 1
+    assert len({cell.ends["margin"].key for cell in finished.grid.cells}) == 1
     assert len(finished.store.manifests("margin")) == 1
-    (node,) = {cell.margin for cell in finished.grid.cells}
+    (node,) = {cell.ends["margin"] for cell in finished.grid.cells}
     assert progress.describe(node) == "margin mlp seed 0"
 
 
@@ -253,12 +253,12 @@ def test_mistakes_in_the_options_are_named(argument, message):
 
 
 def test_two_devices_that_are_the_same_are_measured_once(finished):
-    from sharedlabel import stages
+    from sharedlabel.stages import latency
 
     data, cell = finished.grid.data, finished.grid.cells[0]
     artifact = finished.store.load(cell.pruned.stage, cell.pruned.key)
     options = LatencyConfig(batches=(1,), devices=("trainer", "cpu"), repeats=3)
-    config = stages.TimingConfig(cell.latency.config.backbone, options)
+    config = latency.Config(cell.latency.config.backbone, options)
     runtime = dataclasses.replace(finished.experiment.trainer, accelerator="cpu")
-    output = stages.latency(config, data, {"backbone": artifact, "dense": artifact}, runtime)
+    output = latency.run(config, data, {"backbone": artifact, "reference": artifact}, runtime)
     assert [SimpleNamespace(**found).device for found in output.meta["latencies"]] == ["cpu"]

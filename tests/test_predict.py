@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sharedlabel import adaptive, predict, stages
+from sharedlabel import adaptive, predict
 from sharedlabel.data import imagefolder
 from sharedlabel.deployment import build, card, cells, programs, selection
 from sharedlabel.deployment.card import Preprocessing
@@ -26,6 +26,7 @@ from sharedlabel.evaluation import posterior_over
 from sharedlabel.metrics import stopping
 from sharedlabel.metrics.calibration import apply_temperature, calibrate_logits
 from sharedlabel.metrics.information import floor_posterior
+from sharedlabel.stages import _read
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 N = (1, 2, 4)
@@ -41,8 +42,8 @@ def reference(finished, cell):
     """Return images of tuples of the test split and their posteriors after each n, as the evaluation computes them."""
     data, node = finished.grid.data, cell.evaluate
     inputs = {role: finished.store.load(needed.stage, needed.key) for role, needed in node.inputs}
-    aggregator = stages._aggregator(node.config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
-    sources = stages._calibrated(inputs["features"], inputs["calibrate"], "test")
+    aggregator = _read.aggregator(node.config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
+    sources = _read.calibrated(inputs["features"], inputs["calibrate"], "test")
     drawn = data.tuples("test", node.config.protocol, max(N), node.config.partitions, node.config.seed)
     scored = finished.store.load(node.stage, node.key).meta["test"]
     temperature = torch.tensor([metrics["temperature"] for metrics in scored], dtype=torch.float64)
@@ -115,12 +116,12 @@ def test_an_exported_model_decides_as_the_stored_rule_did_on_every_tuple(finishe
     stored = finished.store.load(node.stage, node.key)
     fitted = [adaptive.Threshold(**one) for one in stored.meta["thresholds"] if one["rule"] == "threshold"]
     inputs = {role: finished.store.load(needed.stage, needed.key) for role, needed in node.inputs}
-    aggregator = stages._aggregator(node.config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
+    aggregator = _read.aggregator(node.config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     temperature = torch.tensor(stored.meta["temperature"], dtype=torch.float64)
     predictor = load(model, "onnx")
     for role in ("validation", "test"):
         drawn = data.tuples(role, node.config.protocol, max(N), node.config.partitions, node.config.seed)
-        sources = stages._calibrated(inputs["features"], inputs["calibrate"], role)
+        sources = _read.calibrated(inputs["features"], inputs["calibrate"], role)
         every = posterior_over(aggregator, sources, drawn, EVERY)
         seen = adaptive.watch({"aggregator": every}, drawn, {"aggregator": temperature}, ("threshold",))
         expected = adaptive.stop(seen, fitted)

@@ -16,8 +16,8 @@ from sharedlabel.stages import STAGES
 
 NETWORKS = {"dense", "early", "prune"}
 REACHED = [
-    ("stages", "aggregate", {"aggregate"}),
-    ("stages", "CalibrateConfig", {"calibrate"}),
+    ("stages.aggregate", "run", {"aggregate"}),
+    ("stages._read", "single_temperature", {"calibrate", "crossfit"}),
     ("compression", "compress", {"prune"}),
     ("modules", "BackboneModule", NETWORKS),
     ("modules", "AggregatorModule", {"aggregate"}),
@@ -40,12 +40,15 @@ NOT_REACHED = [
     ("report.terminal", "print_report"),
     ("progress", "describe"),
     ("tracking", "Tracker"),
-    ("results", "Row"),
+    ("records.rows", "Row"),
     ("collect", "rows"),
+    ("stages.latency", "columns"),
+    ("stages.margin", "records"),
+    ("stages.evaluate", "configure"),
     ("summary", "summarize"),
     ("ranking", "rank"),
     ("provenance", "collect"),
-    ("grid", "prepare"),
+    ("grid.prepare", "prepare"),
     ("data.splits", "split"),
     ("store", "Store"),
     ("config", "resolve"),
@@ -60,7 +63,7 @@ def reached() -> dict[str, set[tuple[str, str]]]:
     """Return what the stages reach, by module and name."""
     found = {}
     for stage in STAGES:
-        places = sources._reached(sources._named("sharedlabel.stages", (stage,)))
+        places = sources._reached(sources._named(f"sharedlabel.stages.{stage}", ("run",)))
         found[stage] = {
             (module, name) for module, number in places for name in sources._module(module).statements[number].names
         }
@@ -123,9 +126,11 @@ def forget() -> None:
 )
 def test_an_edit_changes_the_digests_of_the_stages_that_it_may_change(edited, module, old, new, expected):
     stages = ("crossfit", "calibrate")
-    before = {stage: sources.digest("sharedlabel.stages", stage) for stage in stages}
+    before = {stage: sources.digest(f"sharedlabel.stages.{stage}", "run") for stage in stages}
     edited(module, old, new)
-    assert {stage for stage in stages if sources.digest("sharedlabel.stages", stage) != before[stage]} == expected
+    assert {
+        stage for stage in stages if sources.digest(f"sharedlabel.stages.{stage}", "run") != before[stage]
+    } == expected
 
 
 def test_summaries_depend_on_the_code_that_they_reach():
@@ -250,8 +255,8 @@ def test_a_plugin_without_source_is_named(scratch, monkeypatch):
 
 
 def test_a_definition_that_is_not_there_is_named():
-    with pytest.raises(LookupError, match=r"expected densed in sharedlabel.stages, got none"):
-        sources.digest("sharedlabel.stages", "densed")
+    with pytest.raises(LookupError, match=r"expected densed in sharedlabel.stages.dense, got none"):
+        sources.digest("sharedlabel.stages.dense", "densed")
 
 
 def test_plugins_that_an_option_holds_are_listed_with_their_own_code():

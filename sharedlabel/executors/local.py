@@ -118,7 +118,7 @@ def finish(grid: Grid, store: Store, progress: Progress, fail_fast: bool = False
         executor = Local(run)
         for cell in grid.cells:
             executor.submit(cell)
-    timed = {cell.latency.key: cell.latency for cell in grid.cells}.values()
+    timed = {call.key: call for cell in grid.cells for call in cell.last()}.values()
     untimed = [call for call in timed if not store.has(call.stage, call.key) and attempts.possible(call)]
     if untimed:
         with store.at_work(True, lambda: progress.waiting("until other runs are done, to measure times alone")):

@@ -23,7 +23,6 @@ from sharedlabel.errors import TrainingError, WriteError, guarded
 from sharedlabel.failures import reason
 from sharedlabel.records import TABLES, Failure, Results, read
 from sharedlabel.report import __main__ as report
-from sharedlabel.stages import Stage
 from sharedlabel.store import Store
 
 TINY = (
@@ -76,17 +75,12 @@ def failing(monkeypatch) -> Callable[..., list[str]]:
             if wanted(config):
                 tried.append(config)
                 raise error
-            return real(config, *others)
+            return real.run(config, *others)
 
-        monkeypatch.setitem(stages.STAGES, name, _like(real, fails))
+        monkeypatch.setitem(stages.STAGES, name, dataclasses.replace(real, run=fails))
         return tried
 
     return let
-
-
-def _like(real: Stage, function: Callable) -> Callable:
-    function.name, function.version = real.name, real.version
-    return function
 
 
 def labels(failure: Failure) -> tuple[float, str, int]:
@@ -214,7 +208,7 @@ def test_an_interrupt_that_a_library_turns_into_its_own_error_is_no_failure(tiny
         except KeyboardInterrupt:
             raise ValueError("could not determine the shape") from None
 
-    monkeypatch.setitem(stages.STAGES, "prune", _like(real, translated))
+    monkeypatch.setitem(stages.STAGES, "prune", dataclasses.replace(real, run=translated))
     assert train.main(tiny) == 2
     assert capsys.readouterr().err.startswith("stopped: ")
     assert not (folder / "failures").exists()

@@ -1,0 +1,252 @@
+r"""From a configuration to the stage calls of its cells.
+
+```
+dense -> prune (-> prune ...) -> features -> calibrate -> aggregate -> evaluate, adaptive
+     |        \-> latency, last                                   \-> joint -> features -> evaluate, adaptive
+     \-> margin
+```
+Chains share their beginnings: one pruned backbone feeds every aggregator and protocol. Distillation also reads the
+`features`, `calibrate` and `aggregate` of the dense network. With cross-fitting the calls up to `features` are made
+once on all images and once without each fold, and `crossfit` joins their features:
+```
+dense -> prune -> features (of every fold) -> crossfit -> calibrate -> aggregate -> evaluate, adaptive
+```
+Stages that nothing else reads (`stages.leaves`) say themselves what they need; this file names none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from sharedlabel import compression
+from sharedlabel.config import Experiment, Plugin, Training, resolve, trainings
+from sharedlabel.grid.nodes import Cell, Node
+from sharedlabel.inputs import Crossfit, Data
+from sharedlabel.names import CROSSFIT, DENSE, EXACT, FROZEN
+from sharedlabel.stages import (
+    MethodSetting,
+    NetworkSetting,
+    aggregate,
+    calibrate,
+    crossfit,
+    dense,
+    early,
+    exact,
+    joint,
+    leaves,
+    prune,
+)
+from sharedlabel.stages import features as embedding
+
+
+def lay_out(experiment: Experiment, data: Data, crossfit_data: Crossfit | None) -> tuple[Cell, ...]:
+    """Return the cells of an experiment on some data.
+
+    Args:
+        experiment: checked.
+        data: with the splits to use.
+        crossfit_data: the data of cross-fitting; None without it.
+    """
+    return tuple(_Layout(experiment, data, crossfit_data).cells())
+
+
+class _Pruned(NamedTuple):
+    """A network and the call that makes it."""
+
+    setting: NetworkSetting
+    node: Node
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A compressed backbone, the leaves that say something of it, and what aggregators learn from.
+
+    Attributes:
+        setting: plugins, ratio and seed.
+        pruned: the call that makes it.
+        ends: calls of its leaves, by stage.
+        features: the call whose output holds the images of aggregators as the network sees them.
+        trainings: kinds of training that start from here.
+    """
+
+    setting: NetworkSetting
+    pruned: Node
+    ends: Mapping[str, Node] = field(hash=False)
+    features: Node
+    trainings: tuple[Training, ...]
+
+
+class _Layout:
+    """Lays the calls of one experiment out.
+
+    Args:
+        experiment: checked.
+        data: with the splits to use.
+        crossfit_data: the data of cross-fitting; None without it.
+    """
+
+    def __init__(self, experiment: Experiment, data: Data, crossfit_data: Crossfit | None) -> None:
+        self.experiment, self.data, self.crossfit = experiment, data, crossfit_data
+        self.backbones, self.pruners, self.aggregators = (
+            tuple(resolve(kind, spec) for spec in getattr(experiment, kind))
+            for kind in ("backbones", "pruners", "aggregators")
+        )
+        self.trainings = trainings(experiment)
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield the cells of every seed, backbone, network, protocol and aggregator, then the exact posterior's."""
+        experiment = self.experiment
+        for seed in experiment.seeds:
+            for backbone in self.backbones:
+                networks = list(self._networks(backbone, seed))
+                for network in networks:
+                    for protocol in experiment.evaluation.protocols:
+                        for aggregator in self.aggregators:
+                            setting = MethodSetting(**vars(network.setting), aggregator=aggregator, protocol=protocol)
+                            yield from self._methods(networks[0], network, setting)
+        for protocol in experiment.evaluation.protocols:
+            config = exact.configure(experiment, protocol)
+            if config is not None:
+                network = next(self._networks(self.backbones[0], experiment.seeds[0]))
+                scores = {"exact": Node("exact", config, (), self.data.key)}
+                yield _cell(network, EXACT, FROZEN, protocol, scores)
+
+    def _networks(self, backbone: Plugin, seed: int) -> Iterator[_Network]:
+        """Yield the networks of the configured splits, then those of cross-fitting; of each the dense one first."""
+        usual = tuple(entry for entry in self.trainings if entry.name != CROSSFIT)
+        if usual:
+            pruned = list(self._pruned(self.data, backbone, seed))
+            yield from self._measured(self.data, pruned, [_features(one, self.data) for one in pruned], usual)
+        if self.crossfit is not None:
+            pruned = list(self._pruned(self.crossfit.whole, backbone, seed))
+            features = self._crossfitted(self.crossfit, pruned)
+            others = tuple(entry for entry in self.trainings if entry.name == CROSSFIT)
+            yield from self._measured(self.crossfit.whole, pruned, features, others)
+
+    def _crossfitted(self, parts: Crossfit, deployed: Sequence[_Pruned]) -> list[Node]:
+        """Return, for each deployed network, the call that joins the features of the same networks of all folds."""
+        backbone, seed = deployed[0].setting.backbone, deployed[0].setting.seed
+        by_fold = [[_features(one, fold) for one in self._pruned(fold, backbone, seed)] for fold in parts.folds]
+        config = crossfit.Config(self.experiment.crossfit, self.experiment.evaluation.prior)
+        joined = []
+        for one, *features in zip(deployed, *by_fold, strict=True):
+            inputs = tuple((f"fold {number}", node) for number, node in enumerate(features, start=1))
+            # The deployed network comes last, since what is said of a chain is said of its last network.
+            inputs += (("features", _features(one, parts.whole)),)
+            joined.append(Node("crossfit", config, inputs, parts.whole.key))
+        return joined
+
+    def _measured(
+        self, data: Data, pruned: Sequence[_Pruned], features: Sequence[Node], starting: tuple[Training, ...]
+    ) -> Iterator[_Network]:
+        """Yield networks with the calls of their leaves."""
+        reference = pruned[0].node
+        trained = dict(reference.inputs)["dense"]
+        for (setting, node), embedded in zip(pruned, features, strict=True):
+            made = {"dense": trained, "reference": reference, "backbone": node}
+            yield _Network(setting, node, self._ends("network", setting, made, data.key), embedded, starting)
+
+    def _ends(self, per: str, setting: NetworkSetting, made: Mapping[str, Node], data_key: str) -> dict[str, Node]:
+        """Return the calls of the leaves that the experiment asks for, which read what is made."""
+        configs = {stage: stage.configure(self.experiment, setting) for stage in leaves(per)}
+        return {
+            stage.name: Node(stage.name, config, tuple((role, made[role]) for role in stage.inputs), data_key)
+            for stage, config in configs.items()
+            if config is not None
+        }
+
+    def _pruned(self, data: Data, backbone: Plugin, seed: int) -> Iterator[_Pruned]:
+        """Yield the dense network, retrained like the others, then every pruner at every ratio above 1."""
+        config = dense.Config(backbone, self.experiment.dense, self.experiment.trainer.precision, seed)
+        trained = Node("dense", config, (), data.key)
+        points = [(resolve("pruners", DENSE), 1.0)]
+        points += [
+            (pruner, float(ratio))
+            for pruner in self.pruners
+            if pruner.name != DENSE
+            for ratio in sorted(self.experiment.ratios)
+            if ratio > 1
+        ]
+        for pruner, ratio in points:
+            setting = NetworkSetting(backbone, pruner, ratio, seed)
+            yield _Pruned(setting, self._rounds(setting, trained))
+
+    def _rounds(self, setting: NetworkSetting, trained: Node) -> Node:
+        """Return the call that prunes to a ratio; with an iterative schedule it follows those of the rounds before."""
+        experiment, schedule = self.experiment, compression.schedule_of(setting.pruner)
+        precision, data_key = experiment.trainer.precision, trained.data_key
+        inputs: tuple[tuple[str, Node], ...] = () if schedule.when == "initial" else (("dense", trained),)
+        if schedule.when == "iterative" and schedule.rewind is not None:
+            rewind = early.Config(setting.backbone, experiment.dense, precision, setting.seed, schedule.rewind)
+            inputs += (("early", Node("early", rewind, (), data_key)),)
+        previous: tuple[tuple[str, Node], ...] = ()
+        for reached in compression.rounds(setting.ratio, schedule):
+            recipes = experiment.dense, experiment.retrain
+            config = prune.Config(setting.backbone, setting.pruner, reached, *recipes, precision, setting.seed)
+            node = Node("prune", config, inputs + previous, data_key)
+            previous = (("previous", node),)
+        return node
+
+    def _methods(self, dense_network: _Network, network: _Network, setting: MethodSetting) -> Iterator[Cell]:
+        """Yield the cells of one aggregator on one compressed backbone, one per kind of training."""
+        data_key = network.pruned.data_key
+        calibrated, aggregated = self._fitted(network, setting)
+        for training in network.trainings:
+            fitted, embedded = aggregated, network.features
+            if training.joint is not None:
+                inputs = {"backbone": network.pruned, "calibrate": calibrated, "aggregate": aggregated}
+                if training.joint.distill:  # first, so that along the chain the student's calls are the last of a kind
+                    teacher = (dense_network.features, *self._fitted(dense_network, setting))
+                    inputs = dict(zip(joint.TEACHER, teacher, strict=True)) | inputs
+                fitted = Node("joint", self._joint(setting, training), tuple(inputs.items()), data_key)
+                config = embedding.Config(setting.backbone)
+                embedded = Node("features", config, (("backbone", fitted),), data_key)
+            made = {"features": embedded, "calibrate": calibrated, "aggregate": fitted}
+            ends = {"aggregate": aggregated, **self._ends("method", setting, made, data_key)}
+            yield _cell(network, setting.aggregator.label, training.label, setting.protocol, ends)
+
+    def _fitted(self, network: _Network, setting: MethodSetting) -> tuple[Node, Node]:
+        """Return the calls that calibrate, and that fit an aggregator on the features of a fixed backbone."""
+        experiment, data_key = self.experiment, network.pruned.data_key
+        config = calibrate.Config(experiment.evaluation.prior)
+        calibrated = Node("calibrate", config, (("features", network.features),), data_key)
+        fitting = aggregate.Config(
+            setting.aggregator,
+            experiment.fit,
+            float(experiment.trainer.gradient_clip),
+            max(experiment.evaluation.n),
+            setting.protocol,
+            setting.seed,
+        )
+        inputs = (("features", network.features), ("calibrate", calibrated))
+        return calibrated, Node("aggregate", fitting, inputs, data_key)
+
+    def _joint(self, setting: MethodSetting, training: Training) -> joint.Config:
+        assert training.joint is not None
+        return joint.Config(
+            setting.backbone,
+            setting.aggregator,
+            training.joint,
+            float(self.experiment.trainer.gradient_clip),
+            max(self.experiment.evaluation.n),
+            setting.protocol,
+            self.experiment.trainer.precision,
+            setting.seed,
+        )
+
+
+def _features(pruned: _Pruned, data: Data) -> Node:
+    """Return the call that embeds the images of some data by a network."""
+    return Node("features", embedding.Config(pruned.setting.backbone), (("backbone", pruned.node),), data.key)
+
+
+def _cell(network: _Network, aggregator: str, training: str, protocol: str, ends: Mapping[str, Node]) -> Cell:
+    """Return a cell whose scores come last."""
+    setting = network.setting
+    scores = next(name for name in ("evaluate", "exact") if name in ends)
+    ordered = {"prune": network.pruned, **network.ends, **ends}
+    ordered[scores] = ordered.pop(scores)
+    labels = setting.backbone.label, setting.pruner.label, setting.ratio, aggregator, training, protocol
+    return Cell(*labels, setting.seed, ordered)

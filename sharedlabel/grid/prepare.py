@@ -1,0 +1,119 @@
+"""Load the data, check all that can be checked, and lay out the cells."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from sharedlabel import compression, cost, memory, modules, plugins, search, sizes, sources
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.config import Experiment, Plugin, plugins_in, resolve, trainings
+from sharedlabel.data import _small, splits, tuples
+from sharedlabel.data._copies import copies
+from sharedlabel.errors import home
+from sharedlabel.grid import checks
+from sharedlabel.grid.layout import lay_out
+from sharedlabel.grid.nodes import Grid, stage_code
+from sharedlabel.inputs import FEATURE_ROLES, Data, crossfitted, data_key
+from sharedlabel.names import CROSSFIT, GROUPED
+from sharedlabel.plugins import load
+from sharedlabel.pruners._masks import prunable
+from sharedlabel.stages import STAGES
+from sharedlabel.types import Dataset, Role
+
+
+def prepare(experiment: Experiment) -> Grid:
+    """Load the data, check everything that can be checked before the first training step, and lay out the cells.
+
+    Raises:
+        SharedLabelError: a plugin, option, ratio, tuple size or device that cannot work.
+    """
+    modules.trainer(experiment.trainer, epochs=1)
+    plugin = resolve("data", experiment.data)
+    backbones = tuple(resolve("backbones", spec) for spec in experiment.backbones)
+    pruners = tuple(resolve("pruners", spec) for spec in experiment.pruners)
+    aggregators = tuple(resolve("aggregators", spec) for spec in experiment.aggregators)
+    for plugins_of_kind in (backbones, pruners, aggregators):
+        checks.check_labels(plugins_of_kind)
+    checks.check_endpoint(experiment, [aggregator.label for aggregator in aggregators])
+    if experiment.fit.trials:
+        search.check(aggregators)
+    checks.check_count(experiment)
+    code = _code(plugin, *backbones, *pruners, *aggregators)
+    with memory.fitting(f"data: {plugin.label}", "choose a smaller data set"):
+        dataset = load("data", plugin.name).load(plugin.config, home(experiment.data_root))
+    if isinstance(experiment.data, dict) and experiment.data.get("label") is not None:
+        dataset = dataclasses.replace(dataset, name=plugin.label)
+    kinds = {entry.name for entry in trainings(experiment)}
+    dataset, split, remarks = _split(dataset, experiment, kinds)
+    known = torch.cat(
+        [indices for role, indices in split.items() if role != "test"]
+    )  # a choice may not depend on test labels
+    prior = tuples.prior(dataset.labels[known], experiment.evaluation.prior, dataset.num_classes)
+    data = Data(dataset, split, prior, data_key(dataset, split, code))
+    crossfit = None
+    if CROSSFIT in kinds:
+        crossfit = crossfitted(data, experiment.split, experiment.crossfit.folds, code)
+        checks.check_tuples(crossfit.whole, experiment)
+    if kinds != {CROSSFIT}:
+        checks.check_tuples(data, experiment)
+    sizes.check_tuples(data, experiment.evaluation)
+    checks.check_images(experiment, dataset)
+    networks = {backbone.label: _network(backbone, dataset) for backbone in backbones}
+    for backbone in backbones:
+        network = networks[backbone.label]
+        for pruner in pruners:
+            compression.check_schedule(pruner, experiment.retrain)
+            checks.check_ratios(network, backbone, pruner, experiment.ratios)
+        for aggregator in aggregators:
+            sizes.check_aggregator(aggregator, network.embedding_dim, dataset.num_classes)
+    cells = lay_out(experiment, data, crossfit)
+    parts = (data,) if crossfit is None else (data, crossfit.whole, *crossfit.folds)
+    return Grid(experiment, data, cells, networks, {part.key: part for part in parts}, remarks)
+
+
+def _network(plugin: Plugin, dataset: Dataset) -> Backbone:
+    """Return a backbone as it is initialised, once it is known to fit into memory, to be prunable and countable."""
+    sizes.check_backbone(plugin, dataset.image_shape, dataset.num_classes)
+    with memory.fitting(f"backbones: {plugin.label}", "choose smaller options"), torch.random.fork_rng(devices=[]):
+        build = load("backbones", plugin.name).build
+        network: Backbone = build(plugin.config, dataset.image_shape, dataset.num_classes)
+    prunable(network)  # refuses layers that share a weight
+    cost.macs(network, dataset.image_shape)  # refuses operations that cannot be counted
+    return network
+
+
+def _split(
+    dataset: Dataset, experiment: Experiment, kinds: set[str]
+) -> tuple[Dataset, dict[Role, torch.Tensor], tuple[str, ...]]:
+    """Share the images out, and leave out what the configuration says is to be dropped.
+
+    Returns:
+        The data set, indices of each role, and what users should know of both.
+    """
+    scoring = experiment.evaluation
+    split = splits.split(dataset, experiment.split)
+    remarks: tuple[str, ...] = ()
+    if scoring.classes_smaller_than_n == "drop":
+        drawn = [split[role] for role in FEATURE_ROLES]
+        if kinds == {CROSSFIT}:
+            drawn[0] = torch.cat([split["backbone"], drawn[0]])
+        grouped = GROUPED in scoring.protocols
+        dataset, split, gone = _small.without_small_classes(dataset, split, drawn, max(scoring.n), grouped=grouped)
+        if gone:
+            remarks = (f"left out {len(gone):,} classes without a tuple of n = {max(scoring.n)}: {', '.join(gone)}",)
+    return dataset, split, (*remarks, *copies(dataset, split, experiment.split.leaks))
+
+
+def _code(data: Plugin, *others: Plugin) -> dict[str, str]:
+    """Read all code that keys depend on, at once: loading data takes time, in which files may be edited.
+
+    Returns:
+        Digests of the data set's plugin.
+    """
+    sources.refresh()
+    for stage in STAGES:
+        stage_code(stage)
+    plugins.code(set().union(*map(plugins_in, others)))
+    return plugins.code(plugins_in(data))

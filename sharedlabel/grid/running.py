@@ -1,0 +1,78 @@
+"""Run the stage calls of a grid: what is missing, what is done, one call."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+
+from sharedlabel import cost, modules, provenance
+from sharedlabel.config import canonical
+from sharedlabel.grid.nodes import Grid, Node
+from sharedlabel.records import Identity
+from sharedlabel.stages import STAGES
+from sharedlabel.store import Artifact, Store
+
+
+def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, float | None], None]) -> Artifact:
+    """Return a call's artifact, computing it and what it needs where the store has none.
+
+    Args:
+        node: the call.
+        grid: holds the data that stages read, and says on which devices to run.
+        store: where artifacts lie.
+        progress: told of each call before it is computed (None) and after it (seconds).
+    """
+    if store.has(node.stage, node.key):
+        return store.load(node.stage, node.key)
+    inputs = {role: run_node(needed, grid, store, progress) for role, needed in node.inputs}
+    progress(node, None)
+    started = time.perf_counter()
+    runtime = grid.experiment.trainer
+    output = STAGES[node.stage].run(node.config, grid.data_by_key[node.data_key], inputs, runtime)
+    record = {
+        "version": STAGES[node.stage].version,
+        "config": json.loads(canonical(node.config)),
+        "inputs": node.input_keys(),
+        "code": node.code(),
+        "provenance": provenance.collect(str(modules.device(runtime))),
+    }
+    artifact = store.save(node.stage, node.key, output, record, started)
+    progress(node, time.perf_counter() - started)
+    return artifact
+
+
+def missing(grid: Grid, store: Store) -> list[Node]:
+    """List the stage calls that are not stored yet, in the order they would run."""
+    seen: dict[str, Node] = {}
+    computed = [call for cell in grid.cells for call in cell.calls()]
+    for call in (*computed, *(call for cell in grid.cells for call in cell.last())):
+        for node in call.chain():
+            seen.setdefault(node.key, node)
+    return [node for node in seen.values() if not store.has(node.stage, node.key)]
+
+
+def finished(grid: Grid, store: Store) -> Grid:
+    """Return the part of a grid whose numbers are stored: whole methods with all seeds and their dense network.
+
+    A method counts once every seed of it is done, so that summaries never mix different numbers of seeds.
+    """
+    absent = {node.key for node in missing(grid, store)}
+
+    unfinished = {Identity.of(cell) for cell in grid.cells if any(node.key in absent for node in cell.read())}
+    done = {Identity.of(cell) for cell in grid.cells} - unfinished
+    kept = {method for method in done if method.dense in done}
+    return dataclasses.replace(grid, cells=tuple(cell for cell in grid.cells if Identity.of(cell) in kept))
+
+
+def training_macs(node: Node, grid: Grid) -> float:
+    """Estimate the MACs of training a backbone: three forward passes per image and epoch; 0 for other calls.
+
+    Masked weights are counted, since training executes them.
+    """
+    epochs = float(getattr(node.config, "epochs", 0.0))
+    if not epochs:
+        return 0.0
+    forward = cost.macs(grid.backbones[node.config.backbone.label], grid.data.dataset.image_shape).executed
+    return 3.0 * forward * len(grid.data_by_key[node.data_key].splits["backbone"]) * epochs

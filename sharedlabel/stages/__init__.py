@@ -1,0 +1,41 @@
+"""The stages of a grid, one file each: pure functions from a configuration and stored inputs to an output.
+
+A stage's file name is its registry entry; files whose name starts with an underscore are helpers. The file owns all
+that is said of the stage:
+
+- `VERSION`, raised when something else than code or options changes what is computed, such as a library;
+- `Config`, what a call depends on, and `run(config, data, inputs, runtime) -> Output`, which knows no path or store;
+- `LEAF`, where nothing else of the grid reads the output: it is called once per `network` or per `method` for which
+  `configure(experiment, setting)` returns a `Config`; `INPUTS` names what it reads;
+- `columns(facts)`, what the rows of a cell show of it; `TABLE` and `records(finished)`, the table that it fills;
+- `work(config, data)`, how much a call has to do, in images, epochs and partitions, from which its time is estimated.
+
+The keys of outputs hold a digest of the code that `run` reaches (`sources.py`), so whoever edits it need not think of
+stored artifacts; editing anything else in the file leaves them in use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from sharedlabel.stages._base import Finished, MethodSetting, NetworkSetting, Stage
+
+__all__ = ["STAGES", "Finished", "MethodSetting", "NetworkSetting", "Stage", "leaves"]
+
+
+def _stages() -> dict[str, Stage]:
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return {name: Stage.of(importlib.import_module(f"{__name__}.{name}")) for name in names}
+
+
+STAGES: dict[str, Stage] = _stages()
+
+
+def leaves(per: str) -> list[Stage]:
+    """Return the stages that nothing else of a grid reads.
+
+    Args:
+        per: `network` or `method`.
+    """
+    return [stage for stage in STAGES.values() if stage.leaf == per]

@@ -1,0 +1,136 @@
+"""What a stage is to the rest of the package, and what its calls are about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+from sharedlabel.config import Experiment, JointConfig, Plugin, TrainerConfig
+from sharedlabel.inputs import FEATURE_ROLES, Data
+from sharedlabel.names import CROSSFIT
+from sharedlabel.store import Artifact, Output
+
+
+@dataclass(frozen=True)
+class NetworkSetting:
+    """The network that a call is about.
+
+    Attributes:
+        backbone: plugin and options.
+        pruner: likewise.
+        ratio: requested compression ratio, all parameters.
+        seed: training seed.
+    """
+
+    backbone: Plugin
+    pruner: Plugin
+    ratio: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class MethodSetting(NetworkSetting):
+    """The method that a call is about.
+
+    Attributes:
+        aggregator: plugin and options.
+        protocol: `iid` or `grouped`.
+        recipe: of joint training; None where the backbone stays as it is.
+    """
+
+    aggregator: Plugin
+    protocol: str
+    recipe: JointConfig | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished call of a cell, for the records that its stage makes of it.
+
+    Attributes:
+        columns: what the cell is called: its id, the data set's name and the axes.
+        config: of the call.
+        key: of its output.
+        facts: by stage, of the calls that hold the cell's numbers.
+        first_seed: whether the cell has the first training seed of the grid.
+    """
+
+    columns: Mapping[str, Any]
+    config: Any
+    key: str
+    facts: Mapping[str, Mapping[str, Any]]
+    first_seed: bool
+
+    @property
+    def network_training(self) -> Literal["frozen", "crossfit"]:
+        """How the cell's compressed network was trained; joint training starts from that of `frozen`."""
+        return "crossfit" if self.columns["training"] == CROSSFIT else "frozen"
+
+    def named(self, *columns: str) -> dict[str, Any]:
+        """Return some of the columns that name the cell."""
+        return {name: self.columns[name] for name in columns}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as the grid sees it; `stages/__init__.py` says what its file holds.
+
+    Attributes:
+        name: of its file.
+        version: raised when something that no digest sees changes what is computed.
+        run: computes an output.
+        leaf: `network` or `method`, where nothing else reads the output; empty otherwise.
+        last: it measures the machine, so it is called when nothing else of the grid is at work.
+        inputs: roles of what a leaf reads.
+        table: of `records.Results`, that it fills; empty if it fills none.
+        module: the file.
+    """
+
+    name: str
+    version: int
+    run: Callable[[Any, Data, Mapping[str, Artifact], TrainerConfig], Output]
+    leaf: str
+    last: bool
+    inputs: tuple[str, ...]
+    table: str
+    module: ModuleType
+
+    @classmethod
+    def of(cls, module: ModuleType) -> Stage:
+        """Read a stage's file."""
+        return cls(
+            name=module.__name__.rpartition(".")[2],
+            version=module.VERSION,
+            run=module.run,
+            leaf=getattr(module, "LEAF", ""),
+            last=getattr(module, "LAST", False),
+            inputs=getattr(module, "INPUTS", ()),
+            table=getattr(module, "TABLE", ""),
+            module=module,
+        )
+
+    def configure(self, experiment: Experiment, setting: NetworkSetting) -> Any:
+        """Return what a leaf's call depends on, or None where the experiment asks for none."""
+        return self.module.configure(experiment, setting)
+
+    def columns(self, facts: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return what the rows of a cell show of a call.
+
+        Args:
+            facts: of its output; None where it is not stored yet.
+        """
+        shown: dict[str, Any] = self.module.columns(facts) if hasattr(self.module, "columns") else {}
+        return shown
+
+    def records(self, finished: Finished) -> Iterable[Any]:
+        """Return the records of the table that a call fills."""
+        made: Iterable[Any] = self.module.records(finished)
+        return made
+
+    def work(self, config: Any, data: Data) -> float:
+        """Return how much a call has to do; in images, unless the stage says otherwise."""
+        if hasattr(self.module, "work"):
+            return float(self.module.work(config, data))
+        return float(sum(len(data.splits[role]) for role in FEATURE_ROLES))

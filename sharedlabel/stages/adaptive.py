@@ -1,0 +1,114 @@
+"""`adaptive`: fit on validation when to stop looking at further instances; on test, score every prefix and stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sharedlabel import adaptive as stopping
+from sharedlabel import cost
+from sharedlabel.aggregators._pool import pooled
+from sharedlabel.config import Experiment, Plugin, TrainerConfig
+from sharedlabel.evaluation import posterior_over
+from sharedlabel.inputs import SCORED_ROLES, Data
+from sharedlabel.records import AXES, Threshold
+from sharedlabel.stages import _read
+from sharedlabel.stages._base import Finished, MethodSetting
+from sharedlabel.stages._scores import COUNTED
+from sharedlabel.store import Artifact, Output
+
+VERSION = 2
+LEAF, INPUTS, TABLE = "method", ("features", "calibrate", "aggregate"), "thresholds"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a call depends on."""
+
+    aggregator: Plugin
+    n_max: int
+    protocol: str
+    partitions: int
+    seed: int
+    rules: tuple[str, ...]
+    errors: tuple[float, ...]
+
+
+def configure(experiment: Experiment, setting: MethodSetting) -> Config | None:
+    """Return what a call depends on: the tuples of the evaluation; None without rules, or with single instances."""
+    scoring, asked = experiment.evaluation, experiment.adaptive
+    if not asked.rules or max(scoring.n) == 1:
+        return None
+    errors = tuple(float(error) for error in asked.errors)
+    sample = (max(scoring.n), setting.protocol, scoring.partitions, scoring.seed)
+    return Config(setting.aggregator, *sample, asked.rules, errors)
+
+
+def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
+    """Fit the thresholds of every rule, and score what they give on test."""
+    del runtime
+    shape = _read.shape(data, inputs["calibrate"])
+    aggregator = _read.aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
+    every = range(1, config.n_max + 1)
+    seen, drawn = {}, {}
+    temperatures: dict[stopping.Source, Tensor] = {}
+    clusters = data.groups("validation", config.protocol)
+    for role in SCORED_ROLES:
+        sources = _read.calibrated(inputs["features"], inputs["calibrate"], role)
+        drawn[role] = data.tuples(role, config.protocol, config.n_max, config.partitions, config.seed)
+        posteriors: dict[stopping.Source, Tensor] = {
+            "aggregator": posterior_over(aggregator, sources, drawn[role], every)
+        }
+        if "log_pool" in stopping.sources(config.rules):
+            logits = sources[1][drawn[role].indices.flatten(0, 1)]
+            posteriors["log_pool"] = pooled(logits, shape.log_prior)
+        temperatures = temperatures or stopping.temperatures(posteriors, drawn[role], clusters)
+        seen[role] = stopping.watch(posteriors, drawn[role], temperatures, config.rules)
+    fitted = stopping.fit(seen["validation"], drawn["validation"], config.errors, clusters)
+    stops = stopping.stop(seen["test"], fitted)
+    tuples_of = drawn["test"].labels.shape
+    return Output(
+        {
+            "correct": seen["test"].right.to(torch.uint8).unflatten(0, tuples_of),
+            "information": seen["test"].information.float().unflatten(0, tuples_of),
+            "instances": stops.instances.to(torch.int16).unflatten(0, tuples_of),
+            "reached": stops.reached.unflatten(0, tuples_of),
+        },
+        {
+            "thresholds": [dataclasses.asdict(one) for one in fitted],
+            "temperature": temperatures["aggregator"].tolist(),
+            "validation": stopping.means(seen["validation"], drawn["validation"]),
+            "macs": list(cost.aggregator_macs(aggregator, shape, every, COUNTED).values()),
+            "anytime_macs": list(cost.anytime_macs(aggregator, shape, every, COUNTED).values()),
+        },
+    )
+
+
+def work(config: Config, data: Data) -> float:
+    """Count the images that a call scores, once for each partition."""
+    return config.partitions * sum(len(data.splits[role]) for role in SCORED_ROLES)
+
+
+def records(finished: Finished) -> Iterator[Threshold]:
+    """Yield the threshold of every rule and nominal error; its numbers are empty where none attains the error."""
+    config: Config = finished.config
+    thresholds = finished.facts["adaptive"]["thresholds"]
+    fitted = {(one["rule"], one["value"]): one for one in thresholds if one["aim"] == "error"}
+    for rule, error in itertools.product(config.rules, config.errors):
+        one = fitted.get((rule, error), {})
+        yield Threshold(
+            **finished.named("cell", "data", *AXES),
+            artifact=finished.key[:16],
+            n_max=config.n_max,
+            rule=rule,  # type: ignore[arg-type]
+            nominal_error=error,
+            threshold=one.get("threshold"),
+            validation_error=one.get("error"),
+            validation_instances=one.get("instances"),
+            validation_truncated=one.get("truncated"),
+        )

@@ -1,0 +1,52 @@
+"""`evaluate`: score an aggregator on validation and, with the temperatures fitted there, on test; count its costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sharedlabel import cost
+from sharedlabel.config import Experiment, Plugin, TrainerConfig
+from sharedlabel.evaluation import posterior_over
+from sharedlabel.inputs import Data
+from sharedlabel.records import ReliabilityBin
+from sharedlabel.stages import _read, _scores
+from sharedlabel.stages._base import Finished, MethodSetting
+from sharedlabel.store import Artifact, Output
+from sharedlabel.types import Role, Tuples
+
+VERSION = 2
+LEAF, INPUTS, TABLE = "method", ("features", "calibrate", "aggregate"), "reliability"
+work = _scores.scored_images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(_scores.Sample):
+    """What a call depends on."""
+
+    aggregator: Plugin
+
+
+def configure(experiment: Experiment, setting: MethodSetting) -> Config:
+    """Return what a call depends on."""
+    return Config(aggregator=setting.aggregator, **_scores.Sample.asked(experiment.evaluation, setting.protocol))
+
+
+def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
+    """Score a fitted aggregator on stored features."""
+    del runtime
+    aggregator = _read.aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
+
+    def posterior(role: Role, drawn: Tuples, n: Sequence[int]) -> Tensor:
+        return posterior_over(aggregator, _read.calibrated(inputs["features"], inputs["calibrate"], role), drawn, n)
+
+    macs = cost.aggregator_macs(aggregator, _read.shape(data, inputs["calibrate"]), config.n, _scores.COUNTED)
+    scored = _scores.score(config, data, posterior)
+    return Output(scored.tensors, {**scored.meta, "macs": {str(n): count for n, count in macs.items()}})
+
+
+def records(finished: Finished) -> Iterator[ReliabilityBin]:
+    """Yield the bins of the reliability diagrams."""
+    return _scores.reliability(finished, "evaluate")

@@ -1,0 +1,116 @@
+"""`joint`: train the pruned backbone and its fitted aggregator together on tuples of images of the aggregator split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sharedlabel import rng
+from sharedlabel.aggregators import _contract
+from sharedlabel.aggregators._base import Aggregator
+from sharedlabel.backbones._restore import state
+from sharedlabel.config import JointConfig, Plugin, TrainerConfig
+from sharedlabel.inference import accuracy
+from sharedlabel.inputs import Data
+from sharedlabel.loaders import Source, TupleLoader
+from sharedlabel.metrics.calibration import calibrate_logits
+from sharedlabel.modules import SharedLabelModule, fit
+from sharedlabel.stages import _read
+from sharedlabel.store import Artifact, Output
+from sharedlabel.stored import LEARNED, searched
+
+VERSION = 1
+TEACHER = ("teacher_features", "teacher_calibrate", "teacher_aggregate")  # further inputs of a call that distils
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a call depends on."""
+
+    backbone: Plugin
+    aggregator: Plugin
+    joint: JointConfig
+    gradient_clip: float
+    n_max: int
+    protocol: str
+    precision: str
+    seed: int
+
+
+def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
+    """Train both together, by the likelihood of the whole tuple."""
+    backbone = _read.backbone(config.backbone, data, inputs["backbone"])
+    aggregator = _read.aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
+    correction = inputs["calibrate"].tensors()["log_correction"]
+    sources: tuple[Source, ...] = (_Indexed(data.dataset.images, data.splits["aggregator"]),)
+    if config.joint.distill:
+        sources += (teacher(config.aggregator, data, inputs),)
+    with rng.seeded(config.seed, "joint"):
+        module = SharedLabelModule(
+            backbone, aggregator, config.joint, inputs["calibrate"].meta["temperature"], correction
+        )
+        loader = TupleLoader(
+            sources,
+            data.labels("aggregator"),
+            config.n_max,
+            config.joint.batch_size,
+            data.prior,
+            rng.derive(config.seed, "joint"),
+            data.groups("aggregator", config.protocol),
+            batches=config.joint.batches,
+        )
+        fit(module, loader, runtime, config.joint.epochs, config.gradient_clip)
+    _check_contract(module, next(iter(loader))[0], correction)
+    learned = {f"{LEARNED}{name}": tensor for name, tensor in aggregator.state_dict().items()}
+    return Output(
+        {**state(backbone), **learned},
+        {
+            "losses": module.losses(),
+            "validation_accuracy": accuracy(backbone, data, runtime),
+            **searched(inputs["aggregate"]),
+        },
+    )
+
+
+def work(config: Config, data: Data) -> float:
+    """Count images times epochs."""
+    return config.joint.epochs * len(data.splits["aggregator"])
+
+
+class _Indexed:
+    """Images of a split, looked up on demand so that a memory map stays on disk."""
+
+    def __init__(self, images: Tensor, split: Tensor) -> None:
+        self.images, self.split = images, split
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.images[self.split[index]]
+
+
+class _Posteriors:
+    """What an aggregator says about tuples of a split, from the stored features of its images."""
+
+    def __init__(self, aggregator: Aggregator, sources: tuple[Tensor, Tensor]) -> None:
+        self.aggregator, self.sources = aggregator, sources
+
+    @torch.no_grad()
+    def __getitem__(self, index: Tensor) -> Tensor:
+        posterior: Tensor = self.aggregator(*(source[index] for source in self.sources))
+        return posterior
+
+
+def teacher(plugin: Plugin, data: Data, inputs: Mapping[str, Artifact]) -> _Posteriors:
+    """Return the posteriors of the dense network; joint training changes no image, so its stored features serve."""
+    features, calibration, fitted = (inputs[role] for role in TEACHER)
+    sources = _read.calibrated(features, calibration, "aggregator")
+    return _Posteriors(_read.aggregator(plugin, data, calibration, fitted), sources)
+
+
+@torch.no_grad()
+def _check_contract(module: SharedLabelModule, images: Tensor, correction: Tensor) -> None:
+    """Try an aggregator that was trained together with its backbone on tuples of images `[t n C H W]`."""
+    embeddings, logits = module.instances(images[: _contract.TUPLES])
+    _contract.check(module.aggregator, embeddings, calibrate_logits(logits, correction, module.temperature))
