@@ -29,8 +29,8 @@ from sharedlabel.errors import ConfigError, guarded
 from sharedlabel.grid import Cell, Grid, Node, prepare, run_node
 from sharedlabel.progress import describe
 from sharedlabel.records import AXES, Latency, to_csv
-from sharedlabel.report._speedup import speedup
 from sharedlabel.report._theme import STYLE, Palette, to_svg
+from sharedlabel.report.figures import speedup
 from sharedlabel.report.views import View
 from sharedlabel.stages import STAGES, Finished
 from sharedlabel.store import Store
@@ -231,7 +231,7 @@ def figure(found: Sequence[Latency]) -> str:
     nothing: dict[str, Any] = dict.fromkeys(("rows", "summaries", "comparisons", "sweet_spots", "reliability"), ())
     view = View(found[0].data, found[0].backbone, "iid", latencies=tuple(found), margins=(), **nothing)
     with matplotlib.style.context(STYLE, after_reset=True):
-        drawn = speedup(view, Palette(view.pruners))
+        drawn = speedup.draw(view, Palette(view.pruners))
         assert drawn is not None
         return to_svg(drawn, "speedup", f"Measured against theoretical speedup: {view.data}, {view.backbone}")
 

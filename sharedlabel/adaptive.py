@@ -89,12 +89,12 @@ def sources(rules: Iterable[str]) -> set[Source]:
 
 
 def temperatures(
-    found: Posteriors, drawn: Tuples, clusters: Int64[Tensor, "N"] | None = None
+    posteriors: Posteriors, drawn: Tuples, clusters: Int64[Tensor, "N"] | None = None
 ) -> dict[Source, Float64[Tensor, "n"]]:
     """Fit one temperature per number of instances to every posterior, on validation.
 
     Args:
-        found: log-posteriors of the validation tuples, not floored.
+        posteriors: log-posteriors of the validation tuples, not floored.
         drawn: these tuples.
         clusters: group of each image under the grouped protocol.
 
@@ -102,22 +102,22 @@ def temperatures(
         DataError: a posterior is not finite.
     """
     sizes = range(1, drawn.indices.shape[2] + 1)
-    return {name: calibration.temperatures(logs, drawn, sizes, clusters) for name, logs in found.items()}
+    return {name: calibration.temperatures(logs, drawn, sizes, clusters) for name, logs in posteriors.items()}
 
 
 def watch(
-    found: Posteriors, drawn: Tuples, fitted: Mapping[Source, Float64[Tensor, "n"]], rules: Sequence[str]
+    posteriors: Posteriors, drawn: Tuples, fitted: Mapping[Source, Float64[Tensor, "n"]], rules: Sequence[str]
 ) -> Watched:
     """Return what the rules see of tuples.
 
     Args:
-        found: log-posteriors of the tuples, not floored, of all `sources` of the rules.
+        posteriors: log-posteriors of the tuples, not floored, of all `sources` of the rules.
         drawn: the tuples.
         fitted: temperatures of the posteriors, from validation.
         rules: to watch by.
     """
     labels, _ = _flat(drawn)
-    floored = {name: floor_posterior(apply_temperature(logs, fitted[name])) for name, logs in found.items()}
+    floored = {name: floor_posterior(apply_temperature(logs, fitted[name])) for name, logs in posteriors.items()}
     return Watched(
         confidence={rule: _RULES[rule][1](floored[_RULES[rule][0]]) for rule in rules},
         right=correct(floored["aggregator"], labels),
@@ -140,7 +140,7 @@ def fit(
         DataError: an error outside (0, 1).
     """
     _, weights = _flat(drawn)
-    found = []
+    fitted = []
     for rule, confidence in seen.confidence.items():
         thresholds = stopping.candidates(confidence)
         rates = stopping.rates(stopping.stops(confidence, thresholds), seen.right, weights)
@@ -152,7 +152,7 @@ def fit(
         for aim, value, at in aims:
             if at is not None:
                 error = float(rates.error[at])
-                found.append(
+                fitted.append(
                     Threshold(
                         rule=rule,
                         aim=aim,
@@ -163,7 +163,7 @@ def fit(
                         truncated=float(rates.truncated[at]),
                     )
                 )
-    return found
+    return fitted
 
 
 def _units(drawn: Tuples, instances: Float64[Tensor, "m"], clusters: Int64[Tensor, "N"] | None) -> Float64[Tensor, "m"]:

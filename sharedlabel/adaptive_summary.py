@@ -70,12 +70,12 @@ def summarize(cells: Iterable[Stopped], data: Data, evaluation: EvaluationConfig
         protocol: data.tuples("test", protocol, max(evaluation.n), evaluation.partitions, evaluation.seed)
         for protocol in {cell[0].row.protocol for cell in methods.values()}
     }
-    entropy, found = label_entropy(data.prior.log()), []
+    entropy, points = label_entropy(data.prior.log()), []
     for seeds in methods.values():
         protocol = seeds[0].row.protocol
         images = len(data.splits["test"]), clusters(data, "test", protocol, drawn[protocol])
-        found += _points(seeds, drawn[protocol], *images, entropy)
-    return found
+        points += _points(seeds, drawn[protocol], *images, entropy)
+    return points
 
 
 def _points(
@@ -259,7 +259,7 @@ def _slope(costs: Sequence[float], scores: Sequence[float], first: int, second: 
 
 
 def _unseen(
-    scores: Float64[Tensor, "s p t k"], found: Estimate, count: Float64[Tensor, "u"], entropy: float
+    scores: Float64[Tensor, "s p t k"], estimate: Estimate, count: Float64[Tensor, "u"], entropy: float
 ) -> Float64[Tensor, "u"]:
     """Return what one more tuple like the most unusual one seen would change the gains by.
 
@@ -268,34 +268,34 @@ def _unseen(
 
     Args:
         scores: of every seed and tuple, the gains last.
-        found: their means.
+        estimate: their means.
         count: tuples that share nothing, of each gain: of n-accuracy, then of information.
         entropy: of labels, in bits.
     """
-    gains = slice(len(found.mean) - len(count), None)
-    most = (scores[..., gains].mean(dim=0) - found.mean[gains]).abs().amax(dim=(0, 1))
+    gains = slice(len(estimate.mean) - len(count), None)
+    most = (scores[..., gains].mean(dim=0) - estimate.mean[gains]).abs().amax(dim=(0, 1))
     label = torch.tensor([1.0, entropy], dtype=most.dtype).repeat_interleave(len(count) // 2)
     return most.where(most > _ROUNDING, label) / count
 
 
-def _unsure(found: Estimate, missed: Float[Tensor, "u"], unseen: Float[Tensor, "u"]) -> Estimate:
+def _unsure(estimate: Estimate, missed: Float[Tensor, "u"], unseen: Float[Tensor, "u"]) -> Estimate:
     """Add to the standard error of the gains what the choice of the numbers to mix, and unseen tuples, may be worth.
 
     Validation chose the numbers. Test would choose others, whose mix it scores higher: by more than they deserve, so
     the difference is an upper bound, up to chance.
     """
-    extra = torch.cat([torch.zeros(len(found.mean) - len(missed), dtype=missed.dtype), missed.square()])
-    extra[len(found.mean) - len(unseen) :] += unseen.square()
-    spread = dataclasses.replace(found.spread, of_images=found.spread.of_images + extra)
-    return dataclasses.replace(found, spread=spread)
+    extra = torch.cat([torch.zeros(len(estimate.mean) - len(missed), dtype=missed.dtype), missed.square()])
+    extra[len(estimate.mean) - len(unseen) :] += unseen.square()
+    spread = dataclasses.replace(estimate.spread, of_images=estimate.spread.of_images + extra)
+    return dataclasses.replace(estimate, spread=spread)
 
 
 def _intervals(
-    found: Estimate, n_max: int, count: Float64[Tensor, "m"], entropy: float, decided: Float[Tensor, "m"]
+    estimate: Estimate, n_max: int, count: Float64[Tensor, "m"], entropy: float, decided: Float[Tensor, "m"]
 ) -> dict[str, Tensor]:
-    size = len(found.mean) // _COLUMNS
-    parts = [found[slice(at * size, (at + 1) * size)] for at in range(_COLUMNS)]
-    accuracy, ri = accuracy_and_ri(found[slice(2 * size)], count, entropy)
+    size = len(estimate.mean) // _COLUMNS
+    parts = [estimate[slice(at * size, (at + 1) * size)] for at in range(_COLUMNS)]
+    accuracy, ri = accuracy_and_ri(estimate[slice(2 * size)], count, entropy)
     share = 1 - parts[3].mean.clamp(0, 1)
     low, high = wilson(share, parts[3].spread, (count * decided).clamp(min=1))
     named: dict[str, Ends] = {
@@ -311,11 +311,11 @@ def _intervals(
     }
 
 
-def _student(found: Estimate, unit: float) -> Ends:
-    low, high = interval(found.mean, found.spread)
-    return found.mean / unit, low / unit, high / unit
+def _student(estimate: Estimate, unit: float) -> Ends:
+    low, high = interval(estimate.mean, estimate.spread)
+    return estimate.mean / unit, low / unit, high / unit
 
 
-def _bounded(found: Estimate, n_max: int) -> Ends:
-    mean, low, high = (ends.clamp(1, n_max) for ends in _student(found, 1.0))
+def _bounded(estimate: Estimate, n_max: int) -> Ends:
+    mean, low, high = (ends.clamp(1, n_max) for ends in _student(estimate, 1.0))
     return mean, low, high

@@ -181,15 +181,15 @@ def read_file(path: Path) -> dict[str, Any]:
     if len(content) > _LARGEST:
         raise ConfigError(f"{path}: expected at most {_LARGEST} bytes, got more; this is no file of options")
     try:
-        found = read_yaml(content.decode())
+        options = read_yaml(content.decode())
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected UTF-8 text, got: {error}; save it as that") from error
     except ValueError as error:
         raise ConfigError(f"{path}: expected YAML, got: {error}; correct that line") from error
-    if not isinstance(found, dict):
-        got = "nothing" if found is None else schema.shown(found)
+    if not isinstance(options, dict):
+        got = "nothing" if options is None else schema.shown(options)
         raise ConfigError(f"{path}: expected a mapping of options, got {got}; write `option: value` lines")
-    return found
+    return options
 
 
 def plain(config: Any) -> Any:
@@ -214,8 +214,8 @@ def _describe(group: Any, kind: type[Any], defaults: Mapping[str, Any], prefix: 
 def _explained(kind: type[Any]) -> dict[str, str]:
     """Return what the docstring of a dataclass says of each option."""
     documented = docstring_parser.parse(kind.__doc__ or "").params
-    found = {one.arg_name: " ".join((one.description or "").split()).rstrip(".") for one in documented}
-    return {name: found.get(name, "") for name in (leaf.partition(".")[0] for leaf, _ in schema.leaves(kind))}
+    meanings = {one.arg_name: " ".join((one.description or "").split()).rstrip(".") for one in documented}
+    return {name: meanings.get(name, "") for name in (leaf.partition(".")[0] for leaf, _ in schema.leaves(kind))}
 
 
 def _summary(kind: type[Any]) -> str:

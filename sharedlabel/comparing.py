@@ -117,18 +117,18 @@ class Verdicts(NamedTuple):
 
 
 def compare(
-    found: Mapping[Identity, Scored],
+    methods: Mapping[Identity, Scored],
     splits: Mapping[Protocol, Split],
     asked: ComparisonConfig = ComparisonConfig(),  # noqa: B008 (frozen)
 ) -> Verdicts:
     """Compare the methods of a split along every axis, later minus earlier.
 
     Args:
-        found: methods over their seeds.
+        methods: methods over their seeds.
         splits: by protocol.
         asked: the primary endpoint, the reference aggregator and the margin of equivalence.
     """
-    every = [block for axis in _AXES for block in blocks(axis, found, splits, asked)]
+    every = [block for axis in _AXES for block in blocks(axis, methods, splits, asked)]
     tests = Counter(block.family(pair) for block in every for pair in block.pairs)
     comparisons: list[Comparison] = []
     pooled: list[Pooled] = []
@@ -140,11 +140,11 @@ def compare(
 
 
 def blocks(
-    axis: Axis, found: Mapping[Identity, Scored], splits: Mapping[Protocol, Split], asked: ComparisonConfig
+    axis: Axis, methods: Mapping[Identity, Scored], splits: Mapping[Protocol, Split], asked: ComparisonConfig
 ) -> Iterator[Block]:
     """Yield the methods of an axis with the places where they meet, without the exact posterior."""
     rule, grouped = _AXES[axis], {}  # type: ignore[var-annotated]
-    for identity, scored in found.items():
+    for identity, scored in methods.items():
         if identity.aggregator != EXACT:
             block, place = (tuple(getattr(identity, name) for name in names) for names in (rule.block, rule.place))
             grouped.setdefault(block, {}).setdefault(place, {})[rule.name(identity)] = (identity, scored)
@@ -201,19 +201,19 @@ def _pooled(
     widths = sizes(block.n, asked)
     pairs = all_pairs(pooled_scores(block, seeds, asked), block.split.drawn, widths, *_units(block.split))
     table = _picked(pairs, block.names, block.pairs)
-    found = _differences(block, [table], lengths(block.n, asked), len(seeds))[0]
+    differences = _differences(block, [table], lengths(block.n, asked), len(seeds))[0]
     family = torch.tensor([[tests[block.family(pair)]] for pair in block.pairs], dtype=torch.float64)
     primary = dataclasses.replace(
-        found,
-        value=found.value[:, -1:],
-        spread=found.spread[:, -1:],
-        unit=found.unit[-1:],
-        independent=found.independent[-1:],
+        differences,
+        value=differences.value[:, -1:],
+        spread=differences.spread[:, -1:],
+        unit=differences.unit[-1:],
+        independent=differences.independent[-1:],
     )
     gates = primary.judged(family, asked.margin)
     opened = torch.tensor([[one.p_adjusted] for (one,) in gates], dtype=torch.float64)
     columns = len(widths) - 1
-    others = found.judged(family * columns, asked.margin, opened)
+    others = differences.judged(family * columns, asked.margin, opened)
     identity, row = block.first[0], block.first[1].rows[0][0]
     records = []
     for at, (reference, method) in enumerate(block.pairs):
@@ -266,8 +266,8 @@ def _single(
     whole = block.complete if shared else ()
     widths = [*block.n, *block.n]
     tables = [_at(block, place, shared) for place in whole]
-    found = _differences(block, tables, widths, len(shared))
-    for place, differences in zip(whole, found, strict=True):
+    by_place = _differences(block, tables, widths, len(shared))
+    for place, differences in zip(whole, by_place, strict=True):
         yield from _lines(block, place, block.pairs, differences, tests, asked, gates)
     for place in block.places:
         seeds = common_seeds([scored for _, scored in place.values()])
@@ -289,13 +289,13 @@ class _Table(NamedTuple):
 def _at(block: Block, place: Members, seeds: Sequence[int], pairs: Sequence[tuple[str, str]] | None = None) -> _Table:
     names = [name for name in block.names if name in place]
     scores = torch.stack([place[name][1].scores(seeds) for name in names])
-    found = all_pairs(scores, block.split.drawn, [*block.n, *block.n], *_units(block.split))
-    return _picked(found, names, block.pairs if pairs is None else pairs)
+    compared = all_pairs(scores, block.split.drawn, [*block.n, *block.n], *_units(block.split))
+    return _picked(compared, names, block.pairs if pairs is None else pairs)
 
 
-def _picked(found: Pairs, names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> _Table:
+def _picked(compared: Pairs, names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> _Table:
     reference, method = torch.tensor([[names.index(a), names.index(b)] for a, b in pairs]).T
-    return _Table(found.difference[method, reference], found.spread[method, reference])
+    return _Table(compared.difference[method, reference], compared.spread[method, reference])
 
 
 def _differences(
@@ -328,7 +328,7 @@ def _lines(
     block: Block,
     place: Members,
     pairs: Sequence[tuple[str, str]],
-    found: Differences,
+    differences: Differences,
     tests: Mapping[tuple[Axis, Protocol, bool], int],
     asked: ComparisonConfig,
     gates: Mapping[tuple[str, str], float],
@@ -336,7 +336,7 @@ def _lines(
     columns = 2 * len(block.n) * len(block.places)
     family = torch.tensor([[tests[block.family(pair)]] for pair in pairs], dtype=torch.float64)
     gate = torch.tensor([[gates.get(pair, 1.0)] for pair in pairs], dtype=torch.float64)
-    judged = found.judged(family * columns, asked.margin, gate)
+    judged = differences.judged(family * columns, asked.margin, gate)
     for (reference, method), count, line in zip(pairs, family[:, 0].long().tolist(), judged, strict=True):
         identity, scored = place[method]
         for (metric, size), numbers in zip(itertools.product(METRICS, block.n), line, strict=True):
@@ -347,7 +347,7 @@ def _lines(
                 axis=block.axis,
                 method=method,
                 reference=reference,
-                seeds=found.seeds,
+                seeds=differences.seeds,
                 metric=metric,
                 **numbers._asdict(),
                 correction=_correction(block, (reference, method), count, columns),

@@ -185,14 +185,14 @@ def _by_size(
     """Count the MACs of one call of a method of an aggregator, on one tuple of each size."""
     structure = None if known is None else _structure(network)
     counted: Counted = {} if known is None or structure is None else known
-    found = {}
+    macs_of = {}
     for n in n_list:
         key = (*(structure or ()), method, shape.embedding_dim, shape.num_classes, n)
         if key not in counted:
             inputs = (torch.empty(1, n, width, device="meta") for width in (shape.embedding_dim, shape.num_classes))
             counted[key] = call_macs(getattr(network, method), *inputs)
-        found[n] = counted[key]
-    return found
+        macs_of[n] = counted[key]
+    return macs_of
 
 
 def _structure(network: nn.Module) -> tuple[str, frozenset[type[nn.Module]]] | None:

@@ -62,7 +62,7 @@ def margins(
         )
     scale, radius = float(logits.norm(dim=1).mean()), _radius(network, images)
     reason = refusal(backbone)
-    found = []
+    layers = []
     for epsilon in epsilons:
         certified = {} if reason else certificate(backbone, epsilon * scale, radius)
         for name, place in prunable(network).items():
@@ -71,7 +71,7 @@ def margins(
             seen = _largest(functools.partial(gap.within, epsilon * scale), size)
             sure_max, sure_mean = (None, None) if sure is None else gap(sure)
             seen_max, seen_mean = gap(seen)
-            found.append(
+            layers.append(
                 LayerMargin(
                     layer=name,
                     weights=size,
@@ -90,7 +90,7 @@ def margins(
                     refusal=reason,
                 )
             )
-    return found
+    return layers
 
 
 def _check(backbone: Backbone, images: Tensor, epsilons: Sequence[float], alpha: float) -> None:

@@ -240,13 +240,13 @@ def _interrupts() -> Iterator[None]:
 
 def _stopping() -> dict[int, Any]:
     """Return the signals that stop us, with what handles them: not those that are ignored, as `nohup` wants it."""
-    found: dict[int, Any] = {signal.SIGINT: signal.getsignal(signal.SIGINT)}
-    found |= {
+    handlers: dict[int, Any] = {signal.SIGINT: signal.getsignal(signal.SIGINT)}
+    handlers |= {
         number: signal.getsignal(number)
         for number in (getattr(signal, name, None) for name in _TERMINATING)
         if number is not None and signal.getsignal(number) == signal.SIG_DFL
     }
-    return {number: handler for number, handler in found.items() if callable(handler) or number != signal.SIGINT}
+    return {number: handler for number, handler in handlers.items() if callable(handler) or number != signal.SIGINT}
 
 
 def _guarded(main: Callable[[], int | None]) -> int:

@@ -59,10 +59,10 @@ def _main(arguments: Sequence[str] | None) -> None:
 def _failures(folder: Path, unfinished: Collection[str]) -> tuple[Failure, ...]:
     """Return what the last run has told of the cells that are not finished yet, which no store remembers."""
     try:
-        found = read(folder, ("failures",)).failures
+        failures = read(folder, ("failures",)).failures
     except StoreError:  # there was none, or it was of another version
         return ()
-    return tuple(failure for failure in found if failure.cell in unfinished)
+    return tuple(failure for failure in failures if failure.cell in unfinished)
 
 
 if __name__ == "__main__":

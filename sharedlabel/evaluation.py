@@ -79,12 +79,12 @@ def posterior_over(
     """
     _check_sources(aggregator, sources, drawn, n)
     chunks = drawn.indices.flatten(0, 1).split(CHUNK)
-    found = torch.cat([aggregator.at(sources[0][index], sources[1][index], n) for index in chunks])
-    if not torch.isfinite(found).all():
+    log_posterior = torch.cat([aggregator.at(sources[0][index], sources[1][index], n) for index in chunks])
+    if not torch.isfinite(log_posterior).all():
         raise TrainingError(
             f"expected finite posteriors, got NaN or Inf from {type(aggregator).__name__}; lower fit.learning_rate"
         )
-    return found
+    return log_posterior
 
 
 def _check_sources(aggregator: Aggregator, sources: tuple[Tensor, Tensor], drawn: Tuples, n: Sequence[int]) -> None:
@@ -101,10 +101,10 @@ def _check_sources(aggregator: Aggregator, sources: tuple[Tensor, Tensor], drawn
             _check_width("logits", "classes", buffer.numel(), sources[1].shape[1], name)
 
 
-def _check_width(what: str, unit: str, expected: int, found: int, name: str) -> None:
-    if expected != found:
+def _check_width(what: str, unit: str, expected: int, got: int, name: str) -> None:
+    if expected != got:
         raise DataError(
-            f"expected {what} of {expected} {unit}, as {name} was trained on, got {found}; "
+            f"expected {what} of {expected} {unit}, as {name} was trained on, got {got}; "
             "use the features of the backbone that it was trained with"
         )
 
@@ -184,12 +184,12 @@ def _decision_gains(posterior: Tensor, drawn: Tuples, entropy: float) -> dict[st
     each = zip(posterior.split(samples), drawn.labels, drawn.weights, strict=True)
     joint = torch.cat([confusion(*partition) for partition in each])  # [pk, c, c]
     gain, null = decision_gain(joint), decision_gain_null(joint, samples)
-    found = {
+    gains = {
         "information_gain_decision": gain,
         "information_gain_decision_corrected": decision_gain_adjusted(gain, null, entropy),
         "information_gain_decision_null": null,
     }
-    return {name: values.view(partitions, -1).mean(dim=0) for name, values in found.items()}
+    return {name: values.view(partitions, -1).mean(dim=0) for name, values in gains.items()}
 
 
 def _with_intervals(
@@ -203,24 +203,24 @@ def _with_intervals(
 ) -> dict[str, Float64[Tensor, "k"]]:
     """Return n-accuracy and RI with their intervals over images (or groups)."""
     entropy = label_entropy(prior.log())
-    found = estimate(torch.cat([right.double(), bits.double()], dim=2), drawn, [*n, *n], instances, clusters)
+    means = estimate(torch.cat([right.double(), bits.double()], dim=2), drawn, [*n, *n], instances, clusters)
     ends = ("", "_low", "_high")
-    values = accuracy_and_ri(found, independent(n, instances, clusters), entropy)
+    values = accuracy_and_ri(means, independent(n, instances, clusters), entropy)
     pairs = zip(("n_accuracy", "ri"), values, strict=True)
     return {f"{name}{end}": value for name, triple in pairs for end, value in zip(ends, triple, strict=True)}
 
 
 def accuracy_and_ri(
-    found: Estimate, count: Float64[Tensor, "k"], entropy: float
+    means: Estimate, count: Float64[Tensor, "k"], entropy: float
 ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
     """Return n-accuracy and RI, each with the ends of its interval, per n.
 
     Args:
-        found: estimate over right or wrong at every n, then over log2 posteriors of the label at every n.
+        means: estimate over right or wrong at every n, then over log2 posteriors of the label at every n.
         count: how many tuples of each length share nothing (`uncertainty.independent`).
         entropy: H(Y) in bits.
     """
-    accuracy, bits = found[slice(len(count))], found[slice(len(count), None)]
+    accuracy, bits = means[slice(len(count))], means[slice(len(count), None)]
     mean = torch.where(accuracy.mean > 1 - _ROUNDING, 1.0, accuracy.mean)
     return (mean, *wilson(mean, accuracy.spread, count)), relative_information_ends(bits, count, entropy)
 

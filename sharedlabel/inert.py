@@ -39,14 +39,14 @@ def shown(results: Results, write: Callable[[str], str] = printable) -> Results:
         The same results where every name is written as it is.
     """
     fields = {table: _texts(kind) for table, kind in TABLES.items()}
-    found = {
+    names_used = {
         text
         for table, names in fields.items()
         for record in getattr(results, table)
         for text in (getattr(record, name) for name in names)
         if text is not None
     }
-    written = _apart(sorted(found), write)
+    written = _apart(sorted(names_used), write)
     changed: dict[str, Any] = {part: _plain(getattr(results, part)) for part in _NESTED}
     if any(text != own for text, own in written.items()):
         for table, names in fields.items():
@@ -63,13 +63,13 @@ def _apart(texts: Iterable[str], write: Callable[[str], str]) -> dict[str, str]:
     """Write names so that no two become one, those first that are written as they are."""
     pairs = sorted(((text, write(text)) for text in texts), key=lambda pair: pair[0] != pair[1])
     taken: set[str] = set()
-    found = {}
+    written = {}
     for text, own in pairs:
         others = (f"{own} ~{i}" for i in itertools.count(2))
         free = next(one for one in itertools.chain([own], others) if one not in taken)
         taken.add(free)
-        found[text] = free
-    return found
+        written[text] = free
+    return written
 
 
 def _renamed(record: Any, names: Iterable[str], written: Mapping[str, str]) -> Any:

@@ -102,7 +102,9 @@ def data_key(dataset: Dataset, roles: Mapping[Role, Tensor], code: Mapping[str, 
         roles: sorted instance indices of each role.
         code: digests of the data set's plugin, which need not hash all that it reads, by module.
     """
-    split = {role: hashlib.sha256(found.numpy().astype("<i8").tobytes()).hexdigest() for role, found in roles.items()}
+    split = {
+        role: hashlib.sha256(indices.numpy().astype("<i8").tobytes()).hexdigest() for role, indices in roles.items()
+    }
     return digest({"fingerprint": dataset.fingerprint, "split": split, "code": dict(code)})
 
 

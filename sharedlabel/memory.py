@@ -22,12 +22,12 @@ _REFUSED = re.compile(
 
 def total(cgroup: Path = _CGROUP) -> int:
     """Return the bytes of memory that this process may use at most: of the machine, its container, its limits."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for name in _LIMITS:
         with contextlib.suppress(OSError, ValueError):  # no such limit: "max", or no such file
-            found.append(int((cgroup / name).read_text()))
+            limits.append(int((cgroup / name).read_text()))
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return min(found + [limit] * (limit != resource.RLIM_INFINITY))
+    return min(limits + [limit] * (limit != resource.RLIM_INFINITY))
 
 
 def check(what: str, needed: int | float, advice: str) -> None:

@@ -91,12 +91,12 @@ def _check_plain(path: Path, mode: int) -> None:
 
 
 def _mapping(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    mapping: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in mapping:
             raise ValueError(f"the key {key!r} stands twice in one mapping; leave one out")
-        found[key] = value
-    return found
+        mapping[key] = value
+    return mapping
 
 
 def _constant(name: str) -> Any:

@@ -25,7 +25,7 @@ from sharedlabel.verdicts import ALPHA
 
 
 def rank(
-    found: Mapping[Identity, Scored],
+    methods: Mapping[Identity, Scored],
     splits: Mapping[Protocol, Split],
     pooled: Sequence[Pooled],
     asked: ComparisonConfig = ComparisonConfig(),  # noqa: B008 (frozen)
@@ -33,7 +33,7 @@ def rank(
     """Rank the aggregators of each backbone, training and protocol by their mean over all networks.
 
     Args:
-        found: methods over their seeds, of one split.
+        methods: methods over their seeds, of one split.
         splits: by protocol.
         pooled: their pooled comparisons, from `comparing.compare`.
         asked: as for `comparing.compare`.
@@ -52,7 +52,7 @@ def rank(
         open_ = max(record.p_value * count, gates[_pair(record)]) < ALPHA and record.seeds >= MIN_SEEDS
         verdict: Verdict = "undecided" if not open_ else "better" if record.difference > 0 else "worse"
         shown.setdefault(_table(record), {})[record.method, record.reference] = verdict
-    every = blocks("aggregator", found, splits, asked)
+    every = blocks("aggregator", methods, splits, asked)
     return [one for block in every if shared_seeds(block) for one in _ranks(block, asked, shown)]
 
 
@@ -104,11 +104,11 @@ def _ranks(
 def _means(scores: Tensor, block: Block, asked: ComparisonConfig) -> list[tuple[float, float, float]]:
     """Return mean, low and high of n-accuracy and then of RI at every n, and of the primary endpoint."""
     split, widths = block.split, sizes(block.n, asked)
-    found = seed_average(scores, split.drawn, widths, split.instances, split.groups)
+    means = seed_average(scores, split.drawn, widths, split.instances, split.groups)
     k, averaged = len(block.n), lengths(block.n, asked)[-1]
-    usual = accuracy_and_ri(found[slice(2 * k)], independent(block.n, split.instances, split.groups), split.entropy)
+    usual = accuracy_and_ri(means[slice(2 * k)], independent(block.n, split.instances, split.groups), split.entropy)
     endpoint = relative_information_ends(
-        found[slice(2 * k, None)], independent([averaged], split.instances, split.groups), split.entropy
+        means[slice(2 * k, None)], independent([averaged], split.instances, split.groups), split.entropy
     )
     return [
         (mean, low, high)
@@ -130,13 +130,13 @@ def rank_intervals(
     {'a': (1, 2, ('c',)), 'b': (2, 3, ('c',)), 'c': (1, 3, ('a', 'b'))}
     """
     both = dict(verdicts) | {(b, a): OPPOSITE[verdict] for (a, b), verdict in verdicts.items()}
-    found = {}
+    intervals = {}
     for name in names:
         others = {other: both[name, other] for other in names if other != name}
         counts = Counter(others.values())
         alike = tuple(other for other, verdict in others.items() if verdict not in {"better", "worse"})
-        found[name] = (1 + counts["worse"], len(names) - counts["better"], alike)
-    return found
+        intervals[name] = (1 + counts["worse"], len(names) - counts["better"], alike)
+    return intervals
 
 
 _WINS = ("data", "backbone", "training", "protocol", "n", "method", "reference", "metric")

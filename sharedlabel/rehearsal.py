@@ -93,11 +93,11 @@ class Rehearsal:
         """Estimate the seconds of one call; None where its like could not be rehearsed."""
         if node.stage == "latency":
             return self._latency(_kind(node)[1])
-        found = self._lines.get(_kind(node))
-        if found is None:  # another pruner or aggregator of the same stage will take about as long
+        line = self._lines.get(_kind(node))
+        if line is None:  # another pruner or aggregator of the same stage will take about as long
             alike = [other for kind, other in self._lines.items() if kind[:2] == _kind(node)[:2]]
-            found = max(alike, key=lambda one: one.slope, default=None)
-        return None if found is None else found.at(_work(node, self._grid.data_by_key[node.data_key]))
+            line = max(alike, key=lambda one: one.slope, default=None)
+        return None if line is None else line.at(_work(node, self._grid.data_by_key[node.data_key]))
 
     def _latency(self, backbone: str) -> float | None:
         """Return what a measurement takes: so many passes, or so much time, in turns with the dense network."""

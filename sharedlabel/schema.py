@@ -83,7 +83,7 @@ def leaves(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def sections(kind: Any) -> dict[str, Any]:
     """Return the options of a dataclass that are sections, by name."""
-    return {name: found for name, found in _annotations(kind).items() if dataclasses.is_dataclass(found)}
+    return {name: annotation for name, annotation in _annotations(kind).items() if dataclasses.is_dataclass(annotation)}
 
 
 @functools.cache
@@ -174,7 +174,7 @@ def _explain(kind: type[Any], values: Mapping[str, Any], error: ValidationError)
     path, annotation = _place(kind, first["loc"])
     if first["type"] in {"missing", "missing_argument"}:
         return f"{_dotted(path)}: expected {wanted(annotation)}, got nothing; add it"
-    value = functools.reduce(lambda found, part: found[part], path, typing.cast("Any", values))
+    value = functools.reduce(lambda held, part: held[part], path, typing.cast("Any", values))
     return (
         f"{_dotted(path)}: expected {wanted(annotation)}, got {shown(value)}; {_advice(kind, path, annotation, value)}"
     )
@@ -251,14 +251,14 @@ def _fits(annotation: Any, value: Any) -> bool:
 def _default(kind: type[Any], path: Path) -> tuple[Any, ...]:
     """Return the default of the option at a place, as the only item, if it has one."""
     try:
-        found: Any = kind()
+        value: Any = kind()
     except (TypeError, ConfigError):
         return ()
     for part in path:
-        if not isinstance(part, str) or not hasattr(found, part):
+        if not isinstance(part, str) or not hasattr(value, part):
             return ()
-        found = getattr(found, part)
-    return (found,)
+        value = getattr(value, part)
+    return (value,)
 
 
 def _flow(value: Any) -> str:

@@ -103,6 +103,6 @@ def over_seeds(methods: Sequence[Method], role: Role) -> dict[Identity, Scored]:
     }
 
 
-def common_seeds(found: Sequence[Scored]) -> tuple[int, ...]:
+def common_seeds(methods: Sequence[Scored]) -> tuple[int, ...]:
     """Return the training seeds that all methods have, in the order of the first."""
-    return tuple(seed for seed in found[0].seeds if all(seed in other.seeds for other in found))
+    return tuple(seed for seed in methods[0].seeds if all(seed in other.seeds for other in methods))

@@ -113,7 +113,7 @@ class Store:
         try:
             if not readonly:
                 self._make(marker)
-            found = _format(marker)
+            version = _format(marker)
         except FileNotFoundError:  # nothing is stored yet
             return
         except (OSError, ValueError) as error:
@@ -121,9 +121,9 @@ class Store:
                 f"expected a store that can be read{'' if readonly else ' and written'} at {root}, got: {error}; "
                 "choose another folder with --output"
             ) from error
-        if found > FORMAT:
+        if version > FORMAT:
             raise StoreError(
-                f"{root} has store format {found}, this version reads up to {FORMAT}; "
+                f"{root} has store format {version}, this version reads up to {FORMAT}; "
                 "upgrade sharedlabel or choose another --output"
             )
         if not readonly:
@@ -176,13 +176,13 @@ class Store:
         Raises:
             StoreError: there is none, or several.
         """
-        found = sorted((self.root / "artifacts").glob(f"*/{key}*")) if key.isalnum() else []
-        if len(found) != 1:
+        folders = sorted((self.root / "artifacts").glob(f"*/{key}*")) if key.isalnum() else []
+        if len(folders) != 1:
             raise StoreError(
-                f"expected one artifact whose key begins with {key!r} in {self.root}, got {len(found)}; "
+                f"expected one artifact whose key begins with {key!r} in {self.root}, got {len(folders)}; "
                 "run the grid to compute it, or give more digits"
             )
-        return self.load(found[0].parent.name, found[0].name)
+        return self.load(folders[0].parent.name, folders[0].name)
 
     def save(self, stage: str, key: str, output: Output, record: Mapping[str, Any], started: float) -> Artifact:
         """Write an artifact; whole or not at all.
@@ -290,10 +290,10 @@ def _format(marker: Path) -> int:
         ValueError: it is no marker.
     """
     content = read_json(read_file(marker))
-    found = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+    version = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError(f'{marker.name} that does not state a format as in {{"format": {FORMAT}}}')
-    return found
+    return version
 
 
 @contextlib.contextmanager

@@ -55,8 +55,8 @@ def adaptive(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -> 
     inputs = {str(number): node.key for number, (_, node) in enumerate(cells)} | {"data": grid.data.key}
 
     def compute() -> dict[str, Any]:
-        found = ((row, store.load(node.stage, node.key)) for row, node in cells)
-        stopped = (Stopped(row, artifact.tensors(), artifact.meta) for row, artifact in found)
+        outputs = ((row, store.load(node.stage, node.key)) for row, node in cells)
+        stopped = (Stopped(row, artifact.tensors(), artifact.meta) for row, artifact in outputs)
         points = adaptive_summary.summarize(stopped, grid.data, scoring)
         return {"points": [dataclasses.asdict(point) for point in points]}
 

@@ -112,20 +112,20 @@ def summarize(
 
 
 def _estimates(
-    found: Mapping[Identity, Scored], splits: Mapping[Protocol, Split], replicates: int, seed: int
+    methods: Mapping[Identity, Scored], splits: Mapping[Protocol, Split], replicates: int, seed: int
 ) -> dict[Identity, _Estimated]:
     """Estimate every method, and draw replicates that stay paired: each unit has one multiplier in all methods."""
-    seeds = max((len(one.rows) for one in found.values()), default=1)
+    seeds = max((len(one.rows) for one in methods.values()), default=1)
     multipliers = {
         protocol: draw_multipliers(replicates, _units(split, seeds), rng.generator(seed, "replicates"), seeds)
         for protocol, split in splits.items()
         if replicates
     }
-    columns = max((2 * len(one.n) for one in found.values()), default=0)
-    drawn = torch.empty(len(found), replicates, columns, dtype=torch.float64)
+    columns = max((2 * len(one.n) for one in methods.values()), default=0)
+    drawn = torch.empty(len(methods), replicates, columns, dtype=torch.float64)
     return {
         identity: _estimate(scored, splits[identity.protocol], multipliers.get(identity.protocol), room)
-        for (identity, scored), room in zip(found.items(), drawn, strict=True)
+        for (identity, scored), room in zip(methods.items(), drawn, strict=True)
     }
 
 
@@ -137,22 +137,22 @@ def _units(split: Split, seeds: int) -> int:
 
 def _estimate(scored: Scored, split: Split, multipliers: Tensor | None, room: Tensor) -> _Estimated:
     """Estimate one method; the influence of every image is large, so only the replicates made of it are kept."""
-    found = seed_average(scored.scores(), split.drawn, scored.n * 2, split.instances, split.groups)
+    estimate = seed_average(scored.scores(), split.drawn, scored.n * 2, split.instances, split.groups)
     accuracy, ri = (
         _Interval(*(values.tolist() for values in triple))
-        for triple in accuracy_and_ri(found, independent(scored.n, split.instances, split.groups), split.entropy)
+        for triple in accuracy_and_ri(estimate, independent(scored.n, split.instances, split.groups), split.entropy)
     )
     if multipliers is None:
         return _Estimated(scored.rows, accuracy, ri, None)
-    right, bits = replicate([found], multipliers)[:, 0].chunk(2, dim=1)
+    right, bits = replicate([estimate], multipliers)[:, 0].chunk(2, dim=1)
     torch.cat([right.clamp(0, 1), (1 + bits / split.entropy).clamp(max=1)], dim=1, out=room)
     return _Estimated(scored.rows, accuracy, ri, room)
 
 
-def _summaries(found: _Estimated) -> Iterator[Summary]:
-    accuracy, ri = found.accuracy, found.ri
-    for index, row in enumerate(found.rows[0]):
-        same = [rows[index] for rows in found.rows]
+def _summaries(estimated: _Estimated) -> Iterator[Summary]:
+    accuracy, ri = estimated.accuracy, estimated.ri
+    for index, row in enumerate(estimated.rows[0]):
+        same = [rows[index] for rows in estimated.rows]
         measured = [r.measured_latency_ms for r in same if r.measured_latency_ms is not None]
         yield Summary(
             data=row.data,
@@ -200,21 +200,21 @@ def _sweet_spots(
 def _choices(
     validation: Sequence[_Estimated], test: Sequence[_Estimated], rules: SweetSpotConfig, pruner: str
 ) -> Iterator[SweetSpot]:
-    points = [point for found in validation for point in found.points()]
+    points = [point for ratio in validation for point in ratio.points()]
     chosen_on, reported = (
-        {(point.ratio, point.n): (found, index) for found in split for index, point in enumerate(found.points())}
+        {(point.ratio, point.n): (ratio, index) for ratio in split for index, point in enumerate(ratio.points())}
         for split in (validation, test)
     )
-    drawn = torch.stack([found.replicates for found in validation if found.replicates is not None], dim=1)
+    drawn = torch.stack([ratio.replicates for ratio in validation if ratio.replicates is not None], dim=1)
     accuracy, ri = (np.asarray(part.flatten(1)) for part in drawn.chunk(2, dim=2))  # [replicates, ratios * n]
     row = test[0].rows[0][0]
     for rule in _rules(rules, validation[0].n):
         choice = sweetspot.choose(points, rule)
         stability = sweetspot.interior_share(points, rule, ri, accuracy)
         place = (choice.point.ratio, choice.point.n) if choice.point else None
-        found = _at(*reported[place]) if place else {}
+        given = _at(*reported[place]) if place else {}
         dense = _at(*reported[1.0, place[1]]) if place else {}
-        lowest = min(_at(*chosen_on[place])["ri_low"], found["ri_low"]) if place else 1.0
+        lowest = min(_at(*chosen_on[place])["ri_low"], given["ri_low"]) if place else 1.0
         yield SweetSpot(
             data=row.data,
             backbone=row.backbone,
@@ -230,7 +230,7 @@ def _choices(
             cost_dense_passes=choice.point.cost if choice.point else None,
             validation_ri=choice.point.ri if choice.point else None,
             **{
-                name: found.get(name)
+                name: given.get(name)
                 for name in ("ri", "ri_low", "ri_high", "n_accuracy", "n_accuracy_low", "n_accuracy_high")
             },
             dense_ri=dense.get("ri"),
@@ -244,9 +244,9 @@ def _choices(
         )
 
 
-def _at(found: _Estimated, index: int) -> dict[str, float]:
+def _at(estimated: _Estimated, index: int) -> dict[str, float]:
     values: dict[str, float] = {}
-    for name, (mean, low, high) in (("ri", found.ri), ("n_accuracy", found.accuracy)):
+    for name, (mean, low, high) in (("ri", estimated.ri), ("n_accuracy", estimated.accuracy)):
         values |= {name: mean[index], f"{name}_low": low[index], f"{name}_high": high[index]}
     return values
 

@@ -20,7 +20,7 @@ _SKIPPED = 3
 
 def counts(grid: Grid) -> tuple[ClassCount, ...]:
     """Count the images and the groups of every class in every split."""
-    dataset, found = grid.data.dataset, []
+    dataset, counted = grid.data.dataset, []
     for role in get_args(Role):
         indices = grid.data.splits[role]
         labels = dataset.labels[indices]
@@ -29,8 +29,8 @@ def counts(grid: Grid) -> tuple[ClassCount, ...]:
         if dataset.groups is not None:
             cells = torch.unique(torch.stack([labels, dataset.groups[indices]]), dim=1)[0]
             groups = list(torch.bincount(cells, minlength=dataset.num_classes).tolist())
-        found += [ClassCount(role, *facts) for facts in zip(dataset.class_names, images, groups, strict=True)]
-    return tuple(found)
+        counted += [ClassCount(role, *facts) for facts in zip(dataset.class_names, images, groups, strict=True)]
+    return tuple(counted)
 
 
 def dropped(grid: Grid) -> dict[str, dict[str, int]]:
@@ -38,8 +38,8 @@ def dropped(grid: Grid) -> dict[str, dict[str, int]]:
     dataset, scoring = grid.data.dataset, grid.experiment.evaluation
     if dataset.groups is None or "grouped" not in scoring.protocols:
         return {}
-    found = {role: smaller(dataset, grid.data.splits[role], scoring.n)[0] for role in FEATURE_ROLES}
-    return {role: {str(n): count for n, count in by_size.items()} for role, by_size in found.items()}
+    smaller_by_size = {role: smaller(dataset, grid.data.splits[role], scoring.n)[0] for role in FEATURE_ROLES}
+    return {role: {str(n): count for n, count in by_size.items()} for role, by_size in smaller_by_size.items()}
 
 
 def remarks(grid: Grid) -> tuple[str, ...]:
@@ -60,23 +60,23 @@ def totals(grid: Grid) -> str:
 
 
 def _skipped(grid: Grid) -> Iterator[str]:
-    found = grid.data.dataset.skipped
-    if found:
-        some = "; ".join(reason for _, reason in found[:_SKIPPED])
-        more = f"; and {len(found) - _SKIPPED:,} more" if len(found) > _SKIPPED else ""
-        yield f"skipped {len(found):,} files that cannot be read as images: {some}{more}"
+    skipped = grid.data.dataset.skipped
+    if skipped:
+        some = "; ".join(reason for _, reason in skipped[:_SKIPPED])
+        more = f"; and {len(skipped) - _SKIPPED:,} more" if len(skipped) > _SKIPPED else ""
+        yield f"skipped {len(skipped):,} files that cannot be read as images: {some}{more}"
 
 
 def _dropped(grid: Grid) -> Iterator[str]:
-    dataset, found = grid.data.dataset, dropped(grid)
+    dataset, gone = grid.data.dataset, dropped(grid)
     largest = str(max(grid.experiment.evaluation.n))
-    if not any(by_size[largest] for by_size in found.values()):
+    if not any(by_size[largest] for by_size in gone.values()):
         return
     parts = []
     for role in FEATURE_ROLES:
         of = smaller(dataset, grid.data.splits[role], ())[1]
-        each = ", ".join(f"{count:,} with fewer than {n}" for n, count in found[role].items() if count)
-        parts.append(f"{role} {found[role][largest]:,} of {of:,}" + (f" ({each})" if each else ""))
+        each = ", ".join(f"{count:,} with fewer than {n}" for n, count in gone[role].items() if count)
+        parts.append(f"{role} {gone[role][largest]:,} of {of:,}" + (f" ({each})" if each else ""))
     yield f"groups with fewer than {largest} images have no tuples of `grouped` ({'; '.join(parts)})"
 
 

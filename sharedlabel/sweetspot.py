@@ -309,10 +309,10 @@ def report_on(choice: Choice, points: Sequence[Point]) -> Point | None:
     if choice.point is None:
         return None
     ratio, n = choice.point.ratio, choice.point.n
-    found = [point for point in points if (point.ratio, point.n) == (ratio, n)]
-    if not found:
+    chosen = [point for point in points if (point.ratio, point.n) == (ratio, n)]
+    if not chosen:
         raise DataError(f"expected a test point at ratio {ratio:g}, n = {n}, got none; evaluate the same grid on test")
-    return found[0]
+    return chosen[0]
 
 
 def interior_share(points: Sequence[Point], rule: Rule, ri: Array, accuracy: Array | None = None) -> Stability:
@@ -347,8 +347,8 @@ def across(methods: Mapping[Method, Sequence[Point]], rule: Rule) -> list[tuple[
     Raises:
         DataError: as for `choose`.
     """
-    found = [(method, choose(points, rule)) for method, points in methods.items()]
-    return sorted(((m, choice) for m, choice in found if choice.point), key=lambda pair: _preference(pair[1]))
+    choices = [(method, choose(points, rule)) for method, points in methods.items()]
+    return sorted(((m, choice) for m, choice in choices if choice.point), key=lambda pair: _preference(pair[1]))
 
 
 def _preference(choice: Choice) -> tuple[float, float]:

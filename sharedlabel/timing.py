@@ -88,7 +88,7 @@ def in_turns(
     passes = max(passes, _FEWEST_BLOCKS)
     size = min(_BLOCK, math.ceil(passes / _FEWEST_BLOCKS))
     blocks = math.ceil(passes / size)
-    found: list[list[Seconds]] = [[] for _ in calls]
+    taken: list[list[Seconds]] = [[] for _ in calls]
     spent = [0.0] * len(calls)
     turns = range(len(calls))
     for done in range(blocks):
@@ -97,9 +97,9 @@ def in_turns(
         for which in turns if done % 2 == 0 else reversed(turns):
             cold = COLD_PASSES if len(calls) > 1 else 0
             some, took = block(calls[which], min(size, passes - done * size), cold, seconds / blocks, clock)
-            found[which] += some
+            taken[which] += some
             spent[which] += took
-    return found
+    return taken
 
 
 def block(

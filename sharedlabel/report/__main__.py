@@ -29,12 +29,12 @@ def _main(arguments: Sequence[str] | None) -> None:
     parser.add_argument("results", type=Path, help="folder that holds results.json, or that file")
     parser.add_argument("--output", type=Path, help="HTML file to write (default: report.html beside results.json)")
     options = parser.parse_args(arguments)
-    found = records.read(options.results)
+    results = records.read(options.results)
     home = options.results if options.results.is_dir() else options.results.parent
     output = options.output or home / html.NAME
     beside = Path(os.path.relpath(home, output.parent)).as_posix()
-    written = html.write_report(found, output.parent, output.name, csv_folder=beside)
-    terminal.print_report(found, terminal.open_console())
+    written = html.write_report(results, output.parent, output.name, csv_folder=beside)
+    terminal.print_report(results, terminal.open_console())
     print(printable(f"report: {written}"))
 
 

@@ -49,15 +49,15 @@ def points(view: View, pruner: str | None = None) -> list[AdaptivePoint]:
 
 def table(view: View) -> Table | None:
     """Tabulate the stops for nominal errors on every network; None where no threshold was fitted."""
-    found = sorted(
+    chosen = sorted(
         (point for point in points(view) if point.aim == "error"),
         key=lambda p: (p.pruner != DENSE, p.pruner, p.ratio, p.rule, -p.value),
     )
-    if not found:
+    if not chosen:
         return None
     seeds = f"{view.seeds} seed{'s' * (view.seeds > 1)}"
-    caption = f"{view.data}, {view.backbone}, {view.protocol} tuples, {method(found[0])}, {seeds}"
-    return Table(caption, _HEADER, tuple(_line(point) for point in found))
+    caption = f"{view.data}, {view.backbone}, {view.protocol} tuples, {method(chosen[0])}, {seeds}"
+    return Table(caption, _HEADER, tuple(_line(point) for point in chosen))
 
 
 def sentence(view: View) -> str:
@@ -105,6 +105,6 @@ def _interval(middle: float, low: float, high: float, sign: str = "") -> str:
     return f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
-def ratios(found: Iterable[AdaptivePoint]) -> Sequence[float]:
+def ratios(points: Iterable[AdaptivePoint]) -> Sequence[float]:
     """List the requested ratios of points, ascending."""
-    return sorted({point.ratio for point in found})
+    return sorted({point.ratio for point in points})

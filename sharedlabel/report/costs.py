@@ -47,9 +47,9 @@ def short(value: int | float) -> str:
 
 def settings(latencies: Iterable[Latency]) -> list[Setting]:
     """List the measured device, mode and batch combinations in the order they were asked for."""
-    found = dict.fromkeys((record.device, record.mode) for record in latencies)
+    places = dict.fromkeys((record.device, record.mode) for record in latencies)
     batches = sorted({record.batch for record in latencies})
-    return [(*where, batch) for where in found for batch in batches]
+    return [(*where, batch) for where in places for batch in batches]
 
 
 def costs(view: View) -> Table | None:
@@ -81,10 +81,10 @@ def costs(view: View) -> Table | None:
 
 def conditions(latencies: Iterable[Latency]) -> str:
     """Say with how many threads and by which clock times were measured."""
-    found = list(latencies)
-    threads = sorted({record.threads for record in found})
+    measured = list(latencies)
+    threads = sorted({record.threads for record in measured})
     clocks = {"cpu": "processor time", "wall": "wall-clock time"}
-    named = " and ".join(clocks[clock] for clock in sorted({record.measured_clock for record in found}))
+    named = " and ".join(clocks[clock] for clock in sorted({record.measured_clock for record in measured}))
     return f"{'/'.join(map(str, threads))} CPU thread{'s' * (threads != [1])}, {named}"
 
 

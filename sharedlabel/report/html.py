@@ -125,7 +125,7 @@ def render(results: Results, figures: Mapping[str, str] | None = None, *, csv_fo
         views=[_view(view) for view in parts],
         costs=list(filter(None, map(costs.costs, networks))),
         margins=list(filter(None, map(costs.margins, networks))),
-        adaptive=[(found, adaptive.sentence(view)) for view in parts if (found := adaptive.table(view))],
+        adaptive=[(table, adaptive.sentence(view)) for view in parts if (table := adaptive.table(view))],
         warnings=views.collapses(results),
         figures=_figures(plots.figures(results) if figures is None else figures),
         tables=_tables(results),
@@ -149,7 +149,7 @@ def _view(view: View) -> dict[str, Any]:
         "best": _matrix(views.best_methods(view)),
         "standings": [(training, _standing(view, training)) for training in standings.trainings(view)],
         "matrices": [
-            (name, found) for name in standings.trainings(view) if (found := standings.matrix(view, name)) is not None
+            (name, matrix) for name in standings.trainings(view) if (matrix := standings.matrix(view, name)) is not None
         ],
         "place": views.place,
     }
@@ -168,9 +168,9 @@ def _data(facts: DatasetFacts) -> dict[str, Any]:
     return {"splits": splits, "classes": classes, "totals": totals, "grouped": grouped}
 
 
-def _matrix(found: Sequence[Best]) -> dict[float, dict[int, Best]]:
+def _matrix(bests: Sequence[Best]) -> dict[float, dict[int, Best]]:
     matrix: dict[float, dict[int, Best]] = {}
-    for best in found:
+    for best in bests:
         matrix.setdefault(best.chosen.ratio, {})[best.chosen.n] = best
     return matrix
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import pkgutil
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 
 import matplotlib.style
 from matplotlib.figure import Figure
@@ -12,58 +14,25 @@ from matplotlib.figure import Figure
 from sharedlabel import inert
 from sharedlabel.errors import printable
 from sharedlabel.records import Results
-from sharedlabel.report import _adaptive, _curves, _points, _ranking, _speedup, standings, views
+from sharedlabel.report import figures as _figures
+from sharedlabel.report import standings, views
 from sharedlabel.report._panels import subject
 from sharedlabel.report._theme import STYLE, Palette, to_svg
 from sharedlabel.report.views import View
 
 _LETTERS = 48  # of a name in a figure
 _STEM = 150  # letters of a file name
-CAPTIONS = {
-    "cost": (
-        "Relative information against cost",
-        "Each point is one method at one ratio and n. The line is the Pareto front of the points shown: no cheaper "
-        "point has more information. Dotted lines are compute budgets; rings mark the sweet spots, which were chosen "
-        "on validation, so they may lie a little off the front.",
+_KINDS = sorted(
+    (
+        importlib.import_module(f"{_figures.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(_figures.__path__)
+        if not module.name.startswith("_")
     ),
-    "ratio": (
-        "n-accuracy and relative information against compression",
-        "Compression costs information, more images per object give it back. Bands are 95% intervals over images and "
-        "seeds. The y axes are stretched towards 1, where the differences matter; values above 0.999 sit at the "
-        "upper edge.",
-    ),
-    "standing": (
-        "Ranks of the aggregators",
-        "Means over all compressed networks, the scores of each tuple averaged first, so that differences stay paired. "
-        "A bar joins neighbours no two of which are shown to differ, adjusted for all pairs, n and metrics. The "
-        "numbers are rank intervals: from 1 + methods shown to be better to all methods less those shown to be worse.",
-    ),
-    "stopping": (
-        "Adaptive against fixed n",
-        "Adaptive n looks at further images only while the answer is not sure, by thresholds that were fitted on "
-        "validation, for the method that is best there. Right: how often a decision that reached the threshold is "
-        "wrong, against the error that it was fitted for; what is below the lower edge sits on it.",
-    ),
-    "efficiency": (
-        "Efficiency against compression",
-        "Bits per dense pass. It rewards ever smaller networks, so its maximum is no recommendation; rings show what "
-        "the rules choose.",
-    ),
-    "calibration": (
-        "Calibration",
-        "Points above the diagonal are under-confident, below over-confident. One temperature per n is fitted on "
-        "validation, the same way for every method.",
-    ),
-    "pruning": (
-        "Pruning curves",
-        "Accuracy of single images as weights are removed, before and after retraining.",
-    ),
-    "speedup": (
-        "Measured against theoretical speedup",
-        "Masked weights still cost time in dense kernels: points far below the diagonal save arithmetic only on "
-        "hardware or kernels that use sparsity. Each network took turns with the dense one; the first point of every "
-        "line is the dense network.",
-    ),
+    key=lambda kind: (kind.ORDER, kind.__name__),
+)
+# Heading and caption of every kind of figure, in reading order.
+CAPTIONS: dict[str, tuple[str, str]] = {
+    kind.__name__.rpartition(".")[2]: (kind.HEADING, kind.CAPTION) for kind in _KINDS
 }
 
 
@@ -80,12 +49,12 @@ def figures(results: Results) -> dict[str, str]:
         StoreError: no cell has finished, nor failed.
     """
     results = inert.shown(results, _label)
-    found: dict[str, str] = {}
+    drawn: dict[str, str] = {}
     with matplotlib.style.context(STYLE, after_reset=True):
         for kind, parts, about, figure in _drawn(results):
-            name = _free(re.sub(r"[^a-z0-9_]+", "-", "-".join([kind, *parts]).lower()).strip("-")[:_STEM], found)
-            found[name] = to_svg(figure, name, f"{CAPTIONS[kind][0]}: {about}")
-    return found
+            name = _free(re.sub(r"[^a-z0-9_]+", "-", "-".join([kind, *parts]).lower()).strip("-")[:_STEM], drawn)
+            drawn[name] = to_svg(figure, name, f"{CAPTIONS[kind][0]}: {about}")
+    return drawn
 
 
 def _label(text: str) -> str:
@@ -103,35 +72,26 @@ def _drawn(results: Results) -> Iterator[tuple[str, list[str], str, Figure]]:
     networks = {view.network: view for view in reversed(all_views)}
     aggregators = Palette(s.aggregator for s in results.summaries)
     pruners = Palette(pruner for view in all_views for pruner in view.pruners)
-
-    def prefix(view: View) -> list[str]:
-        return list(view.network) if len(networks) > 1 else []
-
-    for view in all_views:
-        yield "cost", [*prefix(view), view.protocol], subject(view), _points.against_cost(view, aggregators)
-    for (kind, draw), view in itertools.product(_PER_PRUNER.items(), all_views):
-        for pruner in view.pruners:
-            figure = draw(view, pruner, aggregators)
-            if figure is not None:
-                yield kind, [*prefix(view), pruner, view.protocol], subject(view, pruner), figure
-    for view in all_views:
-        for training in standings.trainings(view):
-            figure = _ranking.ranks(view, training, aggregators)
-            if figure is not None:
-                yield "standing", [*prefix(view), training, view.protocol], subject(view), figure
-    for (kind, plot), view in itertools.product(_PER_NETWORK.items(), networks.values()):
-        figure = plot(view, pruners)
-        if figure is not None:
-            yield kind, prefix(view), subject(view, protocol=False), figure
+    for kind, module in zip(CAPTIONS, _KINDS, strict=True):
+        for view in networks.values() if module.PER == "network" else all_views:
+            prefix = list(view.network) if len(networks) > 1 else []
+            for names, about, given in _subjects(module.PER, view):
+                palette = pruners if module.PER == "network" else aggregators
+                figure = module.draw(view, *given, palette)
+                if figure is not None:
+                    yield kind, [*prefix, *names], about, figure
 
 
-_PER_PRUNER: dict[str, Callable[[View, str, Palette], Figure | None]] = {
-    "ratio": _curves.against_ratio,
-    "stopping": _adaptive.against_instances,
-    "efficiency": _curves.efficiency,
-    "calibration": _points.calibration,
-}
-_PER_NETWORK: dict[str, Callable[[View, Palette], Figure | None]] = {
-    "pruning": _curves.pruning,
-    "speedup": _speedup.speedup,
-}
+def _subjects(per: str, view: View) -> Iterator[tuple[list[str], str, list[str]]]:
+    """Yield what figures are drawn for: parts of their name, what they are about, and the arguments of `draw`."""
+    match per:
+        case "network":
+            yield [], subject(view, protocol=False), []
+        case "view":
+            yield [view.protocol], subject(view), []
+        case "pruner":
+            for pruner in view.pruners:
+                yield [pruner, view.protocol], subject(view, pruner), [pruner]
+        case "training":
+            for training in standings.trainings(view):
+                yield [training, view.protocol], subject(view), [training]

@@ -136,16 +136,16 @@ def _standing(view: View, training: str) -> list[RenderableType]:
     lines: list[RenderableType] = [
         Text.assemble((f" May be best at n = {n}: ", "bold"), standings.leaders(view, training, n)) for n in sizes[-1:]
     ]
-    found = standings.matrix(view, training)
-    if found is None:
+    matrix = standings.matrix(view, training)
+    if matrix is None:
         return lines
     table = _table(
         f"Better / equivalent / undecided / worse, over all networks and n >= 2 ({training} training)",
         "Method of the row against that of the column: paired differences in RI, adjusted for all comparisons.",
-        [("", None), *((name, False) for name in found.names)],
+        [("", None), *((name, False) for name in matrix.names)],
     )
-    for name in found.names:
-        tallies = [found.cells.get((name, other)) for other in found.names]
+    for name in matrix.names:
+        tallies = [matrix.cells.get((name, other)) for other in matrix.names]
         table.add_row(Text(name), *(Text(str(t) if t else "") for t in tallies))
     return [*lines, table] if Console(width=10 * _WIDTH).measure(table).maximum <= _WIDTH else lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -54,8 +55,8 @@ class View:
     @property
     def pruners(self) -> tuple[str, ...]:
         """Pruners in alphabetical order; the dense network alone stands in when there are none."""
-        found = {s.pruner for s in self.summaries} | {r.pruner for r in self.latencies}
-        return tuple(sorted(found - {DENSE})) or (DENSE,)
+        names = {s.pruner for s in self.summaries} | {r.pruner for r in self.latencies}
+        return tuple(sorted(names - {DENSE})) or (DENSE,)
 
     @property
     def ns(self) -> tuple[int, ...]:
@@ -121,12 +122,12 @@ class FailedCall:
 
 def failed(results: Results) -> list[FailedCall]:
     """List the calls that failed, each once."""
-    found: dict[tuple[str, str], list[Failure]] = {}
+    by_call: dict[tuple[str, str], list[Failure]] = {}
     for failure in results.failures:
-        found.setdefault((failure.stage, failure.key), []).append(failure)
+        by_call.setdefault((failure.stage, failure.key), []).append(failure)
     return [
         FailedCall(own[0], len(own), f"{_count(len(own))} without {'times' if own[0].stage == TIMES else 'numbers'}")
-        for own in found.values()
+        for own in by_call.values()
     ]
 
 
@@ -170,24 +171,14 @@ def split(results: Results) -> tuple[View, ...]:
 
 
 def _view(results: Results, data: str, backbone: str, protocol: str) -> View:
-    def inside(record: Row | Summary | Comparison | SweetSpot | ReliabilityBin | Rank | Wins | AdaptivePoint) -> bool:
-        return (record.data, record.backbone, record.protocol) == (data, backbone, protocol)
+    own = {"data": data, "backbone": backbone, "protocol": protocol}
 
-    return View(
-        data,
-        backbone,
-        protocol,
-        tuple(r for r in results.rows if inside(r)),
-        tuple(s for s in results.summaries if inside(s)),
-        tuple(c for c in results.comparisons if inside(c)),
-        tuple(s for s in results.sweet_spots if inside(s)),
-        tuple(b for b in results.reliability if inside(b)),
-        tuple(record for record in results.latencies if (record.data, record.backbone) == (data, backbone)),
-        tuple(record for record in results.margins if (record.data, record.backbone) == (data, backbone)),
-        tuple(r for r in results.ranks if inside(r)),
-        tuple(w for w in results.wins if inside(w)),
-        tuple(p for p in results.adaptive if inside(p)),
-    )
+    def inside(record: Any) -> bool:
+        """Tell whether a record is of this view; what is said of networks is the same for every protocol."""
+        return all(getattr(record, column, value) == value for column, value in own.items())
+
+    tables = (field.name for field in dataclasses.fields(View) if field.name not in own)
+    return View(**own, **{name: tuple(filter(inside, getattr(results, name))) for name in tables})  # type: ignore[arg-type]
 
 
 def usual(records: Sequence[Network]) -> list[Network]:
@@ -226,19 +217,19 @@ def best_methods(view: View) -> list[Best]:
     for summary in view.summaries:
         if summary.aggregator != EXACT:
             groups.setdefault((summary.ratio, summary.n), []).append(summary)
-    found = (_best(groups[key], verdicts) for key in sorted(groups))
-    return [best for best in found if best is not None]
+    bests = (_best(groups[key], verdicts) for key in sorted(groups))
+    return [best for best in bests if best is not None]
 
 
 def _verdicts(comparisons: Iterable[Comparison]) -> dict[Any, str]:
     """Index the verdicts on RI by ratio, n, and what tells the method and the reference apart."""
-    found: dict[Any, str] = {}
+    by_pair: dict[Any, str] = {}
     for c in comparisons:
         if c.metric == "ri" and c.axis != "compression":
             own = {"pruner": c.pruner, "aggregator": c.aggregator, "training": c.training}
             other = own | {c.axis: c.reference}
-            found[c.ratio, c.n, tuple(own.values()), tuple(other.values())] = c.verdict
-    return found
+            by_pair[c.ratio, c.n, tuple(own.values()), tuple(other.values())] = c.verdict
+    return by_pair
 
 
 def _best(group: Sequence[Summary], verdicts: Mapping[Any, str]) -> Best | None:
@@ -288,10 +279,10 @@ def _rank(spot: SweetSpot, view: View) -> tuple[bool, bool, bool, float, float]:
 
 
 def _dense_ri(view: View, n: int | None) -> float:
-    found = (
+    dense_ris = (
         s.ri for s in view.summaries if s.split == "validation" and s.n == n and dense(s) and s.aggregator != EXACT
     )
-    return max(found, default=float("-inf"))
+    return max(dense_ris, default=float("-inf"))
 
 
 def headline(view: View) -> SweetSpot | None:
@@ -302,12 +293,14 @@ def headline(view: View) -> SweetSpot | None:
 
 def collapses(results: Results) -> list[str]:
     """Phrase a warning for every network that has a layer without a weight left."""
-    found: dict[tuple[str, str, str, float, str], set[int]] = {}
+    seeds_of: dict[tuple[str, str, str, float, str], set[int]] = {}
     for row in results.rows:
         if row.collapsed_layers:
-            found.setdefault((row.data, row.backbone, row.pruner, row.ratio, row.collapsed_layers), set()).add(row.seed)
+            seeds_of.setdefault((row.data, row.backbone, row.pruner, row.ratio, row.collapsed_layers), set()).add(
+                row.seed
+            )
     return [
         f"{pruner} at {ratio:g}x left layers of {backbone} on {data} without a weight: {layers} "
         f"(seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))})"
-        for (data, backbone, pruner, ratio, layers), seeds in sorted(found.items())
+        for (data, backbone, pruner, ratio, layers), seeds in sorted(seeds_of.items())
     ]

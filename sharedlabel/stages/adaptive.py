@@ -89,7 +89,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     )
 
 
-def work(config: Config, data: Data) -> float:
+def work(config: Config, data: Data) -> int:
     """Count the images that a call scores, once for each partition."""
     return config.partitions * sum(len(data.splits[role]) for role in SCORED_ROLES)
 

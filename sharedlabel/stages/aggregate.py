@@ -65,7 +65,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     return Output(dict(fitted.aggregator.state_dict()), {**fitted.meta, "parameters": parameters})
 
 
-def work(config: Config, data: Data) -> float:
+def work(config: Config, data: Data) -> int:
     """Count images times epochs, of every setting tried; early stopping is not foreseen."""
     images, epochs = len(data.splits["aggregator"]), config.fit.epochs
     if config.fit.steps:

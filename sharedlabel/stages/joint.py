@@ -75,7 +75,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     )
 
 
-def work(config: Config, data: Data) -> float:
+def work(config: Config, data: Data) -> int:
     """Count images times epochs."""
     return config.joint.epochs * len(data.splits["aggregator"])
 

@@ -45,7 +45,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     return Output({}, {"margins": [dataclasses.asdict(layer) for layer in layers]})
 
 
-def work(config: Config, data: Data) -> float:
+def work(config: Config, data: Data) -> int:
     """Count the images on which distances are observed."""
     return min(config.margin.inputs, len(data.splits["validation"]))
 

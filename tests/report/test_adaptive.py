@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from sharedlabel.report import adaptive, plots, views
-from sharedlabel.report._adaptive import _some
+from sharedlabel.report.figures.stopping import _some
 
 SVG = "{http://www.w3.org/2000/svg}"
 

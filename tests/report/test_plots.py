@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from sharedlabel.report import plots, views
 from sharedlabel.report._panels import heading, panel_ns, panels, spread
-from sharedlabel.report._points import front, reliability_place
-from sharedlabel.report._speedup import speedups
 from sharedlabel.report._theme import SERIES, Palette
+from sharedlabel.report.figures.calibration import reliability_place
+from sharedlabel.report.figures.cost import front
+from sharedlabel.report.figures.speedup import speedups
 
 SVG = "{http://www.w3.org/2000/svg}"
 

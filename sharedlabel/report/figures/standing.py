@@ -19,11 +19,19 @@ from sharedlabel.report._panels import heading, panel_ns, stretched_axis, subjec
 from sharedlabel.report._theme import INK, MUTED, PAPER, Palette
 from sharedlabel.report.views import View, method
 
+ORDER, PER = 30, "training"
+HEADING = "Ranks of the aggregators"
+CAPTION = (
+    "Means over all compressed networks, the scores of each tuple averaged first, so that differences stay paired. "
+    "A bar joins neighbours no two of which are shown to differ, adjusted for all pairs, n and metrics. The numbers"
+    " are rank intervals: from 1 + methods shown to be better to all methods less those shown to be worse."
+)
+
 _LINE = 0.18  # inches per label
 _BAR = 0.1  # inches per bar
 
 
-def ranks(view: View, training: str, palette: Palette) -> Figure | None:
+def draw(view: View, training: str, palette: Palette) -> Figure | None:
     """Draw the standing of the aggregators over all networks, a panel per n; None if they were not compared."""
     ns = panel_ns(standings.sizes(view, training))
     orders = {n: standings.standing(view, training, n) for n in ns}

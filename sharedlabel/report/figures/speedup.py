@@ -15,27 +15,35 @@ from sharedlabel.report._theme import MUTED, Mark, Palette
 from sharedlabel.report.costs import conditions
 from sharedlabel.report.views import View, usual
 
+ORDER, PER = 80, "network"
+HEADING = "Measured against theoretical speedup"
+CAPTION = (
+    "Masked weights still cost time in dense kernels: points far below the diagonal save arithmetic only on "
+    "hardware or kernels that use sparsity. Each network took turns with the dense one; the first point of every "
+    "line is the dense network."
+)
 
-def speedup(view: View, palette: Palette) -> Figure | None:
+
+def draw(view: View, palette: Palette) -> Figure | None:
     """Draw the networks' measured against their theoretical speedup, on a diagonal where they would agree.
 
     A row per device and mode, a panel per batch, a line per pruner; bars span the middle half of the measured times.
     """
-    found = quietest(usual(view.latencies))
-    if not found:
+    measured = quietest(usual(view.latencies))
+    if not measured:
         return None
-    rows = list(dict.fromkeys((record.device, record.mode) for record in found))
-    batches = panel_ns(sorted({record.batch for record in found}))
+    rows = list(dict.fromkeys((record.device, record.mode) for record in measured))
+    batches = panel_ns(sorted({record.batch for record in measured}))
     figure, axes = panels(len(rows), len(batches), height=2.9)
-    busy = ", measured on a busy machine" if any(record.measured_contended for record in found) else ""
-    how = f"{conditions(found)}{busy}, bars: middle half of the times"
+    busy = ", measured on a busy machine" if any(record.measured_contended for record in measured) else ""
+    how = f"{conditions(measured)}{busy}, bars: middle half of the times"
     heading(figure, "Measured against theoretical speedup", f"{subject(view, protocol=False)}, {how}")
-    reach = [1.0, *(value for record in found for value in (record.theoretical_speedup, record.measured_speedup))]
+    reach = [1.0, *(value for record in measured for value in (record.theoretical_speedup, record.measured_speedup))]
     limits = min(reach) / 1.15, max(reach) * 1.15
     for line, (device, mode) in zip(axes, rows, strict=True):
         line[0].set_ylabel(f"{device}, {mode}\nmeasured speedup")
         for panel, batch in zip(line, batches, strict=True):
-            own = [record for record in found if (record.device, record.mode, record.batch) == (device, mode, batch)]
+            own = [record for record in measured if (record.device, record.mode, record.batch) == (device, mode, batch)]
             panel.plot(limits, limits, color=MUTED, lw=0.8, ls=":", label="measured = theoretical")
             for pruner in view.pruners:
                 _line(panel, [record for record in own if record.pruner in {pruner, DENSE}], pruner, palette[pruner])

@@ -22,21 +22,29 @@ from sharedlabel.report._panels import (
 from sharedlabel.report._theme import INK, MUTED, PAPER, Mark, Palette
 from sharedlabel.report.views import View, method
 
+ORDER, PER = 40, "pruner"
+HEADING = "Adaptive against fixed n"
+CAPTION = (
+    "Adaptive n looks at further images only while the answer is not sure, by thresholds that were fitted on "
+    "validation, for the method that is best there. Right: how often a decision that reached the threshold is "
+    "wrong, against the error that it was fitted for; what is below the lower edge sits on it."
+)
+
 _FIXED = (0, (4.0, 1.5))
 
 
-def against_instances(view: View, pruner: str, palette: Palette) -> Figure | None:
+def draw(view: View, pruner: str, palette: Palette) -> Figure | None:
     """Draw n-accuracy and RI against the mean number of instances, and realised against nominal errors.
 
     A line per ratio, at most five of them, of the method that is best on validation; None without adaptive n.
     """
     del palette  # its names are methods; here one method is drawn at several ratios
-    found = adaptive.points(view, pruner)
-    if not found:
+    points = adaptive.points(view, pruner)
+    if not points:
         return None
-    rule = found[0].rule
-    kept = _some(adaptive.ratios(found))
-    own = [point for point in found if point.rule == rule and point.ratio in kept]
+    rule = points[0].rule
+    kept = _some(adaptive.ratios(points))
+    own = [point for point in points if point.rule == rule and point.ratio in kept]
     marks = Palette(f"{ratio:g}x" for ratio in kept)
     figure, ((accuracy, ri, errors),) = panels(1, 3, height=3.4, sharey="none")
     heading(
