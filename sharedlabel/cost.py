@@ -30,6 +30,7 @@ from sharedlabel.backbones._masking import MASK, masked_weights
 from sharedlabel.backbones._restore import state
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._masks import bake, check_removed, collapsed_layers, masked, prunable, removed
+from sharedlabel.records import NetworkCosts
 from sharedlabel.store import serialize
 from sharedlabel.types import SetShape
 
@@ -68,24 +69,6 @@ class Bytes:
 
     dense: int
     sparse: int
-
-
-@dataclass(frozen=True)
-class Costs:
-    """A pruned network against the dense one it came from; the fields are columns of `records.Row`."""
-
-    parameters_dense: int
-    parameters: int
-    achieved_ratio: float
-    prunable_ratio: float
-    sparsity: float
-    macs_dense: int
-    macs_executed: int
-    macs_effective: float
-    theoretical_speedup: float
-    bytes_dense: int
-    bytes_sparse: int
-    collapsed_layers: tuple[str, ...]
 
 
 def parameters(network: nn.Module) -> int:
@@ -287,7 +270,7 @@ def file_bytes(network: Backbone) -> Bytes:
     return Bytes(len(serialize(plain)), len(serialize(_packed.pack(tensors))))
 
 
-def costs(dense: Backbone, pruned: Backbone, image_shape: tuple[int, int, int]) -> Costs:
+def costs(dense: Backbone, pruned: Backbone, image_shape: tuple[int, int, int]) -> NetworkCosts:
     """Compare a pruned network with the dense one.
 
     Args:
@@ -302,7 +285,7 @@ def costs(dense: Backbone, pruned: Backbone, image_shape: tuple[int, int, int]) 
     total, left = parameters(dense), parameters(pruned)
     before, after = macs(dense, image_shape), macs(pruned, image_shape)
     size = bytes_on_disk(pruned)
-    return Costs(
+    return NetworkCosts(
         parameters_dense=total,
         parameters=left,
         achieved_ratio=total / left,
@@ -314,7 +297,7 @@ def costs(dense: Backbone, pruned: Backbone, image_shape: tuple[int, int, int]) 
         theoretical_speedup=before.executed / after.effective,
         bytes_dense=size.dense,
         bytes_sparse=size.sparse,
-        collapsed_layers=collapsed_layers(pruned),
+        collapsed_layers=",".join(collapsed_layers(pruned)),
     )
 
 

@@ -21,6 +21,7 @@ from sharedlabel.backbones._restore import state
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners import _masks, butterfly, magnitude, none, unit
 from sharedlabel.pruners._base import Context
+from sharedlabel.records import NetworkCosts
 from sharedlabel.store import Output, Store, serialize
 from sharedlabel.types import SetShape
 
@@ -414,7 +415,7 @@ def test_costs_of_the_dense_network_are_neutral() -> None:
     assert (costs.achieved_ratio, costs.prunable_ratio, costs.theoretical_speedup, costs.sparsity) == (1, 1, 1, 0)
     assert costs.macs_dense == costs.macs_executed == costs.macs_effective == 550
     assert costs.bytes_dense == costs.bytes_sparse == 4 * (550 + 33 + 2)
-    assert costs.collapsed_layers == ()
+    assert costs.collapsed_layers == ""
 
 
 def test_costs_of_a_masked_network() -> None:
@@ -423,7 +424,7 @@ def test_costs_of_a_masked_network() -> None:
     masks["body.1"][:, :4] = 1
     pruned = magnitude.prune(dense, 1.0, magnitude.Config(), CONTEXT)
     _masks.apply_masks(pruned, masks)
-    assert cost.costs(dense, pruned, (1, 4, 4)) == cost.Costs(
+    assert cost.costs(dense, pruned, (1, 4, 4)) == NetworkCosts(
         parameters_dense=583,
         parameters=583 - 440,
         achieved_ratio=583 / 143,
@@ -435,7 +436,7 @@ def test_costs_of_a_masked_network() -> None:
         theoretical_speedup=5.0,
         bytes_dense=4 * 585,
         bytes_sparse=4 * (585 - 440) + 40 + 25,
-        collapsed_layers=("body.3",),
+        collapsed_layers="body.3",
     )
 
 

@@ -84,7 +84,7 @@ def work(config: Config, data: Data) -> float:
 def columns(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Show what the network costs and how it was trained."""
     training = {field.name: facts[field.name] for field in dataclasses.fields(NetworkTraining)}
-    return {**facts["costs"], "collapsed_layers": ",".join(facts["costs"]["collapsed_layers"]), **training}
+    return {**facts["costs"], **training}
 
 
 def _parameters(network: Backbone) -> int:
