@@ -153,7 +153,7 @@ def _pooled(drawn: _Drawn, split: Tensor, own: Tuples) -> Tensor:
 
 
 def _cell(
-    seen: adaptive.Watched, own: Tuples, fitted: list[adaptive.Threshold], validation: Mapping[str, list[float]]
+    seen: adaptive.Watched, own: Tuples, fitted: list[adaptive.FittedThreshold], validation: Mapping[str, list[float]]
 ) -> Stopped:
     """Return what the stage `adaptive` would have stored, of a network whose passes are all that costs."""
     shape, stops = own.labels.shape, adaptive.stop(seen, fitted)
@@ -177,7 +177,7 @@ def _cell(
     )
 
 
-def _truth(seen: adaptive.Watched, fitted: list[adaptive.Threshold]) -> dict[str, Tensor]:
+def _truth(seen: adaptive.Watched, fitted: list[adaptive.FittedThreshold]) -> dict[str, Tensor]:
     """Return the gain of each threshold over the best mix of fixed numbers, on the tuples of the reference."""
     used = adaptive.stop(seen, fitted).instances
     fixed = list(range(1, N_MAX + 1))

@@ -45,7 +45,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Threshold:
+class FittedThreshold:
     """A fitted threshold and what it gave on validation.
 
     Attributes:
@@ -127,7 +127,7 @@ def watch(
 
 def fit(
     seen: Watched, drawn: Tuples, errors: Sequence[float], clusters: Int64[Tensor, "N"] | None = None
-) -> list[Threshold]:
+) -> list[FittedThreshold]:
     """Fit the thresholds of every rule on validation.
 
     Args:
@@ -153,7 +153,7 @@ def fit(
             if at is not None:
                 error = float(rates.error[at])
                 fitted.append(
-                    Threshold(
+                    FittedThreshold(
                         rule=rule,
                         aim=aim,
                         value=value,
@@ -182,7 +182,7 @@ def curve(n_max: int) -> list[float]:
     return [float(n_max ** (step / (CURVE - 1))) for step in range(CURVE)]
 
 
-def stop(seen: Watched, fitted: Sequence[Threshold]) -> stopping.Stops:
+def stop(seen: Watched, fitted: Sequence[FittedThreshold]) -> stopping.Stops:
     """Stop tuples by fitted thresholds; a column per threshold.
 
     Args:

@@ -31,7 +31,7 @@ _WARM_UP_PASSES = 5
 
 
 @dataclass(frozen=True)
-class Latency:
+class PassTimes:
     """The measured time of a batch.
 
     Attributes:
@@ -73,7 +73,7 @@ def latency(
     repeats: int = 30,
     seconds: float = 1.0,
     clock: Clock = now,
-) -> Latency:
+) -> PassTimes:
     """Time the classification of a batch, on a copy of the network in evaluation mode.
 
     With one thread on a CPU the time is that of the processor, which stands still while other programs have the core.
@@ -108,14 +108,14 @@ def latency(
     return _latency(taken, device, mode, batch)
 
 
-def _latency(taken: Sequence[Sequence[Seconds]], device: torch.device, mode: Mode, batch: int) -> Latency:
+def _latency(taken: Sequence[Sequence[Seconds]], device: torch.device, mode: Mode, batch: int) -> PassTimes:
     """Summarise the passes of a network, and of its reference if there is one."""
     threads = torch.get_num_threads()
     kind: Literal["cpu", "wall"] = "cpu" if device.type == "cpu" and threads == 1 else "wall"
     own, *others = ([1000 * float(getattr(one, kind)) for one in passes] for passes in taken)
     low, median, high = statistics.quantiles(own, n=4, method="inclusive")
     ratios = [timing.contention(passes) for passes in taken] if device.type == "cpu" else []
-    return Latency(
+    return PassTimes(
         device=_name(device),
         mode=mode,
         batch=batch,

@@ -114,7 +114,7 @@ def test_an_exported_model_decides_as_the_stored_rule_did_on_every_tuple(finishe
     cell, data = cell_of(finished), finished.grid.data
     node = cell.adaptive
     stored = finished.store.load(node.stage, node.key)
-    fitted = [adaptive.Threshold(**one) for one in stored.meta["thresholds"] if one["rule"] == "threshold"]
+    fitted = [adaptive.FittedThreshold(**one) for one in stored.meta["thresholds"] if one["rule"] == "threshold"]
     inputs = {role: finished.store.load(needed.stage, needed.key) for role, needed in node.inputs}
     aggregator = _read.aggregator(node.config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     temperature = torch.tensor(stored.meta["temperature"], dtype=torch.float64)
