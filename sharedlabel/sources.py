@@ -7,7 +7,7 @@ as a whole is reached as a whole. A stage starts at its function, a plugin at it
 
 Not covered:
 
-- `errors.py`, `plugins.py`, `memory.py`, `config.py` and what reads configurations, which compute no number: values of
+- `errors.py`, `plugins.py`, `memory.py`, `config/` and what reads configurations, which compute no number: values of
   options are in the keys themselves;
 - plugins that code loads by name: configurations say which, and their own digests stand in the keys beside this one;
 - other packages: manifests name their versions, and a stage's version can be raised.
@@ -158,12 +158,19 @@ def _next(module: str, number: int) -> set[Place]:
 
 def _imported(module: str, chain: Chain) -> set[Place]:
     """Return the statements of this package that an imported module, or a dotted name in it, stands for."""
-    if module.partition(".")[0] != _PACKAGE or module in _NO_NUMBERS:
+    if module.partition(".")[0] != _PACKAGE or not _NO_NUMBERS.isdisjoint(_packages(module)):
         return set()
     if not chain:
         return _whole(module)
     inner = f"{module}.{chain[0]}"
     return _imported(inner, chain[1:]) if _is_module(inner) else _named(module, chain, _module(module).imports)
+
+
+def _packages(module: str) -> Iterator[str]:
+    """Yield a module's name and those of the packages that it is in."""
+    while module:
+        yield module
+        module = module.rpartition(".")[0]
 
 
 def _whole(module: str) -> set[Place]:
