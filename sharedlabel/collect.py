@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from sharedlabel import modules, provenance, summarized, survey, timing
-from sharedlabel.config import canonical
+from sharedlabel.config import canonical, public
 from sharedlabel.grid import CROSSFIT, Cell, Grid
 from sharedlabel.inputs import SCORED_ROLES
 from sharedlabel.metrics import cost
@@ -268,6 +268,9 @@ def _public_config(grid: Grid) -> dict[str, Any]:
         config.pop(private)
     if isinstance(config["data"], dict) and "path" in config["data"]:
         config["data"]["path"] = str(config["data"]["path"]).rpartition("/")[2]
+    config["data"] = public("data", config["data"])
+    for axis in ("backbones", "pruners", "aggregators"):
+        config[axis] = [public(axis, spec) for spec in config[axis]]
     return config
 
 

@@ -35,6 +35,7 @@ from sharedlabel.config import (
     Training,
     canonical,
     plugins_in,
+    refresh,
     resolve,
     trainings,
 )
@@ -154,6 +155,7 @@ def prepare(experiment: Experiment) -> Grid:
         SharedLabelError: a plugin, option, ratio, tuple size or device that cannot work.
     """
     modules.trainer(experiment.trainer, epochs=1)
+    refresh()
     plugin = resolve("data", experiment.data)
     backbones = tuple(resolve("backbones", spec) for spec in experiment.backbones)
     pruners = tuple(resolve("pruners", spec) for spec in experiment.pruners)

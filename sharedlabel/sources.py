@@ -39,6 +39,7 @@ from sharedlabel.graphs import components
 from sharedlabel.syntax import Chain
 
 _PACKAGE = __name__.partition(".")[0]
+_FILES = f"{_PACKAGE}.plugins.files."  # how modules are called that are plugins from outside, a file each
 _NO_NUMBERS = {f"{_PACKAGE}.{name}" for name in ("errors", "plugins", "memory", "plain", "schema", "config")}
 _EVERYTHING = "*"  # what `from module import *` imports
 _INSTALLED = {"site-packages", "dist-packages"}  # folders in which packages of strangers lie side by side
@@ -98,15 +99,30 @@ def _uncollected() -> Iterator[None]:
 
 def refresh() -> None:
     """Forget what was read if a file has changed since, so that the next grid of this process sees it."""
-    if any(_stamp(name) != stamp for name, stamp in _read.items()):
+    if any(map(has_changed, _read)):
         forget()
+
+
+def read() -> tuple[str, ...]:
+    """Return the modules that were read, by name."""
+    return tuple(_read)
+
+
+def has_changed(module: str) -> bool:
+    """Tell whether the file of a module that was read is another one now."""
+    return _stamp(module) != _read[module]
+
+
+def is_own(module: str) -> bool:
+    """Tell whether a module is one of this package, and no plugin from outside."""
+    return module.partition(".")[0] == _PACKAGE and not module.startswith(_FILES)
 
 
 def forget() -> None:
     """Forget all that was read."""
     _read.clear()
     _colors.clear()
-    for cached in (digest, _meanings, _followed, _module, _is_module):
+    for cached in (digest, _meanings, _followed, _module, _is_module, _is_followed):
         cached.cache_clear()
 
 
@@ -254,10 +270,25 @@ def _packages(module: str) -> Iterator[str]:
         module = module.rpartition(".")[0]
 
 
+@functools.cache
 def _is_followed(importer: str, module: str) -> bool:
-    """Tell whether a module is covered: of this package, of that of its importer, or in the folder of a lone file."""
-    top = module.partition(".")[0]
-    return top in {_PACKAGE, importer.partition(".")[0]}
+    """Tell whether a module is covered: of this package, of that of its importer, or beside a file that is alone."""
+    top, outer = module.partition(".")[0], importer.partition(".")[0]
+    if top in {_PACKAGE, outer}:
+        return True
+    if is_own(importer) or ("." in importer and not importer.startswith(_FILES)):
+        return False
+    folder = _folder(importer)
+    return folder is not None and folder == _folder(top) and _INSTALLED.isdisjoint(folder.parts)
+
+
+def _folder(module: str) -> Path | None:
+    """Return the folder in which a file, or the folder of a package, lies."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.has_location or spec.origin is None:
+        return None
+    path = Path(spec.origin).resolve()
+    return path.parent.parent if spec.submodule_search_locations is not None else path.parent
 
 
 @functools.cache

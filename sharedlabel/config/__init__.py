@@ -13,6 +13,8 @@ from sharedlabel.config.plugins import Plugin as Plugin
 from sharedlabel.config.plugins import PluginSpec as PluginSpec
 from sharedlabel.config.plugins import build as build
 from sharedlabel.config.plugins import plugins_in as plugins_in
+from sharedlabel.config.plugins import public as public
+from sharedlabel.config.plugins import refresh as refresh
 from sharedlabel.config.plugins import remade as remade
 from sharedlabel.config.plugins import resolve as resolve
 from sharedlabel.config.reading import check as check

@@ -25,7 +25,7 @@ class Plugin:
 
     Attributes:
         kind: plugin folder.
-        name: module name.
+        name: what `plugins.load` finds it by; of a file from outside, its stem.
         label: what tables call it; not part of any key.
         config: an instance of the plugin's own `Config`.
         schedule: when a pruner prunes; None for other kinds.
@@ -54,6 +54,8 @@ def resolve(kind: str, spec: PluginSpec) -> Plugin:
     Args:
         kind: plugin folder.
         spec: its name, or a mapping with `name`, an optional `label`, the plugin's options and a pruner's `schedule`.
+            In the place of the name, a plugin from outside is given as `./file.py`, `package.module` or the name of an
+            entry point; it is code, and runs.
 
     Raises:
         ConfigError: unknown plugin or option (the nearest valid one is named), or a value of the wrong type.
@@ -65,13 +67,14 @@ def resolve(kind: str, spec: PluginSpec) -> Plugin:
             f"{kind}: expected a plugin name or a mapping with 'name', got {schema.shown(spec)}; "
             f"available: {', '.join(plugins.available(kind))}"
         )
+    name = plugins.take(kind, name)
     module, where = plugins.load(kind, name), f"{kind.removesuffix('s')} {name!r}"
     schedule = usual = None
     if kind == "pruners":
         usual = getattr(module, "SCHEDULE", Schedule())
         schedule = _schedule(usual, options.pop("schedule", {}), where)
-    config = build(module.Config, options, where)
-    shown = label if label is not None else _label(name, config, schedule, usual)
+    config = build(module.Config, _taken(module.Config, options, where), where)
+    shown = label if label is not None else _label(name.rpartition(".")[2], config, schedule, usual)
     return Plugin(kind, name, shown, config, schedule)
 
 
@@ -85,13 +88,57 @@ def remade(kind: str, stored: Mapping[str, Any]) -> Plugin:
     Raises:
         ConfigError: no plugin of today is like it.
     """
-    options = before(plugins.load(kind, stored["name"]).Config) | dict(stored)
+    config = plugins.load(kind, stored["name"]).Config
+    options = before(config) | dict(stored)
     if "schedule" in options:
         options["schedule"] = before(Schedule) | dict(options["schedule"])
-    for entry in dataclasses.fields(plugins.load(kind, stored["name"]).Config):
-        if KIND in entry.metadata and isinstance(options.get(entry.name), Mapping):
-            options[entry.name] = remade(entry.metadata[KIND], options[entry.name]).payload()
+    for option, inner in _nested(config, options):
+        if isinstance(options[option], str):
+            plugins.load(inner, options[option])  # never a file or module that only what is stored names
+        else:
+            options[option] = remade(inner, options[option]).payload()
     return resolve(kind, options)
+
+
+def public(kind: str, spec: PluginSpec) -> PluginSpec:
+    """Return how a user has given a plugin, without the folders of this machine.
+
+    >>> public("aggregators", "/home/me/my_pool.py")
+    'my_pool.py'
+    """
+    if isinstance(spec, str):
+        return plugins.shown(spec)
+    config = plugins.load(kind, plugins.take(kind, spec["name"])).Config
+    held = {option: public(inner, spec[option]) for option, inner in _nested(config, spec)}
+    return {**spec, **held, "name": plugins.shown(spec["name"])}
+
+
+def _taken(config: type[Any], options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return options in which the plugins that they hold are called by their names, wherever they come from."""
+    named = dict(options)
+    for option, kind in _nested(config, options):
+        try:
+            named[option] = _called(kind, options[option])
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {option}: {error}") from error
+    return named
+
+
+def _called(kind: str, spec: PluginSpec) -> PluginSpec:
+    """Return how a plugin is given, by its name; as it is where no plugin is given."""
+    given = spec if isinstance(spec, str) else spec.get("name")
+    if not isinstance(given, str):
+        return spec
+    name = plugins.take(kind, given)
+    if isinstance(spec, str):
+        return name
+    return {**_taken(plugins.load(kind, name).Config, spec, f"{kind.removesuffix('s')} {name!r}"), "name": name}
+
+
+def _nested(config: type[Any], options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the options that hold plugins, each with the kind; those that are left out, or hold none, excepted."""
+    held = [(entry.name, entry.metadata[KIND]) for entry in dataclasses.fields(config) if KIND in entry.metadata]
+    return [(option, kind) for option, kind in held if isinstance(options.get(option), str | Mapping)]
 
 
 def given_label(label: Any, where: str) -> str | None:
@@ -153,6 +200,12 @@ def _held(entry: dataclasses.Field[Any], value: PluginSpec) -> Plugin:
 @functools.cache
 def _resolved(kind: str, spec: str) -> Plugin:
     return resolve(kind, json.loads(spec))
+
+
+def refresh() -> None:
+    """Read changed code of plugins from outside anew, for the next grid of this process."""
+    plugins.refresh()
+    _resolved.cache_clear()
 
 
 def plugins_in(config: Any) -> set[tuple[str, str]]:
