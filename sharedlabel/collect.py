@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sharedlabel import modules, provenance, summarized, survey
-from sharedlabel.config import canonical
+from sharedlabel.config import canonical, public
 from sharedlabel.grid import Cell, Grid, Node
 from sharedlabel.inputs import SCORED_ROLES
 from sharedlabel.metrics import cost
@@ -135,6 +135,9 @@ def _public_config(grid: Grid) -> dict[str, Any]:
         config.pop(private)
     if isinstance(config["data"], dict) and "path" in config["data"]:
         config["data"]["path"] = str(config["data"]["path"]).rpartition("/")[2]
+    config["data"] = public("data", config["data"])
+    for axis in ("backbones", "pruners", "aggregators"):
+        config[axis] = [public(axis, spec) for spec in config[axis]]
     return config
 
 

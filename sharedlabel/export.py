@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from sharedlabel import records
+from sharedlabel import plugins, records
 from sharedlabel.deployment.selection import choose, describe
 from sharedlabel.errors import DeploymentError, guarded, nearest, printable
 
@@ -44,6 +44,12 @@ def _parser() -> argparse.ArgumentParser:
         help="onnx, torch (.pt2 programs, which predict opens with --trust alone) or both (default: %(default)s)",
     )
     parser.add_argument("--force", action="store_true", help="replace the output folder if it is there")
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        help="file, module or entry point of a plugin from outside that the cell was made with; its code runs",
+    )
     for axis in records.AXES:
         parser.add_argument(f"--{axis}", type=_TYPES.get(axis, str), help=f"choose the cell by its {axis}")
     return parser
@@ -53,15 +59,17 @@ def _main(arguments: Sequence[str] | None) -> None:
     options = _parser().parse_args(arguments)
     if options.format not in _FORMATS:
         raise DeploymentError(f"unknown format {options.format!r}; {nearest(options.format, _FORMATS)}")
+    for plugin in options.plugin:
+        plugins.take_any(plugin)
     wanted = {axis: value for axis in records.AXES if (value := getattr(options, axis)) is not None}
-    found = records.read(options.run)
-    rows = choose(found, options.cell, wanted)
+    results = records.read(options.run)
+    rows = choose(results, options.cell, wanted)
     home = options.run if options.run.is_dir() else options.run.parent
     output = options.output or home / "models" / rows[0].cell
     # torch and Lightning take seconds to import: help and mistakes should not wait for them.
     from sharedlabel.deployment import build
 
-    card = build.export(found, rows, home.parent / "store", output, _FORMATS[options.format], options.force)
+    card = build.export(results, rows, home.parent / "store", output, _FORMATS[options.format], options.force)
     print(printable(f"{rows[0].cell}: {describe(rows[0])}"))
     for name, file in card.files.items():
         checked = "" if file.difference is None else f", largest difference from PyTorch {file.difference:.1e}"

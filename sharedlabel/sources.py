@@ -1,16 +1,20 @@
 """Digests of code: they change when what it computes may have changed, and not when anything else is edited.
 
 A digest covers a starting point and all that it reaches: a name in code that is reached leads to the definition
-(function, class or assignment at the top of a module of this package) that it stands for, through imports, from module
-to module. Statements at the top of a reached module that bind no name are reached too, and a module that is handed on
-as a whole is reached as a whole. A stage starts at its function, a plugin at its whole file.
+(function, class or assignment at the top of a module) that it stands for, through imports, from module to module.
+Statements at the top of a reached module that bind no name are reached too, and a module that is handed on as a whole
+is reached as a whole. A stage starts at its function, a plugin at its whole file.
+
+Names in code stand in a digest for what they lead to, not as they are written. So a definition may move to another
+module, and a module may be renamed, without any digest changing; leading a name to another definition changes it.
 
 Not covered:
 
-- `errors.py`, `plugins.py`, `memory.py`, `config.py` and what reads configurations, which compute no number: values of
+- `errors.py`, `plugins/`, `memory.py`, `config/` and what reads configurations, which compute no number: values of
   options are in the keys themselves;
 - plugins that code loads by name: configurations say which, and their own digests stand in the keys beside this one;
-- other packages: manifests name their versions, and a stage's version can be raised.
+- other packages: manifests name their versions, and a stage's version can be raised. The package of a plugin from
+  outside is its own, so it is covered, as is what lies beside a plugin that is a file of its own.
 
 Files are read, not run; once per process, unless they change between two grids.
 """
@@ -24,20 +28,24 @@ import gc
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from importlib.abc import InspectLoader
 from pathlib import Path
 from typing import TypeAlias
 
 from sharedlabel import syntax
 from sharedlabel.errors import ConfigError
+from sharedlabel.graphs import components
 from sharedlabel.syntax import Chain
 
 _PACKAGE = __name__.partition(".")[0]
+_FILES = f"{_PACKAGE}.plugins.files."  # how modules are called that are plugins from outside, a file each
 _NO_NUMBERS = {f"{_PACKAGE}.{name}" for name in ("errors", "plugins", "memory", "plain", "schema", "config")}
 _EVERYTHING = "*"  # what `from module import *` imports
+_INSTALLED = {"site-packages", "dist-packages"}  # folders in which packages of strangers lie side by side
 Place: TypeAlias = tuple[str, int]  # a module and the number of a statement at its top
 Imported: TypeAlias = tuple[str, str, Chain]  # a local name, the module it comes from, and its name there or nothing
+Meaning: TypeAlias = tuple[Place | None, str]  # a definition, and what is taken of it; or what is not followed
 
 
 @functools.cache
@@ -45,7 +53,7 @@ def digest(module: str, name: str | None = None) -> str:
     """Return the sha256 of a definition, or of a whole module, and of all that it reaches.
 
     Args:
-        module: full name of a module of this package.
+        module: full name of a module of this package, or of a plugin.
         name: what is defined at its top; None for the whole module.
 
     Raises:
@@ -53,11 +61,28 @@ def digest(module: str, name: str | None = None) -> str:
         LookupError: the module has no such definition.
     """
     with _uncollected():
-        start = _whole(module) if name is None else _named(module, (name,))
-        if not start:
-            raise LookupError(f"expected {name or 'a statement'} in {module}, got none")
-        said = sorted(_said(*place) for place in _reached(start))
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+        places = reached(module, name)
+        _color(places)
+        colors = sorted(_colors[place] for place in places)
+    return _hashed(colors)
+
+
+def reached(module: str, name: str | None = None) -> set[Place]:
+    """Return the statements that a definition, or a whole module, reaches, itself included.
+
+    Raises:
+        ConfigError: the source of a module is not there.
+        LookupError: the module has no such definition.
+    """
+    named = [] if name is None else _named(module, (name,), _module(module).imports)
+    start = _whole(module) if name is None else [place for place, _ in named if place]
+    if not start:
+        raise LookupError(f"expected {name or 'a statement'} in {module}, got none")
+    places, left = set[Place](), set(start)
+    while left:
+        places |= left
+        left = {place for one in left for place in (*_always(one[0]), *_followed(one))} - places
+    return places
 
 
 @contextlib.contextmanager
@@ -74,10 +99,31 @@ def _uncollected() -> Iterator[None]:
 
 def refresh() -> None:
     """Forget what was read if a file has changed since, so that the next grid of this process sees it."""
-    if any(_stamp(name) != stamp for name, stamp in _read.items()):
-        _read.clear()
-        for cached in (digest, _said, _next, _module, _is_module):
-            cached.cache_clear()
+    if any(map(has_changed, _read)):
+        forget()
+
+
+def read() -> tuple[str, ...]:
+    """Return the modules that were read, by name."""
+    return tuple(_read)
+
+
+def has_changed(module: str) -> bool:
+    """Tell whether the file of a module that was read is another one now."""
+    return _stamp(module) != _read[module]
+
+
+def is_own(module: str) -> bool:
+    """Tell whether a module is one of this package, and no plugin from outside."""
+    return module.partition(".")[0] == _PACKAGE and not module.startswith(_FILES)
+
+
+def forget() -> None:
+    """Forget all that was read."""
+    _read.clear()
+    _colors.clear()
+    for cached in (digest, _meanings, _followed, _module, _is_module, _is_followed):
+        cached.cache_clear()
 
 
 class _Statement:
@@ -90,8 +136,8 @@ class _Statement:
     @functools.cached_property
     def imports(self) -> list[Imported]:
         """What is imported in it."""
-        found = syntax.imports(self.tree)
-        return [(local, importlib.util.resolve_name(module, self.package), rest) for local, module, rest in found]
+        written = syntax.imports(self.tree)
+        return [(local, importlib.util.resolve_name(module, self.package), rest) for local, module, rest in written]
 
     @functools.cached_property
     def plain(self) -> ast.Module:
@@ -100,9 +146,15 @@ class _Statement:
         return syntax.plain(self.tree)
 
     @functools.cached_property
-    def references(self) -> frozenset[Chain]:
-        """Dotted names that it takes from outside."""
-        return frozenset(syntax.references(self.plain))
+    def references(self) -> list[Chain]:
+        """Dotted names that it takes from outside, each once, in the order of the code."""
+        return list(dict.fromkeys(syntax.references(self.plain)))
+
+    @functools.cached_property
+    def text(self) -> str:
+        """What it says, with a number in the place of every name from outside."""
+        numbers = {chain: f"@{number}" for number, chain in enumerate(self.references)}
+        return syntax.text(self.plain, {id(part): numbers[chain] for part, chain in syntax.taken(self.plain)})
 
 
 class _Module:
@@ -121,70 +173,127 @@ class _Module:
                 self.definitions.setdefault(name, []).append(number)
         # What a function or class imports is known in there alone, what `if` or `try` imports everywhere.
         open_ones = (one for one in self.statements if not isinstance(one.tree, syntax.SCOPES))
-        self.imports = [found for statement in open_ones for found in statement.imports]
+        self.imports = [imported for statement in open_ones for imported in statement.imports]
         self.always = [n for n, statement in enumerate(self.statements) if not statement.names and statement.plain.body]
 
-    def imported(self, number: int) -> list[Imported]:
-        """Return the imported names that a statement uses."""
-        statement = self.statements[number]
-        used = {_EVERYTHING} | {chain[0] for chain in statement.references}
-        return [found for found in (*self.imports, *statement.imports) if found[0] in used]
 
-
-def _reached(start: set[Place]) -> set[Place]:
-    found, left = set[Place](), start
-    while left:
-        found |= left
-        left = {place for module, number in left for place in _next(module, number)} - found
-    return found
+def _always(module: str) -> list[Place]:
+    return [(module, number) for number in _module(module).always]
 
 
 @functools.cache
-def _said(module: str, number: int) -> tuple[str, str, list[Imported]]:
-    """Return where a statement stands, what it says and what the imported names in it stand for."""
-    code = _module(module)
-    return module, syntax.text(code.statements[number].plain), sorted(code.imported(number))
+def _followed(place: Place) -> list[Place]:
+    """Return the statements that the names in a statement lead to."""
+    return [target for meaning in _meanings(place) for target, _ in meaning if target is not None]
 
 
 @functools.cache
-def _next(module: str, number: int) -> set[Place]:
-    """Return what a statement reaches at once."""
-    code = _module(module)
-    found = {(module, always) for always in code.always}
-    for chain in code.statements[number].references:
-        found |= _named(module, chain, code.imported(number))
-    return found
+def _meanings(place: Place) -> list[list[Meaning]]:
+    """Return what each name that a statement takes from outside stands for."""
+    module, number = place
+    statement = _module(module).statements[number]
+    imports = [*_module(module).imports, *statement.imports]
+    return [_named(module, chain, imports) or [(None, ".".join(chain))] for chain in statement.references]
 
 
-def _imported(module: str, chain: Chain) -> set[Place]:
-    """Return the statements of this package that an imported module, or a dotted name in it, stands for."""
-    if module.partition(".")[0] != _PACKAGE or module in _NO_NUMBERS:
-        return set()
-    if not chain:
-        return _whole(module)
-    inner = f"{module}.{chain[0]}"
-    return _imported(inner, chain[1:]) if _is_module(inner) else _named(module, chain, _module(module).imports)
-
-
-def _whole(module: str) -> set[Place]:
-    return {(module, number) for number, statement in enumerate(_module(module).statements) if statement.plain.body}
-
-
-def _named(module: str, chain: Chain, imports: Sequence[Imported] = ()) -> set[Place]:
-    """Return the statements that a dotted name in a module stands for; none for a name of another package."""
+def _named(module: str, chain: Chain, imports: Iterable[Imported] = ()) -> list[Meaning]:
+    """Return what a dotted name in a module stands for; nothing for a built-in name."""
     head, *rest = chain
-    found = {(module, number) for number in _module(module).definitions.get(head, ())}
+    meanings: list[Meaning] = [
+        ((module, number), ".".join(rest)) for number in _module(module).definitions.get(head, ())
+    ]
     for local, target, inside in imports:
         if local == _EVERYTHING:
-            found |= _imported(target, ())
+            meanings += _imported(module, target, () if _is_followed(module, target) else (_EVERYTHING, *chain))
         elif local == head:
-            found |= _imported(target, (*inside, *rest))
-    return found
+            meanings += _imported(module, target, (*inside, *rest))
+    return meanings
+
+
+def _imported(importer: str, module: str, chain: Chain) -> list[Meaning]:
+    """Return what an imported module, or a dotted name in it, stands for."""
+    if not _NO_NUMBERS.isdisjoint(_packages(module)):
+        return [(None, ".".join(chain) or module)]
+    if not _is_followed(importer, module):
+        return [(None, ".".join((module, *chain)))]
+    if not chain:
+        return [(place, "") for place in _whole(module)]
+    inner = f"{module}.{chain[0]}"
+    if _is_module(inner):
+        return _imported(importer, inner, chain[1:])
+    return _named(module, chain, _module(module).imports)
+
+
+def _whole(module: str) -> list[Place]:
+    """Return all statements of a module, those that say something, in an order that layout does not change."""
+    statements = _module(module).statements
+    numbers = [number for number, statement in enumerate(statements) if statement.plain.body]
+    return [(module, number) for number in sorted(numbers, key=lambda number: statements[number].text)]
+
+
+_colors: dict[Place, str] = {}  # of a statement: the digest of what it says and of all that its names lead to
+
+
+def _color(places: set[Place]) -> None:
+    """Color statements, each after those that its names lead to, and those that lead to each other together."""
+    for component in components({place for place in places if place not in _colors}, _followed):
+        inside = dict.fromkeys(component, "")
+        for _ in component:  # after so many rounds, equal colors mean statements that do the same
+            inside = {place: _hashed(_said(place, inside)) for place in component}
+        _colors.update(inside)
+
+
+def _said(place: Place, inside: dict[Place, str]) -> list[object]:
+    """Return what a statement says, in terms of the colors of others."""
+    module, number = place
+    return [
+        _module(module).statements[number].text,
+        inside.get(place, ""),
+        [[(_painted(target, inside), rest) for target, rest in meaning] for meaning in _meanings(place)],
+    ]
+
+
+def _painted(target: Place | None, inside: dict[Place, str]) -> str | None:
+    if target is None:
+        return None
+    return inside[target] if target in inside else _colors[target]
+
+
+def _hashed(said: object) -> str:
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _packages(module: str) -> Iterator[str]:
+    """Yield a module's name and those of the packages that it is in."""
+    while module:
+        yield module
+        module = module.rpartition(".")[0]
+
+
+@functools.cache
+def _is_followed(importer: str, module: str) -> bool:
+    """Tell whether a module is covered: of this package, of that of its importer, or beside a file that is alone."""
+    top, outer = module.partition(".")[0], importer.partition(".")[0]
+    if top in {_PACKAGE, outer}:
+        return True
+    if is_own(importer) or ("." in importer and not importer.startswith(_FILES)):
+        return False
+    folder = _folder(importer)
+    return folder is not None and folder == _folder(top) and _INSTALLED.isdisjoint(folder.parts)
+
+
+def _folder(module: str) -> Path | None:
+    """Return the folder in which a file, or the folder of a package, lies."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.has_location or spec.origin is None:
+        return None
+    path = Path(spec.origin).resolve()
+    return path.parent.parent if spec.submodule_search_locations is not None else path.parent
 
 
 @functools.cache
 def _is_module(name: str) -> bool:
-    """Tell whether the dotted name of something in a module of this package is that of a module."""
+    """Tell whether the dotted name of something in a module is that of a module."""
     parent = importlib.util.find_spec(name.rpartition(".")[0])
     inside = parent is not None and parent.submodule_search_locations is not None
     return inside and importlib.util.find_spec(name) is not None
@@ -201,7 +310,7 @@ def _module(name: str) -> _Module:
     if spec is None or source is None:
         raise ConfigError(
             f"expected the source of {name}, on which the keys of stored results depend, got none; "
-            "install sharedlabel with its .py files"
+            f"install {name.partition('.')[0]} with its .py files"
         )
     _read[name] = _stamp(name)
     return _Module(source, spec.parent or "")
@@ -213,5 +322,5 @@ def _stamp(name: str) -> tuple[str, int, int]:
     path = Path("" if spec is None else spec.origin or "")
     if not path.is_file():
         return str(path), 0, 0
-    found = path.stat()
-    return str(path), found.st_mtime_ns, found.st_size
+    status = path.stat()
+    return str(path), status.st_mtime_ns, status.st_size

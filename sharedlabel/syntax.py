@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 Chain: TypeAlias = tuple[str, ...]  # a dotted name such as `cost.macs`, split at the dots
@@ -76,8 +77,12 @@ def plain(statement: ast.stmt) -> ast.Module:
     return found
 
 
-def text(node: Any) -> str:
+def text(node: Any, holes: Mapping[int, str] = MappingProxyType({})) -> str:
     """Return the form of a tree that depends on what it says alone.
+
+    Args:
+        node: a tree.
+        holes: what to write in the place of a part, by the part's `id`.
 
     >>> text(ast.parse("x = -1  # why"))
     "Module(body=[Assign(targets=[Name(id='x')],value=UnaryOp(op=USub(),operand=int:1))])"
@@ -85,11 +90,13 @@ def text(node: Any) -> str:
     if isinstance(node, ast.Constant):
         return f"{type(node.value).__name__}:{node.value!r}"
     if isinstance(node, ast.AST):
+        if id(node) in holes:
+            return holes[id(node)]
         given = [(name, getattr(node, name, None)) for name in _telling(node._fields)]
-        said = [f"{name}={text(value)}" for name, value in given if value is not None and value != []]
+        said = [f"{name}={text(value, holes)}" for name, value in given if value is not None and value != []]
         return f"{type(node).__name__}({','.join(said)})"
     if isinstance(node, list):
-        return f"[{','.join([text(one) for one in node])}]"
+        return f"[{','.join([text(one, holes) for one in node])}]"
     return repr(node)
 
 
@@ -133,23 +140,29 @@ def bound(nodes: list[Any]) -> set[str]:
     return found
 
 
-def references(node: Any, inside: frozenset[str] = frozenset()) -> Iterator[Chain]:
+def references(node: Any) -> Iterator[Chain]:
     """Yield the dotted names that code takes from outside: globals, imports and built-ins.
-
-    Args:
-        node: a tree.
-        inside: names that are bound around it.
 
     >>> sorted(references(ast.parse("def f(x): y = g(x); return y + a.b.c")))
     [('a', 'b', 'c'), ('g',)]
     """
+    return (chain for _, chain in taken(node))
+
+
+def taken(node: Any, inside: frozenset[str] = frozenset()) -> Iterator[tuple[ast.AST, Chain]]:
+    """Yield the parts of a tree that are names from outside, each with its dotted name.
+
+    Args:
+        node: a tree.
+        inside: names that are bound around it.
+    """
     chain = _chain(node)
     if chain:
         if chain[0] not in inside:
-            yield chain
+            yield node, chain
         return
     for child, names in _scopes(node, inside):
-        yield from references(child, names)
+        yield from taken(child, names)
 
 
 def _chain(node: Any) -> Chain:

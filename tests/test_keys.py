@@ -173,7 +173,7 @@ def changed(experiment: Experiment, name: str, value: Any) -> Experiment:
 @pytest.fixture(scope="module")
 def keys() -> Iterator[Callable[[Experiment], dict[str, set[str]]]]:
     """Return the keys of a grid's calls by stage; what parsers make of the same options is made once."""
-    built, known = config.build, {}
+    built, known = config.plugins.build, {}
 
     def build(config_class: type[Any], given: Any, where: str) -> Any:
         asked = (config_class, json.dumps(given, default=vars), where)
@@ -190,7 +190,7 @@ def keys() -> Iterator[Callable[[Experiment], dict[str, set[str]]]]:
         return by_stage
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "build", build)
+        patch.setattr(config.plugins, "build", build)
         yield found
 
 

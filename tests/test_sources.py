@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import os
+import pkgutil
 from collections.abc import Callable, Iterator
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import pytest
 
-from sharedlabel import plugins, sources
+from sharedlabel import config, plugins, sources
 from sharedlabel.errors import ConfigError
 from sharedlabel.stages import STAGES
 
@@ -51,8 +52,8 @@ NOT_REACHED = [
     ("grid.prepare", "prepare"),
     ("data.splits", "split"),
     ("store", "Store"),
-    ("config", "resolve"),
-    ("config", "JointConfig"),
+    ("config.plugins", "resolve"),
+    ("config.sections", "JointConfig"),
     ("plugins", "load"),
     ("errors", "nearest"),
 ]
@@ -61,30 +62,36 @@ NOT_REACHED = [
 @pytest.fixture(scope="module")
 def reached() -> dict[str, set[tuple[str, str]]]:
     """Return what the stages reach, by module and name."""
-    found = {}
-    for stage in STAGES:
-        places = sources._reached(sources._named(f"sharedlabel.stages.{stage}", ("run",)))
-        found[stage] = {
-            (module, name) for module, number in places for name in sources._module(module).statements[number].names
+    return {
+        stage: {
+            (module, name)
+            for module, number in sources.reached(f"sharedlabel.stages.{stage}", "run")
+            for name in sources._module(module).statements[number].names
         }
-    return found
+        for stage in STAGES
+    }
 
 
 @pytest.mark.parametrize(("module", "name", "expected"), REACHED)
 def test_a_stage_depends_on_the_code_that_it_reaches(reached, module, name, expected):
-    assert {stage for stage, found in reached.items() if (f"sharedlabel.{module}", name) in found} == expected
+    assert {stage for stage, places in reached.items() if (f"sharedlabel.{module}", name) in places} == expected
 
 
 @pytest.mark.parametrize(("module", "name"), NOT_REACHED)
 def test_no_stage_depends_on_other_code(reached, module, name):
     assert name in {n for statement in sources._module(f"sharedlabel.{module}").statements for n in statement.names}
-    assert all((f"sharedlabel.{module}", name) not in found for found in reached.values())
+    assert all((f"sharedlabel.{module}", name) not in places for places in reached.values())
 
 
 def test_the_configuration_which_no_digest_sees_holds_values_and_computes_none():
+    modules = [f"{config.__name__}.{module.name}" for module in pkgutil.iter_modules(config.__path__)]
     classes = [
-        one.tree for one in sources._module("sharedlabel.config").statements if isinstance(one.tree, ast.ClassDef)
+        one.tree
+        for module in modules
+        for one in sources._module(module).statements
+        if isinstance(one.tree, ast.ClassDef)
     ]
+    assert len(classes) > 10
     written = {(one.name, part.name) for one in classes for part in ast.walk(one) if isinstance(part, ast.FunctionDef)}
     assert written == {("Plugin", "payload"), ("Plugin", "key")}
 
@@ -102,17 +109,11 @@ def edited(monkeypatch) -> Iterator[Callable[[str, str, str], None]]:
 
     def edit(module: str, old: str, new: str) -> None:
         edits[f"sharedlabel.{module}"] = (old, new)
-        forget()
+        sources.forget()
 
     monkeypatch.setattr(SourceFileLoader, "get_source", get_source)
     yield edit
-    forget()
-
-
-def forget() -> None:
-    """Forget what was read, as a new process has."""
-    for cached in (sources.digest, sources._said, sources._next, sources._module, sources._is_module):
-        cached.cache_clear()
+    sources.forget()
 
 
 @pytest.mark.parametrize(
@@ -135,8 +136,8 @@ def test_an_edit_changes_the_digests_of_the_stages_that_it_may_change(edited, mo
 
 def test_summaries_depend_on_the_code_that_they_reach():
     def reaches(module: str) -> bool:
-        found = sources._reached(sources._named(f"sharedlabel.{module}", ("summarize",)))
-        return any(place[0] == "sharedlabel.ranking" for place in found)
+        places = sources.reached(f"sharedlabel.{module}", "summarize")
+        return any(place[0] == "sharedlabel.ranking" for place in places)
 
     assert [reaches("summary"), reaches("adaptive_summary")] == [True, False]
 
@@ -210,7 +211,7 @@ def scratch(tmp_path, monkeypatch) -> Scratch:
 def test_a_plugin_depends_on_its_file_and_what_that_imports_however_it_does(scratch, way):
     imports, call = WAYS[way]
     scratch.write("scratch", PLUGIN.format(imports=imports, call=call))
-    found = {scratch.digest()}
+    digests = {scratch.digest()}
     for name, text, old, new in (
         ("scratch", PLUGIN.format(imports=imports, call=call), "FACTOR = 2", "FACTOR = 3"),
         ("_helper", HELPER, "return -deeper(x)", "return +deeper(x)"),
@@ -218,8 +219,8 @@ def test_a_plugin_depends_on_its_file_and_what_that_imports_however_it_does(scra
     ):
         assert old in text
         scratch.write(name, text.replace(old, new))
-        found.add(scratch.digest())
-    assert len(found) == 4
+        digests.add(scratch.digest())
+    assert len(digests) == 4
 
 
 def test_a_plugin_does_not_depend_on_words_layout_and_what_it_does_not_use(scratch):
@@ -230,6 +231,102 @@ def test_a_plugin_does_not_depend_on_words_layout_and_what_it_does_not_use(scrat
     scratch.write("scratch", f'"""A plugin."""\n{text.replace("FACTOR = 2", "FACTOR = (2)  # twice")}')
     scratch.write("_helper", HELPER.replace("def unused(x):\n    return x", "def unused(x):\n    return -x"))
     assert scratch.digest() == before
+
+
+USER = """
+from sharedlabel.aggregators._near import even, first, second
+
+def build(config, shape):
+    return first(even(2)) - second(even(3))
+"""
+NEAR = """
+def first(x):
+    return helped(x)
+
+def second(x):
+    return -helped(x)
+
+def helped(x):
+    return x + CACHE[0]
+
+CACHE = [1]
+
+def even(x):
+    return not x or odd(x - 1)
+
+def odd(x):
+    return x and even(x - 1)
+"""
+FAR = """
+from sharedlabel.aggregators import _near
+
+def helped(x):
+    return x + CACHE[0]
+
+CACHE = [1]
+
+def odd(x):
+    return x and _near.even(x - 1)
+"""
+LEFT = """
+from sharedlabel.aggregators import _far as far
+
+def second(x):
+    return -far.helped(x)
+
+def first(x):
+    return far.helped(x)
+
+def even(x):
+    return not x or far.odd(x - 1)
+"""
+
+
+def digest_of(scratch: Scratch, /, **modules: str) -> str:
+    for name, text in modules.items():
+        scratch.write(name, text)
+    return scratch.digest()
+
+
+def test_where_a_definition_stands_changes_nothing(scratch):
+    """Functions that call each other, and what they use, are moved to a module of another name, and back into one."""
+    before = digest_of(scratch, scratch=USER, _near=NEAR)
+    assert digest_of(scratch, _near=LEFT, _far=FAR) == before
+    renamed = USER.replace("_near", "_renamed")
+    assert digest_of(scratch, scratch=renamed, _renamed=NEAR, _near="", _far="") == before
+    assert digest_of(scratch, scratch=NEAR + USER.replace("from sharedlabel", "# from sharedlabel")) == before
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("scratch", "first(even(2)) - second", "second(even(2)) - first"),  # which of two helpers a name leads to
+        ("scratch", "import even, first, second", "import even, second as first, first as second"),
+        ("_near", "not x or odd(x - 1)", "not x or even(x - 1)"),  # within functions that call each other
+        ("_near", "return x and even(x - 1)", "return x and odd(x - 1)"),
+        ("_near", "CACHE = [1]", "CACHE = [2]"),
+        ("_near", "-helped(x)", "-abs(x)"),
+    ],
+)
+def test_what_a_name_leads_to_counts(scratch, module, old, new):
+    texts = {"scratch": USER, "_near": NEAR}
+    before = digest_of(scratch, **texts)
+    assert old in texts[module]
+    assert digest_of(scratch, **texts | {module: texts[module].replace(old, new)}) != before
+
+
+def test_two_equal_states_are_not_one_that_is_shared(scratch):
+    one = "from ._near import CACHE\nfrom ._other import CACHE as other\ndef build(x, y):\n    return CACHE, other"
+    before = digest_of(scratch, scratch=one, _near="CACHE = []", _other="from ._near import CACHE")
+    assert digest_of(scratch, _other="CACHE = []") != before
+
+
+def test_a_statement_that_binds_nothing_moves_with_what_it_is_beside(scratch):
+    text = "from ._near import f\ndef build(x, y):\n    return f"
+    before = digest_of(scratch, scratch=text, _near="import torch\ntorch.seed()\ndef f(): pass")
+    assert digest_of(scratch, _near="import torch\ntorch.rand(1)\ndef f(): pass") != before
+    moved = "import torch as t\ndef f(): pass\nt.seed()"
+    assert digest_of(scratch, scratch=text.replace("_near", "_far"), _far=moved) == before
 
 
 def test_another_function_of_the_same_name_is_another(scratch):

@@ -8,7 +8,7 @@ import torch
 
 from sharedlabel import compression, cost, memory, modules, plugins, search, sizes, sources
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import Experiment, Plugin, plugins_in, resolve, trainings
+from sharedlabel.config import Experiment, Plugin, plugins_in, refresh, resolve, trainings
 from sharedlabel.data import _small, splits, tuples
 from sharedlabel.data._copies import copies
 from sharedlabel.errors import home
@@ -30,6 +30,7 @@ def prepare(experiment: Experiment) -> Grid:
         SharedLabelError: a plugin, option, ratio, tuple size or device that cannot work.
     """
     modules.trainer(experiment.trainer, epochs=1)
+    refresh()
     plugin = resolve("data", experiment.data)
     backbones = tuple(resolve("backbones", spec) for spec in experiment.backbones)
     pruners = tuple(resolve("pruners", spec) for spec in experiment.pruners)

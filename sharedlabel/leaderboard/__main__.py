@@ -245,6 +245,7 @@ def _site(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 
 def _freeze(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    from sharedlabel import plugins
     from sharedlabel.config import parse
     from sharedlabel.grid import prepare
     from sharedlabel.leaderboard.freeze import freeze
@@ -261,7 +262,8 @@ def _freeze(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     experiment, _ = parse(["--config", options.config, *options.overrides])
     console = open_console()
     store = Store(home(experiment.output) / "store")
-    grid = prepare(experiment)
+    with plugins.sealed("in a protocol"):
+        grid = prepare(experiment)
     stated = {
         "id": options.id,
         "title": options.title,

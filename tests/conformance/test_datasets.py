@@ -85,8 +85,15 @@ def fake_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object
     return {"path": str(root / "pets"), "groups": "level:1"}
 
 
+def fake_arrays(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    features = np.random.default_rng(0).normal(size=(3 * PER_CLASS, 4))
+    np.savez(root / "x.npz", features=features, labels=np.repeat(["cat", "dog", "eel"], PER_CLASS))
+    return {"path": str(root / "x.npz")}
+
+
 # What stands in for files that this test may not download. Other data sets are loaded with their default options.
 FAKES = {
+    "arrays": fake_arrays,
     "mnist": fake_idx("MNIST"),
     "fashion_mnist": fake_idx("FashionMNIST"),
     "cifar10": fake_cifar("CIFAR10", 10, "labels"),

@@ -1,0 +1,95 @@
+"""An experiment: a grid on one data set. The defaults are the embedded experiment on handwritten digits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt
+
+from sharedlabel.config.plugins import PluginSpec
+from sharedlabel.config.sections import (
+    AdaptiveConfig,
+    ComparisonConfig,
+    CrossfitConfig,
+    EvaluationConfig,
+    FitConfig,
+    JointConfig,
+    LatencyConfig,
+    MarginConfig,
+    SplitConfig,
+    SweetSpotConfig,
+    TrainConfig,
+    TrainerConfig,
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A grid of cells (backbone, pruner, ratio, aggregator, seed) on one data set. Every list is an axis.
+
+    Args:
+        name: name of the run, used for its folder and its W&B group.
+        data: a data set, by name or with its options.
+        backbones: backbones, each by name or with its options; `label` renames one in tables.
+        pruners: compression methods, likewise; the dense network at ratio 1 is always included.
+        ratios: compression ratios over all parameters, each at least 1.
+        aggregators: set aggregators, likewise.
+        training: `frozen` trains aggregators on fixed features of the aggregator split, `joint` goes on to train both
+            together, `crossfit` trains backbones and aggregators on both splits, by cross-fitting; a mapping
+            `{name: joint, label: ..., ...}` with options of `joint` that it changes is one more recipe.
+        seeds: training seeds.
+        split: how images are shared out.
+        dense: training of the dense backbone.
+        retrain: retraining after pruning; the dense network gets the same.
+        fit: training of aggregators.
+        joint: joint training, where an entry of `training` says nothing else.
+        crossfit: cross-fitting.
+        evaluation: tuples and protocols.
+        comparison: the primary endpoint, the reference and the margin of comparisons.
+        sweet_spot: the rules' parameters.
+        adaptive: adaptive numbers of instances.
+        latency: measurements of time and memory.
+        margin: the error margin of each layer.
+        trainer: devices, precision and other Trainer options.
+        tracking: W&B `online`, `offline`, `none`, or `auto`: online with an API key, else offline.
+        project: W&B project.
+        output: folder of reports and of the artifact store.
+        data_root: folder of downloads and decoded images.
+    """
+
+    name: str = "digits"
+    data: PluginSpec = "digits"
+    backbones: tuple[PluginSpec, ...] = field(
+        default_factory=lambda: ({"name": "mlp", "label": "mlp", "widths": [512, 256]},)
+    )
+    pruners: tuple[PluginSpec, ...] = ("magnitude", "unit", "random")
+    ratios: tuple[Annotated[float, Field(ge=1)], ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+    aggregators: tuple[PluginSpec, ...] = (
+        "mean_vote",
+        "majority_vote",
+        "log_pool",
+        "tempered_log_pool",
+        "attention",
+        "lstm",
+        "residual_lstm",
+    )
+    training: tuple[PluginSpec, ...] = ("frozen",)
+    seeds: tuple[NonNegativeInt, ...] = (0,)
+    split: SplitConfig = SplitConfig()
+    dense: TrainConfig = TrainConfig()
+    retrain: TrainConfig = TrainConfig(epochs=10, learning_rate=0.001)
+    fit: FitConfig = FitConfig()
+    joint: JointConfig = JointConfig()
+    crossfit: CrossfitConfig = CrossfitConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    comparison: ComparisonConfig = ComparisonConfig()
+    sweet_spot: SweetSpotConfig = SweetSpotConfig()
+    adaptive: AdaptiveConfig = AdaptiveConfig()
+    latency: LatencyConfig = LatencyConfig()
+    margin: MarginConfig = MarginConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    tracking: Literal["auto", "online", "offline", "none"] = "auto"
+    project: str = "sharedlabel"
+    output: str = "runs"
+    data_root: str = "data"
