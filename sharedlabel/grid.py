@@ -45,6 +45,7 @@ from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Crossfit, Data, cros
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import rounded_down
 from sharedlabel.pruners._masks import prunable
+from sharedlabel.pruners._methods import ceiling
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store, artifact_key
 from sharedlabel.types import Dataset, Role, Tuples
@@ -625,10 +626,10 @@ def _check_ratios(network: Backbone, backbone: Plugin, pruner: Plugin, ratios: t
     """Refuse ratios above what the network can reach before anything is trained."""
     if pruner.name == "none" or max(ratios) == 1:
         return
-    ceiling = load("pruners", pruner.name).ceiling(network, pruner.config)
-    if max(ratios) > ceiling:
+    highest = ceiling(load("pruners", pruner.name), network, pruner.config)
+    if max(ratios) > highest:
         raise CompressionError(
-            f"ratios: {pruner.label} on {backbone.label} reaches at most {rounded_down(ceiling)}x over all parameters "
+            f"ratios: {pruner.label} on {backbone.label} reaches at most {rounded_down(highest)}x over all parameters "
             f"(weights of the classifier, biases and norms stay), got {max(ratios):g}; "
             "leave out ratios above the ceiling or use a wider backbone"
         )

@@ -19,6 +19,7 @@ from sharedlabel.errors import CompressionError, ConfigError, SharedLabelError
 from sharedlabel.grid import prepare
 from sharedlabel.inputs import Data, data_key
 from sharedlabel.plugins import load
+from sharedlabel.pruners import _methods
 from sharedlabel.pruners._masks import masked, removed
 from sharedlabel.store import Store
 from sharedlabel.stored import stored_backbone
@@ -189,7 +190,8 @@ def test_rounds_smaller_than_a_channel_only_retrain(data: Data, tmp_path: Path) 
     plugin = pruner({"when": "iterative", "growth": 1.05}, "unit")
     dense = stages.dense(stages.DenseConfig(recipe, short, "32-true", 0), data, {}, RUNTIME)
     inputs = {"dense": store.save("dense", "dense", dense, {}, 0.0)}
-    ceiling = load("pruners", "unit").ceiling(stored_backbone(recipe, (1, 8, 8), 10, inputs["dense"]), plugin.config)
+    network = stored_backbone(recipe, (1, 8, 8), 10, inputs["dense"])
+    ceiling = _methods.ceiling(load("pruners", "unit"), network, plugin.config)
     counts = []
     for ratio in compression.rounds(ceiling, plugin.schedule or Schedule()):
         config = stages.PruneConfig(recipe, plugin, ratio, short, short, "32-true", 0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.pruners._gradients import batches
+from sharedlabel.pruners._examples import batches
 from sharedlabel.pruners._groups import Group
 
 

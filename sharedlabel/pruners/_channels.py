@@ -18,8 +18,9 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._base import check_ratio
 from sharedlabel.pruners._groups import INSTEAD, Group, Slot, trace
-from sharedlabel.pruners._masks import Scope, check_scores, prunable
+from sharedlabel.pruners._masks import prunable
 from sharedlabel.pruners._removal import clear, remove, shape, verify
+from sharedlabel.pruners._scores import Scope, check_scores
 from sharedlabel.pruners._select import normalized_ranks
 
 __all__ = [

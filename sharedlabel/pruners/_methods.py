@@ -16,15 +16,8 @@ from typing import Any
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._channels import prune_channels_by_scores, structured_ceiling
-from sharedlabel.pruners._masks import (
-    Scope,
-    keep_by_scores,
-    kept,
-    mask_ceiling,
-    masked_copy,
-    removed,
-    weights_to_remove,
-)
+from sharedlabel.pruners._masks import mask_ceiling
+from sharedlabel.pruners._scores import Scope, prune_by_scores
 
 
 def ceiling(method: ModuleType, backbone: Backbone, config: Any) -> float:
@@ -64,11 +57,7 @@ def prune(method: ModuleType, backbone: Backbone, ratio: float, config: Any, con
         return pruned
     if method.STRUCTURED:
         return prune_channels_by_scores(backbone, ratio, method.scores(backbone, config, context), _scope(config))
-    if weights_to_remove(backbone, ratio) == removed(backbone):
-        return masked_copy(backbone, kept(backbone))
-    # Scores need as much memory as the pruned network: they are gone when that is made.
-    keep = keep_by_scores(backbone, ratio, method.scores(backbone, config, context), _scope(config))
-    return masked_copy(backbone, keep)
+    return prune_by_scores(backbone, ratio, lambda: method.scores(backbone, config, context), _scope(config))
 
 
 def _scope(config: Any) -> Scope:

@@ -31,9 +31,9 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._activations import record_inputs
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._channels import Slot, groups, prune_channels_by_scores, structured_ceiling
-from sharedlabel.pruners._gradients import batches
-from sharedlabel.pruners._masks import Scope, check_weights
+from sharedlabel.pruners._channels import Slot, groups, structured_ceiling
+from sharedlabel.pruners._examples import batches
+from sharedlabel.pruners._scores import Scope, check_weights
 from sharedlabel.schema import Count
 
 STRUCTURED = True
@@ -65,23 +65,21 @@ def ceiling(backbone: Backbone, config: Config) -> float:
     return structured_ceiling(backbone)
 
 
-def prune(backbone: Backbone, ratio: float, config: Config, context: Context) -> Backbone:
-    """Remove the channels with the most zeros until the parameter count is closest to the dense one / ratio.
+def scores(backbone: Backbone, config: Config, context: Context) -> dict[str, Float64[Tensor, "channels"]]:
+    """Return the share of outputs of every channel that are not zero, by group; higher is kept.
 
     Args:
         backbone: the network, usually trained.
-        ratio: compression ratio over all parameters.
         config: options.
         context: training images.
 
     Raises:
-        CompressionError: there are no images, channels cannot be removed from this network, some never pass a ReLU,
-            the ratio cannot be reached, or weights or logits are not finite.
+        CompressionError: there are no images, channels cannot be removed from this network, some never pass a ReLU, or
+            weights or logits are not finite.
     """
     images = context.examples(config.examples)
     check_weights(backbone)
-    shares = zero_shares(backbone, images)
-    return prune_channels_by_scores(backbone, ratio, {name: 1 - share for name, share in shares.items()}, config.scope)
+    return {name: 1 - share for name, share in zero_shares(backbone, images).items()}
 
 
 def zero_shares(backbone: Backbone, images: Num[Tensor, "b ..."]) -> dict[str, Float64[Tensor, "channels"]]:

@@ -27,7 +27,8 @@ from sharedlabel.backbones._butterfly_paths import columns, draw_order, weight_c
 from sharedlabel.config import Schedule
 from sharedlabel.errors import CompressionError, nearest
 from sharedlabel.pruners._base import Context, check_ratio
-from sharedlabel.pruners._masks import called_layers, check_weights, masked, prunable
+from sharedlabel.pruners._masks import called_layers, masked, prunable
+from sharedlabel.pruners._scores import check_weights
 
 STRUCTURED = True
 # The weights of a larger butterfly are others, not more of the same: they start at another scale.

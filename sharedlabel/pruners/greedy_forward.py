@@ -27,10 +27,11 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.pruners._activations import scale_inputs
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._channels import Group, groups, keep_channels, prune_channels_by_scores, structured_ceiling
-from sharedlabel.pruners._gradients import check_examples, derivatives
+from sharedlabel.pruners._examples import check_examples
+from sharedlabel.pruners._gradients import derivatives
 from sharedlabel.pruners._growth import Growth, traced
-from sharedlabel.pruners._masks import check_scores
 from sharedlabel.pruners._removal import clear
+from sharedlabel.pruners._scores import check_scores
 from sharedlabel.schema import Count
 
 STRUCTURED = True

@@ -34,7 +34,7 @@ from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._activations import layer_inputs, scale_inputs
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._channels import Group, groups, keep_channels, prune_channels_by_scores, structured_ceiling
-from sharedlabel.pruners._masks import check_scores
+from sharedlabel.pruners._scores import check_scores
 from sharedlabel.schema import Count
 
 STRUCTURED = True

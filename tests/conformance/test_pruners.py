@@ -18,7 +18,7 @@ from sharedlabel import cost, plugins, rng
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Schedule
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _channels, _masks, _removal
+from sharedlabel.pruners import _channels, _masks, _methods, _removal
 from sharedlabel.pruners._base import REQUIREMENTS, Context, rounded_down
 
 SHAPE, CLASSES = (3, 8, 8), 4
@@ -49,7 +49,7 @@ def build(name: str) -> Backbone:
 def refusal(pruner: ModuleType, backbone: Backbone) -> str:
     """Return why a pruner does not take a network; empty if it does."""
     try:
-        pruner.ceiling(backbone, pruner.Config())
+        _methods.ceiling(pruner, backbone, pruner.Config())
     except CompressionError as error:
         return str(error)
     return ""
@@ -81,12 +81,12 @@ def train(network: Backbone) -> None:
 
 def prune(pruner: ModuleType, backbone: Backbone, ratio: float, seed: int = 0, **options: Any) -> Backbone:
     context = Context(rng.generator(seed, "prune"), images(), torch.arange(16) % CLASSES, images(), train)
-    pruned: Backbone = pruner.prune(backbone, ratio, pruner.Config(**options), context)
+    pruned: Backbone = _methods.prune(pruner, backbone, ratio, pruner.Config(**options), context)
     return pruned
 
 
 def reachable(pruner: ModuleType, backbone: Backbone) -> list[float]:
-    ceiling = pruner.ceiling(backbone, pruner.Config())
+    ceiling = _methods.ceiling(pruner, backbone, pruner.Config())
     return [ratio for ratio in RATIOS if ratio <= ceiling]
 
 
@@ -203,7 +203,7 @@ def test_masks_nest(pruner: ModuleType, dense: Backbone) -> None:
     if not pruner.NESTED or pruner.STRUCTURED:
         return
     field = {f.name for f in dataclasses.fields(pruner.Config)}
-    ceiling = pruner.ceiling(dense, pruner.Config())
+    ceiling = _methods.ceiling(pruner, dense, pruner.Config())
     ratios = torch.linspace(1, min(ceiling, 12), 25, dtype=torch.float64).clamp(max=ceiling).tolist()
     for options in [{"scope": "global"}, {"scope": "layer"}] if "scope" in field else [{}]:
         masks = [kept(prune(pruner, dense, ratio, **options)) for ratio in ratios]
@@ -228,7 +228,7 @@ def test_channels_nest(pruner: ModuleType, dense: Backbone, removals: list[Remov
     if not pruner.NESTED or not pruner.STRUCTURED:
         return
     field = {f.name for f in dataclasses.fields(pruner.Config)}
-    ceiling = pruner.ceiling(dense, pruner.Config())
+    ceiling = _methods.ceiling(pruner, dense, pruner.Config())
     ratios = torch.linspace(1, min(ceiling, 12), 7, dtype=torch.float64).clamp(max=ceiling).tolist()
     for options in [{"scope": "global"}, {"scope": "layer"}] if "scope" in field else [{}]:
         removals.clear()
@@ -248,7 +248,7 @@ def test_impossible_ratios_are_refused(pruner: ModuleType, dense: Backbone, rati
 
 
 def test_above_the_ceiling_is_refused_and_the_ceiling_is_reached(pruner: ModuleType, dense: Backbone) -> None:
-    ceiling = pruner.ceiling(dense, pruner.Config())
+    ceiling = _methods.ceiling(pruner, dense, pruner.Config())
     pruned = prune(pruner, dense, ceiling)
     assert cost.parameters(dense) / cost.parameters(pruned) == pytest.approx(ceiling)
     assert torch.isfinite(pruned(images())).all()

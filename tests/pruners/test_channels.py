@@ -22,7 +22,7 @@ from sharedlabel.backbones._restore import restore, state
 from sharedlabel.backbones._shortcut import PadShortcut
 from sharedlabel.config import resolve
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _channels, _groups, butterfly, magnitude
+from sharedlabel.pruners import _channels, _groups, _methods, butterfly, magnitude
 from sharedlabel.pruners._base import Context
 
 CLASSES = 3
@@ -461,7 +461,7 @@ REFUSED: dict[str, tuple[Callable[[], Backbone], str]] = {
         "got a body without a linear layer or convolution; add a layer",
     ),
     "masks": (
-        lambda: magnitude.prune(build("mlp"), 2.0, magnitude.Config(), Context(torch.Generator())),
+        lambda: _methods.prune(magnitude, build("mlp"), 2.0, magnitude.Config(), Context(torch.Generator())),
         "got masked layers; start from the dense one",
     ),
 }
@@ -492,7 +492,7 @@ def test_units_of_perceptrons_go_and_what_passes_a_layer_norm_stays(
 
 def test_butterflies_leave_layers_alone_whose_weights_others_read() -> None:
     dense = build("windows")
-    pruned = butterfly.prune(dense, 1.2, butterfly.Config(), Context(rng.generator(0)))
+    pruned = _methods.prune(butterfly, dense, 1.2, butterfly.Config(), Context(rng.generator(0)))
     replaced = [name for name, module in pruned.named_modules() if isinstance(module, ButterflyLinear)]
     assert replaced
     assert all(".mlp." in name for name in replaced)

@@ -17,7 +17,7 @@ from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._masking import masked_weights
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _masks, magnitude
+from sharedlabel.pruners import _masks, _methods, magnitude
 from sharedlabel.pruners._base import Context
 
 OPTIMISERS: dict[str, Callable[[Iterable[Tensor]], torch.optim.Optimizer]] = {
@@ -35,7 +35,7 @@ def dense(seed: int = 0) -> Backbone:
 
 
 def pruned(ratio: float = 4.0) -> Backbone:
-    return magnitude.prune(dense(), ratio, magnitude.Config(), Context(torch.Generator()))
+    return _methods.prune(magnitude, dense(), ratio, magnitude.Config(), Context(torch.Generator()))
 
 
 def images() -> Tensor:

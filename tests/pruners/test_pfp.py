@@ -11,7 +11,7 @@ from sharedlabel import cost, rng
 from sharedlabel.backbones import mlp, resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _channels, _gradients, pfp
+from sharedlabel.pruners import _channels, _examples, _methods, pfp
 from sharedlabel.pruners._base import Context
 
 SHAPE, CLASSES = (2, 6, 5), 3
@@ -76,7 +76,7 @@ def test_sensitivities_are_those_of_explicit_loops(
 ) -> None:
     monkeypatch.setattr(pfp, "_IMAGES", parts)
     monkeypatch.setattr(pfp, "_ELEMENTS", elements)
-    monkeypatch.setattr(_gradients, "_BATCH", batch)
+    monkeypatch.setattr(_examples, "_BATCH", batch)
     backbone = network().train()
     found = pfp.sensitivities(backbone, _channels.groups(backbone), images())
     assert backbone.training
@@ -172,7 +172,7 @@ def test_a_layer_of_many_patches_keeps_more() -> None:
     alone = {name: pfp.margins(s) for name, s in pfp.sensitivities(backbone, found, images()).items()}
     networks = (
         _channels.prune_channels_by_scores(backbone, 2.0, alone, "global"),
-        pfp.prune(backbone, 2.0, pfp.Config(), context()),
+        _methods.prune(pfp, backbone, 2.0, pfp.Config(), context()),
     )
     widths = [[len(small.get_submodule(name).get_parameter("weight")) for name in found] for small in networks]
     assert widths == [[3, 2, 3], [3, 2, 2]]
@@ -194,7 +194,7 @@ def test_one_margin_gives_every_layer_its_budget() -> None:
     with torch.no_grad():
         backbone.body[3].weight[:, 3:] *= 1e-4
     sensitivity = pfp.sensitivities(backbone, _channels.groups(backbone), images())
-    pruned = pfp.prune(backbone, 2.0, pfp.Config(), context())
+    pruned = _methods.prune(pfp, backbone, 2.0, pfp.Config(), context())
     sizes = [pruned.body[1].out_features, pruned.body[3].out_features]
     assert sizes[0] < sizes[1]
     # Some factor gives both numbers of channels.
@@ -206,7 +206,7 @@ def test_one_margin_gives_every_layer_its_budget() -> None:
 def test_deterministic_keeps_the_most_sensitive_and_their_weights() -> None:
     backbone = multilayer(12, 8)
     sensitivity = pfp.sensitivities(backbone, _channels.groups(backbone), images())
-    pruned = pfp.prune(backbone, 3.0, pfp.Config(), context())
+    pruned = _methods.prune(pfp, backbone, 3.0, pfp.Config(), context())
     rows = [
         s.argsort(descending=True, stable=True)[: len(pruned.body[i].weight)].sort().values
         for i, s in zip((1, 3), sensitivity.values(), strict=True)
@@ -241,7 +241,10 @@ def test_randomised_has_the_same_budgets_and_scales_what_reads(build: object) ->
     assert callable(build)
     backbone = build()
     options = pfp.Config(method="randomized")
-    pruned, other = pfp.prune(backbone, 2.0, options, context()), pfp.prune(backbone, 2.0, pfp.Config(), context())
+    pruned, other = (
+        _methods.prune(pfp, backbone, 2.0, options, context()),
+        _methods.prune(pfp, backbone, 2.0, pfp.Config(), context()),
+    )
     assert [p.shape for p in pruned.parameters()] == [p.shape for p in other.parameters()]
     found, generator = _channels.groups(backbone), rng.generator(0)
     sensitivity = pfp.sensitivities(backbone, found, images())
@@ -264,14 +267,14 @@ def test_randomised_has_the_same_budgets_and_scales_what_reads(build: object) ->
 
 def test_at_ratio_one_nothing_is_scaled() -> None:
     backbone = network()
-    pruned = pfp.prune(backbone, 1.0, pfp.Config(method="randomized"), context())
+    pruned = _methods.prune(pfp, backbone, 1.0, pfp.Config(method="randomized"), context())
     assert torch.equal(pruned(images()), backbone(images()))
 
 
 def test_draws_are_those_of_the_generator() -> None:
     options = pfp.Config(method="randomized")
     one, same, other = (
-        pfp.prune(multilayer(12, 8), 2.0, options, context(seed)).classifier.weight for seed in (0, 0, 1)
+        _methods.prune(pfp, multilayer(12, 8), 2.0, options, context(seed)).classifier.weight for seed in (0, 0, 1)
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
@@ -280,19 +283,19 @@ def test_draws_are_those_of_the_generator() -> None:
 def test_parameters_are_exact_to_one_channel() -> None:
     backbone = multilayer(40, 30)
     for ratio, method in itertools.product((1.5, 4.0, 9.0), ("deterministic", "randomized")):
-        pruned = pfp.prune(backbone, ratio, pfp.Config(method=method), context())  # type: ignore[arg-type]
+        pruned = _methods.prune(pfp, backbone, ratio, pfp.Config(method=method), context())  # type: ignore[arg-type]
         assert abs(cost.parameters(pruned) - cost.parameters(backbone) / ratio) <= 61 + 30 + 1
 
 
 def test_missing_images_other_convolutions_and_weights_that_are_not_finite_are_refused() -> None:
     with pytest.raises(CompressionError, match="expected validation images to measure sensitivities on, got none"):
-        pfp.prune(network(), 2.0, pfp.Config(), Context(rng.generator(0), images()))
+        _methods.prune(pfp, network(), 2.0, pfp.Config(), Context(rng.generator(0), images()))
     with pytest.raises(CompressionError, match="validation images to measure sensitivities on, got an empty set"):
-        pfp.prune(network(), 2.0, pfp.Config(), context(0, 0))
+        _methods.prune(pfp, network(), 2.0, pfp.Config(), context(0, 0))
     with pytest.raises(CompressionError, match=r"expected two-dimensional convolutions.*, got Conv1d; .*filter_l1"):
         pfp.layer_sensitivity(nn.Conv1d(3, 2, 1), torch.rand(2, 3, 4), torch.arange(3)[:, None])
     backbone = network()
     with torch.no_grad():
         backbone.body[2].weight[0] = torch.nan
     with pytest.raises(CompressionError, match=r"got 3 NaN or infinite of 3 in layer 'body\.0'"):
-        pfp.prune(backbone, 2.0, pfp.Config(), context())
+        _methods.prune(pfp, backbone, 2.0, pfp.Config(), context())

@@ -12,7 +12,7 @@ from sharedlabel import rng
 from sharedlabel.backbones import mlp
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _activations, _gradients, _masks, sipp
+from sharedlabel.pruners import _activations, _examples, _gradients, _masks, _methods, _scores, sipp
 from sharedlabel.pruners._base import Context
 
 SHAPE = (2, 5, 4)
@@ -93,7 +93,7 @@ Method: TypeAlias = Literal["deterministic", "randomized"]
 def test_sensitivities_are_those_of_explicit_loops(
     monkeypatch: pytest.MonkeyPatch, method: Method, batch: int, values: int, elements: int
 ) -> None:
-    monkeypatch.setattr(_gradients, "_BATCH", batch)
+    monkeypatch.setattr(_examples, "_BATCH", batch)
     monkeypatch.setattr(_gradients, "_VALUES", values)
     monkeypatch.setattr(sipp, "_ELEMENTS", elements)
     monkeypatch.setattr(sipp, "_IMAGES", 2)
@@ -152,10 +152,10 @@ def test_patches_hold_what_a_convolution_multiplies(layer: nn.Conv1d | nn.Conv2d
 def test_drawing_from_a_transposed_convolution_is_refused() -> None:
     body = nn.Sequential(nn.ConvTranspose2d(2, 3, 2), nn.ReLU(), nn.Flatten())
     backbone = Backbone(body, nn.Linear(90, 3), SHAPE).double()
-    sipp.prune(backbone, 1.05, sipp.Config(), context())
+    _methods.prune(sipp, backbone, 1.05, sipp.Config(), context())
     message = "expected linear layers and convolutions, got 'body.0', a transposed convolution, .*; use method determ"
     with pytest.raises(CompressionError, match=message):
-        sipp.prune(backbone, 1.05, sipp.Config("randomized"), context())
+        _methods.prune(sipp, backbone, 1.05, sipp.Config("randomized"), context())
 
 
 @pytest.mark.parametrize("method", ["deterministic", "randomized"])
@@ -177,8 +177,9 @@ def test_scale_of_a_unit_does_not_matter() -> None:
 
 def test_deterministic_keeps_the_highest_of_all_layers() -> None:
     backbone = network()
-    pruned = sipp.prune(backbone, 2.0, sipp.Config(), context())
-    expected = _masks.prune_by_scores(backbone, 2.0, sipp.sensitivities(backbone, sipp.Config(), context()), "global")
+    pruned = _methods.prune(sipp, backbone, 2.0, sipp.Config(), context())
+    scores = sipp.sensitivities(backbone, sipp.Config(), context())
+    expected = _scores.prune_by_scores(backbone, 2.0, lambda: scores, "global")
     assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in pruned.state_dict().items())
 
 
@@ -237,24 +238,25 @@ def test_which_weights_are_drawn_is_sampling_with_replacement_until_there_are_en
 
 def test_randomised_pruning_reweighs_what_it_keeps() -> None:
     backbone = network()
-    pruned = sipp.prune(backbone, 2.0, sipp.Config("randomized"), context())
+    pruned = _methods.prune(sipp, backbone, 2.0, sipp.Config("randomized"), context())
     assert _masks.removed(pruned) == _masks.weights_to_remove(backbone, 2.0)
     for name, layer in _masks.prunable(pruned).items():
         keep, dense = _masks.kept(pruned)[name], _masks.prunable(backbone)[name].weight
         assert (layer.weight[keep] / dense[keep] >= 1).all()
         assert not layer.weight[~keep].any()
-    other = sipp.prune(backbone, 2.0, sipp.Config("randomized"), context(seed=1))
+    other = _methods.prune(sipp, backbone, 2.0, sipp.Config("randomized"), context(seed=1))
     assert any(not torch.equal(mask, _masks.kept(other)[name]) for name, mask in _masks.kept(pruned).items())
 
 
 def test_randomised_masks_nest_and_nothing_changes_at_ratio_one() -> None:
     backbone = network()
     masks = [
-        _masks.kept(sipp.prune(backbone, ratio, sipp.Config("randomized"), context())) for ratio in (1.0, 1.3, 2.0, 5.0)
+        _masks.kept(_methods.prune(sipp, backbone, ratio, sipp.Config("randomized"), context()))
+        for ratio in (1.0, 1.3, 2.0, 5.0)
     ]
     for less, more in itertools.pairwise(masks):
         assert all(not (more[name] & ~less[name]).any() for name in more)
-    same = sipp.prune(backbone, 1.0, sipp.Config("randomized"), context())
+    same = _methods.prune(sipp, backbone, 1.0, sipp.Config("randomized"), context())
     assert torch.equal(same(images()), backbone(images()))
 
 
@@ -267,7 +269,7 @@ def test_weights_without_sensitivity_go_first() -> None:
     assert dead >= row
     drawn = sipp.sensitivities(backbone, sipp.Config("randomized"), context())
     assert all(torch.equal(score == 0, drawn[name] == 0) for name, score in found.items())
-    pruned = sipp.prune(backbone, total / (total - dead), sipp.Config("randomized"), context())
+    pruned = _methods.prune(sipp, backbone, total / (total - dead), sipp.Config("randomized"), context())
     assert torch.equal(pruned(images()), copy.deepcopy(backbone)(images()))
 
 
@@ -275,4 +277,4 @@ def test_an_empty_set_is_refused() -> None:
     with pytest.raises(
         CompressionError, match="expected validation images to measure sensitivities on, got an empty s"
     ):
-        sipp.prune(network(), 2.0, sipp.Config(), context(0))
+        _methods.prune(sipp, network(), 2.0, sipp.Config(), context(0))
