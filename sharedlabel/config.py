@@ -22,13 +22,9 @@ from pydantic import Field, NonNegativeInt
 from sharedlabel import plugins, schema
 from sharedlabel.commandline import CommandLine, to_yaml
 from sharedlabel.errors import ConfigError, nearest
-from sharedlabel.schema import Count, Many
+from sharedlabel.schema import Count, Fraction, Many, NonNegativeFloat, PositiveFloat, PositiveFraction
 
 PluginSpec: TypeAlias = str | dict[str, Any]
-Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-PositiveFloat: TypeAlias = Annotated[float, Field(gt=0, le=1_000_000)]
-NonNegativeFloat: TypeAlias = Annotated[float, Field(ge=0, le=1_000_000)]
-PositiveFraction: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 TRAININGS = ("frozen", "joint", "crossfit")
 _LABEL = 100  # letters
 _ADDED = "added"

@@ -12,7 +12,7 @@ from torch import Tensor
 from sharedlabel import rng
 from sharedlabel.aggregators import matrix_log_pool, tempered_log_pool, vector_log_pool
 from sharedlabel.aggregators._linear_pool import LinearPool
-from sharedlabel.errors import ConfigError, TrainingError
+from sharedlabel.errors import TrainingError
 
 FREE = {"off_diagonal": 0.0, "bias": 0.0}
 
@@ -126,9 +126,3 @@ def test_fit_refuses_logits_that_are_not_finite(discrete) -> None:
     logits[3, 5, 1] = torch.nan
     with pytest.raises(TrainingError, match="expected finite log-probabilities and prior, got 6 values that are not"):
         fitted(vector_log_pool, discrete, logits)
-
-
-@pytest.mark.parametrize("option", ["off_diagonal", "bias"])
-def test_negative_penalties_are_refused(option: str) -> None:
-    with pytest.raises(ConfigError, match=f"{option} must be at least 0, got -0.5"):
-        matrix_log_pool.Config(**{option: -0.5})
