@@ -184,8 +184,8 @@ def _check_sides(dataset: Dataset, kept: Tensor, side: Tensor, config: SplitConf
     if dataset.groups is None or config.groups == "divided":
         return
     cells = torch.unique(torch.stack([dataset.groups[kept], side]), dim=1)[0]
-    found, times = torch.unique(cells, return_counts=True)
-    straddling = found[times > 1]
+    groups, times = torch.unique(cells, return_counts=True)
+    straddling = groups[times > 1]
     if straddling.numel():
         raise DataError(
             f"data set {dataset.name!r}: expected groups that lie either in its test set or outside, or in its "

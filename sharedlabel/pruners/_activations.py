@@ -58,13 +58,13 @@ def patches(layer: _ConvNd, inputs: Float[Tensor, "b C ..."]) -> Float[Tensor, "
         inputs: what it is given.
     """
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    found = F.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)
+    windows = F.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)
     dimensions = len(layer.kernel_size)
     for axis, (size, step, gap) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)):
-        found = found.unfold(2 + axis, gap * (size - 1) + 1, step)[..., ::gap]
+        windows = windows.unfold(2 + axis, gap * (size - 1) + 1, step)[..., ::gap]
     places, positions = range(2, 2 + dimensions), range(2 + dimensions, 2 + 2 * dimensions)
-    count = found.shape[2 : 2 + dimensions].numel()
-    return found.permute(0, 1, *positions, *places).reshape(len(inputs), layer.groups, -1, count)
+    count = windows.shape[2 : 2 + dimensions].numel()
+    return windows.permute(0, 1, *positions, *places).reshape(len(inputs), layer.groups, -1, count)
 
 
 @torch.no_grad()

@@ -93,9 +93,9 @@ def refusals(network: Backbone, twice: bool = False) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if (found := _MISSING.search(str(error))) is None:
+        if (missing := _MISSING.search(str(error))) is None:
             raise
-        operation = found[1] or ", ".join(_custom_functions(network)) or "one that detaches its results"
+        operation = missing[1] or ", ".join(_custom_functions(network)) or "one that detaches its results"
         raise CompressionError(
             f"expected operations that torch can differentiate{' twice' * twice}, got {operation}, which has no "
             f"{'second ' * twice}derivative; use a pruner that takes none, such as magnitude"

@@ -33,16 +33,16 @@ def prunable(backbone: Backbone) -> dict[str, MaskableWeight]:
     Raises:
         CompressionError: a layer shares its weight with another one, or computes it from other parameters.
     """
-    found = {}
+    places = {}
     for name, module in backbone.body.named_modules(prefix="body"):
         if isinstance(module, (nn.Linear, _ConvNd)):
-            found[name] = MaskableWeight(module, "weight")
+            places[name] = MaskableWeight(module, "weight")
         elif isinstance(module, nn.MultiheadAttention):
             keys = [key for key in _PROJECTIONS if module._parameters.get(key, key) is not None]
-            found |= {f"{name}.{key.removesuffix('_weight')}": MaskableWeight(module, key) for key in keys}
-    _check_plain({**found, "classifier": MaskableWeight(backbone.classifier, "weight")})
-    _check_not_shared(backbone, found)
-    return found
+            places |= {f"{name}.{key.removesuffix('_weight')}": MaskableWeight(module, key) for key in keys}
+    _check_plain({**places, "classifier": MaskableWeight(backbone.classifier, "weight")})
+    _check_not_shared(backbone, places)
+    return places
 
 
 def _check_plain(places: Mapping[str, MaskableWeight]) -> None:
@@ -128,9 +128,9 @@ def check_removed(network: nn.Module) -> None:
 
 def kept(backbone: Backbone) -> dict[str, Tensor]:
     """Return which weights no mask removes, by prunable layer, as `bool`."""
-    found = {name: mask != 0 for name, _, mask in masked(backbone)}
+    remaining = {name: mask != 0 for name, _, mask in masked(backbone)}
     return {
-        name: found[name] if name in found else torch.ones_like(layer.weight, dtype=torch.bool)
+        name: remaining[name] if name in remaining else torch.ones_like(layer.weight, dtype=torch.bool)
         for name, layer in prunable(backbone).items()
     }
 

@@ -124,10 +124,8 @@ def _record_layers(network: nn.Module) -> set[Node]:
     nodes: set[Node] = set()
 
     def note(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        found = (
-            tensor.grad_fn for tensor in tree_leaves(output) if isinstance(tensor, Tensor)
-        )  # attention has several
-        nodes.update(node for node in found if node is not None)
+        ends = (tensor.grad_fn for tensor in tree_leaves(output) if isinstance(tensor, Tensor))  # attention has several
+        nodes.update(node for node in ends if node is not None)
 
     for module in network.modules():
         if any(True for _ in module.parameters(recurse=False)):
@@ -137,18 +135,19 @@ def _record_layers(network: nn.Module) -> set[Node]:
 
 def _relu_before(seen: Tensor, layers: Collection[Node], reader: str) -> Node:
     """Follow a layer's input back to the ReLU that it comes from, through pooling and the like, to the next layer."""
-    ahead, relus, found = [seen.grad_fn], set[Node](), True
+    ahead, relus, only_relus = [seen.grad_fn], set[Node](), True
     while ahead:
         node = ahead.pop()
         if node is None or node in layers:
-            found = False
+            only_relus = False
         elif node.name().startswith("ReluBackward"):
             relus.add(node)
         else:
             ahead.extend(before for before, _ in node.next_functions)
-    if not found or len(relus) != 1:
+    if not only_relus or len(relus) != 1:
+        sources = "several" if only_relus else "other sources"
         raise CompressionError(
-            f"expected all that {reader!r} reads to come from one ReLU, got {'several' if found else 'other sources'}: "
+            f"expected all that {reader!r} reads to come from one ReLU, got {sources}: "
             "APoZ counts the zeros that a ReLU leaves; choose a pruner that scores weights (filter_l1)"
         )
     return relus.pop()

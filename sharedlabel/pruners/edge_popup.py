@@ -152,7 +152,7 @@ def _make_constant(weight: Tensor, used: int) -> None:
 
 def _copy_statistics(trained: Backbone, pruned: Backbone) -> None:
     """Take over what training has estimated beside the scores: the statistics of batch normalisation."""
-    found = dict(trained.named_buffers())
+    estimated = dict(trained.named_buffers())
     for name, buffer in pruned.named_buffers():
-        if name in found:
-            buffer.copy_(found[name])
+        if name in estimated:
+            buffer.copy_(estimated[name])

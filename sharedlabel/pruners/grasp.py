@@ -73,9 +73,9 @@ def scores(backbone: Backbone, config: Config, context: Context) -> Mapping[str,
     with derivatives(network, twice=True):
         total = [torch.zeros_like(weight) for weight in parameters]
         for loss in losses():
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
-            check_reached(name for name, gradient in zip(weights, found, strict=False) if gradient is None)
-            total = [old + new for old, new in zip(total, found, strict=True)]
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            check_reached(name for name, gradient in zip(weights, gradients, strict=False) if gradient is None)
+            total = [old + new for old, new in zip(total, gradients, strict=True)]
         for loss in losses():
             gradients = torch.autograd.grad(loss, parameters, create_graph=True)
             # The gradient of g'g(batch), g held fixed, is the batch's part of Hg.

@@ -100,14 +100,14 @@ def sensitivities(backbone: Backbone, config: Config, context: Context) -> dict[
     images = context.sensitivity_set(config.examples)
     network = written_out(backbone).eval()
     kind = _Sensitivity if config.method == "deterministic" else _LargestSensitivity
-    found = {name: kind(name, layer) for name, layer in layer_twins(backbone).items()}
-    for name, sensitivity in found.items():
+    trackers = {name: kind(name, layer) for name, layer in layer_twins(backbone).items()}
+    for name, sensitivity in trackers.items():
         network.get_submodule(name).register_forward_pre_hook(sensitivity)
     with torch.no_grad():
         for some, _ in batches(network, images):
             network(some)
-    check_called(name for name, sensitivity in found.items() if not sensitivity.called)
-    return {name: sensitivity.values for name, sensitivity in found.items()}
+    check_called(name for name, sensitivity in trackers.items() if not sensitivity.called)
+    return {name: sensitivity.values for name, sensitivity in trackers.items()}
 
 
 class _Sensitivity:
@@ -174,8 +174,8 @@ class _LargestSensitivity(_Sensitivity):
         for some in inputs.split(_IMAGES):
             inverse = self._inverse(weight, some).flatten(2).unflatten(1, (self.layer.groups, -1))
             places = (patches(self.layer, some), inverse)
-            found = _largest(*(of_all.movedim(0, 2).flatten(2) for of_all in places))
-            largest = largest.to(found).maximum(found.view_as(weight))
+            shares = _largest(*(of_all.movedim(0, 2).flatten(2) for of_all in places))
+            largest = largest.to(shares).maximum(shares.view_as(weight))
         return largest
 
 

@@ -42,8 +42,8 @@ def exact(discrete) -> Tensor:
 def test_vector_pool_undoes_weights_and_biases_of_the_labels(discrete) -> None:
     """With one weight for all labels the distortion can be undone exactly; biases on top of it too."""
     logits = distorted(discrete, 2.5 * torch.eye(3).double(), torch.tensor([0.5, -1.0, 0.3]).double())
-    found = posterior(fitted(vector_log_pool, discrete, logits), logits)
-    torch.testing.assert_close(found.exp(), exact(discrete).exp(), atol=0.06, rtol=0)
+    log_posterior = posterior(fitted(vector_log_pool, discrete, logits), logits)
+    torch.testing.assert_close(log_posterior.exp(), exact(discrete).exp(), atol=0.06, rtol=0)
     tempered = tempered_log_pool.build(tempered_log_pool.Config(), discrete.shape)
     tempered.fit(discrete.embeddings, logits, discrete.labels, discrete.weights)
     assert (posterior(tempered, logits).exp() - exact(discrete).exp()).abs().mean() > 0.05

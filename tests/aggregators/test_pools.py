@@ -103,8 +103,8 @@ def overconfident(discrete, factor: float) -> Tensor:
 
 @pytest.mark.parametrize("factor", [0.4, 1.0, 2.5])
 def test_tempering_recovers_a_known_confidence(discrete, factor: float) -> None:
-    found = fitted(discrete, overconfident(discrete, factor))
-    torch.testing.assert_close(found, torch.tensor([-math.log(factor), 0.0]).double(), atol=0.06, rtol=0)
+    coefficients = fitted(discrete, overconfident(discrete, factor))
+    torch.testing.assert_close(coefficients, torch.tensor([-math.log(factor), 0.0]).double(), atol=0.06, rtol=0)
 
 
 def test_tempering_recovers_repeated_instances(discrete) -> None:
@@ -135,12 +135,12 @@ def test_fit_is_bounded_on_degenerate_tuples(discrete, scale: float) -> None:
     """Tuples that are all right, or whose evidence is far too weak, ask for an infinite temperature."""
     labels = discrete.labels
     logits = scale * torch.nn.functional.one_hot(labels, 3).double()[:, None].expand(-1, 7, -1)
-    found = fitted(discrete, discrete.prior.log() + logits)
-    assert found.isfinite().all()
-    for value, (low, high) in zip(found.tolist(), LIMITS, strict=True):
+    coefficients = fitted(discrete, discrete.prior.log() + logits)
+    assert coefficients.isfinite().all()
+    for value, (low, high) in zip(coefficients.tolist(), LIMITS, strict=True):
         assert low <= value <= high
     if scale < 1:
-        assert found[0] == LIMITS[0][1]
+        assert coefficients[0] == LIMITS[0][1]
 
 
 def test_the_limits_of_a_temperature_are_reached_and_kept() -> None:
@@ -157,9 +157,9 @@ def test_the_limits_of_a_temperature_are_reached_and_kept() -> None:
 
 
 def test_one_tuple_of_one_instance_can_be_fitted(discrete) -> None:
-    found = fitted(discrete, discrete.logits[:1, :1], discrete.labels[:1], discrete.weights[:1])
-    assert found.isfinite().all()
-    assert found[1] == 0
+    coefficients = fitted(discrete, discrete.logits[:1, :1], discrete.labels[:1], discrete.weights[:1])
+    assert coefficients.isfinite().all()
+    assert coefficients[1] == 0
 
 
 def test_fit_refuses_logits_that_are_not_finite(discrete) -> None:

@@ -1,4 +1,4 @@
-"""What every pruner has to do, over the pruners found in the folder."""
+"""What every pruner has to do, over the pruners channel_groups in the folder."""
 
 from __future__ import annotations
 
@@ -131,9 +131,9 @@ def test_ratio_is_exact(pruner: ModuleType, dense: Backbone) -> None:
 
 def largest_channel(dense: Backbone) -> int:
     """Count the parameters that go with the largest channel of a network."""
-    found = _channels.groups(dense)
-    sizes = torch.tensor([group.size for group in found.values()])
-    without_one = _channels.parameter_counts(dense, found, sizes - torch.eye(len(sizes), dtype=torch.int64))
+    channel_groups = _channels.groups(dense)
+    sizes = torch.tensor([group.size for group in channel_groups.values()])
+    without_one = _channels.parameter_counts(dense, channel_groups, sizes - torch.eye(len(sizes), dtype=torch.int64))
     return cost.parameters(dense) - int(without_one.min())
 
 
@@ -215,8 +215,8 @@ def removals(monkeypatch: pytest.MonkeyPatch) -> list[Removal]:
     """What is removed physically from now on."""
     seen: list[Removal] = []
 
-    def remove(backbone: Backbone, found: Any, keep: Mapping[str, torch.Tensor]) -> Backbone:
-        small = _removal.remove(backbone, found, keep)
+    def remove(backbone: Backbone, channel_groups: Any, keep: Mapping[str, torch.Tensor]) -> Backbone:
+        small = _removal.remove(backbone, channel_groups, keep)
         seen.append(Removal(small, backbone, keep))
         return small
 

@@ -90,13 +90,13 @@ def test_shares_of_zeros_are_those_of_explicit_loops(monkeypatch: pytest.MonkeyP
     assert backbone.training
     backbone.eval()
     maps = backbone.normalize(images())
-    found = {}
+    expected = {}
     for name, layer in backbone.body.named_children():
         maps = layer(maps)
         if isinstance(layer, nn.ReLU):
-            found[name] = counted(maps)
+            expected[name] = counted(maps)
     assert list(shares) == ["body.0", "body.4", "body.8"]
-    for one, other in zip(shares.values(), found.values(), strict=True):
+    for one, other in zip(shares.values(), expected.values(), strict=True):
         torch.testing.assert_close(one, other)
         assert 0 < one.max() < 1 or 0 < one.min() < 1
 

@@ -76,8 +76,8 @@ def test_written_out_is_what_torch_computes(across: bool, options: dict[str, Any
         given["key_padding_mask"][-1] = False  # else an example has no key at all
     for average in (True, False):
         expected = attention(query, key, value, average_attn_weights=average, **given)
-        found = WrittenAttention(attention)(query, key, value, average_attn_weights=average, **given)
-        torch.testing.assert_close(found, expected)
+        outputs = WrittenAttention(attention)(query, key, value, average_attn_weights=average, **given)
+        torch.testing.assert_close(outputs, expected)
     assert WrittenAttention(attention)(query, key, value, need_weights=False, **given)[1] is None
 
 
@@ -144,7 +144,7 @@ def test_every_mask_pruner_removes_weights_of_attention(name: str, batch_first: 
     pruner, dense = load("pruners", name), network(batch_first=batch_first)
     pruned = _methods.prune(pruner, dense, 3.0, pruner.Config(), context(lambda _: None))
     assert cost.parameters(pruned) == round(cost.parameters(dense) / 3)
-    assert {found for found, _, _ in _masks.masked(pruned)} == {"body.attention.in_proj", "body.attention.out_proj"}
+    assert {layer for layer, _, _ in _masks.masked(pruned)} == {"body.attention.in_proj", "body.attention.out_proj"}
     assert torch.isfinite(pruned(images())).all()
 
 

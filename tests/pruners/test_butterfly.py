@@ -69,8 +69,8 @@ def test_at_the_papers_size_every_butterfly_keeps_log_n_outputs(seed: int) -> No
         orders = [(width, default_k(width), draw_order(width, generator)) for width in (n1, n2)]
         counts = [int(weight_counts(width, order)[k - 1]) for width, k, order in orders]
         left += sum(counts) + default_k(n1) * default_k(n2) - n1 * n2
-    found = replaced(prune(dense, cost.parameters(dense) / left, seed))
-    assert [(layer.inputs.k, layer.outputs.k) for layer in found.values()] == [(7, 6), (6, 5)]
+    butterflies = replaced(prune(dense, cost.parameters(dense) / left, seed))
+    assert [(layer.inputs.k, layer.outputs.k) for layer in butterflies.values()] == [(7, 6), (6, 5)]
 
 
 def test_at_the_ceiling_one_output_is_kept_everywhere() -> None:
@@ -148,18 +148,18 @@ def test_restored_from_its_state() -> None:
 def test_costs(bias: bool) -> None:
     dense = network((64, 32), bias)
     pruned = prune(dense, 6.0)
-    found, layers = cost.costs(dense, pruned, SHAPE), replaced(pruned).values()
+    costs, layers = cost.costs(dense, pruned, SHAPE), replaced(pruned).values()
     left = sum(weights(layer) for layer in layers)
     rest = sum(p.numel() for name, p in dense.named_parameters() if name not in {"body.1.weight", "body.3.weight"})
-    assert found.parameters == left + rest
-    assert found.prunable_ratio == (108 * 64 + 64 * 32) / left
-    assert found.sparsity == 1 - left / (108 * 64 + 64 * 32)
+    assert costs.parameters == left + rest
+    assert costs.prunable_ratio == (108 * 64 + 64 * 32) / left
+    assert costs.sparsity == 1 - left / (108 * 64 + 64 * 32)
     assert all(side.cut == side.depth for layer in layers for side in (layer.inputs, layer.outputs))
     macs = sum(
         layer.in_features * layer.inputs.k + layer.inputs.k * layer.outputs.k + layer.outputs.k * layer.out_features
         for layer in layers
     )
-    assert found.macs_executed == found.macs_effective == macs + 32 * 3
+    assert costs.macs_executed == costs.macs_effective == macs + 32 * 3
 
 
 def test_smaller_network_trains() -> None:

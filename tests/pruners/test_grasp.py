@@ -56,9 +56,9 @@ def test_scores_are_those_of_the_whole_hessian(monkeypatch: pytest.MonkeyPatch, 
     backbone = network()
     scores = grasp.scores(backbone, grasp.Config(temperature=temperature), context(backbone))
     weights, gradient, hessian = gradient_and_hessian(backbone, context(backbone), temperature)
-    found = torch.cat([scores[name].flatten() for name in _masks.prunable(backbone)])
-    expected = (weights * (hessian @ gradient))[: len(found)]
-    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-14)
+    flat = torch.cat([scores[name].flatten() for name in _masks.prunable(backbone)])
+    expected = (weights * (hessian @ gradient))[: len(flat)]
+    torch.testing.assert_close(flat, expected, rtol=1e-8, atol=1e-14)
 
 
 def squared_gradient(backbone: Backbone, given: Context) -> float:
@@ -134,11 +134,11 @@ def test_examples_are_the_first_of_each_class() -> None:
     backbone = network()
     images = context(backbone, 7).examples(7)
     given = Context(rng.generator(0), images, torch.tensor([0, 0, 0, 1, 0, 2, 1]))
-    found = grasp.scores(backbone, grasp.Config(samples_per_class=2), given)
+    scores = grasp.scores(backbone, grasp.Config(samples_per_class=2), given)
     chosen = torch.tensor([0, 1, 3, 5, 6])
     same = Context(rng.generator(0), images[chosen], torch.tensor([0, 0, 1, 2, 1]))
     for name, score in grasp.scores(backbone, grasp.Config(), same).items():
-        torch.testing.assert_close(found[name], score, rtol=0, atol=0)
+        torch.testing.assert_close(scores[name], score, rtol=0, atol=0)
 
 
 class Squeeze(nn.Module):
@@ -179,8 +179,8 @@ def test_hardsigmoid_is_differentiated_twice(gate: Callable[[Tensor], Tensor]) -
         assert (gated.abs() < 3).any()
         return dict(grasp.scores(backbone, grasp.Config(temperature=1.0), context(backbone)))
 
-    for found, expected in zip(scores(gate).values(), scores(written_out).values(), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-15)
+    for score, expected in zip(scores(gate).values(), scores(written_out).values(), strict=True):
+        torch.testing.assert_close(score, expected, rtol=1e-9, atol=1e-15)
 
 
 def test_values_and_slopes_of_the_composed_hardsigmoid_are_those_of_torch() -> None:

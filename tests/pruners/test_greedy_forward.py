@@ -66,11 +66,11 @@ def by_hand(weights: list[Tensor], biases: list[Tensor], sizes: list[int], scale
     for layer, size in enumerate(sizes):
         n, a = len(weights[layer]), torch.zeros(len(weights[layer]))
         for k in range(size):
-            found = {}
+            losses = {}
             for i in set(range(n)) - set(chosen[layer]):
                 factors[layer] = n * (a + (torch.eye(n)[i] - a) / (k + 1))
-                found[i] = loss()
-            chosen[layer].append(min(found, key=lambda i: found[i]))
+                losses[i] = loss()
+            chosen[layer].append(min(losses, key=lambda i: losses[i]))
             a = a + (torch.eye(n)[chosen[layer][-1]] - a) / (k + 1)
         factors[layer] = n * a if scale else (a > 0).float()
     return [sorted(layer) for layer in chosen]
@@ -227,7 +227,7 @@ def test_loss_is_lower_than_with_random_channels(shortlist: int) -> None:
 def test_the_shortlist_holds_the_steepest() -> None:
     """A list of one leaves nothing to compare: after the first step the slopes alone choose."""
     growth, group = group_of(multilayer(9), "body.1")
-    found = greedy_forward._grow(growth, 4, greedy_forward.Config(shortlist=1), rng.generator(0))
+    chosen = greedy_forward._grow(growth, 4, greedy_forward.Config(shortlist=1), rng.generator(0))
     other, _ = group_of(multilayer(9), "body.1")
     expected = [int(other.losses(torch.arange(group.size)).argmin())]
     for _ in range(3):
@@ -235,7 +235,7 @@ def test_the_shortlist_holds_the_steepest() -> None:
         slopes = other.slopes()
         slopes[expected] = math.inf
         expected.append(int(slopes.argmin()))
-    assert found.nonzero()[:, 0].tolist() == sorted(expected)
+    assert chosen.nonzero()[:, 0].tolist() == sorted(expected)
 
 
 @pytest.mark.parametrize("shortcut", ["pad", "projection"])

@@ -59,7 +59,7 @@ def test_curvature_is_the_mean_over_labels_of_one_example_at_a_time(
 ) -> None:
     monkeypatch.setattr(_examples, "_BATCH", batch)
     backbone = convolutional()
-    found = obd.fisher_diagonal(backbone, obd.Config(), context(12))
+    curvature = obd.fisher_diagonal(backbone, obd.Config(), context(12))
     reference = copy.deepcopy(backbone).eval()
     expected = {name: torch.zeros_like(layer.weight) for name, layer in _masks.prunable(reference).items()}
     for image, label in itertools.product(images(12), range(CLASSES)):
@@ -68,21 +68,21 @@ def test_curvature_is_the_mean_over_labels_of_one_example_at_a_time(
         log_p.backward()
         for name, layer in _masks.prunable(reference).items():
             expected[name] += log_p.detach().exp() * layer.weight.grad**2 / 12
-    assert found.keys() == expected.keys()
-    for name, curvature in found.items():
-        torch.testing.assert_close(curvature, expected[name])
+    assert curvature.keys() == expected.keys()
+    for name, diagonal in curvature.items():
+        torch.testing.assert_close(diagonal, expected[name])
 
 
 def test_curvature_is_the_diagonal_of_the_hessian() -> None:
     """By double backward, for labels of which none has anything to do with the images."""
     backbone = softmax_regression()
-    found = obd.fisher_diagonal(backbone, obd.Config(), context(5))["body.1"]
+    curvature = obd.fisher_diagonal(backbone, obd.Config(), context(5))["body.1"]
     weight = backbone.body[1].weight
     loss = nn.functional.cross_entropy(backbone(images(5)), torch.tensor([0, 2, 0, 1, 1]))
     (gradient,) = torch.autograd.grad(loss, weight, create_graph=True)
     rows = [torch.autograd.grad(part, weight, retain_graph=True)[0].flatten() for part in gradient.flatten()]
     exact = torch.stack(rows).diagonal().view_as(weight)
-    torch.testing.assert_close(found, exact, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(curvature, exact, rtol=1e-10, atol=1e-14)
 
 
 def test_saliency_computed_by_hand() -> None:

@@ -42,7 +42,7 @@ def multilayer(*widths: int) -> Backbone:
 
 def shares(kernel: Tensor, patch: Tensor) -> list[float]:
     """Return the share of each channel in one response, signs apart; both `[channels positions]`."""
-    found = [0.0] * len(kernel)
+    largest = [0.0] * len(kernel)
     for weight_sign, input_sign in itertools.product((1, -1), (1, -1)):
         terms = [
             sum(
@@ -52,8 +52,8 @@ def shares(kernel: Tensor, patch: Tensor) -> list[float]:
             for weights, values in zip(kernel.tolist(), patch.tolist(), strict=True)
         ]
         if total := sum(terms):
-            found = [max(old, term / total) for old, term in zip(found, terms, strict=True)]
-    return found
+            largest = [max(old, term / total) for old, term in zip(largest, terms, strict=True)]
+    return largest
 
 
 def largest(kernels: Tensor, patches: list[Tensor]) -> Tensor:
@@ -78,7 +78,7 @@ def test_sensitivities_are_those_of_explicit_loops(
     monkeypatch.setattr(pfp, "_ELEMENTS", elements)
     monkeypatch.setattr(_examples, "_BATCH", batch)
     backbone = network().train()
-    found = pfp.sensitivities(backbone, _channels.groups(backbone), images())
+    sensitivity = pfp.sensitivities(backbone, _channels.groups(backbone), images())
     assert backbone.training
     body = backbone.eval().body
     with torch.no_grad():
@@ -86,11 +86,13 @@ def test_sensitivities_are_those_of_explicit_loops(
         second = body[2:4](first)
         third = body[4:](second)
     assert (first < 0).any()
-    torch.testing.assert_close(found["body.0"].float(), largest(body[2].weight.flatten(2), patches_of(body[2], first)))
-    by_channel = body[5].weight.unflatten(1, (4, 4))
-    torch.testing.assert_close(found["body.2"].float(), largest(by_channel, list(second.flatten(2))))
     torch.testing.assert_close(
-        found["body.5"].float(), largest(backbone.classifier.weight[:, :, None], list(third[:, :, None]))
+        sensitivity["body.0"].float(), largest(body[2].weight.flatten(2), patches_of(body[2], first))
+    )
+    by_channel = body[5].weight.unflatten(1, (4, 4))
+    torch.testing.assert_close(sensitivity["body.2"].float(), largest(by_channel, list(second.flatten(2))))
+    torch.testing.assert_close(
+        sensitivity["body.5"].float(), largest(backbone.classifier.weight[:, :, None], list(third[:, :, None]))
     )
 
 
@@ -110,20 +112,20 @@ def test_shares_of_a_dilated_convolution(padding: str) -> None:
 def test_a_channel_that_several_layers_read_counts_where_it_matters_most() -> None:
     with rng.seeded(0):
         backbone = resnet_cifar.build(resnet_cifar.Config(8, 3, "projection"), (3, 8, 8), CLASSES).eval()
-    found = _channels.groups(backbone)
+    channel_groups = _channels.groups(backbone)
     given = torch.rand(3, 3, 8, 8, generator=rng.generator(1))
     inputs: dict[str, Tensor] = {}
-    for slot in found["body.0"].readers:
+    for slot in channel_groups["body.0"].readers:
         layer = backbone.get_submodule(slot.layer)
         layer.register_forward_pre_hook(lambda _, given, name=slot.layer: inputs.update({name: given[0]}))
     backbone(given)
     single = [
         pfp.layer_sensitivity(backbone.get_submodule(slot.layer), inputs[slot.layer], slot.index)
-        for slot in found["body.0"].readers
+        for slot in channel_groups["body.0"].readers
     ]
     assert len(single) == 3
     expected = torch.stack(single).amax(0)
-    torch.testing.assert_close(pfp.sensitivities(backbone, found, given)["body.0"].float(), expected)
+    torch.testing.assert_close(pfp.sensitivities(backbone, channel_groups, given)["body.0"].float(), expected)
 
 
 def distinct(sensitivity: Tensor, draws: float) -> float:
@@ -135,46 +137,46 @@ def distinct(sensitivity: Tensor, draws: float) -> float:
 @pytest.mark.parametrize("spread", [0.1, 1.0, 4.0])
 def test_margins_are_those_of_a_bisection(spread: float) -> None:
     sensitivity = torch.randn(12, generator=rng.generator(0), dtype=torch.float64).mul(spread).exp()
-    found = pfp.margins(sensitivity)
+    margins = pfp.margins(sensitivity)
     order = sensitivity.argsort(descending=True)
-    assert torch.equal(found.argsort(descending=True), order)
+    assert torch.equal(margins.argsort(descending=True), order)
     for rank, channel in list(enumerate(order.tolist()))[1:]:  # the first stays whatever the margin
         low, high = 1e-3, 1e12
         for _ in range(200):
             middle = math.sqrt(low * high)
             low, high = (middle, high) if math.ceil(distinct(sensitivity, middle)) <= rank else (low, middle)
-        assert found[channel] == pytest.approx(float(sensitivity.sum()) / high, rel=1e-3)
+        assert margins[channel] == pytest.approx(float(sensitivity.sum()) / high, rel=1e-3)
 
 
 def test_margins_computed_by_hand() -> None:
     """Of p = (3/4, 1/4), m draws give 2 - (1/4)^m - (3/4)^m different ones: more than 1 from m = 1 on."""
-    found = pfp.margins(torch.tensor([0.6, 0.2], dtype=torch.float64))
-    assert float(found[1]) == pytest.approx(0.8, rel=1e-3)
+    margins = pfp.margins(torch.tensor([0.6, 0.2], dtype=torch.float64))
+    assert float(margins[1]) == pytest.approx(0.8, rel=1e-3)
     # Of three that are alike, 3 - 3 (2/3)^m: more than 2 from m = log 3 / log 1.5 on.
-    found = pfp.margins(torch.full((3,), 0.5, dtype=torch.float64))
-    assert found[1:].tolist() == pytest.approx([1.5, 1.5 * math.log(1.5) / math.log(3)], rel=1e-3)
+    margins = pfp.margins(torch.full((3,), 0.5, dtype=torch.float64))
+    assert margins[1:].tolist() == pytest.approx([1.5, 1.5 * math.log(1.5) / math.log(3)], rel=1e-3)
 
 
 def test_logarithms_of_patches_and_weights() -> None:
     """The second convolution has 3 x 2 weights for a channel in 2 x 2 places, a linear layer one in one place."""
     backbone = network()
-    found = pfp.union_bounds(backbone, _channels.groups(backbone), images())
+    bounds = pfp.union_bounds(backbone, _channels.groups(backbone), images())
     places = math.prod(backbone.body[2](backbone.body[:2](backbone.normalize(images()))).shape[2:])
-    assert found["body.0"] == pytest.approx(math.log(8e16 * (places + 1) * 6))
-    assert found["body.2"] == found["body.5"] == pytest.approx(math.log(8e16 * 2))
-    assert [value - math.log(8e16) for value in found.values()] == pytest.approx([math.log(30), *[math.log(2)] * 2])
+    assert bounds["body.0"] == pytest.approx(math.log(8e16 * (places + 1) * 6))
+    assert bounds["body.2"] == bounds["body.5"] == pytest.approx(math.log(8e16 * 2))
+    assert [value - math.log(8e16) for value in bounds.values()] == pytest.approx([math.log(30), *[math.log(2)] * 2])
 
 
 def test_a_layer_of_many_patches_keeps_more() -> None:
     """Margins are multiplied by the logarithms before they are compared: at 2x a linear unit goes instead."""
     backbone = network()
-    found = _channels.groups(backbone)
-    alone = {name: pfp.margins(s) for name, s in pfp.sensitivities(backbone, found, images()).items()}
+    channel_groups = _channels.groups(backbone)
+    alone = {name: pfp.margins(s) for name, s in pfp.sensitivities(backbone, channel_groups, images()).items()}
     networks = (
         _channels.prune_channels_by_scores(backbone, 2.0, alone, "global"),
         _methods.prune(pfp, backbone, 2.0, pfp.Config(), context()),
     )
-    widths = [[len(small.get_submodule(name).get_parameter("weight")) for name in found] for small in networks]
+    widths = [[len(small.get_submodule(name).get_parameter("weight")) for name in channel_groups] for small in networks]
     assert widths == [[3, 2, 3], [3, 2, 2]]
 
 
@@ -246,14 +248,14 @@ def test_randomised_has_the_same_budgets_and_scales_what_reads(build: object) ->
         _methods.prune(pfp, backbone, 2.0, pfp.Config(), context()),
     )
     assert [p.shape for p in pruned.parameters()] == [p.shape for p in other.parameters()]
-    found, generator = _channels.groups(backbone), rng.generator(0)
-    sensitivity = pfp.sensitivities(backbone, found, images())
+    channel_groups, generator = _channels.groups(backbone), rng.generator(0)
+    sensitivity = pfp.sensitivities(backbone, channel_groups, images())
     maps = backbone.normalize(images())
     factors = {
         name: pfp.draw(s, len(pruned.get_submodule(name).get_parameter("weight")), generator)
         for name, s in sensitivity.items()
     }
-    names = {slot.layer: (name, slot) for name, group in found.items() for slot in group.readers}
+    names = {slot.layer: (name, slot) for name, group in channel_groups.items() for slot in group.readers}
     with torch.no_grad():
         for key, layer in [*backbone.body.named_children(), ("classifier", backbone.classifier)]:
             reads = names.get(key if key == "classifier" else f"body.{key}")

@@ -259,21 +259,21 @@ def test_gradients_by_example_are_those_of_one_example_at_a_time(monkeypatch: py
         ]
         nn.functional.cross_entropy(dense(images), labels, reduction="sum").backward()
         parts = _gradients.gradients_by_example(_masks.called_layers(twin)[name], seen["given"], seen["back"])
-        found = torch.cat(list(parts))
+        gradients = torch.cat(list(parts))
         for handle in handles:
             handle.remove()
         expected = torch.stack([loss_gradient(dense, layer, *pair) for pair in zip(images, labels, strict=True)])
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(gradients, expected)
 
 
 @pytest.mark.parametrize("count", [1, 2, 127, 128, 129, 300])
 def test_batches_are_of_about_equal_size(count: int) -> None:
     network = small()
     images, given = torch.rand(count, 1, 3, 3), torch.arange(count) % CLASSES
-    found = list(_examples.batches(network, images, given))
-    assert torch.equal(torch.cat([some for some, _ in found]), images)
-    assert torch.equal(torch.cat([labels for _, labels in found]), given)
-    sizes = [len(some) for some, _ in found]
+    batches = list(_examples.batches(network, images, given))
+    assert torch.equal(torch.cat([some for some, _ in batches]), images)
+    assert torch.equal(torch.cat([labels for _, labels in batches]), given)
+    sizes = [len(some) for some, _ in batches]
     assert max(sizes) <= 128
     assert max(sizes) - min(sizes) <= 1
 

@@ -36,10 +36,10 @@ def loss(network: Backbone, given: Context) -> Tensor:
 @torch.no_grad()
 def connection_sensitivity(backbone: Backbone, given: Context, step: float = 1e-5) -> dict[str, Tensor]:
     """Differentiate the loss by a factor in front of every weight, one at a time, with two evaluations."""
-    found = {}
+    sensitivity = {}
     for name, layer in _masks.prunable(backbone).items():
         weight = layer.weight.data.view(-1)
-        found[name] = torch.zeros_like(layer.weight)
+        sensitivity[name] = torch.zeros_like(layer.weight)
         for index in range(len(weight)):
             original = float(weight[index])
             weight[index] = original * (1 + step)
@@ -47,8 +47,8 @@ def connection_sensitivity(backbone: Backbone, given: Context, step: float = 1e-
             weight[index] = original * (1 - step)
             down = float(loss(backbone, given))
             weight[index] = original
-            found[name].view(-1)[index] = abs(up - down) / (2 * step)
-    return found
+            sensitivity[name].view(-1)[index] = abs(up - down) / (2 * step)
+    return sensitivity
 
 
 @pytest.mark.parametrize("batch", [128, 4])
