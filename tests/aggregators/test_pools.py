@@ -12,7 +12,7 @@ from sharedlabel import rng
 from sharedlabel.aggregators import log_pool, majority_vote, mean_vote, tempered_log_pool
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.aggregators._pool import LIMITS, fit_coefficients
-from sharedlabel.errors import ConfigError, TrainingError
+from sharedlabel.errors import TrainingError
 from sharedlabel.types import SetShape
 
 PRIOR = (0.6, 0.3, 0.1)
@@ -167,9 +167,3 @@ def test_fit_refuses_logits_that_are_not_finite(discrete) -> None:
     logits[3, 5, 1] = torch.nan  # spreads to 3 classes of the prefixes 5 and 6
     with pytest.raises(TrainingError, match="expected finite log-probabilities and prior, got 6 values that are not"):
         fitted(discrete, logits)
-
-
-@pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan])
-def test_alpha_must_be_positive(alpha: float) -> None:
-    with pytest.raises(ConfigError, match=f"alpha must be above 0, got {alpha}"):
-        majority_vote.Config(alpha=alpha)
