@@ -10,6 +10,7 @@ from sharedlabel import rng
 from sharedlabel.backbones import mlp, torchvision_model
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.plugins import load
+from sharedlabel.pruners import _methods
 from sharedlabel.pruners._base import Context
 
 RATIO = 10.0
@@ -31,7 +32,7 @@ def prune(backbone: Backbone, name: str, rounds: int | None = None) -> Backbone:
     """Mask a network with a pruner that needs no data."""
     pruner = load("pruners", name)
     config = pruner.Config(rounds=rounds) if rounds else pruner.Config()
-    pruned: Backbone = pruner.prune(backbone, RATIO, config, Context(rng.generator(0, "benchmarks")))
+    pruned: Backbone = _methods.prune(pruner, backbone, RATIO, config, Context(rng.generator(0, "benchmarks")))
     return pruned
 
 

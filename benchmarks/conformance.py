@@ -30,7 +30,7 @@ from sharedlabel.backbones import torchvision_model
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError, guarded
 from sharedlabel.plugins import available, load
-from sharedlabel.pruners import _channels, _removal
+from sharedlabel.pruners import _channels, _methods, _removal
 from sharedlabel.pruners._base import Context
 
 # Architecture in torchvision by name, and the side of its images in pixels: transformers with positions have one size.
@@ -131,7 +131,7 @@ def attempt(name: str, dense: Backbone, pruner: str) -> Row:
     config = module.Config(**OPTIONS.get(pruner, {}))
     row = Row(name, pruner, "refused", total)
     try:
-        row = dataclasses.replace(row, ceiling=module.ceiling(dense, config))
+        row = dataclasses.replace(row, ceiling=_methods.ceiling(module, dense, config))
         assert row.ceiling is not None
         asked = min(REMOVED if module.STRUCTURED else MASKED, row.ceiling)
         pruned, difference = _prune(module, dense, row.ceiling if pruner in AT_CEILING else asked, config)
@@ -159,7 +159,7 @@ def _prune(module: Any, dense: Backbone, ratio: float, config: Any) -> tuple[Bac
     images, labels = _images(dense), torch.arange(4) % CLASSES
     context = Context(rng.generator(0, "conformance"), images, labels, images, functools.partial(_train, images))
     with mock.patch.object(_channels, "remove", remove):
-        pruned = module.prune(dense, ratio, config, context)
+        pruned = _methods.prune(module, dense, ratio, config, context)
     own = [(before, keep) for small, before, keep in seen if small is pruned]
     return pruned, _difference(pruned, *own[0]) if own else None
 

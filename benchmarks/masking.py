@@ -15,7 +15,7 @@ from benchmarks._memory import growth
 from sharedlabel import rng
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._masking import masked_call
-from sharedlabel.pruners import _masks, magnitude, snip
+from sharedlabel.pruners import _masks, _methods, magnitude, snip
 from sharedlabel.pruners._base import Context
 
 # Otherwise glibc keeps what was freed for later, and the peak depends on the order of earlier sizes.
@@ -55,7 +55,7 @@ def _times(side: int, batch: int, rounds: int) -> list[Result]:
 
     calls = {
         "magnitude": lambda: prune(network, "magnitude"),
-        "snip": lambda: snip.prune(network, RATIO, snip.Config(examples=batch), context),
+        "snip": lambda: _methods.prune(snip, network, RATIO, snip.Config(examples=batch), context),
         "synflow, one round": lambda: prune(network, "synflow", 1),
     }
     found = []
@@ -117,7 +117,9 @@ def _cpu(call: Callable[[], object]) -> float:
 def _training_step(rounds: int) -> list[Result]:
     """Compare the masks of every pass with two passes over the layers in a step, over gradients and over weights."""
     dense = resnet_cifar.build(resnet_cifar.Config(depth=20, width=16), (3, 32, 32), 10)
-    weights = _Weights(magnitude.prune(dense, 8.0, magnitude.Config(), Context(rng.generator(0, "benchmarks"))))
+    weights = _Weights(
+        _methods.prune(magnitude, dense, 8.0, magnitude.Config(), Context(rng.generator(0, "benchmarks")))
+    )
     start = torch.zeros(())
 
     def masked() -> None:

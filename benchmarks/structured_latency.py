@@ -11,7 +11,7 @@ from benchmarks._measure import Result, interleaved, ratios, summarize
 from sharedlabel import cost, measure, rng
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.pruners import filter_l1
+from sharedlabel.pruners import _methods, filter_l1
 from sharedlabel.pruners._base import Context
 
 BOUND = 0.7
@@ -97,7 +97,7 @@ def with_fewer_macs(dense: Backbone, speedup: float) -> Backbone:
     before, low, high = cost.macs(dense, SHAPE).executed, 1.0, 4 * speedup
     for _ in range(10):
         ratio = (low * high) ** 0.5
-        pruned = filter_l1.prune(dense, ratio, filter_l1.Config(), Context(rng.generator(0)))
+        pruned = _methods.prune(filter_l1, dense, ratio, filter_l1.Config(), Context(rng.generator(0)))
         enough = before / cost.macs(pruned, SHAPE).executed >= speedup
         low, high = (low, ratio) if enough else (ratio, high)
     return pruned

@@ -32,6 +32,7 @@ from sharedlabel.modules import BackboneModule, device, fit
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._masks import apply_masks, masked
+from sharedlabel.pruners._methods import prune
 from sharedlabel.types import Dataset
 
 SAMPLE = 4096  # images that a pruner may look at
@@ -259,7 +260,7 @@ def _apply(pruner: ModuleType, plugin: Plugin, training: Training, network: Back
     home = next(network.parameters()).device
     target = device(training.runtime)
     moved = network if home == target else copy.deepcopy(network).to(target)
-    pruned: Backbone = pruner.prune(moved, ratio, plugin.config, context(pruner, plugin.name, training))
+    pruned = prune(pruner, moved, ratio, plugin.config, context(pruner, plugin.name, training))
     return pruned.to(home)
 
 

@@ -20,8 +20,9 @@ from torch.func import functional_call
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners._gradients import check_examples
-from sharedlabel.pruners._masks import check_weights, parameter_name, prunable
+from sharedlabel.pruners._examples import check_examples
+from sharedlabel.pruners._masks import parameter_name, prunable
+from sharedlabel.pruners._scores import check_weights
 from sharedlabel.pruners._select import keep_highest
 from sharedlabel.records import LayerMargin
 

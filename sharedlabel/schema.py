@@ -25,7 +25,13 @@ from sharedlabel.plain import DEPTH
 Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]  # of steps, images, passes
 Many: TypeAlias = Annotated[int, Field(ge=0, le=1_000_000)]  # the same, where none is off
 Width: TypeAlias = Annotated[int, Field(ge=1, le=65_536)]  # units of a layer
+OptionalWidth: TypeAlias = Annotated[int, Field(ge=0, le=65_536)]  # the same, where 0 leaves the layer out
 Depth: TypeAlias = Annotated[int, Field(ge=1, le=1_000)]  # layers, heads, orders
+PositiveFloat: TypeAlias = Annotated[float, Field(gt=0, le=1_000_000)]
+NonNegativeFloat: TypeAlias = Annotated[float, Field(ge=0, le=1_000_000)]
+Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+PositiveFraction: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+Dropout: TypeAlias = Annotated[float, Field(ge=0, lt=1)]  # share of units dropped in training, never all
 Read = TypeVar("Read")
 Path = tuple[str | int, ...]
 _LARGEST = 2**63 - 1  # what files, torch and numpy hold

@@ -19,6 +19,7 @@ from sharedlabel.errors import CompressionError, ConfigError, SharedLabelError
 from sharedlabel.grid import prepare
 from sharedlabel.inputs import Data, data_key
 from sharedlabel.plugins import load
+from sharedlabel.pruners import _methods
 from sharedlabel.pruners._masks import masked, removed
 from sharedlabel.stages import dense, early, prune
 from sharedlabel.store import Store
@@ -190,7 +191,8 @@ def test_rounds_smaller_than_a_channel_only_retrain(data: Data, tmp_path: Path) 
     plugin = pruner({"when": "iterative", "growth": 1.05}, "unit")
     trained = dense.run(dense.Config(recipe, short, "32-true", 0), data, {}, RUNTIME)
     inputs = {"dense": store.save("dense", "dense", trained, {}, 0.0)}
-    ceiling = load("pruners", "unit").ceiling(stored_backbone(recipe, (1, 8, 8), 10, inputs["dense"]), plugin.config)
+    network = stored_backbone(recipe, (1, 8, 8), 10, inputs["dense"])
+    ceiling = _methods.ceiling(load("pruners", "unit"), network, plugin.config)
     counts = []
     for ratio in compression.rounds(ceiling, plugin.schedule or Schedule()):
         config = prune.Config(recipe, plugin, ratio, short, short, "32-true", 0)

@@ -19,7 +19,7 @@ from sharedlabel.backbones import _packed, mlp, resnet_cifar, torchvision_model
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import state
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _masks, butterfly, magnitude, none, unit
+from sharedlabel.pruners import _masks, _methods, butterfly, magnitude, none, unit
 from sharedlabel.pruners._base import Context
 from sharedlabel.records import NetworkCosts
 from sharedlabel.store import Output, Store, serialize
@@ -263,7 +263,7 @@ class Written(Aggregator):
 def test_weights_of_butterfly_layers_can_be_pruned() -> None:
     with rng.seeded(0):
         dense = mlp.build(mlp.Config(widths=(64, 64)), (1, 8, 8), 3)
-    pruned = butterfly.prune(dense, 2.0, butterfly.Config(), CONTEXT)
+    pruned = _methods.prune(butterfly, dense, 2.0, butterfly.Config(), CONTEXT)
     costs = cost.costs(dense, pruned, (1, 8, 8))
     kept = cost.parameters(pruned) - (cost.parameters(dense) - 2 * 64 * 64)  # what is no weight of the body stays
     assert costs.prunable_ratio == pytest.approx(2 * 64 * 64 / kept)
@@ -390,7 +390,7 @@ def test_dense_bytes_are_those_of_a_stored_file_up_to_its_header(tmp_path: Path)
 
 def test_masked_networks_have_small_sparse_files() -> None:
     dense = small()
-    pruned = magnitude.prune(dense, 4.0, magnitude.Config(), CONTEXT)
+    pruned = _methods.prune(magnitude, dense, 4.0, magnitude.Config(), CONTEXT)
     size, packed = cost.file_bytes(pruned), serialize(_packed.pack(state(pruned)))
     assert size == cost.Bytes(cost.file_bytes(dense).dense, len(packed))
     shapes = 2 * 2 * 8  # rows and columns of two layers, 64 bits each
@@ -399,7 +399,7 @@ def test_masked_networks_have_small_sparse_files() -> None:
 
 @pytest.mark.parametrize("ratio", [1.0, 2.0, 9.0])
 def test_what_is_packed_can_be_unpacked(ratio: float) -> None:
-    tensors = state(magnitude.prune(small(), ratio, magnitude.Config(), CONTEXT))
+    tensors = state(_methods.prune(magnitude, small(), ratio, magnitude.Config(), CONTEXT))
     stored = safetensors.torch.load(serialize(_packed.pack(tensors)))
     unpacked = _packed.unpack(stored)
     assert unpacked.keys() == tensors.keys()
@@ -411,7 +411,7 @@ def test_what_is_packed_can_be_unpacked(ratio: float) -> None:
 
 def test_costs_of_the_dense_network_are_neutral() -> None:
     dense = small()
-    costs = cost.costs(dense, none.prune(dense, 1.0, none.Config(), CONTEXT), (1, 4, 4))
+    costs = cost.costs(dense, _methods.prune(none, dense, 1.0, none.Config(), CONTEXT), (1, 4, 4))
     assert (costs.achieved_ratio, costs.prunable_ratio, costs.theoretical_speedup, costs.sparsity) == (1, 1, 1, 0)
     assert costs.macs_dense == costs.macs_executed == costs.macs_effective == 550
     assert costs.bytes_dense == costs.bytes_sparse == 4 * (550 + 33 + 2)
@@ -422,7 +422,7 @@ def test_costs_of_a_masked_network() -> None:
     dense = small()
     masks = {name: torch.zeros_like(layer.weight) for name, layer in _masks.prunable(dense).items()}
     masks["body.1"][:, :4] = 1
-    pruned = magnitude.prune(dense, 1.0, magnitude.Config(), CONTEXT)
+    pruned = _methods.prune(magnitude, dense, 1.0, magnitude.Config(), CONTEXT)
     _masks.apply_masks(pruned, masks)
     assert cost.costs(dense, pruned, (1, 4, 4)) == NetworkCosts(
         parameters_dense=583,
@@ -442,7 +442,7 @@ def test_costs_of_a_masked_network() -> None:
 
 def test_costs_of_a_physically_smaller_network() -> None:
     dense = small()
-    pruned = unit.prune(dense, 3.0, unit.Config(), CONTEXT)
+    pruned = _methods.prune(unit, dense, 3.0, unit.Config(), CONTEXT)
     first, second = (layer.out_features for layer in _masks.called_layers(pruned).values())
     weights = 16 * first + first * second
     costs = cost.costs(dense, pruned, (1, 4, 4))
@@ -466,7 +466,7 @@ def test_speedup_of_resnet20_lags_behind_its_ratio(ratio: float, speedup: float)
     """
     with rng.seeded(0):
         dense = resnet_cifar.build(resnet_cifar.Config(), CIFAR, 10)
-    costs = cost.costs(dense, magnitude.prune(dense, ratio, magnitude.Config(), CONTEXT), CIFAR)
+    costs = cost.costs(dense, _methods.prune(magnitude, dense, ratio, magnitude.Config(), CONTEXT), CIFAR)
     assert costs.achieved_ratio == pytest.approx(ratio, rel=1e-3)
     assert costs.theoretical_speedup == pytest.approx(speedup, rel=0.08)
 

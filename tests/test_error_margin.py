@@ -19,7 +19,7 @@ from sharedlabel import error_margin, rng
 from sharedlabel.backbones import mlp, resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import magnitude
+from sharedlabel.pruners import _methods, magnitude
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._masks import prunable
 
@@ -145,7 +145,7 @@ def test_the_smallest_go_first_and_of_equal_ones_the_last() -> None:
 def test_the_same_weights_go_as_in_magnitude_pruning() -> None:
     backbone = chain((5,))
     total = sum(parameter.numel() for parameter in backbone.parameters())
-    pruned = magnitude.prune(backbone, total / (total - 12), magnitude.Config(), Context(torch.Generator()))
+    pruned = _methods.prune(magnitude, backbone, total / (total - 12), magnitude.Config(), Context(torch.Generator()))
     assert torch.equal(pruned.get_parameter("body.1.weight"), without(backbone, {"body.1": 12}).body[1].weight)
 
 

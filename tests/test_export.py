@@ -25,6 +25,7 @@ from sharedlabel.deployment import build, card, cells, programs, selection
 from sharedlabel.deployment._scan import ScannedGru, ScannedLstm, with_scans
 from sharedlabel.errors import CompressionError, DeploymentError, StoreError
 from sharedlabel.plugins import available, load
+from sharedlabel.pruners import _methods
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._masks import bake, masked
 from sharedlabel.stages import _read
@@ -171,7 +172,7 @@ def test_pruned_backbones_run_as_they_were_stored(name, options, image_shape, pr
     plugin, backbone = network(name, options, image_shape)
     module = LOADED[pruner]
     try:
-        pruned = module.prune(backbone, 1.5, module.Config(), Context(torch.Generator().manual_seed(0)))
+        pruned = _methods.prune(module, backbone, 1.5, module.Config(), Context(torch.Generator().manual_seed(0)))
     except CompressionError:
         pytest.skip(f"{pruner} does not prune {name}")
     restored = restore(plugin, image_shape, C, state(pruned))
@@ -184,7 +185,7 @@ def test_pruned_backbones_run_as_they_were_stored(name, options, image_shape, pr
 def test_structured_pruning_makes_the_files_smaller(tmp_path):
     _, backbone = network("mlp", {"widths": (64, 64)}, (1, 8, 8))
     unit = load("pruners", "unit")
-    pruned = unit.prune(backbone, 8.0, unit.Config(), Context(torch.Generator()))
+    pruned = _methods.prune(unit, backbone, 8.0, unit.Config(), Context(torch.Generator()))
     dense, small = (exported(candidate, "torch", tmp_path).stat().st_size for candidate in (backbone, pruned))
     assert small < 0.7 * dense
 

@@ -338,19 +338,15 @@ def test_what_cannot_work_is_refused_before_training(experiment, values, error, 
 SCRATCH_PRUNER = '''
     """Keep the smallest weights."""
     from dataclasses import dataclass
-    from sharedlabel.pruners._masks import mask_ceiling, prunable, prune_by_scores
+    from sharedlabel.pruners._masks import prunable
     STRUCTURED, NESTED, NEEDS = False, True, frozenset()
 
     @dataclass(frozen=True)
     class Config:
         """No options."""
 
-    def ceiling(backbone, config):
-        return mask_ceiling(backbone)
-
-    def prune(backbone, ratio, config, context):
-        scores = {name: -layer.weight.detach().abs() for name, layer in prunable(backbone).items()}
-        return prune_by_scores(backbone, ratio, scores, "global")
+    def scores(backbone, config, context):
+        return {name: -layer.weight.detach().abs() for name, layer in prunable(backbone).items()}
 '''
 SCRATCH_AGGREGATOR = '''
     """The first instance decides."""

@@ -14,7 +14,7 @@ from sharedlabel import measure, rng
 from sharedlabel.backbones import mlp
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import ConfigError
-from sharedlabel.pruners import magnitude
+from sharedlabel.pruners import _methods, magnitude
 from sharedlabel.pruners._base import Context
 from sharedlabel.timing import Seconds
 
@@ -191,7 +191,7 @@ def test_peak_memory_of_convolutions_by_hand() -> None:
 
 def test_peak_memory_is_the_same_every_time_and_without_masks() -> None:
     backbone = build(40, 10)
-    pruned = magnitude.prune(backbone, 4.0, magnitude.Config(), Context(torch.Generator()))
+    pruned = _methods.prune(magnitude, backbone, 4.0, magnitude.Config(), Context(torch.Generator()))
     assert {measure.peak_memory(network, SHAPE, 3) for network in (backbone, backbone, pruned)} == {
         measure.peak_memory(backbone, SHAPE, 3)
     }

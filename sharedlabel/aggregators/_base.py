@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from sharedlabel.errors import ConfigError
 from sharedlabel.logs import log_normalize
 from sharedlabel.types import SetShape
 
@@ -179,36 +178,3 @@ def doubling_prefix_weights(prefixes: int) -> Float[Tensor, "n"]:
     counted = {2**power for power in range(prefixes.bit_length())} & set(range(1, prefixes)) | {prefixes}
     weights[torch.tensor(sorted(counted)) - 1] = 1 / len(counted)
     return weights
-
-
-def check_positive(**options: int | float) -> None:
-    """Refuse options that are not above zero.
-
-    Raises:
-        ConfigError: names the option and its value.
-    """
-    for name, value in options.items():
-        if not value > 0:
-            raise ConfigError(f"{name} must be above 0, got {value}; leave it out to use the default")
-
-
-def check_fraction(**options: int | float) -> None:
-    """Refuse options outside [0, 1).
-
-    Raises:
-        ConfigError: names the option and its value.
-    """
-    for name, value in options.items():
-        if not 0 <= value < 1:
-            raise ConfigError(f"{name} must be a fraction in [0, 1), got {value}; leave it out to use the default")
-
-
-def check_not_negative(**options: int | float) -> None:
-    """Refuse options below zero.
-
-    Raises:
-        ConfigError: names the option and its value.
-    """
-    for name, value in options.items():
-        if not value >= 0:
-            raise ConfigError(f"{name} must be at least 0, got {value}; leave it out to use the default")

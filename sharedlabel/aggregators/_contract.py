@@ -56,22 +56,24 @@ def posterior(
     Raises:
         ContractError: another shape or type, values that are not finite, or probabilities that do not sum to 1.
     """
-    found, name = aggregator(embeddings, logits), type(aggregator).__name__
-    if not isinstance(found, Tensor) or found.shape != logits.shape:
-        shape = list(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
+    log_posterior, name = aggregator(embeddings, logits), type(aggregator).__name__
+    if not isinstance(log_posterior, Tensor) or log_posterior.shape != logits.shape:
+        shape = list(log_posterior.shape) if isinstance(log_posterior, Tensor) else f"a {type(log_posterior).__name__}"
         raise ContractError(
             f"expected a posterior of shape {list(logits.shape)} from {name}, got {shape}; return one for every prefix"
         )
-    if found.dtype not in (torch.float32, torch.float64):
-        raise ContractError(f"expected a posterior in float32 or wider from {name}, got {found.dtype}; use `normalize`")
-    broken = (~found.isfinite()).movedim(1, 0).nonzero()
+    if log_posterior.dtype not in (torch.float32, torch.float64):
+        raise ContractError(
+            f"expected a posterior in float32 or wider from {name}, got {log_posterior.dtype}; use `normalize`"
+        )
+    broken = (~log_posterior.isfinite()).movedim(1, 0).nonzero()
     if len(broken):
         prefix, row, label = broken[0].tolist()
         raise ContractError(
-            f"expected finite log-posteriors from {name}, got {float(found[row, prefix, label])} for class {label} "
-            f"at n = {prefix + 1}; check its arithmetic and the features"
+            f"expected finite log-posteriors from {name}, got {float(log_posterior[row, prefix, label])} for class "
+            f"{label} at n = {prefix + 1}; check its arithmetic and the features"
         )
-    sums = found.logsumexp(-1)
+    sums = log_posterior.logsumexp(-1)
     broken = (sums.abs() > tolerance).T.nonzero()
     if len(broken):
         prefix, row = broken[0].tolist()
@@ -79,7 +81,7 @@ def posterior(
             f"expected posteriors that sum to 1 from {name}, got a sum of {float(sums[row, prefix].exp()):.6g} "
             f"at n = {prefix + 1}; return `normalize(scores)`"
         )
-    return found
+    return log_posterior
 
 
 def check_causal(

@@ -71,8 +71,8 @@ class LinearPool(Aggregator):
             start = torch.cat([self.weight.flatten(), self.bias]).double()
             scales = _scales(sums, self.weight.ndim)
             objective = _objective(sums, log_prior, labels, weights.double(), start, scales, self.strengths.double())
-            found = minimize(objective, np.zeros(len(start)), jac=True, method="L-BFGS-B", options=SEARCH)
-            values = start + torch.from_numpy(found.x).to(start.device) / scales
+            optimum = minimize(objective, np.zeros(len(start)), jac=True, method="L-BFGS-B", options=SEARCH)
+            values = start + torch.from_numpy(optimum.x).to(start.device) / scales
             weight, bias = values.split([self.weight.numel(), self.bias.numel()])
             self.weight.copy_(weight.view_as(self.weight))
             self.bias.copy_(bias)

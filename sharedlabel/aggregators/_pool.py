@@ -57,8 +57,8 @@ class TemperedPool(nn.Module):
         """Set a0 and a1 to the minimum of the weighted mean negative log-likelihood over all prefixes."""
         with torch.no_grad():
             sums = log_evidence(logits.double(), self.log_prior.double()).cumsum(1)
-            found = fit_coefficients(sums, self.log_prior.double(), labels, weights.double())
-            self.coefficients.copy_(torch.from_numpy(found))
+            coefficients = fit_coefficients(sums, self.log_prior.double(), labels, weights.double())
+            self.coefficients.copy_(torch.from_numpy(coefficients))
 
 
 def fit_coefficients(

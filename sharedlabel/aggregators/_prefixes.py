@@ -27,5 +27,5 @@ def over_prefixes(
     present = torch.arange(size, device=features.device) < counts  # [prefix, instance]
     prefixes = counts.shape[0]
     sets = features[:, None].expand(-1, prefixes, -1, -1).reshape(tuples * prefixes, size, width)
-    found = function(sets, present.expand(tuples, -1, -1).reshape(tuples * prefixes, size))
-    return found.reshape(tuples, prefixes, found.shape[-1])
+    outputs = function(sets, present.expand(tuples, -1, -1).reshape(tuples * prefixes, size))
+    return outputs.reshape(tuples, prefixes, outputs.shape[-1])

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from sharedlabel.aggregators._base import (
     Aggregator,
     Standardize,
-    check_fraction,
-    check_positive,
     instance_features,
     normalize,
 )
-from sharedlabel.schema import Depth, Width
+from sharedlabel.schema import Depth, Dropout, Width
 from sharedlabel.types import SetShape
 
 SPACE = {"hidden": (16, 32, 64), "dropout": (0.0, 0.2, 0.4)}
@@ -34,11 +32,7 @@ class RecurrentConfig:
 
     hidden: Width = 64
     layers: Depth = 1
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_positive(hidden=self.hidden, layers=self.layers)
-        check_fraction(dropout=self.dropout)
+    dropout: Dropout = 0.0
 
 
 class RecurrentClassifier(Aggregator):

@@ -37,8 +37,8 @@ Space: TypeAlias = Mapping[str, Choices]
 def space_of(plugin: Plugin) -> Space:
     """Return what may be searched of an aggregator's options; nothing where its file declares nothing."""
     module = load("aggregators", plugin.name)
-    found: Space = module.space(plugin.config) if hasattr(module, "space") else getattr(module, "SPACE", {})
-    return found
+    space: Space = module.space(plugin.config) if hasattr(module, "space") else getattr(module, "SPACE", {})
+    return space
 
 
 def samples(choices: Choices) -> tuple[bool | int | float | str, ...]:

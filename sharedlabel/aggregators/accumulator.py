@@ -10,14 +10,12 @@ from torch import Tensor, nn
 from sharedlabel.aggregators._base import (
     Aggregator,
     Standardize,
-    check_fraction,
-    check_positive,
     instance_features,
     normalize,
     widen,
 )
 from sharedlabel.aggregators._recurrence import Recurrence
-from sharedlabel.schema import Width
+from sharedlabel.schema import Dropout, Width
 from sharedlabel.types import SetShape
 
 
@@ -31,11 +29,7 @@ class Config:
     """
 
     hidden: Width = 64
-    dropout: float = 0.2
-
-    def __post_init__(self) -> None:
-        check_positive(hidden=self.hidden)
-        check_fraction(dropout=self.dropout)
+    dropout: Dropout = 0.2
 
 
 SPACE = {"hidden": (16, 32, 64), "dropout": (0.0, 0.2, 0.4)}

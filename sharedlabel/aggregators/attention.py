@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from sharedlabel.aggregators._base import (
     Aggregator,
     Standardize,
-    check_fraction,
-    check_positive,
     instance_features,
     normalize,
     prefix_counts,
 )
-from sharedlabel.schema import Width
+from sharedlabel.schema import Dropout, Width
 from sharedlabel.types import SetShape
 
 
@@ -33,11 +31,7 @@ class Config:
 
     attention: Width = 128
     hidden: Width = 64
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_positive(attention=self.attention, hidden=self.hidden)
-        check_fraction(dropout=self.dropout)
+    dropout: Dropout = 0.0
 
 
 SPACE = {"attention": (32, 64, 128), "hidden": (32, 64, 128), "dropout": (0.0, 0.2, 0.4)}

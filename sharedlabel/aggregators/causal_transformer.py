@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from sharedlabel.aggregators._base import (
     Aggregator,
     Standardize,
-    check_fraction,
-    check_positive,
     instance_features,
     prefix_counts,
 )
 from sharedlabel.aggregators._layers import CountedReadOut, MultiheadAttention, check_heads
-from sharedlabel.schema import Depth, Width
+from sharedlabel.schema import Depth, Dropout, Width
 from sharedlabel.types import SetShape
 
 
@@ -39,14 +37,10 @@ class Config:
     layers: Depth = 2
     expansion: Depth = 2
     hidden: Width = 64
-    dropout: float = 0.2
+    dropout: Dropout = 0.2
 
     def __post_init__(self) -> None:
-        check_positive(
-            width=self.width, heads=self.heads, layers=self.layers, expansion=self.expansion, hidden=self.hidden
-        )
         check_heads(self.width, self.heads)
-        check_fraction(dropout=self.dropout)
 
 
 SPACE = {"width": (16, 32, 48), "layers": (1, 2), "dropout": (0.0, 0.2, 0.4)}

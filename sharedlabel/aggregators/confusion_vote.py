@@ -9,7 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from sharedlabel.aggregators._base import Aggregator, check_positive, normalize, widen
+from sharedlabel.aggregators._base import Aggregator, normalize, widen
+from sharedlabel.schema import PositiveFloat
 from sharedlabel.types import SetShape
 
 
@@ -21,10 +22,7 @@ class Config:
         alpha: weight of the votes of all labels together in the estimate of each label's, in instances, above 0 (ours).
     """
 
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_positive(alpha=self.alpha)
+    alpha: PositiveFloat = 1.0
 
 
 class ConfusionVote(Aggregator):

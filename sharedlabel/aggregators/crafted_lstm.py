@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
-from pydantic import Field
 from torch import Tensor, nn
 
 from sharedlabel.aggregators import residual_lstm
 from sharedlabel.aggregators._base import (
-    check_fraction,
-    check_not_negative,
     instance_features,
     last_prefix_weights,
 )
 from sharedlabel.aggregators._recurrence import Recurrence
 from sharedlabel.aggregators._space import Space
 from sharedlabel.config import added
-from sharedlabel.schema import Width
+from sharedlabel.schema import Dropout, OptionalWidth, PositiveFloat, Width
 from sharedlabel.types import SetShape
 
 
@@ -48,25 +45,20 @@ class Config:
 
     hidden: Width = 64
     projection: Width = 64
-    dropout: float = 0.2
+    dropout: Dropout = 0.2
     forget_bias: float = 1.0
-    bound: float = 8.0
+    bound: PositiveFloat = 8.0
     correction: Literal["evidence", "posterior"] = "posterior"
     base: Literal["none", "pool", "refit"] = "refit"
-    refit_dropout: float = 0.2
+    refit_dropout: Dropout = 0.2
     loss: Literal["last", "prefixes"] = "prefixes"
-    refit_hidden: Annotated[int, Field(ge=0, le=65_536)] = added(0, default=64)
+    refit_hidden: OptionalWidth = added(0, default=64)
     inputs: Literal["all", "embedding", "posterior"] = added("all")
     initial: Literal["zero", "learned"] = added("zero")
     activation: Literal["tanh", "b2bsqrt"] = added("tanh")
 
-    def __post_init__(self) -> None:
-        self.residual()
-        check_fraction(refit_dropout=self.refit_dropout)
-        check_not_negative(refit_hidden=self.refit_hidden)
-
     def residual(self) -> residual_lstm.Config:
-        """Return the options of the correction, checked."""
+        """Return the options of the correction."""
         return residual_lstm.Config(
             self.hidden, self.projection, self.dropout, self.forget_bias, self.bound, self.correction
         )

@@ -11,14 +11,12 @@ from torch import Tensor, nn
 from sharedlabel.aggregators._base import (
     Aggregator,
     Standardize,
-    check_fraction,
-    check_positive,
     instance_features,
     prefix_counts,
     widen,
 )
 from sharedlabel.aggregators._layers import CountedReadOut
-from sharedlabel.schema import Width
+from sharedlabel.schema import Dropout, Width
 from sharedlabel.types import SetShape
 
 # By pool: the power of the count that the sum is divided by.
@@ -37,11 +35,7 @@ class Config:
 
     hidden: Width = 64
     pool: Literal["mean", "sum", "rsqrt"] = "sum"
-    dropout: float = 0.2
-
-    def __post_init__(self) -> None:
-        check_positive(hidden=self.hidden)
-        check_fraction(dropout=self.dropout)
+    dropout: Dropout = 0.2
 
 
 SPACE = {"hidden": (32, 64, 128), "dropout": (0.0, 0.2, 0.4)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sharedlabel.aggregators._recurrent_classifier import SPACE, RecurrentClassifier, RecurrentConfig
+from sharedlabel.schema import Dropout
 from sharedlabel.types import SetShape
 
 __all__ = ["SPACE", "Config", "Gru", "build"]
@@ -20,7 +21,7 @@ class Config(RecurrentConfig):
         dropout: fraction of a layer's outputs dropped in training, in [0, 1) (ours).
     """
 
-    dropout: float = 0.2
+    dropout: Dropout = 0.2
 
 
 class Gru(RecurrentClassifier):

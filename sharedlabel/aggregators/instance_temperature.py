@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import (
     Aggregator,
     Standardize,
-    check_fraction,
-    check_positive,
     instance_features,
     normalize,
 )
 from sharedlabel.aggregators._pool import log_evidence
-from sharedlabel.errors import ConfigError
-from sharedlabel.schema import Width
+from sharedlabel.schema import Dropout, Width
 from sharedlabel.types import SetShape
 
 
@@ -33,14 +32,8 @@ class Config:
     """
 
     hidden: Width = 32
-    dropout: float = 0.2
-    bound: float = 10.0
-
-    def __post_init__(self) -> None:
-        check_positive(hidden=self.hidden)
-        check_fraction(dropout=self.dropout)
-        if not self.bound > 1:
-            raise ConfigError(f"bound must be above 1, got {self.bound}; leave it out to use the default")
+    dropout: Dropout = 0.2
+    bound: Annotated[float, Field(gt=1, le=1_000_000)] = 10.0
 
 
 SPACE = {"hidden": (16, 32, 64), "dropout": (0.0, 0.2, 0.4)}

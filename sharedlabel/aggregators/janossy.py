@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sharedlabel.aggregators._base import Aggregator, check_positive, normalize, prefix_counts
+from sharedlabel.aggregators._base import Aggregator, normalize, prefix_counts
 from sharedlabel.aggregators._orders import orders
 from sharedlabel.aggregators._space import Space, space_of
 from sharedlabel.config import nested, resolve
@@ -34,7 +34,6 @@ class Config:
     orders: Depth = 4
 
     def __post_init__(self) -> None:
-        check_positive(orders=self.orders)
         plugin = resolve("aggregators", self.base)
         object.__setattr__(self, "base", plugin.payload())  # with its defaults: they are part of what is computed
         with torch.random.fork_rng(devices=[]):

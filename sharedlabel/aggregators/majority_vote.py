@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from sharedlabel.aggregators._base import Aggregator, check_positive, normalize, widen
+from sharedlabel.aggregators._base import Aggregator, normalize, widen
+from sharedlabel.schema import PositiveFloat
 from sharedlabel.types import SetShape
 
 
@@ -20,10 +21,7 @@ class Config:
         alpha: weight of the prior, in votes, above 0; 1 counts the prior as one instance (ours).
     """
 
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_positive(alpha=self.alpha)
+    alpha: PositiveFloat = 1.0
 
 
 class MajorityVote(Aggregator):

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from sharedlabel.aggregators._base import check_not_negative
 from sharedlabel.aggregators._linear_pool import LinearPool
+from sharedlabel.schema import NonNegativeFloat
 from sharedlabel.types import SetShape
 
 
@@ -23,11 +23,8 @@ class Config:
         bias: penalty of the mean squared bias (mu of Kull et al.), in nats, at least 0.
     """
 
-    off_diagonal: float = 0.1
-    bias: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_not_negative(off_diagonal=self.off_diagonal, bias=self.bias)
+    off_diagonal: NonNegativeFloat = 0.1
+    bias: NonNegativeFloat = 0.1
 
 
 class MatrixLogPool(LinearPool):

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 from jaxtyping import Float, Int64
-from pydantic import Field
 from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import (
     Aggregator,
     Standardize,
-    check_fraction,
-    check_not_negative,
     instance_features,
     normalize,
 )
 from sharedlabel.aggregators._pool import TemperedPool, log_evidence
 from sharedlabel.config import added
+from sharedlabel.schema import Dropout, OptionalWidth
 from sharedlabel.types import SetShape
 
 
@@ -33,13 +30,9 @@ class Config:
             what the crafted LSTM corrects, and it allows for instances that depend on each other (ours).
     """
 
-    hidden: Annotated[int, Field(ge=0, le=65_536)] = 64
-    dropout: float = 0.2
+    hidden: OptionalWidth = 64
+    dropout: Dropout = 0.2
     tempered: bool = added(False)
-
-    def __post_init__(self) -> None:
-        check_not_negative(hidden=self.hidden)
-        check_fraction(dropout=self.dropout)
 
 
 SPACE = {"hidden": (0, 32, 64, 128), "dropout": (0.0, 0.2, 0.4)}

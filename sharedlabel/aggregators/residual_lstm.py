@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from sharedlabel.aggregators._base import (
     Aggregator,
     Standardize,
-    check_fraction,
-    check_positive,
     instance_features,
     normalize,
 )
 from sharedlabel.aggregators._pool import TemperedPool
-from sharedlabel.schema import Width
+from sharedlabel.schema import Dropout, PositiveFloat, Width
 from sharedlabel.types import SetShape
 
 
@@ -39,14 +37,10 @@ class Config:
 
     hidden: Width = 64
     projection: Width = 64
-    dropout: float = 0.2
+    dropout: Dropout = 0.2
     forget_bias: float = 1.0
-    bound: float = 8.0
+    bound: PositiveFloat = 8.0
     correction: Literal["evidence", "posterior"] = "posterior"
-
-    def __post_init__(self) -> None:
-        check_positive(hidden=self.hidden, projection=self.projection, bound=self.bound)
-        check_fraction(dropout=self.dropout)
 
 
 SPACE = {"hidden": (16, 32, 64), "projection": (32, 64), "dropout": (0.0, 0.2, 0.4)}

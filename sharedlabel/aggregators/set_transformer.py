@@ -13,15 +13,13 @@ from torch import Tensor, nn
 from sharedlabel.aggregators._base import (
     Aggregator,
     Standardize,
-    check_fraction,
-    check_positive,
     doubling_prefix_weights,
     instance_features,
     prefix_counts,
 )
 from sharedlabel.aggregators._layers import CountedReadOut, MultiheadAttention, check_heads
 from sharedlabel.aggregators._prefixes import over_prefixes
-from sharedlabel.schema import Depth, Width
+from sharedlabel.schema import Depth, Dropout, Width
 from sharedlabel.types import SetShape
 
 
@@ -43,13 +41,11 @@ class Config:
     heads: Depth = 4
     blocks: Depth = 2
     hidden: Width = 64
-    dropout: float = 0.2
+    dropout: Dropout = 0.2
     loss: Literal["doubling", "prefixes"] = "doubling"
 
     def __post_init__(self) -> None:
-        check_positive(width=self.width, heads=self.heads, blocks=self.blocks, hidden=self.hidden)
         check_heads(self.width, self.heads)
-        check_fraction(dropout=self.dropout)
 
 
 SPACE = {"width": (16, 32, 48), "blocks": (1, 2), "dropout": (0.0, 0.2, 0.4)}

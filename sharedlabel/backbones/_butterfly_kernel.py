@@ -35,7 +35,7 @@ if importlib.util.find_spec("triton"):  # Triton comes with torch for CUDA, and 
 
     @triton.jit  # type: ignore[untyped-decorator]
     def backward_kernel(  # type: ignore[no-untyped-def]
-        weights, starts, gradients, found, size, rows, stages: tl.constexpr, block: tl.constexpr
+        weights, starts, gradients, slopes, size, rows, stages: tl.constexpr, block: tl.constexpr
     ):
         # `above` is the gradient of what enters a stage, times the products of all stages before it, summed over the
         # columns that meet in each node: the paths to one output are a binary tree.
@@ -50,7 +50,7 @@ if importlib.util.find_spec("triton"):  # Triton comes with torch for CUDA, and 
                 start = tl.load(starts + later * rows + row)
                 rest *= tl.load(weights + start + (node >> (later - stage)), mask=inside, other=0.0)
             start = tl.load(starts + stage * rows + row)
-            tl.atomic_add(found + start + node, above * rest, mask=inside)
+            tl.atomic_add(slopes + start + node, above * rest, mask=inside)
             weight = tl.load(weights + start + node, mask=inside, other=0.0)
             above = tl.sum(tl.reshape(above * weight, (block >> (stage + 1), 2)), axis=1)
 
@@ -71,19 +71,19 @@ class _Compose(torch.autograd.Function):
     def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (weights, starts), (size, padded) = ctx.saved_tensors, ctx.sizes
         stages, rows = starts.shape
-        found = torch.zeros_like(weights)
+        slopes = torch.zeros_like(weights)
         backward_kernel[(rows,)](
             weights,
             starts,
             gradients.contiguous(),
-            found,
+            slopes,
             size,
             rows,
             stages,
             padded,
             num_warps=max(1, min(16, padded // 256)),
         )
-        return found, None, None, None
+        return slopes, None, None, None
 
 
 def compose(

@@ -72,13 +72,13 @@ class Butterfly(nn.Module):
         """Set the shapes and index tables that follow from the outputs kept."""
         kept = sort_by_low_bits(kept, self.depth)
         residues = [kept % 2**stage for stage in range(1, self.depth + 1)]
-        found = [torch.unique_consecutive(residue, return_inverse=True) for residue in residues]
-        self.shapes = tuple((len(values), size) for (values, _), size in zip(found, columns(width), strict=True))
+        distinct = [torch.unique_consecutive(residue, return_inverse=True) for residue in residues]
+        self.shapes = tuple((len(values), size) for (values, _), size in zip(distinct, columns(width), strict=True))
         self.register_buffer("kept", kept)
-        self.register_buffer("rows", torch.stack([inverse for _, inverse in found])[:-1], persistent=False)
+        self.register_buffer("rows", torch.stack([inverse for _, inverse in distinct])[:-1], persistent=False)
         self.cut = self._best_cut(residues) if cut is None else cut
         if self.cut < self.depth:
-            self._arrange_cut(*found[self.cut - 1])
+            self._arrange_cut(*distinct[self.cut - 1])
 
     def _arrange_cut(self, residues: Int64[Tensor, "c"], inverse: Int64[Tensor, "k"]) -> None:
         """Give every kept output a slot beside the others of its residue; slots left over read row k, of zeros."""
@@ -136,8 +136,8 @@ class Butterfly(nn.Module):
             return F.linear(outputs, self.matrix().T, bias)
         head, tail = self._blocks()
         inner = torch.einsum("clh,clb->chb", tail, F.embedding(self.slots, F.pad(outputs.T, (0, 0, 0, 1))))
-        found = torch.einsum("chb,cht->bht", inner, head).flatten(1)[:, : self.shapes[0][1]]
-        return found.contiguous() if bias is None else found + bias.to(found.dtype)
+        products = torch.einsum("chb,cht->bht", inner, head).flatten(1)[:, : self.shapes[0][1]]
+        return products.contiguous() if bias is None else products + bias.to(products.dtype)
 
     def extra_repr(self) -> str:
         """Describe the network in its printed form."""

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from sharedlabel.backbones._base import Backbone, initialize
-from sharedlabel.errors import ConfigError
+from sharedlabel.schema import Width
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Config:
         bias: whether the linear layers have biases.
     """
 
-    widths: Annotated[tuple[Annotated[int, Field(le=1_000_000)], ...], Field(max_length=100)] = (256, 128)
+    widths: Annotated[tuple[Width, ...], Field(max_length=100)] = (256, 128)
     bias: bool = True
 
 
@@ -35,12 +35,7 @@ def build(config: Config, image_shape: tuple[int, int, int], num_classes: int) -
         config: options.
         image_shape: channels, height and width of an image.
         num_classes: number of classes.
-
-    Raises:
-        ConfigError: a width below 1.
     """
-    if any(width < 1 for width in config.widths):
-        raise ConfigError(f"expected hidden widths of at least 1 unit, got widths={config.widths}; remove that layer")
     sizes = (math.prod(image_shape), *config.widths)
     body = nn.Sequential(nn.Flatten())
     for inputs, outputs in itertools.pairwise(sizes):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sharedlabel.backbones._base import Backbone, initialize
 from sharedlabel.backbones._shortcut import PadShortcut
 from sharedlabel.errors import ConfigError
+from sharedlabel.schema import Width
 
 _SMALLEST_SIDE = 8
 
@@ -31,7 +32,7 @@ class Config:
     """
 
     depth: Annotated[int, Field(le=2_000)] = 20
-    width: Annotated[int, Field(le=65_536)] = 16
+    width: Width = 16
     shortcut: Literal["pad", "projection"] = "pad"
 
 
@@ -78,15 +79,13 @@ def build(config: Config, image_shape: tuple[int, int, int], num_classes: int) -
         num_classes: number of classes.
 
     Raises:
-        ConfigError: a depth that is not 6m + 2, a width below 1 or images that are too small.
+        ConfigError: a depth that is not 6m + 2, or images that are too small.
     """
     channels, height, width = image_shape
     blocks, rest = divmod(config.depth - 2, 6)
     if rest or blocks < 1:
         nearest = 6 * max(1, round((config.depth - 2) / 6)) + 2
         raise ConfigError(f"expected depth = 6m + 2 (8, 14, 20, ...), got {config.depth}; the nearest is {nearest}")
-    if config.width < 1:
-        raise ConfigError(f"expected a width of at least 1 channel, got width={config.width}; He et al. use 16")
     if min(height, width) < _SMALLEST_SIDE:
         raise ConfigError(
             f"expected images of at least {_SMALLEST_SIDE} x {_SMALLEST_SIDE} pixels, got {height} x {width}; "

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt
 
 from sharedlabel.config.fields import added
-from sharedlabel.schema import Count, Many
-
-Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-PositiveFloat: TypeAlias = Annotated[float, Field(gt=0, le=1_000_000)]
-NonNegativeFloat: TypeAlias = Annotated[float, Field(ge=0, le=1_000_000)]
-PositiveFraction: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+from sharedlabel.schema import Count, Fraction, Many, NonNegativeFloat, PositiveFloat, PositiveFraction
 
 
 @dataclass(frozen=True)

@@ -169,9 +169,9 @@ class _Writer:
     def _resumed(self) -> _Progress:
         """Return how far a process came that was killed, or the beginning."""
         try:
-            found = _Progress(**read_json(self.note.read_bytes()))
-            if self.partial.stat().st_size >= found.bytes and 0 <= found.position <= len(self.names):
-                return found
+            progress = _Progress(**read_json(self.note.read_bytes()))
+            if self.partial.stat().st_size >= progress.bytes and 0 <= progress.position <= len(self.names):
+                return progress
         except _DAMAGED:  # there is none, or it is of no use
             pass
         self._remove()

@@ -55,8 +55,8 @@ def _check_lengths(dataset: Dataset) -> None:
 def _check_labels(dataset: Dataset) -> None:
     name, classes, labels = dataset.name, dataset.num_classes, dataset.labels
     if classes < 2:
-        found = ", ".join(dataset.class_names) or "none"
-        raise DataError(f"data set {name!r}: expected at least two classes, got {classes} ({found}); add another class")
+        names = ", ".join(dataset.class_names) or "none"
+        raise DataError(f"data set {name!r}: expected at least two classes, got {classes} ({names}); add another class")
     outside = ((labels < 0) | (labels >= classes)).nonzero().flatten()
     if outside.numel():
         position = int(outside[0])

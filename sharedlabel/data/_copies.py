@@ -36,13 +36,13 @@ def copies(
     content = _content(dataset)
     if content is None:
         return ()
-    found = (*_between_splits(dataset, content, splits), *_between_classes(dataset, content, splits))
-    if found and treatment == "error":
+    pairs = (*_between_splits(dataset, content, splits), *_between_classes(dataset, content, splits))
+    if pairs and treatment == "error":
         raise DataError(
-            f"split.leaks: expected no image twice in {dataset.name!r}, got {' and '.join(found)}; remove the copies, "
+            f"split.leaks: expected no image twice in {dataset.name!r}, got {' and '.join(pairs)}; remove the copies, "
             "or set split.leaks to warn"
         )
-    return found
+    return pairs
 
 
 def _content(dataset: Dataset) -> Int64[Tensor, "N"] | None:

@@ -142,14 +142,14 @@ def _stated(image: Image.Image) -> _Range | None:
     tags = getattr(image, "tag_v2", {})
 
     def first(numbers: tuple[int, ...]) -> float | None:
-        found = next((tags[number] for number in numbers if number in tags), None)
-        return None if found is None else float(found[0] if isinstance(found, tuple) else found)
+        stated = next((tags[number] for number in numbers if number in tags), None)
+        return None if stated is None else float(stated[0] if isinstance(stated, tuple) else stated)
 
     low, high = first(_LEAST), first(_MOST)
     if high is None:
         return None
-    found = _Range(0.0 if low is None else low, high)
-    return found if found.low < found.high else None
+    stated = _Range(0.0 if low is None else low, high)
+    return stated if stated.low < stated.high else None
 
 
 def _largest(image: Image.Image) -> float:

@@ -131,9 +131,9 @@ def _empty(source: Source) -> _Paths:
 
 def _no_images(source: Source) -> str:
     strays = source.strays()
-    found = kinds(strays) if strays else "none"
+    others = kinds(strays) if strays else "none"
     return (
-        f"expected at least two class folders with images in {source.path} ({READ}), got {found}; convert them, or "
+        f"expected at least two class folders with images in {source.path} ({READ}), got {others}; convert them, or "
         "check the path"
     )
 
@@ -148,18 +148,18 @@ def _sides(paths: _Paths, empty: _Paths, where: Path) -> dict[str, Side] | None:
     train, test, validation = _named(tops, _TRAIN), _named(tops, _TEST), _named(tops, _VALIDATION)
     held = {"train": train, "test": test or validation, "validation": validation if test else []}
     if train and held["test"]:
-        sides: dict[str, Side] = {found[0]: side for side, found in held.items() if found}  # type: ignore[misc]
+        sides: dict[str, Side] = {folders[0]: side for side, folders in held.items() if folders}  # type: ignore[misc]
         if others := sorted(tops - sides.keys()):
             raise DataError(
                 f"{where}: expected one train, one test and at most one validation folder, got also "
                 f"{', '.join(others)}; move their images there"
             )
         return sides
-    found, other = (train, "test") if train else (test or validation, "train")
-    if found and len(found) == len(tops):
+    alone, other = (train, "test") if train else (test or validation, "train")
+    if alone and len(alone) == len(tops):
         raise DataError(
-            f"{where}: expected the folders train and test, got only {', '.join(map(repr, found))}; add {other!r}, or "
-            f"give the path of {found[0]!r} itself to have it split"
+            f"{where}: expected the folders train and test, got only {', '.join(map(repr, alone))}; add {other!r}, or "
+            f"give the path of {alone[0]!r} itself to have it split"
         )
     _check_classes(paths, where)
     return None
@@ -249,10 +249,10 @@ def _by_level(layout: Layout, groups: str) -> list[str]:
             f"expected groups: {known}, since {shallow!r} has {max(deepest, 0)} folders below its class folder, got "
             f"{groups!r}; choose the folder that holds one group's images"
         )
-    found = ["/".join(name.split("/")[base : base + level + 1]) for name in layout.names]
-    for name in set(found):
-        check_name(name, Path(groups), "group folder")
-    return found
+    folders = ["/".join(name.split("/")[base : base + level + 1]) for name in layout.names]
+    for folder in set(folders):
+        check_name(folder, Path(groups), "group folder")
+    return folders
 
 
 def _by_table(source: Source, layout: Layout, groups: str, encoding: str) -> list[str]:
@@ -265,14 +265,14 @@ def _by_table(source: Source, layout: Layout, groups: str, encoding: str) -> lis
             )
         numbers.setdefault(path, number)
     wrapper = layout.wrapper
-    found = [_looked_up(table, name, wrapper) for name in layout.names]
-    lacking = [name for name, group in zip(layout.names, found, strict=True) if group is None]
+    listed = [_looked_up(table, name, wrapper) for name in layout.names]
+    lacking = [name for name, group in zip(layout.names, listed, strict=True) if group is None]
     if lacking:
         raise DataError(
             f"expected a group for every image in {groups}, got none for {lacking[0]!r} ({len(lacking)} images lack "
             f"one), but paths such as {next(iter(table), '')!r}; write paths relative to {source.path}"
         )
-    return [group for group in found if group is not None]
+    return [group for group in listed if group is not None]
 
 
 def _looked_up(table: dict[str, str], name: str, wrapper: str) -> str | None:

@@ -58,7 +58,7 @@ class Source:
         self._zip: zipfile.ZipFile | None = None
         self._infos: dict[str, zipfile.ZipInfo] = {}
         self._places: dict[str, str] = {}  # of the images of a folder, links followed
-        self._found: _Listed | None = None
+        self._names: _Listed | None = None
         with readable(path):
             if not path.exists():
                 raise DataError(f"expected a folder or a zip of images at {path.absolute()}, got nothing; check `path`")
@@ -127,11 +127,11 @@ class Source:
 
     def contents(self, names: Sequence[str], identities: Sequence[tuple[int, int]]) -> list[int]:
         """Number the contents of files from 0: two files have one number if their bytes are the same."""
-        found: dict[tuple[int, int], list[str]] = {}
+        alike: dict[tuple[int, int], list[str]] = {}
         for name, identity in zip(names, identities, strict=True):
-            found.setdefault(identity, []).append(name)
+            alike.setdefault(identity, []).append(name)
         digests: dict[str, str] = {}
-        for own in found.values():  # a checksum of 32 bits may agree by chance
+        for own in alike.values():  # a checksum of 32 bits may agree by chance
             for name in own if len(own) > 1 else ():
                 with contextlib.suppress(BadFileError):
                     digests[name] = hashlib.sha256(self.read(name)).hexdigest()
@@ -140,11 +140,11 @@ class Source:
         return [numbers.setdefault(key, len(numbers)) for key in keys]
 
     def _listed(self) -> _Listed:
-        if self._found is None:
+        if self._names is None:
             with readable(self.path):
-                found = self._walk() if self._zip is None else self._of_zip()
-                self._found = _Listed(*map(sorted, found))
-        return self._found
+                names = self._walk() if self._zip is None else self._of_zip()
+                self._names = _Listed(*map(sorted, names))
+        return self._names
 
     def _of_zip(self) -> _Listed:
         assert self._zip is not None
@@ -157,7 +157,7 @@ class Source:
         return _Listed(images, strays, [name for name in folders if name != "." and not hidden(name)])
 
     def _walk(self) -> _Listed:
-        found = _Listed([], [], [])
+        listed = _Listed([], [], [])
         left = [(self._root, "")]  # folders, and what the names of their files begin with
         seen: dict[tuple[int, int], str] = {}  # a link may lead back to a folder, and many links to many of them
         while left:
@@ -176,18 +176,18 @@ class Source:
                         continue
                     place = self._target(entry, name) if entry.is_symlink() else entry.path
                     if place is None:
-                        found.strays.append(name)
+                        listed.strays.append(name)
                     elif entry.is_dir():
-                        found.folders.append(name)
+                        listed.folders.append(name)
                         left.append((place, f"{name}/"))
                     elif not is_image(name):
-                        found.strays.append(name)
+                        listed.strays.append(name)
                     else:
                         if not entry.is_file(follow_symlinks=False):
                             _check_plain(os.stat(place).st_mode, os.path.join(self.path, name))
-                        found.images.append(name)
+                        listed.images.append(name)
                         self._places[name] = place
-        return found
+        return listed
 
     def _target(self, entry: os.DirEntry[str], name: str) -> str | None:
         """Return where a link leads, or None for one that nothing would be read from."""
@@ -268,13 +268,13 @@ def _read(place: str, limit: int) -> bytes:
 def _check_plain(mode: int, name: str) -> None:
     if not stat.S_ISREG(mode):
         kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
-        found = next((kind for test, kind in kinds if test(mode)), "a device")
-        raise DataError(f"expected a plain file at {name!r}, got {found}; leave it out, or put a file there")
+        kind = next((words for test, words in kinds if test(mode)), "a device")
+        raise DataError(f"expected a plain file at {name!r}, got {kind}; leave it out, or put a file there")
 
 
 def _too_long(name: str, where: Path, limit: int, length: int | None = None) -> str:
-    found = "more" if length is None else f"{length:,}"
-    return f"expected at most {limit:,} bytes in {name!r} of {where.name}, got {found}; remove it, or make it smaller"
+    size = "more" if length is None else f"{length:,}"
+    return f"expected at most {limit:,} bytes in {name!r} of {where.name}, got {size}; remove it, or make it smaller"
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:

@@ -76,17 +76,17 @@ def _names(header: str, delimiter: str) -> list[str]:
     return [cell.strip().strip('"').strip().lower() for cell in header.split(delimiter)]
 
 
-def _columns(found: list[str], name: str) -> list[int]:
+def _columns(header: list[str], name: str) -> list[int]:
     """Return the positions of the columns group and path."""
-    if missing := [column for column in COLUMNS if column not in found]:
-        some = ", ".join(map(repr, found[:_LISTED])) + (", ..." if len(found) > _LISTED else "")
+    if missing := [column for column in COLUMNS if column not in header]:
+        some = ", ".join(map(repr, header[:_LISTED])) + (", ..." if len(header) > _LISTED else "")
         raise DataError(
             f"expected the columns group and path in {name}, got {some or 'none'}; add {' and '.join(missing)}, and "
             "separate columns by commas, semicolons, tabs or bars"
         )
-    if twice := [column for column in COLUMNS if found.count(column) > 1]:
+    if twice := [column for column in COLUMNS if header.count(column) > 1]:
         raise DataError(f"expected the columns group and path once each in {name}, got {twice[0]} twice; remove one")
-    return [found.index(column) for column in COLUMNS]
+    return [header.index(column) for column in COLUMNS]
 
 
 def _decoded(data: bytes, name: str, encoding: str) -> str:
@@ -99,8 +99,8 @@ def _decoded(data: bytes, name: str, encoding: str) -> str:
         ) from error
     except UnicodeError as error:
         start = getattr(error, "start", 0)
-        row, found = data.count(b"\n", 0, start) + 1, data[start : start + 4].hex(" ")
+        row, bad = data.count(b"\n", 0, start) + 1, data[start : start + 4].hex(" ")
         raise DataError(
-            f"expected text in {encoding} in {name}, got the bytes {found} in row {row}; state its encoding, such as "
+            f"expected text in {encoding} in {name}, got the bytes {bad} in row {row}; state its encoding, such as "
             "latin-1, cp1252 or utf-16, or save it as UTF-8"
         ) from error

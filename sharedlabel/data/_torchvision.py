@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +17,45 @@ from sharedlabel.errors import DataError
 from sharedlabel.types import Dataset
 
 
-def load(name: str, kind: str, root: Path, download: bool) -> Dataset:
-    """Load a data set with its own test set.
+@dataclass(frozen=True)
+class Config:
+    """Options of a data set that torchvision downloads.
+
+    Args:
+        download: fetch files that are absent; their checksums are verified.
+    """
+
+    download: bool = False
+
+
+def loader(name: str, kind: str) -> Callable[[Config, Path], Dataset]:
+    """Return the `load` of a data set with its own test set.
 
     Args:
         name: what tables call it.
         kind: name of the class in `torchvision.datasets`.
-        root: folder of the downloaded files.
-        download: fetch files that are absent; their checksums are verified.
-
-    Raises:
-        DataError: the files are absent, corrupt or cannot be downloaded.
     """
+
+    def load(config: Config, root: Path) -> Dataset:
+        """Load the training and the test images.
+
+        Args:
+            config: options of this data set.
+            root: folder of the downloaded files.
+
+        Raises:
+            DataError: the files are absent, corrupt or cannot be downloaded.
+        """
+        return _load(name, kind, root, config.download)
+
+    return load
+
+
+def _load(name: str, kind: str, root: Path, download: bool) -> Dataset:
     train, test = (_read(name, kind, root, is_train, download) for is_train in (True, False))
     images = torch.cat([_channels_first(train.data), _channels_first(test.data)])
     labels = torch.cat([torch.as_tensor(part.targets, dtype=torch.int64) for part in (train, test)])
-    names = tuple(str(name) for name in train.classes)
+    names = tuple(map(str, train.classes))
     return _checks.validate(
         Dataset(
             name=name,

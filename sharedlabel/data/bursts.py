@@ -25,7 +25,7 @@ from sharedlabel.data._shuffle import joint_cells, rank_within, shuffle_within
 from sharedlabel.data.splits import sides
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.plugins import load as plugin
-from sharedlabel.schema import Depth
+from sharedlabel.schema import Depth, Fraction
 from sharedlabel.types import Dataset
 
 BATCH = 4096  # views per step, so that floating point copies stay small
@@ -52,11 +52,11 @@ class Config:
     images: NonNegativeInt = 0
     views: Depth = 8
     sources: Depth = 1
-    jitter: Annotated[float, Field(ge=0, le=1)] = 0.5
-    shift: Annotated[float, Field(ge=0, le=1)] = 0.25
+    jitter: Fraction = 0.5
+    shift: Fraction = 0.25
     light: Annotated[float, Field(ge=0, le=1000)] = 0.4
     noise: Annotated[float, Field(ge=0, le=1000)] = 0.4
-    cover: Annotated[float, Field(ge=0, le=1)] = 0.75
+    cover: Fraction = 0.75
     seed: NonNegativeInt = 0
 
 

@@ -1,33 +1,12 @@
 """CIFAR-100: 60,000 colour photos of 32x32 pixels in a hundred classes.
 
+    data: {name: cifar100, download: true}
+
 Reference: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009).
 """
 
-from __future__ import annotations
+from sharedlabel.data._torchvision import Config, loader
 
-from dataclasses import dataclass
-from pathlib import Path
+__all__ = ["Config", "load"]
 
-from sharedlabel.data import _torchvision
-from sharedlabel.types import Dataset
-
-
-@dataclass(frozen=True)
-class Config:
-    """CIFAR-100.
-
-    Args:
-        download: fetch the files if they are absent.
-    """
-
-    download: bool = False
-
-
-def load(config: Config, root: Path) -> Dataset:
-    """Load the training and the test images.
-
-    Args:
-        config: options of this data set.
-        root: folder of the downloaded files.
-    """
-    return _torchvision.load("cifar100", "CIFAR100", root, config.download)
+load = loader("cifar100", "CIFAR100")

@@ -1,33 +1,12 @@
 """Fashion-MNIST: 70,000 grey photos of clothes, 28x28 pixels, in ten classes.
 
+    data: {name: fashion_mnist, download: true}
+
 Reference: Xiao, Rasul & Vollgraf, "Fashion-MNIST" (arXiv 1708.07747).
 """
 
-from __future__ import annotations
+from sharedlabel.data._torchvision import Config, loader
 
-from dataclasses import dataclass
-from pathlib import Path
+__all__ = ["Config", "load"]
 
-from sharedlabel.data import _torchvision
-from sharedlabel.types import Dataset
-
-
-@dataclass(frozen=True)
-class Config:
-    """Fashion-MNIST.
-
-    Args:
-        download: fetch the files if they are absent.
-    """
-
-    download: bool = False
-
-
-def load(config: Config, root: Path) -> Dataset:
-    """Load the training and the test images.
-
-    Args:
-        config: options of this data set.
-        root: folder of the downloaded files.
-    """
-    return _torchvision.load("fashion_mnist", "FashionMNIST", root, config.download)
+load = loader("fashion_mnist", "FashionMNIST")

@@ -15,7 +15,7 @@ from torch import Tensor
 from sharedlabel import rng
 from sharedlabel.config import SplitConfig
 from sharedlabel.data._shuffle import joint_cells, rank_within, shuffle_within
-from sharedlabel.errors import ConfigError, DataError
+from sharedlabel.errors import DataError
 from sharedlabel.types import Dataset, Role
 
 _ROLES: tuple[Role, ...] = get_args(Role)
@@ -35,10 +35,8 @@ def split(dataset: Dataset, config: SplitConfig) -> dict[Role, Int64[Tensor, "_"
         Sorted instance indices of each role.
 
     Raises:
-        ConfigError: shares that are not positive, or `test` outside (0, 1).
         DataError: a class is missing from a role, or the data set's own sides divide a group that should stay whole.
     """
-    _check_config(config)
     kept = _limited(dataset, config)
     roles = torch.full_like(kept, _ROLES.index("test"))
     shares = _shares(config)
@@ -182,22 +180,12 @@ def _quotas(sizes: Int64[Tensor, "k"], shares: Float64[Tensor, "r"]) -> Int64[Te
     return ends.diff(dim=1, prepend=torch.zeros_like(ends[:, :1]))
 
 
-def _check_config(config: SplitConfig) -> None:
-    for name in _NOT_TEST:
-        if getattr(config, name) <= 0:
-            raise ConfigError(f"expected a positive share {name!r}, got {getattr(config, name)}; raise it above 0")
-    if not 0 < config.test < 1:
-        raise ConfigError(f"expected a test share between 0 and 1, got {config.test}; try 0.2")
-    if config.limit < 0:
-        raise ConfigError(f"expected a limit of 0 (all) or more instances per class, got {config.limit}")
-
-
 def _check_sides(dataset: Dataset, kept: Tensor, side: Tensor, config: SplitConfig) -> None:
     if dataset.groups is None or config.groups == "divided":
         return
     cells = torch.unique(torch.stack([dataset.groups[kept], side]), dim=1)[0]
-    found, times = torch.unique(cells, return_counts=True)
-    straddling = found[times > 1]
+    groups, times = torch.unique(cells, return_counts=True)
+    straddling = groups[times > 1]
     if straddling.numel():
         raise DataError(
             f"data set {dataset.name!r}: expected groups that lie either in its test set or outside, or in its "

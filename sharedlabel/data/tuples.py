@@ -95,13 +95,13 @@ def check(drawn: Tuples, labels: Int64[Tensor, "N"]) -> None:
             f"expected indices from 0 to {len(labels) - 1}, got {int(indices.min())} to {int(indices.max())}; "
             "they are positions in the split"
         )
-    found = labels[indices]
-    wrong = (found != drawn.labels[..., None]).any(-1).nonzero()
+    own = labels[indices]
+    wrong = (own != drawn.labels[..., None]).any(-1).nonzero()
     if len(wrong):
         partition_, position = wrong[0].tolist()
         raise DataError(
             f"expected instances that share label {int(drawn.labels[partition_, position])}, got labels "
-            f"{sorted(set(found[partition_, position].tolist()))} in tuple {position} of partition {partition_}; "
+            f"{sorted(set(own[partition_, position].tolist()))} in tuple {position} of partition {partition_}; "
             "form tuples within one class"
         )
     ordered = indices.sort(-1).values

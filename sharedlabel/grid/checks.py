@@ -15,6 +15,7 @@ from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data
 from sharedlabel.names import DENSE, EXACT, GROUPED
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import rounded_down
+from sharedlabel.pruners._methods import ceiling
 from sharedlabel.types import Dataset, Role, Tuples
 
 RESERVED = (DENSE, EXACT, "dense")
@@ -71,10 +72,10 @@ def check_ratios(network: Backbone, backbone: Plugin, pruner: Plugin, ratios: tu
     """Refuse ratios above what the network can reach before anything is trained."""
     if pruner.name == DENSE or max(ratios) == 1:
         return
-    ceiling = load("pruners", pruner.name).ceiling(network, pruner.config)
-    if max(ratios) > ceiling:
+    highest = ceiling(load("pruners", pruner.name), network, pruner.config)
+    if max(ratios) > highest:
         raise CompressionError(
-            f"ratios: {pruner.label} on {backbone.label} reaches at most {rounded_down(ceiling)}x over all parameters "
+            f"ratios: {pruner.label} on {backbone.label} reaches at most {rounded_down(highest)}x over all parameters "
             f"(weights of the classifier, biases and norms stay), got {max(ratios):g}; "
             "leave out ratios above the ceiling or use a wider backbone"
         )

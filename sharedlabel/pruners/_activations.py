@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.pruners._gradients import batches
+from sharedlabel.pruners._examples import batches
 from sharedlabel.pruners._groups import Group
 
 
@@ -34,7 +34,7 @@ def record_inputs(network: nn.Module, names: Collection[str]) -> dict[str, Tenso
 
 @torch.no_grad()
 def layer_inputs(
-    backbone: Backbone, names: Collection[str], images: Num[Tensor, "b C H W"]
+    backbone: Backbone, names: Collection[str], images: Num[Tensor, "b ..."]
 ) -> Iterator[dict[str, Tensor]]:
     """Run a copy of a network in evaluation mode and yield, batch by batch, what its layers are given.
 
@@ -58,13 +58,13 @@ def patches(layer: _ConvNd, inputs: Float[Tensor, "b C ..."]) -> Float[Tensor, "
         inputs: what it is given.
     """
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    found = F.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)
+    windows = F.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)
     dimensions = len(layer.kernel_size)
     for axis, (size, step, gap) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)):
-        found = found.unfold(2 + axis, gap * (size - 1) + 1, step)[..., ::gap]
+        windows = windows.unfold(2 + axis, gap * (size - 1) + 1, step)[..., ::gap]
     places, positions = range(2, 2 + dimensions), range(2 + dimensions, 2 + 2 * dimensions)
-    count = found.shape[2 : 2 + dimensions].numel()
-    return found.permute(0, 1, *positions, *places).reshape(len(inputs), layer.groups, -1, count)
+    count = windows.shape[2 : 2 + dimensions].numel()
+    return windows.permute(0, 1, *positions, *places).reshape(len(inputs), layer.groups, -1, count)
 
 
 @torch.no_grad()

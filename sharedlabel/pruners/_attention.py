@@ -36,12 +36,12 @@ def layer_twins(backbone: Backbone) -> dict[str, Layer]:
     Raises:
         CompressionError: attention with additional keys.
     """
-    found = called_layers(backbone)
+    layers = called_layers(backbone)
     for place, attention in _written(backbone).items():
-        found |= {
+        layers |= {
             f"{place}.{name}": layer for name, layer in attention.named_children() if isinstance(layer, nn.Linear)
         }
-    return {name: found[name] for name in prunable(backbone)}
+    return {name: layers[name] for name in prunable(backbone)}
 
 
 def _written(backbone: Backbone) -> dict[str, WrittenAttention]:

@@ -1,14 +1,31 @@
 """The pruner contract.
 
-A pruner is a module with a frozen `Config`, three constants and two functions:
+A pruner is one file. Magnitude pruning, whole:
+
+    STRUCTURED, NESTED, NEEDS = False, True, frozenset[str]()
+
+    @dataclass(frozen=True)
+    class Config:
+        pass  # no options
+
+    def scores(backbone, config, context):
+        return {name: layer.weight.detach().abs() for name, layer in prunable(backbone).items()}
+
+It has a frozen `Config`, three constants and one function or two:
 
 - `STRUCTURED`: whether it removes parameters physically instead of masking them;
 - `NESTED`: whether the weights kept at a ratio are among those kept at any smaller ratio, everything else equal;
 - `NEEDS`: what it reads of the `Context` beside the generator, a subset of `REQUIREMENTS`;
-- `ceiling(backbone, config)`: the largest compression ratio that it can reach on this network;
-- `prune(backbone, ratio, config, context)`: a new, pruned network; the one passed in is left as it was.
+- `scores(backbone, config, context)`: how much each weight is worth, by layer (`_masks.prunable`), or each channel, by
+  group (`_channels.groups`); the lowest go. Weights or channels of all layers are compared, unless an option `scope` of
+  the `Config` is `layer`;
+- `prune(backbone, ratio, config, context)` instead, where scores do not say it all: a new, pruned network; the one
+  passed in is left as it was;
+- `ceiling(backbone, config)`: the largest compression ratio that it can reach on this network, where that is not the
+  one of all masks, or of all channels.
 
-It may have two more constants:
+Others ask a pruner by `_methods.ceiling` and `_methods.prune`, which see to what it leaves out. It may have two more
+constants:
 
 - `SCHEDULE`: when the network is pruned unless the user says otherwise; the default is after training;
 - `REPEATABLE`: whether it can prune what it has pruned already, as rounds and gradual pruning do; the default is True.
@@ -56,7 +73,7 @@ class Context:
     validation: Tensor | None = None
     train: Callable[[Backbone], None] | None = None
 
-    def examples(self, count: int) -> Num[Tensor, "b C H W"]:
+    def examples(self, count: int) -> Num[Tensor, "b ..."]:
         """Return the first `count` training images, or all if there are fewer.
 
         Raises:
@@ -64,7 +81,7 @@ class Context:
         """
         return _some(self.images, count, "images to compute scores from")
 
-    def labelled(self, count: int) -> tuple[Num[Tensor, "b C H W"], Int64[Tensor, "b"]]:
+    def labelled(self, count: int) -> tuple[Num[Tensor, "b ..."], Int64[Tensor, "b"]]:
         """Return the first `count` training images with their labels, or all if there are fewer.
 
         Raises:
@@ -78,7 +95,7 @@ class Context:
             )
         return images, labels
 
-    def sensitivity_set(self, count: int) -> Num[Tensor, "b C H W"]:
+    def sensitivity_set(self, count: int) -> Num[Tensor, "b ..."]:
         """Return the first `count` validation images, or all if there are fewer.
 
         Raises:
@@ -127,9 +144,9 @@ def rounded_down(ceiling: float) -> str:
     return f"{float(decimal.Context(prec=6, rounding=decimal.ROUND_FLOOR).create_decimal(ceiling)):g}"
 
 
-def _some(found: Tensor | None, count: int, what: str) -> Tensor:
-    if found is None or not len(found):
-        raise CompressionError(f"expected {what}, got {'none' if found is None else 'an empty set'}; pass some")
+def _some(examples: Tensor | None, count: int, what: str) -> Tensor:
+    if examples is None or not len(examples):
+        raise CompressionError(f"expected {what}, got {'none' if examples is None else 'an empty set'}; pass some")
     if count < 1:
         raise CompressionError(f"expected at least one of the {what}, got a limit of {count}")
-    return found[:count]
+    return examples[:count]

@@ -18,8 +18,9 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._base import check_ratio
 from sharedlabel.pruners._groups import INSTEAD, Group, Slot, trace
-from sharedlabel.pruners._masks import Scope, check_scores, prunable
+from sharedlabel.pruners._masks import prunable
 from sharedlabel.pruners._removal import clear, remove, shape, verify
+from sharedlabel.pruners._scores import Scope, check_scores
 from sharedlabel.pruners._select import normalized_ranks
 
 __all__ = [
@@ -44,9 +45,9 @@ def groups(backbone: Backbone) -> dict[str, Group]:
         CompressionError: the network has a layer that cannot lose channels (recurrent, attention, other normalisation),
             removing channels would not equal setting them to zero, no channel can be removed, or there are masks.
     """
-    found = _traced(backbone)[0]
-    verify(backbone, found)
-    return found
+    channel_groups = _traced(backbone)[0]
+    verify(backbone, channel_groups)
+    return channel_groups
 
 
 def structured_ceiling(backbone: Backbone) -> float:
@@ -55,9 +56,9 @@ def structured_ceiling(backbone: Backbone) -> float:
     Raises:
         CompressionError: as of `groups`.
     """
-    found = groups(backbone)
-    one = torch.ones(1, len(found), dtype=torch.int64)
-    return sum(p.numel() for p in backbone.parameters()) / int(parameter_counts(backbone, found, one))
+    channel_groups = groups(backbone)
+    one = torch.ones(1, len(channel_groups), dtype=torch.int64)
+    return sum(p.numel() for p in backbone.parameters()) / int(parameter_counts(backbone, channel_groups, one))
 
 
 def keep_channels(backbone: Backbone, keep: Mapping[str, Bool[Tensor, "_"]]) -> Backbone:
@@ -105,8 +106,8 @@ def writer_norms(backbone: Backbone, order: Literal[1, 2]) -> dict[str, Float64[
 
     def norms(writer: str) -> Tensor:
         weight = layers[writer].weight.detach().flatten(1)
-        found: Tensor = torch.linalg.vector_norm(weight, order, dim=1, dtype=torch.float64)
-        return found
+        by_channel: Tensor = torch.linalg.vector_norm(weight, order, dim=1, dtype=torch.float64)
+        return by_channel
 
     return {
         name: torch.linalg.vector_norm(torch.stack([norms(writer) for writer in group.writers]), order, dim=0)
@@ -128,34 +129,36 @@ def prune_channels_by_scores(
     Raises:
         CompressionError: the ratio cannot be reached, or a score is not finite.
     """
-    found, stay = _traced(backbone)
-    check_scores({name: scores[name] for name in found})
-    order = _removal_order([scores[name].detach().double().cpu() for name in found], scope)
-    owner = torch.arange(len(found)).repeat_interleave(_widths(found))
-    gone = torch.nn.functional.one_hot(owner[order], len(found)).cumsum(0)
-    left = _widths(found) - torch.cat([torch.zeros(1, len(found), dtype=torch.int64), gone])
-    counts = parameter_counts(backbone, found, left)
+    channel_groups, stay = _traced(backbone)
+    check_scores({name: scores[name] for name in channel_groups})
+    order = _removal_order([scores[name].detach().double().cpu() for name in channel_groups], scope)
+    owner = torch.arange(len(channel_groups)).repeat_interleave(_widths(channel_groups))
+    gone = torch.nn.functional.one_hot(owner[order], len(channel_groups)).cumsum(0)
+    left = _widths(channel_groups) - torch.cat([torch.zeros(1, len(channel_groups), dtype=torch.int64), gone])
+    counts = parameter_counts(backbone, channel_groups, left)
     dense, smallest = int(counts[0]), int(counts[-1])
     check_ratio(ratio, dense / smallest, _reason(dense, smallest, stay))
     keep = torch.ones(len(owner), dtype=torch.bool)
     keep[order[: int((counts - dense / ratio).abs().argmin())]] = False
-    return remove(backbone, found, dict(zip(found, keep.split(_widths(found).tolist()), strict=True)))
+    return remove(
+        backbone, channel_groups, dict(zip(channel_groups, keep.split(_widths(channel_groups).tolist()), strict=True))
+    )
 
 
 def parameter_counts(
-    backbone: Backbone, found: Mapping[str, Group], left: Int64[Tensor, "r groups"]
+    backbone: Backbone, channel_groups: Mapping[str, Group], left: Int64[Tensor, "r groups"]
 ) -> Int64[Tensor, "r"]:
     """Count the parameters left for numbers of channels left, without removing any.
 
     Args:
         backbone: the network.
-        found: its channel groups.
-        left: channels left in each group, in the order of `found`; one row per case.
+        channel_groups: its channel groups.
+        left: channels left in each group, in the order of `channel_groups`; one row per case.
     """
-    lost = _widths(found) - left
+    lost = _widths(channel_groups) - left
     rows: dict[str, Int64[Tensor, "r"]] = {}
     columns: dict[str, Int64[Tensor, "r"]] = {}
-    for group, channels in zip(found.values(), lost.T, strict=True):
+    for group, channels in zip(channel_groups.values(), lost.T, strict=True):
         for total, slots in ((rows, group.rows), (columns, group.readers)):
             for slot in slots:
                 total[slot.layer] = total.get(slot.layer, 0) + channels * slot.index.shape[1]
@@ -171,14 +174,14 @@ def parameter_counts(
 
 
 def _traced(backbone: Backbone) -> tuple[dict[str, Group], dict[str, str]]:
-    found, stay = trace(backbone)
-    if not found:
+    channel_groups, stay = trace(backbone)
+    if not channel_groups:
         raise CompressionError(f"expected a network with channels to remove, got none:{_staying(stay)}; {INSTEAD}")
-    return found, stay
+    return channel_groups, stay
 
 
-def _widths(found: Mapping[str, Group]) -> Int64[Tensor, "groups"]:
-    return torch.tensor([group.size for group in found.values()])
+def _widths(channel_groups: Mapping[str, Group]) -> Int64[Tensor, "groups"]:
+    return torch.tensor([group.size for group in channel_groups.values()])
 
 
 def _removal_order(scores: list[Tensor], scope: Scope) -> Int64[Tensor, "r"]:

@@ -1,4 +1,4 @@
-"""What pruners that differentiate share: copies to differentiate, batches, and gradients of single examples.
+"""What pruners that differentiate share: copies to differentiate, and gradients of single examples.
 
 Where torch has no derivative of something a network does, `derivatives` words what it says as a refusal.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Float, Int64, Num
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -25,8 +25,6 @@ from sharedlabel.pruners._masks import Layer, prunable
 
 Statistics: TypeAlias = Literal["batch", "running"]
 
-_BATCH = 128
-_PIXELS = _BATCH * 64 * 64  # of a batch of larger images
 _VALUES = 2**25  # numbers in the gradients of single examples that are in memory together
 
 _ABSOLUTE = "sharedlabel.pruners._absolute"  # has an operation of its own
@@ -95,9 +93,9 @@ def refusals(network: Backbone, twice: bool = False) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if (found := _MISSING.search(str(error))) is None:
+        if (missing := _MISSING.search(str(error))) is None:
             raise
-        operation = found[1] or ", ".join(_custom_functions(network)) or "one that detaches its results"
+        operation = missing[1] or ", ".join(_custom_functions(network)) or "one that detaches its results"
         raise CompressionError(
             f"expected operations that torch can differentiate{' twice' * twice}, got {operation}, which has no "
             f"{'second ' * twice}derivative; use a pruner that takes none, such as magnitude"
@@ -158,15 +156,6 @@ def check_reached(missing: Iterable[str]) -> None:
         )
 
 
-def of_each_class(labels: Int64[Tensor, "n"], count: int) -> Int64[Tensor, "m"]:
-    """Return the positions of the first `count` examples of each class, in order; of all where a class has fewer.
-
-    >>> of_each_class(torch.tensor([2, 2, 0, 2, 0]), 2)
-    tensor([0, 1, 2, 4])
-    """
-    return torch.cat([(labels == label).nonzero()[:count, 0] for label in labels.unique()]).sort().values
-
-
 def replaced(backbone: Backbone, modules: Mapping[str, nn.Module]) -> Backbone:
     """Copy a network with other modules in the place of some of its own, which are not copied.
 
@@ -176,74 +165,6 @@ def replaced(backbone: Backbone, modules: Mapping[str, nn.Module]) -> Backbone:
     """
     # A deep copy takes what its memo holds for an object.
     return copy.deepcopy(backbone, {id(backbone.get_submodule(name)): module for name, module in modules.items()})
-
-
-def batches(
-    network: Backbone, images: Num[Tensor, "n C H W"], labels: Int64[Tensor, "n"] | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield images and labels on the network's device, in batches of about equal size.
-
-    Args:
-        network: where to move the images; if its batch normalisation uses batch statistics, two images are needed.
-        images: as the network takes them.
-        labels: class indices; zeros if there are none.
-
-    Raises:
-        CompressionError: the examples do not fit the network, or batch statistics of a single image are asked for.
-    """
-    check_examples(network, images, labels)
-    if len(images) == 1 and any(isinstance(m, _BatchNorm) and m.training for m in network.modules()):
-        raise CompressionError(
-            "expected at least 2 images for the batch statistics of batch normalisation, got 1; pass more images or "
-            "use the running statistics"
-        )
-    device = network.normalize.mean.device
-    _, _, height, width = images.shape
-    limit = min(_BATCH, max(2, _PIXELS // (height * width)))
-    count = -(-len(images) // limit)
-    labels = torch.zeros(len(images), dtype=torch.int64) if labels is None else labels
-    for some, classes in zip(images.tensor_split(count), labels.tensor_split(count), strict=True):
-        yield some.to(device), classes.to(device)
-
-
-def check_examples(network: Backbone, images: Num[Tensor, "n ..."], labels: Int64[Tensor, "m"] | None = None) -> None:
-    """Refuse examples that do not fit a network.
-
-    Args:
-        network: the network that is to be run on them.
-        images: as the network takes them.
-        labels: class indices, if they are used.
-
-    Raises:
-        CompressionError: images of another shape or with values that are not finite, other numbers of images and
-            labels, or labels that are no classes of the network.
-    """
-    if tuple(images.shape[1:]) != tuple(network.image_shape):
-        raise CompressionError(
-            f"expected images of {_sizes(network.image_shape)} (channels, height, width), got "
-            f"{_sizes(images.shape[1:])}; pass images of the size that the network was built for"
-        )
-    if bad := images.numel() - int(images.isfinite().sum()):
-        raise CompressionError(
-            f"expected finite images, got {bad} NaN or infinite of {images.numel()} values; remove these images"
-        )
-    if labels is None:
-        return
-    if len(labels) != len(images):
-        raise CompressionError(
-            f"expected one label per image, got {len(images)} images and {len(labels)} labels; pass both of the same "
-            "examples"
-        )
-    classes = network.classifier.out_features
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise CompressionError(
-            f"expected labels from 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}; pass class "
-            "indices, or a network with more classes"
-        )
-
-
-def _sizes(shape: Iterable[int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def gradients_by_example(

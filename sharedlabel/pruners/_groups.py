@@ -91,15 +91,15 @@ def trace(backbone: Backbone) -> tuple[dict[str, Group], dict[str, str]]:
     names: dict[Any, str] = {module: name for name, module in network.named_modules()}
     names |= {parameter: name for name, parameter in network.named_parameters()}
     order = list(called_layers(network))
-    found: dict[str, Group] = {}
+    channel_groups: dict[str, Group] = {}
     stay: dict[str, str] = {}
     for name, passed in coupled.items():
         group = _group(name, network.get_submodule(name).get_parameter("weight").shape[0], passed, names, order)
         if isinstance(group, Group):
-            found[name] = group
+            channel_groups[name] = group
         else:
             stay[name] = group
-    return found, stay
+    return channel_groups, stay
 
 
 def _check(backbone: Backbone) -> None:
@@ -234,7 +234,7 @@ def _group(name: str, size: int, coupled: Sequence[_Passed], names: Mapping[Any,
         slots[role].append(Slot(names[passed.layer], index))
     if staying:  # the library's order differs from run to run
         return next(staying[layer] for layer in names if layer in staying)
-    plain = {role: tuple(slot.layer for slot in found) for role, found in slots.items()}
+    plain = {role: tuple(slot.layer for slot in of_role) for role, of_role in slots.items()}
     writers = tuple(sorted(plain["writer"], key=order.index))
     carriers, readers = tuple(slots["carrier"]), tuple(slots["reader"])
     return Group(name, size, writers, readers, carriers, plain["entering"], plain["leaving"])

@@ -6,21 +6,20 @@ How masks are kept and hold in every pass: `backbones/_masking.py`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Literal, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones._holding import release_masks
 from sharedlabel.backbones._masking import MaskableWeight, enforce, masked_weights
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._base import check_ratio
-from sharedlabel.pruners._select import keep_highest_of, layer_quotas
 
 Layer: TypeAlias = nn.Linear | _ConvNd
-Scope: TypeAlias = Literal["global", "layer"]
 
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")  # those of attention that it has
 
@@ -34,16 +33,16 @@ def prunable(backbone: Backbone) -> dict[str, MaskableWeight]:
     Raises:
         CompressionError: a layer shares its weight with another one, or computes it from other parameters.
     """
-    found = {}
+    places = {}
     for name, module in backbone.body.named_modules(prefix="body"):
         if isinstance(module, (nn.Linear, _ConvNd)):
-            found[name] = MaskableWeight(module, "weight")
+            places[name] = MaskableWeight(module, "weight")
         elif isinstance(module, nn.MultiheadAttention):
             keys = [key for key in _PROJECTIONS if module._parameters.get(key, key) is not None]
-            found |= {f"{name}.{key.removesuffix('_weight')}": MaskableWeight(module, key) for key in keys}
-    _check_plain({**found, "classifier": MaskableWeight(backbone.classifier, "weight")})
-    _check_not_shared(backbone, found)
-    return found
+            places |= {f"{name}.{key.removesuffix('_weight')}": MaskableWeight(module, key) for key in keys}
+    _check_plain({**places, "classifier": MaskableWeight(backbone.classifier, "weight")})
+    _check_not_shared(backbone, places)
+    return places
 
 
 def _check_plain(places: Mapping[str, MaskableWeight]) -> None:
@@ -129,9 +128,9 @@ def check_removed(network: nn.Module) -> None:
 
 def kept(backbone: Backbone) -> dict[str, Tensor]:
     """Return which weights no mask removes, by prunable layer, as `bool`."""
-    found = {name: mask != 0 for name, _, mask in masked(backbone)}
+    remaining = {name: mask != 0 for name, _, mask in masked(backbone)}
     return {
-        name: found[name] if name in found else torch.ones_like(layer.weight, dtype=torch.bool)
+        name: remaining[name] if name in remaining else torch.ones_like(layer.weight, dtype=torch.bool)
         for name, layer in prunable(backbone).items()
     }
 
@@ -174,142 +173,6 @@ def weights_to_remove(backbone: Backbone, ratio: float) -> int:
     return number
 
 
-def check_scores(scores: Mapping[str, Tensor]) -> None:
-    """Refuse scores that cannot be ordered.
-
-    Raises:
-        CompressionError: a score is NaN or infinite; names the layer.
-    """
-    for name, score in scores.items():
-        if bad := score.numel() - int(score.isfinite().sum()):
-            raise CompressionError(
-                f"expected finite pruning scores, got {bad} NaN or infinite of {score.numel()} in layer {name!r}; "
-                "train the network again, with a smaller learning rate if its weights are not finite"
-            )
-
-
-def check_weights(backbone: Backbone) -> None:
-    """Refuse a network whose prunable weights are not all finite.
-
-    Raises:
-        CompressionError: a weight is NaN or infinite; names the layer.
-    """
-    for name, layer in prunable(backbone).items():
-        weight = layer.weight.detach()
-        if bad := weight.numel() - int(weight.isfinite().sum()):
-            raise CompressionError(
-                f"expected finite weights, got {bad} NaN or infinite of {weight.numel()} in layer {name!r}; train the "
-                "network again, with a smaller learning rate"
-            )
-
-
-class LazyScores(Mapping[str, Tensor]):
-    """Scores that are computed whenever a layer's are read, so that those of all layers are never in memory.
-
-    Args:
-        names: of the layers.
-        compute: returns the scores of a layer, by name.
-    """
-
-    def __init__(self, names: Iterable[str], compute: Callable[[str], Tensor]) -> None:
-        self._names, self._compute = tuple(names), compute
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._compute(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-def magnitudes(backbone: Backbone) -> Mapping[str, Tensor]:
-    """Return the absolute weights of every prunable layer."""
-    places = prunable(backbone)
-    return LazyScores(places, lambda name: places[name].weight.detach().abs())
-
-
-def layer_budgets(backbone: Backbone, ratio: float) -> dict[str, int]:
-    """Return how many weights each prunable layer keeps when all lose the same share.
-
-    Args:
-        backbone: the network; weights that it masks already count as lost.
-        ratio: compression ratio over all parameters.
-
-    Raises:
-        CompressionError: the ratio is out of range, or the network is compressed further already.
-    """
-    keep = {name: int(mask.count_nonzero()) for name, mask in kept(backbone).items()}
-    sizes = [layer.weight.numel() for layer in prunable(backbone).values()]
-    quotas = layer_quotas(sizes, list(keep.values()), sum(sizes) - weights_to_remove(backbone, ratio))
-    return dict(zip(keep, quotas, strict=True))
-
-
-def keep_by_scores(backbone: Backbone, ratio: float, scores: Mapping[str, Tensor], scope: Scope) -> dict[str, Tensor]:
-    """Mark the highest-scored weights.
-
-    Args:
-        backbone: the network; weights that it masks already are not marked.
-        ratio: compression ratio over all parameters.
-        scores: of every prunable layer, in its weight's shape; higher is kept. Equal ones: the first is kept. They are
-            read several times, one layer at a time.
-        scope: `global` ranks all weights together, `layer` removes the same share of every layer.
-
-    Returns:
-        By layer, `bool` in the weight's shape.
-
-    Raises:
-        CompressionError: the ratio cannot be reached, or a score is not finite.
-    """
-    number, places = weights_to_remove(backbone, ratio), prunable(backbone)
-    check_scores(scores)
-    remaining = LazyScores(places, lambda name: _without_masked(scores[name].detach(), places[name].mask))
-    if scope == "global":
-        return keep_highest_of(remaining, count(backbone)[0] - number)
-    budgets = layer_budgets(backbone, ratio)
-    return {name: keep_highest_of({name: remaining[name]}, budget)[name] for name, budget in budgets.items()}
-
-
-def _without_masked(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Put the scores of masked weights below all others."""
-    return scores if mask is None else scores.masked_fill(mask == 0, -torch.inf)
-
-
-def prune_by_scores(backbone: Backbone, ratio: float, scores: Mapping[str, Tensor], scope: Scope) -> Backbone:
-    """Return a copy of a network whose lowest-scored weights are masked.
-
-    Args:
-        backbone: the network; weights that it masks already stay masked.
-        ratio: compression ratio over all parameters.
-        scores: as for `keep_by_scores`.
-        scope: as for `keep_by_scores`.
-
-    Raises:
-        CompressionError: the ratio cannot be reached, or a score is not finite.
-    """
-    return masked_copy(backbone, keep_by_scores(backbone, ratio, scores, scope))
-
-
-def prune_by_computed_scores(
-    backbone: Backbone, ratio: float, compute: Callable[[], Mapping[str, Tensor]], scope: Scope
-) -> Backbone:
-    """Return what `prune_by_scores` does, computing scores only where weights are to be removed.
-
-    Args:
-        backbone: as for `prune_by_scores`.
-        ratio: as for `prune_by_scores`.
-        compute: returns the scores.
-        scope: as for `prune_by_scores`.
-
-    Raises:
-        CompressionError: the ratio cannot be reached, or a score is not finite.
-    """
-    if weights_to_remove(backbone, ratio) == removed(backbone):
-        return masked_copy(backbone, kept(backbone))
-    return prune_by_scores(backbone, ratio, compute(), scope)
-
-
 def masked_copy(backbone: Backbone, keep: Mapping[str, Tensor]) -> Backbone:
     """Return a copy of a network with these masks: by layer, nonzero where the weight is kept."""
     pruned = copy.deepcopy(backbone)
@@ -333,12 +196,15 @@ def apply_masks(backbone: Backbone, masks: Mapping[str, Tensor]) -> None:
     enforce(backbone)
 
 
-def bake(network: Backbone) -> None:
+def bake(network: nn.Module) -> None:
     """Set removed weights to zero for good and delete the masks, in place: plain modules remain."""
     enforce(network)
+    release_masks(network)
     for place in list(masked_weights(network)):
         place.owner._buffers.pop(f"{place.key}_mask")
-    network.has_masks = False
+    for module in network.modules():
+        if isinstance(module, Backbone):
+            module.has_masks = False
 
 
 def collapsed_layers(network: nn.Module) -> tuple[str, ...]:

@@ -22,15 +22,15 @@ from sharedlabel.pruners._groups import INSTEAD, Group
 _TOLERANCE = 1e-4
 
 
-def remove(backbone: Backbone, found: Mapping[str, Group], keep: Mapping[str, Bool[Tensor, "_"]]) -> Backbone:
+def remove(backbone: Backbone, channel_groups: Mapping[str, Group], keep: Mapping[str, Bool[Tensor, "_"]]) -> Backbone:
     """Copy a network without some channels.
 
     Args:
         backbone: the network.
-        found: its channel groups.
+        channel_groups: its channel groups.
         keep: which channels stay, by group; groups that are not named stay whole.
     """
-    cuts = _cuts(backbone, found, keep)
+    cuts = _cuts(backbone, channel_groups, keep)
     memo: dict[int, Any] = {}  # the copy takes these instead of the tensors of the original
     for name, (rows, columns) in cuts.items():
         for _, tensor in _tensors(backbone.get_submodule(name)):
@@ -40,29 +40,29 @@ def remove(backbone: Backbone, found: Mapping[str, Group], keep: Mapping[str, Bo
     small = copy.deepcopy(backbone, memo)
     for name in cuts:
         update_sizes(small.get_submodule(name))
-    for shortcut, inputs, outputs in _shortcuts(small, found, keep):
+    for shortcut, inputs, outputs in _shortcuts(small, channel_groups, keep):
         shortcut.keep(inputs, outputs)
     return small
 
 
 @torch.no_grad()
-def clear(backbone: Backbone, found: Mapping[str, Group], keep: Mapping[str, Bool[Tensor, "_"]]) -> None:
+def clear(backbone: Backbone, channel_groups: Mapping[str, Group], keep: Mapping[str, Bool[Tensor, "_"]]) -> None:
     """Set channels to zero in every layer that writes or carries them, in place.
 
     Args:
         backbone: the network.
-        found: its channel groups.
+        channel_groups: its channel groups.
         keep: which channels stay, by group; groups that are not named stay whole.
     """
-    for name, (rows, _) in _cuts(backbone, found, keep).items():
+    for name, (rows, _) in _cuts(backbone, channel_groups, keep).items():
         for key, tensor in _tensors(backbone.get_submodule(name)):
             if key != "running_var":  # a variance of zero is no network that one can train
                 tensor[~rows] = 0
-    for shortcut, _, outputs in _shortcuts(backbone, found, keep):
+    for shortcut, _, outputs in _shortcuts(backbone, channel_groups, keep):
         shortcut.clear(~outputs)
 
 
-def verify(backbone: Backbone, found: Mapping[str, Group]) -> None:
+def verify(backbone: Backbone, channel_groups: Mapping[str, Group]) -> None:
     """Check that removing channels equals setting them to zero: half of every group, in a network of random weights.
 
     It fails where something between the layers makes of zeros what is not zero (a sigmoid), or mixes channels.
@@ -70,9 +70,11 @@ def verify(backbone: Backbone, found: Mapping[str, Group]) -> None:
     Raises:
         CompressionError: the outputs differ.
     """
-    if not _differs(backbone, found):
+    if not _differs(backbone, channel_groups):
         return
-    guilty = [name for name, group in found.items() if _differs(backbone, {name: group})] or list(found)
+    guilty = [name for name, group in channel_groups.items() if _differs(backbone, {name: group})] or list(
+        channel_groups
+    )
     raise CompressionError(
         "expected a network where removed channels are as good as zero ones, got other outputs without those of "
         f"{', '.join(guilty)}: what follows these layers mixes channels or is not zero at zero; {INSTEAD}"
@@ -87,20 +89,21 @@ def shape(layer: nn.Module) -> tuple[int, int]:
     return rows, columns
 
 
-def _differs(backbone: Backbone, found: Mapping[str, Group]) -> bool:
+def _differs(backbone: Backbone, channel_groups: Mapping[str, Group]) -> bool:
     """Compare a network of random weights that lost half of its channels with one where they are zero."""
     generator = rng.generator(0, "channels")
     network = randomized(backbone, generator)
     keep = {
-        name: torch.randperm(group.size, generator=generator) < (group.size + 1) // 2 for name, group in found.items()
+        name: torch.randperm(group.size, generator=generator) < (group.size + 1) // 2
+        for name, group in channel_groups.items()
     }
     images = torch.rand(2, *backbone.image_shape, generator=generator)
     with torch.inference_mode():
         try:
-            outputs = remove(network, found, keep)(images)
+            outputs = remove(network, channel_groups, keep)(images)
         except (RuntimeError, ValueError, IndexError):  # sizes that do not fit
             return True
-        clear(network, found, keep)
+        clear(network, channel_groups, keep)
         expected = network(images)
     return not bool((outputs - expected).abs().max() <= _TOLERANCE * expected.abs().max())
 
@@ -127,7 +130,7 @@ def _tensors(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _cuts(
-    backbone: Backbone, found: Mapping[str, Group], keep: Mapping[str, Tensor]
+    backbone: Backbone, channel_groups: Mapping[str, Group], keep: Mapping[str, Tensor]
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Mark the rows and columns that stay, for every layer that may lose some."""
     device = next(backbone.parameters()).device
@@ -135,9 +138,9 @@ def _cuts(
     for name, kept in keep.items():
         if not kept.any():
             raise CompressionError(
-                f"expected at least one channel of {name} to stay, got none of {found[name].size}; keep some"
+                f"expected at least one channel of {name} to stay, got none of {channel_groups[name].size}; keep some"
             )
-        for side, slots in enumerate((found[name].rows, found[name].readers)):
+        for side, slots in enumerate((channel_groups[name].rows, channel_groups[name].readers)):
             for slot in slots:
                 if slot.layer not in cuts:
                     rows, columns = shape(backbone.get_submodule(slot.layer))
@@ -158,14 +161,14 @@ def _part(tensor: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _shortcuts(
-    backbone: Backbone, found: Mapping[str, Group], keep: Mapping[str, Tensor]
+    backbone: Backbone, channel_groups: Mapping[str, Group], keep: Mapping[str, Tensor]
 ) -> Iterator[tuple[PadShortcut, Tensor, Tensor]]:
     """Yield the shortcuts that may lose channels, with marks of the inputs and outputs that stay."""
     device = next(backbone.parameters()).device
     for name, module in backbone.named_modules():
         if isinstance(module, PadShortcut):
-            entering = [kept for key, kept in keep.items() if name in found[key].entering]
-            leaving = [kept for key, kept in keep.items() if name in found[key].leaving]
+            entering = [kept for key, kept in keep.items() if name in channel_groups[key].entering]
+            leaving = [kept for key, kept in keep.items() if name in channel_groups[key].leaving]
             if entering or leaving:
                 inputs = entering[0].to(device) if entering else _marks(module.inputs, device)
                 yield module, inputs, leaving[0].to(device) if leaving else _marks(module.outputs, device)

@@ -31,9 +31,9 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._activations import record_inputs
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._channels import Slot, groups, prune_channels_by_scores, structured_ceiling
-from sharedlabel.pruners._gradients import batches
-from sharedlabel.pruners._masks import Scope, check_weights
+from sharedlabel.pruners._channels import Slot, groups, structured_ceiling
+from sharedlabel.pruners._examples import batches
+from sharedlabel.pruners._scores import Scope, check_weights
 from sharedlabel.schema import Count
 
 STRUCTURED = True
@@ -65,26 +65,24 @@ def ceiling(backbone: Backbone, config: Config) -> float:
     return structured_ceiling(backbone)
 
 
-def prune(backbone: Backbone, ratio: float, config: Config, context: Context) -> Backbone:
-    """Remove the channels with the most zeros until the parameter count is closest to the dense one / ratio.
+def scores(backbone: Backbone, config: Config, context: Context) -> dict[str, Float64[Tensor, "channels"]]:
+    """Return the share of outputs of every channel that are not zero, by group; higher is kept.
 
     Args:
         backbone: the network, usually trained.
-        ratio: compression ratio over all parameters.
         config: options.
         context: training images.
 
     Raises:
-        CompressionError: there are no images, channels cannot be removed from this network, some never pass a ReLU,
-            the ratio cannot be reached, or weights or logits are not finite.
+        CompressionError: there are no images, channels cannot be removed from this network, some never pass a ReLU, or
+            weights or logits are not finite.
     """
     images = context.examples(config.examples)
     check_weights(backbone)
-    shares = zero_shares(backbone, images)
-    return prune_channels_by_scores(backbone, ratio, {name: 1 - share for name, share in shares.items()}, config.scope)
+    return {name: 1 - share for name, share in zero_shares(backbone, images).items()}
 
 
-def zero_shares(backbone: Backbone, images: Num[Tensor, "b C H W"]) -> dict[str, Float64[Tensor, "channels"]]:
+def zero_shares(backbone: Backbone, images: Num[Tensor, "b ..."]) -> dict[str, Float64[Tensor, "channels"]]:
     """Return the APoZ of every prunable channel, a fraction in [0, 1], by channel group.
 
     Args:
@@ -126,10 +124,8 @@ def _record_layers(network: nn.Module) -> set[Node]:
     nodes: set[Node] = set()
 
     def note(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        found = (
-            tensor.grad_fn for tensor in tree_leaves(output) if isinstance(tensor, Tensor)
-        )  # attention has several
-        nodes.update(node for node in found if node is not None)
+        ends = (tensor.grad_fn for tensor in tree_leaves(output) if isinstance(tensor, Tensor))  # attention has several
+        nodes.update(node for node in ends if node is not None)
 
     for module in network.modules():
         if any(True for _ in module.parameters(recurse=False)):
@@ -139,18 +135,19 @@ def _record_layers(network: nn.Module) -> set[Node]:
 
 def _relu_before(seen: Tensor, layers: Collection[Node], reader: str) -> Node:
     """Follow a layer's input back to the ReLU that it comes from, through pooling and the like, to the next layer."""
-    ahead, relus, found = [seen.grad_fn], set[Node](), True
+    ahead, relus, only_relus = [seen.grad_fn], set[Node](), True
     while ahead:
         node = ahead.pop()
         if node is None or node in layers:
-            found = False
+            only_relus = False
         elif node.name().startswith("ReluBackward"):
             relus.add(node)
         else:
             ahead.extend(before for before, _ in node.next_functions)
-    if not found or len(relus) != 1:
+    if not only_relus or len(relus) != 1:
+        sources = "several" if only_relus else "other sources"
         raise CompressionError(
-            f"expected all that {reader!r} reads to come from one ReLU, got {'several' if found else 'other sources'}: "
+            f"expected all that {reader!r} reads to come from one ReLU, got {sources}: "
             "APoZ counts the zeros that a ReLU leaves; choose a pruner that scores weights (filter_l1)"
         )
     return relus.pop()

@@ -27,7 +27,8 @@ from sharedlabel.backbones._butterfly_paths import columns, draw_order, weight_c
 from sharedlabel.config import Schedule
 from sharedlabel.errors import CompressionError, nearest
 from sharedlabel.pruners._base import Context, check_ratio
-from sharedlabel.pruners._masks import called_layers, check_weights, masked, prunable
+from sharedlabel.pruners._masks import called_layers, masked, prunable
+from sharedlabel.pruners._scores import check_weights
 
 STRUCTURED = True
 # The weights of a larger butterfly are others, not more of the same: they start at another scale.
@@ -116,28 +117,29 @@ def _replaceable(backbone: Backbone, names: tuple[str, ...] | None) -> dict[str,
         raise CompressionError("expected dense layers, got a network with butterfly layers; start from the dense one")
     linear = {name: layer for name, layer in called_layers(backbone).items() if isinstance(layer, nn.Linear)}
     called = _called(backbone, linear)
-    found = {
+    candidates = {
         name: layer
         for name, layer in linear.items()
         if name in called and _is_only_called(layer, backbone.get_submodule(name.rpartition(".")[0]))
     }
     if names is None:
-        chosen = {name: layer for name, layer in found.items() if _saves(layer)}
+        chosen = {name: layer for name, layer in candidates.items() if _saves(layer)}
         if not chosen:
             raise CompressionError(
                 "expected a network with linear layers in the body that butterflies make smaller, got "
-                f"{_small_layers(len(found), len(prunable(backbone)))}; use a method "
+                f"{_small_layers(len(candidates), len(prunable(backbone)))}; use a method "
                 "for convolutions, or a network with wide linear layers"
             )
         _check_not_shared(backbone, chosen)
         return chosen
     for name in names:
-        if name not in found:
+        if name not in candidates:
             raise CompressionError(
-                f"expected names of linear layers in the body, got layers={names}; {name!r}: {nearest(name, found)}"
+                f"expected names of linear layers in the body, got layers={names}; {name!r}: "
+                f"{nearest(name, candidates)}"
             )
-        _check_saves(name, found[name])
-    chosen = {name: found[name] for name in names}
+        _check_saves(name, candidates[name])
+    chosen = {name: candidates[name] for name in names}
     _check_not_shared(backbone, chosen)
     return chosen
 
@@ -145,8 +147,8 @@ def _replaceable(backbone: Backbone, names: tuple[str, ...] | None) -> dict[str,
 def _small_layers(linear: int, layers: int) -> str:
     if not layers:
         return "a body without any layer"
-    found = "no linear layer" if not linear else f"{linear} linear layer{'s' * (linear > 1)} too small for that"
-    return f"{found} among {layers} layer{'s' * (layers > 1)}"
+    linear_ones = "no linear layer" if not linear else f"{linear} linear layer{'s' * (linear > 1)} too small for that"
+    return f"{linear_ones} among {layers} layer{'s' * (layers > 1)}"
 
 
 def _check_not_shared(backbone: Backbone, layers: Mapping[str, nn.Linear]) -> None:
@@ -236,12 +238,12 @@ def _butterfly(
     """Return a butterfly layer for a dense one: its bias, device and type, and weights of its size or near its own."""
     k_in, k_out = growth.ks[size].tolist()
     biased = layer.bias is not None
-    found = ButterflyLinear(layer.in_features, layer.out_features, k_in, k_out, biased, generator, growth.orders)
-    found.to(layer.weight.device, layer.weight.dtype).train(layer.training)
+    butterfly = ButterflyLinear(layer.in_features, layer.out_features, k_in, k_out, biased, generator, growth.orders)
+    butterfly.to(layer.weight.device, layer.weight.dtype).train(layer.training)
     if biased:
-        found.get_parameter("bias").copy_(layer.bias)
+        butterfly.get_parameter("bias").copy_(layer.bias)
     if init == "project":
-        found.project(layer.weight)
+        butterfly.project(layer.weight)
     else:
-        found.core.mul_(layer.weight.square().mean().sqrt() * (3 * layer.in_features) ** 0.5)
-    return found
+        butterfly.core.mul_(layer.weight.square().mean().sqrt() * (3 * layer.in_features) ** 0.5)
+    return butterfly

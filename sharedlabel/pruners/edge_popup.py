@@ -29,18 +29,8 @@ from sharedlabel.config import Schedule
 from sharedlabel.pruners._attention import written_out
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._gradients import refusals, replaced
-from sharedlabel.pruners._masks import (
-    Layer,
-    called_layers,
-    check_scores,
-    check_weights,
-    layer_budgets,
-    mask_ceiling,
-    masked_copy,
-    prunable,
-    removed,
-    weights_to_remove,
-)
+from sharedlabel.pruners._masks import Layer, called_layers, masked_copy, prunable, removed, weights_to_remove
+from sharedlabel.pruners._scores import check_scores, check_weights, layer_budgets
 from sharedlabel.pruners._select import keep_highest
 
 STRUCTURED = False
@@ -62,12 +52,6 @@ class Config:
 
     weights: Literal["signed_constant", "initial"] = "signed_constant"
     scaled: bool = True
-
-
-def ceiling(backbone: Backbone, config: Config) -> float:
-    """Return the largest compression ratio."""
-    del config
-    return mask_ceiling(backbone)
 
 
 def prune(backbone: Backbone, ratio: float, config: Config, context: Context) -> Backbone:
@@ -168,7 +152,7 @@ def _make_constant(weight: Tensor, used: int) -> None:
 
 def _copy_statistics(trained: Backbone, pruned: Backbone) -> None:
     """Take over what training has estimated beside the scores: the statistics of batch normalisation."""
-    found = dict(trained.named_buffers())
+    estimated = dict(trained.named_buffers())
     for name, buffer in pruned.named_buffers():
-        if name in found:
-            buffer.copy_(found[name])
+        if name in estimated:
+            buffer.copy_(estimated[name])

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jaxtyping import Float64
+from torch import Tensor
+
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._channels import prune_channels_by_scores, structured_ceiling, writer_norms
-from sharedlabel.pruners._masks import Scope
+from sharedlabel.pruners._channels import writer_norms
+from sharedlabel.pruners._scores import Scope
 
 STRUCTURED = True
 NESTED = True
@@ -33,28 +36,16 @@ class Config:
     scope: Scope = "layer"
 
 
-def ceiling(backbone: Backbone, config: Config) -> float:
-    """Return the largest compression ratio: one filter stays in every layer.
+def scores(backbone: Backbone, config: Config, context: Context) -> dict[str, Float64[Tensor, "channels"]]:
+    """Return the L1 norm of the weights that write each filter's output, by group; higher is kept.
+
+    Args:
+        backbone: the network.
+        config: not used.
+        context: not used.
 
     Raises:
         CompressionError: channels of this network cannot be removed.
     """
-    del config
-    return structured_ceiling(backbone)
-
-
-def prune(backbone: Backbone, ratio: float, config: Config, context: Context) -> Backbone:
-    """Remove the filters of smallest sum until the parameter count is closest to the dense one / ratio.
-
-    Args:
-        backbone: the network; its parameters are the dense count.
-        ratio: compression ratio over all parameters.
-        config: options.
-        context: not used.
-
-    Raises:
-        CompressionError: channels of this network cannot be removed, the ratio cannot be reached, or weights are not
-            finite.
-    """
-    del context
-    return prune_channels_by_scores(backbone, ratio, writer_norms(backbone, 1), config.scope)
+    del config, context
+    return writer_norms(backbone, 1)

@@ -13,28 +13,19 @@ Reference: Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Pre
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Schedule
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._gradients import (
-    Statistics,
-    batches,
-    check_reached,
-    derivatives,
-    differentiable_copy,
-    of_each_class,
-)
-from sharedlabel.pruners._masks import mask_ceiling, prune_by_computed_scores
-from sharedlabel.schema import Count
+from sharedlabel.pruners._examples import batches, of_each_class
+from sharedlabel.pruners._gradients import Statistics, check_reached, derivatives, differentiable_copy
+from sharedlabel.schema import Count, PositiveFloat
 
 STRUCTURED = False
 NESTED = True
@@ -59,29 +50,7 @@ class Config:
     statistics: Statistics = "batch"
 
 
-def ceiling(backbone: Backbone, config: Config) -> float:
-    """Return the largest compression ratio."""
-    del config
-    return mask_ceiling(backbone)
-
-
-def prune(backbone: Backbone, ratio: float, config: Config, context: Context) -> Backbone:
-    """Mask the weights that contribute least to the norm of the gradient, all layers together.
-
-    Args:
-        backbone: the network, usually untrained.
-        ratio: compression ratio over all parameters.
-        config: options.
-        context: training images and labels.
-
-    Raises:
-        CompressionError: the ratio cannot be reached, images or labels are missing, or scores are not finite.
-    """
-    scores = functools.partial(gradient_flow, backbone, config, context)
-    return prune_by_computed_scores(backbone, ratio, scores, "global")
-
-
-def gradient_flow(backbone: Backbone, config: Config, context: Context) -> Mapping[str, Tensor]:
+def scores(backbone: Backbone, config: Config, context: Context) -> Mapping[str, Tensor]:
     """Return w (Hg) of every prunable weight, H and g those of the mean loss (nats) over the examples.
 
     Args:
@@ -104,9 +73,9 @@ def gradient_flow(backbone: Backbone, config: Config, context: Context) -> Mappi
     with derivatives(network, twice=True):
         total = [torch.zeros_like(weight) for weight in parameters]
         for loss in losses():
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
-            check_reached(name for name, gradient in zip(weights, found, strict=False) if gradient is None)
-            total = [old + new for old, new in zip(total, found, strict=True)]
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            check_reached(name for name, gradient in zip(weights, gradients, strict=False) if gradient is None)
+            total = [old + new for old, new in zip(total, gradients, strict=True)]
         for loss in losses():
             gradients = torch.autograd.grad(loss, parameters, create_graph=True)
             # The gradient of g'g(batch), g held fixed, is the batch's part of Hg.

@@ -27,10 +27,11 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.pruners._activations import scale_inputs
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._channels import Group, groups, keep_channels, prune_channels_by_scores, structured_ceiling
-from sharedlabel.pruners._gradients import check_examples, derivatives
+from sharedlabel.pruners._examples import check_examples
+from sharedlabel.pruners._gradients import derivatives
 from sharedlabel.pruners._growth import Growth, traced
-from sharedlabel.pruners._masks import check_scores
 from sharedlabel.pruners._removal import clear
+from sharedlabel.pruners._scores import check_scores
 from sharedlabel.schema import Count
 
 STRUCTURED = True
@@ -79,17 +80,18 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
         CompressionError: there are no images or labels, channels cannot be removed from this network, the ratio cannot
             be reached, or the loss is not finite.
     """
-    found = groups(backbone)
-    sizes = _sizes(backbone, ratio, found)
+    channel_groups = groups(backbone)
+    sizes = _sizes(backbone, ratio, channel_groups)
     images, labels = context.labelled(config.examples)
     check_examples(backbone, images, labels)
     scaled = copy.deepcopy(backbone)
     grown = copy.deepcopy(backbone).requires_grad_(False).eval()  # pruned so far, but of the same size
     grown.to(memory_format=torch.channels_last)  # convolutions are faster, above all on CPUs
     device, module = grown.normalize.mean.device, traced(grown)
-    given = grown.normalize(images.to(device, memory_format=torch.channels_last))
+    layout = torch.channels_last if images.ndim == 4 else torch.preserve_format
+    given = grown.normalize(images.to(device, memory_format=layout))
     keep: dict[str, Tensor] = {}
-    for name, group in found.items():
+    for name, group in channel_groups.items():
         if sizes[name] < group.size:
             growth = Growth(module, group, given, labels.to(device))
             with derivatives(grown):
@@ -97,15 +99,15 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
             factors = keep[name] * (group.size / sizes[name] if config.scale else 1.0)
             scale_inputs(grown, group, factors)
             scale_inputs(scaled, group, factors)
-            clear(grown, found, {name: keep[name]})
+            clear(grown, channel_groups, {name: keep[name]})
     return keep_channels(scaled, keep)
 
 
-def _sizes(backbone: Backbone, ratio: float, found: Mapping[str, Group]) -> dict[str, int]:
+def _sizes(backbone: Backbone, ratio: float, channel_groups: Mapping[str, Group]) -> dict[str, int]:
     """Return the number of channels of every group at a ratio, the same share of each."""
-    equal = {name: torch.zeros(group.size) for name, group in found.items()}
+    equal = {name: torch.zeros(group.size) for name, group in channel_groups.items()}
     pruned = prune_channels_by_scores(backbone, ratio, equal, "layer")
-    return {name: len(pruned.get_submodule(name).get_parameter("weight")) for name in found}
+    return {name: len(pruned.get_submodule(name).get_parameter("weight")) for name in channel_groups}
 
 
 def _grow(growth: Growth, size: int, config: Config, generator: torch.Generator) -> Bool[Tensor, "channels"]:

@@ -12,12 +12,15 @@ Frankle, Dziugaite, Roy & Carbin, "Stabilizing the Lottery Ticket Hypothesis" (2
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Schedule
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._masks import Scope, magnitudes, mask_ceiling, prune_by_scores
+from sharedlabel.pruners._scores import Scope, magnitudes
 
 STRUCTURED = False
 NESTED = True
@@ -39,23 +42,13 @@ class Config:
     scope: Scope = "global"
 
 
-def ceiling(backbone: Backbone, config: Config) -> float:
-    """Return the largest compression ratio."""
-    del config
-    return mask_ceiling(backbone)
-
-
-def prune(backbone: Backbone, ratio: float, config: Config, context: Context) -> Backbone:
-    """Mask the weights of smallest absolute value among those that are left: one round.
+def scores(backbone: Backbone, config: Config, context: Context) -> Mapping[str, Tensor]:
+    """Return the absolute value of every prunable weight, by layer; higher is kept.
 
     Args:
         backbone: the network, trained; masks of earlier rounds stay.
-        ratio: compression ratio over all parameters.
-        config: options.
+        config: not used.
         context: not used.
-
-    Raises:
-        CompressionError: the ratio cannot be reached, or weights are not finite.
     """
-    del context
-    return prune_by_scores(backbone, ratio, magnitudes(backbone), config.scope)
+    del config, context
+    return magnitudes(backbone)

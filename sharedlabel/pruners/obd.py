@@ -15,7 +15,6 @@ Reference: LeCun, Denker & Solla, "Optimal Brain Damage" (1990).
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +25,10 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._attention import layer_twins, written_out
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._gradients import batches, check_called, check_reached, derivatives, squared_gradients
-from sharedlabel.pruners._masks import Layer, Scope, mask_ceiling, prunable, prune_by_computed_scores
+from sharedlabel.pruners._examples import batches
+from sharedlabel.pruners._gradients import check_called, check_reached, derivatives, squared_gradients
+from sharedlabel.pruners._masks import Layer, prunable
+from sharedlabel.pruners._scores import Scope
 from sharedlabel.schema import Count
 
 STRUCTURED = False
@@ -48,30 +49,7 @@ class Config:
     scope: Scope = "global"
 
 
-def ceiling(backbone: Backbone, config: Config) -> float:
-    """Return the largest compression ratio."""
-    del config
-    return mask_ceiling(backbone)
-
-
-def prune(backbone: Backbone, ratio: float, config: Config, context: Context) -> Backbone:
-    """Mask the weights of smallest saliency.
-
-    Args:
-        backbone: the network, trained.
-        ratio: compression ratio over all parameters.
-        config: options.
-        context: training images.
-
-    Raises:
-        CompressionError: the ratio cannot be reached, images are missing, the network does not call every layer once
-            with a batch, or scores are not finite.
-    """
-    scores = functools.partial(saliencies, backbone, config, context)
-    return prune_by_computed_scores(backbone, ratio, scores, config.scope)
-
-
-def saliencies(backbone: Backbone, config: Config, context: Context) -> dict[str, Float[Tensor, "..."]]:
+def scores(backbone: Backbone, config: Config, context: Context) -> dict[str, Float[Tensor, "..."]]:
     """Return h w^2 / 2 of every prunable weight, nats.
 
     Args:

@@ -34,7 +34,7 @@ from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._activations import layer_inputs, scale_inputs
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._channels import Group, groups, keep_channels, prune_channels_by_scores, structured_ceiling
-from sharedlabel.pruners._masks import check_scores
+from sharedlabel.pruners._scores import check_scores
 from sharedlabel.schema import Count
 
 STRUCTURED = True
@@ -87,18 +87,18 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
         CompressionError: there are no validation images, channels cannot be removed from this network, or the ratio
             cannot be reached, or activations are not finite.
     """
-    found = groups(backbone)
+    channel_groups = groups(backbone)
     images = context.sensitivity_set(config.examples)
-    sensitive = sensitivities(backbone, found, images)
+    sensitive = sensitivities(backbone, channel_groups, images)
     check_scores(sensitive)
-    logarithms = union_bounds(backbone, found, images)
+    logarithms = union_bounds(backbone, channel_groups, images)
     scores = {name: margins(sensitivity) * logarithms[name] for name, sensitivity in sensitive.items()}
     pruned = prune_channels_by_scores(backbone, ratio, scores, "global")
     if config.method == "deterministic":
         return pruned
     scaled = copy.deepcopy(backbone)
     keep = {}
-    for name, group in found.items():
+    for name, group in channel_groups.items():
         size = len(pruned.get_submodule(name).get_parameter("weight"))
         factors = draw(sensitive[name], size, context.generator)
         scale_inputs(scaled, group, factors)
@@ -107,34 +107,36 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
 
 
 def sensitivities(
-    backbone: Backbone, found: Mapping[str, Group], images: Num[Tensor, "b C H W"]
+    backbone: Backbone, channel_groups: Mapping[str, Group], images: Num[Tensor, "b ..."]
 ) -> dict[str, Float64[Tensor, "channels"]]:
     """Return the sensitivity of every channel, by group: the largest over the layers that read it.
 
     Args:
         backbone: the network; a copy is run in evaluation mode.
-        found: its channel groups.
+        channel_groups: its channel groups.
         images: the sensitivity set.
     """
-    result = {name: torch.zeros(group.size, dtype=torch.float64) for name, group in found.items()}
-    layers = {slot.layer for group in found.values() for slot in group.readers}
+    result = {name: torch.zeros(group.size, dtype=torch.float64) for name, group in channel_groups.items()}
+    layers = {slot.layer for group in channel_groups.values() for slot in group.readers}
     for inputs in layer_inputs(backbone, layers, images):
-        for name, group in found.items():
+        for name, group in channel_groups.items():
             for slot in group.readers:
                 share = layer_sensitivity(backbone.get_submodule(slot.layer), inputs[slot.layer], slot.index)
                 result[name] = torch.maximum(result[name], share.cpu().double())
     return result
 
 
-def union_bounds(backbone: Backbone, found: Mapping[str, Group], images: Num[Tensor, "b C H W"]) -> dict[str, float]:
+def union_bounds(
+    backbone: Backbone, channel_groups: Mapping[str, Group], images: Num[Tensor, "b ..."]
+) -> dict[str, float]:
     """Return log(8 (p + 1) q / delta) for every group: the largest of the layers that read it.
 
     Args:
         backbone: the network; a copy is run in evaluation mode.
-        found: its channel groups.
+        channel_groups: its channel groups.
         images: of which one is looked at.
     """
-    layers = {slot.layer for group in found.values() for slot in group.readers}
+    layers = {slot.layer for group in channel_groups.values() for slot in group.readers}
     inputs = next(layer_inputs(backbone, layers, images[:1]))
 
     def bound(name: str) -> float:
@@ -143,7 +145,7 @@ def union_bounds(backbone: Backbone, found: Mapping[str, Group], images: Num[Ten
         places = 1 if isinstance(layer, nn.Linear) else _patches(layer, inputs[name]).shape[2]
         return math.log(8 * (places + 1) * layer.get_parameter("weight")[0, 0].numel() / _DELTA)
 
-    return {name: max(bound(slot.layer) for slot in group.readers) for name, group in found.items()}
+    return {name: max(bound(slot.layer) for slot in group.readers) for name, group in channel_groups.items()}
 
 
 @torch.no_grad()

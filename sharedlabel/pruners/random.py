@@ -5,17 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._masks import (
-    Scope,
-    check_weights,
-    keep_by_scores,
-    mask_ceiling,
-    masked_copy,
-    prunable,
-)
+from sharedlabel.pruners._masks import prunable
+from sharedlabel.pruners._scores import Scope, check_weights
 
 STRUCTURED = False
 NESTED = True
@@ -33,29 +28,20 @@ class Config:
     scope: Scope = "global"
 
 
-def ceiling(backbone: Backbone, config: Config) -> float:
-    """Return the largest compression ratio."""
-    del config
-    return mask_ceiling(backbone)
-
-
-def prune(backbone: Backbone, ratio: float, config: Config, context: Context) -> Backbone:
-    """Mask weights drawn from the generator, the same first ones at every ratio.
+def scores(backbone: Backbone, config: Config, context: Context) -> dict[str, Tensor]:
+    """Draw one number from [0, 1) for every prunable weight, the same ones at every ratio.
 
     Args:
         backbone: the network.
-        ratio: compression ratio over all parameters.
-        config: options.
-        context: its generator draws one score per prunable weight.
+        config: not used.
+        context: its generator draws.
 
     Raises:
-        CompressionError: the ratio cannot be reached, or weights are not finite.
+        CompressionError: weights are not finite.
     """
+    del config
     check_weights(backbone)
-    scores = {
+    return {
         name: torch.rand(layer.weight.shape, dtype=torch.float64, generator=context.generator).to(layer.weight.device)
         for name, layer in prunable(backbone).items()
     }
-    keep = keep_by_scores(backbone, ratio, scores, config.scope)
-    del scores  # they need as much memory as the pruned network
-    return masked_copy(backbone, keep)

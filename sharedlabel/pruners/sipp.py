@@ -31,19 +31,10 @@ from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._activations import patches
 from sharedlabel.pruners._attention import layer_twins, written_out
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._gradients import batches, check_called, gradients_by_example
-from sharedlabel.pruners._masks import (
-    Layer,
-    check_scores,
-    keep_by_scores,
-    kept,
-    magnitudes,
-    mask_ceiling,
-    masked_copy,
-    prunable,
-    removed,
-    weights_to_remove,
-)
+from sharedlabel.pruners._examples import batches
+from sharedlabel.pruners._gradients import check_called, gradients_by_example
+from sharedlabel.pruners._masks import Layer, kept, masked_copy, prunable, removed, weights_to_remove
+from sharedlabel.pruners._scores import check_scores, keep_by_scores, magnitudes, prune_by_scores
 from sharedlabel.schema import Count
 
 STRUCTURED = False
@@ -72,12 +63,6 @@ class Config:
     examples: Count = 128
 
 
-def ceiling(backbone: Backbone, config: Config) -> float:
-    """Return the largest compression ratio."""
-    del config
-    return mask_ceiling(backbone)
-
-
 def prune(backbone: Backbone, ratio: float, config: Config, context: Context) -> Backbone:
     """Mask the weights of smallest sensitivity, or those that sampling by sensitivity leaves out.
 
@@ -91,12 +76,11 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
         CompressionError: the ratio cannot be reached, images are missing, a layer is not called or is a transposed
             convolution that is to be drawn from, or weights are not finite.
     """
+    if config.method == "deterministic":
+        return prune_by_scores(backbone, ratio, lambda: sensitivities(backbone, config, context), "global")
     if weights_to_remove(backbone, ratio) == removed(backbone):
         return masked_copy(backbone, kept(backbone))
-    check_scores(magnitudes(backbone))
     scores = sensitivities(backbone, config, context)
-    if config.method == "deterministic":
-        return masked_copy(backbone, keep_by_scores(backbone, ratio, scores, "global"))
     draws = {
         name: torch.empty(score.shape, dtype=torch.float64).exponential_(generator=context.generator).to(score.device)
         for name, score in scores.items()
@@ -112,17 +96,18 @@ def sensitivities(backbone: Backbone, config: Config, context: Context) -> dict[
         config: options.
         context: validation images.
     """
+    check_scores(magnitudes(backbone))
     images = context.sensitivity_set(config.examples)
     network = written_out(backbone).eval()
     kind = _Sensitivity if config.method == "deterministic" else _LargestSensitivity
-    found = {name: kind(name, layer) for name, layer in layer_twins(backbone).items()}
-    for name, sensitivity in found.items():
+    trackers = {name: kind(name, layer) for name, layer in layer_twins(backbone).items()}
+    for name, sensitivity in trackers.items():
         network.get_submodule(name).register_forward_pre_hook(sensitivity)
     with torch.no_grad():
         for some, _ in batches(network, images):
             network(some)
-    check_called(name for name, sensitivity in found.items() if not sensitivity.called)
-    return {name: sensitivity.values for name, sensitivity in found.items()}
+    check_called(name for name, sensitivity in trackers.items() if not sensitivity.called)
+    return {name: sensitivity.values for name, sensitivity in trackers.items()}
 
 
 class _Sensitivity:
@@ -189,8 +174,8 @@ class _LargestSensitivity(_Sensitivity):
         for some in inputs.split(_IMAGES):
             inverse = self._inverse(weight, some).flatten(2).unflatten(1, (self.layer.groups, -1))
             places = (patches(self.layer, some), inverse)
-            found = _largest(*(of_all.movedim(0, 2).flatten(2) for of_all in places))
-            largest = largest.to(found).maximum(found.view_as(weight))
+            shares = _largest(*(of_all.movedim(0, 2).flatten(2) for of_all in places))
+            largest = largest.to(shares).maximum(shares.view_as(weight))
         return largest
 
 

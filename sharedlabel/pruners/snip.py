@@ -7,7 +7,6 @@ Reference: Lee, Ajanthan & Torr, "SNIP: Single-shot Network Pruning based on Con
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Schedule
 from sharedlabel.pruners._base import Context
-from sharedlabel.pruners._gradients import Statistics, batches, check_reached, derivatives, differentiable_copy
-from sharedlabel.pruners._masks import mask_ceiling, prune_by_computed_scores
+from sharedlabel.pruners._examples import batches
+from sharedlabel.pruners._gradients import Statistics, check_reached, derivatives, differentiable_copy
 from sharedlabel.schema import Count
 
 STRUCTURED = False
@@ -42,29 +41,7 @@ class Config:
     statistics: Statistics = "batch"
 
 
-def ceiling(backbone: Backbone, config: Config) -> float:
-    """Return the largest compression ratio."""
-    del config
-    return mask_ceiling(backbone)
-
-
-def prune(backbone: Backbone, ratio: float, config: Config, context: Context) -> Backbone:
-    """Mask the weights of smallest connection sensitivity, all layers together.
-
-    Args:
-        backbone: the network, usually untrained.
-        ratio: compression ratio over all parameters.
-        config: options.
-        context: training images and labels.
-
-    Raises:
-        CompressionError: the ratio cannot be reached, images or labels are missing, or scores are not finite.
-    """
-    scores = functools.partial(sensitivities, backbone, config, context)
-    return prune_by_computed_scores(backbone, ratio, scores, "global")
-
-
-def sensitivities(backbone: Backbone, config: Config, context: Context) -> Mapping[str, Tensor]:
+def scores(backbone: Backbone, config: Config, context: Context) -> Mapping[str, Tensor]:
     """Return |g w| of every prunable weight, g the gradient of the mean loss (nats) over the examples.
 
     Args:

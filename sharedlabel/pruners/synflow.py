@@ -27,15 +27,8 @@ from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._absolute import AbsoluteLayer, absolute
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._gradients import check_reached, derivatives
-from sharedlabel.pruners._masks import (
-    check_scores,
-    count,
-    kept,
-    magnitudes,
-    mask_ceiling,
-    masked_copy,
-    weights_to_remove,
-)
+from sharedlabel.pruners._masks import count, kept, masked_copy, weights_to_remove
+from sharedlabel.pruners._scores import check_scores, magnitudes
 from sharedlabel.pruners._select import keep_highest_of
 
 STRUCTURED = False
@@ -53,12 +46,6 @@ class Config:
     """
 
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 100
-
-
-def ceiling(backbone: Backbone, config: Config) -> float:
-    """Return the largest compression ratio."""
-    del config
-    return mask_ceiling(backbone)
 
 
 def prune(backbone: Backbone, ratio: float, config: Config, context: Context) -> Backbone:

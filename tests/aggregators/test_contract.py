@@ -36,9 +36,9 @@ class LooksAhead(Honest):
 
 class LooksOneAheadFromThree(Honest):
     def forward(self, embeddings: Tensor, logits: Tensor) -> Tensor:
-        found = super().forward(embeddings, logits)
-        found[:, 2:-1] = found[:, 3:].clone()
-        return found
+        log_posterior = super().forward(embeddings, logits)
+        log_posterior[:, 2:-1] = log_posterior[:, 3:].clone()
+        return log_posterior
 
 
 class CountsTheWholeTuple(Honest):
@@ -59,16 +59,16 @@ class LooksAtItsPlace(Honest):
 
 class SumsToMore(Honest):
     def forward(self, embeddings: Tensor, logits: Tensor) -> Tensor:
-        found = super().forward(embeddings, logits)
-        found[:, 1:] += torch.tensor(1.5).log()
-        return found
+        log_posterior = super().forward(embeddings, logits)
+        log_posterior[:, 1:] += torch.tensor(1.5).log()
+        return log_posterior
 
 
 class IsNotFinite(Honest):
     def forward(self, embeddings: Tensor, logits: Tensor) -> Tensor:
-        found = super().forward(embeddings, logits)
-        found[0, 4, 2] = -torch.inf
-        return found
+        log_posterior = super().forward(embeddings, logits)
+        log_posterior[0, 4, 2] = -torch.inf
+        return log_posterior
 
 
 class IsShort(Honest):
@@ -83,8 +83,8 @@ class IsNarrow(Honest):
 
 class SaysTwoThings(Honest):
     def at(self, embeddings: Tensor, logits: Tensor, prefixes: list[int]) -> Tensor:
-        found = super().at(embeddings, logits, prefixes)
-        return normalize(found * (1 + (torch.tensor(prefixes)[:, None] == 4)))
+        log_posterior = super().at(embeddings, logits, prefixes)
+        return normalize(log_posterior * (1 + (torch.tensor(prefixes)[:, None] == 4)))
 
 
 class SaysTooLittle(Honest):

@@ -59,21 +59,21 @@ def test_every_prefix_is_the_mean_over_explicit_permutations() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 9, 40])
 def test_orders_permute_every_prefix_and_depend_on_its_length_alone(size: int) -> None:
-    found = orders(lengths(size), size, 1)
-    for k, row in enumerate(found.tolist(), start=1):
+    permuted = orders(lengths(size), size, 1)
+    for k, row in enumerate(permuted.tolist(), start=1):
         assert sorted(row) == list(range(size))
         assert sorted(row[:k]) == list(range(k))
         assert row[:k] == orders(torch.tensor([[k]]), k, 1)[0].tolist()
     if size == 40:
-        assert not torch.equal(found, orders(lengths(size), size, 2))
+        assert not torch.equal(permuted, orders(lengths(size), size, 2))
 
 
 def test_orders_put_every_instance_everywhere_equally_often() -> None:
     """Over lengths and numbers, the place of the first and of the last instance is uniform."""
     places = {0: [], -1: []}
     for number in range(1, 41):
-        found = orders(lengths(60), 60, number)[29:]
-        for k, row in enumerate(found, start=30):
+        permuted = orders(lengths(60), 60, number)[29:]
+        for k, row in enumerate(permuted, start=30):
             for instance, list_of_places in places.items():
                 list_of_places.append(float((row[:k] == instance % k).nonzero()[0, 0] + 0.5) / k)
     for found_places in places.values():
@@ -136,7 +136,6 @@ def test_the_defaults_of_the_base_are_part_of_the_options() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"orders": 0}, "orders:? (must be above 0|expected a whole number from 1 to 1000), got 0"),
         ({"base": "lstmm"}, "unknown aggregator 'lstmm'; did you mean 'lstm'"),
         ({"base": {"name": "gru", "hiden": 3}}, "aggregator 'gru': unknown option 'hiden'; did you mean 'hidden'"),
         ({"base": {"name": "gru", "hidden": 0}}, "hidden: expected a whole number from 1 to 65536, got 0"),
@@ -150,6 +149,8 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
         janossy.Config(**options)
     with pytest.raises(ConfigError, match=message):
         resolve("aggregators", {"name": "janossy", **options})
+    with pytest.raises(ConfigError, match="orders: expected a whole number from 1 to 1000, got 0"):
+        resolve("aggregators", {"name": "janossy", "orders": 0})
 
 
 def test_asking_the_base_draws_no_random_numbers() -> None:

@@ -12,7 +12,7 @@ from sharedlabel import rng
 from sharedlabel.aggregators import log_pool, majority_vote, mean_vote, tempered_log_pool
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.aggregators._pool import LIMITS, fit_coefficients
-from sharedlabel.errors import ConfigError, TrainingError
+from sharedlabel.errors import TrainingError
 from sharedlabel.types import SetShape
 
 PRIOR = (0.6, 0.3, 0.1)
@@ -103,8 +103,8 @@ def overconfident(discrete, factor: float) -> Tensor:
 
 @pytest.mark.parametrize("factor", [0.4, 1.0, 2.5])
 def test_tempering_recovers_a_known_confidence(discrete, factor: float) -> None:
-    found = fitted(discrete, overconfident(discrete, factor))
-    torch.testing.assert_close(found, torch.tensor([-math.log(factor), 0.0]).double(), atol=0.06, rtol=0)
+    coefficients = fitted(discrete, overconfident(discrete, factor))
+    torch.testing.assert_close(coefficients, torch.tensor([-math.log(factor), 0.0]).double(), atol=0.06, rtol=0)
 
 
 def test_tempering_recovers_repeated_instances(discrete) -> None:
@@ -135,12 +135,12 @@ def test_fit_is_bounded_on_degenerate_tuples(discrete, scale: float) -> None:
     """Tuples that are all right, or whose evidence is far too weak, ask for an infinite temperature."""
     labels = discrete.labels
     logits = scale * torch.nn.functional.one_hot(labels, 3).double()[:, None].expand(-1, 7, -1)
-    found = fitted(discrete, discrete.prior.log() + logits)
-    assert found.isfinite().all()
-    for value, (low, high) in zip(found.tolist(), LIMITS, strict=True):
+    coefficients = fitted(discrete, discrete.prior.log() + logits)
+    assert coefficients.isfinite().all()
+    for value, (low, high) in zip(coefficients.tolist(), LIMITS, strict=True):
         assert low <= value <= high
     if scale < 1:
-        assert found[0] == LIMITS[0][1]
+        assert coefficients[0] == LIMITS[0][1]
 
 
 def test_the_limits_of_a_temperature_are_reached_and_kept() -> None:
@@ -157,9 +157,9 @@ def test_the_limits_of_a_temperature_are_reached_and_kept() -> None:
 
 
 def test_one_tuple_of_one_instance_can_be_fitted(discrete) -> None:
-    found = fitted(discrete, discrete.logits[:1, :1], discrete.labels[:1], discrete.weights[:1])
-    assert found.isfinite().all()
-    assert found[1] == 0
+    coefficients = fitted(discrete, discrete.logits[:1, :1], discrete.labels[:1], discrete.weights[:1])
+    assert coefficients.isfinite().all()
+    assert coefficients[1] == 0
 
 
 def test_fit_refuses_logits_that_are_not_finite(discrete) -> None:
@@ -167,9 +167,3 @@ def test_fit_refuses_logits_that_are_not_finite(discrete) -> None:
     logits[3, 5, 1] = torch.nan  # spreads to 3 classes of the prefixes 5 and 6
     with pytest.raises(TrainingError, match="expected finite log-probabilities and prior, got 6 values that are not"):
         fitted(discrete, logits)
-
-
-@pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan])
-def test_alpha_must_be_positive(alpha: float) -> None:
-    with pytest.raises(ConfigError, match=f"alpha must be above 0, got {alpha}"):
-        majority_vote.Config(alpha=alpha)

@@ -11,7 +11,6 @@ from torch import Tensor
 from sharedlabel import cost, rng
 from sharedlabel.aggregators import accumulator, gru
 from sharedlabel.aggregators._base import Aggregator
-from sharedlabel.errors import ConfigError
 from sharedlabel.types import SetShape
 
 WIDTH, CLASSES, HIDDEN = 5, 3, 8
@@ -113,18 +112,3 @@ def test_dropout_acts_in_training_only(module: Any) -> None:
     model.train()
     with rng.seeded(0, "dropout"):
         assert not torch.allclose(model(*inputs()), model(*inputs()))
-
-
-@pytest.mark.parametrize(
-    ("module", "options", "message"),
-    [
-        (gru, {"hidden": 0}, "hidden must be above 0, got 0"),
-        (gru, {"layers": 0}, "layers must be above 0, got 0"),
-        (gru, {"dropout": 1.0}, r"dropout must be a fraction in \[0, 1\), got 1.0"),
-        (accumulator, {"hidden": -3}, "hidden must be above 0, got -3"),
-        (accumulator, {"dropout": -0.1}, r"dropout must be a fraction in \[0, 1\), got -0.1"),
-    ],
-)
-def test_options_outside_their_range_are_refused(module: Any, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        module.Config(**options)

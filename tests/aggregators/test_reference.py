@@ -48,8 +48,8 @@ def features() -> Tensor:
 def aggregate(aggregation: nn.Module, rows: Tensor, k: int) -> Tensor:
     """Apply an aggregation of theirs to the first k instances of every tuple, `[t f]`."""
     index = torch.arange(TUPLES).repeat_interleave(k)
-    found: Tensor = aggregation.eval()(rows[:, :k].flatten(0, 1), index, dim_size=TUPLES)
-    return found
+    pooled: Tensor = aggregation.eval()(rows[:, :k].flatten(0, 1), index, dim_size=TUPLES)
+    return pooled
 
 
 def read(rho: nn.Module, pooled: Tensor, k: int) -> Tensor:

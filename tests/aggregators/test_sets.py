@@ -13,7 +13,6 @@ from sharedlabel.aggregators import causal_transformer, deep_sets, set_transform
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.aggregators._layers import MultiheadAttention
 from sharedlabel.aggregators._prefixes import over_prefixes
-from sharedlabel.errors import ConfigError
 from sharedlabel.types import SetShape
 
 WIDTH, CLASSES = 5, 3
@@ -48,28 +47,28 @@ def read(rho: nn.Module, pooled: Tensor, k: int) -> Tensor:
     return rho.layers(torch.cat([pooled, torch.tensor([k]).double().log()])).log_softmax(-1)
 
 
-def torch_attention(found: MultiheadAttention) -> nn.MultiheadAttention:
+def torch_attention(attention: MultiheadAttention) -> nn.MultiheadAttention:
     """PyTorch's own attention with the same weights."""
-    width = found.out.in_features
-    theirs = nn.MultiheadAttention(width, found.heads, batch_first=True).double().eval()
-    projections = (found.query, found.key, found.value)
+    width = attention.out.in_features
+    theirs = nn.MultiheadAttention(width, attention.heads, batch_first=True).double().eval()
+    projections = (attention.query, attention.key, attention.value)
     with torch.no_grad():
         theirs.in_proj_weight.copy_(torch.cat([layer.weight for layer in projections]))
         theirs.in_proj_bias.copy_(torch.cat([layer.bias for layer in projections]))
-        theirs.out_proj.load_state_dict(found.out.state_dict())
+        theirs.out_proj.load_state_dict(attention.out.state_dict())
     return theirs
 
 
 def test_attention_is_that_of_torch() -> None:
     with rng.seeded(0):
-        found = MultiheadAttention(8, 2).double().eval()
+        attention = MultiheadAttention(8, 2).double().eval()
         queries, keys = torch.randn(3, 4, 8).double(), torch.randn(3, 6, 8).double()
         allowed = torch.rand(3, 4, 6) < 0.6
     allowed[..., 0] = True
-    expected = torch.cat(
-        [torch_attention(found)(q[None], k[None], k[None], attn_mask=~a)[0] for q, k, a in zip(queries, keys, allowed)]  # noqa: B905
-    )
-    torch.testing.assert_close(found(queries, keys, allowed), expected, atol=1e-9, rtol=0)
+    theirs = torch_attention(attention)
+    sets = zip(queries, keys, allowed, strict=True)
+    expected = torch.cat([theirs(q[None], k[None], k[None], attn_mask=~a)[0] for q, k, a in sets])
+    torch.testing.assert_close(attention(queries, keys, allowed), expected, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("pool", ["mean", "sum", "rsqrt"])
@@ -94,10 +93,10 @@ def test_set_transformer_equals_a_loop_over_prefixes_with_the_attention_of_torch
     out = model(*inputs())
     for t, rows in enumerate(features(*inputs())):
         for k in range(1, 6):
-            found = model.project(rows[:k])[None]
+            rows_so_far = model.project(rows[:k])[None]
             for layer in model.blocks:
-                found = block(layer, found, found)
-            pooled = block(model.pool, model.seed[None], model.before(found).relu())[0, 0]
+                rows_so_far = block(layer, rows_so_far, rows_so_far)
+            pooled = block(model.pool, model.seed[None], model.before(rows_so_far).relu())[0, 0]
             torch.testing.assert_close(out[t, k - 1], read(model.rho, pooled, k), atol=1e-9, rtol=0)
 
 
@@ -168,23 +167,6 @@ def test_dropout_acts_in_training_only(module: Any) -> None:
     model.train()
     with rng.seeded(0, "dropout"):
         assert not torch.allclose(model(*inputs()), model(*inputs()))
-
-
-@pytest.mark.parametrize(
-    ("module", "options", "message"),
-    [
-        (deep_sets, {"hidden": 0}, "hidden must be above 0, got 0"),
-        (deep_sets, {"dropout": 1.0}, r"dropout must be a fraction in \[0, 1\), got 1.0"),
-        (set_transformer, {"width": 30}, "width must be a multiple of heads, got 30 and 4; change one of them"),
-        (set_transformer, {"blocks": 0}, "blocks must be above 0, got 0"),
-        (causal_transformer, {"heads": 3}, "width must be a multiple of heads, got 32 and 3"),
-        (causal_transformer, {"expansion": 0}, "expansion must be above 0, got 0"),
-        (causal_transformer, {"dropout": -1.0}, r"dropout must be a fraction in \[0, 1\), got -1.0"),
-    ],
-)
-def test_options_outside_their_range_are_refused(module: Any, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        module.Config(**options)
 
 
 def test_the_set_transformer_trains_on_doubled_prefixes_unless_asked_for_all() -> None:

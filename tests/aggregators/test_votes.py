@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
 
 from sharedlabel import rng
 from sharedlabel.aggregators import confusion_vote, log_pool, max_vote, mean_logit
-from sharedlabel.errors import ConfigError
 from sharedlabel.types import SetShape
 
 PRIOR = (0.6, 0.3, 0.1)
@@ -121,9 +118,3 @@ def test_confusion_vote_knows_less_than_the_log_pool(discrete) -> None:
         < loss(voter)
         < -float((discrete.prior * discrete.prior.log()).sum())
     )
-
-
-@pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan])
-def test_alpha_must_be_positive(alpha: float) -> None:
-    with pytest.raises(ConfigError, match=f"alpha must be above 0, got {alpha}"):
-        confusion_vote.Config(alpha=alpha)

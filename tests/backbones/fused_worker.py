@@ -18,14 +18,14 @@ def main(device: str) -> None:
         torch.nn.init.normal_(network.weights, generator=generator)
         inputs, outputs = (torch.randn(4, size, generator=generator).to(device) for size in (width, k))
         network.to(device)
-        found = []
+        results = []
         for fused in (False, True):
             network.fused = fused
             network.zero_grad()
             there, back = network(inputs), network.transposed(outputs)
             (there.square().sum() + back.square().sum()).backward()
-            found.append((there, back, network.weights.grad))
-        torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-3)
+            results.append((there, back, network.weights.grad))
+        torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-3)
     print("same")
 
 

@@ -31,9 +31,9 @@ WORKER = Path(__file__).parent / "fused_worker.py"
 def network(width: int, k: int, cut: int | None = None, seed: int = 0) -> Butterfly:
     """Return a network of the first k outputs of a random order, with normal weights, in double precision."""
     generator = rng.generator(seed, "butterfly", width)
-    found = Butterfly(width, draw_order(width, generator)[:k], generator, cut).double()
-    nn.init.normal_(found.weights, generator=generator)
-    return found
+    butterfly = Butterfly(width, draw_order(width, generator)[:k], generator, cut).double()
+    nn.init.normal_(butterfly.weights, generator=generator)
+    return butterfly
 
 
 def layer(
@@ -203,9 +203,9 @@ def test_gradients(cut: int) -> None:
     names = [name for name, _ in butterfly.named_parameters()]
 
     def call(inputs: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
-        found = torch.func.functional_call(butterfly, dict(zip(names, values, strict=True)), (inputs,))
-        assert isinstance(found, torch.Tensor)
-        return found
+        outputs = torch.func.functional_call(butterfly, dict(zip(names, values, strict=True)), (inputs,))
+        assert isinstance(outputs, torch.Tensor)
+        return outputs
 
     inputs = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
     values = [nn.init.normal_(parameter.detach().clone()).requires_grad_() for parameter in butterfly.parameters()]
@@ -238,7 +238,7 @@ def test_state_brings_its_own_subset() -> None:
     one = layer(12, 7, 3, 3)
     shapes = [value.shape for value in one.parameters()]
     layers = (layer(12, 7, 3, 3, seed=seed) for seed in range(1, 1000))
-    other = next(found for found in layers if [value.shape for value in found.parameters()] == shapes)
+    other = next(layer for layer in layers if [value.shape for value in layer.parameters()] == shapes)
     inputs = torch.randn(5, 12)
     assert not torch.equal(one.inputs.kept, other.inputs.kept)
     assert not torch.allclose(one(inputs), other(inputs))
@@ -278,11 +278,11 @@ def test_autocast(k: int | None) -> None:
     butterfly = layer(64, 64, k, k)
     inputs = torch.randn(8, 64)
     with torch.autocast("cpu", torch.bfloat16):
-        found = butterfly(inputs)
-    found.float().square().sum().backward()
-    assert found.dtype == torch.bfloat16
+        outputs = butterfly(inputs)
+    outputs.float().square().sum().backward()
+    assert outputs.dtype == torch.bfloat16
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in butterfly.parameters())
-    torch.testing.assert_close(found.float(), butterfly(inputs), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(outputs.float(), butterfly(inputs), rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize(("n1", "n2", "k"), [(1, 8, 1), (8, 1, 1), (0, 3, None), (3, 0, None), (1, 8, None)])

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import re
-
 import pytest
 import torch
 from torch import nn
 
 from sharedlabel.backbones import mlp
+from sharedlabel.config import resolve
 from sharedlabel.errors import ConfigError
 
 
@@ -40,5 +39,5 @@ def test_initial_weights_have_he_variance() -> None:
 
 
 def test_width_below_one_is_refused() -> None:
-    with pytest.raises(ConfigError, match=re.escape("widths=(8, 0)")):
-        mlp.build(mlp.Config(widths=(8, 0)), (1, 2, 3), 3)
+    with pytest.raises(ConfigError, match=r"'mlp': widths\.1: expected a whole number from 1 to 65536, got 0"):
+        resolve("backbones", {"name": "mlp", "widths": [8, 0]})

@@ -8,6 +8,7 @@ from sharedlabel import cost
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._shortcut import PadShortcut
 from sharedlabel.backbones.resnet_cifar import Config
+from sharedlabel.config import resolve
 from sharedlabel.errors import ConfigError
 
 CIFAR = (3, 32, 32)
@@ -53,8 +54,8 @@ def test_depth_that_is_no_resnet_is_refused(depth: int, nearest: int) -> None:
 
 
 def test_width_below_one_is_refused() -> None:
-    with pytest.raises(ConfigError, match="width=0"):
-        resnet_cifar.build(Config(width=0), CIFAR, 10)
+    with pytest.raises(ConfigError, match="width: expected a whole number from 1 to 65536, got 0; the default is 16"):
+        resolve("backbones", {"name": "resnet_cifar", "width": 0})
 
 
 def test_tiny_images_are_refused() -> None:

@@ -14,7 +14,7 @@ from sharedlabel.backbones import torchvision_model
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones.torchvision_model import Config
 from sharedlabel.errors import ConfigError, DataError
-from sharedlabel.pruners import _masks, magnitude
+from sharedlabel.pruners import _masks, _methods, magnitude
 from sharedlabel.pruners._base import Context
 
 SMALL, LARGE = (3, 32, 32), (3, 224, 224)
@@ -49,7 +49,7 @@ def test_magnitude_at_initialisation_empties_a_prunable_head() -> None:
 
 
 def _left(dense: Backbone, ratio: float, layer: str) -> int:
-    pruned = magnitude.prune(dense, ratio, magnitude.Config(), Context(rng.generator(0)))
+    pruned = _methods.prune(magnitude, dense, ratio, magnitude.Config(), Context(rng.generator(0)))
     return int(_masks.kept(pruned)[layer].sum())
 
 

@@ -1,4 +1,4 @@
-"""What every pruner has to do, over the pruners found in the folder."""
+"""What every pruner has to do, over the pruners channel_groups in the folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sharedlabel import cost, plugins, rng
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Schedule
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _channels, _masks, _removal
+from sharedlabel.pruners import _channels, _masks, _methods, _removal
 from sharedlabel.pruners._base import REQUIREMENTS, Context, rounded_down
 
 SHAPE, CLASSES = (3, 8, 8), 4
@@ -49,7 +49,7 @@ def build(name: str) -> Backbone:
 def refusal(pruner: ModuleType, backbone: Backbone) -> str:
     """Return why a pruner does not take a network; empty if it does."""
     try:
-        pruner.ceiling(backbone, pruner.Config())
+        _methods.ceiling(pruner, backbone, pruner.Config())
     except CompressionError as error:
         return str(error)
     return ""
@@ -81,12 +81,12 @@ def train(network: Backbone) -> None:
 
 def prune(pruner: ModuleType, backbone: Backbone, ratio: float, seed: int = 0, **options: Any) -> Backbone:
     context = Context(rng.generator(seed, "prune"), images(), torch.arange(16) % CLASSES, images(), train)
-    pruned: Backbone = pruner.prune(backbone, ratio, pruner.Config(**options), context)
+    pruned: Backbone = _methods.prune(pruner, backbone, ratio, pruner.Config(**options), context)
     return pruned
 
 
 def reachable(pruner: ModuleType, backbone: Backbone) -> list[float]:
-    ceiling = pruner.ceiling(backbone, pruner.Config())
+    ceiling = _methods.ceiling(pruner, backbone, pruner.Config())
     return [ratio for ratio in RATIOS if ratio <= ceiling]
 
 
@@ -131,9 +131,9 @@ def test_ratio_is_exact(pruner: ModuleType, dense: Backbone) -> None:
 
 def largest_channel(dense: Backbone) -> int:
     """Count the parameters that go with the largest channel of a network."""
-    found = _channels.groups(dense)
-    sizes = torch.tensor([group.size for group in found.values()])
-    without_one = _channels.parameter_counts(dense, found, sizes - torch.eye(len(sizes), dtype=torch.int64))
+    channel_groups = _channels.groups(dense)
+    sizes = torch.tensor([group.size for group in channel_groups.values()])
+    without_one = _channels.parameter_counts(dense, channel_groups, sizes - torch.eye(len(sizes), dtype=torch.int64))
     return cost.parameters(dense) - int(without_one.min())
 
 
@@ -203,7 +203,7 @@ def test_masks_nest(pruner: ModuleType, dense: Backbone) -> None:
     if not pruner.NESTED or pruner.STRUCTURED:
         return
     field = {f.name for f in dataclasses.fields(pruner.Config)}
-    ceiling = pruner.ceiling(dense, pruner.Config())
+    ceiling = _methods.ceiling(pruner, dense, pruner.Config())
     ratios = torch.linspace(1, min(ceiling, 12), 25, dtype=torch.float64).clamp(max=ceiling).tolist()
     for options in [{"scope": "global"}, {"scope": "layer"}] if "scope" in field else [{}]:
         masks = [kept(prune(pruner, dense, ratio, **options)) for ratio in ratios]
@@ -215,8 +215,8 @@ def removals(monkeypatch: pytest.MonkeyPatch) -> list[Removal]:
     """What is removed physically from now on."""
     seen: list[Removal] = []
 
-    def remove(backbone: Backbone, found: Any, keep: Mapping[str, torch.Tensor]) -> Backbone:
-        small = _removal.remove(backbone, found, keep)
+    def remove(backbone: Backbone, channel_groups: Any, keep: Mapping[str, torch.Tensor]) -> Backbone:
+        small = _removal.remove(backbone, channel_groups, keep)
         seen.append(Removal(small, backbone, keep))
         return small
 
@@ -228,7 +228,7 @@ def test_channels_nest(pruner: ModuleType, dense: Backbone, removals: list[Remov
     if not pruner.NESTED or not pruner.STRUCTURED:
         return
     field = {f.name for f in dataclasses.fields(pruner.Config)}
-    ceiling = pruner.ceiling(dense, pruner.Config())
+    ceiling = _methods.ceiling(pruner, dense, pruner.Config())
     ratios = torch.linspace(1, min(ceiling, 12), 7, dtype=torch.float64).clamp(max=ceiling).tolist()
     for options in [{"scope": "global"}, {"scope": "layer"}] if "scope" in field else [{}]:
         removals.clear()
@@ -248,7 +248,7 @@ def test_impossible_ratios_are_refused(pruner: ModuleType, dense: Backbone, rati
 
 
 def test_above_the_ceiling_is_refused_and_the_ceiling_is_reached(pruner: ModuleType, dense: Backbone) -> None:
-    ceiling = pruner.ceiling(dense, pruner.Config())
+    ceiling = _methods.ceiling(pruner, dense, pruner.Config())
     pruned = prune(pruner, dense, ceiling)
     assert cost.parameters(dense) / cost.parameters(pruned) == pytest.approx(ceiling)
     assert torch.isfinite(pruned(images())).all()

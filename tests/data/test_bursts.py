@@ -17,31 +17,31 @@ HERE = Path()
 
 def test_without_jitter_every_view_is_the_image_itself() -> None:
     base = digits.load(digits.Config(), HERE)
-    found = load(Config(images=3, views=2, jitter=0.0), HERE)
-    assert found.images.shape == (10 * 3 * 2, 1, 8, 8)
-    assert torch.equal(found.images[::2], found.images[1::2])
+    dataset = load(Config(images=3, views=2, jitter=0.0), HERE)
+    assert dataset.images.shape == (10 * 3 * 2, 1, 8, 8)
+    assert torch.equal(dataset.images[::2], dataset.images[1::2])
     known = {(int(label), image.numpy().tobytes()) for image, label in zip(base.images, base.labels, strict=True)}
     assert {
-        (int(label), image.numpy().tobytes()) for image, label in zip(found.images, found.labels, strict=True)
+        (int(label), image.numpy().tobytes()) for image, label in zip(dataset.images, dataset.labels, strict=True)
     } <= known
 
 
 @pytest.mark.parametrize("sources", [1, 2, 5])
 def test_a_group_holds_its_images_of_one_class_all_views(sources: int) -> None:
-    found = load(Config(images=5, views=3, sources=sources, jitter=0.0), HERE)
-    groups, sizes = torch.unique(found.groups, return_counts=True)
+    dataset = load(Config(images=5, views=3, sources=sources, jitter=0.0), HERE)
+    groups, sizes = torch.unique(dataset.groups, return_counts=True)
     assert len(groups) == 10 * (5 // sources)
     assert (sizes == 3 * sources).all()
     for group in groups:
-        inside = found.groups == group
-        assert found.labels[inside].unique().numel() == 1
-        assert found.images[inside].flatten(1).unique(dim=0).shape[0] == sources
+        inside = dataset.groups == group
+        assert dataset.labels[inside].unique().numel() == 1
+        assert dataset.images[inside].flatten(1).unique(dim=0).shape[0] == sources
 
 
 def test_views_of_one_image_are_more_alike_the_less_they_are_jittered() -> None:
     def distance(jitter: float) -> float:
-        found = load(Config(images=20, views=2, jitter=jitter), HERE)
-        return float((found.images[::2].float() - found.images[1::2].float()).square().mean())
+        dataset = load(Config(images=20, views=2, jitter=jitter), HERE)
+        return float((dataset.images[::2].float() - dataset.images[1::2].float()).square().mean())
 
     between = load(Config(images=20, views=2, jitter=0.0), HERE).images[::2].float()
     near, far = distance(0.1), distance(0.6)
@@ -65,13 +65,13 @@ def test_the_test_set_of_the_base_stays_apart(monkeypatch: pytest.MonkeyPatch) -
     images[~holdout] = 0
     marked = dataclasses.replace(base, holdout=holdout, images=images)
     monkeypatch.setattr(digits, "load", lambda config, root: marked)
-    found = load(Config(images=6, views=2, sources=3, jitter=0.0), HERE)
-    assert found.holdout is not None
-    assert torch.bincount(found.labels[found.holdout]).tolist() == [12] * 10
-    assert (found.images[found.holdout] == 255).all()
-    assert (found.images[~found.holdout] == 0).all()
-    for group in found.groups.unique():
-        assert found.holdout[found.groups == group].unique().numel() == 1
+    dataset = load(Config(images=6, views=2, sources=3, jitter=0.0), HERE)
+    assert dataset.holdout is not None
+    assert torch.bincount(dataset.labels[dataset.holdout]).tolist() == [12] * 10
+    assert (dataset.images[dataset.holdout] == 255).all()
+    assert (dataset.images[~dataset.holdout] == 0).all()
+    for group in dataset.groups.unique():
+        assert dataset.holdout[dataset.groups == group].unique().numel() == 1
 
 
 def test_a_square_covers_part_of_a_view() -> None:

@@ -11,6 +11,7 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from sharedlabel import rng
+from sharedlabel.config import resolve
 from sharedlabel.data import gaussian
 from sharedlabel.data.gaussian import Config
 from sharedlabel.data.tuples import partition, prior
@@ -115,14 +116,14 @@ def test_means_depend_on_the_seed_alone() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classes": 1}, "classes >= 2, got 1"),
-        ({"dim": 0}, "dim >= 1, got 0"),
-        ({"nuisance": -0.5}, "nuisance >= 0, got -0.5"),
-        ({"qualities": ()}, r"positive standard deviations as qualities, got \(\)"),
-        ({"qualities": (1.0, 0.0)}, r"got \(1.0, 0.0\)"),
+        ({"classes": 1}, "data 'gaussian': classes: expected a whole number from 2 to 10000, got 1; the default is 10"),
+        ({"dim": 0}, "dim: expected a whole number from 1 to 65536, got 0"),
+        ({"nuisance": -0.5}, "nuisance: expected a number from 0 to 1000000, got -0.5"),
+        ({"qualities": []}, r"qualities: expected a list of numbers .* with one item or more, got \[\]"),
+        ({"qualities": [1.0, 0.0]}, "qualities.1: expected a number above 0 and at most 1000000, got 0.0"),
         ({"group_size": 5}, "multiple of group_size 5, got 12"),
     ],
 )
 def test_bad_options(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        gaussian.load(dataclasses.replace(CONFIG, **change), ROOT)  # type: ignore[arg-type]
+        gaussian.load(resolve("data", {"name": "gaussian", **dataclasses.asdict(CONFIG), **change}).config, ROOT)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sharedlabel import rng
+from sharedlabel import rng, schema
 from sharedlabel.config import SplitConfig
 from sharedlabel.data.splits import folds, split
 from sharedlabel.errors import ConfigError, DataError
@@ -206,19 +206,16 @@ def test_class_of_one_whole_group_is_named() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("backbone", 0.0, "positive share 'backbone', got 0.0"),
-        ("validation", -1.0, "positive share 'validation', got -1.0"),
-        ("test", 1.0, "between 0 and 1, got 1.0"),
-        ("test", 0.0, "between 0 and 1, got 0.0"),
-        ("limit", -1, "instances per class, got -1"),
+        ("backbone", 0.0, "backbone: expected a number above 0 and at most 1000000, got 0.0; the default is 0.5"),
+        ("validation", -1.0, "validation: expected a number above 0 and at most 1000000, got -1.0"),
+        ("test", 1.0, "test: expected a number above 0 and below 1, got 1.0; the default is 0.25"),
+        ("test", 0.0, "test: expected a number above 0 and below 1, got 0.0"),
+        ("limit", -1, "limit: expected a whole number of at least 0, got -1"),
     ],
 )
 def test_bad_shares(name: str, value: float, message: str) -> None:
-    config = dataclasses.replace(CONFIG)
-    # Behind the constructor, whose types are checked in tests but not when Python code builds the options.
-    object.__setattr__(config, name, value)
     with pytest.raises(ConfigError, match=message):
-        split(make(shuffled([20, 20])), config)
+        schema.read(SplitConfig, {name: value})
 
 
 @settings(max_examples=30, deadline=None)

@@ -11,7 +11,7 @@ from sharedlabel import cost, rng
 from sharedlabel.backbones import mlp, resnet_cifar, torchvision_model
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _gradients, apoz
+from sharedlabel.pruners import _examples, _methods, apoz
 from sharedlabel.pruners._base import Context
 
 SHAPE = (2, 4, 4)
@@ -40,7 +40,7 @@ def multilayer() -> Backbone:
 
 
 def prune(backbone: Backbone, ratio: float, config: apoz.Config, count: int = 10) -> Backbone:
-    return apoz.prune(backbone, ratio, config, Context(rng.generator(0), images(count, backbone.image_shape)))
+    return _methods.prune(apoz, backbone, ratio, config, Context(rng.generator(0), images(count, backbone.image_shape)))
 
 
 def counted(maps: Tensor) -> Tensor:
@@ -84,19 +84,19 @@ def test_units_on_tokens_are_counted_over_tokens() -> None:
 
 @pytest.mark.parametrize("batch", [128, 3])
 def test_shares_of_zeros_are_those_of_explicit_loops(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    monkeypatch.setattr(_gradients, "_BATCH", batch)
+    monkeypatch.setattr(_examples, "_BATCH", batch)
     backbone = plain().train()
     shares = apoz.zero_shares(backbone, images())
     assert backbone.training
     backbone.eval()
     maps = backbone.normalize(images())
-    found = {}
+    expected = {}
     for name, layer in backbone.body.named_children():
         maps = layer(maps)
         if isinstance(layer, nn.ReLU):
-            found[name] = counted(maps)
+            expected[name] = counted(maps)
     assert list(shares) == ["body.0", "body.4", "body.8"]
-    for one, other in zip(shares.values(), found.values(), strict=True):
+    for one, other in zip(shares.values(), expected.values(), strict=True):
         torch.testing.assert_close(one, other)
         assert 0 < one.max() < 1 or 0 < one.min() < 1
 
@@ -215,12 +215,12 @@ def test_channels_that_pass_no_relu_are_refused_before_there_is_data(
     build: Callable[[], Backbone], message: str
 ) -> None:
     with pytest.raises(CompressionError, match=message):
-        apoz.ceiling(build(), apoz.Config())
+        _methods.ceiling(apoz, build(), apoz.Config())
 
 
 def test_missing_images_and_weights_that_are_not_finite_are_refused() -> None:
     with pytest.raises(CompressionError, match="expected images to compute scores from, got none"):
-        apoz.prune(plain(), 2.0, apoz.Config(), Context(rng.generator(0)))
+        _methods.prune(apoz, plain(), 2.0, apoz.Config(), Context(rng.generator(0)))
     with pytest.raises(CompressionError, match="got an empty set"):
         prune(plain(), 2.0, apoz.Config(), count=0)
     backbone = plain()

@@ -16,7 +16,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Plugin
 from sharedlabel.errors import CompressionError
 from sharedlabel.plugins import load
-from sharedlabel.pruners import _masks, magnitude
+from sharedlabel.pruners import _masks, _methods, magnitude
 from sharedlabel.pruners._attention import WrittenAttention, layer_twins, written_out
 from sharedlabel.pruners._base import Context
 
@@ -76,8 +76,8 @@ def test_written_out_is_what_torch_computes(across: bool, options: dict[str, Any
         given["key_padding_mask"][-1] = False  # else an example has no key at all
     for average in (True, False):
         expected = attention(query, key, value, average_attn_weights=average, **given)
-        found = WrittenAttention(attention)(query, key, value, average_attn_weights=average, **given)
-        torch.testing.assert_close(found, expected)
+        outputs = WrittenAttention(attention)(query, key, value, average_attn_weights=average, **given)
+        torch.testing.assert_close(outputs, expected)
     assert WrittenAttention(attention)(query, key, value, need_weights=False, **given)[1] is None
 
 
@@ -142,22 +142,22 @@ def test_projections_of_widths_of_their_own_are_three() -> None:
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_every_mask_pruner_removes_weights_of_attention(name: str, batch_first: bool) -> None:
     pruner, dense = load("pruners", name), network(batch_first=batch_first)
-    pruned = pruner.prune(dense, 3.0, pruner.Config(), context(lambda _: None))
+    pruned = _methods.prune(pruner, dense, 3.0, pruner.Config(), context(lambda _: None))
     assert cost.parameters(pruned) == round(cost.parameters(dense) / 3)
-    assert {found for found, _, _ in _masks.masked(pruned)} == {"body.attention.in_proj", "body.attention.out_proj"}
+    assert {layer for layer, _, _ in _masks.masked(pruned)} == {"body.attention.in_proj", "body.attention.out_proj"}
     assert torch.isfinite(pruned(images())).all()
 
 
 def test_obd_cannot_tell_apart_what_one_weight_does_to_queries_and_keys() -> None:
     pruner, dense = load("pruners", "obd"), network(across=True)
     with pytest.raises(CompressionError, match="to be called once with a batch of examples, got another call"):
-        pruner.prune(dense, 2.0, pruner.Config(), context())
+        _methods.prune(pruner, dense, 2.0, pruner.Config(), context())
 
 
 @pytest.mark.parametrize("gradients", [True, False])
 def test_masks_hold_in_attention_and_in_its_fused_path(gradients: bool) -> None:
     """Without gradients torch runs one kernel, which reads the weights itself."""
-    pruned = magnitude.prune(network(), 3.0, magnitude.Config(), context()).eval()
+    pruned = _methods.prune(magnitude, network(), 3.0, magnitude.Config(), context()).eval()
     baked = copy.deepcopy(pruned)
     _masks.bake(baked)
     pruned.body.attention.in_proj_weight.data += 7 * (pruned.body.attention.in_proj_weight_mask == 0)
@@ -177,7 +177,7 @@ def test_macs_of_attention_fall_with_its_masks() -> None:
 
 def test_stored_masks_of_attention_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_restore, "load", lambda *_: SimpleNamespace(build=lambda *_: network()))
-    pruned = magnitude.prune(network(), 3.0, magnitude.Config(), context()).eval()
+    pruned = _methods.prune(magnitude, network(), 3.0, magnitude.Config(), context()).eval()
     tensors = _restore.state(pruned)
     assert tensors["body.attention.in_proj_weight_mask"].dtype == torch.bool
     packed = _packed.unpack(_packed.pack(tensors))

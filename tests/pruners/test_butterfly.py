@@ -15,7 +15,7 @@ from sharedlabel.backbones._butterfly import ButterflyLinear, default_k, weights
 from sharedlabel.backbones._butterfly_paths import draw_order, weight_counts
 from sharedlabel.config import Plugin, resolve
 from sharedlabel.errors import CompressionError, ConfigError
-from sharedlabel.pruners import butterfly, magnitude
+from sharedlabel.pruners import _methods, butterfly, magnitude
 from sharedlabel.pruners._base import Context
 
 SHAPE = (3, 6, 6)
@@ -27,7 +27,9 @@ def network(widths: tuple[int, ...] = (48, 20), bias: bool = True) -> Backbone:
 
 
 def prune(backbone: Backbone, ratio: float, seed: int = 0, **options: Any) -> Backbone:
-    return butterfly.prune(backbone, ratio, butterfly.Config(**options), Context(rng.generator(seed, "prune")))
+    return _methods.prune(
+        butterfly, backbone, ratio, butterfly.Config(**options), Context(rng.generator(seed, "prune"))
+    )
 
 
 def replaced(backbone: Backbone) -> dict[str, ButterflyLinear]:
@@ -43,7 +45,7 @@ def images(count: int = 5) -> torch.Tensor:
 def test_parameter_count_is_the_closest_on_the_way(widths: tuple[int, ...], seed: int) -> None:
     """The counts that can be reached, found by asking for many ratios, hold none closer than the one returned."""
     dense = network(widths)
-    total, ceiling = cost.parameters(dense), butterfly.ceiling(dense, butterfly.Config())
+    total, ceiling = cost.parameters(dense), _methods.ceiling(butterfly, dense, butterfly.Config())
     ratios = (1 / torch.linspace(1, 1 / ceiling, 40, dtype=torch.float64)).clamp(max=ceiling).tolist()
     counts = [cost.parameters(prune(dense, ratio, seed)) for ratio in ratios]
     assert counts == sorted(counts, reverse=True)
@@ -67,13 +69,13 @@ def test_at_the_papers_size_every_butterfly_keeps_log_n_outputs(seed: int) -> No
         orders = [(width, default_k(width), draw_order(width, generator)) for width in (n1, n2)]
         counts = [int(weight_counts(width, order)[k - 1]) for width, k, order in orders]
         left += sum(counts) + default_k(n1) * default_k(n2) - n1 * n2
-    found = replaced(prune(dense, cost.parameters(dense) / left, seed))
-    assert [(layer.inputs.k, layer.outputs.k) for layer in found.values()] == [(7, 6), (6, 5)]
+    butterflies = replaced(prune(dense, cost.parameters(dense) / left, seed))
+    assert [(layer.inputs.k, layer.outputs.k) for layer in butterflies.values()] == [(7, 6), (6, 5)]
 
 
 def test_at_the_ceiling_one_output_is_kept_everywhere() -> None:
     dense = network()
-    ceiling = butterfly.ceiling(dense, butterfly.Config())
+    ceiling = _methods.ceiling(butterfly, dense, butterfly.Config())
     pruned = prune(dense, ceiling)
     assert [(layer.inputs.k, layer.outputs.k) for layer in replaced(pruned).values()] == [(1, 1), (1, 1)]
     assert ceiling == cost.parameters(dense) / cost.parameters(pruned)
@@ -88,7 +90,7 @@ def test_above_the_ceiling_states_it() -> None:
 
 def test_layers_that_would_not_get_smaller_stay_dense() -> None:
     narrow = network((200, 2, 60))
-    pruned = prune(narrow, butterfly.ceiling(narrow, butterfly.Config()))
+    pruned = prune(narrow, _methods.ceiling(butterfly, narrow, butterfly.Config()))
     assert set(replaced(pruned)) == {"body.1"}
     assert torch.equal(pruned.get_parameter("body.5.weight"), narrow.get_parameter("body.5.weight"))
     mild = prune(network((200, 5)), 1.1)
@@ -146,18 +148,18 @@ def test_restored_from_its_state() -> None:
 def test_costs(bias: bool) -> None:
     dense = network((64, 32), bias)
     pruned = prune(dense, 6.0)
-    found, layers = cost.costs(dense, pruned, SHAPE), replaced(pruned).values()
+    costs, layers = cost.costs(dense, pruned, SHAPE), replaced(pruned).values()
     left = sum(weights(layer) for layer in layers)
     rest = sum(p.numel() for name, p in dense.named_parameters() if name not in {"body.1.weight", "body.3.weight"})
-    assert found.parameters == left + rest
-    assert found.prunable_ratio == (108 * 64 + 64 * 32) / left
-    assert found.sparsity == 1 - left / (108 * 64 + 64 * 32)
+    assert costs.parameters == left + rest
+    assert costs.prunable_ratio == (108 * 64 + 64 * 32) / left
+    assert costs.sparsity == 1 - left / (108 * 64 + 64 * 32)
     assert all(side.cut == side.depth for layer in layers for side in (layer.inputs, layer.outputs))
     macs = sum(
         layer.in_features * layer.inputs.k + layer.inputs.k * layer.outputs.k + layer.outputs.k * layer.out_features
         for layer in layers
     )
-    assert found.macs_executed == found.macs_effective == macs + 32 * 3
+    assert costs.macs_executed == costs.macs_effective == macs + 32 * 3
 
 
 def test_smaller_network_trains() -> None:
@@ -195,7 +197,7 @@ class _Attentive(nn.Module):
 def test_attention_and_recurrent_layers_are_left_alone() -> None:
     with rng.seeded(0):
         backbone = Backbone(_Attentive(), nn.Linear(64, 3), SHAPE).eval()
-    pruned = prune(backbone, butterfly.ceiling(backbone, butterfly.Config()))
+    pruned = prune(backbone, _methods.ceiling(butterfly, backbone, butterfly.Config()))
     assert set(replaced(pruned)) == {"body.mix"}
     with torch.inference_mode():
         assert pruned(images()).shape == (5, 3)
@@ -218,7 +220,7 @@ def test_a_layer_in_two_places_may_stay_dense() -> None:
 
 
 def _masked() -> Backbone:
-    return magnitude.prune(network(), 2.0, magnitude.Config(), Context(torch.Generator()))
+    return _methods.prune(magnitude, network(), 2.0, magnitude.Config(), Context(torch.Generator()))
 
 
 @pytest.mark.parametrize(
@@ -246,14 +248,14 @@ def test_other_networks_are_refused_with_the_reason(build: Any, options: dict[st
     with pytest.raises(CompressionError, match=message):
         prune(backbone, 2.0, **options)
     with pytest.raises(CompressionError, match=message):
-        butterfly.ceiling(backbone, butterfly.Config(**options))
+        _methods.ceiling(butterfly, backbone, butterfly.Config(**options))
 
 
 def test_no_layers_at_all_are_refused_by_the_configuration() -> None:
     with pytest.raises(ConfigError, match="layers"):
         resolve("pruners", {"name": "butterfly", "layers": []})
     assert dataclasses.replace(butterfly.Config(), layers=("body.1",)).layers == ("body.1",)
-    assert math.isfinite(butterfly.ceiling(network(), butterfly.Config()))
+    assert math.isfinite(_methods.ceiling(butterfly, network(), butterfly.Config()))
 
 
 class ReadDirectly(nn.Module):
@@ -269,9 +271,9 @@ class ReadDirectly(nn.Module):
 
 def test_layers_whose_weight_the_network_reads_stay_dense() -> None:
     dense = Backbone(ReadDirectly(), nn.Linear(64, 3), (1, 8, 8))
-    pruned = butterfly.prune(dense, 1.5, butterfly.Config(), Context(rng.generator(0)))
+    pruned = _methods.prune(butterfly, dense, 1.5, butterfly.Config(), Context(rng.generator(0)))
     assert type(pruned.body.called) is ButterflyLinear
     assert type(pruned.body.read) is nn.Linear
     assert pruned(torch.rand(2, 1, 8, 8)).isfinite().all()
     with pytest.raises(CompressionError, match=r"expected names of linear layers in the body, got layers=.*body.rea"):
-        butterfly.prune(dense, 1.5, butterfly.Config(layers=("body.read",)), Context(rng.generator(0)))
+        _methods.prune(butterfly, dense, 1.5, butterfly.Config(layers=("body.read",)), Context(rng.generator(0)))

@@ -22,7 +22,7 @@ from sharedlabel.backbones._restore import restore, state
 from sharedlabel.backbones._shortcut import PadShortcut
 from sharedlabel.config import resolve
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _channels, _groups, butterfly, magnitude
+from sharedlabel.pruners import _channels, _groups, _methods, butterfly, magnitude
 from sharedlabel.pruners._base import Context
 
 CLASSES = 3
@@ -170,9 +170,9 @@ def build(name: str) -> Backbone:
     return backbone.eval()
 
 
-def some(found: dict[str, _channels.Group], share: float = 0.6, seed: int = 0) -> dict[str, torch.Tensor]:
+def some(channel_groups: dict[str, _channels.Group], share: float = 0.6, seed: int = 0) -> dict[str, torch.Tensor]:
     generator = rng.generator(seed)
-    keep = {name: torch.rand(group.size, generator=generator) < share for name, group in found.items()}
+    keep = {name: torch.rand(group.size, generator=generator) < share for name, group in channel_groups.items()}
     for marks in keep.values():
         marks[int(torch.randint(len(marks), (1,), generator=generator))] = True
     return keep
@@ -217,11 +217,11 @@ def test_removing_again_is_removing_both(name: str, seed: int) -> None:
 @pytest.mark.parametrize("name", QUICK)
 def test_counts_are_those_of_the_networks(name: str) -> None:
     dense = build(name)
-    found = _channels.groups(dense)
+    channel_groups = _channels.groups(dense)
     for seed in range(5):
-        keep = some(found, 0.5, seed)
-        left = torch.tensor([[int(keep[key].sum()) for key in found]])
-        count = int(_channels.parameter_counts(dense, found, left))
+        keep = some(channel_groups, 0.5, seed)
+        left = torch.tensor([[int(keep[key].sum()) for key in channel_groups]])
+        count = int(_channels.parameter_counts(dense, channel_groups, left))
         assert count == cost.parameters(_channels.keep_channels(dense, keep))
 
 
@@ -241,10 +241,10 @@ def test_parameter_count_is_the_closest_on_the_way(name: str, scope: Literal["gl
 
 def max_step(dense: Backbone) -> int:
     """Count the parameters of the largest channel."""
-    found = _channels.groups(dense)
-    sizes = torch.tensor([group.size for group in found.values()])
+    channel_groups = _channels.groups(dense)
+    sizes = torch.tensor([group.size for group in channel_groups.values()])
     fewer = sizes - torch.eye(len(sizes), dtype=torch.int64)
-    return int((cost.parameters(dense) - _channels.parameter_counts(dense, found, fewer)).max())
+    return int((cost.parameters(dense) - _channels.parameter_counts(dense, channel_groups, fewer)).max())
 
 
 @given(st.data())
@@ -340,8 +340,8 @@ def test_keeping_everything_is_bit_identical_and_shares_nothing() -> None:
 
 
 def test_streams_of_a_residual_network_are_groups_of_their_own() -> None:
-    found = _channels.groups(build("resnet8-pad"))
-    assert [(name, group.size) for name, group in found.items()] == [
+    channel_groups = _channels.groups(build("resnet8-pad"))
+    assert [(name, group.size) for name, group in channel_groups.items()] == [
         ("body.0", 6),
         ("body.3.residual.0", 6),
         ("body.4.residual.0", 12),
@@ -349,7 +349,7 @@ def test_streams_of_a_residual_network_are_groups_of_their_own() -> None:
         ("body.5.residual.0", 24),
         ("body.5.residual.3", 24),
     ]
-    first, last = found["body.0"], found["body.5.residual.3"]
+    first, last = channel_groups["body.0"], channel_groups["body.5.residual.3"]
     assert first.writers == ("body.0", "body.3.residual.3")
     assert first.entering == ("body.4.shortcut",)
     assert {slot.layer for slot in first.readers} == {"body.3.residual.0", "body.4.residual.0"}
@@ -461,7 +461,7 @@ REFUSED: dict[str, tuple[Callable[[], Backbone], str]] = {
         "got a body without a linear layer or convolution; add a layer",
     ),
     "masks": (
-        lambda: magnitude.prune(build("mlp"), 2.0, magnitude.Config(), Context(torch.Generator())),
+        lambda: _methods.prune(magnitude, build("mlp"), 2.0, magnitude.Config(), Context(torch.Generator())),
         "got masked layers; start from the dense one",
     ),
 }
@@ -485,14 +485,14 @@ def test_networks_are_refused_with_the_reason(name: str) -> None:
 def test_units_of_perceptrons_go_and_what_passes_a_layer_norm_stays(
     name: str, units: dict[str, int], norm: str
 ) -> None:
-    found, stay = _groups.trace(build(name))
-    assert {group.name: group.size for group in found.values()} == units
+    channel_groups, stay = _groups.trace(build(name))
+    assert {group.name: group.size for group in channel_groups.values()} == units
     assert f"passes a LayerNorm at {norm}" in stay.values()
 
 
 def test_butterflies_leave_layers_alone_whose_weights_others_read() -> None:
     dense = build("windows")
-    pruned = butterfly.prune(dense, 1.2, butterfly.Config(), Context(rng.generator(0)))
+    pruned = _methods.prune(butterfly, dense, 1.2, butterfly.Config(), Context(rng.generator(0)))
     replaced = [name for name, module in pruned.named_modules() if isinstance(module, ButterflyLinear)]
     assert replaced
     assert all(".mlp." in name for name in replaced)
@@ -502,9 +502,11 @@ def test_butterflies_leave_layers_alone_whose_weights_others_read() -> None:
 def test_units_behind_an_lstm_go_and_its_own_stay() -> None:
     with rng.seeded(0):
         dense = Backbone(Recurrent(), nn.Linear(5, CLASSES), SMALL).eval()
-    found = _channels.groups(dense)
-    assert list(found) == ["body.linear"]
-    assert_same_outputs(_channels.keep_channels(dense, some(found)), _channels.mask_channels(dense, some(found)))
+    channel_groups = _channels.groups(dense)
+    assert list(channel_groups) == ["body.linear"]
+    assert_same_outputs(
+        _channels.keep_channels(dense, some(channel_groups)), _channels.mask_channels(dense, some(channel_groups))
+    )
 
 
 @pytest.mark.parametrize("scale", ["norm", "parameter"])
@@ -522,8 +524,8 @@ def test_channels_that_pass_a_parameter_outside_of_layers_stay(scale: str) -> No
             hidden = self.scale(hidden) if isinstance(self.scale, nn.Module) else hidden * self.scale
             return self.second(hidden.relu()).relu()
 
-    found, stay = _groups.trace(Backbone(Scaled(), nn.Linear(5, CLASSES), SMALL))
-    assert list(found) == ["body.second"]
+    channel_groups, stay = _groups.trace(Backbone(Scaled(), nn.Linear(5, CLASSES), SMALL))
+    assert list(channel_groups) == ["body.second"]
     assert stay == {"body.first": f"passes {'a GroupNorm at' if scale == 'norm' else 'the parameter'} body.scale"}
 
 

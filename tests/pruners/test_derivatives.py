@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from sharedlabel import plugins, rng
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _gradients, _masks
+from sharedlabel.pruners import _gradients, _masks, _methods
 from sharedlabel.pruners._base import Context
 
 SHAPE = (1, 3, 3)
@@ -77,7 +77,7 @@ def images() -> Tensor:
 def prune(name: str, dense: Backbone) -> Backbone:
     pruner = plugins.load("pruners", name)
     context = Context(rng.generator(0), images(), torch.arange(6) % 3, images(), train)
-    pruned: Backbone = pruner.prune(dense, 1.6, pruner.Config(), context)
+    pruned: Backbone = _methods.prune(pruner, dense, 1.6, pruner.Config(), context)
     return pruned
 
 

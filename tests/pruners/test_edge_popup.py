@@ -12,7 +12,7 @@ from sharedlabel import rng
 from sharedlabel.backbones import mlp, resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _masks, edge_popup, magnitude
+from sharedlabel.pruners import _masks, _methods, _scores, edge_popup, magnitude
 from sharedlabel.pruners._base import Context
 
 
@@ -56,7 +56,9 @@ class Trainer:
 def prune(
     backbone: Backbone, ratio: float, train: Trainer, config: edge_popup.Config | None = None, seed: int = 0
 ) -> Backbone:
-    return edge_popup.prune(backbone, ratio, config or edge_popup.Config(), Context(rng.generator(seed), train=train))
+    return _methods.prune(
+        edge_popup, backbone, ratio, config or edge_popup.Config(), Context(rng.generator(seed), train=train)
+    )
 
 
 def accuracy(network: Backbone) -> float:
@@ -88,7 +90,7 @@ def test_every_layer_keeps_the_same_share_and_the_total_is_exact() -> None:
     backbone = network()
     pruned = prune(backbone, 2.5, Trainer(1))
     assert _masks.removed(pruned) == _masks.weights_to_remove(backbone, 2.5)
-    budgets = _masks.layer_budgets(backbone, 2.5)
+    budgets = _scores.layer_budgets(backbone, 2.5)
     assert {name: int(mask.sum()) for name, mask in _masks.kept(pruned).items()} == budgets
     shares = [budgets[name] / layer.weight.numel() for name, layer in _masks.prunable(backbone).items()]
     assert max(shares) - min(shares) < 0.01
@@ -144,7 +146,7 @@ def test_choosing_weights_learns() -> None:
 
 
 def test_layers_that_were_masked_before() -> None:
-    once = magnitude.prune(network(), 1.5, magnitude.Config(), Context(torch.Generator()))
+    once = _methods.prune(magnitude, network(), 1.5, magnitude.Config(), Context(torch.Generator()))
     pruned = prune(once, 2.0, Trainer())
     for name, mask in _masks.kept(pruned).items():
         assert not (mask & ~_masks.kept(once)[name]).any()
@@ -173,12 +175,12 @@ def test_scores_that_are_not_finite_are_refused() -> None:
 
     context = replace(Context(rng.generator(0)), train=diverge)
     with pytest.raises(CompressionError, match=r"got 1 NaN or infinite of 288 in layer 'body.3'"):
-        edge_popup.prune(network(), 2.0, edge_popup.Config(), context)
+        _methods.prune(edge_popup, network(), 2.0, edge_popup.Config(), context)
 
 
 def test_without_a_training_function() -> None:
     with pytest.raises(CompressionError, match=r"expected a way to train the network, got none; pass Context\(train"):
-        edge_popup.prune(network(), 2.0, edge_popup.Config(), Context(rng.generator(0)))
+        _methods.prune(edge_popup, network(), 2.0, edge_popup.Config(), Context(rng.generator(0)))
 
 
 def test_pruned_before_training() -> None:

@@ -12,6 +12,7 @@ from sharedlabel import plugins, rng
 from sharedlabel.backbones import mlp
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
+from sharedlabel.pruners import _methods
 from sharedlabel.pruners._base import Context, check_ratio, rounded_down
 
 SHAPE, CLASSES = (2, 3, 3), 4
@@ -29,7 +30,7 @@ def prune(name: str, given: Mapping[str, Tensor]) -> None:
     images = torch.rand(8, *SHAPE, generator=rng.generator(0, "images"))
     fine = {"images": images, "labels": torch.arange(8) % CLASSES, "validation": images}
     pruner = plugins.load("pruners", name)
-    pruner.prune(network(), 1.5, pruner.Config(), Context(rng.generator(0), **{**fine, **given}))
+    _methods.prune(pruner, network(), 1.5, pruner.Config(), Context(rng.generator(0), **{**fine, **given}))
 
 
 def with_nan() -> Tensor:

@@ -12,7 +12,7 @@ from sharedlabel import cost, rng
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import filter_l1
+from sharedlabel.pruners import _methods, filter_l1
 from sharedlabel.pruners._base import Context, rounded_down
 
 CONTEXT = Context(torch.Generator())
@@ -59,7 +59,7 @@ def pruned_by_torch_pruning(backbone: Backbone, kept: dict[str, int]) -> Backbon
 @pytest.mark.parametrize("scope", ["layer", "global"])
 @pytest.mark.parametrize("ratio", [1.5, 3.0, 8.0])
 def test_same_network_as_torch_pruning(ratio: float, scope: Literal["global", "layer"]) -> None:
-    pruned = filter_l1.prune(plain(), ratio, filter_l1.Config(scope), CONTEXT)
+    pruned = _methods.prune(filter_l1, plain(), ratio, filter_l1.Config(scope), CONTEXT)
     expected = pruned_by_torch_pruning(plain(), widths(pruned))
     assert widths(pruned) == widths(expected)
     ours, theirs = pruned.state_dict(), expected.state_dict()
@@ -70,7 +70,7 @@ def test_same_network_as_torch_pruning(ratio: float, scope: Literal["global", "l
 def test_filters_of_smallest_sum_go_with_all_that_belongs_to_them() -> None:
     """By loops: filters, biases, entries of normalisation, slices of the next layer, blocks behind the flattening."""
     dense = plain()
-    pruned = filter_l1.prune(dense, 2.5, filter_l1.Config(), CONTEXT)
+    pruned = _methods.prune(filter_l1, dense, 2.5, filter_l1.Config(), CONTEXT)
     left = {}
     for name, width in widths(pruned).items():
         weight = dense.get_submodule(name).weight.detach()
@@ -95,11 +95,11 @@ def test_layer_scope_takes_the_same_share_of_every_layer() -> None:
     dense = plain()
     with torch.no_grad():
         dense.get_submodule("body.3").weight.mul_(100)
-    shared = widths(filter_l1.prune(dense, 3.0, filter_l1.Config("layer"), CONTEXT))
+    shared = widths(_methods.prune(filter_l1, dense, 3.0, filter_l1.Config("layer"), CONTEXT))
     shares = [(shared[name] / width, width) for name, width in widths(dense).items()]
     for (share, width), (other, another) in itertools.combinations(shares, 2):
         assert abs(share - other) <= 0.5 / width + 0.5 / another + 1e-12
-    assert widths(filter_l1.prune(dense, 3.0, filter_l1.Config("global"), CONTEXT))["body.3"] == 12
+    assert widths(_methods.prune(filter_l1, dense, 3.0, filter_l1.Config("global"), CONTEXT))["body.3"] == 12
 
 
 def test_sums_are_added_where_branches_are() -> None:
@@ -107,7 +107,7 @@ def test_sums_are_added_where_branches_are() -> None:
         dense = resnet_cifar.build(resnet_cifar.Config(8, 6, "projection"), SHAPE, 3)
     names = ("body.4.residual.3", "body.4.shortcut.0")
     sums = sum(dense.get_submodule(name).weight.detach().abs().sum((1, 2, 3)) for name in names)
-    pruned = filter_l1.prune(dense, 2.0, filter_l1.Config(), CONTEXT)
+    pruned = _methods.prune(filter_l1, dense, 2.0, filter_l1.Config(), CONTEXT)
     norm = pruned.get_submodule("body.4.shortcut.1")
     assert isinstance(sums, torch.Tensor)
     kept = sums.topk(norm.num_features).indices.sort().values
@@ -121,17 +121,17 @@ def test_sums_are_added_where_branches_are() -> None:
 @pytest.mark.parametrize("ratio", [2.0, 32.0])
 def test_ratio_is_met_through_residual_connections(ratio: float) -> None:
     dense = resnet_cifar.build(resnet_cifar.Config(8, 16), (3, 32, 32), 10)
-    pruned = filter_l1.prune(dense, ratio, filter_l1.Config(), CONTEXT)
+    pruned = _methods.prune(filter_l1, dense, ratio, filter_l1.Config(), CONTEXT)
     assert cost.parameters(dense) / cost.parameters(pruned) == pytest.approx(ratio, rel=0.03)
 
 
 def test_above_the_ceiling_is_refused_with_the_reason() -> None:
     dense = plain()
-    ceiling = filter_l1.ceiling(dense, filter_l1.Config())
+    ceiling = _methods.ceiling(filter_l1, dense, filter_l1.Config())
     with pytest.raises(
         CompressionError, match=rf"from 1 to {rounded_down(ceiling)}, got 999: with one channel in every layer"
     ):
-        filter_l1.prune(dense, 999.0, filter_l1.Config(), CONTEXT)
+        _methods.prune(filter_l1, dense, 999.0, filter_l1.Config(), CONTEXT)
 
 
 def test_weights_that_are_not_finite_are_refused() -> None:
@@ -139,4 +139,4 @@ def test_weights_that_are_not_finite_are_refused() -> None:
     with torch.no_grad():
         dense.get_submodule("body.3").weight[2] = torch.inf
     with pytest.raises(CompressionError, match=r"got 1 NaN or infinite of 12 in layer 'body.3'"):
-        filter_l1.prune(dense, 2.0, filter_l1.Config(), CONTEXT)
+        _methods.prune(filter_l1, dense, 2.0, filter_l1.Config(), CONTEXT)

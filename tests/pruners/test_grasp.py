@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sharedlabel import rng
 from sharedlabel.backbones import mlp, resnet_cifar, torchvision_model
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.pruners import _gradients, _masks, grasp
+from sharedlabel.pruners import _examples, _gradients, _masks, _methods, grasp
 from sharedlabel.pruners._base import Context
 
 
@@ -52,13 +52,13 @@ def gradient_and_hessian(backbone: Backbone, given: Context, temperature: float)
 @pytest.mark.parametrize("temperature", [200.0, 1.0])
 def test_scores_are_those_of_the_whole_hessian(monkeypatch: pytest.MonkeyPatch, batch: int, temperature: float) -> None:
     """Over one batch and over several: Hessian and gradient are those of all examples, not batch by batch."""
-    monkeypatch.setattr(_gradients, "_BATCH", batch)
+    monkeypatch.setattr(_examples, "_BATCH", batch)
     backbone = network()
-    scores = grasp.gradient_flow(backbone, grasp.Config(temperature=temperature), context(backbone))
+    scores = grasp.scores(backbone, grasp.Config(temperature=temperature), context(backbone))
     weights, gradient, hessian = gradient_and_hessian(backbone, context(backbone), temperature)
-    found = torch.cat([scores[name].flatten() for name in _masks.prunable(backbone)])
-    expected = (weights * (hessian @ gradient))[: len(found)]
-    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-14)
+    flat = torch.cat([scores[name].flatten() for name in _masks.prunable(backbone)])
+    expected = (weights * (hessian @ gradient))[: len(flat)]
+    torch.testing.assert_close(flat, expected, rtol=1e-8, atol=1e-14)
 
 
 def squared_gradient(backbone: Backbone, given: Context) -> float:
@@ -70,7 +70,7 @@ def test_what_is_kept_carries_the_gradient() -> None:
     """To first order, scaling a weight by 1 - e changes the squared norm of the gradient by -2 e w (Hg)."""
     backbone, step = network(), 1e-6
     given = context(backbone)
-    scores = grasp.gradient_flow(backbone, grasp.Config(temperature=1.0), given)
+    scores = grasp.scores(backbone, grasp.Config(temperature=1.0), given)
     before = squared_gradient(backbone, given)
     for name, layer in _masks.prunable(backbone).items():
         for index in (0, 7, 13):
@@ -83,7 +83,7 @@ def test_what_is_kept_carries_the_gradient() -> None:
 
 def test_the_largest_of_the_authors_scores_go() -> None:
     backbone = network()
-    pruned = grasp.prune(backbone, 2.0, grasp.Config(), context(backbone))
+    pruned = _methods.prune(grasp, backbone, 2.0, grasp.Config(), context(backbone))
     weights, gradient, hessian = gradient_and_hessian(backbone, context(backbone), 200.0)
     authors = (-weights * (hessian @ gradient))[: _masks.count(backbone)[0]]
     number = _masks.weights_to_remove(backbone, 2.0)
@@ -94,7 +94,7 @@ def test_the_largest_of_the_authors_scores_go() -> None:
 def test_scores_of_a_network_with_batch_normalisation() -> None:
     with rng.seeded(0):
         backbone = resnet_cifar.build(resnet_cifar.Config(8, 2), (3, 8, 8), 3).double()
-    scores = grasp.gradient_flow(backbone, grasp.Config(temperature=2.0), context(backbone))
+    scores = grasp.scores(backbone, grasp.Config(temperature=2.0), context(backbone))
     reference = copy.deepcopy(backbone).train()
     weights = [layer.weight for layer in (*_masks.prunable(reference).values(), reference.classifier)]
     given = context(backbone)
@@ -122,7 +122,7 @@ def test_scores_computed_by_hand() -> None:
         backbone.body[1].weight.fill_(w)
         backbone.classifier.weight.copy_(torch.tensor([[1.0], [-1.0]]))
     given = Context(rng.generator(0), torch.ones(1, 1, 1, 1), torch.tensor([0]))
-    scores = grasp.gradient_flow(backbone, grasp.Config(temperature=1.0, statistics="running"), given)
+    scores = grasp.scores(backbone, grasp.Config(temperature=1.0, statistics="running"), given)
     s = 1 / (1 + math.exp(2 * w))
     slope = -2 * s * (1 - s)  # of s by w
     expected = w * (-2 * s * (-2 * slope) + 2 * (s * w) * (slope * w + s))
@@ -134,11 +134,11 @@ def test_examples_are_the_first_of_each_class() -> None:
     backbone = network()
     images = context(backbone, 7).examples(7)
     given = Context(rng.generator(0), images, torch.tensor([0, 0, 0, 1, 0, 2, 1]))
-    found = grasp.gradient_flow(backbone, grasp.Config(samples_per_class=2), given)
+    scores = grasp.scores(backbone, grasp.Config(samples_per_class=2), given)
     chosen = torch.tensor([0, 1, 3, 5, 6])
     same = Context(rng.generator(0), images[chosen], torch.tensor([0, 0, 1, 2, 1]))
-    for name, score in grasp.gradient_flow(backbone, grasp.Config(), same).items():
-        torch.testing.assert_close(found[name], score, rtol=0, atol=0)
+    for name, score in grasp.scores(backbone, grasp.Config(), same).items():
+        torch.testing.assert_close(scores[name], score, rtol=0, atol=0)
 
 
 class Squeeze(nn.Module):
@@ -177,10 +177,10 @@ def test_hardsigmoid_is_differentiated_twice(gate: Callable[[Tensor], Tensor]) -
         gated = 8 * backbone.body.second(backbone.body.first(context(backbone).examples(10).flatten(1)).tanh())
         assert (gated.abs() > 3).any()
         assert (gated.abs() < 3).any()
-        return dict(grasp.gradient_flow(backbone, grasp.Config(temperature=1.0), context(backbone)))
+        return dict(grasp.scores(backbone, grasp.Config(temperature=1.0), context(backbone)))
 
-    for found, expected in zip(scores(gate).values(), scores(written_out).values(), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-15)
+    for score, expected in zip(scores(gate).values(), scores(written_out).values(), strict=True):
+        torch.testing.assert_close(score, expected, rtol=1e-9, atol=1e-15)
 
 
 def test_values_and_slopes_of_the_composed_hardsigmoid_are_those_of_torch() -> None:
@@ -196,7 +196,7 @@ def test_mobilenet_v3_is_pruned() -> None:
     backbone = torchvision_model.build(torchvision_model.Config("mobilenet_v3_small"), (3, 32, 32), 3)
     given = context(backbone.float(), 6)
     given = Context(given.generator, given.examples(6).float(), given.labelled(6)[1])
-    pruned = grasp.prune(backbone, 2.0, grasp.Config(), given)
+    pruned = _methods.prune(grasp, backbone, 2.0, grasp.Config(), given)
     assert _masks.removed(pruned) == _masks.weights_to_remove(backbone, 2.0)
 
 

@@ -14,7 +14,7 @@ from sharedlabel import rng
 from sharedlabel.backbones import mlp, resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _channels, greedy_forward
+from sharedlabel.pruners import _channels, _methods, greedy_forward
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._growth import Growth, traced
 
@@ -66,11 +66,11 @@ def by_hand(weights: list[Tensor], biases: list[Tensor], sizes: list[int], scale
     for layer, size in enumerate(sizes):
         n, a = len(weights[layer]), torch.zeros(len(weights[layer]))
         for k in range(size):
-            found = {}
+            losses = {}
             for i in set(range(n)) - set(chosen[layer]):
                 factors[layer] = n * (a + (torch.eye(n)[i] - a) / (k + 1))
-                found[i] = loss()
-            chosen[layer].append(min(found, key=lambda i: found[i]))
+                losses[i] = loss()
+            chosen[layer].append(min(losses, key=lambda i: losses[i]))
             a = a + (torch.eye(n)[chosen[layer][-1]] - a) / (k + 1)
         factors[layer] = n * a if scale else (a > 0).float()
     return [sorted(layer) for layer in chosen]
@@ -81,7 +81,7 @@ def by_hand(weights: list[Tensor], biases: list[Tensor], sizes: list[int], scale
 @pytest.mark.parametrize("ratio", [1.6, 3.0])
 def test_same_channels_as_by_trying_all_of_them(widths: tuple[int, ...], scale: bool, ratio: float) -> None:
     backbone = multilayer(*widths)
-    pruned = greedy_forward.prune(backbone, ratio, dataclasses.replace(ALL, scale=scale), context())
+    pruned = _methods.prune(greedy_forward, backbone, ratio, dataclasses.replace(ALL, scale=scale), context())
     layers = [module for module in backbone.modules() if isinstance(module, nn.Linear)]
     small = [module for module in pruned.modules() if isinstance(module, nn.Linear)]
     weights, biases = [layer.weight.detach() for layer in layers], [layer.bias.detach() for layer in layers]
@@ -217,17 +217,17 @@ def loss_of(backbone: Backbone, count: int = 20) -> float:
 def test_loss_is_lower_than_with_random_channels(shortlist: int) -> None:
     backbone = multilayer(30, bias=False)
     config = greedy_forward.Config(20, 99, shortlist)
-    chosen = [loss_of(greedy_forward.prune(backbone, 3.0, config, context(seed))) for seed in range(3)]
+    chosen = [loss_of(_methods.prune(greedy_forward, backbone, 3.0, config, context(seed))) for seed in range(3)]
     # With one candidate in every step, channels are drawn at random.
     config = greedy_forward.Config(20, 1)
-    drawn = [loss_of(greedy_forward.prune(backbone, 3.0, config, context(seed))) for seed in range(21)]
+    drawn = [loss_of(_methods.prune(greedy_forward, backbone, 3.0, config, context(seed))) for seed in range(21)]
     assert max(chosen) < sorted(drawn)[10 if shortlist == 1 else 0]
 
 
 def test_the_shortlist_holds_the_steepest() -> None:
     """A list of one leaves nothing to compare: after the first step the slopes alone choose."""
     growth, group = group_of(multilayer(9), "body.1")
-    found = greedy_forward._grow(growth, 4, greedy_forward.Config(shortlist=1), rng.generator(0))
+    chosen = greedy_forward._grow(growth, 4, greedy_forward.Config(shortlist=1), rng.generator(0))
     other, _ = group_of(multilayer(9), "body.1")
     expected = [int(other.losses(torch.arange(group.size)).argmin())]
     for _ in range(3):
@@ -235,7 +235,7 @@ def test_the_shortlist_holds_the_steepest() -> None:
         slopes = other.slopes()
         slopes[expected] = math.inf
         expected.append(int(slopes.argmin()))
-    assert found.nonzero()[:, 0].tolist() == sorted(expected)
+    assert chosen.nonzero()[:, 0].tolist() == sorted(expected)
 
 
 @pytest.mark.parametrize("shortcut", ["pad", "projection"])
@@ -255,7 +255,7 @@ def test_layers_are_grown_behind_those_pruned_before(
 
     monkeypatch.setattr(greedy_forward, "_grow", spy)
     config = greedy_forward.Config(candidates=5, scale=scale)
-    pruned = greedy_forward.prune(residual(shortcut), 3.0, config, context(0, 20, (3, 8, 8)))
+    pruned = _methods.prune(greedy_forward, residual(shortcut), 3.0, config, context(0, 20, (3, 8, 8)))
     with torch.no_grad():
         loss = F.cross_entropy(pruned.eval()(images(20, (3, 8, 8))), labels())
     torch.testing.assert_close(losses[-1], loss, rtol=1e-4, atol=1e-5)
@@ -263,8 +263,8 @@ def test_layers_are_grown_behind_those_pruned_before(
 
 def test_scale_is_that_of_the_share_and_can_be_left_out() -> None:
     backbone = multilayer(8)
-    with_scale = greedy_forward.prune(backbone, 2.0, greedy_forward.Config(), context())
-    without = greedy_forward.prune(backbone, 2.0, greedy_forward.Config(scale=False), context())
+    with_scale = _methods.prune(greedy_forward, backbone, 2.0, greedy_forward.Config(), context())
+    without = _methods.prune(greedy_forward, backbone, 2.0, greedy_forward.Config(scale=False), context())
     size = without.body[1].out_features
     assert torch.equal(with_scale.body[1].weight, without.body[1].weight)
     torch.testing.assert_close(with_scale.classifier.weight, without.classifier.weight * 8 / size)
@@ -272,14 +272,14 @@ def test_scale_is_that_of_the_share_and_can_be_left_out() -> None:
 
 
 def test_every_layer_keeps_the_same_share() -> None:
-    pruned = greedy_forward.prune(multilayer(24, 12), 2.5, greedy_forward.Config(), context())
+    pruned = _methods.prune(greedy_forward, multilayer(24, 12), 2.5, greedy_forward.Config(), context())
     first, second = pruned.body[1].out_features, pruned.body[3].out_features
     assert abs(first / 24 - second / 12) <= 0.5 / 24 + 0.5 / 12
 
 
 def test_candidates_are_drawn_from_the_generator() -> None:
     backbone, config = multilayer(30), greedy_forward.Config(candidates=2)
-    kept = [greedy_forward.prune(backbone, 3.0, config, context(seed)).body[1].weight for seed in (0, 0, 1)]
+    kept = [_methods.prune(greedy_forward, backbone, 3.0, config, context(seed)).body[1].weight for seed in (0, 0, 1)]
     assert torch.equal(kept[0], kept[1])
     assert not torch.equal(kept[0], kept[2])
 
@@ -306,14 +306,14 @@ def test_a_network_that_depends_on_values_is_refused() -> None:
 
 def test_missing_labels_and_losses_that_are_not_finite_are_refused() -> None:
     with pytest.raises(CompressionError, match="expected labels of the images, got none"):
-        greedy_forward.prune(multilayer(8), 2.0, ALL, Context(rng.generator(0), images()))
+        _methods.prune(greedy_forward, multilayer(8), 2.0, ALL, Context(rng.generator(0), images()))
     with pytest.raises(CompressionError, match="expected images to compute scores from, got none"):
-        greedy_forward.prune(multilayer(8), 2.0, ALL, Context(rng.generator(0)))
+        _methods.prune(greedy_forward, multilayer(8), 2.0, ALL, Context(rng.generator(0)))
     backbone = multilayer(8)
     with torch.no_grad():
         backbone.classifier.bias[0] = torch.nan
     with pytest.raises(CompressionError, match="got 8 NaN or infinite of 8 in layer 'body"):
-        greedy_forward.prune(backbone, 2.0, ALL, context())
+        _methods.prune(greedy_forward, backbone, 2.0, ALL, context())
 
 
 class Encoder(nn.Module):
@@ -332,4 +332,4 @@ def test_layers_inside_a_module_that_is_run_as_a_whole_are_refused():
     network = Backbone(Encoder(), nn.Linear(SHAPE[0], CLASSES), SHAPE)
     expected = r"^expected layers that .*, got 'body\.encoder\.linear2' inside a module of torch .*; choose .*filter_l1"
     with pytest.raises(CompressionError, match=expected):
-        greedy_forward.prune(network, 1.2, greedy_forward.Config(), context())
+        _methods.prune(greedy_forward, network, 1.2, greedy_forward.Config(), context())

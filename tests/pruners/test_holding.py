@@ -17,7 +17,7 @@ from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._masking import masked_weights
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _masks, magnitude
+from sharedlabel.pruners import _masks, _methods, magnitude
 from sharedlabel.pruners._base import Context
 
 OPTIMISERS: dict[str, Callable[[Iterable[Tensor]], torch.optim.Optimizer]] = {
@@ -35,7 +35,7 @@ def dense(seed: int = 0) -> Backbone:
 
 
 def pruned(ratio: float = 4.0) -> Backbone:
-    return magnitude.prune(dense(), ratio, magnitude.Config(), Context(torch.Generator()))
+    return _methods.prune(magnitude, dense(), ratio, magnitude.Config(), Context(torch.Generator()))
 
 
 def images() -> Tensor:
@@ -132,11 +132,11 @@ def test_passes_of_several_threads_do_not_meet() -> None:
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(4) as threads:
-            found = list(threads.map(lambda _: network(images()), range(100)))
+            outputs = list(threads.map(lambda _: network(images()), range(100)))
     finally:
         sys.setswitchinterval(interval)
     assert all(network.get_parameter(name) is value for name, value in before.items())
-    assert all(torch.equal(one, expected) for one in found)
+    assert all(torch.equal(one, expected) for one in outputs)
 
 
 @pytest.mark.parametrize("through", ["forward", "embed"])
@@ -212,16 +212,16 @@ def test_second_derivatives_and_clipped_norms_see_what_is_left_alone() -> None:
     network, plain = pruned().eval(), held(pruned()).eval()
     names = [f"{name}.weight" for name, _, _ in _masks.masked(network)]
     masks = [mask for _, _, mask in _masks.masked(network)]
-    found, expected = ([one.get_parameter(name) for name in names] for one in (network, plain))
+    parameters, expected = ([one.get_parameter(name) for name in names] for one in (network, plain))
     gradients = [
         torch.autograd.grad(loss(one), weights, create_graph=True)
-        for one, weights in ((network, found), (plain, expected))
+        for one, weights in ((network, parameters), (plain, expected))
     ]
     for got, want, mask in zip(*gradients, masks, strict=True):
         torch.testing.assert_close(got, want * mask)
     products = [
         torch.autograd.grad(sum((g * mask).square().sum() for g, mask in zip(one, masks, strict=True)), weights)  # type: ignore[arg-type]
-        for one, weights in zip(gradients, (found, expected), strict=True)
+        for one, weights in zip(gradients, (parameters, expected), strict=True)
     ]
     for got, want, mask in zip(*products, masks, strict=True):
         torch.testing.assert_close(got, want * mask)

@@ -4,7 +4,7 @@ import torch
 
 from sharedlabel import rng
 from sharedlabel.backbones import mlp
-from sharedlabel.pruners import _masks, lottery_ticket, magnitude
+from sharedlabel.pruners import _masks, _methods, lottery_ticket, magnitude
 from sharedlabel.pruners._base import Context
 
 CONTEXT = Context(torch.Generator())
@@ -21,7 +21,7 @@ def test_each_round_takes_the_smallest_of_what_is_left() -> None:
                 parameter.copy_(torch.randn(parameter.shape, generator=rng.generator(round_)))
         _masks.enforce(current)
         weights = torch.cat([layer.weight.detach().flatten() for layer in _masks.prunable(current).values()])
-        current = lottery_ticket.prune(current, 1.25**round_, lottery_ticket.Config(), CONTEXT)
+        current = _methods.prune(lottery_ticket, current, 1.25**round_, lottery_ticket.Config(), CONTEXT)
         kept = torch.cat([mask.flatten() for mask in _masks.kept(current).values()])
         assert not (kept & gone).any()
         assert int(kept.sum()) == 220 - 257 + round(257 / 1.25**round_)
@@ -33,8 +33,8 @@ def test_one_round_is_magnitude_pruning() -> None:
     with rng.seeded(0):
         dense = mlp.build(mlp.Config((10, 6)), (1, 4, 4), 3)
     for scope in ("global", "layer"):
-        ticket = lottery_ticket.prune(dense, 3.0, lottery_ticket.Config(scope), CONTEXT)
-        expected = magnitude.prune(dense, 3.0, magnitude.Config(scope), CONTEXT)
+        ticket = _methods.prune(lottery_ticket, dense, 3.0, lottery_ticket.Config(scope), CONTEXT)
+        expected = _methods.prune(magnitude, dense, 3.0, magnitude.Config(scope), CONTEXT)
         assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in ticket.state_dict().items())
 
 

@@ -17,7 +17,7 @@ from sharedlabel import plugins, rng
 from sharedlabel.backbones import mlp, resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _masks, _select, magnitude
+from sharedlabel.pruners import _masks, _methods, _scores, _select, magnitude
 from sharedlabel.pruners._base import Context
 
 CONTEXT = Context(torch.Generator())
@@ -95,7 +95,7 @@ def test_selection_reads_one_layer_at_a_time() -> None:
         alive.append(weakref.ref(score))
         return score
 
-    scores = _masks.LazyScores("1234", compute)
+    scores = _scores.LazyScores("1234", compute)
     kept = _select.keep_highest_of(scores, 3)
     assert len(scores) == 4
     assert {name: int(mask.sum()) for name, mask in kept.items()} == {"1": 0, "2": 0, "3": 1, "4": 2}
@@ -157,7 +157,7 @@ def test_scores_of_mixed_precision_are_compared_exactly(scope: Literal["global",
     backbone = network()
     scores = {name: torch.zeros_like(layer.weight) for name, layer in _masks.prunable(backbone).items()}
     scores["body.3"] = 1 + torch.arange(60, dtype=torch.float64).view(6, 10) * 1e-12
-    pruned = _masks.prune_by_scores(backbone, 257 / (257 - 190), scores, scope)
+    pruned = _scores.prune_by_scores(backbone, 257 / (257 - 190), lambda: scores, scope)
     kept = _masks.kept(pruned)["body.3"].flatten()
     assert kept[60 - int(kept.sum()) :].all()
     assert int(kept.sum()) == {"global": 30, "layer": 8}[scope]
@@ -176,7 +176,7 @@ def test_ceiling_leaves_one_weight() -> None:
     backbone = network()
     ceiling = _masks.mask_ceiling(backbone)
     assert ceiling == 257 / (257 - 219)
-    pruned = magnitude.prune(backbone, ceiling, magnitude.Config(), CONTEXT)
+    pruned = _methods.prune(magnitude, backbone, ceiling, magnitude.Config(), CONTEXT)
     assert int(masks(pruned).sum()) == 1
     assert len(_masks.collapsed_layers(pruned)) == 1
 
@@ -202,7 +202,7 @@ def test_scores_that_are_not_finite_are_refused(value: float, scope: Literal["gl
     scores = {name: torch.zeros_like(layer.weight) for name, layer in _masks.prunable(backbone).items()}
     scores["body.3"][0, :2] = value
     with pytest.raises(CompressionError, match=r"got 2 NaN or infinite of 60 in layer 'body.3'"):
-        _masks.prune_by_scores(backbone, 2.0, scores, scope)
+        _scores.prune_by_scores(backbone, 2.0, lambda: scores, scope)
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
@@ -211,7 +211,7 @@ def test_all_scores_equal_still_removes_exactly_the_number(ratio: float, scope: 
     """A threshold removes all or none of equal scores, and none when it is zero."""
     backbone = network()
     scores = {name: torch.zeros_like(layer.weight) for name, layer in _masks.prunable(backbone).items()}
-    pruned = _masks.prune_by_scores(backbone, ratio, scores, scope)
+    pruned = _scores.prune_by_scores(backbone, ratio, lambda: scores, scope)
     assert _masks.removed(pruned) == 257 - round(257 / ratio)
 
 
@@ -220,7 +220,7 @@ def test_weights_that_are_zero_go_first_and_only_as_many_as_asked() -> None:
     with torch.no_grad():
         for layer in _masks.prunable(backbone).values():
             layer.weight[:, ::2] = 0
-    pruned = magnitude.prune(backbone, 1.25, magnitude.Config(), CONTEXT)
+    pruned = _methods.prune(magnitude, backbone, 1.25, magnitude.Config(), CONTEXT)
     assert _masks.removed(pruned) == 257 - round(257 / 1.25)
     zero = torch.cat([layer.weight.flatten() == 0 for layer in _masks.prunable(backbone).values()])
     assert zero[~masks(pruned)].all()
@@ -228,7 +228,7 @@ def test_weights_that_are_zero_go_first_and_only_as_many_as_asked() -> None:
 
 def test_global_magnitude_is_that_of_torch() -> None:
     backbone = convolutional()
-    pruned = magnitude.prune(backbone, 3.0, magnitude.Config(), CONTEXT)
+    pruned = _methods.prune(magnitude, backbone, 3.0, magnitude.Config(), CONTEXT)
     reference = copy.deepcopy(backbone)
     layers = list(_masks.called_layers(reference).values())
     amount = _masks.removed(pruned)
@@ -239,7 +239,7 @@ def test_global_magnitude_is_that_of_torch() -> None:
 def test_layer_magnitude_is_that_of_torch() -> None:
     backbone = network(bias=False)
     # 119 of 238 parameters: 119 of 220 prunable ones, so the layers of 160 and 60 lose 86.5 and 32.5 weights.
-    pruned = magnitude.prune(backbone, 2.0, magnitude.Config("layer"), CONTEXT)
+    pruned = _methods.prune(magnitude, backbone, 2.0, magnitude.Config("layer"), CONTEXT)
     assert _masks.removed(pruned) == 119
     for name, amount in (("body.1", 87), ("body.3", 32)):
         reference = copy.deepcopy(_masks.called_layers(backbone)[name])
@@ -250,7 +250,7 @@ def test_layer_magnitude_is_that_of_torch() -> None:
 def test_channels_last_weights_get_the_same_masks() -> None:
     backbone = convolutional()
     turned = copy.deepcopy(backbone).to(memory_format=torch.channels_last)
-    expected, pruned = (magnitude.prune(b, 3.0, magnitude.Config(), CONTEXT) for b in (backbone, turned))
+    expected, pruned = (_methods.prune(magnitude, b, 3.0, magnitude.Config(), CONTEXT) for b in (backbone, turned))
     assert torch.equal(masks(expected), masks(pruned))
     for layer in _masks.called_layers(pruned).values():
         assert layer.weight.is_contiguous(memory_format=torch.channels_last)
@@ -259,32 +259,32 @@ def test_channels_last_weights_get_the_same_masks() -> None:
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_pruning_twice_counts_from_the_dense_network(scope: Literal["global", "layer"]) -> None:
-    once = magnitude.prune(network(), 2.0, magnitude.Config(scope), CONTEXT)
-    same = magnitude.prune(once, 2.0, magnitude.Config(scope), CONTEXT)
+    once = _methods.prune(magnitude, network(), 2.0, magnitude.Config(scope), CONTEXT)
+    same = _methods.prune(magnitude, once, 2.0, magnitude.Config(scope), CONTEXT)
     assert torch.equal(masks(once), masks(same))
-    twice = magnitude.prune(once, 4.0, magnitude.Config(scope), CONTEXT)
-    direct = magnitude.prune(network(), 4.0, magnitude.Config(scope), CONTEXT)
+    twice = _methods.prune(magnitude, once, 4.0, magnitude.Config(scope), CONTEXT)
+    direct = _methods.prune(magnitude, network(), 4.0, magnitude.Config(scope), CONTEXT)
     assert torch.equal(masks(twice), masks(direct))
 
 
 def test_removed_weights_never_come_back() -> None:
-    once = magnitude.prune(network(), 4.0, magnitude.Config("global"), CONTEXT)
-    again = magnitude.prune(once, 4.0, magnitude.Config("layer"), CONTEXT)
+    once = _methods.prune(magnitude, network(), 4.0, magnitude.Config("global"), CONTEXT)
+    again = _methods.prune(magnitude, once, 4.0, magnitude.Config("layer"), CONTEXT)
     assert torch.equal(masks(once), masks(again))
     scores = {name: (layer.weight == 0).float() for name, layer in _masks.prunable(once).items()}
-    further = _masks.prune_by_scores(once, 5.0, scores, "global")
+    further = _scores.prune_by_scores(once, 5.0, lambda: scores, "global")
     assert not (masks(further) & ~masks(once)).any()
 
 
 def test_a_network_compressed_further_already_is_refused() -> None:
-    pruned = magnitude.prune(network(), 4.0, magnitude.Config(), CONTEXT)
+    pruned = _methods.prune(magnitude, network(), 4.0, magnitude.Config(), CONTEXT)
     with pytest.raises(CompressionError, match=r"at most 2 times, got masks at 4.01562 times; start from the dense"):
-        magnitude.prune(pruned, 2.0, magnitude.Config(), CONTEXT)
+        _methods.prune(magnitude, pruned, 2.0, magnitude.Config(), CONTEXT)
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
 def test_zeros_survive_momentum_and_weight_decay(optimiser: str) -> None:
-    pruned = magnitude.prune(convolutional(), 4.0, magnitude.Config(), CONTEXT).train()
+    pruned = _methods.prune(magnitude, convolutional(), 4.0, magnitude.Config(), CONTEXT).train()
     kept, before = masks(pruned), copy.deepcopy(pruned.state_dict())
     step = (
         torch.optim.SGD(pruned.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True)
@@ -304,7 +304,7 @@ def test_zeros_survive_momentum_and_weight_decay(optimiser: str) -> None:
 
 
 def test_gradients_of_removed_weights_are_masked() -> None:
-    pruned = magnitude.prune(network(), 4.0, magnitude.Config(), CONTEXT)
+    pruned = _methods.prune(magnitude, network(), 4.0, magnitude.Config(), CONTEXT)
     pruned(torch.rand(4, 1, 4, 4)).square().sum().backward()
     gradients = torch.cat([layer.weight.grad.flatten() for layer in _masks.prunable(pruned).values()])
     assert not gradients[~masks(pruned)].any()
@@ -315,15 +315,15 @@ def test_an_emptied_layer_is_reported_and_still_runs() -> None:
     backbone = network()
     with torch.no_grad():
         _masks.prunable(backbone)["body.3"].weight.mul_(1e-9)
-    pruned = magnitude.prune(backbone, 257 / (257 - 60), magnitude.Config(), CONTEXT)
+    pruned = _methods.prune(magnitude, backbone, 257 / (257 - 60), magnitude.Config(), CONTEXT)
     assert _masks.collapsed_layers(pruned) == ("body.3",)
     assert torch.isfinite(pruned(torch.rand(2, 1, 4, 4))).all()
-    assert _masks.collapsed_layers(magnitude.prune(backbone, 2.0, magnitude.Config("layer"), CONTEXT)) == ()
+    assert _masks.collapsed_layers(_methods.prune(magnitude, backbone, 2.0, magnitude.Config("layer"), CONTEXT)) == ()
 
 
 def test_bake_keeps_the_function_and_drops_the_masks() -> None:
     backbone = network()
-    pruned = magnitude.prune(backbone, 3.0, magnitude.Config(), CONTEXT)
+    pruned = _methods.prune(magnitude, backbone, 3.0, magnitude.Config(), CONTEXT)
     images = torch.rand(4, 1, 4, 4)
     expected = pruned(images)
     _masks.bake(pruned)
@@ -344,13 +344,13 @@ def tied(last: str) -> Backbone:
 def test_layers_that_share_a_weight_are_refused(name: str, last: str) -> None:
     pruner = plugins.load("pruners", name)
     with pytest.raises(CompressionError, match=f"got 'body.1', which shares its weight with {last}; give each"):
-        pruner.ceiling(tied(last), pruner.Config())
+        _methods.ceiling(pruner, tied(last), pruner.Config())
 
 
 def test_a_layer_in_two_places_is_counted_once() -> None:
     layer = nn.Linear(16, 16, bias=False)
     backbone = Backbone(nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer), nn.Linear(16, 2), (1, 4, 4))
     assert _masks.count(backbone) == (256, 256 + 34)
-    pruned = magnitude.prune(backbone, 2.0, magnitude.Config(), CONTEXT)
+    pruned = _methods.prune(magnitude, backbone, 2.0, magnitude.Config(), CONTEXT)
     assert _masks.removed(pruned) == 145
     assert pruned.body[1] is pruned.body[3]

@@ -12,7 +12,7 @@ from sharedlabel import rng
 from sharedlabel.backbones import mlp
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _gradients, _masks, obd
+from sharedlabel.pruners import _examples, _masks, _methods, _scores, obd
 from sharedlabel.pruners._base import Context
 
 SHAPE, CLASSES = (1, 3, 3), 3
@@ -57,9 +57,9 @@ def context(count: int, seed: int = 0) -> Context:
 def test_curvature_is_the_mean_over_labels_of_one_example_at_a_time(
     monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr(_gradients, "_BATCH", batch)
+    monkeypatch.setattr(_examples, "_BATCH", batch)
     backbone = convolutional()
-    found = obd.fisher_diagonal(backbone, obd.Config(), context(12))
+    curvature = obd.fisher_diagonal(backbone, obd.Config(), context(12))
     reference = copy.deepcopy(backbone).eval()
     expected = {name: torch.zeros_like(layer.weight) for name, layer in _masks.prunable(reference).items()}
     for image, label in itertools.product(images(12), range(CLASSES)):
@@ -68,21 +68,21 @@ def test_curvature_is_the_mean_over_labels_of_one_example_at_a_time(
         log_p.backward()
         for name, layer in _masks.prunable(reference).items():
             expected[name] += log_p.detach().exp() * layer.weight.grad**2 / 12
-    assert found.keys() == expected.keys()
-    for name, curvature in found.items():
-        torch.testing.assert_close(curvature, expected[name])
+    assert curvature.keys() == expected.keys()
+    for name, diagonal in curvature.items():
+        torch.testing.assert_close(diagonal, expected[name])
 
 
 def test_curvature_is_the_diagonal_of_the_hessian() -> None:
     """By double backward, for labels of which none has anything to do with the images."""
     backbone = softmax_regression()
-    found = obd.fisher_diagonal(backbone, obd.Config(), context(5))["body.1"]
+    curvature = obd.fisher_diagonal(backbone, obd.Config(), context(5))["body.1"]
     weight = backbone.body[1].weight
     loss = nn.functional.cross_entropy(backbone(images(5)), torch.tensor([0, 2, 0, 1, 1]))
     (gradient,) = torch.autograd.grad(loss, weight, create_graph=True)
     rows = [torch.autograd.grad(part, weight, retain_graph=True)[0].flatten() for part in gradient.flatten()]
     exact = torch.stack(rows).diagonal().view_as(weight)
-    torch.testing.assert_close(found, exact, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(curvature, exact, rtol=1e-10, atol=1e-14)
 
 
 def test_saliency_computed_by_hand() -> None:
@@ -94,22 +94,22 @@ def test_saliency_computed_by_hand() -> None:
     given = Context(rng.generator(0), torch.full((1, 1, 1, 1), 2.0))
     assert float(obd.fisher_diagonal(backbone, obd.Config(), given)["body.1"]) == pytest.approx(4 * 3 / 16)
     saliency = 4 * 3 / 16 * (0.5 * math.log(3)) ** 2 / 2
-    assert float(obd.saliencies(backbone, obd.Config(), given)["body.1"]) == pytest.approx(saliency)
+    assert float(obd.scores(backbone, obd.Config(), given)["body.1"]) == pytest.approx(saliency)
 
 
 def test_the_mask_depends_on_no_draw() -> None:
-    masks = [_masks.kept(obd.prune(convolutional(), 1.7, obd.Config(), context(30, seed))) for seed in (0, 1)]
+    masks = [_masks.kept(_methods.prune(obd, convolutional(), 1.7, obd.Config(), context(30, seed))) for seed in (0, 1)]
     assert all(torch.equal(mask, masks[1][name]) for name, mask in masks[0].items())
 
 
 def test_the_weights_of_smallest_saliency_go() -> None:
     backbone = convolutional()
-    pruned = obd.prune(backbone, 1.7, obd.Config(), context(30))
+    pruned = _methods.prune(obd, backbone, 1.7, obd.Config(), context(30))
     curvature = obd.fisher_diagonal(backbone, obd.Config(), context(30))
     saliency = {name: curvature[name] * layer.weight**2 / 2 for name, layer in _masks.prunable(backbone).items()}
-    expected = _masks.prune_by_scores(backbone, 1.7, saliency, "global")
+    expected = _scores.prune_by_scores(backbone, 1.7, lambda: saliency, "global")
     assert all(torch.equal(mask, _masks.kept(expected)[name]) for name, mask in _masks.kept(pruned).items())
-    layered = obd.prune(backbone, 1.7, obd.Config(scope="layer"), context(30))
+    layered = _methods.prune(obd, backbone, 1.7, obd.Config(scope="layer"), context(30))
     shares = [float(mask.double().mean()) for mask in _masks.kept(layered).values()]
     assert max(shares) - min(shares) < 0.08
 
@@ -164,11 +164,11 @@ class Turned(nn.Module):
 )
 def test_layers_whose_examples_cannot_be_told_apart_are_refused(backbone: Backbone, message: str) -> None:
     with pytest.raises(CompressionError, match=message):
-        obd.prune(backbone, 1.5, obd.Config(), Context(rng.generator(0), images(6).float()))
+        _methods.prune(obd, backbone, 1.5, obd.Config(), Context(rng.generator(0), images(6).float()))
 
 
 def test_works_on_a_plain_perceptron() -> None:
     with rng.seeded(0):
         backbone = mlp.build(mlp.Config((6, 5)), SHAPE, CLASSES)
-    pruned = obd.prune(backbone, 2.0, obd.Config(), Context(rng.generator(0), images(20).float()))
+    pruned = _methods.prune(obd, backbone, 2.0, obd.Config(), Context(rng.generator(0), images(20).float()))
     assert _masks.removed(pruned) == _masks.weights_to_remove(backbone, 2.0)

@@ -13,7 +13,7 @@ from sharedlabel import cost, plugins, rng
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _channels, _masks
+from sharedlabel.pruners import _channels, _masks, _methods
 from sharedlabel.pruners._base import Context
 
 SHAPE = (3, 8, 8)
@@ -41,7 +41,7 @@ def prune_by(name: str, backbone: Backbone) -> Backbone:
     pruner = plugins.load("pruners", name)
     images = torch.rand(6, *SHAPE, generator=rng.generator(0, "images"))
     context = Context(rng.generator(0), images, torch.arange(6) % 3, images, lambda _: None)
-    pruned: Backbone = pruner.prune(backbone, 1.0 if name == "none" else 1.5, pruner.Config(), context)
+    pruned: Backbone = _methods.prune(pruner, backbone, 1.0 if name == "none" else 1.5, pruner.Config(), context)
     return pruned
 
 

@@ -11,7 +11,7 @@ from sharedlabel import cost, rng
 from sharedlabel.backbones import mlp, resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _channels, _gradients, pfp
+from sharedlabel.pruners import _channels, _examples, _methods, pfp
 from sharedlabel.pruners._base import Context
 
 SHAPE, CLASSES = (2, 6, 5), 3
@@ -42,7 +42,7 @@ def multilayer(*widths: int) -> Backbone:
 
 def shares(kernel: Tensor, patch: Tensor) -> list[float]:
     """Return the share of each channel in one response, signs apart; both `[channels positions]`."""
-    found = [0.0] * len(kernel)
+    largest = [0.0] * len(kernel)
     for weight_sign, input_sign in itertools.product((1, -1), (1, -1)):
         terms = [
             sum(
@@ -52,8 +52,8 @@ def shares(kernel: Tensor, patch: Tensor) -> list[float]:
             for weights, values in zip(kernel.tolist(), patch.tolist(), strict=True)
         ]
         if total := sum(terms):
-            found = [max(old, term / total) for old, term in zip(found, terms, strict=True)]
-    return found
+            largest = [max(old, term / total) for old, term in zip(largest, terms, strict=True)]
+    return largest
 
 
 def largest(kernels: Tensor, patches: list[Tensor]) -> Tensor:
@@ -76,9 +76,9 @@ def test_sensitivities_are_those_of_explicit_loops(
 ) -> None:
     monkeypatch.setattr(pfp, "_IMAGES", parts)
     monkeypatch.setattr(pfp, "_ELEMENTS", elements)
-    monkeypatch.setattr(_gradients, "_BATCH", batch)
+    monkeypatch.setattr(_examples, "_BATCH", batch)
     backbone = network().train()
-    found = pfp.sensitivities(backbone, _channels.groups(backbone), images())
+    sensitivity = pfp.sensitivities(backbone, _channels.groups(backbone), images())
     assert backbone.training
     body = backbone.eval().body
     with torch.no_grad():
@@ -86,11 +86,13 @@ def test_sensitivities_are_those_of_explicit_loops(
         second = body[2:4](first)
         third = body[4:](second)
     assert (first < 0).any()
-    torch.testing.assert_close(found["body.0"].float(), largest(body[2].weight.flatten(2), patches_of(body[2], first)))
-    by_channel = body[5].weight.unflatten(1, (4, 4))
-    torch.testing.assert_close(found["body.2"].float(), largest(by_channel, list(second.flatten(2))))
     torch.testing.assert_close(
-        found["body.5"].float(), largest(backbone.classifier.weight[:, :, None], list(third[:, :, None]))
+        sensitivity["body.0"].float(), largest(body[2].weight.flatten(2), patches_of(body[2], first))
+    )
+    by_channel = body[5].weight.unflatten(1, (4, 4))
+    torch.testing.assert_close(sensitivity["body.2"].float(), largest(by_channel, list(second.flatten(2))))
+    torch.testing.assert_close(
+        sensitivity["body.5"].float(), largest(backbone.classifier.weight[:, :, None], list(third[:, :, None]))
     )
 
 
@@ -110,20 +112,20 @@ def test_shares_of_a_dilated_convolution(padding: str) -> None:
 def test_a_channel_that_several_layers_read_counts_where_it_matters_most() -> None:
     with rng.seeded(0):
         backbone = resnet_cifar.build(resnet_cifar.Config(8, 3, "projection"), (3, 8, 8), CLASSES).eval()
-    found = _channels.groups(backbone)
+    channel_groups = _channels.groups(backbone)
     given = torch.rand(3, 3, 8, 8, generator=rng.generator(1))
     inputs: dict[str, Tensor] = {}
-    for slot in found["body.0"].readers:
+    for slot in channel_groups["body.0"].readers:
         layer = backbone.get_submodule(slot.layer)
         layer.register_forward_pre_hook(lambda _, given, name=slot.layer: inputs.update({name: given[0]}))
     backbone(given)
     single = [
         pfp.layer_sensitivity(backbone.get_submodule(slot.layer), inputs[slot.layer], slot.index)
-        for slot in found["body.0"].readers
+        for slot in channel_groups["body.0"].readers
     ]
     assert len(single) == 3
     expected = torch.stack(single).amax(0)
-    torch.testing.assert_close(pfp.sensitivities(backbone, found, given)["body.0"].float(), expected)
+    torch.testing.assert_close(pfp.sensitivities(backbone, channel_groups, given)["body.0"].float(), expected)
 
 
 def distinct(sensitivity: Tensor, draws: float) -> float:
@@ -135,46 +137,46 @@ def distinct(sensitivity: Tensor, draws: float) -> float:
 @pytest.mark.parametrize("spread", [0.1, 1.0, 4.0])
 def test_margins_are_those_of_a_bisection(spread: float) -> None:
     sensitivity = torch.randn(12, generator=rng.generator(0), dtype=torch.float64).mul(spread).exp()
-    found = pfp.margins(sensitivity)
+    margins = pfp.margins(sensitivity)
     order = sensitivity.argsort(descending=True)
-    assert torch.equal(found.argsort(descending=True), order)
+    assert torch.equal(margins.argsort(descending=True), order)
     for rank, channel in list(enumerate(order.tolist()))[1:]:  # the first stays whatever the margin
         low, high = 1e-3, 1e12
         for _ in range(200):
             middle = math.sqrt(low * high)
             low, high = (middle, high) if math.ceil(distinct(sensitivity, middle)) <= rank else (low, middle)
-        assert found[channel] == pytest.approx(float(sensitivity.sum()) / high, rel=1e-3)
+        assert margins[channel] == pytest.approx(float(sensitivity.sum()) / high, rel=1e-3)
 
 
 def test_margins_computed_by_hand() -> None:
     """Of p = (3/4, 1/4), m draws give 2 - (1/4)^m - (3/4)^m different ones: more than 1 from m = 1 on."""
-    found = pfp.margins(torch.tensor([0.6, 0.2], dtype=torch.float64))
-    assert float(found[1]) == pytest.approx(0.8, rel=1e-3)
+    margins = pfp.margins(torch.tensor([0.6, 0.2], dtype=torch.float64))
+    assert float(margins[1]) == pytest.approx(0.8, rel=1e-3)
     # Of three that are alike, 3 - 3 (2/3)^m: more than 2 from m = log 3 / log 1.5 on.
-    found = pfp.margins(torch.full((3,), 0.5, dtype=torch.float64))
-    assert found[1:].tolist() == pytest.approx([1.5, 1.5 * math.log(1.5) / math.log(3)], rel=1e-3)
+    margins = pfp.margins(torch.full((3,), 0.5, dtype=torch.float64))
+    assert margins[1:].tolist() == pytest.approx([1.5, 1.5 * math.log(1.5) / math.log(3)], rel=1e-3)
 
 
 def test_logarithms_of_patches_and_weights() -> None:
     """The second convolution has 3 x 2 weights for a channel in 2 x 2 places, a linear layer one in one place."""
     backbone = network()
-    found = pfp.union_bounds(backbone, _channels.groups(backbone), images())
+    bounds = pfp.union_bounds(backbone, _channels.groups(backbone), images())
     places = math.prod(backbone.body[2](backbone.body[:2](backbone.normalize(images()))).shape[2:])
-    assert found["body.0"] == pytest.approx(math.log(8e16 * (places + 1) * 6))
-    assert found["body.2"] == found["body.5"] == pytest.approx(math.log(8e16 * 2))
-    assert [value - math.log(8e16) for value in found.values()] == pytest.approx([math.log(30), *[math.log(2)] * 2])
+    assert bounds["body.0"] == pytest.approx(math.log(8e16 * (places + 1) * 6))
+    assert bounds["body.2"] == bounds["body.5"] == pytest.approx(math.log(8e16 * 2))
+    assert [value - math.log(8e16) for value in bounds.values()] == pytest.approx([math.log(30), *[math.log(2)] * 2])
 
 
 def test_a_layer_of_many_patches_keeps_more() -> None:
     """Margins are multiplied by the logarithms before they are compared: at 2x a linear unit goes instead."""
     backbone = network()
-    found = _channels.groups(backbone)
-    alone = {name: pfp.margins(s) for name, s in pfp.sensitivities(backbone, found, images()).items()}
+    channel_groups = _channels.groups(backbone)
+    alone = {name: pfp.margins(s) for name, s in pfp.sensitivities(backbone, channel_groups, images()).items()}
     networks = (
         _channels.prune_channels_by_scores(backbone, 2.0, alone, "global"),
-        pfp.prune(backbone, 2.0, pfp.Config(), context()),
+        _methods.prune(pfp, backbone, 2.0, pfp.Config(), context()),
     )
-    widths = [[len(small.get_submodule(name).get_parameter("weight")) for name in found] for small in networks]
+    widths = [[len(small.get_submodule(name).get_parameter("weight")) for name in channel_groups] for small in networks]
     assert widths == [[3, 2, 3], [3, 2, 2]]
 
 
@@ -194,7 +196,7 @@ def test_one_margin_gives_every_layer_its_budget() -> None:
     with torch.no_grad():
         backbone.body[3].weight[:, 3:] *= 1e-4
     sensitivity = pfp.sensitivities(backbone, _channels.groups(backbone), images())
-    pruned = pfp.prune(backbone, 2.0, pfp.Config(), context())
+    pruned = _methods.prune(pfp, backbone, 2.0, pfp.Config(), context())
     sizes = [pruned.body[1].out_features, pruned.body[3].out_features]
     assert sizes[0] < sizes[1]
     # Some factor gives both numbers of channels.
@@ -206,7 +208,7 @@ def test_one_margin_gives_every_layer_its_budget() -> None:
 def test_deterministic_keeps_the_most_sensitive_and_their_weights() -> None:
     backbone = multilayer(12, 8)
     sensitivity = pfp.sensitivities(backbone, _channels.groups(backbone), images())
-    pruned = pfp.prune(backbone, 3.0, pfp.Config(), context())
+    pruned = _methods.prune(pfp, backbone, 3.0, pfp.Config(), context())
     rows = [
         s.argsort(descending=True, stable=True)[: len(pruned.body[i].weight)].sort().values
         for i, s in zip((1, 3), sensitivity.values(), strict=True)
@@ -241,16 +243,19 @@ def test_randomised_has_the_same_budgets_and_scales_what_reads(build: object) ->
     assert callable(build)
     backbone = build()
     options = pfp.Config(method="randomized")
-    pruned, other = pfp.prune(backbone, 2.0, options, context()), pfp.prune(backbone, 2.0, pfp.Config(), context())
+    pruned, other = (
+        _methods.prune(pfp, backbone, 2.0, options, context()),
+        _methods.prune(pfp, backbone, 2.0, pfp.Config(), context()),
+    )
     assert [p.shape for p in pruned.parameters()] == [p.shape for p in other.parameters()]
-    found, generator = _channels.groups(backbone), rng.generator(0)
-    sensitivity = pfp.sensitivities(backbone, found, images())
+    channel_groups, generator = _channels.groups(backbone), rng.generator(0)
+    sensitivity = pfp.sensitivities(backbone, channel_groups, images())
     maps = backbone.normalize(images())
     factors = {
         name: pfp.draw(s, len(pruned.get_submodule(name).get_parameter("weight")), generator)
         for name, s in sensitivity.items()
     }
-    names = {slot.layer: (name, slot) for name, group in found.items() for slot in group.readers}
+    names = {slot.layer: (name, slot) for name, group in channel_groups.items() for slot in group.readers}
     with torch.no_grad():
         for key, layer in [*backbone.body.named_children(), ("classifier", backbone.classifier)]:
             reads = names.get(key if key == "classifier" else f"body.{key}")
@@ -264,14 +269,14 @@ def test_randomised_has_the_same_budgets_and_scales_what_reads(build: object) ->
 
 def test_at_ratio_one_nothing_is_scaled() -> None:
     backbone = network()
-    pruned = pfp.prune(backbone, 1.0, pfp.Config(method="randomized"), context())
+    pruned = _methods.prune(pfp, backbone, 1.0, pfp.Config(method="randomized"), context())
     assert torch.equal(pruned(images()), backbone(images()))
 
 
 def test_draws_are_those_of_the_generator() -> None:
     options = pfp.Config(method="randomized")
     one, same, other = (
-        pfp.prune(multilayer(12, 8), 2.0, options, context(seed)).classifier.weight for seed in (0, 0, 1)
+        _methods.prune(pfp, multilayer(12, 8), 2.0, options, context(seed)).classifier.weight for seed in (0, 0, 1)
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
@@ -280,19 +285,19 @@ def test_draws_are_those_of_the_generator() -> None:
 def test_parameters_are_exact_to_one_channel() -> None:
     backbone = multilayer(40, 30)
     for ratio, method in itertools.product((1.5, 4.0, 9.0), ("deterministic", "randomized")):
-        pruned = pfp.prune(backbone, ratio, pfp.Config(method=method), context())  # type: ignore[arg-type]
+        pruned = _methods.prune(pfp, backbone, ratio, pfp.Config(method=method), context())  # type: ignore[arg-type]
         assert abs(cost.parameters(pruned) - cost.parameters(backbone) / ratio) <= 61 + 30 + 1
 
 
 def test_missing_images_other_convolutions_and_weights_that_are_not_finite_are_refused() -> None:
     with pytest.raises(CompressionError, match="expected validation images to measure sensitivities on, got none"):
-        pfp.prune(network(), 2.0, pfp.Config(), Context(rng.generator(0), images()))
+        _methods.prune(pfp, network(), 2.0, pfp.Config(), Context(rng.generator(0), images()))
     with pytest.raises(CompressionError, match="validation images to measure sensitivities on, got an empty set"):
-        pfp.prune(network(), 2.0, pfp.Config(), context(0, 0))
+        _methods.prune(pfp, network(), 2.0, pfp.Config(), context(0, 0))
     with pytest.raises(CompressionError, match=r"expected two-dimensional convolutions.*, got Conv1d; .*filter_l1"):
         pfp.layer_sensitivity(nn.Conv1d(3, 2, 1), torch.rand(2, 3, 4), torch.arange(3)[:, None])
     backbone = network()
     with torch.no_grad():
         backbone.body[2].weight[0] = torch.nan
     with pytest.raises(CompressionError, match=r"got 3 NaN or infinite of 3 in layer 'body\.0'"):
-        pfp.prune(backbone, 2.0, pfp.Config(), context())
+        _methods.prune(pfp, backbone, 2.0, pfp.Config(), context())

@@ -8,7 +8,7 @@ import torch
 from sharedlabel import rng
 from sharedlabel.backbones import mlp
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.pruners import _masks, random
+from sharedlabel.pruners import _masks, _methods, random
 from sharedlabel.pruners._base import Context
 
 
@@ -18,7 +18,7 @@ def network() -> Backbone:
 
 
 def kept(seed: int, ratio: float, scope: Literal["global", "layer"] = "global") -> torch.Tensor:
-    pruned = random.prune(network(), ratio, random.Config(scope), Context(rng.generator(seed)))
+    pruned = _methods.prune(random, network(), ratio, random.Config(scope), Context(rng.generator(seed)))
     return torch.cat([mask.flatten() for _, _, mask in _masks.masked(pruned)])
 
 

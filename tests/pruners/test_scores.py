@@ -14,7 +14,7 @@ from sharedlabel import cost, plugins, rng
 from sharedlabel.backbones import mlp
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _gradients, _masks
+from sharedlabel.pruners import _examples, _gradients, _masks, _methods
 from sharedlabel.pruners._base import Context
 
 NAMES = ("edge_popup", "grasp", "lottery_ticket", "magnitude", "obd", "random", "sipp", "snip", "synflow")
@@ -93,7 +93,7 @@ def test_groups_recurrence_and_attention_are_handled(pruner: ModuleType) -> None
     attention = ["body.attention.in_proj", "body.attention.out_proj"]
     layers = ["body.stem", "body.grouped", "body.depthwise", "body.line", *attention, "body.last"]
     assert list(_masks.prunable(dense)) == layers
-    pruned = pruner.prune(dense, 1.6, quick(pruner), context(dense))
+    pruned = _methods.prune(pruner, dense, 1.6, quick(pruner), context(dense))
     total = sum(parameter.numel() for parameter in dense.parameters())
     assert cost.parameters(pruned) == round(total / 1.6)
     assert {name for name, _, _ in _masks.masked(pruned)} == set(layers)
@@ -110,7 +110,7 @@ def test_the_network_passed_in_stays_as_it_was(pruner: ModuleType, training: boo
     dense(data(dense)[0]).sum().backward()
     dense.body.grouped.weight.requires_grad_(False)
     before, gradients = state(dense), {name: p.grad.clone() for name, p in dense.named_parameters()}
-    pruner.prune(dense, 1.6, quick(pruner), context(dense))
+    _methods.prune(pruner, dense, 1.6, quick(pruner), context(dense))
     assert all(torch.equal(tensor, before[name]) for name, tensor in dense.state_dict().items())
     assert all(torch.equal(p.grad, gradients[name]) for name, p in dense.named_parameters())
     assert all(module.training is training for module in dense.modules())
@@ -122,29 +122,29 @@ def test_global_random_numbers_do_not_matter_and_stay(pruner: ModuleType) -> Non
     dense = mixed()
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    one = pruner.prune(dense, 1.6, quick(pruner), context(dense))
+    one = _methods.prune(pruner, dense, 1.6, quick(pruner), context(dense))
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    other = pruner.prune(dense, 1.6, quick(pruner), context(dense))
+    other = _methods.prune(pruner, dense, 1.6, quick(pruner), context(dense))
     assert all(torch.equal(tensor, state(other)[name]) for name, tensor in one.state_dict().items())
 
 
 def test_frozen_networks_can_be_scored(pruner: ModuleType) -> None:
     free, frozen = mixed(), mixed().requires_grad_(False)
-    expected = pruner.prune(free, 1.6, quick(pruner), context(free))
+    expected = _methods.prune(pruner, free, 1.6, quick(pruner), context(free))
     with torch.no_grad():
-        pruned = pruner.prune(frozen, 1.6, quick(pruner), context(frozen))
+        pruned = _methods.prune(pruner, frozen, 1.6, quick(pruner), context(frozen))
     assert all(torch.equal(tensor, state(expected)[name]) for name, tensor in pruned.state_dict().items())
 
 
 def test_removed_weights_stay_removed(pruner: ModuleType) -> None:
     random = plugins.load("pruners", "random")
-    once = random.prune(mixed(), 1.3, random.Config(), context(mixed()))
-    twice = pruner.prune(once, 1.6, quick(pruner), context(once))
+    once = _methods.prune(random, mixed(), 1.3, random.Config(), context(mixed()))
+    twice = _methods.prune(pruner, once, 1.6, quick(pruner), context(once))
     before, after = _masks.kept(once), _masks.kept(twice)
     assert all(not (after[name] & ~before[name]).any() for name in after)
     assert _masks.removed(twice) == _masks.weights_to_remove(mixed(), 1.6)
-    again = pruner.prune(once, 1.3, quick(pruner), context(once))
+    again = _methods.prune(pruner, once, 1.3, quick(pruner), context(once))
     assert all(torch.equal(mask, before[name]) for name, mask in _masks.kept(again).items())
 
 
@@ -154,17 +154,19 @@ def test_weights_that_are_not_finite_name_the_layer(name: str) -> None:
     with torch.no_grad():
         dense.body[3].weight[2, 1] = torch.nan
     with pytest.raises(CompressionError, match=r"NaN or infinite of (54 in layer 'body.1'|30 in layer 'body.3')"):
-        pruner.prune(dense, 1.6, quick(pruner), context(dense))
+        _methods.prune(pruner, dense, 1.6, quick(pruner), context(dense))
 
 
 def test_channels_last_and_double_precision(pruner: ModuleType) -> None:
     dense = mixed().to(memory_format=torch.channels_last)
-    pruned = pruner.prune(dense, 1.6, quick(pruner), context(dense))
-    same = pruner.prune(mixed(), 1.6, quick(pruner), context(dense))
+    pruned = _methods.prune(pruner, dense, 1.6, quick(pruner), context(dense))
+    same = _methods.prune(pruner, mixed(), 1.6, quick(pruner), context(dense))
     different = [(_masks.kept(pruned)[name] != mask).sum() for name, mask in _masks.kept(same).items()]
     assert sum(int(count) for count in different) <= 2  # other kernels round otherwise
     double = mixed().double()
-    assert cost.parameters(pruner.prune(double, 1.6, quick(pruner), context(double))) == cost.parameters(pruned)
+    assert cost.parameters(_methods.prune(pruner, double, 1.6, quick(pruner), context(double))) == cost.parameters(
+        pruned
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,14 +186,14 @@ def test_channels_last_and_double_precision(pruner: ModuleType) -> None:
 def test_what_is_missing_is_said(name: str, given: dict[str, Tensor], message: str) -> None:
     pruner = plugins.load("pruners", name)
     with pytest.raises(CompressionError, match=message):
-        pruner.prune(small(), 2.0, pruner.Config(), Context(rng.generator(0), **given))
+        _methods.prune(pruner, small(), 2.0, pruner.Config(), Context(rng.generator(0), **given))
 
 
 def test_nothing_is_looked_at_when_nothing_is_to_be_removed(pruner: ModuleType) -> None:
     with rng.seeded(0):
         linear = mlp.build(mlp.Config(()), (1, 3, 3), CLASSES)  # no layer can be pruned
     for dense in (small(), linear):
-        same = pruner.prune(dense, 1.0, pruner.Config(), Context(rng.generator(0)))
+        same = _methods.prune(pruner, dense, 1.0, pruner.Config(), Context(rng.generator(0)))
         assert _masks.removed(same) == 0
         assert torch.equal(same(data(dense)[0]), dense(data(dense)[0]))
 
@@ -204,8 +206,8 @@ def test_batch_statistics_of_one_image_are_refused(name: str) -> None:
     with pytest.raises(
         CompressionError, match=r"expected at least 2 images .*, got 1; pass more images or use the run"
     ):
-        pruner.prune(dense, 1.6, pruner.Config(), one)
-    pruner.prune(dense, 1.6, pruner.Config(statistics="running"), one)
+        _methods.prune(pruner, dense, 1.6, pruner.Config(), one)
+    _methods.prune(pruner, dense, 1.6, pruner.Config(statistics="running"), one)
 
 
 class Aside(nn.Module):
@@ -229,13 +231,13 @@ class Aside(nn.Module):
 def test_layers_that_are_not_called_are_refused(name: str, message: str) -> None:
     pruner, dense = plugins.load("pruners", name), Backbone(Aside(), nn.Linear(5, CLASSES), (1, 3, 3))
     with pytest.raises(CompressionError, match=message):
-        pruner.prune(dense, 1.6, quick(pruner), context(dense))
+        _methods.prune(pruner, dense, 1.6, quick(pruner), context(dense))
 
 
 @pytest.mark.parametrize("name", ["snip", "grasp", "edge_popup", "synflow"])
 def test_layers_whose_weight_is_read_directly(name: str) -> None:
     pruner, dense = plugins.load("pruners", name), Backbone(Aside(), nn.Linear(5, CLASSES), (1, 3, 3))
-    assert len(list(_masks.masked(pruner.prune(dense, 1.6, pruner.Config(), context(dense))))) == 2
+    assert len(list(_masks.masked(_methods.prune(pruner, dense, 1.6, pruner.Config(), context(dense))))) == 2
 
 
 def loss_gradient(network: Backbone, layer: nn.Module, image: Tensor, label: Tensor) -> Tensor:
@@ -257,28 +259,28 @@ def test_gradients_by_example_are_those_of_one_example_at_a_time(monkeypatch: py
         ]
         nn.functional.cross_entropy(dense(images), labels, reduction="sum").backward()
         parts = _gradients.gradients_by_example(_masks.called_layers(twin)[name], seen["given"], seen["back"])
-        found = torch.cat(list(parts))
+        gradients = torch.cat(list(parts))
         for handle in handles:
             handle.remove()
         expected = torch.stack([loss_gradient(dense, layer, *pair) for pair in zip(images, labels, strict=True)])
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(gradients, expected)
 
 
 @pytest.mark.parametrize("count", [1, 2, 127, 128, 129, 300])
 def test_batches_are_of_about_equal_size(count: int) -> None:
     network = small()
     images, given = torch.rand(count, 1, 3, 3), torch.arange(count) % CLASSES
-    found = list(_gradients.batches(network, images, given))
-    assert torch.equal(torch.cat([some for some, _ in found]), images)
-    assert torch.equal(torch.cat([labels for _, labels in found]), given)
-    sizes = [len(some) for some, _ in found]
+    batches = list(_examples.batches(network, images, given))
+    assert torch.equal(torch.cat([some for some, _ in batches]), images)
+    assert torch.equal(torch.cat([labels for _, labels in batches]), given)
+    sizes = [len(some) for some, _ in batches]
     assert max(sizes) <= 128
     assert max(sizes) - min(sizes) <= 1
 
 
 def test_large_images_come_in_small_batches() -> None:
     backbone = Backbone(nn.Flatten(), nn.Linear(512 * 512, 2), (1, 512, 512))
-    sizes = [len(some) for some, _ in _gradients.batches(backbone, torch.zeros(5, 1, 512, 512))]
+    sizes = [len(some) for some, _ in _examples.batches(backbone, torch.zeros(5, 1, 512, 512))]
     assert sizes == [2, 2, 1]
 
 

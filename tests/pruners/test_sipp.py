@@ -12,7 +12,7 @@ from sharedlabel import rng
 from sharedlabel.backbones import mlp
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _activations, _gradients, _masks, sipp
+from sharedlabel.pruners import _activations, _examples, _gradients, _masks, _methods, _scores, sipp
 from sharedlabel.pruners._base import Context
 
 SHAPE = (2, 5, 4)
@@ -48,29 +48,29 @@ def context(count: int = 5, seed: int = 0) -> Context:
 
 def shares(weights: list[float], inputs: list[float]) -> list[float]:
     """Return the share of each weight in what one unit gets from one patch, signs taken apart."""
-    found = [0.0] * len(weights)
+    largest = [0.0] * len(weights)
     for weight_sign, input_sign in itertools.product((1, -1), (1, -1)):
         parts = [
             max(weight_sign * weight, 0) * max(input_sign * value, 0)
             for weight, value in zip(weights, inputs, strict=True)
         ]
         if total := sum(parts):
-            found = [max(old, part / total) for old, part in zip(found, parts, strict=True)]
-    return found
+            largest = [max(old, part / total) for old, part in zip(largest, parts, strict=True)]
+    return largest
 
 
 def linear_sensitivity(weight: Tensor, inputs: Tensor) -> Tensor:
-    found = torch.zeros_like(weight)
+    sensitivity = torch.zeros_like(weight)
     for example in inputs.tolist():
         for unit, row in enumerate(weight.tolist()):
-            found[unit] = found[unit].maximum(torch.tensor(shares(row, example), dtype=weight.dtype))
-    return found
+            sensitivity[unit] = sensitivity[unit].maximum(torch.tensor(shares(row, example), dtype=weight.dtype))
+    return sensitivity
 
 
 def convolution_sensitivity(layer: nn.Conv2d, inputs: Tensor, method: str) -> Tensor:
     """Loop over images, filters, signs and patches; average over patches or take the largest, then the largest."""
     weight, padded = layer.weight.detach(), nn.functional.pad(inputs, (1, 1, 1, 1))
-    found, per_group = torch.zeros_like(weight), layer.out_channels // layer.groups
+    sensitivity, per_group = torch.zeros_like(weight), layer.out_channels // layer.groups
     rows, columns = (padded.shape[2] - 3) // 2 + 1, padded.shape[3] - 2 + 1
     for example, (unit, kernel) in itertools.product(padded, enumerate(weight)):
         channel = unit // per_group
@@ -81,8 +81,10 @@ def convolution_sensitivity(layer: nn.Conv2d, inputs: Tensor, method: str) -> Te
                 part = (weight_sign * kernel).clamp(min=0) * (input_sign * patch).clamp(min=0)
                 over_patches.append(part / part.sum() if part.sum() > 0 else torch.zeros_like(part))
             stacked = torch.stack(over_patches)
-            found[unit] = found[unit].maximum(stacked.mean(0) if method == "deterministic" else stacked.amax(0))
-    return found
+            sensitivity[unit] = sensitivity[unit].maximum(
+                stacked.mean(0) if method == "deterministic" else stacked.amax(0)
+            )
+    return sensitivity
 
 
 Method: TypeAlias = Literal["deterministic", "randomized"]
@@ -93,19 +95,21 @@ Method: TypeAlias = Literal["deterministic", "randomized"]
 def test_sensitivities_are_those_of_explicit_loops(
     monkeypatch: pytest.MonkeyPatch, method: Method, batch: int, values: int, elements: int
 ) -> None:
-    monkeypatch.setattr(_gradients, "_BATCH", batch)
+    monkeypatch.setattr(_examples, "_BATCH", batch)
     monkeypatch.setattr(_gradients, "_VALUES", values)
     monkeypatch.setattr(sipp, "_ELEMENTS", elements)
     monkeypatch.setattr(sipp, "_IMAGES", 2)
     backbone = network()
-    found = sipp.sensitivities(backbone, sipp.Config(method), context())
+    sensitivity = sipp.sensitivities(backbone, sipp.Config(method), context())
     with torch.no_grad():
         given = backbone.normalize(images())
         hidden = backbone.body.convolution(given).relu().flatten(1)
     assert (given < 0).any()
     expected = convolution_sensitivity(backbone.body.convolution, given, method)
-    torch.testing.assert_close(found["body.convolution"], expected)
-    torch.testing.assert_close(found["body.linear"], linear_sensitivity(backbone.body.linear.weight.detach(), hidden))
+    torch.testing.assert_close(sensitivity["body.convolution"], expected)
+    torch.testing.assert_close(
+        sensitivity["body.linear"], linear_sensitivity(backbone.body.linear.weight.detach(), hidden)
+    )
 
 
 @pytest.mark.parametrize(("method", "expected"), [("deterministic", [1.25 / 3, 1.75 / 3]), ("randomized", [1.0, 1.0])])
@@ -116,8 +120,8 @@ def test_shares_in_three_patches_computed_by_hand(method: Method, expected: list
     with torch.no_grad():
         body[0].weight.copy_(torch.tensor([[[[1.0, 3.0]]]]))
     given = Context(rng.generator(0), validation=torch.tensor([[[[1.0, 1.0, 0.0, 2.0]]]]))
-    found = sipp.sensitivities(backbone, sipp.Config(method), given)["body.0"]
-    assert found.flatten().tolist() == pytest.approx(expected)
+    sensitivity = sipp.sensitivities(backbone, sipp.Config(method), given)["body.0"]
+    assert sensitivity.flatten().tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("method", ["deterministic", "randomized"])
@@ -142,9 +146,9 @@ def test_the_positions_of_a_linear_layer_count_as_images(method: Method) -> None
 )
 def test_patches_hold_what_a_convolution_multiplies(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
     given = torch.rand(2, 4, *[5] * len(layer.kernel_size), generator=rng.generator(0))
-    found = _activations.patches(layer, given)
+    windows = _activations.patches(layer, given)
     filters = layer.weight.flatten(1).unflatten(0, (layer.groups, -1))
-    outputs = torch.einsum("bgqp,goq->bgop", found, filters).flatten(1, 2)
+    outputs = torch.einsum("bgqp,goq->bgop", windows, filters).flatten(1, 2)
     bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias
     torch.testing.assert_close(outputs + bias[:, None], layer(given).flatten(2))
 
@@ -152,19 +156,19 @@ def test_patches_hold_what_a_convolution_multiplies(layer: nn.Conv1d | nn.Conv2d
 def test_drawing_from_a_transposed_convolution_is_refused() -> None:
     body = nn.Sequential(nn.ConvTranspose2d(2, 3, 2), nn.ReLU(), nn.Flatten())
     backbone = Backbone(body, nn.Linear(90, 3), SHAPE).double()
-    sipp.prune(backbone, 1.05, sipp.Config(), context())
+    _methods.prune(sipp, backbone, 1.05, sipp.Config(), context())
     message = "expected linear layers and convolutions, got 'body.0', a transposed convolution, .*; use method determ"
     with pytest.raises(CompressionError, match=message):
-        sipp.prune(backbone, 1.05, sipp.Config("randomized"), context())
+        _methods.prune(sipp, backbone, 1.05, sipp.Config("randomized"), context())
 
 
 @pytest.mark.parametrize("method", ["deterministic", "randomized"])
 def test_sensitivities_are_shares(method: Method) -> None:
-    found = sipp.sensitivities(network(), sipp.Config(method), context())
-    for score in found.values():
+    sensitivity = sipp.sensitivities(network(), sipp.Config(method), context())
+    for score in sensitivity.values():
         assert score.min() >= 0
         assert score.max() <= 1 + 1e-12
-    assert not found["body.linear"][2].any()
+    assert not sensitivity["body.linear"][2].any()
 
 
 def test_scale_of_a_unit_does_not_matter() -> None:
@@ -177,8 +181,9 @@ def test_scale_of_a_unit_does_not_matter() -> None:
 
 def test_deterministic_keeps_the_highest_of_all_layers() -> None:
     backbone = network()
-    pruned = sipp.prune(backbone, 2.0, sipp.Config(), context())
-    expected = _masks.prune_by_scores(backbone, 2.0, sipp.sensitivities(backbone, sipp.Config(), context()), "global")
+    pruned = _methods.prune(sipp, backbone, 2.0, sipp.Config(), context())
+    scores = sipp.sensitivities(backbone, sipp.Config(), context())
+    expected = _scores.prune_by_scores(backbone, 2.0, lambda: scores, "global")
     assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in pruned.state_dict().items())
 
 
@@ -237,24 +242,25 @@ def test_which_weights_are_drawn_is_sampling_with_replacement_until_there_are_en
 
 def test_randomised_pruning_reweighs_what_it_keeps() -> None:
     backbone = network()
-    pruned = sipp.prune(backbone, 2.0, sipp.Config("randomized"), context())
+    pruned = _methods.prune(sipp, backbone, 2.0, sipp.Config("randomized"), context())
     assert _masks.removed(pruned) == _masks.weights_to_remove(backbone, 2.0)
     for name, layer in _masks.prunable(pruned).items():
         keep, dense = _masks.kept(pruned)[name], _masks.prunable(backbone)[name].weight
         assert (layer.weight[keep] / dense[keep] >= 1).all()
         assert not layer.weight[~keep].any()
-    other = sipp.prune(backbone, 2.0, sipp.Config("randomized"), context(seed=1))
+    other = _methods.prune(sipp, backbone, 2.0, sipp.Config("randomized"), context(seed=1))
     assert any(not torch.equal(mask, _masks.kept(other)[name]) for name, mask in _masks.kept(pruned).items())
 
 
 def test_randomised_masks_nest_and_nothing_changes_at_ratio_one() -> None:
     backbone = network()
     masks = [
-        _masks.kept(sipp.prune(backbone, ratio, sipp.Config("randomized"), context())) for ratio in (1.0, 1.3, 2.0, 5.0)
+        _masks.kept(_methods.prune(sipp, backbone, ratio, sipp.Config("randomized"), context()))
+        for ratio in (1.0, 1.3, 2.0, 5.0)
     ]
     for less, more in itertools.pairwise(masks):
         assert all(not (more[name] & ~less[name]).any() for name in more)
-    same = sipp.prune(backbone, 1.0, sipp.Config("randomized"), context())
+    same = _methods.prune(sipp, backbone, 1.0, sipp.Config("randomized"), context())
     assert torch.equal(same(images()), backbone(images()))
 
 
@@ -262,12 +268,12 @@ def test_weights_without_sensitivity_go_first() -> None:
     backbone = network()
     row = backbone.body.linear.weight.shape[1]
     total = sum(parameter.numel() for parameter in backbone.parameters())
-    found = sipp.sensitivities(backbone, sipp.Config(), context())
-    dead = sum(int((score == 0).sum()) for score in found.values())
+    sensitivity = sipp.sensitivities(backbone, sipp.Config(), context())
+    dead = sum(int((score == 0).sum()) for score in sensitivity.values())
     assert dead >= row
     drawn = sipp.sensitivities(backbone, sipp.Config("randomized"), context())
-    assert all(torch.equal(score == 0, drawn[name] == 0) for name, score in found.items())
-    pruned = sipp.prune(backbone, total / (total - dead), sipp.Config("randomized"), context())
+    assert all(torch.equal(score == 0, drawn[name] == 0) for name, score in sensitivity.items())
+    pruned = _methods.prune(sipp, backbone, total / (total - dead), sipp.Config("randomized"), context())
     assert torch.equal(pruned(images()), copy.deepcopy(backbone)(images()))
 
 
@@ -275,4 +281,4 @@ def test_an_empty_set_is_refused() -> None:
     with pytest.raises(
         CompressionError, match="expected validation images to measure sensitivities on, got an empty s"
     ):
-        sipp.prune(network(), 2.0, sipp.Config(), context(0))
+        _methods.prune(sipp, network(), 2.0, sipp.Config(), context(0))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sharedlabel import rng
 from sharedlabel.backbones import mlp, resnet_cifar
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.pruners import _gradients, _masks, snip
+from sharedlabel.pruners import _examples, _masks, _methods, snip
 from sharedlabel.pruners._base import Context
 
 
@@ -36,10 +36,10 @@ def loss(network: Backbone, given: Context) -> Tensor:
 @torch.no_grad()
 def connection_sensitivity(backbone: Backbone, given: Context, step: float = 1e-5) -> dict[str, Tensor]:
     """Differentiate the loss by a factor in front of every weight, one at a time, with two evaluations."""
-    found = {}
+    sensitivity = {}
     for name, layer in _masks.prunable(backbone).items():
         weight = layer.weight.data.view(-1)
-        found[name] = torch.zeros_like(layer.weight)
+        sensitivity[name] = torch.zeros_like(layer.weight)
         for index in range(len(weight)):
             original = float(weight[index])
             weight[index] = original * (1 + step)
@@ -47,16 +47,16 @@ def connection_sensitivity(backbone: Backbone, given: Context, step: float = 1e-
             weight[index] = original * (1 - step)
             down = float(loss(backbone, given))
             weight[index] = original
-            found[name].view(-1)[index] = abs(up - down) / (2 * step)
-    return found
+            sensitivity[name].view(-1)[index] = abs(up - down) / (2 * step)
+    return sensitivity
 
 
 @pytest.mark.parametrize("batch", [128, 4])
 def test_scores_are_those_of_finite_differences(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     """Over one batch and over several: gradients are summed with their signs before the absolute value is taken."""
-    monkeypatch.setattr(_gradients, "_BATCH", batch)
+    monkeypatch.setattr(_examples, "_BATCH", batch)
     backbone = network()
-    scores = snip.sensitivities(backbone, snip.Config(), context(backbone))
+    scores = snip.scores(backbone, snip.Config(), context(backbone))
     expected = connection_sensitivity(backbone, context(backbone))
     assert scores.keys() == expected.keys()
     for name, score in scores.items():
@@ -65,15 +65,15 @@ def test_scores_are_those_of_finite_differences(monkeypatch: pytest.MonkeyPatch,
 
 def test_only_the_first_examples_are_used() -> None:
     backbone = network()
-    few = snip.sensitivities(backbone, snip.Config(examples=3), context(backbone))
-    expected = snip.sensitivities(backbone, snip.Config(), context(backbone, 3))
+    few = snip.scores(backbone, snip.Config(examples=3), context(backbone))
+    expected = snip.scores(backbone, snip.Config(), context(backbone, 3))
     assert all(torch.equal(score, expected[name]) for name, score in few.items())
 
 
 @pytest.mark.parametrize("statistics", ["batch", "running"])
 def test_batch_normalisation_uses_the_statistics_asked_for(statistics: str) -> None:
     backbone = convolutional()
-    scores = snip.sensitivities(backbone, snip.Config(statistics=statistics), context(backbone))
+    scores = snip.scores(backbone, snip.Config(statistics=statistics), context(backbone))
     reference = copy.deepcopy(backbone).train(statistics == "batch")
     loss(reference, context(backbone)).backward()
     for name, layer in _masks.prunable(reference).items():
@@ -82,8 +82,8 @@ def test_batch_normalisation_uses_the_statistics_asked_for(statistics: str) -> N
 
 def test_the_weights_of_smallest_sensitivity_go() -> None:
     backbone = network()
-    pruned = snip.prune(backbone, 2.0, snip.Config(), context(backbone))
-    scores = snip.sensitivities(backbone, snip.Config(), context(backbone))
+    pruned = _methods.prune(snip, backbone, 2.0, snip.Config(), context(backbone))
+    scores = snip.scores(backbone, snip.Config(), context(backbone))
     keep = _masks.kept(pruned)
     kept = torch.cat([scores[name][mask] for name, mask in keep.items()])
     gone = torch.cat([scores[name][~mask] for name, mask in keep.items()])
@@ -97,8 +97,8 @@ def test_bytes_are_taken_as_they_are() -> None:
     backbone = network().float()
     images = torch.randint(0, 256, (6, 1, 3, 3), dtype=torch.uint8, generator=rng.generator(1))
     labels = torch.arange(6) % 3
-    scores = snip.sensitivities(backbone, snip.Config(), Context(rng.generator(0), images, labels))
-    same = snip.sensitivities(backbone, snip.Config(), Context(rng.generator(0), images / 255, labels))
+    scores = snip.scores(backbone, snip.Config(), Context(rng.generator(0), images, labels))
+    same = snip.scores(backbone, snip.Config(), Context(rng.generator(0), images / 255, labels))
     for name, score in scores.items():
         torch.testing.assert_close(score, same[name])
 

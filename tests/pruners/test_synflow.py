@@ -10,7 +10,7 @@ from sharedlabel import rng
 from sharedlabel.backbones import mlp, resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners import _absolute, _masks, magnitude, synflow
+from sharedlabel.pruners import _absolute, _masks, _methods, _scores, magnitude, synflow
 from sharedlabel.pruners._base import Context
 
 CONTEXT = Context(torch.Generator())
@@ -82,13 +82,13 @@ def test_statistics_of_the_images_do_not_matter() -> None:
 @pytest.mark.parametrize("rounds", [1, 7])
 def test_rounds_prune_and_score_anew(rounds: int) -> None:
     backbone = network()
-    pruned = synflow.prune(backbone, 4.0, synflow.Config(rounds), CONTEXT)
+    pruned = _methods.prune(synflow, backbone, 4.0, synflow.Config(rounds), CONTEXT)
     weights = 220
     end, current = weights - _masks.weights_to_remove(backbone, 4.0), copy.deepcopy(backbone)
     for step in range(1, rounds + 1):
         left = round(weights * (end / weights) ** (step / rounds))
         ratio = 257 / (257 - weights + left)
-        current = _masks.prune_by_scores(current, ratio, brute_force(current), "global")
+        current = _masks.masked_copy(current, _scores.keep_by_scores(current, ratio, brute_force(current), "global"))
     assert all(torch.equal(mask, _masks.kept(current)[name]) for name, mask in _masks.kept(pruned).items())
     for name, layer in _masks.prunable(pruned).items():
         assert torch.equal(layer.weight, _masks.prunable(backbone)[name].weight * _masks.kept(pruned)[name])
@@ -102,9 +102,9 @@ def test_no_layer_is_lost_where_magnitude_loses_one() -> None:
         nn.init.normal_(_masks.prunable(backbone)["body.5"].weight, std=0.005)
     total = sum(parameter.numel() for parameter in backbone.parameters())
     ratio = total / (36 + 14)  # 14 weights for 4 layers
-    assert "body.5" in _masks.collapsed_layers(magnitude.prune(backbone, ratio, magnitude.Config(), CONTEXT))
-    one_shot = synflow.prune(backbone, ratio, synflow.Config(rounds=1), CONTEXT)
-    pruned = synflow.prune(backbone, ratio, synflow.Config(), CONTEXT)
+    assert "body.5" in _masks.collapsed_layers(_methods.prune(magnitude, backbone, ratio, magnitude.Config(), CONTEXT))
+    one_shot = _methods.prune(synflow, backbone, ratio, synflow.Config(rounds=1), CONTEXT)
+    pruned = _methods.prune(synflow, backbone, ratio, synflow.Config(), CONTEXT)
     assert _masks.removed(pruned) == _masks.removed(one_shot) == total - 50
     assert _masks.collapsed_layers(pruned) == ()
     assert float(sum(brute_force(pruned)["body.1"].flatten())) == pytest.approx(1)
@@ -114,7 +114,7 @@ def test_a_network_without_any_flow_is_pruned_all_the_same() -> None:
     backbone = network(bias=False)
     with torch.no_grad():
         _masks.prunable(backbone)["body.3"].weight.zero_()
-    pruned = synflow.prune(backbone, 3.0, synflow.Config(5), CONTEXT)
+    pruned = _methods.prune(synflow, backbone, 3.0, synflow.Config(5), CONTEXT)
     assert _masks.removed(pruned) == _masks.weights_to_remove(backbone, 3.0)
 
 
@@ -124,7 +124,7 @@ def test_a_flow_beyond_float64_is_refused() -> None:
         for layer in _masks.prunable(backbone).values():
             layer.weight.fill_(1e38)
     with pytest.raises(CompressionError, match=r"expected a synaptic flow that fits float64, got inf: products of abs"):
-        synflow.prune(backbone, 2.0, synflow.Config(), CONTEXT)
+        _methods.prune(synflow, backbone, 2.0, synflow.Config(), CONTEXT)
 
 
 def test_large_flows_fit() -> None:
