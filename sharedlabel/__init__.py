@@ -1,3 +1,38 @@
-"""sharedlabel: a benchmark suite for shared-label prediction under compression."""
+"""sharedlabel: a benchmark suite for shared-label prediction under compression.
+
+```python
+import sharedlabel as sl
+
+results = sl.run("configs/digits.yaml", seeds=[0, 1])  # the same as the command, from Python
+sl.plot.ri_against_ratio(results)  # a matplotlib Axes
+small = sl.prune(network, ratio=4, example_inputs=images)  # any module; it stays pruned while it is trained
+sl.metrics.relative_information(log_posterior, labels)  # of posteriors from anywhere
+```
+
+`docs/api.md` shows every name. Each is imported when it is first used, so this package itself imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sharedlabel.lazily import attach
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from sharedlabel.api.results import Results, load_results
+    from sharedlabel.api.run import run
+    from sharedlabel.config import Experiment
+else:
+    __getattr__, __dir__ = attach(
+        __name__,
+        {
+            "Experiment": "sharedlabel.config",
+            "Results": "sharedlabel.api.results",
+            "load_results": "sharedlabel.api.results",
+            "run": "sharedlabel.api.run",
+        },
+    )
+
+__all__ = ["Experiment", "Results", "__version__", "load_results", "run"]
