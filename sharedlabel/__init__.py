@@ -21,6 +21,7 @@ from sharedlabel.lazily import attach
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from sharedlabel import metrics
     from sharedlabel.api.results import Results, load_results
     from sharedlabel.api.run import run
     from sharedlabel.config import Experiment
@@ -31,8 +32,9 @@ else:
             "Experiment": "sharedlabel.config",
             "Results": "sharedlabel.api.results",
             "load_results": "sharedlabel.api.results",
+            "metrics": "sharedlabel.metrics",
             "run": "sharedlabel.api.run",
         },
     )
 
-__all__ = ["Experiment", "Results", "__version__", "load_results", "run"]
+__all__ = ["Experiment", "Results", "__version__", "load_results", "metrics", "run"]

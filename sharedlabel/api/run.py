@@ -99,7 +99,7 @@ def experiment_of(
     return parse([*base, *_arguments(overrides or {})])[0]
 
 
-def _arguments(options: Mapping[str, Any]) -> list[str]:
+def _arguments(options: Mapping[Any, Any]) -> list[str]:
     """Write options as the command line takes them, so that Python and shell mean the same by a value."""
     known, annotations = [entry.name for entry in dataclasses.fields(Experiment)], dict(leaves(Experiment))
     arguments = []

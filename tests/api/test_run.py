@@ -35,7 +35,7 @@ def test_the_package_is_quick_and_offers_what_it_lists() -> None:
         sl.runn  # noqa: B018
 
 
-@pytest.mark.parametrize("package", ["sharedlabel"])
+@pytest.mark.parametrize("package", ["sharedlabel", "sharedlabel.metrics"])
 def test_type_checkers_see_the_names_where_they_are_imported_from(package: str) -> None:
     module = __import__(package, fromlist=["__all__"])
     tree = ast.parse(Path(module.__file__).read_text())
@@ -139,7 +139,7 @@ def test_what_is_no_configuration_is_a_sentence(config, message) -> None:
 
 
 def test_results_that_are_not_there_are_a_sentence(tmp_path) -> None:
-    with pytest.raises(StoreError, match="expected a results.json at"):
+    with pytest.raises(StoreError, match=r"expected a results\.json at"):
         sl.load_results(tmp_path)
 
 
