@@ -12,6 +12,8 @@ from sharedlabel.config import parse
 from sharedlabel.errors import FAILED, guarded
 from sharedlabel.running import announce, open_grid, run
 
+__all__ = ["main", "run"]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, 3 if cells failed, or 2 for what the user can fix."""

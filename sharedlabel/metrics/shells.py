@@ -47,6 +47,8 @@ class _OverTuples(Metric, abc.ABC):
     full_state_update = False
     is_differentiable = False
     unit: ClassVar[str]
+    plot_lower_bound: float | None = None
+    plot_upper_bound: float | None = None
 
     def __init__(self, n: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
