@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from sharedlabel.backbones._masking import enforce, masked_call, masked_weights
+from sharedlabel.backbones._masking import after_loading, before_state, masked_call, masked_weights
 
 
 class Normalize(nn.Module):
@@ -47,16 +47,15 @@ class Backbone(nn.Module):
         has_masks: whether there are masks in the body (`_masking.py`), so that others need not look for them.
     """
 
-    def __init__(self, body: nn.Module, classifier: nn.Linear, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, body: nn.Module, classifier: nn.Linear, image_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.image_shape = image_shape
         self.normalize = Normalize(image_shape[0])
         self.body = body
         self.classifier = classifier
         self.has_masks = any(True for _ in masked_weights(body))
-        # Functions of the module: hooks that are closures could not be pickled.
-        self.register_state_dict_pre_hook(_before_state)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_post_hook(_after_loading)  # type: ignore[no-untyped-call]
+        self.register_state_dict_pre_hook(before_state)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(after_loading)  # type: ignore[no-untyped-call]
 
     @property
     def embedding_dim(self) -> int:
@@ -77,16 +76,6 @@ class Backbone(nn.Module):
     def forward(self, images: Num[Tensor, "b C H W"]) -> Float[Tensor, "b c"]:
         """Classify a batch of images."""
         return self.classify(self.embed(images))
-
-
-def _before_state(backbone: nn.Module, prefix: str, keep_vars: bool) -> None:
-    del prefix, keep_vars
-    enforce(backbone)
-
-
-def _after_loading(backbone: nn.Module, incompatible_keys: Any) -> None:
-    del incompatible_keys
-    enforce(backbone)
 
 
 def initialize(network: nn.Module) -> None:

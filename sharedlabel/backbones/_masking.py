@@ -4,6 +4,9 @@ The mask of `weight` is the buffer `weight_mask`, that of attention's `in_proj_w
 weight's shape and type, 1 where it is kept and 0 where it is removed. A pass uses weight * mask in the weight's place.
 So a removed weight has no effect and gets no gradient, whatever an optimiser, a loop or a loaded state makes of the
 parameter behind the mask.
+
+A `Backbone` puts all products in place at once, at the beginning of its pass (`masked_call`); in any other module each
+layer sees to its own (`_holding.py`).
 """
 
 from __future__ import annotations
@@ -35,8 +38,10 @@ class MaskableWeight:
 
     @property
     def weight(self) -> nn.Parameter:
-        """The parameter."""
-        return self.owner.get_parameter(self.key)
+        """The parameter itself, also where reading `owner.weight` gives weight * mask."""
+        weight = self.owner._parameters[self.key]
+        assert weight is not None
+        return weight
 
     @property
     def mask(self) -> Tensor | None:
@@ -86,3 +91,15 @@ def _slots(network: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
     return [
         (place.owner._parameters, place.key, place.mask) for place in masked_weights(network) if place.mask is not None
     ]
+
+
+def before_state(network: nn.Module, prefix: str, keep_vars: bool) -> None:
+    """Set removed weights to zero before a state is read: a hook of modules that can be pickled."""
+    del prefix, keep_vars
+    enforce(network)
+
+
+def after_loading(network: nn.Module, incompatible_keys: Any) -> None:
+    """Set removed weights to zero after a state was loaded: a hook of modules."""
+    del incompatible_keys
+    enforce(network)

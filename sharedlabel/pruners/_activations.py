@@ -34,7 +34,7 @@ def record_inputs(network: nn.Module, names: Collection[str]) -> dict[str, Tenso
 
 @torch.no_grad()
 def layer_inputs(
-    backbone: Backbone, names: Collection[str], images: Num[Tensor, "b C H W"]
+    backbone: Backbone, names: Collection[str], images: Num[Tensor, "b ..."]
 ) -> Iterator[dict[str, Tensor]]:
     """Run a copy of a network in evaluation mode and yield, batch by batch, what its layers are given.
 

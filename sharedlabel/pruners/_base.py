@@ -56,7 +56,7 @@ class Context:
     validation: Tensor | None = None
     train: Callable[[Backbone], None] | None = None
 
-    def examples(self, count: int) -> Num[Tensor, "b C H W"]:
+    def examples(self, count: int) -> Num[Tensor, "b ..."]:
         """Return the first `count` training images, or all if there are fewer.
 
         Raises:
@@ -64,7 +64,7 @@ class Context:
         """
         return _some(self.images, count, "images to compute scores from")
 
-    def labelled(self, count: int) -> tuple[Num[Tensor, "b C H W"], Int64[Tensor, "b"]]:
+    def labelled(self, count: int) -> tuple[Num[Tensor, "b ..."], Int64[Tensor, "b"]]:
         """Return the first `count` training images with their labels, or all if there are fewer.
 
         Raises:
@@ -78,7 +78,7 @@ class Context:
             )
         return images, labels
 
-    def sensitivity_set(self, count: int) -> Num[Tensor, "b C H W"]:
+    def sensitivity_set(self, count: int) -> Num[Tensor, "b ..."]:
         """Return the first `count` validation images, or all if there are fewer.
 
         Raises:

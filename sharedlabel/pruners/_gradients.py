@@ -179,7 +179,7 @@ def replaced(backbone: Backbone, modules: Mapping[str, nn.Module]) -> Backbone:
 
 
 def batches(
-    network: Backbone, images: Num[Tensor, "n C H W"], labels: Int64[Tensor, "n"] | None = None
+    network: Backbone, images: Num[Tensor, "n ..."], labels: Int64[Tensor, "n"] | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield images and labels on the network's device, in batches of about equal size.
 
@@ -198,8 +198,7 @@ def batches(
             "use the running statistics"
         )
     device = network.normalize.mean.device
-    _, _, height, width = images.shape
-    limit = min(_BATCH, max(2, _PIXELS // (height * width)))
+    limit = min(_BATCH, max(2, _PIXELS // images[0, 0].numel()))
     count = -(-len(images) // limit)
     labels = torch.zeros(len(images), dtype=torch.int64) if labels is None else labels
     for some, classes in zip(images.tensor_split(count), labels.tensor_split(count), strict=True):

@@ -117,7 +117,7 @@ class Growth:
 
     @torch.no_grad()
     def __init__(
-        self, module: fx.GraphModule, group: Group, images: Float[Tensor, "b C H W"], labels: Int64[Tensor, "b"]
+        self, module: fx.GraphModule, group: Group, images: Float[Tensor, "b ..."], labels: Int64[Tensor, "b"]
     ) -> None:
         self.group, self.labels = group, labels
         self._module = module

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones._holding import release_masks
 from sharedlabel.backbones._masking import MaskableWeight, enforce, masked_weights
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._base import check_ratio
@@ -333,12 +334,15 @@ def apply_masks(backbone: Backbone, masks: Mapping[str, Tensor]) -> None:
     enforce(backbone)
 
 
-def bake(network: Backbone) -> None:
+def bake(network: nn.Module) -> None:
     """Set removed weights to zero for good and delete the masks, in place: plain modules remain."""
     enforce(network)
+    release_masks(network)
     for place in list(masked_weights(network)):
         place.owner._buffers.pop(f"{place.key}_mask")
-    network.has_masks = False
+    for module in network.modules():
+        if isinstance(module, Backbone):
+            module.has_masks = False
 
 
 def collapsed_layers(network: nn.Module) -> tuple[str, ...]:

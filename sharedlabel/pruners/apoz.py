@@ -84,7 +84,7 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
     return prune_channels_by_scores(backbone, ratio, {name: 1 - share for name, share in shares.items()}, config.scope)
 
 
-def zero_shares(backbone: Backbone, images: Num[Tensor, "b C H W"]) -> dict[str, Float64[Tensor, "channels"]]:
+def zero_shares(backbone: Backbone, images: Num[Tensor, "b ..."]) -> dict[str, Float64[Tensor, "channels"]]:
     """Return the APoZ of every prunable channel, a fraction in [0, 1], by channel group.
 
     Args:

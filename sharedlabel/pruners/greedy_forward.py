@@ -87,7 +87,8 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
     grown = copy.deepcopy(backbone).requires_grad_(False).eval()  # pruned so far, but of the same size
     grown.to(memory_format=torch.channels_last)  # convolutions are faster, above all on CPUs
     device, module = grown.normalize.mean.device, traced(grown)
-    given = grown.normalize(images.to(device, memory_format=torch.channels_last))
+    layout = torch.channels_last if images.ndim == 4 else torch.preserve_format
+    given = grown.normalize(images.to(device, memory_format=layout))
     keep: dict[str, Tensor] = {}
     for name, group in found.items():
         if sizes[name] < group.size:

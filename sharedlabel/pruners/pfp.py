@@ -107,7 +107,7 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
 
 
 def sensitivities(
-    backbone: Backbone, found: Mapping[str, Group], images: Num[Tensor, "b C H W"]
+    backbone: Backbone, found: Mapping[str, Group], images: Num[Tensor, "b ..."]
 ) -> dict[str, Float64[Tensor, "channels"]]:
     """Return the sensitivity of every channel, by group: the largest over the layers that read it.
 
@@ -126,7 +126,7 @@ def sensitivities(
     return result
 
 
-def union_bounds(backbone: Backbone, found: Mapping[str, Group], images: Num[Tensor, "b C H W"]) -> dict[str, float]:
+def union_bounds(backbone: Backbone, found: Mapping[str, Group], images: Num[Tensor, "b ..."]) -> dict[str, float]:
     """Return log(8 (p + 1) q / delta) for every group: the largest of the layers that read it.
 
     Args:

@@ -1,0 +1,203 @@
+"""Any module as a network to prune: the way there, and the way back.
+
+    pruned = prune_module(magnitude, my_module, 4.0, magnitude.Config(), context, example_inputs)
+
+The result is a copy of the same classes whose masks hold in every use of its weights (`hold_masks`), or that is
+physically smaller.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+from jaxtyping import Float, Num, Shaped
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
+
+from sharedlabel.backbones._base import Backbone, Normalize
+from sharedlabel.backbones._holding import hold_masks, release_masks
+from sharedlabel.backbones._masking import masked_call
+from sharedlabel.errors import CompressionError, first_line
+from sharedlabel.pruners._base import Context
+from sharedlabel.pruners._methods import prune
+
+_INNER = re.compile(r"(?<![\w.])body\.")  # what names of layers begin with inside of a backbone
+
+
+class ModuleBackbone(Backbone):
+    """A copy of any module, taken apart into a body and the linear layer that its output comes from.
+
+    Inputs reach the module as they are. Made by `as_backbone`.
+
+    Args:
+        body: the module without its classifier.
+        classifier: its last linear layer; without parameters if it ends otherwise.
+        place: the classifier's name in the module; empty if it has none.
+        shape: of one input; empty where the module takes something else than one tensor.
+
+    Attributes:
+        runs: whether it can be run, from one tensor to logits. Otherwise there are only its weights to look at.
+    """
+
+    def __init__(self, body: nn.Module, classifier: nn.Linear, place: str, shape: tuple[int, ...]) -> None:
+        super().__init__(body, classifier, shape or (1,))
+        self.place = place
+        self.normalize = _AsItIs(1).to(next(body.parameters(), torch.zeros(())).device)
+        self.runs = bool(place and shape)
+
+    def embed(self, images: Shaped[Tensor, "b ..."]) -> Float[Tensor, "b d"]:
+        """Return what the classifier is given."""
+        embedding: Tensor = masked_call(self.body, images) if self.has_masks else self.body(images)
+        return embedding.flatten(1)
+
+    def forward(self, images: Shaped[Tensor, "b ..."]) -> Float[Tensor, "b c"]:
+        """Return the logits."""
+        return self.classify(self.embed(images))
+
+
+class _AsItIs(Normalize):
+    """Normalises nothing: what a module is given is its own matter."""
+
+    def forward(self, images: Num[Tensor, "b ..."]) -> Num[Tensor, "b ..."]:
+        """Return a view of the inputs, which may be made to require a gradient."""
+        return images.view_as(images)
+
+
+def prune_module(
+    method: ModuleType, network: nn.Module, ratio: float, config: Any, context: Context, example_inputs: Any
+) -> nn.Module:
+    """Return a pruned copy of any module, which stays pruned under any optimiser and loop.
+
+    Args:
+        method: the pruner. Pruners that do more than look at single weights need a module that maps one tensor to the
+            output of a linear layer, its classifier.
+        network: the module; masks of earlier calls stay.
+        ratio: compression ratio over all parameters.
+        config: the pruner's options.
+        context: what the pruner may draw on; inputs stand in the place of images.
+        example_inputs: a batch that the module can be called with: a tensor, a tuple of arguments, or a mapping of
+            keywords.
+
+    Raises:
+        CompressionError: the module does not run, the pruner does not take it, or the ratio cannot be reached.
+    """
+    backbone, name = as_backbone(network, example_inputs), method.__name__.rpartition(".")[2]
+    if not backbone.runs and (method.STRUCTURED or method.NEEDS):
+        raise CompressionError(
+            f"expected, for {name}, a module from one tensor to the output of a linear layer, got one that takes or "
+            "returns something else; return the logits alone and leave softmax to the loss, or use a pruner that looks "
+            "at weights alone, such as magnitude"
+        )
+    try:
+        pruned = prune(method, backbone, ratio, config, context)
+    except CompressionError as error:  # names layers as the backbone does
+        raise CompressionError(_INNER.sub("", str(error))) from error
+    except RuntimeError as error:  # of torch, as where tokens that are no floating-point numbers are differentiated
+        raise CompressionError(
+            f"expected a module that {name} can run and differentiate, got: {first_line(error)}; use a pruner that "
+            "looks at weights alone, such as magnitude"
+        ) from error
+    return as_module(pruned)
+
+
+def as_backbone(network: nn.Module, example_inputs: Any) -> ModuleBackbone:
+    """Copy a module and take it apart; the classifier is the linear layer that returns what the module returns.
+
+    Args:
+        network: the module; it is run in evaluation mode, as a copy.
+        example_inputs: as for `prune_module`.
+
+    Raises:
+        CompressionError: it cannot be copied or run.
+    """
+    body = _copied(network)
+    release_masks(body)
+    place, output = _classifier(copy.deepcopy(body).eval(), example_inputs)
+    shape = tuple(example_inputs.shape[1:]) if isinstance(example_inputs, Tensor) else ()
+    if place:
+        classifier = body.get_submodule(place)
+        assert isinstance(classifier, nn.Linear)
+        body.set_submodule(place, nn.Identity())
+        backbone = ModuleBackbone(body, classifier, place, shape)
+        if not backbone.runs or _agrees(backbone, example_inputs, output):
+            return backbone
+        body.set_submodule(place, classifier)
+    nothing = nn.Linear(1, 1, bias=False)
+    nothing.weight = nn.Parameter(torch.empty(0, 1))
+    return ModuleBackbone(body, nothing, "", shape)
+
+
+def as_module(backbone: Backbone) -> nn.Module:
+    """Put a module together again, in place; its masks hold from now on.
+
+    Args:
+        backbone: from `as_backbone`, or what a pruner has made of it.
+    """
+    assert isinstance(backbone, ModuleBackbone)
+    network = backbone.body
+    if backbone.place:
+        network.set_submodule(backbone.place, backbone.classifier)
+    hold_masks(network)
+    return network
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    if any(is_lazy(parameter) for parameter in network.parameters()):
+        raise CompressionError("expected a module with weights, got lazy layers without any; call it once before")
+    try:
+        return copy.deepcopy(network)
+    except Exception as error:  # whatever is in a module of a user
+        raise CompressionError(
+            f"expected a module that can be copied, got {type(error).__name__}: {first_line(error)}; detach tensors "
+            "that are kept in its attributes, and leave open files and locks out of it"
+        ) from error
+
+
+@torch.no_grad()
+def _classifier(network: nn.Module, inputs: Any) -> tuple[str, Any]:
+    """Run a module; return the name of the linear layer that its output comes from, if there is one, and the output."""
+    outputs: dict[str, list[Any]] = {}
+    names: dict[nn.Module, list[str]] = {}
+    for name, module in network.named_modules(remove_duplicate=False):
+        names.setdefault(module, []).append(name)
+    for module, (name, *others) in names.items():
+        if name and not others and isinstance(module, nn.Linear):
+            returned = outputs[name] = []
+            module.register_forward_hook(lambda *call, returned=returned: returned.append(call[2]))
+    try:
+        output = _call(network, inputs)
+    except Exception as error:  # whatever a network of a user raises
+        raise CompressionError(
+            f"expected a module that runs on example_inputs, got {type(error).__name__}: {first_line(error)}; pass a "
+            "batch as the module takes it: a tensor, a tuple of arguments or a mapping of keywords"
+        ) from error
+    leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    if len(leaves) == 1 and leaves[0].ndim == 2:
+        for name, returned in outputs.items():
+            if len(returned) == 1 and returned[0] is leaves[0]:
+                return name, output
+    return "", output
+
+
+def _call(network: nn.Module, inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        return network(**inputs)
+    return network(*inputs) if isinstance(inputs, tuple) else network(inputs)
+
+
+@torch.no_grad()
+def _agrees(backbone: ModuleBackbone, inputs: Tensor, output: Any) -> bool:
+    """Tell whether a module that was taken apart does what it did, which it does not where it uses a layer twice."""
+    apart = copy.deepcopy(backbone).eval()
+    try:
+        return isinstance(output, Tensor) and torch.allclose(
+            apart(inputs), output, rtol=1e-4, atol=1e-5, equal_nan=True
+        )
+    except Exception:  # it looks at its classifier in some other way
+        return False
