@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from sharedlabel import metrics
+    from sharedlabel.api.pruning import compression_ratio, finalize, prune
     from sharedlabel.api.results import Results, load_results
     from sharedlabel.api.run import run
     from sharedlabel.config import Experiment
@@ -31,10 +32,23 @@ else:
         {
             "Experiment": "sharedlabel.config",
             "Results": "sharedlabel.api.results",
+            "compression_ratio": "sharedlabel.api.pruning",
+            "finalize": "sharedlabel.api.pruning",
             "load_results": "sharedlabel.api.results",
             "metrics": "sharedlabel.metrics",
+            "prune": "sharedlabel.api.pruning",
             "run": "sharedlabel.api.run",
         },
     )
 
-__all__ = ["Experiment", "Results", "__version__", "load_results", "metrics", "run"]
+__all__ = [
+    "Experiment",
+    "Results",
+    "__version__",
+    "compression_ratio",
+    "finalize",
+    "load_results",
+    "metrics",
+    "prune",
+    "run",
+]
