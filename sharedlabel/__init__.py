@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sharedlabel.api.pruning import compression_ratio, finalize, prune
     from sharedlabel.api.results import Results, load_results
     from sharedlabel.api.run import run
+    from sharedlabel.api.spots import sweet_spot
     from sharedlabel.config import Experiment
 else:
     __getattr__, __dir__ = attach(
@@ -38,6 +39,7 @@ else:
             "metrics": "sharedlabel.metrics",
             "prune": "sharedlabel.api.pruning",
             "run": "sharedlabel.api.run",
+            "sweet_spot": "sharedlabel.api.spots",
         },
     )
 
@@ -51,4 +53,5 @@ __all__ = [
     "metrics",
     "prune",
     "run",
+    "sweet_spot",
 ]

@@ -84,7 +84,8 @@ def prune(
         if data is None:
             raise CompressionError("expected example_inputs that the module can be called with, got none; pass a batch")
         example_inputs = data[0][:2]
-    dense, now = module.__dict__.get(_DENSE, _count(module)), _count(module)
+    dense = module.__dict__.get(_DENSE, _count(module))
+    of_now = float(ratio) * _count(module) / dense
     context = Context(
         generator=rng.generator(seed, "prune", plugin.name),
         images=None if data is None else data[0],
@@ -92,7 +93,7 @@ def prune(
         validation=validation,
         train=train,
     )
-    pruned = prune_module(pruner, module, float(ratio) * now / dense, plugin.config, context, example_inputs, classifier)
+    pruned = prune_module(pruner, module, of_now, plugin.config, context, example_inputs, classifier)
     object.__setattr__(pruned, _DENSE, dense)
     return pruned
 
