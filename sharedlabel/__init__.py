@@ -21,7 +21,7 @@ from sharedlabel.lazily import attach
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sharedlabel import metrics
+    from sharedlabel import metrics, plot
     from sharedlabel.api.pruning import compression_ratio, finalize, prune
     from sharedlabel.api.results import Results, load_results
     from sharedlabel.api.run import run
@@ -37,6 +37,7 @@ else:
             "finalize": "sharedlabel.api.pruning",
             "load_results": "sharedlabel.api.results",
             "metrics": "sharedlabel.metrics",
+            "plot": "sharedlabel.plot",
             "prune": "sharedlabel.api.pruning",
             "run": "sharedlabel.api.run",
             "sweet_spot": "sharedlabel.api.spots",
@@ -51,6 +52,7 @@ __all__ = [
     "finalize",
     "load_results",
     "metrics",
+    "plot",
     "prune",
     "run",
     "sweet_spot",
