@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from sharedlabel import metrics, plot
+    from sharedlabel.api.fusion import aggregator
     from sharedlabel.api.pruning import compression_ratio, finalize, prune
     from sharedlabel.api.results import Results, load_results
     from sharedlabel.api.run import run
@@ -33,6 +34,7 @@ else:
         {
             "Experiment": "sharedlabel.config",
             "Results": "sharedlabel.api.results",
+            "aggregator": "sharedlabel.api.fusion",
             "compression_ratio": "sharedlabel.api.pruning",
             "finalize": "sharedlabel.api.pruning",
             "load_results": "sharedlabel.api.results",
@@ -48,6 +50,7 @@ __all__ = [
     "Experiment",
     "Results",
     "__version__",
+    "aggregator",
     "compression_ratio",
     "finalize",
     "load_results",
