@@ -12,6 +12,7 @@ from benchmarks._measure import Result, interleaved, ratios, summarize
 from benchmarks._synthetic import CLASSES, N, TestSet, test_set
 from sharedlabel.aggregators.log_pool import LogPool
 from sharedlabel.evaluation import posterior_over
+from sharedlabel.metrics.accuracy import n_accuracy
 from sharedlabel.metrics.information import (
     FLOOR,
     floor_posterior,
@@ -19,7 +20,6 @@ from sharedlabel.metrics.information import (
     log2_posterior_of_label,
     posterior_gain,
 )
-from sharedlabel.metrics.n_accuracy import n_accuracy
 from sharedlabel.types import Tuples
 
 BOUND = 50.0

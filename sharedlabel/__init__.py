@@ -1,3 +1,62 @@
-"""sharedlabel: a benchmark suite for shared-label prediction under compression."""
+"""sharedlabel: a benchmark suite for shared-label prediction under compression.
+
+```python
+import sharedlabel as sl
+
+results = sl.run("configs/digits.yaml", seeds=[0, 1])  # the same as the command, from Python
+sl.plot.ri_against_ratio(results)  # a matplotlib Axes
+small = sl.prune(network, ratio=4, example_inputs=images)  # any module; it stays pruned while it is trained
+sl.metrics.relative_information(log_posterior, labels)  # of posteriors from anywhere
+```
+
+`docs/api.md` shows every name. Each is imported when it is first used, so this package itself imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sharedlabel.lazily import attach
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from sharedlabel import metrics, plot
+    from sharedlabel.api.fusion import aggregator
+    from sharedlabel.api.pruning import compression_ratio, finalize, prune
+    from sharedlabel.api.results import Results, load_results
+    from sharedlabel.api.run import run
+    from sharedlabel.api.spots import sweet_spot
+    from sharedlabel.config import Experiment
+else:
+    __getattr__, __dir__ = attach(
+        __name__,
+        {
+            "Experiment": "sharedlabel.config",
+            "Results": "sharedlabel.api.results",
+            "aggregator": "sharedlabel.api.fusion",
+            "compression_ratio": "sharedlabel.api.pruning",
+            "finalize": "sharedlabel.api.pruning",
+            "load_results": "sharedlabel.api.results",
+            "metrics": "sharedlabel.metrics",
+            "plot": "sharedlabel.plot",
+            "prune": "sharedlabel.api.pruning",
+            "run": "sharedlabel.api.run",
+            "sweet_spot": "sharedlabel.api.spots",
+        },
+    )
+
+__all__ = [
+    "Experiment",
+    "Results",
+    "__version__",
+    "aggregator",
+    "compression_ratio",
+    "finalize",
+    "load_results",
+    "metrics",
+    "plot",
+    "prune",
+    "run",
+    "sweet_spot",
+]

@@ -19,9 +19,9 @@ from torch import Tensor
 from sharedlabel.errors import ConfigError, nearest
 from sharedlabel.metrics import calibration, stopping
 from sharedlabel.metrics._weights import evenness, independent_groups, normalized, weighted_mean
+from sharedlabel.metrics.accuracy import correct
 from sharedlabel.metrics.calibration import apply_temperature
 from sharedlabel.metrics.information import floor_posterior, log2_posterior_of_label
-from sharedlabel.metrics.n_accuracy import correct
 from sharedlabel.types import Tuples
 
 Source: TypeAlias = Literal["aggregator", "log_pool"]

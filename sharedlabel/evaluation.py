@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sharedlabel.aggregators._base import CHUNK, Aggregator, Standardize
 from sharedlabel.errors import DataError, TrainingError
+from sharedlabel.metrics.accuracy import correct, n_accuracy
 from sharedlabel.metrics.calibration import (
     apply_temperature,
     calibration_gap,
@@ -29,10 +30,9 @@ from sharedlabel.metrics.information import (
     label_entropy,
     log2_posterior_of_label,
     posterior_gain,
-    relative_information,
+    share_of_entropy,
 )
 from sharedlabel.metrics.intervals import loss_interval, wilson
-from sharedlabel.metrics.n_accuracy import correct, n_accuracy
 from sharedlabel.metrics.uncertainty import Estimate, estimate, independent
 from sharedlabel.types import Tuples
 
@@ -167,7 +167,7 @@ def _gains(
     return {
         "label_entropy": torch.full_like(accuracy, entropy),
         "information_gain_raw": gain_raw,
-        "ri_raw": relative_information(gain_raw, entropy),
+        "ri_raw": share_of_entropy(gain_raw, entropy),
         "information_gain": posterior_gain(log2_posterior_of_label(calibrated, labels), weights, entropy),
         **_decision_gains(posterior, drawn, entropy),
         "information_gain_accuracy": accuracy_gain(accuracy, len(prior)),

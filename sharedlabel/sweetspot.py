@@ -1,7 +1,13 @@
 """The sweet spot: how far to compress, by five named rules on plain rows.
 
-Rules choose on validation points; `report_on` then reads the same ratio and n off the test points. Every rule works on
+Rules choose on validation points; what is reported is the same ratio and n on test. Every rule works on
 `[replicates, points]` arrays, so that a choice and its stability over replicates share one code path.
+
+- `retain`: the cheapest ratio whose RI is at least a share of the dense network's at the same n.
+- `budget`: the ratio and n of the highest RI that cost at most so many dense passes; the cheaper of equals.
+- `target`: the cheapest ratio and n whose n-accuracy is at least a given one.
+- `knee`: the point of the envelope of (cost, RI) farthest above the chord in (log2 cost, RI), both scaled to [0, 1].
+- `marginal`: the end of the last step along the envelope, cheap to dear, that gains enough RI per doubling of cost.
 """
 
 from __future__ import annotations
@@ -263,56 +269,6 @@ def choose(points: Sequence[Point], rule: Rule) -> Choice:
     if chosen[0] == NONE:
         return Choice(None, rule, False, reason)
     return Choice(points[int(chosen[0])], rule, bool(_interior(grid, chosen)[0]), "")
-
-
-def retain(points: Sequence[Point], n: int, rho: float = 0.98) -> Choice:
-    """Choose the cheapest ratio whose RI is at least `rho` of the dense network's at the same n."""
-    return choose(points, Rule("retain", rho, n))
-
-
-def budget(points: Sequence[Point], passes: float = 1.0) -> Choice:
-    """Choose the ratio and n of the highest RI that cost at most so many dense passes; the cheaper of equals."""
-    return choose(points, Rule("budget", passes))
-
-
-def target(points: Sequence[Point], accuracy: float) -> Choice:
-    """Choose the cheapest ratio and n whose n-accuracy is at least `accuracy`."""
-    return choose(points, Rule("target", accuracy))
-
-
-def knee(points: Sequence[Point]) -> Choice:
-    """Choose the point of the envelope farthest above the chord in (log2 cost, RI), both scaled to [0, 1]."""
-    return choose(points, Rule("knee"))
-
-
-def marginal(points: Sequence[Point], tau: float) -> Choice:
-    """Choose the end of the last step along the envelope, cheap to dear, that gains `tau` RI per doubling of cost."""
-    return choose(points, Rule("marginal", tau))
-
-
-def pareto(points: Sequence[Point]) -> list[Point]:
-    """Return the envelope of (cost, RI), cheap to dear: the points that no cheaper or equal one matches in RI.
-
-    >>> [point.n for point in pareto([Point(1.0, 1, 1.0, 0.7, 0.8), Point(1.0, 2, 2.0, 0.6, 0.7)])]
-    [1]
-    """
-    line = _envelope(_grid(points))
-    return [points[int(position)] for position in line.order[0][line.on[0]]]
-
-
-def report_on(choice: Choice, points: Sequence[Point]) -> Point | None:
-    """Return the chosen ratio and n among test points; None when nothing was chosen.
-
-    Raises:
-        DataError: the test points lack the chosen ratio and n.
-    """
-    if choice.point is None:
-        return None
-    ratio, n = choice.point.ratio, choice.point.n
-    chosen = [point for point in points if (point.ratio, point.n) == (ratio, n)]
-    if not chosen:
-        raise DataError(f"expected a test point at ratio {ratio:g}, n = {n}, got none; evaluate the same grid on test")
-    return chosen[0]
 
 
 def interior_share(points: Sequence[Point], rule: Rule, ri: Array, accuracy: Array | None = None) -> Stability:

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
 ROLES = ("backbone", "aggregator", "validation", "test")
-PROTOCOLS = ("iid", "grouped")
 Role: TypeAlias = Literal["backbone", "aggregator", "validation", "test"]
 Protocol: TypeAlias = Literal["iid", "grouped"]
 

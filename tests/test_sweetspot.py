@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import sharedlabel
-from sharedlabel import sweetspot
+from sharedlabel import sweet_spot, sweetspot
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.sweetspot import Choice, Point, Rule
 
@@ -40,7 +40,7 @@ def _place(choice: Choice) -> tuple[float, int] | None:
     ],
 )
 def test_retain(rho: float, n: int, expected: tuple[float, int], interior: bool) -> None:
-    choice = sweetspot.retain(GRID, n, rho)
+    choice = sweet_spot(GRID, "retain", share=rho, n=n)
     assert _place(choice) == expected
     assert choice.interior is interior
     assert choice.reason == ""
@@ -48,12 +48,12 @@ def test_retain(rho: float, n: int, expected: tuple[float, int], interior: bool)
 
 def test_retain_prefers_the_better_of_equal_cost() -> None:
     points = [Point(1.0, 2, 2.0, 0.5, 0.9), Point(2.0, 2, 1.0, 0.5, 0.6), Point(4.0, 2, 1.0, 0.75, 0.9)]
-    assert _place(sweetspot.retain(points, 2)) == (4.0, 2)
+    assert _place(sweet_spot(points, "retain", n=2)) == (4.0, 2)
 
 
 def test_retain_takes_the_cheapest_though_a_dearer_one_fails() -> None:
     points = [Point(1.0, 2, 2.0, 0.9, 0.9), Point(2.0, 2, 1.0, 0.5, 0.6), Point(4.0, 2, 0.5, 0.89, 0.9)]
-    assert _place(sweetspot.retain(points, 2)) == (4.0, 2)
+    assert _place(sweet_spot(points, "retain", n=2)) == (4.0, 2)
 
 
 @pytest.mark.parametrize(
@@ -61,19 +61,19 @@ def test_retain_takes_the_cheapest_though_a_dearer_one_fails() -> None:
     [(1.0, (4.0, 4), True), (0.5, (8.0, 4), False), (2.0, (2.0, 4), True), (100.0, (1.0, 4), False)],
 )
 def test_budget(passes: float, expected: tuple[float, int], interior: bool) -> None:
-    choice = sweetspot.budget(GRID, passes)
+    choice = sweet_spot(GRID, "budget", passes=passes)
     assert _place(choice) == expected
     assert choice.interior is interior
 
 
 def test_budget_prefers_the_cheaper_of_equals_and_forgives_rounding() -> None:
-    assert _place(sweetspot.budget(GRID[:3], 1.0)) == (2.0, 1)
+    assert _place(sweet_spot(GRID[:3], "budget", passes=1.0)) == (2.0, 1)
     tenth = Point(2.0, 3, 0.1 + 0.1 + 0.1, 0.5, 0.5)
-    assert _place(sweetspot.budget([tenth], 0.3)) == (2.0, 3)
+    assert _place(sweet_spot([tenth], "budget", passes=0.3)) == (2.0, 3)
 
 
 def test_budget_too_small_says_what_the_cheapest_costs() -> None:
-    choice = sweetspot.budget(GRID, 0.1)
+    choice = sweet_spot(GRID, "budget", passes=0.1)
     assert choice.point is None
     assert not choice.interior
     assert "0.125 dense passes" in choice.reason
@@ -81,20 +81,14 @@ def test_budget_too_small_says_what_the_cheapest_costs() -> None:
 
 @pytest.mark.parametrize(("accuracy", "expected"), [(0.79, (8.0, 4)), (0.9, (4.0, 4)), (0.98, (1.0, 4)), (0.99, None)])
 def test_target(accuracy: float, expected: tuple[float, int] | None) -> None:
-    choice = sweetspot.target(GRID, accuracy)
+    choice = sweet_spot(GRID, "target", accuracy=accuracy)
     assert _place(choice) == expected
     assert ("highest n-accuracy is 0.98" in choice.reason) is (expected is None)
 
 
 def test_target_prefers_the_more_accurate_of_equal_cost() -> None:
-    assert _place(sweetspot.target(GRID, 0.7)) == (4.0, 1)
-    assert _place(sweetspot.target([GRID[1], GRID[7]], 0.7)) == (8.0, 4)
-
-
-def test_pareto_envelope_by_hand() -> None:
-    expected = [(8.0, 1), (4.0, 1), (8.0, 4), (4.0, 4), (2.0, 4), (1.0, 4)]
-    assert [(point.ratio, point.n) for point in sweetspot.pareto(GRID)] == expected
-    assert sweetspot.pareto(GRID[::-1]) == sweetspot.pareto(GRID)
+    assert _place(sweet_spot(GRID, "target", accuracy=0.7)) == (4.0, 1)
+    assert _place(sweet_spot([GRID[1], GRID[7]], "target", accuracy=0.7)) == (8.0, 4)
 
 
 def test_knee_by_hand() -> None:
@@ -102,14 +96,14 @@ def test_knee_by_hand() -> None:
 
     Distances: 0, .213, .252, .335, .178, 0.
     """
-    choice = sweetspot.knee(GRID)
+    choice = sweet_spot(GRID, "knee")
     assert _place(choice) == (4.0, 4)
     assert choice.interior
 
 
 def test_knee_ignores_what_is_off_the_envelope() -> None:
     dominated = [*GRID, Point(16.0, 4, 3.9, 0.1, 0.2), Point(16.0, 8, 4.0, 0.9, 0.2)]
-    assert _place(sweetspot.knee(dominated)) == (4.0, 4)
+    assert _place(sweet_spot(dominated, "knee")) == (4.0, 4)
 
 
 def test_a_knee_may_be_slight_and_the_cheaper_of_two_alike_is_taken() -> None:
@@ -118,8 +112,8 @@ def test_a_knee_may_be_slight_and_the_cheaper_of_two_alike_is_taken() -> None:
     def line(*ri: float) -> list[Point]:
         return [Point(64 / cost, 1, cost, value, 0.5) for cost, value in zip((2.0, 4.0, 8.0, 32.0), ri, strict=True)]
 
-    assert _place(sweetspot.knee(line(0.0, 0.2, 0.5 + 2**-10, 1.0))) == (8.0, 1)
-    assert _place(sweetspot.knee(line(0.0, 0.5, 0.75, 1.0))) == (16.0, 1)
+    assert _place(sweet_spot(line(0.0, 0.2, 0.5 + 2**-10, 1.0), "knee")) == (8.0, 1)
+    assert _place(sweet_spot(line(0.0, 0.5, 0.75, 1.0), "knee")) == (16.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +121,7 @@ def test_a_knee_may_be_slight_and_the_cheaper_of_two_alike_is_taken() -> None:
 )
 def test_no_knee(ri: list[float]) -> None:
     points = [Point(4.0 / cost, 1, cost, value, 0.5) for cost, value in zip((1.0, 2.0, 4.0), ri, strict=True)]
-    choice = sweetspot.knee(points)
+    choice = sweet_spot(points, "knee")
     assert choice.point is None
     assert "above the chord" in choice.reason
 
@@ -144,19 +138,19 @@ def test_no_knee(ri: list[float]) -> None:
     ],
 )
 def test_marginal(tau: float, expected: tuple[float, int] | None) -> None:
-    assert _place(sweetspot.marginal(GRID, tau)) == expected
+    assert _place(sweet_spot(GRID, "marginal", gain=tau)) == expected
 
 
 def test_marginal_takes_a_gain_that_just_suffices_and_none_for_nothing() -> None:
     points = [Point(4.0, 1, 1.0, 0.25, 0.5), Point(2.0, 1, 2.0, 0.5, 0.5), Point(1.0, 1, 4.0, 0.5, 0.5)]
-    assert _place(sweetspot.marginal(points, 0.25)) == (2.0, 1)
-    assert _place(sweetspot.marginal(points, 0.0)) == (2.0, 1)
+    assert _place(sweet_spot(points, "marginal", gain=0.25)) == (2.0, 1)
+    assert _place(sweet_spot(points, "marginal", gain=0.0)) == (2.0, 1)
 
 
 def test_marginal_counts_gains_per_doubling() -> None:
     points = [Point(4.0, 1, 1.0, 0.1, 0.5), Point(2.0, 1, 8.0, 0.4, 0.5)]
-    assert _place(sweetspot.marginal(points, 0.1 - 1e-9)) == (2.0, 1)
-    assert _place(sweetspot.marginal(points, 0.101)) is None
+    assert _place(sweet_spot(points, "marginal", gain=0.1 - 1e-9)) == (2.0, 1)
+    assert _place(sweet_spot(points, "marginal", gain=0.101)) is None
 
 
 @pytest.mark.parametrize(
@@ -184,9 +178,9 @@ def test_a_rule_can_be_held_to_one_n() -> None:
 @pytest.mark.parametrize("ri", [-0.1, 0.0])
 def test_retain_says_why_it_cannot_choose(ri: float) -> None:
     """A share of nothing is nothing: every network would retain it."""
-    assert "no dense network" in sweetspot.retain(GRID[1:4], 1).reason
+    assert "no dense network" in sweet_spot(GRID[1:4], "retain", n=1).reason
     hopeless = [Point(1.0, 1, 1.0, ri, 0.1), Point(2.0, 1, 0.5, 0.2, 0.1)]
-    choice = sweetspot.retain(hopeless, 1)
+    choice = sweet_spot(hopeless, "retain", n=1)
     assert choice.point is None
     assert "not positive" in choice.reason
 
@@ -203,12 +197,12 @@ def test_retain_says_why_it_cannot_choose(ri: float) -> None:
 )
 def test_points_that_cannot_be_compared_are_refused(bad: Point, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        sweetspot.knee([*GRID, bad])
+        sweet_spot([*GRID, bad], "knee")
 
 
 def test_no_points_at_all_are_refused() -> None:
     with pytest.raises(DataError, match="at least one point"):
-        sweetspot.budget([])
+        sweet_spot([])
 
 
 @pytest.mark.parametrize(
@@ -230,9 +224,9 @@ def test_rules_that_make_no_sense_are_refused(arguments: tuple[str, float | None
 
 
 def test_a_choice_knows_its_rule_and_a_budget_is_one_dense_pass_unless_given() -> None:
-    assert sweetspot.budget(GRID) == sweetspot.budget(GRID, 1.0)
-    assert sweetspot.budget(GRID).rule == Rule("budget", 1.0)
-    assert sweetspot.budget(GRID, 0.1).rule == Rule("budget", 0.1)
+    assert sweet_spot(GRID) == sweet_spot(GRID, "budget", passes=1.0)
+    assert sweet_spot(GRID).rule == Rule("budget", 1.0)
+    assert sweet_spot(GRID, "budget", passes=0.1).rule == Rule("budget", 0.1)
 
 
 METHODS = {
@@ -252,17 +246,6 @@ def test_methods_are_ordered_by_what_their_rule_is_about(rule: Rule, expected: l
     found = sweetspot.across(METHODS, rule)
     assert [method for method, _ in found] == expected
     assert all(choice == sweetspot.choose(METHODS[method], rule) for method, choice in found)
-
-
-def test_report_reads_the_same_place_on_test() -> None:
-    choice = sweetspot.budget(GRID, 1.0)
-    test = [Point(p.ratio, p.n, p.cost, p.ri - 0.05, p.n_accuracy) for p in reversed(GRID)]
-    found = sweetspot.report_on(choice, test)
-    assert found is not None
-    assert (found.ratio, found.n, found.ri) == (4.0, 4, pytest.approx(0.88))
-    assert sweetspot.report_on(sweetspot.budget(GRID, 0.01), test) is None
-    with pytest.raises(DataError, match="ratio 4, n = 4"):
-        sweetspot.report_on(choice, GRID[:4])
 
 
 RULES = [

@@ -26,13 +26,9 @@ from sharedlabel.config.sections import ComparisonConfig as ComparisonConfig
 from sharedlabel.config.sections import CrossfitConfig as CrossfitConfig
 from sharedlabel.config.sections import EvaluationConfig as EvaluationConfig
 from sharedlabel.config.sections import FitConfig as FitConfig
-from sharedlabel.config.sections import Fraction as Fraction
 from sharedlabel.config.sections import JointConfig as JointConfig
 from sharedlabel.config.sections import LatencyConfig as LatencyConfig
 from sharedlabel.config.sections import MarginConfig as MarginConfig
-from sharedlabel.config.sections import NonNegativeFloat as NonNegativeFloat
-from sharedlabel.config.sections import PositiveFloat as PositiveFloat
-from sharedlabel.config.sections import PositiveFraction as PositiveFraction
 from sharedlabel.config.sections import Schedule as Schedule
 from sharedlabel.config.sections import SplitConfig as SplitConfig
 from sharedlabel.config.sections import SweetSpotConfig as SweetSpotConfig

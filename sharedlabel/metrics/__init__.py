@@ -1,1 +1,77 @@
-"""Metrics: pure functions, and thin torchmetrics shells over them."""
+"""Metrics of posteriors: pure functions, and the same as `torchmetrics.Metric`.
+
+```python
+from sharedlabel.metrics import RelativeInformation, n_accuracy, relative_information
+
+n_accuracy(log_posterior, labels)  # [t n c], [t] -> [n], shares
+relative_information(log_posterior, labels)  # -> [n], shares of the label entropy
+RelativeInformation(num_classes=10)  # the same for a training loop: update, compute, plot, several processes
+```
+
+Posteriors are natural logarithms, tensors `[t n c]` of t tuples after 1 to n instances over c labels; a single
+posterior for each tuple is `values[:, None]`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sharedlabel.lazily import attach
+
+if TYPE_CHECKING:
+    from sharedlabel.metrics.accuracy import n_accuracy
+    from sharedlabel.metrics.calibration import (
+        apply_temperature,
+        expected_calibration_error,
+        fit_temperature,
+        negative_log_likelihood,
+        reliability,
+    )
+    from sharedlabel.metrics.gain import information_gain, relative_information
+    from sharedlabel.metrics.information import floor_posterior, label_entropy
+    from sharedlabel.metrics.shells import (
+        CalibrationError,
+        InformationGain,
+        NAccuracy,
+        NegativeLogLikelihood,
+        RelativeInformation,
+    )
+else:
+    __getattr__, __dir__ = attach(
+        __name__,
+        {
+            "CalibrationError": "sharedlabel.metrics.shells",
+            "InformationGain": "sharedlabel.metrics.shells",
+            "NAccuracy": "sharedlabel.metrics.shells",
+            "NegativeLogLikelihood": "sharedlabel.metrics.shells",
+            "RelativeInformation": "sharedlabel.metrics.shells",
+            "apply_temperature": "sharedlabel.metrics.calibration",
+            "expected_calibration_error": "sharedlabel.metrics.calibration",
+            "fit_temperature": "sharedlabel.metrics.calibration",
+            "floor_posterior": "sharedlabel.metrics.information",
+            "information_gain": "sharedlabel.metrics.gain",
+            "label_entropy": "sharedlabel.metrics.information",
+            "n_accuracy": "sharedlabel.metrics.accuracy",
+            "negative_log_likelihood": "sharedlabel.metrics.calibration",
+            "relative_information": "sharedlabel.metrics.gain",
+            "reliability": "sharedlabel.metrics.calibration",
+        },
+    )
+
+__all__ = [
+    "CalibrationError",
+    "InformationGain",
+    "NAccuracy",
+    "NegativeLogLikelihood",
+    "RelativeInformation",
+    "apply_temperature",
+    "expected_calibration_error",
+    "fit_temperature",
+    "floor_posterior",
+    "information_gain",
+    "label_entropy",
+    "n_accuracy",
+    "negative_log_likelihood",
+    "relative_information",
+    "reliability",
+]

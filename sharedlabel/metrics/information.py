@@ -241,15 +241,15 @@ def accuracy_gain(accuracy: Float[Tensor, "n"], classes: int) -> Float[Tensor, "
     return torch.where(accuracy > 1 / classes, bits / math.log(2), 0.0)
 
 
-def relative_information(gain: Float[Tensor, "*shape"], entropy: float) -> Float[Tensor, "*shape"]:
-    """Return the information gain as a share of the label entropy.
+def share_of_entropy(gain: Float[Tensor, "*shape"], entropy: float) -> Float[Tensor, "*shape"]:
+    """Return an information gain as a share of the label entropy.
 
     Args:
         gain: bits.
         entropy: H(Y) in bits.
 
     Returns:
-        RI, in (-inf, 1] for the posterior estimator.
+        Relative information, in (-inf, 1] for the posterior estimator.
 
     Raises:
         DataError: the label is certain, so there is no information to gain.

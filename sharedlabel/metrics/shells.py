@@ -1,57 +1,64 @@
-"""Thin `torchmetrics.Metric` shells: they add up sums, the pure functions say of what.
+"""Metrics as `torchmetrics.Metric`: they add up sums, the pure functions say of what.
 
+```python
+metrics = torchmetrics.MetricCollection([NAccuracy(), RelativeInformation(num_classes=10)])
+for log_posterior, labels in batches:  # [t n c], [t]
+    metrics.update(log_posterior, labels)
+metrics.compute()  # {"NAccuracy": tensor(0.97), "RelativeInformation": tensor(0.91)}
+```
+
+Each tells of the posterior after the last instance alone, a number; with `n=8` of those after 1 to 8 instances, `[8]`.
 Split updates and several processes give the same numbers as one call of the pure function on everything.
 """
 
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities.plot import _AX_TYPE
 
 from sharedlabel.metrics import _checks
+from sharedlabel.metrics.accuracy import correct
 from sharedlabel.metrics.calibration import BINS, bin_sums, calibration_gap, reliability_from_sums
-from sharedlabel.metrics.information import FLOOR, floor_posterior, log2_posterior_of_label
-from sharedlabel.metrics.n_accuracy import correct
+from sharedlabel.metrics.gain import entropy_of
+from sharedlabel.metrics.information import (
+    FLOOR,
+    floor_posterior,
+    label_entropy,
+    log2_posterior_of_label,
+    share_of_entropy,
+)
 
 
-def _mass(labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"] | None) -> Float[Tensor, "t"]:
-    return torch.ones_like(labels, dtype=torch.float64) if weights is None else weights.double()
-
-
-def _check(log_posterior: Tensor, labels: Tensor, weights: Tensor | None, prefixes: int) -> None:
-    """Refuse a batch before any sum has changed."""
-    _checks.shape("log-posteriors", log_posterior, "t n c", n=prefixes)
-    _checks.scored(log_posterior, labels, weights)
-
-
-class _TupleMean(Metric):
-    """A weighted mean over tuples for every prefix length.
+class _OverTuples(Metric, abc.ABC):
+    """What the metrics share: how posteriors of tuples come in, and how results are drawn.
 
     Args:
-        prefixes: number of prefix lengths, n.
+        n: prefix lengths to tell of, 1 to n; None for the last alone, of tuples of any length.
         kwargs: handed to `torchmetrics.Metric`.
     """
 
     full_state_update = False
     is_differentiable = False
     unit: ClassVar[str]
-    range: ClassVar[tuple[float, float]]
-    total: Tensor
-    mass: Tensor
+    plot_lower_bound: float | None = None
+    plot_upper_bound: float | None = None
 
-    def __init__(self, prefixes: int, **kwargs: Any) -> None:
+    def __init__(self, n: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("total", torch.zeros(prefixes, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("mass", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        if n is not None:
+            _checks.number("a number of instances", n, 1)
+        self.n = n
 
-    @abc.abstractmethod
-    def score(self, log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"]) -> Float[Tensor, "t n"]:
-        """Return what is averaged."""
+    def _sum(self, name: str, *shape: int) -> None:
+        """Add a sum over tuples to what is kept, in float64."""
+        self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(
         self,
@@ -62,103 +69,193 @@ class _TupleMean(Metric):
         """Add tuples.
 
         Args:
-            log_posterior: natural log, after each prefix.
+            log_posterior: natural log, after each prefix; tensors, not arrays of numpy.
             labels: class index of each tuple.
             weights: weight of each tuple, on one scale over all updates; 1 each if None.
+
+        Raises:
+            DataError: arguments that do not belong together; nothing is added.
         """
-        _check(log_posterior, labels, weights, len(self.total))
-        mass = _mass(labels, weights)
-        self.total += mass @ self.score(log_posterior, labels)
-        self.mass += mass.sum()
+        sizes = {} if self.n is None else {"n": self.n}
+        _checks.shape("log-posteriors", log_posterior, "t n c", **sizes, **self._classes())
+        _checks.scored(log_posterior, labels, weights)
+        mass = torch.ones_like(labels, dtype=torch.float64) if weights is None else weights.double()
+        self._add(log_posterior if self.n else log_posterior[:, -1:], labels, mass)
 
-    def compute(self) -> Float[Tensor, "n"]:
-        """Return the mean over all tuples so far."""
-        return self.total / self.mass
+    def compute(self) -> Tensor:
+        """Return the value over all tuples so far, `[n]`, or a number without `n`."""
+        values = self._values()
+        return values if self.n else values[0]
+
+    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: _AX_TYPE | None = None) -> Any:
+        """Draw a value, or several of them one after the other.
+
+        Args:
+            val: from `compute` or `forward`; what `compute` returns now if None.
+            ax: where to draw; a new figure if None.
+
+        Returns:
+            The figure, None where `ax` was given, and the axes: as torchmetrics does.
+        """
+        return self._plot(val, ax)
+
+    def _classes(self) -> dict[str, int]:
+        """Return what is known of the number of classes."""
+        return {}
+
+    @abc.abstractmethod
+    def _add(self, log_posterior: Tensor, labels: Tensor, mass: Tensor) -> None:
+        """Add to the sums."""
+
+    @abc.abstractmethod
+    def _values(self) -> Tensor:
+        """Return the value of each prefix length."""
 
 
-class NAccuracy(_TupleMean):
-    """Share of tuples whose most probable label is right."""
+class NAccuracy(_OverTuples):
+    """Share of tuples whose most probable label is right, in [0, 1]; ties go to the lowest class index.
+
+    Args:
+        n: prefix lengths to tell of, 1 to n; None for the last alone.
+        kwargs: handed to `torchmetrics.Metric`.
+
+    >>> metric = NAccuracy(n=2)
+    >>> metric.update(torch.tensor([[[0.4, 0.6], [0.9, 0.1]]]).log(), torch.tensor([0]))
+    >>> metric.compute()
+    tensor([0., 1.], dtype=torch.float64)
+    """
 
     higher_is_better = True
     unit = "share"
-    range = (0.0, 1.0)
+    plot_lower_bound, plot_upper_bound = 0.0, 1.0
+    right: Tensor
+    mass: Tensor
 
-    def score(self, log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"]) -> Float[Tensor, "t n"]:
-        """Return 1 where the decision is right."""
-        return correct(log_posterior, labels).double()
+    def __init__(self, n: int | None = None, **kwargs: Any) -> None:
+        super().__init__(n, **kwargs)
+        self._sum("right", n or 1)
+        self._sum("mass")
+
+    def _add(self, log_posterior: Tensor, labels: Tensor, mass: Tensor) -> None:
+        self.right += mass @ correct(log_posterior, labels).double()
+        self.mass += mass.sum()
+
+    def _values(self) -> Tensor:
+        return self.right / self.mass
 
 
-class NegativeLogLikelihood(_TupleMean):
-    """Mean of -log2 of the label's floored posterior."""
+class NegativeLogLikelihood(_OverTuples):
+    """Mean of -log2 p(y), in bits, of posteriors that are normalised and floored (`floor_posterior`).
+
+    Args:
+        n: prefix lengths to tell of, 1 to n; None for the last alone.
+        kwargs: handed to `torchmetrics.Metric`.
+    """
 
     higher_is_better = False
     unit = "bits"
-    range = (0.0, float("inf"))
+    plot_lower_bound = 0.0
+    missing: Tensor
+    mass: Tensor
 
-    def score(self, log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"]) -> Float[Tensor, "t n"]:
-        """Return the bits still missing."""
-        return -log2_posterior_of_label(floor_posterior(log_posterior, FLOOR), labels)
+    def __init__(self, n: int | None = None, **kwargs: Any) -> None:
+        super().__init__(n, **kwargs)
+        self._sum("missing", n or 1)
+        self._sum("mass")
+
+    def _add(self, log_posterior: Tensor, labels: Tensor, mass: Tensor) -> None:
+        self.missing -= mass @ log2_posterior_of_label(floor_posterior(log_posterior, FLOOR), labels)
+        self.mass += mass.sum()
+
+    def _values(self) -> Tensor:
+        return self.missing / self.mass
 
 
 class InformationGain(NegativeLogLikelihood):
-    """Posterior estimator of the information gain: H(Y) less the negative log-likelihood.
+    """Information gain in bits, H(Y) less the negative log-likelihood: see `sharedlabel.metrics.information_gain`.
 
     Args:
-        prefixes: number of prefix lengths, n.
-        entropy: H(Y) in bits.
+        num_classes: number of labels, c.
+        n: prefix lengths to tell of, 1 to n; None for the last alone.
+        log_prior: `[c]`, natural log of the prior that posteriors start from; the frequencies of all labels seen if
+            None.
         kwargs: handed to `torchmetrics.Metric`.
     """
 
     higher_is_better = True
-    range = (float("-inf"), float("inf"))
+    plot_lower_bound = None
+    counts: Tensor
 
-    def __init__(self, prefixes: int, entropy: float, **kwargs: Any) -> None:
-        super().__init__(prefixes, **kwargs)
-        _checks.number("a label entropy in bits", entropy, 0)
-        self.entropy = entropy
+    def __init__(
+        self, num_classes: int, n: int | None = None, log_prior: Float[Tensor, "c"] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(n, **kwargs)
+        _checks.number("a number of classes", num_classes, 2)
+        self.num_classes, self._entropy = num_classes, None if log_prior is None else label_entropy(log_prior)
+        if log_prior is not None:
+            _checks.shape("log-priors", log_prior, "c", c=num_classes)
+        self._sum("counts", num_classes)
 
-    def compute(self) -> Float[Tensor, "n"]:
-        """Return bits."""
-        return self.entropy - super().compute()
+    def entropy(self) -> float:
+        """Return H(Y) in bits: that of the prior, or of the labels seen so far."""
+        return entropy_of(self.counts) if self._entropy is None else self._entropy
+
+    def _classes(self) -> dict[str, int]:
+        return {"c": self.num_classes}
+
+    def _add(self, log_posterior: Tensor, labels: Tensor, mass: Tensor) -> None:
+        super()._add(log_posterior, labels, mass)
+        self.counts += torch.bincount(labels, mass, minlength=self.num_classes)
+
+    def _values(self) -> Tensor:
+        return self.entropy() - super()._values()
 
 
-class CalibrationError(Metric):
-    """Expected calibration error of the top label.
+class RelativeInformation(InformationGain):
+    """Relative information, the information gain as a share of the label entropy, in (-inf, 1].
+
+    1 where the label is known for sure, 0 where no more is known than the prior says.
 
     Args:
-        prefixes: number of prefix lengths, n.
+        num_classes: number of labels, c.
+        n: prefix lengths to tell of, 1 to n; None for the last alone.
+        log_prior: as for `InformationGain`; give one where a batch may hold a single label, whose entropy is 0.
+        kwargs: handed to `torchmetrics.Metric`.
+
+    >>> metric = RelativeInformation(num_classes=2)
+    >>> metric.update(torch.tensor([[[0.9, 0.1]], [[0.1, 0.9]]]).log(), torch.tensor([0, 1]))
+    >>> round(metric.compute().item(), 3)  # 1 - log2(1 / .9)
+    0.848
+    """
+
+    unit = "share"
+    plot_upper_bound = 1.0
+
+    def _values(self) -> Tensor:
+        return share_of_entropy(super()._values(), self.entropy())
+
+
+class CalibrationError(_OverTuples):
+    """Expected calibration error of the top label, in [0, 1]: the mean gap between confidence and accuracy.
+
+    Args:
+        n: prefix lengths to tell of, 1 to n; None for the last alone.
         bins: number of bins of equal width.
         kwargs: handed to `torchmetrics.Metric`.
     """
 
-    full_state_update = False
-    is_differentiable = False
     higher_is_better = False
-    unit: ClassVar[str] = "share"
-    range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    unit = "share"
+    plot_lower_bound, plot_upper_bound = 0.0, 1.0
     sums: Tensor
 
-    def __init__(self, prefixes: int, bins: int = BINS, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, n: int | None = None, bins: int = BINS, **kwargs: Any) -> None:
+        super().__init__(n, **kwargs)
         self.bins = bins
-        self.add_state("sums", torch.zeros(3, prefixes, bins, dtype=torch.float64), dist_reduce_fx="sum")
+        self._sum("sums", 3, n or 1, bins)
 
-    def update(
-        self,
-        log_posterior: Float[Tensor, "t n c"],
-        labels: Int64[Tensor, "t"],
-        weights: Float[Tensor, "t"] | None = None,
-    ) -> None:
-        """Add tuples.
+    def _add(self, log_posterior: Tensor, labels: Tensor, mass: Tensor) -> None:
+        self.sums += bin_sums(log_posterior, labels, mass, self.bins)
 
-        Args:
-            log_posterior: normalised, natural log, after each prefix.
-            labels: class index of each tuple.
-            weights: weight of each tuple, on one scale over all updates; 1 each if None.
-        """
-        _check(log_posterior, labels, weights, self.sums.shape[1])
-        self.sums += bin_sums(log_posterior, labels, _mass(labels, weights), self.bins)
-
-    def compute(self) -> Float[Tensor, "n"]:
-        """Return the mean gap between confidence and accuracy."""
+    def _values(self) -> Tensor:
         return calibration_gap(reliability_from_sums(self.sums))

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from sharedlabel.backbones._base import Backbone, Normalize
 from sharedlabel.backbones._holding import hold_masks, release_masks
 from sharedlabel.backbones._masking import masked_call
-from sharedlabel.errors import CompressionError, first_line
+from sharedlabel.errors import CompressionError, first_line, nearest
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._methods import prune
 
@@ -70,7 +70,13 @@ class _AsItIs(Normalize):
 
 
 def prune_module(
-    method: ModuleType, network: nn.Module, ratio: float, config: Any, context: Context, example_inputs: Any
+    method: ModuleType,
+    network: nn.Module,
+    ratio: float,
+    config: Any,
+    context: Context,
+    example_inputs: Any,
+    classifier: str = "",
 ) -> nn.Module:
     """Return a pruned copy of any module, which stays pruned under any optimiser and loop.
 
@@ -83,11 +89,12 @@ def prune_module(
         context: what the pruner may draw on; inputs stand in the place of images.
         example_inputs: a batch that the module can be called with: a tensor, a tuple of arguments, or a mapping of
             keywords.
+        classifier: name of a linear layer that stays whole; that which returns what the module returns if left out.
 
     Raises:
         CompressionError: the module does not run, the pruner does not take it, or the ratio cannot be reached.
     """
-    backbone, name = as_backbone(network, example_inputs), method.__name__.rpartition(".")[2]
+    backbone, name = as_backbone(network, example_inputs, classifier), method.__name__.rpartition(".")[2]
     if not backbone.runs and (method.STRUCTURED or method.NEEDS):
         raise CompressionError(
             f"expected, for {name}, a module from one tensor to the output of a linear layer, got one that takes or "
@@ -106,28 +113,32 @@ def prune_module(
     return as_module(pruned)
 
 
-def as_backbone(network: nn.Module, example_inputs: Any) -> ModuleBackbone:
+def as_backbone(network: nn.Module, example_inputs: Any, classifier: str = "") -> ModuleBackbone:
     """Copy a module and take it apart; the classifier is the linear layer that returns what the module returns.
 
     Args:
         network: the module; it is run in evaluation mode, as a copy.
         example_inputs: as for `prune_module`.
+        classifier: as for `prune_module`.
 
     Raises:
-        CompressionError: it cannot be copied or run.
+        CompressionError: it cannot be copied or run, or has no such classifier.
     """
     body = _copied(network)
     release_masks(body)
     place, output = _classifier(copy.deepcopy(body).eval(), example_inputs)
     shape = tuple(example_inputs.shape[1:]) if isinstance(example_inputs, Tensor) else ()
+    if classifier and classifier != place:  # it is somewhere inside: there are only weights to look at
+        layer = _named(body, classifier)
+        body.set_submodule(classifier, nn.Identity())
+        return ModuleBackbone(body, layer, classifier, ())
     if place:
-        classifier = body.get_submodule(place)
-        assert isinstance(classifier, nn.Linear)
+        layer = _named(body, place)
         body.set_submodule(place, nn.Identity())
-        backbone = ModuleBackbone(body, classifier, place, shape)
+        backbone = ModuleBackbone(body, layer, place, shape)
         if not backbone.runs or _agrees(backbone, example_inputs, output):
             return backbone
-        body.set_submodule(place, classifier)
+        body.set_submodule(place, layer)
     nothing = nn.Linear(1, 1, bias=False)
     nothing.weight = nn.Parameter(torch.empty(0, 1))
     return ModuleBackbone(body, nothing, "", shape)
@@ -145,6 +156,16 @@ def as_module(backbone: Backbone) -> nn.Module:
         network.set_submodule(backbone.place, backbone.classifier)
     hold_masks(network)
     return network
+
+
+def _named(network: nn.Module, name: str) -> nn.Linear:
+    """Return a linear layer by its name."""
+    linear = {place: module for place, module in network.named_modules() if isinstance(module, nn.Linear) and place}
+    if name not in linear:
+        raise CompressionError(
+            f"classifier: expected the name of a linear layer, got {name!r}; {nearest(name, linear)}"
+        )
+    return linear[name]
 
 
 def _copied(network: nn.Module) -> nn.Module:

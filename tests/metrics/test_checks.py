@@ -14,13 +14,14 @@ from sharedlabel import rng
 from sharedlabel.data.tuples import partition
 from sharedlabel.errors import DataError
 from sharedlabel.metrics import (
+    accuracy,
     behrens_fisher,
     calibration,
     cost,
+    gain,
     information,
     intervals,
     moderation,
-    n_accuracy,
     paired,
     shells,
     stopping,
@@ -65,15 +66,18 @@ SCORED = {  # of a log-posterior, labels, and perhaps weights
     "log2_posterior_of_label": information.log2_posterior_of_label,
     "confusion": information.confusion,
     "fit_temperature": calibration.fit_temperature,
-    "correct": n_accuracy.correct,
-    "n_accuracy": n_accuracy.n_accuracy,
+    "correct": accuracy.correct,
+    "n_accuracy": accuracy.n_accuracy,
     "negative_log_likelihood": calibration.negative_log_likelihood,
     "bin_sums": lambda logs, labels, weights=WEIGHTS: calibration.bin_sums(logs, labels, weights, 3),
     "reliability": calibration.reliability,
     "expected_calibration_error": calibration.expected_calibration_error,
     "NAccuracy": updated(lambda: shells.NAccuracy(PREFIXES)),
     "NegativeLogLikelihood": updated(lambda: shells.NegativeLogLikelihood(PREFIXES)),
-    "InformationGain": updated(lambda: shells.InformationGain(PREFIXES, 2.0)),
+    "InformationGain": updated(lambda: shells.InformationGain(CLASSES, PREFIXES)),
+    "RelativeInformation": updated(lambda: shells.RelativeInformation(CLASSES)),
+    "information_gain": gain.information_gain,
+    "relative_information": gain.relative_information,
     "CalibrationError": updated(lambda: shells.CalibrationError(PREFIXES)),
 }
 POSTERIORS = {  # of a log-posterior
@@ -94,6 +98,7 @@ WEIGHED = {  # of weights
 }
 ON_ANY_SCALE = {"correct", "n_accuracy", "NAccuracy", "confusion", "floor_posterior"}
 ON_ANY_SCALE |= {"apply_temperature", "fit_temperature", "NegativeLogLikelihood", "InformationGain"}
+ON_ANY_SCALE |= {"RelativeInformation", "information_gain", "relative_information"}
 
 
 def spoilt(values: torch.Tensor, value: float) -> torch.Tensor:
@@ -284,10 +289,18 @@ OTHERS = {
         ),
         (lambda: information.accuracy_gain(ONE, 1), "a number of classes of at least 2, got 1"),
     ],
-    "relative_information": [
-        (lambda: information.relative_information(ONE, math.nan), "at least two labels that occur, got .* nan bits"),
-        (lambda: information.relative_information(ONE, math.inf), "at least two labels that occur, got .* inf bits"),
-        (lambda: information.relative_information(math.nan * ONE, 1.0), "gains without NaN, got nan"),
+    "information_gain": [
+        (lambda: gain.information_gain(LOGS, LABELS, log_prior=ONES), r"log-priors \[c\] with c = 4, got \[3\]"),
+        (lambda: gain.relative_information(LOGS[:1], LABELS[:1]), "at least two labels that occur, got .* 0.0 bits"),
+    ],
+    "entropy_of": [
+        (lambda: gain.entropy_of(-ONES), "counts of labels of at least 0, got -1"),
+        (lambda: gain.entropy_of(0 * ONES), "a number of labels above 0, got 0"),
+    ],
+    "share_of_entropy": [
+        (lambda: information.share_of_entropy(ONE, math.nan), "at least two labels that occur, got .* nan bits"),
+        (lambda: information.share_of_entropy(ONE, math.inf), "at least two labels that occur, got .* inf bits"),
+        (lambda: information.share_of_entropy(math.nan * ONE, 1.0), "gains without NaN, got nan"),
     ],
     "calibrate_logits": [
         (lambda: calibration.calibrate_logits(LOGS, ONES, 1.0), r"log corrections \[c\] with c = 4, got \[3\]"),
@@ -428,7 +441,17 @@ OTHERS = {
     "shells": [
         (lambda: shells.NAccuracy(2).update(LOGS, LABELS), r"log-posteriors \[t n c\] with n = 2, got \[12, 3, 4\]"),
         (lambda: shells.CalibrationError(2).update(LOGS, LABELS), r"log-posteriors \[t n c\] with n = 2, got"),
-        (lambda: shells.InformationGain(2, -1.0), "a label entropy in bits of at least 0, got -1"),
+        (lambda: shells.NAccuracy(0), "a number of instances of at least 1, got 0"),
+        (lambda: shells.InformationGain(1), "a number of classes of at least 2, got 1"),
+        (
+            lambda: shells.InformationGain(3).update(LOGS, LABELS),
+            r"log-posteriors \[t n c\] with c = 3, got \[12, 3, 4\]",
+        ),
+        (
+            lambda: shells.InformationGain(4, log_prior=LOGS[0, 0, :3]),
+            "expected log-priors whose probabilities sum to 1",
+        ),
+        (lambda: shells.InformationGain(4, log_prior=torch.full((2,), 0.5).log()), r"log-priors \[c\] with c = 4, got"),
     ],
 }
 
@@ -446,7 +469,7 @@ def test_other_arguments_without_a_meaning_are_refused(call, message):
 
 
 def test_every_public_metric_is_refused_something():
-    modules = (calibration, cost, information, n_accuracy, paired, stopping, uncertainty)
+    modules = (accuracy, calibration, cost, gain, information, paired, stopping, uncertainty)
     modules += (behrens_fisher, intervals, moderation)
     public = {
         name
@@ -479,7 +502,7 @@ def test_impossible_labels_are_meant_and_empty_batches_change_nothing():
 
 @pytest.mark.parametrize(
     "mean",
-    [n_accuracy.n_accuracy, calibration.negative_log_likelihood, calibration.reliability, information.confusion],
+    [accuracy.n_accuracy, calibration.negative_log_likelihood, calibration.reliability, information.confusion],
 )
 def test_a_mean_over_no_tuples_has_no_value(mean):
     with pytest.raises(DataError, match=r"^expected at least one tuple to take a mean over, got none; check"):

@@ -85,7 +85,7 @@ def test_decision_gain_is_normalised_by_the_entropy_of_the_label() -> None:
     posterior[torch.arange(4), 0, labels // 2 * 2] = 1.0
     gain = information.decision_gain(information.confusion(posterior.log(), labels))
     entropy = information.label_entropy(torch.full((4,), 0.25).log())
-    assert information.relative_information(gain, entropy).item() == pytest.approx(0.5)
+    assert information.share_of_entropy(gain, entropy).item() == pytest.approx(0.5)
     assert (gain / 1.0).item() == pytest.approx(1.0), "normalised by the decision's entropy it would claim everything"
 
 
@@ -168,10 +168,10 @@ def test_accuracy_gain_is_the_information_of_a_symmetric_channel(classes: int) -
     assert gain[3].item() == pytest.approx(math.log2(classes))
 
 
-def test_relative_information_is_a_share_of_less_than_a_bit_too() -> None:
-    assert information.relative_information(torch.tensor([0.25]), 0.5).item() == 0.5
+def test_the_share_of_entropy_is_a_share_of_less_than_a_bit_too() -> None:
+    assert information.share_of_entropy(torch.tensor([0.25]), 0.5).item() == 0.5
 
 
-def test_relative_information_refuses_a_certain_label() -> None:
+def test_the_share_of_entropy_refuses_a_certain_label() -> None:
     with pytest.raises(DataError, match=r"label entropy of 0\.0 bits"):
-        information.relative_information(torch.ones(1), 0.0)
+        information.share_of_entropy(torch.ones(1), 0.0)

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from pathlib import Path
-
+import matplotlib.pyplot as plt
 import pytest
 import torch
+import torchmetrics
 
-from sharedlabel.metrics import calibration, information, shells
-from sharedlabel.metrics.n_accuracy import n_accuracy
+from sharedlabel.errors import DataError
+from sharedlabel.metrics import calibration, information, information_gain, n_accuracy, relative_information, shells
 from sharedlabel.rng import generator
 
 
@@ -21,30 +21,31 @@ def data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def _pure(log_posterior: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> dict[str, torch.Tensor]:
     floored = information.floor_posterior(log_posterior)
-    log2 = information.log2_posterior_of_label(floored, labels)
     return {
         "accuracy": n_accuracy(log_posterior, labels, weights),
-        "gain": information.posterior_gain(log2, weights, 2.0),
+        "gain": information_gain(log_posterior, labels, weights),
+        "relative": relative_information(log_posterior, labels, weights),
         "likelihood": calibration.negative_log_likelihood(floored, labels, weights),
         "calibration": calibration.expected_calibration_error(log_posterior, labels, weights),
     }
 
 
-@pytest.fixture
-def gloo(monkeypatch: pytest.MonkeyPatch) -> object:
-    """The worker module, importable by name in a spawned process too."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    import gloo_worker
-
-    return gloo_worker
+def _shells(**options: object) -> dict[str, shells.Metric]:
+    """Build one of each shell."""
+    return {
+        "accuracy": shells.NAccuracy(3, **options),
+        "gain": shells.InformationGain(4, 3, **options),
+        "relative": shells.RelativeInformation(4, 3, **options),
+        "likelihood": shells.NegativeLogLikelihood(3, **options),
+        "calibration": shells.CalibrationError(3, **options),
+    }
 
 
 @pytest.mark.parametrize("weighted", [True, False])
-def test_split_updates_equal_one_pure_call(gloo, data, weighted: bool) -> None:
+def test_split_updates_equal_one_pure_call(data, weighted: bool) -> None:
     log_posterior, labels, weights = data
     expected = _pure(log_posterior, labels, weights if weighted else None)
-    for name, metric in gloo.metrics(3).items():
+    for name, metric in _shells().items():
         for part in torch.arange(101).split(17):
             metric.update(log_posterior[part], labels[part], weights[part] if weighted else None)
         torch.testing.assert_close(metric.compute(), expected[name])
@@ -53,24 +54,27 @@ def test_split_updates_equal_one_pure_call(gloo, data, weighted: bool) -> None:
         torch.testing.assert_close(metric.compute(), _pure(log_posterior[:9], labels[:9], None)[name])
 
 
-def test_two_processes_equal_one_pure_call(gloo, data, tmp_path: Path) -> None:
-    torch.save(data, tmp_path / "data.pt")
-    other = torch.multiprocessing.spawn(gloo.spawned, (str(tmp_path),), nprocs=1, join=False)
-    gloo.work(0, str(tmp_path))
-    assert other.join()
-    expected = _pure(*data)
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt")
-        for name, value in expected.items():
-            torch.testing.assert_close(found[name], value)
+@pytest.mark.parametrize("name", _shells())
+def test_two_processes_equal_one_pure_call(data, name: str) -> None:
+    """What torchmetrics gathers from processes is put together as one call would."""
+    other = _shells()[name]
+
+    def gather(state: torch.Tensor, group: object) -> list[torch.Tensor]:
+        [place] = [place for place, value in own.metric_state.items() if value is state]
+        return [state, getattr(other, place)]
+
+    own = _shells(dist_sync_fn=gather, distributed_available_fn=lambda: True)[name]
+    for rank, metric in enumerate((own, other)):
+        metric.update(*(part[rank::2] for part in data))
+    torch.testing.assert_close(own.compute(), _pure(*data)[name])
 
 
-def test_sums_are_wide_and_options_reach_torchmetrics(gloo) -> None:
-    for metric in gloo.metrics(3).values():
+def test_sums_are_wide_and_options_reach_torchmetrics() -> None:
+    for metric in _shells().values():
         assert {state.dtype for state in metric.metric_state.values()} == {torch.float64}
     quiet = (
         shells.NAccuracy(2, sync_on_compute=False),
-        shells.InformationGain(2, 1.0, sync_on_compute=False),
+        shells.InformationGain(4, sync_on_compute=False),
         shells.CalibrationError(2, sync_on_compute=False),
     )
     assert [metric.sync_on_compute for metric in quiet] == [False] * 3
@@ -78,10 +82,70 @@ def test_sums_are_wide_and_options_reach_torchmetrics(gloo) -> None:
 
 def test_every_shell_states_its_facts() -> None:
     facts = {
-        shells.NAccuracy: (True, "share", (0, 1)),
-        shells.InformationGain: (True, "bits", (-torch.inf, torch.inf)),
-        shells.NegativeLogLikelihood: (False, "bits", (0, torch.inf)),
-        shells.CalibrationError: (False, "share", (0, 1)),
+        shells.NAccuracy: (True, "share", 0, 1),
+        shells.InformationGain: (True, "bits", None, None),
+        shells.RelativeInformation: (True, "share", None, 1),
+        shells.NegativeLogLikelihood: (False, "bits", 0, None),
+        shells.CalibrationError: (False, "share", 0, 1),
     }
-    for shell, (better, unit, limits) in facts.items():
-        assert (shell.higher_is_better, shell.unit, shell.range) == (better, unit, limits)
+    for shell, (better, unit, lowest, highest) in facts.items():
+        assert (shell.higher_is_better, shell.unit) == (better, unit)
+        assert (shell.plot_lower_bound, shell.plot_upper_bound) == (lowest, highest)
+
+
+def test_without_n_the_last_posterior_counts_of_tuples_of_any_length(data) -> None:
+    log_posterior, labels, weights = data
+    expected = {name: values[-1] for name, values in _pure(log_posterior, labels, weights).items()}
+    alone = {
+        "accuracy": shells.NAccuracy(),
+        "gain": shells.InformationGain(4),
+        "relative": shells.RelativeInformation(4),
+        "likelihood": shells.NegativeLogLikelihood(),
+        "calibration": shells.CalibrationError(),
+    }
+    for name, metric in alone.items():
+        metric.update(log_posterior[:50], labels[:50], weights[:50])
+        metric.update(log_posterior[50:, 2:], labels[50:], weights[50:])
+        assert metric.compute().shape == ()
+        torch.testing.assert_close(metric.compute(), expected[name])
+
+
+def test_a_prior_stands_in_for_the_frequencies_of_labels(data) -> None:
+    log_posterior, labels, _ = data
+    uniform = torch.full((4,), 0.25).log()
+    metric = shells.RelativeInformation(4, n=3, log_prior=uniform)
+    metric.update(log_posterior, labels)
+    torch.testing.assert_close(metric.compute(), relative_information(log_posterior, labels, log_prior=uniform))
+    assert metric.entropy() == pytest.approx(2)
+    one_label = labels == 0
+    metric.reset()
+    metric.update(log_posterior[one_label], labels[one_label])
+    assert metric.compute().isfinite().all()
+    seen = shells.RelativeInformation(4)
+    seen.update(log_posterior[one_label], labels[one_label])
+    with pytest.raises(DataError, match="at least two labels that occur"):
+        seen.compute()
+
+
+def test_a_collection_keeps_apart_what_differs_and_draws_it(data) -> None:
+    # One tuple that is right with a posterior of 1/2: one bit is missing and one answer right, the same sums.
+    collection = torchmetrics.MetricCollection(
+        [shells.NAccuracy(), shells.NegativeLogLikelihood(), shells.RelativeInformation(4), shells.CalibrationError()]
+    )
+    half = torch.tensor([[[0.5, 0.3, 0.1, 0.1]]]).log()
+    collection.update(half, torch.tensor([0]))
+    log_posterior, labels, _ = data
+    collection.update(log_posterior, labels)
+    both = torch.cat([half, log_posterior[:, -1:]]), torch.cat([torch.zeros(1, dtype=torch.int64), labels])
+    values = collection.compute()
+    torch.testing.assert_close(values["NAccuracy"], n_accuracy(*both)[0])
+    torch.testing.assert_close(values["RelativeInformation"], relative_information(*both)[0])
+    assert values["NegativeLogLikelihood"] != values["NAccuracy"]
+    _, axes = collection["RelativeInformation"].plot()
+    assert axes.get_ylim()[1] == pytest.approx(1, abs=0.2)
+    curve = shells.NAccuracy(n=3)
+    curve.update(log_posterior, labels)
+    _, own = plt.subplots()
+    assert curve.plot(ax=own)[1] is own
+    assert len(own.lines) + len(own.collections) >= 3
+    plt.close("all")

@@ -32,7 +32,7 @@ MODULES = {
     "data/splits": ["tests/data/test_splits.py"],
     "data/tuples": ["tests/data/test_tuples.py"],
     "metrics/information": ["tests/metrics/test_information.py", "tests/metrics/test_checks.py"],
-    "metrics/n_accuracy": ["tests/metrics/test_n_accuracy.py", "tests/metrics/test_checks.py"],
+    "metrics/accuracy": ["tests/metrics/test_accuracy.py", "tests/metrics/test_checks.py"],
     "metrics/cost": ["tests/metrics/test_cost.py", "tests/metrics/test_checks.py"],
     "metrics/_checks": ["tests/metrics/test_checks.py"],
     "metrics/shells": ["tests/metrics/test_shells.py", "tests/metrics/test_checks.py"],

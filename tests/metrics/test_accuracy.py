@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from sharedlabel.metrics.n_accuracy import correct, n_accuracy
+from sharedlabel.metrics.accuracy import correct, n_accuracy
 
 
 def test_exact_posterior_reaches_the_enumerated_accuracy() -> None:

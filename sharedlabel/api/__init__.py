@@ -1,0 +1,1 @@
+"""What `import sharedlabel` offers beside `sharedlabel.metrics` and `sharedlabel.plot`; `docs/api.md` shows each."""

@@ -1,0 +1,159 @@
+"""`prune`, `finalize` and `compression_ratio`, for any module."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from sharedlabel import rng
+from sharedlabel.backbones._masking import masked_weights
+from sharedlabel.config import resolve
+from sharedlabel.errors import CompressionError, ConfigError
+from sharedlabel.plugins import load
+from sharedlabel.pruners._base import Context
+from sharedlabel.pruners._masks import bake, removed
+from sharedlabel.pruners._modules import prune_module
+
+_DENSE = "_dense_parameters"  # attribute of pruned modules: how many parameters they had at first
+
+
+def prune(
+    module: nn.Module,
+    ratio: int | float,
+    method: str | Mapping[str, Any] = "magnitude",
+    *,
+    example_inputs: Any = None,
+    classifier: str = "",
+    data: tuple[Tensor, Tensor] | None = None,
+    validation: Tensor | None = None,
+    train: Callable[[nn.Module], Any] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> nn.Module:
+    """Return a pruned copy of a module, of the same class, to be trained further like any other.
+
+    Weights are removed by masks, or physically by methods that remove units and channels (`unit`, `filter_l1`, ...).
+    Masks are buffers beside the weights, and whoever uses a weight gets weight * mask. So the copy stays pruned under
+    any optimiser and loop, when a state is loaded into it, and when it is copied, pickled or moved. `finalize` bakes
+    the masks in.
+
+    Weights of convolutions, linear layers and attention are prunable; biases and normalisation are not, nor is the
+    classifier: the linear layer whose output the module returns.
+
+    Args:
+        module: any module, trained or not; it is left as it is.
+        ratio: compression ratio, at least 1: all parameters at first / those left. That of a module that was pruned
+            before counts from what it was at first, too.
+        method: a pruner, by name, or as a mapping with `name` and its options. It prunes once; schedules are what
+            `sharedlabel.run` has.
+        example_inputs: a batch that the module can be called with: a tensor, a tuple of arguments, or a mapping of
+            keywords. The module is run on it once, as a copy in evaluation mode. The inputs of `data` if left out.
+        classifier: name of the linear layer that stays whole, where it is not the one that the module returns.
+        data: training inputs `[b ...]` and labels `[b]`, for methods that look at some (`snip`, `grasp`, `obd`, ...).
+        validation: other inputs `[v ...]`, for methods that measure sensitivities (`sipp`, `pfp`).
+        train: trains a module in place, for methods that train (`edge_popup`); the module that it is given maps
+            inputs to logits as yours does.
+        seed: of methods that draw random numbers.
+        options: options of the method, such as `scope="layer"`.
+
+    Returns:
+        The copy.
+
+    Raises:
+        ConfigError: an unknown method or option.
+        CompressionError: the ratio cannot be reached, the method does not take this module, or lacks data.
+
+    >>> import torch
+    >>> network = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2))
+    >>> pruned = prune(network, ratio=3, example_inputs=torch.randn(1, 8))
+    >>> round(compression_ratio(pruned), 2)
+    3.0
+    """
+    plugin = resolve("pruners", {**({"name": method} if isinstance(method, str) else method), **options})
+    pruner = load("pruners", plugin.name)
+    if "schedule" in options or (not isinstance(method, str) and "schedule" in method):
+        raise ConfigError(
+            f"schedule: expected none for {plugin.name}, which prunes once here, got one; leave it out, and prune and "
+            "train in rounds of your own"
+        )
+    _check_needs(plugin.name, pruner.NEEDS, data=data, validation=validation, train=train)
+    if example_inputs is None:
+        if data is None:
+            raise CompressionError("expected example_inputs that the module can be called with, got none; pass a batch")
+        example_inputs = data[0][:2]
+    dense = module.__dict__.get(_DENSE, _count(module))
+    of_now = float(ratio) * _count(module) / dense
+    context = Context(
+        generator=rng.generator(seed, "prune", plugin.name),
+        images=None if data is None else data[0],
+        labels=None if data is None else data[1],
+        validation=validation,
+        train=train,
+    )
+    pruned = prune_module(pruner, module, of_now, plugin.config, context, example_inputs, classifier)
+    object.__setattr__(pruned, _DENSE, dense)
+    return pruned
+
+
+def finalize(module: nn.Module) -> nn.Module:
+    """Return a copy of a pruned module whose masks are baked in: plain modules, with zeros where weights are removed.
+
+    Do this last. Whoever trains it further trains what was removed, too.
+
+    Args:
+        module: from `prune`, alone or as a part of another module.
+
+    Raises:
+        CompressionError: there are masks of `torch.nn.utils.prune` in it.
+
+    >>> import torch
+    >>> network = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2))
+    >>> final = finalize(prune(network, ratio=3, example_inputs=torch.randn(1, 8)))
+    >>> list(final.state_dict()) == list(network.state_dict())
+    True
+    """
+    removed(module)  # refuses masks that are not ours
+    final = copy.deepcopy(module)
+    bake(final)
+    return final
+
+
+def compression_ratio(module: nn.Module, dense: nn.Module | None = None) -> float:
+    """Return the compression ratio of a module, over all parameters: those at first / those left.
+
+    Masked weights are not left; nor are weights of two and more axes that are exactly 0, as `finalize` leaves them.
+
+    Args:
+        module: pruned or not.
+        dense: the module before, where `prune` has not made this one (it remembers how many parameters there were).
+
+    >>> compression_ratio(nn.Linear(3, 2))
+    1.0
+    """
+    before = module.__dict__.get(_DENSE, _count(module)) if dense is None else _count(dense)
+    by_masks = removed(module)  # refuses masks that are not ours
+    masked = {id(place.weight) for place in masked_weights(module)}
+    weights = (each for each in module.parameters() if each.ndim > 1 and id(each) not in masked)
+    left = _count(module) - by_masks - sum(int((weight == 0).sum()) for weight in weights)
+    if not left:
+        raise CompressionError("expected a module with parameters, got none that is not 0; initialise it first")
+    return before / left
+
+
+def _check_needs(name: str, needs: Collection[str], **given: Any) -> None:
+    """Refuse a method that lacks what it looks at."""
+    for argument, asked, what in (
+        ("data", {"data", "labels"}, "training inputs and labels, (inputs, labels)"),
+        ("validation", {"validation"}, "inputs to measure sensitivities on"),
+        ("train", {"trainer"}, "a function that trains a module in place"),
+    ):
+        if asked & set(needs) and given[argument] is None:
+            raise CompressionError(f"{argument}: expected {what}, for {name}, got none; pass {argument}=...")
+
+
+def _count(module: nn.Module) -> int:
+    """Count the parameters, masked ones included."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,40 @@
+"""Public names of a package that are imported when somebody uses them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def attach(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return the functions `__getattr__` and `__dir__` of a package.
+
+    Importing such a package is quick, whatever its public names need. A name is imported once.
+
+    Args:
+        package: its `__name__`.
+        homes: the module that defines each public name; the name itself belongs to it, unless the module is called
+            `package.name`, which is then meant as a whole.
+
+    >>> get, _ = attach(__name__, {"tau": "math"})
+    >>> round(get("tau"), 2)
+    6.28
+    """
+    module = sys.modules[package]
+
+    def get(name: str) -> Any:
+        """Import a public name."""
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=module)
+        home = importlib.import_module(homes[name])
+        value = home if homes[name] == f"{package}.{name}" else getattr(home, name)
+        setattr(module, name, value)
+        return value
+
+    def names() -> list[str]:
+        """List what the package has and what it offers."""
+        return sorted({*vars(module), *homes})
+
+    return get, names

@@ -1,0 +1,159 @@
+"""Run an experiment and write what it gives: what the command `train` and `sharedlabel.run` share.
+
+torch and Lightning take seconds to import, so functions import them: help and mistakes do not wait for them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sharedlabel.config import Experiment, digest
+from sharedlabel.errors import home, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sharedlabel.grid import Grid
+    from sharedlabel.records import Results
+    from sharedlabel.store import Store
+    from sharedlabel.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """A grid after its run.
+
+    Attributes:
+        results: what it gives.
+        tracebacks: those of the calls that failed, by the file that they belong into.
+        calls: how many stage calls were computed.
+    """
+
+    results: Results
+    tracebacks: Mapping[str, str]
+    calls: int
+
+
+def open_grid(experiment: Experiment, readonly: bool = False) -> tuple[Grid, Store]:
+    """Load the data of an experiment, lay out its cells and open the store of its artifacts.
+
+    Args:
+        experiment: the configuration.
+        readonly: write nothing into the store.
+    """
+    from sharedlabel.grid import prepare
+    from sharedlabel.store import Store
+
+    store = Store(home(experiment.output) / "store", readonly=readonly)
+    return prepare(experiment), store
+
+
+def announce(grid: Grid, console: Console) -> None:
+    """Print what the data are, what one should know of them, and what a search will cost."""
+    from rich.text import Text
+
+    from sharedlabel import inert, survey
+    from sharedlabel.progress import search_budget
+
+    experiment, dataset = grid.experiment, grid.data.dataset
+    classes = ", ".join(map(inert.name, dataset.class_names[:5])) + (", ..." if dataset.num_classes > 5 else "")
+    console.print(
+        f"{inert.name(experiment.name)}: {len(dataset.labels)} images of {inert.name(dataset.name)}, "
+        f"{dataset.num_classes} classes, ({classes}), {len(grid.cells)} cells",
+        highlight=False,
+        markup=False,
+    )
+    console.print(Text(survey.totals(grid)), soft_wrap=True)
+    for remark in survey.remarks(grid):
+        console.print(Text(f"warning: {printable(remark)}", style="yellow"), soft_wrap=True)
+    if experiment.fit.trials:
+        console.print(search_budget(grid), highlight=False)
+
+
+def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False) -> Results:
+    """Compute the missing cells, then write rows, plots and the report, print the tables, and publish.
+
+    Args:
+        grid: from `open_grid`.
+        store: holds the artifacts.
+        console: where to print.
+        fail_fast: compute nothing more after the first failure.
+
+    Raises:
+        WriteError: the store, or the folder of the run, cannot be written.
+        TrackingError: everything is stored and written, but W&B does not take it.
+    """
+    from sharedlabel.report.html import publish
+    from sharedlabel.report.terminal import print_report
+    from sharedlabel.tracking import Tracker
+
+    experiment = grid.experiment
+    folder = home(experiment.output) / experiment.name
+    folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is noticed before the first call
+    with Tracker(experiment, folder / "wandb") as tracker:
+        computed = _compute(grid, store, console, fail_fast, folder)
+        results = computed.results
+        drawn = publish(results, folder, computed.tracebacks)
+        print_report(results, console)
+        nothing = "computed nothing" if computed.tracebacks else "computed nothing: every cell was done"
+        done = f"computed {computed.calls} stage calls" if computed.calls else nothing
+        where = printable(f"{done}; report: {folder / 'report.html'}, rows: {folder / 'rows.csv'}")
+        console.print(f"\n{where}", highlight=False, markup=False, soft_wrap=True)
+        if tracker.mode != "none":
+            _track(tracker, grid, store, results, drawn)
+    return results
+
+
+def compute(grid: Grid, store: Store, console: Console, fail_fast: bool = False) -> Results:
+    """Compute the missing cells and return the results; nothing is written but artifacts in the store.
+
+    Args:
+        grid: from `open_grid`.
+        store: holds the artifacts.
+        console: where to print progress.
+        fail_fast: compute nothing more after the first failure.
+
+    Raises:
+        WriteError: the store cannot be written.
+    """
+    return _compute(grid, store, console, fail_fast, None).results
+
+
+def _compute(grid: Grid, store: Store, console: Console, fail_fast: bool, folder: Path | None) -> _Computed:
+    """Compute what is missing and collect everything; tracebacks are kept in the folder at once, if there is one."""
+    from sharedlabel.collect import collect
+    from sharedlabel.executors.local import finish
+    from sharedlabel.failures import failures
+    from sharedlabel.grid import finished, missing
+    from sharedlabel.progress import described, reporting
+
+    started = time.perf_counter()
+    with reporting(console, grid, len(missing(grid, store)), folder) as progress:
+        failed = finish(grid, store, progress, fail_fast)
+    calls = {key: described(one.node, grid) for key, one in failed.items()}
+    results = collect(
+        finished(grid, store),
+        store,
+        seconds=time.perf_counter() - started,
+        failures=tuple(failures(grid, failed, calls)),
+        cells=len(grid.cells),
+    )
+    return _Computed(results, {one.file: one.details for one in failed.values()}, progress.done)
+
+
+def _track(tracker: Tracker, grid: Grid, store: Store, results: Results, drawn: Mapping[str, str]) -> None:
+    """Publish last: what publishes goes on in the background, where it would slow what is timed, and it may fail."""
+    from sharedlabel.collect import losses, rows
+
+    failed = {failure.cell for failure in results.failures}
+    for cell in grid.cells:
+        if cell.id not in failed and all(store.has(node.stage, node.key) for node in cell.read()):
+            tracker.cell(rows(cell, grid, store), losses(cell, store))
+    for failure in results.failures:
+        tracker.failed(failure)
+    summarized = sorted(failed) if failed else []
+    tracker.summary(results, drawn, digest([results.config, [cell.id for cell in grid.cells], *summarized])[:16])
