@@ -1,4 +1,4 @@
-"""`python -m sharedlabel.leaderboard`: new, check, run, score, verify, withdraw, rescore, site and freeze."""
+"""`sharedlabel leaderboard`: new, check, run, score, verify, withdraw, rescore, site and freeze."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sharedlabel.arguments import Parser, one_of, positive, whole
 from sharedlabel.errors import ConfigError, DataError, guarded, home
 from sharedlabel.leaderboard.sandbox import KINDS, Kind
 
@@ -23,22 +24,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> None:
     if arguments is None:
         arguments = sys.argv[1:]
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     options.function(options, arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sharedlabel.leaderboard", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the leaderboard (default: %(default)s)")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> Parser:
+    """Return the parser of the command line."""
+    built = Parser("sharedlabel leaderboard", __doc__)
+    built.add_argument("--root", type=Path, default=ROOT, help="folder of the leaderboard (default: %(default)s)")
+    commands = built.add_subparsers(required=True, metavar="COMMAND")
 
-    new = commands.add_parser("new", help="make the folder of a submission that works", allow_abbrev=False)
+    new = commands.add_parser("new", help="make the folder of a submission that works")
     new.add_argument("name")
     new.set_defaults(function=_new)
 
-    check = commands.add_parser(
-        "check", help="check a submission: files, card, code, contract, costs", allow_abbrev=False
-    )
+    check = commands.add_parser("check", help="check a submission: files, card, code, contract, costs")
     check.add_argument("name", nargs="?", default="")
     check.add_argument(
         "--changed-since", metavar="COMMIT", help="check all submissions and results that differ from a commit"
@@ -46,72 +46,64 @@ def _parser() -> argparse.ArgumentParser:
     _sandbox(check)
     check.set_defaults(function=_check)
 
-    run = commands.add_parser("run", help="train and ask a submission in the sandbox", allow_abbrev=False)
+    run = commands.add_parser("run", help="train and ask a submission in the sandbox")
     run.add_argument("name")
     run.add_argument("--protocol", required=True)
     run.add_argument("--predictions", type=Path, help="folder to write (default: runs/leaderboard/PROTOCOL/NAME)")
     run.add_argument(
-        "--workers", type=_positive, default=os.cpu_count() or 1, help="processes at a time (default: the cores)"
+        "--workers", type=positive, default=os.cpu_count() or 1, help="processes at a time (default: the cores)"
     )
     _sandbox(run)
     run.set_defaults(function=_run)
 
-    score = commands.add_parser(
-        "score", help="join predictions with the labels and list the result", allow_abbrev=False
-    )
+    score = commands.add_parser("score", help="join predictions with the labels and list the result")
     score.add_argument("name", nargs="?", default="")
     score.add_argument("--protocol", required=True)
     score.add_argument("--predictions", type=Path, help="folder that run wrote")
     score.add_argument("--out", type=Path, help="write scores and result into this folder and list nothing")
     score.set_defaults(function=_score)
 
-    verify = commands.add_parser("verify", help="run an entry again from scratch and compare", allow_abbrev=False)
+    verify = commands.add_parser("verify", help="run an entry again from scratch and compare")
     verify.add_argument("name")
     verify.add_argument("--protocol", required=True)
-    verify.add_argument("--workers", type=_positive, default=os.cpu_count() or 1)
+    verify.add_argument("--workers", type=positive, default=os.cpu_count() or 1)
     _sandbox(verify, trust=False)
     verify.set_defaults(function=_verify)
 
-    withdraw = commands.add_parser("withdraw", help="take an entry out of the ranking", allow_abbrev=False)
+    withdraw = commands.add_parser("withdraw", help="take an entry out of the ranking")
     withdraw.add_argument("name")
     withdraw.add_argument("--protocol", required=True)
     withdraw.add_argument("--note", required=True, help="why, for people")
     withdraw.set_defaults(function=_withdraw)
 
-    rescore = commands.add_parser(
-        "rescore", help="score all stored predictions again, once the metrics have changed", allow_abbrev=False
-    )
+    rescore = commands.add_parser("rescore", help="score all stored predictions again, once the metrics have changed")
     rescore.set_defaults(function=_rescore)
 
-    site = commands.add_parser("site", help="write the static pages and the tables of the README", allow_abbrev=False)
+    site = commands.add_parser("site", help="write the static pages and the tables of the README")
     site.add_argument("--out", type=Path, help="folder to write (default: site in the leaderboard's folder)")
     site.set_defaults(function=_site)
 
-    freeze = commands.add_parser("freeze", help="make a protocol from the cells of a configuration", allow_abbrev=False)
+    freeze = commands.add_parser("freeze", help="make a protocol from the cells of a configuration")
     freeze.add_argument("--config", required=True, help="YAML file of an experiment")
     freeze.add_argument("--id", required=True, help="name of the protocol, with its version")
     freeze.add_argument("--title", required=True)
     freeze.add_argument("--about", required=True, help="one paragraph on what it measures")
     freeze.add_argument("--images", nargs="*", default=[], metavar="ROLE=COUNT", help="images to keep; all by default")
-    freeze.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="training seeds of aggregators")
+    freeze.add_argument("--seeds", nargs="+", type=whole, default=[0, 1, 2, 3, 4], help="training seeds of aggregators")
     freeze.add_argument("overrides", nargs="*", metavar="--OPTION=VALUE", help="of the configuration, after --")
     freeze.set_defaults(function=_freeze)
-    return parser
+    return built
 
 
 def _sandbox(parser: argparse.ArgumentParser, trust: bool = True) -> None:
     usable = [kind for kind in KINDS if kind != "trusted"]
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--sandbox", choices=usable, help="where submitted code runs (default: the first that there is)")
+    where.add_argument(
+        "--sandbox", type=one_of(*usable), help="where submitted code runs (default: the first that there is)"
+    )
     where.set_defaults(trust=False)
     if trust:
         where.add_argument("--trust", action="store_true", help="run without a sandbox; the row stays self-reported")
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
-    return int(text)
 
 
 def _kind(options: argparse.Namespace) -> Kind:
@@ -128,7 +120,7 @@ def _predictions(options: argparse.Namespace) -> Path:
 def _next(options: argparse.Namespace, *command: str) -> str:
     """Return a command line for the same board, to be copied."""
     root = ["--root", str(options.root)] if options.root != ROOT else []
-    return shlex.join(["python", "-m", "sharedlabel.leaderboard", *root, *command])
+    return shlex.join(["sharedlabel", "leaderboard", *root, *command])
 
 
 def _new(options: argparse.Namespace, _: Sequence[str]) -> None:
@@ -266,7 +258,7 @@ def _freeze(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         "id": options.id,
         "title": options.title,
         "about": options.about,
-        "command": f"python -m sharedlabel.leaderboard {shlex.join(_public(arguments))}",
+        "command": f"sharedlabel leaderboard {shlex.join(_public(arguments))}",
     }
     with reporting(console, grid, 0) as progress:
         made = freeze(grid, store, options.root, stated, images, tuple(options.seeds), progress)
