@@ -498,9 +498,7 @@ def test_options_that_cannot_work_are_refused(model, tuples, refused, arguments,
 
 def test_a_folder_without_a_card_is_no_model(tuples, tmp_path, refused):
     line = refused(tmp_path, tuples)
-    assert re.match(
-        "expected a card.json in .*, got: .*; give a folder that `python -m sharedlabel.export` wrote", line
-    )
+    assert re.match("expected a card.json in .*, got: .*; give a folder that `sharedlabel export` wrote", line)
 
 
 @pytest.mark.parametrize("name", ["backbone.onnx", "aggregator.pt2"])

@@ -54,7 +54,7 @@ def export(
     if not store.is_dir():
         raise DeploymentError(
             f"expected the run's artifacts in {store}, got none; export where the run was computed, or run "
-            "`python -m sharedlabel.train` again"
+            "`sharedlabel train` again"
         )
     thresholds = _thresholds(results, rows)
     stored = Store(store, readonly=True)

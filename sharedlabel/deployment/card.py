@@ -310,7 +310,7 @@ def read(folder: Path) -> Card:
         payload = plain.read_json(text)
     except (OSError, ValueError, DeploymentError) as error:
         raise DeploymentError(
-            f"expected a {NAME} in {folder}, got: {error}; give a folder that `python -m sharedlabel.export` wrote"
+            f"expected a {NAME} in {folder}, got: {error}; give a folder that `sharedlabel export` wrote"
         ) from error
     found = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
     if found != FORMAT:

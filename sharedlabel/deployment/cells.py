@@ -100,7 +100,7 @@ def _as_stored(kind: str, artifact: Artifact, option: str) -> Plugin:
         if made.get(name, code) != code:
             raise StoreError(
                 f"expected the code of {name} with which {artifact.folder} was computed, got another one; run "
-                "`python -m sharedlabel.train` again, or go back to the code of commit "
+                "`sharedlabel train` again, or go back to the code of commit "
                 f"{artifact.manifest['provenance']['commit'] or 'unknown'}"
             )
     return plugin

@@ -176,7 +176,7 @@ def load(folder: Path, runtime: str | None = None, *, trust: bool = False) -> Pr
     """Open an exported model.
 
     Args:
-        folder: what `python -m sharedlabel.export` wrote.
+        folder: what `sharedlabel export` wrote.
         runtime: `onnx` or `torch`; None takes ONNX if it was exported, else torch.
         trust: whether its files may run code, as those for torch may when they are opened. The checksums of the card
             are no reason to: whoever changes a file changes the card as well.

@@ -27,7 +27,7 @@ from sharedlabel.results import MIN_SEEDS, to_csv
 TOP = 10  # rows of the README's tables
 BEGIN, END = "<!-- standings: made by `python -m sharedlabel.leaderboard site` -->", "<!-- end of standings -->"
 MADE = ".sharedlabel-site"  # a folder that holds this file is one that `build` may replace
-_ABOUT = "Made by `python -m sharedlabel.leaderboard site`, which replaces this folder as a whole.\n"
+_ABOUT = "Made by `sharedlabel leaderboard site`, which replaces this folder as a whole.\n"
 
 
 @dataclass(frozen=True)
