@@ -74,7 +74,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     given = read_groups(options.tuples, options.encoding)
     for remark in given.remarks:
         _tell(f"warning: {remark}")
-    groups = given.found
+    groups = given.groups
     predictor = load(options.model, options.runtime, trust=options.trust)
     check_model(predictor.card.preprocessing)
     threshold = options.threshold if options.error is None else predictor.threshold(options.error)
