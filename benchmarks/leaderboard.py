@@ -11,10 +11,13 @@ import torch
 
 from benchmarks._measure import ROOT, Result, python, summarize
 from sharedlabel import rng
-from sharedlabel.leaderboard import commands, records, score, submission
-from sharedlabel.leaderboard.protocol import Board, Protocol
-from sharedlabel.leaderboard.records import Cost
-from sharedlabel.leaderboard.records import Result as Stored
+from sharedlabel.leaderboard import commands, score
+from sharedlabel.leaderboard.board import facts, writing
+from sharedlabel.leaderboard.board.facts import Result as Stored
+from sharedlabel.leaderboard.cost import Cost
+from sharedlabel.leaderboard.folder import Board
+from sharedlabel.leaderboard.protocol import Protocol
+from sharedlabel.leaderboard.submission import reading
 
 BOARD = ROOT / "leaderboard"
 NAME, PROTOCOL = "lstm", "cifar10-jpeg-v1"
@@ -89,26 +92,26 @@ def _filled(root: Path, entries: int) -> Board:
         name = f"entry-{index:03d}"
         source = BOARD / "submissions" / NAME
         shutil.copytree(source, root / "submissions" / name)
-        card = root / "submissions" / name / submission.CARD
-        card.write_text(card.read_text().replace('title = "', f'title = "{index} '))
+        metadata = root / "submissions" / name / reading.METADATA
+        metadata.write_text(metadata.read_text().replace('title = "', f'title = "{index} '))
         worse = 0.05 * torch.rand((), generator=draw) + 0.1 * torch.rand(
             scored.scores["information"].shape, generator=draw
         )
         tensors = scored.scores | {"information": (scored.scores["information"] - worse).half()}
-        scores, digest = records.serialized(tensors)
+        scores, digest = writing.serialized(tensors)
         sizes = {n: n * (1000 + index) for n in protocol.n}
         result = Stored.model_validate(
             {
                 "protocol": protocol.id,
                 "name": name,
-                "submission": submission.named(root, name).sha256,
+                "submission": reading.named(root, name).sha256,
                 "features": protocol.files,
-                "predictions": records.digest(b""),
+                "predictions": writing.digest(b""),
                 "scores": digest,
                 "ri": score.primary(tensors["information"], answers["test"], torch.full((10,), 0.1)),
                 "cost": Cost(macs=sizes, parameters=1000).model_dump(),
                 "cells": scored.cells,
-                "seconds": {f"{network.name}.{seed}": (10.0, 1.0) for network, seed, _ in records.cells_of(protocol)},
+                "seconds": {f"{network.name}.{seed}": (10.0, 1.0) for network, seed, _ in facts.cells_of(protocol)},
                 "sandbox": "bwrap",
                 "secret": index,
                 "provenance": {},

@@ -2,7 +2,7 @@
 # is that of the checkout: a container gets it, and one submission, read-only.
 #
 # Build:  docker build -f docker/sandbox.Dockerfile -t sharedlabel-sandbox .
-# Run:    python -m sharedlabel.leaderboard run NAME --protocol ID --sandbox docker       (it starts the containers itself)
+# Run:    sharedlabel leaderboard run NAME --protocol ID --sandbox docker       (it starts the containers itself)
 # Pinned as in docker/Dockerfile.
 FROM python:3.12-slim@sha256:dddfd7e07f9d15aeeca61529320492139d21cac7f0070c00609243e51e4e0016
 

@@ -1,4 +1,4 @@
-"""`python -m sharedlabel.predict MODEL TUPLES`: the shared label of every tuple of images, from an exported model."""
+"""`sharedlabel predict MODEL TUPLES`: the shared label of every tuple of images, from an exported model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sharedlabel.arguments import Parser, number, one_of, whole
 from sharedlabel.errors import FAILED, ConfigError, DataError, guarded, printable
 
 if TYPE_CHECKING:
@@ -24,47 +25,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(lambda: _main(arguments), "what was printed holds; run the same command again for the rest")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m sharedlabel.predict",
-        description="Predict the label that the images of each tuple share. Images are looked at in sorted order of "
+def parser() -> Parser:
+    """Return the parser of the command line."""
+    built = Parser(
+        "sharedlabel predict",
+        "Predict the label that the images of each tuple share. Images are looked at in sorted order of "
         "their names, one at a time.",
-        allow_abbrev=False,
     )
-    parser.add_argument("model", type=Path, help="folder that `python -m sharedlabel.export` wrote")
-    parser.add_argument(
+    built.add_argument("model", type=Path, help="folder that `sharedlabel export` wrote")
+    built.add_argument(
         "tuples",
         type=Path,
         help="folder or zip with one sub-folder of images per tuple, or a CSV with the columns group, path",
     )
-    parser.add_argument(
-        "--threshold", type=float, help="stop at this posterior probability, in (0, 1]; without it all images are used"
+    built.add_argument(
+        "--threshold", type=number, help="stop at this posterior probability, in (0, 1]; without it all images are used"
     )
-    parser.add_argument(
+    built.add_argument(
         "--error",
-        type=float,
+        type=number,
         help="stop at the threshold that was fitted for this share of wrong answers, one of those on the card",
     )
-    parser.add_argument("--max-n", type=int, help="use at most this many images of each tuple")
-    parser.add_argument("--runtime", help="onnx or torch (default: onnx if it was exported); torch needs --trust")
-    parser.add_argument(
+    built.add_argument("--max-n", type=whole, help="use at most this many images of each tuple")
+    built.add_argument("--runtime", help="onnx or torch (default: onnx if it was exported); torch needs --trust")
+    built.add_argument(
         "--trust",
         action="store_true",
         help="open .pt2 programs, although opening one runs any code that is in it: only if you know who wrote them",
     )
-    parser.add_argument(
+    built.add_argument(
         "--on-bad-image",
-        choices=("error", "skip"),
+        type=one_of("error", "skip"),
         default="error",
         help="what a file does that cannot be read as an image: fail its tuple (default), or be left out",
     )
-    parser.add_argument("--encoding", default="utf-8", help="of the text of a CSV, such as latin-1 (default: utf-8)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object per tuple, with all probabilities")
-    return parser
+    built.add_argument("--encoding", default="utf-8", help="of the text of a CSV, such as latin-1 (default: utf-8)")
+    built.add_argument("--json", action="store_true", help="print one JSON object per tuple, with all probabilities")
+    return built
 
 
 def _main(arguments: Sequence[str] | None) -> int:
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     _check(options)
     # torch takes seconds to import: help and mistakes should not wait for it.
     from sharedlabel.deployment.groups import check_model, read_groups
@@ -73,7 +74,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     given = read_groups(options.tuples, options.encoding)
     for remark in given.remarks:
         _tell(f"warning: {remark}")
-    groups = given.found
+    groups = given.groups
     predictor = load(options.model, options.runtime, trust=options.trust)
     check_model(predictor.card.preprocessing)
     threshold = options.threshold if options.error is None else predictor.threshold(options.error)
@@ -82,12 +83,12 @@ def _main(arguments: Sequence[str] | None) -> int:
         print(table.header)
     extrapolated, failed = [], False
     for group in groups:
-        found = _predicted(predictor, group, threshold, options)
-        if found is None:
+        prediction = _predicted(predictor, group, threshold, options)
+        if prediction is None:
             failed = True
             continue
-        print(_record(group, found) if options.json else table.line(group, found), flush=True)
-        if found.extrapolated:
+        print(_record(group, prediction) if options.json else table.line(group, prediction), flush=True)
+        if prediction.extrapolated:
             extrapolated.append(group.name)
     if extrapolated:
         print(_warning(extrapolated, max(predictor.card.calibration.n)), file=sys.stderr)
@@ -138,17 +139,17 @@ class _Table:
         self.threshold = threshold
         self.header = f"{'tuple':{self.name}}  {'label':{self.label}}  probability  images"
 
-    def line(self, group: Group, found: Prediction) -> str:
+    def line(self, group: Group, prediction: Prediction) -> str:
         """Phrase one prediction."""
-        unsure = f"  below {self.threshold:g}" if found.reached is False else ""
+        unsure = f"  below {self.threshold:g}" if prediction.reached is False else ""
         return (
-            f"{printable(group.name):{self.name}}  {printable(found.label):{self.label}}  {found.probability:11.4f}  "
-            f"{found.instances} of {len(group.paths)}{unsure}"
+            f"{printable(group.name):{self.name}}  {printable(prediction.label):{self.label}}  "
+            f"{prediction.probability:11.4f}  {prediction.instances} of {len(group.paths)}{unsure}"
         )
 
 
-def _record(group: Group, found: Prediction) -> str:
-    facts = {"tuple": group.name, "available": len(group.paths), **dataclasses.asdict(found)}
+def _record(group: Group, prediction: Prediction) -> str:
+    facts = {"tuple": group.name, "available": len(group.paths), **dataclasses.asdict(prediction)}
     return json.dumps(facts)  # letters outside of ASCII escaped: some steer terminals, some no terminal can show
 
 

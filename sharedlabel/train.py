@@ -1,4 +1,4 @@
-"""`python -m sharedlabel.train`: run a grid, or what is missing of it, and report.
+"""`sharedlabel train`: run a grid, or what is missing of it, and report.
 
 Without arguments it runs the embedded experiment on real handwritten digits.
 """

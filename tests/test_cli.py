@@ -288,6 +288,7 @@ def test_a_full_disk_in_the_middle_of_a_run_keeps_what_was_done(small, experimen
     # A limit on file size makes the operating system refuse the write for real, as a full disk does.
     script = """
 import resource, signal, sys
+sys.dont_write_bytecode = True  # it would be cut, too, and the next program would trip over it
 from sharedlabel import train
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))

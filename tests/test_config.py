@@ -44,7 +44,7 @@ def test_shipped_configs_are_valid(path):
 def test_shipped_configs_open_with_command_time_and_expectation(path):
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     text = "\n".join(header)
-    assert "python -m sharedlabel.train" in text
+    assert "sharedlabel train" in text
     assert "Time:" in text
     assert "Expected:" in text
 

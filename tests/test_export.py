@@ -292,7 +292,7 @@ def test_the_command_line_exports_a_cell_with_its_card(finished, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.startswith(f"{key}: mlp magnitude 2x lstm iid seed 0\n")
-    assert f"python -m sharedlabel.predict {output} FOLDER" in done.stdout
+    assert f"sharedlabel predict {output} FOLDER" in done.stdout
     files = {path.name for path in output.iterdir()}
     assert files == {"card.json", *(f"{part}{end}" for part in ("backbone", "aggregator") for end in (".onnx", ".pt2"))}
     assert [path.name for path in output.parent.iterdir()] == ["model"]
@@ -359,7 +359,7 @@ def test_a_joint_cell_is_rebuilt_from_the_joint_training(done, experiment, run, 
         (["--pruner=none", "--ratio=2"], "expected a cell with pruner=none, ratio=2.0, got none: the run has each"),
         (
             ["--aggregator=lstm", "--ratio=1", "--format=tflite"],
-            "unknown format 'tflite'; available: both, onnx, torch",
+            "--format: unknown value 'tflite'; available: both, onnx, torch",
         ),
     ],
 )

@@ -311,7 +311,7 @@ def test_a_table_of_groups_is_the_same_as_folders(model, tuples, tmp_path, capsy
     files = sorted(tuples.glob("*/*.png"), reverse=True)
     rows = [f"{file.parent.name},{file.relative_to(tmp_path)},ignored" for file in files]
     (tmp_path / "groups.csv").write_text("\n".join(["group,path,note", *rows]), encoding="utf-8-sig")
-    table, folders = (read_groups(source).found for source in (tmp_path / "groups.csv", tuples))
+    table, folders = (read_groups(source).groups for source in (tmp_path / "groups.csv", tuples))
     assert [(group.name, [Path(path).name for path in group.paths]) for group in table] == [
         (group.name, [Path(path).name for path in group.paths]) for group in folders
     ]
@@ -327,7 +327,7 @@ def test_images_are_taken_in_sorted_order_without_hidden_files(tmp_path):
     for name in ("b.png", "a.png", ".DS_Store", "c10.png", "c9.png"):
         (folder / name).write_bytes(b"")
     (tmp_path / "all" / ".hidden").mkdir()
-    (group,) = read_groups(tmp_path / "all").found
+    (group,) = read_groups(tmp_path / "all").groups
     assert group.paths == ("one/a.png", "one/b.png", "one/c10.png", "one/c9.png")
 
 
@@ -342,7 +342,7 @@ def test_new_images_are_decoded_as_the_training_images_were(tmp_path):
     dataset = imagefolder.load(imagefolder.Config(str(tmp_path / "pets"), size=6, channels=3), tmp_path / "data")
     decoding = dataset.decoding
     wanted = Preprocessing(*dataset.image_shape, "uint8", decoding.size, decoding.channels)
-    found = [image for group in read_groups(tmp_path / "pets").found for image in read_images(group, wanted)]
+    found = [image for group in read_groups(tmp_path / "pets").groups for image in read_images(group, wanted)]
     assert torch.equal(torch.stack(found), dataset.images)
 
 
@@ -464,7 +464,7 @@ def test_rows_that_name_no_image_are_flaws_of_their_group(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "here.png")
     rows = "a,here.png\na,./here.png\n\nb,gone.png\nc,../away.png\nd,here.png\n"
     (tmp_path / "groups.csv").write_text("group,path\n" + rows)
-    a, b, c, d = read_groups(tmp_path / "groups.csv").found
+    a, b, c, d = read_groups(tmp_path / "groups.csv").groups
     assert (a.paths, a.flaw) == (d.paths, d.flaw) == (("here.png",), "")  # a repeated row is one image
     assert re.match(r"expected an image at 'gone.png' \(row 5 of .*groups.csv\), got no file; correct", b.flaw)
     assert re.match(r"expected images inside .*, got '../away.png' \(row 6 of .*\); move the CSV", c.flaw)
@@ -499,9 +499,7 @@ def test_options_that_cannot_work_are_refused(model, tuples, refused, arguments,
 
 def test_a_folder_without_a_card_is_no_model(tuples, tmp_path, refused):
     line = refused(tmp_path, tuples)
-    assert re.match(
-        "expected a card.json in .*, got: .*; give a folder that `python -m sharedlabel.export` wrote", line
-    )
+    assert re.match("expected a card.json in .*, got: .*; give a folder that `sharedlabel export` wrote", line)
 
 
 @pytest.mark.parametrize("name", ["backbone.onnx", "aggregator.pt2"])

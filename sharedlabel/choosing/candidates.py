@@ -258,15 +258,15 @@ def _timings(latencies: Iterable[Latency], request: Request) -> dict[tuple[Any, 
     """
     eager = [record for record in latencies if record.mode == "eager"]
     device = request.device or (eager[0].device if eager else None)
-    found = [record for record in eager if (record.device, record.batch) == (device, request.batch)]
-    if not found and (request.latency_ms is not None or request.device is not None):
+    measured = [record for record in eager if (record.device, record.batch) == (device, request.batch)]
+    if not measured and (request.latency_ms is not None or request.device is not None):
         known = sorted({f"batch {record.batch} on {record.device}" for record in eager})
         raise ConfigError(
             f"expected an eager measurement of batch {request.batch} on {device or 'any device'}, got none; choose "
             f"--batch and --device from: {', '.join(known) or 'nothing, since no latency was measured'}"
         )
     groups: dict[tuple[Any, ...], list[Latency]] = {}
-    for record in quietest(found):
+    for record in quietest(measured):
         groups.setdefault(_network(record), []).append(record)
     return {network: _timing(own) for network, own in groups.items()}
 

@@ -89,16 +89,16 @@ def contrast(first: Option, second: Option, protocol: str, comparisons: Iterable
 
 
 def _paired(first: Place, second: Place, protocol: str, comparisons: Iterable[Comparison]) -> dict[str, Gap]:
-    found: dict[str, Gap] = {}
+    gaps: dict[str, Gap] = {}
     for c in comparisons:
         if (c.n, c.protocol) == (first.n, protocol):
             pair = _places(c)
             if pair == (first, second):
-                found[c.metric] = Gap(c.difference, c.low_adjusted, c.high_adjusted, True, c.verdict, c.correction)
+                gaps[c.metric] = Gap(c.difference, c.low_adjusted, c.high_adjusted, True, c.verdict, c.correction)
             elif pair == (second, first):
                 verdict = OPPOSITE[c.verdict]
-                found[c.metric] = Gap(-c.difference, -c.high_adjusted, -c.low_adjusted, True, verdict, c.correction)
-    return found
+                gaps[c.metric] = Gap(-c.difference, -c.high_adjusted, -c.low_adjusted, True, verdict, c.correction)
+    return gaps
 
 
 def _places(c: Comparison) -> tuple[Place, Place]:

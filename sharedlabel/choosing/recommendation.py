@@ -104,13 +104,15 @@ def recommend(results: Results, request: Request) -> Recommendation:
         DataError: nothing qualifies; the message names the nearest miss.
     """
     everything, unit, protocol, seeds = options(results, request)
-    found = [option for option in everything if request.n in {None, option.n}]
-    within = [option for option in found if not _excess(option, request)]
+    considered = [option for option in everything if request.n in {None, option.n}]
+    within = [option for option in considered if not _excess(option, request)]
     if not within:
-        raise DataError(_miss(found, request))
+        raise DataError(_miss(considered, request))
     ordered = _ordered(within, request)
     chosen, rest = ordered[0], ordered[1:]
-    unfloored = _ordered([option for option in found if not _excess(option, request).keys() - {"guessing"}], request)
+    unfloored = _ordered(
+        [option for option in considered if not _excess(option, request).keys() - {"guessing"}], request
+    )
     by_place = {option.place: option for option in everything}
     dense = by_place.get(chosen.place._replace(pruner=DENSE, ratio=1.0), chosen)
     best = max(everything, key=lambda option: (option.validation_ri, -option.cost_units))
@@ -131,12 +133,12 @@ def recommend(results: Results, request: Request) -> Recommendation:
         dense=against(dense),
         best=against(best),
         runner_up=against(other),
-        considered=len(found),
+        considered=len(considered),
         qualified=len(within),
         passed_over=unfloored[0] if unfloored[0].guessing else None,
         agreement=_agreement(chosen, request, protocol, unit, results.sweet_spots),
         ratio_edge=_edge(chosen.ratio, [o.ratio for o in everything if _same_grid(o, chosen)]),
-        n_edge=_edge(chosen.n, [option.n for option in found]),
+        n_edge=_edge(chosen.n, [option.n for option in considered]),
         images=dict(results.dataset.images),
         groups=dict(results.dataset.groups),
         shift_n_accuracy=shift(chosen, "n_accuracy"),
@@ -211,24 +213,24 @@ def _excess(option: Option, request: Request) -> dict[str, float]:
         "budget": (option.cost_units, request.budget),
         "latency_ms": (option.timing.ms_per_tuple if option.timing else math.inf, request.latency_ms),
     }
-    found = {
+    excess = {
         name: value / limit - 1
         for name, (value, limit) in spent.items()
         if limit is not None and value > limit * _SLACK
     }
     target = request.target_accuracy
     if target is not None and option.validation_n_accuracy < target:
-        found["target_accuracy"] = 1 - option.validation_n_accuracy / target
+        excess["target_accuracy"] = 1 - option.validation_n_accuracy / target
     if option.guessing:
-        found["guessing"] = -min(option.ri_low, option.validation_ri_low)
+        excess["guessing"] = -min(option.ri_low, option.validation_ri_low)
     if request.latency_ms is not None and option.timing is not None and option.timing.contended:
-        found["contended"] = (option.timing.contention or math.inf) - BUSY
-    return found
+        excess["contended"] = (option.timing.contention or math.inf) - BUSY
+    return excess
 
 
-def _miss(found: Sequence[Option], request: Request) -> str:
+def _miss(considered: Sequence[Option], request: Request) -> str:
     """Say what was asked for and which option comes nearest to it."""
-    nearest = min(found, key=lambda option: sum(_excess(option, request).values()))
+    nearest = min(considered, key=lambda option: sum(_excess(option, request).values()))
     timing, missed = nearest.timing, _excess(nearest, request)
     texts = {
         "budget": (f"{nearest.cost_units:.4g} dense passes", f"at most {request.budget or 0:g}"),
@@ -251,7 +253,7 @@ def _miss(found: Sequence[Option], request: Request) -> str:
     if missed.keys() - {"contended"}:
         advice.append("relax a limit or run a wider grid")
     return (
-        f"expected an option with {asked}, got none of {len(found)}; the nearest miss is {describe(nearest)} "
+        f"expected an option with {asked}, got none of {len(considered)}; the nearest miss is {describe(nearest)} "
         f"with {' and '.join(gaps)}{' (' + ', '.join(kept) + ')' if kept else ''}; {', and '.join(advice)}"
     )
 

@@ -21,23 +21,23 @@ _LABEL = 14
 _DIGITS = 8  # at most
 
 
-def render(found: Recommendation) -> str:
+def render(advice: Recommendation) -> str:
     """Write a recommendation as aligned lines of at most 100 columns.
 
     Args:
-        found: the recommendation.
+        advice: the recommendation.
     """
-    seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
-    lines = [f"{inert.name(found.data)}, {found.protocol} tuples, {seeds}; asked for: {_asked(found)}", ""]
+    seeds = f"{advice.seeds} seed{'s' * (advice.seeds > 1)}"
+    lines = [f"{inert.name(advice.data)}, {advice.protocol} tuples, {seeds}; asked for: {_asked(advice)}", ""]
     indent = " " * _LABEL
-    for label, text in _lines(found):
+    for label, text in _lines(advice):
         first = f"{label:{_LABEL}}"
         lines += textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
     return "\n".join(map(printable, lines))
 
 
-def _asked(found: Recommendation) -> str:
-    request = found.request
+def _asked(advice: Recommendation) -> str:
+    request = advice.request
     texts = []
     if request.n is not None:
         texts.append(f"n = {request.n}")
@@ -50,10 +50,10 @@ def _asked(found: Recommendation) -> str:
     return ", ".join(texts)
 
 
-def _lines(found: Recommendation) -> Iterator[tuple[str, str]]:
-    best = found.recommended
+def _lines(advice: Recommendation) -> Iterator[tuple[str, str]]:
+    best = advice.recommended
     yield "recommended", describe(best)
-    yield from zip(("costs", "", ""), _costs(found), strict=False)
+    yield from zip(("costs", "", ""), _costs(advice), strict=False)
     yield (
         "gives",
         (
@@ -62,39 +62,39 @@ def _lines(found: Recommendation) -> Iterator[tuple[str, str]]:
             f"was chosen, {percent(best.validation_n_accuracy)} and {number(best.validation_ri)}"
         ),
     )
-    if found.target_on_test is not None:
-        yield "", _target(found)
-    yield from zip(("stands on", "", "", ""), _evidence(found), strict=False)
-    yield "gives up", _dense(found)
-    if found.best is None:
+    if advice.target_on_test is not None:
+        yield "", _target(advice)
+    yield from zip(("stands on", "", "", ""), _evidence(advice), strict=False)
+    yield "gives up", _dense(advice)
+    if advice.best is None:
         yield "", "nothing against the highest RI of all options: it has that"
     else:
-        yield "", f"against the highest RI of all options, {_other(found.best.option)}: {_contrast(found.best)}"
-    yield "runner-up", _runner_up(found)
-    yield "chosen among", f"{found.qualified} of {found.considered} options that qualify"
-    yield from zip(("notes", "", "", "", ""), _notes(found), strict=False)
+        yield "", f"against the highest RI of all options, {_other(advice.best.option)}: {_contrast(advice.best)}"
+    yield "runner-up", _runner_up(advice)
+    yield "chosen among", f"{advice.qualified} of {advice.considered} options that qualify"
+    yield from zip(("notes", "", "", "", ""), _notes(advice), strict=False)
 
 
-def _costs(found: Recommendation) -> Iterator[str]:
-    best = found.recommended
+def _costs(advice: Recommendation) -> Iterator[str]:
+    best = advice.recommended
     share = 100 * best.aggregator_macs / best.cost_macs
     yield (
         f"{_passes(best)} of {best.backbone} ({short(best.cost_macs)} MACs per tuple, the "
         f"aggregator {share:.1f}% of it)"
     )
-    yield _timing(found)
+    yield _timing(advice)
     files = ""
     if best.file_bytes_dense is not None and best.file_bytes_sparse is not None:
         files = f"; file {short(best.file_bytes_dense)}B, stored sparsely {short(best.file_bytes_sparse)}B"
     yield f"{short(best.parameters)} parameters of {short(best.parameters_dense)}{files}"
 
 
-def _timing(found: Recommendation) -> str:
-    timing = found.recommended.timing
+def _timing(advice: Recommendation) -> str:
+    timing = advice.recommended.timing
     if timing is None:
-        return f"latency not measured with batch {found.request.batch}"
+        return f"latency not measured with batch {advice.request.batch}"
     text = (
-        f"{timing.ms_per_tuple:.3g} ms per tuple: {found.recommended.n} x {timing.ms_per_image:.3g} ms per image, "
+        f"{timing.ms_per_tuple:.3g} ms per tuple: {advice.recommended.n} x {timing.ms_per_image:.3g} ms per image, "
         f"eager, batch {timing.batch}, {timing.device}, {timing.threads} thread{'s' * (timing.threads > 1)}, without "
         "the aggregator"
     )
@@ -106,33 +106,33 @@ def _timing(found: Recommendation) -> str:
     )
 
 
-def _evidence(found: Recommendation) -> Iterator[str]:
+def _evidence(advice: Recommendation) -> Iterator[str]:
     """Say how many images, groups and seeds there are, how stable the choice is, and where it is in the grid."""
-    seeds = found.recommended.seeds
+    seeds = advice.recommended.seeds
     counts = [
-        f"{images:,} {split} images" + (f" of {found.groups[split]:,} groups" if split in found.groups else "")
-        for split, images in found.images.items()
+        f"{images:,} {split} images" + (f" of {advice.groups[split]:,} groups" if split in advice.groups else "")
+        for split, images in advice.images.items()
     ]
     alone = "; with one seed, intervals are over images alone and say nothing of training anew" if seeds == 1 else ""
     yield ", ".join([*counts, f"{seeds} training seed{'s' * (seeds > 1)}"]) + alone
-    if found.agreement is None:
+    if advice.agreement is None:
         yield "how stable the choice is: unknown, since the run has no sweet spot of this method by these limits"
     else:
-        share = percent(found.agreement.share)
-        yield f"{share} of {found.agreement.replicates} replicates of images and seeds choose the same ratio and n"
-    yield from _edges(found)
+        share = percent(advice.agreement.share)
+        yield f"{share} of {advice.agreement.replicates} replicates of images and seeds choose the same ratio and n"
+    yield from _edges(advice)
 
 
-def _edges(found: Recommendation) -> Iterator[str]:
-    best, edges = found.recommended, []
-    if found.ratio_edge == "largest":
+def _edges(advice: Recommendation) -> Iterator[str]:
+    best, edges = advice.recommended, []
+    if advice.ratio_edge == "largest":
         edges.append(f"{best.ratio:g}x is the largest ratio of the grid: a larger one may do better")
-    elif found.ratio_edge == "smallest":
+    elif advice.ratio_edge == "smallest":
         below = (
             "within these limits compressing does not pay" if best.pruner == DENSE else "a smaller one may do better"
         )
         edges.append(f"{best.ratio:g}x is the smallest ratio of the grid: {below}")
-    if found.n_edge == "largest":
+    if advice.n_edge == "largest":
         edges.append(f"n = {best.n} is the largest of the grid: more images may do better")
     if edges:
         yield "; ".join(edges)
@@ -142,19 +142,19 @@ def _ends(low: float, high: float) -> str:
     return f"[{percent(low, '')}, {percent(high, '')}]"
 
 
-def _target(found: Recommendation) -> str:
-    target = percent(found.request.target_accuracy or 0.0)
+def _target(advice: Recommendation) -> str:
+    target = percent(advice.request.target_accuracy or 0.0)
     return {
         "reached": f"the lower end of the interval on test reaches {target} too",
         "mean": f"on test the mean reaches {target}, the lower end of its interval does not",
         "missed": f"on test it stays below {target}: validation was luckier",
-    }[found.target_on_test or "missed"]
+    }[advice.target_on_test or "missed"]
 
 
-def _dense(found: Recommendation) -> str:
-    best = found.recommended
-    if found.dense is not None:
-        return f"against the dense network on the same {_images(best.n)}: {_contrast(found.dense)}"
+def _dense(advice: Recommendation) -> str:
+    best = advice.recommended
+    if advice.dense is not None:
+        return f"against the dense network on the same {_images(best.n)}: {_contrast(advice.dense)}"
     if best.pruner == DENSE:
         return "nothing against the dense network: it is the dense network"
     return "against the dense network: unknown, since it was not evaluated with this aggregator"
@@ -173,8 +173,8 @@ def _passes(option: Option) -> str:
     return f"{count} dense pass{'' if count == '1' else 'es'}"
 
 
-def _contrast(found: Contrast) -> str:
-    right, ri = found.n_accuracy, found.ri
+def _contrast(contrast: Contrast) -> str:
+    right, ri = contrast.n_accuracy, contrast.ri
     how = f"{'paired' if ri.paired else 'not paired'}; {ri.correction}"
     return f"{_points(right)}, RI {_ri(ri)} ({how})"
 
@@ -202,43 +202,43 @@ def _signed(value: float, digits: int) -> str:
     return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
-def _runner_up(found: Recommendation) -> str:
-    if found.runner_up is None:
+def _runner_up(advice: Recommendation) -> str:
+    if advice.runner_up is None:
         return "none: no other method qualifies"
-    seeds = min(found.recommended.seeds, found.runner_up.option.seeds)
+    seeds = min(advice.recommended.seeds, advice.runner_up.option.seeds)
     verdict = {
         "better": "worse on test",
         "worse": "better on test",
         "equivalent": "equivalent on test",
         "undecided": "not shown to differ on test",
         "no verdict": f"no verdict with {seeds} seed{'s' * (seeds > 1)}, {MIN_SEEDS} are needed",
-    }[found.runner_up.ri.verdict]
-    return f"{_other(found.runner_up.option)}: {verdict}; recommended minus runner-up {_contrast(found.runner_up)}"
+    }[advice.runner_up.ri.verdict]
+    return f"{_other(advice.runner_up.option)}: {verdict}; recommended minus runner-up {_contrast(advice.runner_up)}"
 
 
-def _notes(found: Recommendation) -> Iterator[str]:
-    if found.passed_over is not None:
+def _notes(advice: Recommendation) -> Iterator[str]:
+    if advice.passed_over is not None:
         yield (
-            f"passed over: {describe(found.passed_over)}, which is no better than guessing as far as these images and "
-            f"seeds show: RI {intervals(found.passed_over)}"
+            f"passed over: {describe(advice.passed_over)}, which is no better than guessing as far as these images and "
+            f"seeds show: RI {intervals(advice.passed_over)}"
         )
-    yield from _shift(found)
-    contrasts = [c for c in (found.dense, found.best, found.runner_up) if c is not None]
+    yield from _shift(advice)
+    contrasts = [c for c in (advice.dense, advice.best, advice.runner_up) if c is not None]
     if any(not c.ri.paired for c in contrasts):
         yield (
             "not paired: the run did not compare these two on the same tuples, so their intervals are combined as if "
             "independent, which is too wide as a rule"
         )
-    if found.backbones > 1:
+    if advice.backbones > 1:
         yield (
-            f"several backbones: budgets count passes of the largest dense network, {found.unit.backbone} "
-            f"({short(found.unit.macs)} MACs), so that MACs are compared"
+            f"several backbones: budgets count passes of the largest dense network, {advice.unit.backbone} "
+            f"({short(advice.unit.macs)} MACs), so that MACs are compared"
         )
 
 
-def _shift(found: Recommendation) -> Iterator[str]:
+def _shift(advice: Recommendation) -> Iterator[str]:
     """Warn where validation and test differ by more than chance; a choice is the luckiest of many on validation."""
-    ri, right = found.shift_ri, found.shift_n_accuracy
+    ri, right = advice.shift_ri, advice.shift_n_accuracy
     if not (ri.beyond_chance or right.beyond_chance):
         return
     yield (

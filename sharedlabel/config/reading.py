@@ -34,7 +34,7 @@ def command_line(program: str = "train") -> CommandLine:
         "fail-fast": "compute nothing more once a cell has failed; report what is done",
     }
     given = switches if program == "train" else {}
-    return CommandLine(Experiment, ("data",), given, f"python -m sharedlabel.{program}", about[program])
+    return CommandLine(Experiment, ("data",), given, f"sharedlabel {program}", about[program])
 
 
 def parse(arguments: Sequence[str] | None, program: str = "train") -> tuple[Experiment, argparse.Namespace]:

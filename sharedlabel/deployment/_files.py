@@ -27,13 +27,13 @@ def size(path: Path) -> int:
         DeploymentError: there is no file, or something else than a plain one.
     """
     try:
-        found = path.lstat()
+        status = path.lstat()
     except (OSError, ValueError):
         raise DeploymentError(
             f"expected the file {path.name!r} in {path.parent}, got none; export the cell again"
         ) from None
-    _check(found, path)
-    return found.st_size
+    _check(status, path)
+    return status.st_size
 
 
 def opened(path: Path) -> io.BufferedReader:
@@ -58,9 +58,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check(found: os.stat_result, path: Path) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+def _check(status: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise DeploymentError(
             f"expected the plain file {path.name!r} in {path.parent}, got {kind}; copy the model with the content of "
             "its files, or export the cell again"

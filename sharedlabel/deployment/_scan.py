@@ -48,13 +48,13 @@ class _Layer(nn.Module):
 
     def __init__(self, lstm: nn.LSTM, index: int) -> None:
         super().__init__()
-        found = {name: getattr(lstm, f"{name}_l{index}").detach().clone() for name in ("weight_ih", "weight_hh")}
+        weights = {name: getattr(lstm, f"{name}_l{index}").detach().clone() for name in ("weight_ih", "weight_hh")}
         bias = getattr(lstm, f"bias_ih_l{index}") + getattr(lstm, f"bias_hh_l{index}") if lstm.bias else None
-        self.drive = nn.Linear(found["weight_ih"].shape[1], found["weight_ih"].shape[0], bias=lstm.bias)
-        self.drive.weight = nn.Parameter(found["weight_ih"])
+        self.drive = nn.Linear(weights["weight_ih"].shape[1], weights["weight_ih"].shape[0], bias=lstm.bias)
+        self.drive.weight = nn.Parameter(weights["weight_ih"])
         if bias is not None:
             self.drive.bias = nn.Parameter(bias.detach())
-        self.register_buffer("recurrent", found["weight_hh"])
+        self.register_buffer("recurrent", weights["weight_hh"])
 
     def forward(self, inputs: Float[Tensor, "n b f"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return outputs `[n b h]`, and the hidden and cell state `[b h]` after the last step."""

@@ -54,7 +54,7 @@ def export(
     if not store.is_dir():
         raise DeploymentError(
             f"expected the run's artifacts in {store}, got none; export where the run was computed, or run "
-            "`python -m sharedlabel.train` again"
+            "`sharedlabel train` again"
         )
     thresholds = _thresholds(results, rows)
     stored = Store(store, readonly=True)
@@ -93,12 +93,12 @@ def write_programs(
             _instances(trained, n),
         ),
     }
-    found = {}
+    differences = {}
     for part, (network, program, inputs) in parts.items():
         for runtime in runtimes:
             path = programs.write(program, part, runtime, folder)
-            found[path.name] = programs.check(path, network, inputs)
-    return found
+            differences[path.name] = programs.check(path, network, inputs)
+    return differences
 
 
 def _images(trained: Trained, dtype: torch.dtype) -> list[tuple[Tensor, ...]]:
@@ -111,12 +111,12 @@ def _images(trained: Trained, dtype: torch.dtype) -> list[tuple[Tensor, ...]]:
 
 def _instances(trained: Trained, n: Sequence[int]) -> list[tuple[Tensor, ...]]:
     generator, shape = rng.generator(0, "export", "instances"), trained.shape
-    found: list[tuple[Tensor, ...]] = []
+    inputs: list[tuple[Tensor, ...]] = []
     for size in n:
         noise = torch.randn(1, size, shape.embedding_dim, generator=generator)
         scores = 3 * torch.randn(1, size, shape.num_classes, generator=generator)
-        found.append((shape.embedding_mean + shape.embedding_scale * noise, log_normalize(scores)))
-    return found
+        inputs.append((shape.embedding_mean + shape.embedding_scale * noise, log_normalize(scores)))
+    return inputs
 
 
 def _sizes(rows: Sequence[Row]) -> list[int]:

@@ -310,11 +310,11 @@ def read(folder: Path) -> Card:
         payload = plain.read_json(text)
     except (OSError, ValueError, DeploymentError) as error:
         raise DeploymentError(
-            f"expected a {NAME} in {folder}, got: {error}; give a folder that `python -m sharedlabel.export` wrote"
+            f"expected a {NAME} in {folder}, got: {error}; give a folder that `sharedlabel export` wrote"
         ) from error
-    found = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
-    if found != FORMAT:
-        raise DeploymentError(f"{path} has format {found!r}, this version reads {FORMAT}; export the cell again")
+    version = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
+    if version != FORMAT:
+        raise DeploymentError(f"{path} has format {version!r}, this version reads {FORMAT}; export the cell again")
     card = _parse(text, path)
     _check_files(card, folder)
     return card
@@ -382,13 +382,13 @@ def _check_files(card: Card, folder: Path) -> None:
         size = _files.size(folder / name)
         if size != expected.bytes:
             raise _altered(name, f"{expected.bytes:,} bytes", f"{size:,} bytes")
-        found = _files.sha256(folder / name)
-        if found != expected.sha256:
-            raise _altered(name, f"sha256 {expected.sha256[:12]}...", f"{found[:12]}...")
+        digest = _files.sha256(folder / name)
+        if digest != expected.sha256:
+            raise _altered(name, f"sha256 {expected.sha256[:12]}...", f"{digest[:12]}...")
 
 
-def _altered(name: str, exported: str, found: str) -> DeploymentError:
+def _altered(name: str, exported: str, got: str) -> DeploymentError:
     return DeploymentError(
-        f"expected {name} as it was exported ({exported}), got {found}: it was altered or is damaged; copy it again or "
+        f"expected {name} as it was exported ({exported}), got {got}: it was altered or is damaged; copy it again or "
         "export the cell again"
     )

@@ -59,7 +59,7 @@ def restore(key: str, dataset: DatasetFacts, store: Store, stopping: str | None 
         StoreError: an artifact is absent or damaged, or the code of its backbone or aggregator has changed since.
     """
     scored = store.find(key)
-    inputs = {role: store.find(found) for role, found in scored.manifest["inputs"].items() if role != "data"}
+    inputs = {role: store.find(stored) for role, stored in scored.manifest["inputs"].items() if role != "data"}
     features, calibrate, aggregate = inputs["features"], inputs["calibrate"], inputs["aggregate"]
     if "features" in features.manifest["inputs"]:  # joined by cross-fitting: the deployed network made these of them
         features = store.find(features.manifest["inputs"]["features"])
@@ -100,7 +100,7 @@ def _as_stored(kind: str, artifact: Artifact, option: str) -> Plugin:
         if made.get(name, code) != code:
             raise StoreError(
                 f"expected the code of {name} with which {artifact.folder} was computed, got another one; run "
-                "`python -m sharedlabel.train` again, or go back to the code of commit "
+                "`sharedlabel train` again, or go back to the code of commit "
                 f"{artifact.manifest['provenance']['commit'] or 'unknown'}"
             )
     return plugin

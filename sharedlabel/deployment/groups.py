@@ -44,11 +44,11 @@ class Groups:
     """What there is to predict.
 
     Attributes:
-        found: the tuples, sorted by name.
+        groups: the tuples, sorted by name.
         remarks: what was left out, a sentence each.
     """
 
-    found: tuple[Group, ...]
+    groups: tuple[Group, ...]
     remarks: tuple[str, ...] = ()
 
 
@@ -156,7 +156,7 @@ def _group(source: Source, name: str, files: list[str], skip: int) -> Group:
 
 
 def _from_table(table: Path, encoding: str) -> Groups:
-    folder, found = table.parent, dict[str, set[str]]()
+    folder, paths = table.parent, dict[str, set[str]]()
     source, flaws = Source(folder), dict[str, str]()
     for number, group, path in read_table(read_plain(table, TABLE_BYTES), str(table), encoding):
         inside = _below(folder, path)
@@ -167,11 +167,11 @@ def _from_table(table: Path, encoding: str) -> Groups:
             )
         elif not os.path.lexists(folder / inside):
             flaws[group] = f"expected an image at {inside!r} (row {number} of {table}), got no file; correct the path"
-        found.setdefault(group, set()).update(() if inside is None else (inside,))
-    if not found:
+        paths.setdefault(group, set()).update(() if inside is None else (inside,))
+    if not paths:
         raise DataError(f"expected rows with a group and a path in {table}, got none; add some")
     return Groups(
-        tuple(Group(name, tuple(sorted(found[name])), source.read, flaws.get(name, "")) for name in sorted(found))
+        tuple(Group(name, tuple(sorted(paths[name])), source.read, flaws.get(name, "")) for name in sorted(paths))
     )
 
 
@@ -184,9 +184,9 @@ def _below(folder: Path, path: str) -> str | None:
 
 def _check(shape: tuple[int, ...], name: str, wanted: Preprocessing) -> None:
     if shape[0] != wanted.channels:
-        found, needed = _COLOURS[shape[0]], _COLOURS.get(wanted.channels, f"{wanted.channels} channels")
+        colour, needed = _COLOURS[shape[0]], _COLOURS.get(wanted.channels, f"{wanted.channels} channels")
         raise DataError(
-            f"expected {needed} images ({wanted.channels} channels), got {shape[0]} ({found}) in {name!r}; convert it"
+            f"expected {needed} images ({wanted.channels} channels), got {shape[0]} ({colour}) in {name!r}; convert it"
         )
     if shape[1:] != (wanted.height, wanted.width):
         raise DataError(

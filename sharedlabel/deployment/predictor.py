@@ -97,25 +97,25 @@ class Predictor:
         Raises:
             DataError: no instances, or one that the model does not take.
         """
-        found, seen, used, reached = None, None, 0, False
+        posterior, seen, used, reached = None, None, 0, False
         for used, seen in enumerate(self._seen(instances), start=1):
             if threshold is not None:
-                found = self._fuse(*seen).exp()
-                reached = float(found.max()) >= threshold
+                posterior = self._fuse(*seen).exp()
+                reached = float(posterior.max()) >= threshold
             if reached or used == most:
                 break
         if seen is None:
             raise DataError("expected at least one instance in the tuple, got none; add one")
-        if found is None:
-            found = self._fuse(*seen).exp()
-        index = int(found.argmax())
+        if posterior is None:
+            posterior = self._fuse(*seen).exp()
+        index = int(posterior.argmax())
         return Prediction(
             label=self.card.labels[index],
-            probability=float(found[index]),
+            probability=float(posterior[index]),
             instances=used,
             reached=None if threshold is None else reached,
             extrapolated=used > max(self.card.calibration.n),
-            posterior=dict(zip(self.card.labels, found.tolist(), strict=True)),
+            posterior=dict(zip(self.card.labels, posterior.tolist(), strict=True)),
         )
 
     def _seen(
@@ -154,20 +154,20 @@ class Predictor:
         return floor_posterior(tempered, calibration.floor)[0, 0]
 
     def _check_outputs(self, part: str, *outputs: tuple[Tensor, tuple[int, ...]]) -> None:
-        for found, shape in outputs:
-            if tuple(found.shape) != shape or found.dtype != torch.float32:
+        for output, shape in outputs:
+            if tuple(output.shape) != shape or output.dtype != torch.float32:
                 raise DeploymentError(
                     f"expected float32 {list(shape)} of the {part}, as the card says, got "
-                    f"{str(found.dtype).removeprefix('torch.')} {list(found.shape)}; export the cell again"
+                    f"{str(output.dtype).removeprefix('torch.')} {list(output.shape)}; export the cell again"
                 )
 
     def _check(self, instance: Tensor) -> None:
         wanted = self.card.preprocessing
-        shape, found = (wanted.channels, wanted.height, wanted.width), tuple(instance.shape)
+        shape, given = (wanted.channels, wanted.height, wanted.width), tuple(instance.shape)
         dtype = str(instance.dtype).removeprefix("torch.")
-        if found != shape or dtype != wanted.dtype:
+        if given != shape or dtype != wanted.dtype:
             raise DataError(
-                f"expected instances of {wanted.dtype} {shape} (channels, height, width), got {dtype} {found}; "
+                f"expected instances of {wanted.dtype} {shape} (channels, height, width), got {dtype} {given}; "
                 "prepare them as the model's card says"
             )
 
@@ -176,7 +176,7 @@ def load(folder: Path, runtime: str | None = None, *, trust: bool = False) -> Pr
     """Open an exported model.
 
     Args:
-        folder: what `python -m sharedlabel.export` wrote.
+        folder: what `sharedlabel export` wrote.
         runtime: `onnx` or `torch`; None takes ONNX if it was exported, else torch.
         trust: whether its files may run code, as those for torch may when they are opened. The checksums of the card
             are no reason to: whoever changes a file changes the card as well.

@@ -101,13 +101,15 @@ def write(program: ExportedProgram, part: str, runtime: Runtime, folder: Path) -
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own use of what torch and onnxscript deprecate
-            found = torch.onnx.export(program, (), dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
+            exported = torch.onnx.export(
+                program, (), dynamo=True, verbose=False, input_names=inputs, output_names=outputs
+            )
     except torch.onnx.errors.OnnxExporterError as error:
         raise DeploymentError(
             f"expected a network that ONNX can express, got for the {part}: {first_line(error)}; use --format torch"
         ) from error
-    assert found is not None
-    found.save(path)
+    assert exported is not None
+    exported.save(path)
     return path
 
 
@@ -164,10 +166,10 @@ def difference(program: Program, network: Callable[..., Any], inputs: Iterable[t
     """
     worst = 0.0
     for given in inputs:
-        for found, expected in zip(program(*given), _tuple(network(*given)), strict=True):
-            if found.shape != expected.shape:
+        for got, expected in zip(program(*given), _tuple(network(*given)), strict=True):
+            if got.shape != expected.shape:
                 return float("inf")
-            gap = ((found - expected).abs() / expected.abs().clamp_min(1)).max()
+            gap = ((got - expected).abs() / expected.abs().clamp_min(1)).max()
             worst = max(worst, float(gap.nan_to_num(torch.inf)))
     return worst
 

@@ -30,10 +30,10 @@ def choose(results: Results, cell: str, wanted: Mapping[str, str | int | float])
             f"unknown cell {cell!r} in the run {results.experiment!r}; nearest: {_nearest(cell, cells)}; the column "
             "`cell` of rows.csv lists all, or choose by --aggregator, --pruner, --ratio, --seed"
         )
-    found = {key: row for key, row in begun.items() if all(getattr(row, a) == v for a, v in wanted.items())}
-    if len(found) != 1:
-        raise DeploymentError(_several(found) if found else _none(list(begun.values()), wanted))
-    key, row = next(iter(found.items()))
+    matching = {key: row for key, row in begun.items() if all(getattr(row, a) == v for a, v in wanted.items())}
+    if len(matching) != 1:
+        raise DeploymentError(_several(matching) if matching else _none(list(begun.values()), wanted))
+    key, row = next(iter(matching.items()))
     if row.aggregator == "exact":
         raise DeploymentError(
             f"expected a cell with trained networks, got {key} ({describe(row)}): the exact posterior of synthetic "
@@ -67,8 +67,8 @@ def _none(rows: Sequence[Row], wanted: Mapping[str, str | int | float]) -> str:
     return f"expected a cell with {asked}, got none: the run has each, but not together; see rows.csv"
 
 
-def _several(found: Mapping[str, Row]) -> str:
-    some = "; ".join(f"{key} = {describe(row)}" for key, row in list(found.items())[:_LISTED])
-    more = f"; and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    axes = ", ".join(f"--{axis}" for axis in AXES if len({getattr(row, axis) for row in found.values()}) > 1)
-    return f"expected one cell, got {len(found)}: {some}{more}; give more digits of the id, or {axes}"
+def _several(matching: Mapping[str, Row]) -> str:
+    some = "; ".join(f"{key} = {describe(row)}" for key, row in list(matching.items())[:_LISTED])
+    more = f"; and {len(matching) - _LISTED} more" if len(matching) > _LISTED else ""
+    axes = ", ".join(f"--{axis}" for axis in AXES if len({getattr(row, axis) for row in matching.values()}) > 1)
+    return f"expected one cell, got {len(matching)}: {some}{more}; give more digits of the id, or {axes}"

@@ -15,16 +15,21 @@ from typing import Any
 import torch
 
 from sharedlabel.errors import DataError, StoreError
-from sharedlabel.leaderboard import commands, records, score, standings, submission
-from sharedlabel.leaderboard.protocol import Board, Protocol
-from sharedlabel.leaderboard.records import Entry, Event, Result, Status
-from sharedlabel.leaderboard.sandbox import Kind
-from sharedlabel.leaderboard.submission import Submission
+from sharedlabel.leaderboard import commands, score, standings
+from sharedlabel.leaderboard.board import records
+from sharedlabel.leaderboard.board.facts import Event, Result, Status
+from sharedlabel.leaderboard.board.records import Entry
+from sharedlabel.leaderboard.cost import Cost
+from sharedlabel.leaderboard.folder import Board
+from sharedlabel.leaderboard.protocol import Protocol
+from sharedlabel.leaderboard.sandbox.limits import Kind
+from sharedlabel.leaderboard.submission import reading
+from sharedlabel.leaderboard.submission.reading import Submission
 
 CLOSE = 2e-3  # scores are float16, and temperatures come from a search
 PLAIN, GONE = "100644", "000000"  # modes of git
 OPEN: tuple[Status, ...] = ("self-reported", "withdrawn")  # an author may run again what stands like this
-_SHAPES = {"submissions": (1, submission.FILES), "results": (2, records.FILES)}
+_SHAPES = {"submissions": (1, reading.FILES), "results": (2, records.FILES)}
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,11 @@ def examine(board: Board, base: str, kind: Kind, progress: Callable[[str], None]
     Raises:
         SharedLabelError: something is not as it has to be.
     """
-    found = changed(board, base)
-    for change in found:
+    altered = changed(board, base)
+    for change in altered:
         _check_place(board, change)
-    names = {change.path.parts[1] for change in found if change.path.parts[0] == "submissions"}
-    results = {change.path.parts[1:3] for change in found if change.path.parts[0] == "results"}
+    names = {change.path.parts[1] for change in altered if change.path.parts[0] == "submissions"}
+    results = {change.path.parts[1:3] for change in altered if change.path.parts[0] == "results"}
     results |= {
         (identifier, name) for identifier in board.ids() for name in names if _stood(board, base, identifier, name)
     }
@@ -71,7 +76,7 @@ def examine(board: Board, base: str, kind: Kind, progress: Callable[[str], None]
         before = {identifier: _history(board, base, identifier, name) for identifier in own}
         for identifier in own:
             _check_open(f"{identifier}/{name}", before[identifier])
-        submitted = submission.named(board.root, name)
+        submitted = reading.named(board.root, name)
         costs = commands.check(submitted, board, kind)
         progress(f"{name} keeps the contract (tried in {kind})")
         for identifier in own:
@@ -80,7 +85,7 @@ def examine(board: Board, base: str, kind: Kind, progress: Callable[[str], None]
     for identifier in board.ids():
         protocol = board.protocol(identifier)
         standings.standings(standings.entries(board, protocol), protocol, board.answers(protocol))
-    if not found:
+    if not altered:
         progress("nothing changed")
 
 
@@ -98,10 +103,10 @@ def changed(board: Board, base: str) -> list[Change]:
         said = done.stderr.strip().partition("\n")[0]  # outside of a repository git goes on with how to use it
         raise DataError(f"expected a commit of this repository, got {base}: {said}; fetch it first")
     fields = done.stdout.split("\0")[:-1]
-    found = {path: header.split()[1] for header, path in zip(fields[::2], fields[1::2], strict=True)}
+    modes = {path: header.split()[1] for header, path in zip(fields[::2], fields[1::2], strict=True)}
     others = _git(board, "ls-files", "--others", "--exclude-standard", "-z", "--", *folders).stdout.split("\0")[:-1]
-    found |= {path: PLAIN if stat.S_ISREG(os.lstat(board.root / path).st_mode) else "other" for path in others}
-    return [Change(PurePosixPath(path), mode) for path, mode in sorted(found.items())]
+    modes |= {path: PLAIN if stat.S_ISREG(os.lstat(board.root / path).st_mode) else "other" for path in others}
+    return [Change(PurePosixPath(path), mode) for path, mode in sorted(modes.items())]
 
 
 def _check_place(board: Board, change: Change) -> None:
@@ -118,7 +123,7 @@ def _check_place(board: Board, change: Change) -> None:
         raise DataError(f"expected a plain file at {change.path}, got a link, a program or something else; replace it")
     if change.mode == GONE and folder == "results":
         raise StoreError(f"expected {change.path} to stay, found it removed; withdraw a result instead")
-    submission.check_name(rest[depth - 1])
+    reading.check_name(rest[depth - 1])
     if folder == "results":
         board.protocol(rest[0])
 
@@ -130,7 +135,7 @@ def _check_open(where: str, before: Sequence[str]) -> None:
         raise StoreError(f"expected {where} as it was: it is {status}; submit under another name")
 
 
-def _audit(board: Board, protocol: Protocol, submitted: Submission, before: Sequence[str], cost: records.Cost) -> None:
+def _audit(board: Board, protocol: Protocol, submitted: Submission, before: Sequence[str], cost: Cost) -> None:
     """Refuse a result that an author may not have changed like this.
 
     Raises:

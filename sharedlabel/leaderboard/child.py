@@ -41,10 +41,10 @@ def _work() -> None:
     _seccomp.apply()
     job, tensors = _message()
     if job["task"] == "check":
-        from sharedlabel.leaderboard import conformance
+        from sharedlabel.leaderboard.sandbox import conformance
 
-        found = json.dumps(conformance.examine(folder, job)).encode()
-        _answer(answers, len(found).to_bytes(8, "little") + found)
+        findings = json.dumps(conformance.examine(folder, job)).encode()
+        _answer(answers, len(findings).to_bytes(8, "little") + findings)
         return
     aggregator = _trained(folder, job, tensors)
     counted = json.dumps(_macs(aggregator, tensors, job["sizes"])).encode()

@@ -13,12 +13,18 @@ from pydantic import ValidationError
 
 from sharedlabel import provenance, together
 from sharedlabel.errors import DataError, StoreError, printable
-from sharedlabel.leaderboard import records, run, sandbox, score, submission
-from sharedlabel.leaderboard.protocol import Board, Protocol
-from sharedlabel.leaderboard.records import Cost, Entry, Facts, Result
-from sharedlabel.leaderboard.sandbox import Kind, SandboxError
+from sharedlabel.leaderboard import score
+from sharedlabel.leaderboard.board import facts, records, writing
+from sharedlabel.leaderboard.board.facts import Facts, Result
+from sharedlabel.leaderboard.board.records import Entry
+from sharedlabel.leaderboard.cost import Cost
+from sharedlabel.leaderboard.folder import Board
+from sharedlabel.leaderboard.protocol import Protocol
+from sharedlabel.leaderboard.sandbox import examination, kinds, run
+from sharedlabel.leaderboard.sandbox.limits import Kind, SandboxError
 from sharedlabel.leaderboard.schema import explain
-from sharedlabel.leaderboard.submission import Submission
+from sharedlabel.leaderboard.submission import reading
+from sharedlabel.leaderboard.submission.reading import Submission
 
 Progress = Callable[[str], None]
 EXIT_USER = 2  # of a command that refuses what it was given
@@ -26,7 +32,7 @@ REFUSED = "refused.txt"  # why predictions are none, from the process that score
 RUN = "run.json"  # what is known of predictions that are not scored yet
 
 
-def check(found: Submission, board: Board, kind: Kind) -> dict[str, Cost]:
+def check(submitted: Submission, board: Board, kind: Kind) -> dict[str, Cost]:
     """Try the contract with the code of a submission, and count what it costs on every protocol of a board.
 
     Returns:
@@ -36,13 +42,13 @@ def check(found: Submission, board: Board, kind: Kind) -> dict[str, Cost]:
         DataError: something is not as it has to be; the message lists all findings.
         SandboxError: it broke a limit.
     """
-    sandbox.keep_apart(kind, board.root)
+    kinds.keep_apart(kind, board.root)
     protocols = [board.protocol(identifier) for identifier in board.present()]
     widths = [board.features(protocol, protocol.networks[0]).embeddings["test"].shape[1] for protocol in protocols]
-    report = run.examine(found, list(zip(protocols, widths, strict=True)), kind)
+    report = examination.examine(submitted, list(zip(protocols, widths, strict=True)), kind)
     if report.problems:
         raise DataError(
-            f"{found.name} does not keep the contract: "
+            f"{submitted.name} does not keep the contract: "
             + "; ".join(printable(problem, 300) for problem in report.problems)
         )
     if [tuple(cost.macs) for cost in report.costs] != [protocol.n for protocol in protocols]:
@@ -67,14 +73,14 @@ def predict(
     Raises:
         SharedLabelError: the check fails, or the run does.
     """
-    found = submission.named(board.root, name)
-    costs = check(found, board, kind)
-    answered = run.run(found, protocol, board, kind, workers, progress, costs[protocol.id])
-    content, digest = records.serialized(answered.tensors)
+    submitted = reading.named(board.root, name)
+    costs = check(submitted, board, kind)
+    answered = run.run(submitted, protocol, board, kind, workers, progress, costs[protocol.id])
+    content, digest = writing.serialized(answered.tensors)
     facts = {
         "protocol": protocol.id,
         "name": name,
-        "submission": found.sha256,
+        "submission": submitted.sha256,
         "features": protocol.files,
         "predictions": digest,
         "cost": costs[protocol.id].model_dump(mode="json"),
@@ -106,7 +112,7 @@ def grade(board: Board, protocol: Protocol, folder: Path) -> tuple[Result, bytes
         raise StoreError(f"{folder / RUN}: {explain(error)}; it was altered: run again") from error
     if (facts.protocol, facts.features) != (protocol.id, protocol.files):
         raise StoreError(f"expected predictions for {protocol.id}, got those for {facts.protocol}; run again")
-    if records.digest(content) != facts.predictions:
+    if writing.digest(content) != facts.predictions:
         raise StoreError(f"{folder / records.PREDICTIONS} was altered after the run; run again")
     result, scores = scored(board, protocol, facts, content)
     return result, content, scores
@@ -125,9 +131,9 @@ def scored(board: Board, protocol: Protocol, facts: Facts, predictions: bytes) -
         PredictionError: they are no posteriors.
     """
     answers = board.answers(protocol)
-    found = score.score(score.read(predictions, protocol, answers), protocol, answers)
-    scores, digest = records.serialized(found.scores)
-    again = {**facts.model_dump(), "scores": digest, "ri": found.ri, "cells": found.cells}
+    graded = score.score(score.read(predictions, protocol, answers), protocol, answers)
+    scores, digest = writing.serialized(graded.scores)
+    again = {**facts.model_dump(), "scores": digest, "ri": graded.ri, "cells": graded.cells}
     return Result.model_validate(again), scores
 
 
@@ -140,7 +146,7 @@ def store(board: Board, protocol: Protocol, name: str, folder: Path) -> Result:
     result, predictions, scores = grade(board, protocol, folder)
     if result.name != name:
         raise StoreError(f"expected predictions of {name} in {folder}, got those of {result.name}; name that one")
-    if submission.named(board.root, name).sha256 != result.submission:
+    if reading.named(board.root, name).sha256 != result.submission:
         raise StoreError(f"submission {result.name} changed after its run; run it again")
     entry(board, protocol, result.name).write(result, predictions, scores, records.BY_AUTHOR)
     return result
@@ -152,7 +158,7 @@ def entry(board: Board, protocol: Protocol, name: str) -> Entry:
     Raises:
         DataError: the name cannot be one.
     """
-    submission.check_name(name)
+    reading.check_name(name)
     return Entry(board.root, protocol, name)
 
 
@@ -173,7 +179,7 @@ def verify(
     stored, status = place.result(), place.history()[-1].status
     if status == "withdrawn":
         raise StoreError(f"{name} was withdrawn from {protocol.id}; its authors run and score it again first")
-    if submission.named(board.root, name).sha256 != stored.submission:
+    if reading.named(board.root, name).sha256 != stored.submission:
         raise StoreError(f"submission {name} changed after its run; run and score it again")
     if kind == "trusted":
         raise StoreError("only a run in a sandbox verifies; install one")
@@ -183,7 +189,7 @@ def verify(
             predict(board, protocol, name, kind, workers, folder, progress)
             again = graded(board, protocol, folder)
         except (SandboxError, DataError) as error:
-            if status != records.RANKED:  # a verified row is not taken down by what may be the fault of a machine
+            if status != facts.RANKED:  # a verified row is not taken down by what may be the fault of a machine
                 place.record("disputed", " ".join(str(error).split()))
             raise
         if again.submission != stored.submission:
@@ -193,7 +199,7 @@ def verify(
         if abs(difference) > protocol.tolerance:
             place.record("disputed", note, again.ri)
             return "disputed", difference
-        if status == records.RANKED:
+        if status == facts.RANKED:
             place.record("verified", note, again.ri)
         else:
             predictions, scores = ((folder / file).read_bytes() for file in (records.PREDICTIONS, records.SCORES))

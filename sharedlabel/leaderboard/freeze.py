@@ -18,9 +18,10 @@ from sharedlabel.data._shuffle import rank_within, shuffle_within
 from sharedlabel.errors import ConfigError, StoreError, nearest
 from sharedlabel.grid import Cell, Grid, Node, run_node
 from sharedlabel.inputs import FEATURE_ROLES, Data
-from sharedlabel.leaderboard import records
-from sharedlabel.leaderboard.protocol import ANSWERS, METRICS, SCORED, TUPLES, Protocol, Recipe
-from sharedlabel.leaderboard.sandbox import Limits
+from sharedlabel.leaderboard.board import writing
+from sharedlabel.leaderboard.folder import ANSWERS, TUPLES
+from sharedlabel.leaderboard.protocol import METRICS, SCORED, Protocol, Recipe
+from sharedlabel.leaderboard.sandbox.limits import Limits
 from sharedlabel.leaderboard.schema import NAMES, explain, is_name, to_toml
 from sharedlabel.metrics.calibration import calibrate_logits
 from sharedlabel.store import Store, serialize
@@ -86,8 +87,8 @@ def freeze(
             "networks": [_network(cell, grid, store, kept, files, progress) for cell in networks.values()],
         }
     )
-    records.replace_folder(root / "protocols" / protocol.id, files.content)
-    records.replace_file(path, to_toml(protocol.model_dump()).encode())
+    writing.replace_folder(root / "protocols" / protocol.id, files.content)
+    writing.replace_file(path, to_toml(protocol.model_dump()).encode())
     return protocol
 
 
@@ -129,7 +130,7 @@ class _Files:
         """Keep tensors as a file, and return its sha256."""
         content = serialize({name: tensor.contiguous() for name, tensor in tensors.items()})
         self.content[name] = content
-        return records.digest(content)
+        return writing.digest(content)
 
 
 def _chosen(data: Data, role: str, count: int | None) -> Int64[Tensor, "m"]:
@@ -162,25 +163,25 @@ def _source(data: Data, kept: Mapping[str, Tensor]) -> dict[str, Any]:
     positions = {"backbone": data.splits["backbone"]}
     positions |= {role: data.splits[role][chosen] for role, chosen in kept.items()}  # type: ignore[index]
     dataset = data.dataset
-    images = {role: {"count": len(found), "sha256": _digest(found)} for role, found in positions.items()}
+    images = {role: {"count": len(chosen), "sha256": _digest(chosen)} for role, chosen in positions.items()}
     return {"name": dataset.name, "fingerprint": dataset.fingerprint, "classes": dataset.num_classes, **images}
 
 
 def _digest(positions: Tensor) -> str:
-    return records.digest(positions.long().sort().values.numpy().astype("<i8").tobytes())
+    return writing.digest(positions.long().sort().values.numpy().astype("<i8").tobytes())
 
 
 def _network(
     cell: Cell, grid: Grid, store: Store, kept: Mapping[str, Tensor], files: _Files, progress: Progress
 ) -> dict[str, Any]:
     inputs = dict(cell.evaluate.inputs)
-    found, calibration = (run_node(inputs[name], grid, store, progress) for name in ("features", "calibrate"))
+    features, calibration = (run_node(inputs[name], grid, store, progress) for name in ("features", "calibrate"))
     pruned = run_node(cell.pruned, grid, store, progress)
     correction = calibration.tensors()["log_correction"]
-    lengths = [found.meta["lengths"][role] for role in FEATURE_ROLES]
+    lengths = [features.meta["lengths"][role] for role in FEATURE_ROLES]
     tensors = {}
     by_role = {
-        name: dict(zip(FEATURE_ROLES, whole.split(lengths), strict=True)) for name, whole in found.tensors().items()
+        name: dict(zip(FEATURE_ROLES, whole.split(lengths), strict=True)) for name, whole in features.tensors().items()
     }
     for role, chosen in kept.items():
         logits = calibrate_logits(by_role["logits"][role][chosen], correction, calibration.meta["temperature"])
@@ -197,7 +198,7 @@ def _network(
         "achieved_ratio": costs["achieved_ratio"],
         "theoretical_speedup": costs["theoretical_speedup"],
         "macs": round(costs["macs_effective"]),
-        "cell": found.key,
+        "cell": features.key,
         "file": f"{name}.safetensors",
         "sha256": files.add(f"{name}.safetensors", tensors),
     }

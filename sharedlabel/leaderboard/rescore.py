@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sharedlabel.errors import DataError
-from sharedlabel.leaderboard import commands, records, standings
-from sharedlabel.leaderboard.protocol import METRICS, Board, Protocol
-from sharedlabel.leaderboard.records import Result
+from sharedlabel.leaderboard import commands, standings
+from sharedlabel.leaderboard.board import writing
+from sharedlabel.leaderboard.board.facts import Result
+from sharedlabel.leaderboard.folder import Board
+from sharedlabel.leaderboard.protocol import METRICS, Protocol
 from sharedlabel.leaderboard.schema import to_toml
 from sharedlabel.leaderboard.standings import Listed
 
@@ -40,7 +42,7 @@ def rescore(board: Board, progress: Callable[[str], None]) -> tuple[str, ...]:
             difference = result.ri - one.result.ri
             progress(f"{protocol.id}/{result.name}: RI {result.ri:.4f}, {difference:+.4f}, {one.history[-1].status}")
         dated = protocol.model_dump() | {"metrics": METRICS}
-        records.replace_file(board.path(protocol.id), to_toml(dated).encode())
+        writing.replace_file(board.path(protocol.id), to_toml(dated).encode())
         progress(f"{protocol.id}: {len(again)} entries, now of version {METRICS} of the metrics")
     return tuple(protocol.id for protocol in older)
 

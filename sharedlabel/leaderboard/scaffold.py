@@ -1,13 +1,13 @@
-"""The folder that `new` makes: an aggregator that works, its card and its README, to be changed."""
+"""The folder that `new` makes: an aggregator that works, its metadata and its README, to be changed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from sharedlabel.errors import DataError
-from sharedlabel.leaderboard import submission
-from sharedlabel.leaderboard.protocol import Board
-from sharedlabel.leaderboard.submission import Submission
+from sharedlabel.leaderboard.folder import Board
+from sharedlabel.leaderboard.submission import reading
+from sharedlabel.leaderboard.submission.reading import Submission
 
 _SOURCE = '''"""Evidence of single instances, weighed by a small network and summed. Change this."""
 
@@ -58,7 +58,7 @@ def build(config: Config, shape: SetShape) -> WeighedSum:
 '''
 _DESCRIPTION = "Evidence of single instances, weighed by a small network that sees the embedding, and summed."
 _AUTHOR = "Your name"
-_CARD = f"""title = "{{name}}"
+_METADATA = f"""title = "{{name}}"
 description = "{_DESCRIPTION}"
 license = "MIT"
 source = ""
@@ -79,12 +79,14 @@ pool, and where you expect it to lose.
 _README = f"# {{name}}\n\n{_PROMPT}"
 
 
-def template_text(found: Submission) -> list[str]:
+def template_text(submitted: Submission) -> list[str]:
     """Say which parts of a submission are still what `new` wrote, a line for each."""
     left = {
-        f'the author "{_AUTHOR}" in {submission.CARD}': any(a.name.strip() == _AUTHOR for a in found.card.authors),
-        f"the description in {submission.CARD}": found.card.description.strip() == _DESCRIPTION,
-        f"the text of {submission.README}": " ".join(_PROMPT.split()) in " ".join(found.readme.split()),
+        f'the author "{_AUTHOR}" in {reading.METADATA}': any(
+            author.name.strip() == _AUTHOR for author in submitted.metadata.authors
+        ),
+        f"the description in {reading.METADATA}": submitted.metadata.description.strip() == _DESCRIPTION,
+        f"the text of {reading.README}": " ".join(_PROMPT.split()) in " ".join(submitted.readme.split()),
     }
     return [part for part, unchanged in left.items() if unchanged]
 
@@ -96,12 +98,12 @@ def new(board: Board, name: str) -> Path:
         DataError: the name cannot be one, or is taken.
         StoreError: the board has no protocols.
     """
-    submission.check_name(name)
+    reading.check_name(name)
     board.present()
     folder = board.root / "submissions" / name
     if folder.exists():
         raise DataError(f"{folder} is there already; choose another name, or change what is in it")
     folder.mkdir(parents=True)
-    for file, text in ((submission.SOURCE, _SOURCE), (submission.CARD, _CARD), (submission.README, _README)):
+    for file, text in ((reading.SOURCE, _SOURCE), (reading.METADATA, _METADATA), (reading.README, _README)):
         (folder / file).write_text(text.replace("{name}", name), encoding="utf-8")
     return folder

@@ -62,7 +62,7 @@ def read(content: bytes, protocol: Protocol, answers: Mapping[str, Tuples]) -> d
         PredictionError: other tensors, shapes or types, values that are not finite, or posteriors that do not sum to 1.
     """
     try:
-        found = safetensors.torch.load(content)
+        tensors = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise PredictionError(f"expected predictions in safetensors, got: {error}; run the submission again") from error
     classes, sizes = protocol.source.classes, len(protocol.n)
@@ -72,13 +72,13 @@ def read(content: bytes, protocol: Protocol, answers: Mapping[str, Tuples]) -> d
         for seed in protocol.seeds
         for role in SCORED
     }
-    if set(found) != set(expected):
-        odd = ", ".join(sorted(set(found) ^ set(expected))[:3])
+    if set(tensors) != set(expected):
+        odd = ", ".join(sorted(set(tensors) ^ set(expected))[:3])
         raise PredictionError(
-            f"expected {len(expected)} tensors of predictions, got {len(found)} with a difference in {printable(odd)}"
+            f"expected {len(expected)} tensors of predictions, got {len(tensors)} with a difference in {printable(odd)}"
         )
     for name, shape in expected.items():
-        tensor = found[name]
+        tensor = tensors[name]
         if tuple(tensor.shape) != shape or tensor.dtype != torch.float16:
             raise PredictionError(
                 f"expected {name} in float16 of shape {list(shape)}, got {tensor.dtype} {list(tensor.shape)}"
@@ -88,7 +88,7 @@ def read(content: bytes, protocol: Protocol, answers: Mapping[str, Tuples]) -> d
         apart = float(tensor.double().logsumexp(-1).abs().max())
         if not apart <= NORMALISED:
             raise PredictionError(f"expected posteriors that sum to 1 in {name}, got a log of their sum of {apart:.2g}")
-    return {name: log_normalize(tensor.double()) for name, tensor in found.items()}
+    return {name: log_normalize(tensor.double()) for name, tensor in tensors.items()}
 
 
 def score(posteriors: Mapping[str, Tensor], protocol: Protocol, answers: Mapping[str, Tuples]) -> Scored:
@@ -104,15 +104,15 @@ def score(posteriors: Mapping[str, Tensor], protocol: Protocol, answers: Mapping
     for network in protocol.networks:
         rows = []
         for seed in protocol.seeds:
-            temperature, found = None, None
+            temperature, scored = None, None
             for role in SCORED:
                 posterior, drawn = posteriors[f"{network.name}.{seed}.{role}"], answers[role]
                 images = getattr(protocol.source, role).count
-                found = score_posteriors(posterior, drawn, prior, protocol.n, images, None, temperature)
-                temperature = found.temperature
-            assert found is not None
-            rows.append(found)
-            for n, metrics in zip(protocol.n, found.metrics, strict=True):
+                scored = score_posteriors(posterior, drawn, prior, protocol.n, images, None, temperature)
+                temperature = scored.temperature
+            assert scored is not None
+            rows.append(scored)
+            for n, metrics in zip(protocol.n, scored.metrics, strict=True):
                 shown = {name: metrics[name] for name in _COLUMNS}
                 cells.append({"network": network.name, "ratio": network.ratio, "seed": seed, "n": n, **shown})
         correct.append(torch.stack([one.correct[0] for one in rows]))

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from sharedlabel.errors import StoreError
 from sharedlabel.evaluation import relative_information_ends
-from sharedlabel.leaderboard import records, submission
-from sharedlabel.leaderboard.protocol import Board, Protocol, uniform
-from sharedlabel.leaderboard.records import Event, Result
-from sharedlabel.leaderboard.submission import Submission
+from sharedlabel.leaderboard.board import facts, records
+from sharedlabel.leaderboard.board.facts import Event, Result
+from sharedlabel.leaderboard.folder import Board
+from sharedlabel.leaderboard.protocol import Protocol, uniform
+from sharedlabel.leaderboard.submission import reading
+from sharedlabel.leaderboard.submission.reading import Submission
 from sharedlabel.metrics.information import label_entropy
 from sharedlabel.metrics.moderation import moderate
 from sharedlabel.metrics.paired import all_pairs
@@ -48,7 +50,7 @@ class Listed:
     @property
     def ranked(self) -> bool:
         """Whether it takes part in the ranking."""
-        return self.history[-1].status == records.RANKED
+        return self.history[-1].status == facts.RANKED
 
 
 @dataclass(frozen=True)
@@ -86,28 +88,28 @@ def entries(board: Board, protocol: Protocol) -> list[Listed]:
     Raises:
         SharedLabelError: a submission or a result is missing or was altered.
     """
-    found = []
+    listed = []
     for folder in sorted((board.root / "results" / protocol.id).glob("[!.]*")):
-        submission.check_name(folder.name)
+        reading.check_name(folder.name)
         place = records.Entry(board.root, protocol, folder.name)
         result = place.result()
-        own = submission.named(board.root, folder.name)
+        own = reading.named(board.root, folder.name)
         if own.sha256 != result.submission:
             raise StoreError(f"submission {folder.name} changed after its run on {protocol.id}; restore its files")
-        found.append(Listed(own, result, place.history(), place.scores(result)))
-    return found
+        listed.append(Listed(own, result, place.history(), place.scores(result)))
+    return listed
 
 
-def standings(found: Sequence[Listed], protocol: Protocol, answers: Mapping[str, Tuples]) -> list[Standing]:
+def standings(listed: Sequence[Listed], protocol: Protocol, answers: Mapping[str, Tuples]) -> list[Standing]:
     """Rank verified entries, best mean first; the others follow without a rank.
 
     Args:
-        found: all entries of the protocol.
+        listed: all entries of the protocol.
         protocol: what they were scored on.
         answers: the tuples, for their weights.
     """
-    ranked = [one for one in found if one.ranked]
-    others = [one for one in found if not one.ranked]
+    ranked = [one for one in listed if one.ranked]
+    others = [one for one in listed if not one.ranked]
     drawn, size = answers["test"], protocol.source.test.count
     names = [one.result.name for one in ranked]
     entropy = label_entropy(uniform(protocol).log())
@@ -159,13 +161,13 @@ def verdicts(
     if not pairs:
         return {}
     scores = torch.stack(list(columns))
-    found, seeds, averaged = all_pairs(scores, drawn, [max(n)], instances), scores.shape[1], statistics.fmean(n)
+    compared, seeds, averaged = all_pairs(scores, drawn, [max(n)], instances), scores.shape[1], statistics.fmean(n)
     first, second = torch.tensor(pairs).T
-    spread = found.spread[first, second]
+    spread = compared.spread[first, second]
     if seeds > 1:
         of_seeds, freedom = moderate(spread.of_seeds[:, None], seeds - 1)
         spread = replace(spread, of_seeds=of_seeds[:, 0], seed_freedom=freedom.expand_as(spread.seed_freedom))
-    value = found.difference[first, second]
+    value = compared.difference[first, second]
     value = torch.where(value.abs() < ROUNDING, 0.0, value)
     unit = torch.tensor([entropy], dtype=torch.float64)
     differences = Differences(value, spread, unit, independent([averaged], instances), seeds)
@@ -175,6 +177,6 @@ def verdicts(
 
 def _mean(one: Listed, protocol: Protocol, drawn: Tuples, size: int) -> tuple[float, float, float]:
     entropy, averaged = label_entropy(uniform(protocol).log()), statistics.fmean(protocol.n)
-    found = seed_average(_columns(one), drawn, [max(protocol.n)], size, None)
-    mean, low, high = relative_information_ends(found, independent([averaged], size), entropy)
+    average = seed_average(_columns(one), drawn, [max(protocol.n)], size, None)
+    mean, low, high = relative_information_ends(average, independent([averaged], size), entropy)
     return float(mean), float(low), float(high)

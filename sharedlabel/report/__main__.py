@@ -1,15 +1,14 @@
-"""`python -m sharedlabel.report FOLDER`: make the report again from stored results and print its tables."""
+"""`sharedlabel report FOLDER`: make the report again from stored results and print its tables."""
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from sharedlabel import records
+from sharedlabel.arguments import Parser
 from sharedlabel.errors import guarded, printable
-from sharedlabel.report import html, terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,17 +23,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(lambda: _main(arguments), "the report is as it was; run the same command again")
 
 
+def parser() -> Parser:
+    """Return the parser of the command line."""
+    built = Parser("sharedlabel report", "Make the report of a run again from its stored results and print its tables.")
+    built.add_argument("results", type=Path, help="folder that holds results.json, or that file")
+    built.add_argument("--output", type=Path, help="HTML file to write (default: report.html beside results.json)")
+    return built
+
+
 def _main(arguments: Sequence[str] | None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m sharedlabel.report", description=__doc__)
-    parser.add_argument("results", type=Path, help="folder that holds results.json, or that file")
-    parser.add_argument("--output", type=Path, help="HTML file to write (default: report.html beside results.json)")
-    options = parser.parse_args(arguments)
-    results = records.read(options.results)
+    options = parser().parse_args(arguments)
+    stored = records.read(options.results)
+    # matplotlib takes a second to import: help and mistakes should not wait for it.
+    from sharedlabel.report import html, terminal
+
     home = options.results if options.results.is_dir() else options.results.parent
     output = options.output or home / html.NAME
     beside = Path(os.path.relpath(home, output.parent)).as_posix()
-    written = html.write_report(results, output.parent, output.name, csv_folder=beside)
-    terminal.print_report(results, terminal.open_console())
+    written = html.write_report(stored, output.parent, output.name, csv_folder=beside)
+    terminal.print_report(stored, terminal.open_console())
     print(printable(f"report: {written}"))
 
 

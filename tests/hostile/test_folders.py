@@ -86,7 +86,7 @@ def test_stray_files_are_left_out_with_one_line(pets: Path, form: Callable[[Path
         f"left out {len(STRAYS) + 3} files that are no images by their names: 2 .crdownload, 2 .db, "
     )
     tuples = read_groups(form(pets))
-    assert [len(group.paths) for group in tuples.found if group.paths] == [3, 3]
+    assert [len(group.paths) for group in tuples.groups if group.paths] == [3, 3]
     assert tuples.remarks == (line,)
 
 
@@ -132,7 +132,7 @@ def test_a_folder_whose_name_is_not_utf8_is_named(pets: Path) -> None:
     os.rename(os.fsencode(pets / "dog"), os.fsencode(pets) + b"/d\xf6g")
     with pytest.raises(DataError, match=r"a class folder with a name of letters in UTF-8, got 'd\\udcf6g'; rename it"):
         load(pets)
-    groups = read_groups(pets).found
+    groups = read_groups(pets).groups
     assert [bool(group.flaw) for group in groups] == [False, True]
     os.rename(os.fsencode(pets) + b"/d\xf6g", pets / "d\x1b[31mog")
     with pytest.raises(DataError, match=r"got 'd\\x1b\[31mog'; rename it"):
@@ -191,7 +191,7 @@ def test_tables_as_programs_write_them(pets: Path, form: Callable[[Path], Path],
     assert found.groups is not None
     assert found.groups.tolist() == [0, 1, 1, 1, 1, 1]
     assert found.remarks == ()
-    tuples = read_groups(pets / "groups.csv", encoding).found
+    tuples = read_groups(pets / "groups.csv", encoding).groups
     assert [(group.name, len(group.paths), group.flaw) for group in tuples] == [("ä", 1, ""), ("ö", 5, "")]
 
 

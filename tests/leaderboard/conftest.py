@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from typing import cast
 
@@ -13,14 +14,19 @@ import safetensors.torch
 import torch
 
 from sharedlabel import rng
-from sharedlabel.leaderboard import commands, records, sandbox, standings, submission
-from sharedlabel.leaderboard.protocol import ANSWERS, METRICS, TUPLES, Board, Protocol
+from sharedlabel.leaderboard import commands, standings
+from sharedlabel.leaderboard.board import records, writing
+from sharedlabel.leaderboard.folder import ANSWERS, TUPLES, Board
+from sharedlabel.leaderboard.protocol import METRICS, Protocol
+from sharedlabel.leaderboard.sandbox import kinds, limits
 from sharedlabel.leaderboard.schema import to_toml
-from sharedlabel.leaderboard.submission import Card, Submission
+from sharedlabel.leaderboard.submission import reading
+from sharedlabel.leaderboard.submission.metadata import Metadata
+from sharedlabel.leaderboard.submission.reading import Submission
 
 CLASSES, WIDTH, IMAGES, N = 4, 6, 96, 4
-KIND = cast("sandbox.Kind", os.environ.get("SHAREDLABEL_SANDBOX", "bwrap"))  # what is attacked
-USABLE = sandbox.unusable(KIND)
+KIND = cast("limits.Kind", os.environ.get("SHAREDLABEL_SANDBOX", "bwrap"))  # what is attacked
+USABLE = kinds.unusable(KIND)
 needs_sandbox = pytest.mark.skipif(USABLE is not None, reason=f"NO SANDBOX, CHEATS NOT TRIED: {KIND} is {USABLE}")
 
 
@@ -91,7 +97,7 @@ def board(tmp_path) -> Board:
     return make_board(tmp_path / "leaderboard")
 
 
-CARD = Card.model_validate(
+METADATA = Metadata.model_validate(
     {
         "title": "Toy",
         "description": "An aggregator of the tests, honest or not.",
@@ -140,9 +146,15 @@ def written() -> Callable[..., Submission]:
             return "\n".join(f"        {line}" for line in text.strip("\n").splitlines())
 
         code = AGGREGATOR.format(top=top, start=indented(start), forward=indented(forward))
-        return Submission("toy", CARD, code, code, "", "0" * 64)
+        return Submission("toy", METADATA, code, code, "", "0" * 64)
 
     return write
+
+
+def git(board, *arguments: str) -> str:
+    home = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", "-C", board.root, *home, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 SOURCE = '"""One of the zoo."""\n\nfrom sharedlabel.aggregators.log_pool import Config, LogPool, build\n'
@@ -154,11 +166,11 @@ def submit(board: Board, name: str, skill: float, title: str = "") -> None:
     folder.mkdir(parents=True)
     (folder / "aggregator.py").write_text(SOURCE)
     (folder / "README.md").write_text(f"# {name}\n")
-    card = CARD.model_dump() | {
+    metadata = METADATA.model_dump() | {
         "title": title or name,
         "authors": [{"name": "A. Nobody", "affiliation": "", "url": ""}],
     }
-    (folder / "submission.toml").write_text(to_toml(card))
+    (folder / "submission.toml").write_text(to_toml(metadata))
     for identifier in board.ids():
         protocol = board.protocol(identifier)
         predicted(board, protocol, name, skill, folder.parent.parent / "predictions" / identifier / name)
@@ -175,11 +187,11 @@ def predicted(board: Board, protocol: Protocol, name: str, skill: float, out) ->
                     torch.nn.functional.one_hot(labels, CLASSES)[:, None] * torch.tensor(protocol.n)[:, None] ** 0.5
                 )
                 tensors[f"{network.name}.{seed}.{role}"] = (noise + skill * signal).log_softmax(-1).half()
-    content, digest = records.serialized(tensors)
+    content, digest = writing.serialized(tensors)
     facts = {
         "protocol": protocol.id,
         "name": name,
-        "submission": submission.named(board.root, name).sha256,
+        "submission": reading.named(board.root, name).sha256,
         "features": protocol.files,
         "predictions": digest,
         "cost": {"macs": {n: 10 * n * len(name) for n in protocol.n}, "parameters": 3},
@@ -212,7 +224,7 @@ def aged(board: Board) -> None:
     protocol = board.protocol("toy-v1")
     for found in standings.entries(board, protocol):
         place, former = commands.entry(board, protocol, found.result.name), found.result
-        scores, digest = records.serialized({"information": found.scores["information"] - 0.02})
+        scores, digest = writing.serialized({"information": found.scores["information"] - 0.02})
         cells = tuple(cell.model_copy(update={"ri": cell.ri - 0.01}) for cell in former.cells)
         older = former.model_copy(update={"ri": former.ri - 0.01, "cells": cells, "scores": digest})
         place.write(older, place.predictions(former), scores, records.BY_AUTHOR, found.history[-1].status)

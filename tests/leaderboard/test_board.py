@@ -12,8 +12,10 @@ import torch
 
 from sharedlabel.errors import DataError, StoreError
 from sharedlabel.leaderboard import __main__ as entry_point
-from sharedlabel.leaderboard import commands, records, score, standings
-from sharedlabel.leaderboard.protocol import METRICS, Board
+from sharedlabel.leaderboard import commands, score, standings
+from sharedlabel.leaderboard.board import records, writing
+from sharedlabel.leaderboard.folder import Board
+from sharedlabel.leaderboard.protocol import METRICS
 from tests.leaderboard.conftest import CLASSES, listed, make_board, predicted, submit
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -138,7 +140,7 @@ def test_missing_files_are_named(board, name):
 def test_scores_that_are_no_tensors_are_refused(board):
     folder = board.root / "predictions" / "toy-v1" / "good"
     result, predictions, _ = commands.grade(board, board.protocol("toy-v1"), folder)
-    junk = result.model_copy(update={"scores": records.digest(b"junk")})
+    junk = result.model_copy(update={"scores": writing.digest(b"junk")})
     place(board, "good").write(junk, predictions, b"junk", "tests")
     with pytest.raises(StoreError, match=r"expected tensors in .*it was altered"):
         rows(board)
@@ -199,7 +201,7 @@ def test_a_line_of_a_history_is_plain(board, change):
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     folder = tmp_path / "kept"
-    records.replace_folder(folder, {"a/b": b"first"})
+    writing.replace_folder(folder, {"a/b": b"first"})
     rename = Path.rename
 
     def fail(self, target):
@@ -209,7 +211,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(KeyboardInterrupt):
-        records.replace_folder(folder, {"a/b": b"second"})
+        writing.replace_folder(folder, {"a/b": b"second"})
     assert (folder / "a" / "b").read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [folder]
 
@@ -293,7 +295,7 @@ def test_predictions_are_read_strictly(board, change, message):
 
     protocol = board.protocol("toy-v1")
     content = (board.root / "predictions" / "toy-v1" / "good" / records.PREDICTIONS).read_bytes()
-    changed, _ = records.serialized({k: v.clone() for k, v in change(safetensors.torch.load(content)).items()})
+    changed, _ = writing.serialized({k: v.clone() for k, v in change(safetensors.torch.load(content)).items()})
     with pytest.raises(DataError, match=message):
         score.read(changed, protocol, board.answers(protocol))
 
@@ -350,7 +352,7 @@ def test_frozen_protocols_are_as_they_were():
     """A change of the limits, the recipe or the tolerance would be another protocol, too; a new scoring is none."""
     folder = Path(__file__).parents[2] / "leaderboard" / "protocols"
     scored, frozen = f"\nmetrics = {METRICS}\n".encode(), b"\nmetrics = 1\n"
-    found = {path.stem: records.digest(path.read_bytes().replace(scored, frozen)) for path in folder.glob("*.toml")}
+    found = {path.stem: writing.digest(path.read_bytes().replace(scored, frozen)) for path in folder.glob("*.toml")}
     assert found == FROZEN
 
 

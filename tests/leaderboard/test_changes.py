@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 
 import pytest
 import safetensors.torch
 import torch
 
 from sharedlabel.errors import DataError, SharedLabelError, StoreError
-from sharedlabel.leaderboard import __main__ as entry_point
-from sharedlabel.leaderboard import changes, commands, records, rescore, scaffold
-from sharedlabel.leaderboard.records import Cost
-from tests.leaderboard.conftest import KIND, aged, listed, make_board, needs_sandbox, predicted, submit
+from sharedlabel.leaderboard import changes, commands, rescore, scaffold
+from sharedlabel.leaderboard.board import records, writing
+from sharedlabel.leaderboard.cost import Cost
+from tests.leaderboard.conftest import aged, git, listed, predicted, submit
 
 
 @pytest.fixture(autouse=True)
 def counted(monkeypatch):
-    """Count the costs that `predicted` writes; the tests with a sandbox count for themselves."""
+    """Count the costs that `predicted` writes; a test of verification has the sandbox count."""
 
     def check(found, board, kind):
         return {
@@ -28,12 +27,6 @@ def counted(monkeypatch):
         }
 
     monkeypatch.setattr(commands, "check", check)
-
-
-def git(board, *arguments: str) -> str:
-    home = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", "-C", board.root, *home, *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 def committed(board) -> str:
@@ -265,7 +258,7 @@ def forged(board, shift=None, **changed: object) -> None:
     tensors = safetensors.torch.load(scores)
     if shift is not None:
         tensors["information"] = shift(tensors["information"])
-    content, digest = records.serialized(tensors)
+    content, digest = writing.serialized(tensors)
     facts = {name: value(getattr(result, name)) for name, value in changed.items()}
     place(board, "mine").write(
         result.model_copy(update={"scores": digest, **facts}), predictions, content, records.BY_AUTHOR
@@ -337,17 +330,3 @@ def test_predictions_of_another_run_are_refused(board):
     (place(board, "mine").folder / commands.RUN).unlink()
     with pytest.raises(StoreError, match="it was altered"):
         examined(board, base)
-
-
-@needs_sandbox
-def test_a_request_from_a_run_to_its_check(tmp_path, monkeypatch, capsys):
-    monkeypatch.undo()
-    board = make_board(tmp_path / "leaderboard", signal=1.5)
-    base = committed(board)
-    scaffold.new(board, "mine")
-    folder = ["--predictions", str(tmp_path / "predictions")]
-    common = ["--root", str(board.root)]
-    assert entry_point.main([*common, "run", "mine", "--protocol", "toy-v1", "--sandbox", KIND, *folder]) == 0
-    assert entry_point.main([*common, "score", "mine", "--protocol", "toy-v1", *folder]) == 0
-    assert entry_point.main([*common, "check", "--changed-since", base, "--sandbox", KIND]) == 0
-    assert "toy-v1/mine is whole, self-reported" in capsys.readouterr().out

@@ -19,12 +19,16 @@ import torch
 
 from sharedlabel import rng
 from sharedlabel.errors import DataError
-from sharedlabel.leaderboard import records, run, score, submission
-from sharedlabel.leaderboard.records import Cost
-from sharedlabel.leaderboard.sandbox import SandboxError
+from sharedlabel.leaderboard import score
+from sharedlabel.leaderboard.board import writing
+from sharedlabel.leaderboard.cost import Cost
+from sharedlabel.leaderboard.sandbox import asking, examination, run
+from sharedlabel.leaderboard.sandbox.limits import SandboxError
+from sharedlabel.leaderboard.submission import reading, stripped
 from tests.leaderboard.conftest import CLASSES, IMAGES, KIND, N, make_board, needs_sandbox
 
 pytestmark = needs_sandbox
+SOON = 8  # seconds, in which a process has started even where others are at work
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +47,7 @@ def asked_once(request, monkeypatch):
     """Take the second training and asking of a process as equal to the first, which halves the time of these tests."""
     if "twice" in request.fixturenames:
         return
-    honest, answers = run._ask, {}
+    honest, answers = asking.ask, {}
 
     def once(*given):
         *_, salt, turn = given
@@ -51,14 +55,14 @@ def asked_once(request, monkeypatch):
             answers[salt] = honest(*given)
         return answers[salt]
 
-    monkeypatch.setattr(run, "_ask", once)
+    monkeypatch.setattr(run, "ask", once)
 
 
 def ask(found, board, kind=KIND):
     """Run a submission, and return its primary score."""
     protocol = board.protocol("toy-v1")
     answered = run.run(found, protocol, board, kind, 2, lambda line: None)
-    content, _ = records.serialized(answered.tensors)
+    content, _ = writing.serialized(answered.tensors)
     answers = board.answers(protocol)
     return score.score(score.read(content, protocol, answers), protocol, answers)
 
@@ -81,54 +85,39 @@ def test_noise_gives_an_honest_aggregator_nothing(written, board):
     assert gains_nothing(ask(written(), board))
 
 
-SEARCHES = {
-    "files": """
-        import os
-        for folder, _, files in os.walk("/"):
-            for name in files:
-                if name in ("answers.safetensors", "toy-v1.toml", "dense.safetensors", "digits.csv.gz"):
-                    raise RuntimeError("FOUND " + os.path.join(folder, name))
-        """,
-    "environment": """
-        import glob, os
-        texts = [str(dict(os.environ))]
-        for path in glob.glob("/proc/*/environ"):
-            try:
-                texts.append(open(path).read())
-            except OSError:
-                pass
-        if any("THE_ANSWERS" in text for text in texts):
-            raise RuntimeError("FOUND the environment")
-        """,
-    "other processes": """
-        import os
-        me = os.getpid()
-        others = [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) not in (1, me)]
-        for pid in others:
-            line = open(f"/proc/{pid}/cmdline").read()
-            if "pytest" in line or "xdist" in line or "execnet" in line:
-                raise RuntimeError(f"FOUND process {pid}")
-        """,
-    "git history": """
-        import os
-        for folder, folders, _ in os.walk("/"):
-            if ".git" in folders and os.path.exists(os.path.join(folder, ".git", "HEAD")):
-                raise RuntimeError("FOUND " + folder)
-        """,
-}
+SEARCHES = """
+import glob, os
+me, met = os.getpid(), set()
+for folder, folders, files in os.walk("/"):
+    if ".git" in folders and os.path.exists(os.path.join(folder, ".git", "HEAD")):
+        met.add("history")
+    if {"answers.safetensors", "toy-v1.toml", "dense.safetensors", "digits.csv.gz"}.intersection(files):
+        met.add("files")
+for pid in glob.glob("/proc/[0-9]*"):
+    try:
+        if "THE_ANSWERS" in open(pid + "/environ").read():
+            met.add("environment")
+        line = open(pid + "/cmdline").read()
+    except OSError:
+        continue
+    if pid not in ("/proc/1", f"/proc/{me}") and ("pytest" in line or "xdist" in line or "execnet" in line):
+        met.add("processes")
+if "THE_ANSWERS" in str(dict(os.environ)):
+    met.add("environment")
+if met:
+    raise RuntimeError("FOUND " + " ".join(sorted(met)))
+"""
 
 
-@pytest.mark.parametrize("what", SEARCHES)
-def test_what_is_looked_for_is_not_there(written, board, monkeypatch, tmp_path, what):
+def test_what_is_looked_for_is_not_there(written, board, monkeypatch, tmp_path):
+    """No file of a board or a data set, no history of git, no other process, and nothing of our environment."""
     monkeypatch.setenv("THE_ANSWERS", "0123")
-    if what == "git history":
-        (tmp_path / ".git").mkdir()
-        (tmp_path / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
-    cheat = written(start=textwrap.dedent(SEARCHES[what]))
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    cheat = written(start=SEARCHES)
     assert gains_nothing(ask(cheat, board))
-    if what != "environment":  # a process outside has a small environment, too
-        with pytest.raises(SandboxError, match="FOUND"):
-            ask(cheat, board, "trusted")
+    with pytest.raises(SandboxError, match=r"FOUND (environment )?files history processes"):
+        ask(cheat, board, "trusted")
 
 
 def test_what_is_next_to_impossible_can_be_stored(written, board):
@@ -175,10 +164,11 @@ rows = torch.arange(len(logits)) * logits.shape[-1] // len(logits) % logits.shap
 posterior = normalize(3 * torch.nn.functional.one_hot(rows, logits.shape[-1]).float())[:, None].expand_as(logits)
 """
     )
-    with pytest.raises(SandboxError, match="two runs with other batches"):
-        ask(cheat, board)
-    monkeypatch.setattr(run, "_compare", lambda first, second: None)
+    compare, answers = run._compare, []
+    monkeypatch.setattr(run, "_compare", lambda *given: answers.append(given))
     assert gains_nothing(ask(cheat, board))
+    with pytest.raises(SandboxError, match="two runs with other batches"):
+        compare(*answers[0])
 
 
 @pytest.mark.parametrize("shuffled", [True, False])
@@ -205,7 +195,7 @@ def test_the_first_class_is_not_the_first_class(written, tmp_path):
     """Classes are renamed: knowing which is common, or easy, by its number does not help."""
     board = make_board(tmp_path)
     seen = set()
-    for _ in range(3):
+    for _ in range(2):
         cheat = written(forward="posterior = normalize(torch.tensor([3.0, 0, 0, 0]).expand_as(logits))")
         protocol = board.protocol("toy-v1")
         answered = run.run(cheat, protocol, board, KIND, 2, lambda line: None)
@@ -216,7 +206,7 @@ def test_the_first_class_is_not_the_first_class(written, tmp_path):
 
 def test_later_instances_are_refused_by_the_check(written, board):
     cheat = written(forward="posterior = normalize(logits.sum(dim=1, keepdim=True).expand_as(logits))")
-    report = run.examine(cheat, [(board.protocol("toy-v1"), 6)], KIND)
+    report = examination.examine(cheat, [(board.protocol("toy-v1"), 6)], KIND)
     assert any(problem.startswith("causal: expected the same posterior") for problem in report.problems)
 
 
@@ -232,7 +222,7 @@ self.met = True
 """
     )
     quiet = "if self.asked == 0 or len(logits) > 90:\n            return posterior\n"
-    cheat = submission.Submission(
+    cheat = reading.Submission(
         **{
             **cheat.__dict__,
             "code": cheat.code.replace(
@@ -245,13 +235,13 @@ self.met = True
 
 def test_the_batch_is_refused_by_the_check(written, board):
     cheat = written(forward="posterior = normalize(posterior - posterior.mean(dim=0))")
-    report = run.examine(cheat, [(board.protocol("toy-v1"), 6)], KIND)
+    report = examination.examine(cheat, [(board.protocol("toy-v1"), 6)], KIND)
     assert any(problem.startswith("independent of the batch") for problem in report.problems)
 
 
 def test_one_that_looks_at_larger_batches_than_the_check_has_is_caught_by_asking_twice(written, board, twice):
     cheat = written(forward="if len(logits) > 6:\n    posterior = normalize(posterior - posterior[:1])")
-    assert not run.examine(cheat, [(board.protocol("toy-v1"), 6)], KIND).problems
+    assert not examination.examine(cheat, [(board.protocol("toy-v1"), 6)], KIND).problems
     with pytest.raises(SandboxError, match="two runs with other batches"):
         ask(cheat, board)
 
@@ -280,10 +270,10 @@ def test_one_that_remembers_images_of_earlier_questions_is_caught(written, board
 
 
 def test_questions_never_hold_all_tuples():
-    sizes = [[len(batch) for batch in run._batches(95, rng.generator(seed))] for seed in range(20)]
-    assert all(sum(found) == 95 and max(found) <= run.BATCH for found in sizes)
+    sizes = [[len(batch) for batch in asking.batches(95, rng.generator(seed))] for seed in range(20)]
+    assert all(sum(found) == 95 and max(found) <= asking.BATCH for found in sizes)
     assert len({tuple(found) for found in sizes}) == 20
-    orders = [[row for batch in run._batches(95, rng.generator(seed)) for row in batch] for seed in range(20)]
+    orders = [[row for batch in asking.batches(95, rng.generator(seed)) for row in batch] for seed in range(20)]
     assert all(sorted(order) == list(range(95)) for order in orders)
     assert all(np.corrcoef(order, range(95))[0, 1] < 0.5 for order in orders)
 
@@ -303,26 +293,47 @@ numpy.mean = lambda *a, **k: 1.0
     assert gains_nothing(ask(cheat, board))
 
 
-HARMS = {
-    "forks": ("import os\nwhile True:\n    os.fork()", "Operation not permitted"),
-    "starts programs": ("import subprocess\nsubprocess.run(['/usr/bin/env'])", "Operation not permitted"),
-    "opens a socket": ("import socket\nsocket.create_connection(('1.1.1.1', 80), 1)", "Operation not permitted"),
-    "fills the disk": (
-        "import itertools\nfor i in itertools.count():\n    open(f'/tmp/{i}', 'wb').write(bytes(1 << 20))",
+# What is tried, one after the other in one process, and why it has to fail.
+DENIED = {
+    "fork": ("os.fork()", "Operation not permitted"),
+    "start a program": ("subprocess.run(['/usr/bin/env'])", "Operation not permitted"),
+    "open a socket": ("socket.create_connection(('1.1.1.1', 80), 1)", "Operation not permitted"),
+    "write among the devices": ("open('/dev/made', 'w')", "Read-only file system|Permission denied"),
+    "write to the submission": ("open('/submission/aggregator.py', 'w')", "Read-only file system"),
+    "write to the root": ("open('/made', 'w')", "Read-only file system"),
+    "write elsewhere": ("open('/usr/made', 'w')", "Read-only file system|Permission denied"),
+    **{
+        f"change the kernel's {name}": (
+            f"open('/proc/sys/{name}', 'w').write(open('/proc/sys/{name}').read())",
+            "Read-only file system|Permission denied",
+        )
+        for name in ("kernel/core_pattern", "vm/overcommit_memory", "fs/file-max")
+    },
+    "fill the disk": (
+        "[open(f'/tmp/{number}', 'wb').write(bytes(1 << 20)) for number in range(10_000)]",
         "No space left on device",
     ),
-    "fills the devices": ("open('/dev/found', 'w')", "Read-only file system|Permission denied"),
-    "writes elsewhere": ("open('/submission/aggregator.py', 'w')", "Read-only file system"),
-    "writes to the root": ("open('/found', 'w')", "Read-only file system"),
-    "changes the kernel": (
-        "for path in ('kernel/core_pattern', 'vm/overcommit_memory', 'fs/file-max'):\n"
-        "    text = open(f'/proc/sys/{path}').read()\n"
-        "    try:\n        open(f'/proc/sys/{path}', 'w').write(text)\n"
-        "    except OSError as error:\n        refused = error\n"
-        "    else:\n        raise RuntimeError('FOUND ' + path)\n"
-        "raise refused",
-        "Read-only file system|Permission denied",
-    ),
+}
+
+
+def test_what_would_do_harm_is_denied(written, board):
+    code = f"""
+import os, re, socket, subprocess
+done = []
+for how, (code, message) in {DENIED!r}.items():
+    try:
+        exec(code)
+        done.append(how)
+    except OSError as error:
+        if not re.search(message, str(error)):
+            done.append(f"{{how}} ({{error}})")
+raise RuntimeError(f"done: {{done}}")
+"""
+    with pytest.raises(SandboxError, match=r"done: \[\]$"):
+        ask(written(start=code), board)
+
+
+HARMS = {
     "allocates": ("kept = []\nwhile True:\n    kept.append(torch.ones(1 << 24))", "memory|code"),
     "shares memory": (
         "import mmap\nkept = [mmap.mmap(-1, 1 << 28) for _ in range(40)]\n"
@@ -352,33 +363,42 @@ def test_harm_is_contained(written, board, how):
 
 
 def test_one_that_hangs_up_and_stays_is_ended(written, tmp_path):
-    board = make_board(tmp_path, limits={"seconds": 15})
+    board = make_board(tmp_path, limits={"seconds": SOON})
     stays = "import os, time\nos.close(0)\nos.closerange(1, 20)\ntime.sleep(99)"
-    with pytest.raises(SandboxError, match=r"expected an end within 15 s|ended with code"):
+    with pytest.raises(SandboxError, match=rf"expected an end within {SOON} s|ended with code"):
         ask(written(start=stays), board, "trusted")
 
 
 @pytest.mark.parametrize("place", ["start", "forward"])
 def test_one_that_sleeps_is_ended(written, tmp_path, place):
-    board = make_board(tmp_path, limits={"seconds": 15})
-    with pytest.raises(SandboxError, match="expected an end within 15 s"):
+    board = make_board(tmp_path, limits={"seconds": SOON})
+    with pytest.raises(SandboxError, match=f"expected an end within {SOON} s"):
         ask(written(**{place: "import time\nwhile True:\n    time.sleep(1)"}), board)
 
 
 ANSWERS = {
-    "NaN": ("posterior = posterior * float('nan')", "finite"),
-    "Inf": ("posterior = posterior - float('inf')", "finite"),
-    "not a posterior": ("posterior = posterior.exp()", "sum to 1"),
-    "more than there is": ("posterior = posterior + 5", "sum to 1"),
-    "another shape": ("posterior = posterior[..., :1]", "expected posteriors"),
+    "NaN": (lambda posterior: posterior * float("nan"), "finite"),
+    "Inf": (lambda posterior: posterior - float("inf"), "finite"),
+    "not a posterior": (lambda posterior: posterior.exp(), "sum to 1"),
+    "more than there is": (lambda posterior: posterior + 5, "sum to 1"),
 }
 
 
 @pytest.mark.parametrize("what", ANSWERS)
-def test_what_is_no_posterior_is_refused(written, tmp_path, what):
-    code, message = ANSWERS[what]
+def test_what_is_no_posterior_is_refused(what):
+    change, message = ANSWERS[what]
+    answer = change(torch.zeros(3, CLASSES).log_softmax(-1)).numpy().astype("<f4").tobytes()
     with pytest.raises(SandboxError, match=message):
-        ask(written(forward=code), make_board(tmp_path))
+        asking.posterior_of(answer, 3, CLASSES, N)
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [("posterior = posterior * float('nan')", "finite"), ("posterior = posterior[..., :1]", "expected posteriors")],
+)
+def test_an_answer_that_is_no_posterior_ends_a_run(written, board, forward, message):
+    with pytest.raises(SandboxError, match=message):
+        ask(written(forward=forward), board)
 
 
 def test_a_pickle_on_the_way_out_is_read_as_numbers(written, tmp_path):
@@ -407,10 +427,10 @@ def test_a_pickle_in_the_place_of_predictions_is_refused(board):
 
 def test_costs_cannot_be_hidden_in_numpy(written, board):
     cheat = written(forward="posterior = normalize(torch.from_numpy(posterior.detach().numpy() * 1.0))")
-    report = run.examine(cheat, [(board.protocol("toy-v1"), 6)], KIND)
+    report = examination.examine(cheat, [(board.protocol("toy-v1"), 6)], KIND)
     assert report.problems
     with pytest.raises(DataError, match=r"'.(from_)?numpy' is not allowed"):
-        submission.normal(cheat.code, "aggregator.py")
+        stripped.normal(cheat.code, "aggregator.py")
 
 
 LATER = """
@@ -425,7 +445,7 @@ def test_work_that_starts_after_training_is_counted(written, board):
     """The check counts one that was never trained; what answers is counted again, and has to cost the same."""
     cheat = written(forward=LATER)
     protocol = board.protocol("toy-v1")
-    findings = run.examine(cheat, [(protocol, 6)], KIND)
+    findings = examination.examine(cheat, [(protocol, 6)], KIND)
     assert findings.problems == ()
     assert set(findings.costs[0].macs.values()) == {0}
     cost = Cost(macs={1: 0, 4: 0}, parameters=0)
@@ -456,9 +476,9 @@ time.sleep(99)
 def test_a_table_of_answers_does_not_fit(written):
     table = written(top=f"ANSWERS = {'0123' * 2000!r}")
     with pytest.raises(DataError, match="at most 512 bytes of constants"):
-        submission.normal(table.code, "aggregator.py")
+        stripped.normal(table.code, "aggregator.py")
 
 
 def test_a_table_in_comments_and_docstrings_does_not_come_along():
-    code = submission.normal('"""0123"""\n# 0123\ndef f():\n    """0123"""\n    return 1\n', "aggregator.py")
+    code = stripped.normal('"""0123"""\n# 0123\ndef f():\n    """0123"""\n    return 1\n', "aggregator.py")
     assert "0123" not in code

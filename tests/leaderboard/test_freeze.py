@@ -12,7 +12,7 @@ from sharedlabel.errors import ConfigError, StoreError
 from sharedlabel.inputs import FEATURE_ROLES
 from sharedlabel.leaderboard import __main__ as entry_point
 from sharedlabel.leaderboard import freeze as freezing
-from sharedlabel.leaderboard.protocol import Board
+from sharedlabel.leaderboard.folder import Board
 
 STATED = {"id": "small-v1", "title": "Small", "about": "Handwritten digits.", "command": "tests"}
 
@@ -72,7 +72,7 @@ def test_what_fails_on_the_way_leaves_nothing(finished, tmp_path, monkeypatch):
     def full(folder, files):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(freezing.records, "replace_folder", full)
+    monkeypatch.setattr(freezing.writing, "replace_folder", full)
     with pytest.raises(OSError, match="No space left"):
         freeze(finished, tmp_path)
     assert list(tmp_path.iterdir()) == []

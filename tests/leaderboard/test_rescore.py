@@ -9,8 +9,10 @@ import safetensors.torch
 
 from sharedlabel.errors import DataError, SharedLabelError, StoreError
 from sharedlabel.leaderboard import __main__ as entry_point
-from sharedlabel.leaderboard import commands, records, rescore, site, standings
-from sharedlabel.leaderboard.protocol import METRICS, Board
+from sharedlabel.leaderboard import commands, rescore, standings
+from sharedlabel.leaderboard.board import records, site, writing
+from sharedlabel.leaderboard.folder import Board
+from sharedlabel.leaderboard.protocol import METRICS
 from tests.leaderboard.conftest import SOURCE, aged, listed, make_board, place_of, submit
 
 STATUSES = {"first": "verified", "second": "disputed", "third": "withdrawn", "fourth": "self-reported"}
@@ -100,7 +102,7 @@ def test_a_run_that_was_killed_is_repeated(board, monkeypatch, written):
         done.append(self.name)
 
     monkeypatch.setattr(records.Entry, "write", write)
-    monkeypatch.setattr(records, "replace_file", killed)
+    monkeypatch.setattr(writing, "replace_file", killed)
     with pytest.raises(KeyboardInterrupt):
         rescore.rescore(board, print)
     monkeypatch.undo()
@@ -158,7 +160,7 @@ def test_stored_predictions_are_read_strictly(board):
     place = place_of(board, "third")
     stored, scores = place.result(), (place.folder / records.SCORES).read_bytes()
     tensors = {name: 0 * tensor for name, tensor in safetensors.torch.load(place.predictions(stored)).items()}
-    content, digest = records.serialized(tensors)
+    content, digest = writing.serialized(tensors)
     place.write(stored.model_copy(update={"predictions": digest}), content, scores, "tests", "withdrawn")
     before = files(board.root)
     with pytest.raises(DataError, match=r"toy-v1/third: expected posteriors that sum to 1"):

@@ -13,8 +13,10 @@ import pytest
 
 from sharedlabel import plugins
 from sharedlabel.errors import ConfigError
-from sharedlabel.leaderboard import commands, run, sandbox, scaffold, submission
-from sharedlabel.leaderboard.protocol import Board
+from sharedlabel.leaderboard import commands, scaffold
+from sharedlabel.leaderboard.folder import Board
+from sharedlabel.leaderboard.sandbox import examination, limits, run, usage
+from sharedlabel.leaderboard.submission import reading
 from tests.leaderboard.conftest import KIND, listed, make_board, needs_sandbox, submit
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +29,7 @@ def test_a_board_below_what_is_shown_is_refused(tmp_path, monkeypatch, prefix):
     scaffold.new(board, "mine")
     monkeypatch.setattr(sys, prefix, str(tmp_path / "checkout"))
     with pytest.raises(ConfigError, match="expected the leaderboard outside of"):
-        commands.check(submission.named(board.root, "mine"), board, "bwrap")
+        commands.check(reading.named(board.root, "mine"), board, "bwrap")
 
 
 def broken(folder: Path) -> str:
@@ -64,8 +66,8 @@ for descriptor in range(3, 20):
         pass
 os._exit(0)
 """
-    with pytest.raises(sandbox.SandboxError, match="expected Findings, got something else"):
-        run.examine(written(top=code), [(board.protocol("toy-v1"), 6)], KIND)
+    with pytest.raises(limits.SandboxError, match="expected Findings, got something else"):
+        examination.examine(written(top=code), [(board.protocol("toy-v1"), 6)], KIND)
 
 
 @needs_sandbox
@@ -92,14 +94,14 @@ def test_an_interrupt_ends_everything_at_once(tmp_path):
 
 def children(pid: int, program: str) -> list[int]:
     """List the processes below one that run a program; before it there is a short one that looks for a sandbox."""
-    below = [found for found in sandbox._descendants(pid) if found != pid]
-    return [found for found in below if program in sandbox._text(Path(f"/proc/{found}/cmdline"))]
+    below = [found for found in usage.descendants(pid) if found != pid]
+    return [found for found in below if program in usage._text(Path(f"/proc/{found}/cmdline"))]
 
 
 @needs_sandbox
 def test_every_aggregator_of_the_package_can_be_imported_inside(written, board):
     imports = "\n".join(f"import sharedlabel.aggregators.{name}" for name in plugins.available("aggregators"))
-    findings = run.examine(written(top=imports), [(board.protocol("toy-v1"), 6)], KIND)
+    findings = examination.examine(written(top=imports), [(board.protocol("toy-v1"), 6)], KIND)
     assert findings.problems == ()
 
 
@@ -127,5 +129,5 @@ def test_a_board_without_protocols_has_no_names(tmp_path):
 def test_what_a_trusted_submission_leaves_where_it_runs_goes_with_it(written, board, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     leaves = 'open("left", "w").close()'
-    assert run.examine(written(top=leaves), [(board.protocol("toy-v1"), 6)], "trusted").problems == ()
+    assert examination.examine(written(top=leaves), [(board.protocol("toy-v1"), 6)], "trusted").problems == ()
     assert os.listdir(tmp_path) == ["leaderboard"]

@@ -13,7 +13,7 @@ from sharedlabel.leaderboard.protocol import uniform
 from tests.leaderboard.conftest import make_board
 
 if TYPE_CHECKING:
-    from sharedlabel.leaderboard.protocol import Board
+    from sharedlabel.leaderboard.folder import Board
 
 
 def predicted(board: Board, factor: float, rounded: bool) -> dict[str, torch.Tensor]:

@@ -14,8 +14,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from sharedlabel.errors import StoreError, printable
-from sharedlabel.leaderboard import plots, site
-from sharedlabel.leaderboard.protocol import Board
+from sharedlabel.leaderboard import plots
+from sharedlabel.leaderboard.board import downloads, markdown, site
+from sharedlabel.leaderboard.folder import Board
 from sharedlabel.leaderboard.standings import Standing, entries, standings
 from tests.leaderboard.conftest import listed, make_board, submit
 
@@ -31,15 +32,15 @@ def made(tmp_path_factory):
     for name, skill in SKILLS.items():
         submit(board, name, skill, TITLE if name == "best" else f"Entry {name}")
         listed(board, name, "self-reported" if name == "unverified" else "verified")
-    (board.root / "README.md").write_text(f"before\n{site.BEGIN}\nold\n{site.END}\nafter\n")
+    (board.root / "README.md").write_text(f"before\n{markdown.BEGIN}\nold\n{markdown.END}\nafter\n")
     assert site.build(board, board.root / "site") == len(SKILLS)
     return board
 
 
 def test_the_readme_has_the_top_of_the_table_between_its_marks(made):
     text = (made.root / "README.md").read_text()
-    assert text.startswith(f"before\n{site.BEGIN}\n")
-    assert text.endswith(f"{site.END}\nafter\n")
+    assert text.startswith(f"before\n{markdown.BEGIN}\n")
+    assert text.endswith(f"{markdown.END}\nafter\n")
     assert "old" not in text
     listed_there = [line.split("submissions/")[1].split("/")[0] for line in text.splitlines() if "submissions/" in line]
     assert listed_there == ["best", "middle", "aaa"]  # a request of an author changes nothing here
@@ -71,9 +72,9 @@ def rows_of(board: Board) -> list[Standing]:
 
 
 def retitled(row: Standing, title: str) -> Standing:
-    """Return a row whose card was not checked."""
-    card = row.entry.submission.card.model_copy(update={"title": title})
-    entry = dataclasses.replace(row.entry, submission=dataclasses.replace(row.entry.submission, card=card))
+    """Return a row whose metadata was not checked."""
+    metadata = row.entry.submission.metadata.model_copy(update={"title": title})
+    entry = dataclasses.replace(row.entry, submission=dataclasses.replace(row.entry.submission, metadata=metadata))
     return dataclasses.replace(row, entry=entry)
 
 
@@ -89,7 +90,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("title", "shown"),
     [
-        (f"a\n{site.END}\n| 1 | [b](c) |", f"a {site.END} | 1 | [b](c) |"),
+        (f"a\n{markdown.END}\n| 1 | [b](c) |", f"a {markdown.END} | 1 | [b](c) |"),
         ("x](https://a.b) [y", "x](https://a.b) [y"),
         ("ends with a backslash \\", "ends with a backslash \\"),
         ("\\| `code` ``", "\\| `code` ``"),
@@ -101,10 +102,10 @@ def files(folder: Path) -> dict[str, bytes]:
 )
 def test_a_title_is_text_whatever_it_holds(made, title, shown):
     rows = [row for row in rows_of(made) if row.best is not None]
-    readme = f"before\n{site.BEGIN}\nold\n{site.END}\nafter"
-    written = site.with_tables(readme, {"toy-v1": [retitled(rows[0], title), *rows[1:]]})
-    assert written.splitlines().count(site.END) == 1
-    assert site.with_tables(written, {"toy-v1": rows}) == site.with_tables(readme, {"toy-v1": rows})
+    readme = f"before\n{markdown.BEGIN}\nold\n{markdown.END}\nafter"
+    written = markdown.with_tables(readme, {"toy-v1": [retitled(rows[0], title), *rows[1:]]})
+    assert written.splitlines().count(markdown.END) == 1
+    assert markdown.with_tables(written, {"toy-v1": rows}) == markdown.with_tables(readme, {"toy-v1": rows})
 
     tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(written)
     assert [token.type for token in tokens].count("tr_open") == 1 + len(rows)
@@ -119,34 +120,41 @@ def test_a_title_is_text_whatever_it_holds(made, title, shown):
 
 def test_marks_are_lines_of_their_own_and_none_may_be_missing(made):
     rows = rows_of(made)
-    named = f"says `{site.BEGIN}` and `{site.END}`"
-    text = site.with_tables(f"{named}\n{site.BEGIN}  \n{site.END}\nold\n{site.END}\n{named}\n", {"toy-v1": rows})
-    assert text.startswith(f"{named}\n{site.BEGIN}\n")
-    assert text.endswith(f"|\n\n{site.END}\n{named}\n")
+    named = f"says `{markdown.BEGIN}` and `{markdown.END}`"
+    text = markdown.with_tables(
+        f"{named}\n{markdown.BEGIN}  \n{markdown.END}\nold\n{markdown.END}\n{named}\n", {"toy-v1": rows}
+    )
+    assert text.startswith(f"{named}\n{markdown.BEGIN}\n")
+    assert text.endswith(f"|\n\n{markdown.END}\n{named}\n")
     assert "old" not in text
-    for broken in (named, f"{site.BEGIN}\n{named}", f"{named}\n{site.END}", f"{site.END}\n{site.BEGIN}"):
+    for broken in (
+        named,
+        f"{markdown.BEGIN}\n{named}",
+        f"{named}\n{markdown.END}",
+        f"{markdown.END}\n{markdown.BEGIN}",
+    ):
         with pytest.raises(StoreError, match="put both back"):
-            site.with_tables(broken, {"toy-v1": rows})
+            markdown.with_tables(broken, {"toy-v1": rows})
 
 
 def test_a_readme_without_a_mark_stops_the_site_and_none_is_made(made, tmp_path):
     copy = copied(made, tmp_path / "copy")
     readme = copy.root / "README.md"
-    readme.write_text(f"{site.BEGIN}\n")
+    readme.write_text(f"{markdown.BEGIN}\n")
     with pytest.raises(StoreError, match="1 and 0 of them"):
         site.build(copy, tmp_path / "site")
-    assert readme.read_text() == f"{site.BEGIN}\n"
+    assert readme.read_text() == f"{markdown.BEGIN}\n"
     assert not (tmp_path / "site").exists()
     readme.unlink()
     site.build(copy, tmp_path / "site")
-    assert readme.read_text().startswith(f"{site.BEGIN}\n\n### toy-v1\n")
+    assert readme.read_text().startswith(f"{markdown.BEGIN}\n\n### toy-v1\n")
 
 
 def test_what_a_long_table_leaves_out_is_said_below_it(made):
     rows = [row for row in rows_of(made) if row.best is not None] * 4
-    text = site.with_tables(f"{site.BEGIN}\n{site.END}", {"toy-v1": rows})
-    assert f"|\n\nand {len(rows) - site.TOP} more.\n\n{site.END}" in text
-    assert text.count("](submissions/") == site.TOP
+    text = markdown.with_tables(f"{markdown.BEGIN}\n{markdown.END}", {"toy-v1": rows})
+    assert f"|\n\nand {len(rows) - markdown.TOP} more.\n\n{markdown.END}" in text
+    assert text.count("](submissions/") == markdown.TOP
 
 
 @pytest.mark.parametrize(("seeds", "said"), [(1, "has 1 training seed,"), (4, "has 4 training seeds,"), (5, "")])
@@ -158,7 +166,7 @@ def test_a_table_without_verdicts_says_so_beside_it(tmp_path, seeds, said):
     site.build(board, tmp_path / "site")
     readme = (board.root / "README.md").read_text()
     page = (tmp_path / "site" / "toy-v1" / "index.html").read_text()
-    sentence = site.caution(rows_of(board))
+    sentence = markdown.caution(rows_of(board))
     if not said:
         assert sentence == ""
         assert "1 to 3" not in readme
@@ -174,7 +182,7 @@ def test_a_table_of_one_entry_needs_no_verdict(tmp_path):
     board = make_board(tmp_path / "leaderboard")
     submit(board, "only", 1.0)
     listed(board, "only")
-    assert site.caution(rows_of(board)) == site.caution([]) == ""
+    assert markdown.caution(rows_of(board)) == markdown.caution([]) == ""
 
 
 @pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r"])
@@ -300,10 +308,10 @@ def test_an_entry_says_where_it_stands_and_who_measured_its_time(made):
 def test_seconds_are_medians_over_processes(made):
     result = rows_of(made)[0].entry.result
     times = {"dense.0": (1.0, 9.0), "dense.1": (2.0, 1.0), "dense.2": (30.0, 2.0)}
-    found = site.seconds(result.model_copy(update={"seconds": times}))
+    found = downloads.seconds(result.model_copy(update={"seconds": times}))
     assert found == {"training": 2.0, "prediction": 2.0, "both": 10.0}
     with pytest.raises(StoreError, match="expected seconds in the result of best, got none"):
-        site.seconds(result.model_copy(update={"seconds": {}}))
+        downloads.seconds(result.model_copy(update={"seconds": {}}))
     with (made.root / "site" / "toy-v1" / "standings.csv").open() as stream:
         assert [row["seconds"] for row in csv.DictReader(stream)] == ["1.5"] * len(SKILLS)
 

@@ -17,8 +17,10 @@ from sharedlabel import plugins
 from sharedlabel.aggregators._base import Aggregator, normalize
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.leaderboard import __main__ as entry_point
-from sharedlabel.leaderboard import commands, conformance, run, sandbox, scaffold, submission
-from sharedlabel.leaderboard.protocol import Board
+from sharedlabel.leaderboard import commands, scaffold
+from sharedlabel.leaderboard.folder import Board
+from sharedlabel.leaderboard.sandbox import command, conformance, examination, kinds
+from sharedlabel.leaderboard.submission import metadata, reading, stripped
 from sharedlabel.types import SetShape
 from tests.leaderboard.conftest import KIND, needs_sandbox
 
@@ -31,7 +33,7 @@ def folder(board):
 
 
 def test_what_new_makes_can_be_read(folder):
-    found = submission.read(folder)
+    found = reading.read(folder)
     assert found.name == "mine"
     assert '"""' not in found.code
     assert len(found.sha256) == 64
@@ -42,9 +44,8 @@ def test_what_new_makes_passes_the_check_and_the_costs_are_right(board, folder, 
     assert entry_point.main(["--root", str(board.root), "check", "mine", "--sandbox", KIND]) == 0
     printed = capsys.readouterr().out
     assert f"mine keeps the contract (tried in {KIND})" in printed
-    cost = commands.check(submission.named(board.root, "mine"), board, KIND)["toy-v1"]
-    assert cost.macs == {1: 6 * 32 + 32, 4: 4 * (6 * 32 + 32)}
-    assert cost.parameters == 6 * 32 + 32 + 32 + 1
+    macs = 6 * 32 + 32
+    assert f"toy-v1: {macs + 32 + 1} parameters; MACs of a tuple: n = 1: {macs}, n = 4: {4 * macs}\n" in printed
 
 
 def test_a_name_that_is_taken_or_none_is_refused(board, folder):
@@ -85,18 +86,18 @@ CARDS = {
 @pytest.mark.parametrize("what", CARDS)
 def test_a_card_that_is_none_is_refused(folder, what):
     change, message = CARDS[what]
-    path = folder / submission.CARD
+    path = folder / reading.METADATA
     path.write_text(change(path.read_text()))
     with pytest.raises(DataError, match=message) as caught:
-        submission.read(folder)
+        reading.read(folder)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1_000
 
 
 def test_messages_on_a_card_are_short(folder):
-    (folder / submission.CARD).write_text("".join(f'"{"k" * 100}{i}" = "{"v" * 100}"\n' for i in range(70)))
+    (folder / reading.METADATA).write_text("".join(f'"{"k" * 100}{i}" = "{"v" * 100}"\n' for i in range(70)))
     with pytest.raises(DataError, match=r"and more$") as caught:
-        submission.read(folder)
+        reading.read(folder)
     assert len(str(caught.value)) < 2_500
 
 
@@ -110,77 +111,77 @@ HIDDEN = {
 
 
 @pytest.mark.parametrize("what", HIDDEN)
-@pytest.mark.parametrize("name", submission.FILES)
+@pytest.mark.parametrize("name", reading.FILES)
 def test_files_hold_no_character_that_hides(folder, name, what):
     path = folder / name
     path.write_text(path.read_text() + f"# {HIDDEN[what]}\n", newline="")
     with pytest.raises(DataError, match=rf"got U\+{ord(HIDDEN[what][0]):04X}; remove it"):
-        submission.read(folder)
+        reading.read(folder)
 
 
 def test_files_may_be_in_any_language(folder):
-    path = folder / submission.README
+    path = folder / reading.README
     path.write_text(path.read_text() + "\tGrüße, 你好, ŷ ≈ Σ xᵢ\n")
-    assert "你好" in submission.read(folder).readme
+    assert "你好" in reading.read(folder).readme
 
 
 def test_what_is_left_of_the_template_is_named(folder):
-    found = submission.read(folder)
+    found = reading.read(folder)
     assert scaffold.template_text(found) == [
         'the author "Your name" in submission.toml',
         "the description in submission.toml",
         "the text of README.md",
     ]
-    card = folder / submission.CARD
-    card.write_text(card.read_text().replace("Your name", "Me").replace("summed", "added"))
-    assert scaffold.template_text(submission.read(folder)) == ["the text of README.md"]
-    (folder / submission.README).write_text("# mine\n\nA sum.\n")
-    assert scaffold.template_text(submission.read(folder)) == []
+    metadata = folder / reading.METADATA
+    metadata.write_text(metadata.read_text().replace("Your name", "Me").replace("summed", "added"))
+    assert scaffold.template_text(reading.read(folder)) == ["the text of README.md"]
+    (folder / reading.README).write_text("# mine\n\nA sum.\n")
+    assert scaffold.template_text(reading.read(folder)) == []
 
 
 def test_links_folders_and_other_files_are_refused(folder, tmp_path):
     (folder / "weights.bin").write_bytes(b"1")
     with pytest.raises(DataError, match=r"got weights\.bin; remove"):
-        submission.read(folder)
+        reading.read(folder)
     (folder / "weights.bin").unlink()
     (folder / "__pycache__").mkdir()
     with pytest.raises(DataError, match="got __pycache__; remove"):
-        submission.read(folder)
+        reading.read(folder)
     (folder / "__pycache__").rmdir()
     (folder / "\x1b[31mred\n").touch()
     with pytest.raises(DataError, match=r"got \\x1b\[31mred\\n; remove"):
-        submission.read(folder)
+        reading.read(folder)
     (folder / "\x1b[31mred\n").unlink()
     link = tmp_path / "linked"
     link.symlink_to(folder)
     with pytest.raises(DataError, match="linked, got a link"):
-        submission.read(link)
+        reading.read(link)
     secret = tmp_path / "secret"
     secret.write_text("x")
-    for name in submission.FILES:
+    for name in reading.FILES:
         kept = (folder / name).read_text()
         (folder / name).unlink()
         (folder / name).symlink_to(secret)
         with pytest.raises(DataError, match="expected a plain file"):
-            submission.read(folder)
+            reading.read(folder)
         (folder / name).unlink()
         (folder / name).mkdir()
         with pytest.raises(DataError, match="expected a plain file"):
-            submission.read(folder)
+            reading.read(folder)
         (folder / name).rmdir()
         with pytest.raises(DataError, match=f"expected the file .*{name}"):
-            submission.read(folder)
+            reading.read(folder)
         (folder / name).write_text(kept)
 
 
 def test_large_and_binary_files_are_refused(folder):
-    path = folder / submission.SOURCE
+    path = folder / reading.SOURCE
     path.write_text("#" * 64_001)
     with pytest.raises(DataError, match="at most 64,000 bytes"):
-        submission.read(folder)
+        reading.read(folder)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="expected text in UTF-8"):
-        submission.read(folder)
+        reading.read(folder)
 
 
 CODE = {
@@ -253,7 +254,7 @@ CODE = {
 def test_code_that_does_more_than_an_aggregator_is_refused_with_its_line(what):
     code, message = CODE[what]
     with pytest.raises(DataError, match=message):
-        submission.normal(code, "aggregator.py")
+        stripped.normal(code, "aggregator.py")
 
 
 FILES = {
@@ -283,23 +284,14 @@ FILES = {
 }
 
 
-@needs_sandbox
-@pytest.mark.parametrize("what", FILES)
-def test_a_file_that_is_no_aggregator_fails_the_check(board, folder, capsys, what):
-    code, message = FILES[what]
-    (folder / submission.SOURCE).write_text(code)
-    with pytest.raises(DataError, match=message):
-        commands.check(submission.named(board.root, "mine"), board, KIND)
-
-
 def test_without_a_sandbox_nothing_runs(board, folder, monkeypatch, capsys):
-    monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)
+    monkeypatch.setattr(kinds.shutil, "which", lambda name: None)
     assert entry_point.main(["--root", str(board.root), "check", "mine"]) == 2
     error = capsys.readouterr().err
     assert "expected a sandbox to run submitted code in, got none (bwrap: not installed; docker: not installed" in error
     assert "--trust" in error
     with pytest.raises(ConfigError, match="bwrap: not installed"):
-        sandbox.choose("bwrap")
+        kinds.choose("bwrap")
 
 
 def test_trust_runs_without_a_sandbox(board, folder, capsys):
@@ -332,8 +324,23 @@ def examined(tmp_path, monkeypatch):
     vars(sharedlabel.aggregators).pop("submitted", None)
 
 
+@pytest.mark.parametrize("what", FILES)
+def test_a_file_that_is_no_aggregator_has_one_problem(examined, what):
+    code, message = FILES[what]
+    (problem,) = examined(code)["problems"]
+    assert re.search(message, problem)
+
+
+@needs_sandbox
+def test_a_file_that_is_no_aggregator_fails_the_check(board, folder):
+    code, message = FILES["an error"]
+    (folder / reading.SOURCE).write_text(code)
+    with pytest.raises(DataError, match=f"mine does not keep the contract: .*{message}"):
+        commands.check(reading.named(board.root, "mine"), board, KIND)
+
+
 def test_what_new_makes_is_tried_and_counted(examined, folder):
-    report = examined(submission.read(folder).code)
+    report = examined(reading.read(folder).code)
     assert report["problems"] == []
     assert [cost["macs"] for cost in report["costs"]] == [{"1": 224, "4": 896}, {"2": 2 * (5 * 32 + 32)}]
 
@@ -535,7 +542,7 @@ def test_honest_work_is_counted(evidence, macs):
 @pytest.mark.parametrize("name", plugins.available("aggregators"))
 def test_every_aggregator_of_the_package_is_submitted(name):
     """Only what is nothing but an import of ours runs outside of a sandbox."""
-    found = submission.named(ROOT, name)
+    found = reading.named(ROOT, name)
     assert re.fullmatch(
         rf"from sharedlabel\.aggregators\.{name} import \w+(, \w+)*\n__all__ = \['\w+'(, '\w+')*\]\n", found.code
     )
@@ -550,35 +557,35 @@ def test_every_other_submission_keeps_the_contract(board):
     names = {path.name for path in (ROOT / "submissions").iterdir()} - set(plugins.available("aggregators"))
     assert names
     for name in names:
-        report = run.examine(submission.named(ROOT, name), [(board.protocol("toy-v1"), 6)], KIND)
+        report = examination.examine(reading.named(ROOT, name), [(board.protocol("toy-v1"), 6)], KIND)
         assert report.problems == ()
 
 
 def test_annotations_of_functions_do_not_come_along():
     """Texts in them are code to whoever evaluates them."""
-    code = submission.normal("def f(x: 'g()', *y: 'g()', z: 'g()' = 1) -> 'g()':\n    return x\n", "aggregator.py")
+    code = stripped.normal("def f(x: 'g()', *y: 'g()', z: 'g()' = 1) -> 'g()':\n    return x\n", "aggregator.py")
     assert code == "def f(x, *y, z=1):\n    return x\n"
 
 
 def test_what_an_object_keeps_to_itself_is_its_own(folder):
     code = "class A:\n    def __init__(self):\n        super().__init__()\n        self._x = self._y\n"
-    assert "self._x" in submission.normal(code, "aggregator.py")
+    assert "self._x" in stripped.normal(code, "aggregator.py")
     code = "class C:\n    kind: Literal['a b'] = 'a b'\n"
-    assert "Literal['a b']" in submission.normal(code, "aggregator.py")
+    assert "Literal['a b']" in stripped.normal(code, "aggregator.py")
 
 
 @pytest.mark.parametrize("kind", ["docker", "podman"])
 def test_containers_get_no_network_and_one_folder(board, kind, tmp_path):
-    line = sandbox.command(kind, tmp_path, board.protocol("toy-v1").limits, 1, "x")
+    line = command.command(kind, tmp_path, board.protocol("toy-v1").limits, 1, "x")
     assert {"--network=none", "--read-only", "--cap-drop=ALL", "--pids-limit=64", "--memory=3000m"} <= set(line)
-    package = Path(sandbox.__file__).parents[1]
+    package = Path(command.__file__).parents[2]
     volumes = [part for part in line if "volume" in part]
     assert volumes == [f"--volume={package}:/library/sharedlabel:ro", f"--volume={tmp_path}:/submission:ro"]
 
 
 def test_the_schema_in_the_repository_is_that_of_the_code():
-    assert (ROOT / "submission.schema.json").read_text() == submission.schema()
-    assert json.loads(submission.schema())["additionalProperties"] is False
+    assert (ROOT / "metadata.schema.json").read_text() == metadata.schema()
+    assert json.loads(metadata.schema())["additionalProperties"] is False
 
 
 @pytest.mark.parametrize("name", Board(ROOT).ids())

@@ -11,9 +11,10 @@ import torch
 
 from sharedlabel.errors import DataError, StoreError
 from sharedlabel.leaderboard import __main__ as entry_point
-from sharedlabel.leaderboard import commands, records, scaffold, standings
-from sharedlabel.leaderboard.protocol import ANSWERS, Board
-from tests.leaderboard.conftest import CLASSES, KIND, make_board, needs_sandbox
+from sharedlabel.leaderboard import commands, scaffold, standings
+from sharedlabel.leaderboard.board import facts, records, writing
+from sharedlabel.leaderboard.folder import ANSWERS, Board
+from tests.leaderboard.conftest import CLASSES, KIND, git, make_board, needs_sandbox
 
 pytestmark = needs_sandbox
 
@@ -52,6 +53,17 @@ def polish(tensors, protocol, answers, strength: float) -> None:
         tensors[name] = (tensors[name].float() + strength * label).log_softmax(-1).half()
 
 
+def test_a_request_from_a_run_to_its_check(board, capsys):
+    """All that an author adds is there, and the sandbox counts what the run has counted."""
+    git(board, "init", "--quiet")
+    git(board, "add", "protocols")
+    git(board, "commit", "--quiet", "--message", "before")
+    base = git(board, "rev-parse", "HEAD")
+    arguments = ["--root", str(board.root), "check", "--changed-since", base, "--sandbox", KIND]
+    assert entry_point.main(arguments) == 0
+    assert "toy-v1/mine is whole, self-reported" in capsys.readouterr().out
+
+
 def test_from_a_run_to_a_ranked_row(board, capsys):
     first = place(board).result()
     assert [event.status for event in place(board).history()] == ["self-reported"]
@@ -63,11 +75,17 @@ def test_from_a_run_to_a_ranked_row(board, capsys):
     assert place(board).history()[1].ri == second.ri
 
 
-def test_a_verified_row_stays_when_it_is_verified_again(board, monkeypatch):
+@pytest.fixture
+def same_again(board, monkeypatch):
+    """Let the maintainers' run answer what the author's has: it says the same, in another process."""
+
     def again(board, protocol, name, kind, workers, out, progress) -> None:
         shutil.copytree(board.root.parent / "predictions", out, dirs_exist_ok=True)
 
     monkeypatch.setattr(commands, "predict", again)
+
+
+def test_a_verified_row_stays_when_it_is_verified_again(board, same_again):
     assert command(board, "verify") == 0
     stands = place(board).result()
     place(board).predictions(stands)
@@ -77,17 +95,17 @@ def test_a_verified_row_stays_when_it_is_verified_again(board, monkeypatch):
 
 
 @pytest.mark.parametrize(("strength", "status"), [(0.02, "verified"), (1.0, "disputed")])
-def test_polished_predictions_gain_nothing(board, strength, status):
+def test_polished_predictions_gain_nothing(board, same_again, strength, status):
     """By less than the tolerance they pass, and the row is the maintainers' run; by more they are disputed."""
     protocol = board.protocol("toy-v1")
     honest, answers = place(board).result(), board.answers(protocol)
     tensors = safetensors.torch.load(place(board).predictions(honest))
     polish(tensors, protocol, answers, strength)
-    content, digest = records.serialized(tensors)
+    content, digest = writing.serialized(tensors)
     found = commands.score.score(commands.score.read(content, protocol, answers), protocol, answers)
-    scores, scored = records.serialized(found.scores)
+    scores, scored = writing.serialized(found.scores)
     changes = {"predictions": digest, "scores": scored, "ri": found.ri, "cells": tuple(found.cells)}
-    forged = records.Result.model_validate(honest.model_dump() | changes)
+    forged = facts.Result.model_validate(honest.model_dump() | changes)
     assert forged.ri > honest.ri + 1e-3
     place(board).write(forged, content, scores, "forged, with checksums that fit")
     assert command(board, "verify") == (0 if status == "verified" else 2)
@@ -145,7 +163,7 @@ def test_what_cannot_be_scored_disputes_only_what_is_no_posterior(board, monkeyp
             return
         facts = json.loads((out / commands.RUN).read_text())
         tensors = {name: 0 * tensor for name, tensor in safetensors.torch.load_file(out / records.PREDICTIONS).items()}
-        content, facts["predictions"] = records.serialized(tensors)
+        content, facts["predictions"] = writing.serialized(tensors)
         (out / records.PREDICTIONS).write_bytes(content)
         (out / commands.RUN).write_text(json.dumps(facts))
 

@@ -1,4 +1,4 @@
-"""What a leaderboard keeps of every entry: predictions, scores, result, and a history that only grows.
+"""The folder of an entry: predictions, scores, result, and a history that only grows.
 
 `results/<protocol>/<name>/` holds `predictions.safetensors`, `scores.safetensors`, `result.json` and `history.jsonl`.
 `result.json` names the sha256 of the submission, the protocol and the files; every line of the history names the sha256
@@ -7,33 +7,23 @@ of the result it speaks of and of the line before it. What was edited by hand no
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
 
-import safetensors.torch
-from pydantic import AfterValidator, Field, PositiveInt, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
-from sharedlabel import leases, together
 from sharedlabel.errors import StoreError, printable
-from sharedlabel.leaderboard.protocol import Network, Protocol, load, pinned
-from sharedlabel.leaderboard.sandbox import Kind
-from sharedlabel.leaderboard.schema import Name, Sha256, Strict, explain
+from sharedlabel.leaderboard.board.facts import NOTE, TIME, Event, Result, Status, cells_of, to_json
+from sharedlabel.leaderboard.board.writing import digest, replace_file, replace_folder
+from sharedlabel.leaderboard.folder import load, pinned
+from sharedlabel.leaderboard.protocol import Protocol
+from sharedlabel.leaderboard.schema import explain
 
-Status: TypeAlias = Literal["self-reported", "verified", "disputed", "withdrawn"]
-RANKED: Status = "verified"
 BY_AUTHOR = "run and scored by its author"  # the note of every self-reported line
 PREDICTIONS, SCORES, RESULT, HISTORY = "predictions.safetensors", "scores.safetensors", "result.json", "history.jsonl"
 FILES = (PREDICTIONS, SCORES, RESULT, HISTORY)
 _FIRST = "0" * 64
-NOTE = 500  # characters of a note
-TIME = "%Y-%m-%dT%H:%M:%SZ"  # UTC
-Count = Annotated[int, Field(ge=0, lt=10**15)]
 # What may follow what: a status may always stay as it is. The first line of a history is always self-reported.
 _NEXT: dict[Status, tuple[Status, ...]] = {
     "self-reported": ("self-reported", "verified", "disputed", "withdrawn"),
@@ -41,115 +31,6 @@ _NEXT: dict[Status, tuple[Status, ...]] = {
     "disputed": ("verified", "withdrawn", "disputed"),
     "withdrawn": ("self-reported", "withdrawn"),
 }
-
-
-def _one_line(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("expected one line of printable text")
-    return text
-
-
-def _moment(text: str) -> str:
-    datetime.strptime(text, TIME)
-    return text
-
-
-_PRINTED = AfterValidator(_one_line)
-Seconds = Annotated[float, Field(ge=0, le=1e7)]
-
-
-class Cost(Strict):
-    """What an aggregator costs on one network, counted by the harness.
-
-    Attributes:
-        macs: of one tuple, by n.
-        parameters: trained or not.
-    """
-
-    macs: dict[PositiveInt, Count]
-    parameters: Count
-
-
-class Cell(Strict):
-    """One network, seed and n on test, as `records.Row` has it."""
-
-    network: str
-    ratio: float
-    seed: int
-    n: int
-    ri: float
-    ri_low: float
-    ri_high: float
-    n_accuracy: float
-    n_accuracy_low: float
-    n_accuracy_high: float
-    temperature: float
-    ri_raw: float
-
-
-class Facts(Strict):
-    """What is known of predictions before they are scored.
-
-    Attributes:
-        protocol: its id.
-        name: of the submission.
-        submission: sha256 of its files.
-        features: sha256 over the files of the protocol.
-        predictions: sha256.
-        cost: of the aggregator.
-        seconds: of training and prediction by network and seed, on the wall, as measured from outside.
-        sandbox: where it ran; `trusted` is none.
-        secret: of the run, published after it.
-        provenance: commit, versions, device.
-    """
-
-    protocol: Name
-    name: Name
-    submission: Sha256
-    features: Sha256
-    predictions: Sha256
-    cost: Cost
-    seconds: dict[str, tuple[Seconds, Seconds]]
-    sandbox: Kind
-    secret: Annotated[int, Field(ge=0, lt=2**63)]
-    provenance: Annotated[
-        dict[Annotated[str, Field(pattern="^[a-z-]{1,40}$")], Annotated[str, Field(max_length=200), _PRINTED] | Count],
-        Field(max_length=40),
-    ]
-
-
-class Result(Facts):
-    """What a submission reached on a protocol.
-
-    Attributes:
-        scores: sha256.
-        ri: primary score.
-        cells: rows.
-    """
-
-    scores: Sha256
-    ri: float
-    cells: tuple[Cell, ...]
-
-
-class Event(Strict):
-    """A line of a history.
-
-    Attributes:
-        time: UTC, to the second.
-        status: from now on.
-        note: why, for people.
-        ri: primary score of the run or the scoring that led to this; None where there was neither.
-        result: sha256 of `result.json` at that time.
-        previous: sha256 of the line before, zeros for the first.
-    """
-
-    time: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"), AfterValidator(_moment)]
-    status: Status
-    note: Annotated[str, Field(max_length=NOTE + 4), _PRINTED]
-    ri: float | None
-    result: Sha256
-    previous: Sha256
 
 
 class Entry:
@@ -212,7 +93,7 @@ class Entry:
         """
         text = self._text(RESULT)
         try:
-            found = Result.model_validate_json(text)
+            result = Result.model_validate_json(text)
         except ValidationError as error:
             raise StoreError(
                 f"{self.folder / RESULT}: {explain(error)}; it was altered: run and score again"
@@ -220,21 +101,21 @@ class Entry:
         last = self.history()[-1]
         if last.result != digest(text.encode()):
             raise StoreError(f"{self.folder / RESULT} is not the result that its history speaks of; it was altered")
-        self._check(found)
-        return found
+        self._check(result)
+        return result
 
-    def _check(self, found: Result) -> None:
+    def _check(self, result: Result) -> None:
         """Refuse a result of another submission or protocol, or of other networks, seeds or n."""
-        if (found.name, found.protocol, found.features) != (self.name, self.protocol.id, self.protocol.files):
-            raise StoreError(f"{self.folder / RESULT} is of {found.name} on {found.protocol}; it was altered")
+        if (result.name, result.protocol, result.features) != (self.name, self.protocol.id, self.protocol.files):
+            raise StoreError(f"{self.folder / RESULT} is of {result.name} on {result.protocol}; it was altered")
         expected = [(network.name, seed, n) for network, seed, n in cells_of(self.protocol)]
-        if [(cell.network, cell.seed, cell.n) for cell in found.cells] != expected:
+        if [(cell.network, cell.seed, cell.n) for cell in result.cells] != expected:
             raise StoreError(f"{self.folder / RESULT} has other cells than {self.protocol.id}; it was altered")
-        if set(found.seconds) != {f"{network.name}.{seed}" for network, seed, _ in cells_of(self.protocol)}:
+        if set(result.seconds) != {f"{network.name}.{seed}" for network, seed, _ in cells_of(self.protocol)}:
             raise StoreError(
                 f"{self.folder / RESULT} has times of other processes than {self.protocol.id}; it was altered"
             )
-        if tuple(sorted(found.cost.macs)) != self.protocol.n:
+        if tuple(sorted(result.cost.macs)) != self.protocol.n:
             raise StoreError(f"{self.folder / RESULT} counts costs for other n than {self.protocol.id}; it was altered")
 
     def scores(self, result: Result) -> dict[str, Tensor]:
@@ -303,33 +184,6 @@ def _joined(lines: list[str]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
-    # Beside its folder: what a kill leaves is then no file among those of an entry.
-    leases.sweep(path.parent.parent, leases.MARK)
-    with leases.claimed(path.parent.parent, leases.MARK) as beside:
-        partial = beside / path.name
-        partial.write_bytes(content)
-        together.flush(partial)
-        partial.replace(path)
-
-
-def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Put a folder with these files in the place of another, whole or not at all.
-
-    Args:
-        folder: may be there or not.
-        files: content by place in it.
-    """
-
-    def fill(made: Path) -> None:
-        for name, content in files.items():
-            (made / name).parent.mkdir(parents=True, exist_ok=True)
-            (made / name).write_bytes(content)
-
-    together.replace_folder(folder, fill)
-
-
 def _line(status: Status, note: str, ri: float | None, result: bytes, lines: list[str]) -> str:
     """Return a line of a history that follows others."""
     event = Event(
@@ -341,24 +195,3 @@ def _line(status: Status, note: str, ri: float | None, result: bytes, lines: lis
         previous=digest(lines[-1].encode()) if lines else _FIRST,
     )
     return event.model_dump_json()
-
-
-def cells_of(protocol: Protocol) -> list[tuple[Network, int, int]]:
-    """List the networks, seeds and n that results have cells for, in their order."""
-    return list(itertools.product(protocol.networks, protocol.seeds, protocol.n))
-
-
-def to_json(result: Result) -> str:
-    """Write a result, keys in order, a line for each."""
-    return json.dumps(result.model_dump(mode="json"), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-
-
-def serialized(tensors: dict[str, Tensor]) -> tuple[bytes, str]:
-    """Return the content of a file of tensors, and its sha256."""
-    content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    return content, digest(content)
-
-
-def digest(content: bytes) -> str:
-    """Return the sha256 of some bytes."""
-    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,1 @@
+"""Completion of the command `sharedlabel` in shells: words from the parsers of its commands, scripts made of them."""
