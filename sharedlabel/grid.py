@@ -47,6 +47,8 @@ from sharedlabel.pruners._base import rounded_down
 from sharedlabel.pruners._masks import prunable
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store, artifact_key
+from sharedlabel.training import callbacks, resume
+from sharedlabel.training.resume import Workplace
 from sharedlabel.types import Dataset, Role, Tuples
 
 RESERVED = ("none", "exact", "dense")
@@ -154,6 +156,7 @@ def prepare(experiment: Experiment) -> Grid:
         SharedLabelError: a plugin, option, ratio, tuple size or device that cannot work.
     """
     modules.trainer(experiment.trainer, epochs=1)
+    callbacks.check(experiment.trainer)
     plugin = resolve("data", experiment.data)
     backbones = tuple(resolve("backbones", spec) for spec in experiment.backbones)
     pruners = tuple(resolve("pruners", spec) for spec in experiment.pruners)
@@ -267,9 +270,9 @@ def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, flo
         return store.load(node.stage, node.key)
     inputs = {role: run_node(needed, grid, store, progress) for role, needed in node.inputs}
     progress(node, None)
-    started = time.perf_counter()
-    runtime = grid.experiment.trainer
-    output = STAGES[node.stage](node.config, grid.data_by_key[node.data_key], inputs, runtime)
+    started, runtime = time.perf_counter(), grid.experiment.trainer
+    with resume.at(_workplace(node, grid, store)) as workplace:
+        output = STAGES[node.stage](node.config, grid.data_by_key[node.data_key], inputs, runtime)
     record = {
         "version": STAGES[node.stage].version,
         "config": json.loads(canonical(node.config)),
@@ -277,9 +280,16 @@ def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, flo
         "code": node.code(),
         "provenance": provenance.collect(str(modules.device(runtime))),
     }
-    artifact = store.save(node.stage, node.key, output, record, started)
+    artifact = store.save(node.stage, node.key, output, record, workplace.started)
     progress(node, time.perf_counter() - started)
     return artifact
+
+
+def _workplace(node: Node, grid: Grid, store: Store) -> Workplace:
+    """Return where a call keeps the states of its trainings, and where it logs."""
+    experiment = grid.experiment
+    logs = home(experiment.output) / experiment.name / "logs" / f"{node.stage}-{node.key[:12]}"
+    return Workplace(store.unfinished(node.stage, node.key), experiment.trainer.checkpoint_seconds, logs)
 
 
 def missing(grid: Grid, store: Store) -> list[Node]:

@@ -7,7 +7,8 @@ as a whole is reached as a whole. A stage starts at its function, a plugin at it
 
 Not covered:
 
-- `errors.py`, `plugins.py`, `memory.py`, `config.py` and what reads configurations, which compute no number: values of
+- `errors.py`, `plugins.py`, `memory.py`, `config.py` and what reads configurations, what is logged of trainings and who
+  watches them (`training/scores.py`, `training/callbacks.py`), which compute no number that is stored: values of
   options are in the keys themselves;
 - plugins that code loads by name: configurations say which, and their own digests stand in the keys beside this one;
 - other packages: manifests name their versions, and a stage's version can be raised.
@@ -34,7 +35,10 @@ from sharedlabel.errors import ConfigError
 from sharedlabel.syntax import Chain
 
 _PACKAGE = __name__.partition(".")[0]
-_NO_NUMBERS = {f"{_PACKAGE}.{name}" for name in ("errors", "plugins", "memory", "plain", "schema", "config")}
+_NO_NUMBERS = {
+    f"{_PACKAGE}.{name}"
+    for name in ("errors", "plugins", "memory", "plain", "schema", "config", "training.scores", "training.callbacks")
+}
 _EVERYTHING = "*"  # what `from module import *` imports
 Place: TypeAlias = tuple[str, int]  # a module and the number of a statement at its top
 Imported: TypeAlias = tuple[str, str, Chain]  # a local name, the module it comes from, and its name there or nothing

@@ -41,7 +41,7 @@ from sharedlabel.data import tuples
 from sharedlabel.evaluation import Scores, posterior_over
 from sharedlabel.inference import accuracy, embed
 from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data, score_tuples
-from sharedlabel.loaders import Source, TupleLoader
+from sharedlabel.loaders import Lookup, TupleLoader
 from sharedlabel.logs import log_normalize
 from sharedlabel.metrics._temperature import anchors
 from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature, temperatures
@@ -166,7 +166,7 @@ def prune(config: PruneConfig, data: Data, inputs: Mapping[str, Artifact], runti
             start,
             ratio,
             config.pruner,
-            compression.Training(data, runtime, config.train, config.retrain, config.seed),
+            compression.BackboneTrainer(data, runtime, config.train, config.retrain, config.seed),
             inputs["early"].tensors() if "early" in inputs else None,
         )
     enforce(trained)  # gradual pruning leaves the optimiser momentum of weights that it removes
@@ -404,11 +404,11 @@ def joint(config: JointTrainingConfig, data: Data, inputs: Mapping[str, Artifact
     backbone = _backbone(config.backbone, data, inputs["backbone"])
     aggregator = _aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     correction = inputs["calibrate"].tensors()["log_correction"]
-    sources: tuple[Source, ...] = (_Indexed(data.dataset.images, data.splits["aggregator"]),)
+    sources: tuple[Lookup, ...] = (_Indexed(data.dataset.images, data.splits["aggregator"]),)
     if config.joint.distill:
         sources += (_teacher(config.aggregator, data, inputs),)
     with rng.seeded(config.seed, "joint"):
-        module = SharedLabelModule(
+        module = SharedLabelModule.of(
             backbone, aggregator, config.joint, inputs["calibrate"].meta["temperature"], correction
         )
         loader = TupleLoader(
