@@ -53,7 +53,7 @@ class _Trained(pl.LightningModule):
     """What the three modules share: the optimiser, the schedule, the record of losses and what is logged.
 
     Logged are `train/loss`, `validation/loss` and `test/loss` (nats, the mean of an epoch) with the metrics of the
-    module, and `train/loss_step` of single steps. Metrics of training are computed where a logger or a callback may
+    module, and `train/loss_step` and `train/accuracy_step` of single steps. Metrics of training are computed where a logger or a callback may
     look at them, so a Trainer without any spends no time on them.
     """
 
@@ -118,6 +118,13 @@ class _Trained(pl.LightningModule):
             self.log("train/loss_step", loss.detach(), prog_bar=True)
         return loss
 
+    def _log_accuracy(self, phase: str, logits: Tensor, labels: Tensor) -> None:
+        """Log the share of single images that are right: `accuracy`, while training that of single steps, too."""
+        accuracy = (logits.detach().argmax(-1) == labels).float().mean()
+        self._log({f"{phase}/accuracy": accuracy}, len(labels))
+        if phase == "train":
+            self.log("train/accuracy_step", accuracy)
+
     def on_train_epoch_end(self) -> None:
         """Store and log the epoch's mean loss; stop with a message if it is not finite."""
         mean = torch.stack(self._losses).mean()
@@ -149,10 +156,13 @@ class _Trained(pl.LightningModule):
         several = self.trainer.world_size > 1
         self.log_dict(dict(values), on_step=False, on_epoch=True, batch_size=count, sync_dist=several)
 
-    def _score(self, phase: str, log_posterior: Tensor, labels: Tensor, weights: Tensor) -> None:
-        """Add tuples to the metrics of an epoch."""
+    def _score(
+        self, phase: str, log_posterior: Tensor, labels: Tensor, weights: Tensor, sizes: Sequence[int] = ()
+    ) -> None:
+        """Add tuples to the metrics of an epoch; posteriors are those after every prefix unless sizes are given."""
         if phase not in self._scores:
-            self._scores[phase] = TupleScores(*log_posterior.shape[1:]).to(self.device)
+            _, prefixes, classes = log_posterior.shape
+            self._scores[phase] = TupleScores(sizes or range(1, prefixes + 1), classes).to(self.device)
         self._scores[phase].update(log_posterior.detach(), labels, weights)
 
     def _log_scores(self, phase: str) -> None:
@@ -254,8 +264,7 @@ class BackboneModule(_Trained):
         images, labels = batch
         logits = self._network(augment(images, self.crop, self.flip))
         if self._watched:
-            accuracy = (logits.detach().argmax(-1) == labels).float().mean()
-            self._log({"train/accuracy": accuracy}, len(labels))
+            self._log_accuracy("train", logits, labels)
         return self.record(nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing))
 
     def validation_step(self, batch: ImageBatch) -> None:
@@ -293,8 +302,8 @@ class BackboneModule(_Trained):
         images, labels = batch
         logits = self(images)
         loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        accuracy = (logits.argmax(-1) == labels).float().mean()
-        self._log({f"{phase}/loss": loss, f"{phase}/accuracy": accuracy}, len(labels))
+        self._log({f"{phase}/loss": loss}, len(labels))
+        self._log_accuracy(phase, logits, labels)
 
 
 class AggregatorModule(_Trained):
@@ -343,7 +352,10 @@ class AggregatorModule(_Trained):
         embeddings, logits, labels, *rest = batch
         labels, weights = _weighed(labels, rest)
         prefixes, importance = _weighted(self.aggregator, logits.shape[1])
-        losses = prefix_loss(self.aggregator.at(embeddings, logits, prefixes), labels)
+        posterior = self.aggregator.at(embeddings, logits, prefixes)
+        losses = prefix_loss(posterior, labels)
+        if self._watched:
+            self._score("train", posterior, labels, weights, prefixes)
         return self.record((losses @ importance.to(losses) * weights).mean())
 
     def validation_step(self, batch: Sequence[Tensor]) -> None:
@@ -569,8 +581,7 @@ class SharedLabelModule(_Trained):
 
     def _observe(self, phase: str, posterior: Tensor, logits: Tensor, labels: Tensor, weights: Tensor) -> None:
         """Log the accuracy of single images, and add the tuples to the metrics of the epoch."""
-        accuracy = (logits.detach().argmax(-1) == labels[:, None]).float().mean()
-        self._log({f"{phase}/accuracy": accuracy}, len(labels))
+        self._log_accuracy(phase, logits, labels[:, None])
         self._score(phase, posterior, labels, weights)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int64
@@ -23,13 +24,13 @@ def logged_sizes(n: int) -> list[int]:
 
 
 class TupleScores(Metric):
-    """n-accuracy and relative information after every prefix; batches and devices are added up.
+    """n-accuracy and relative information after some numbers of instances; batches and devices are added up.
 
     The prior over labels is that of the tuples themselves, by their weights, so a loader that weighs tuples by a prior
     (`TupleLoader`) gives the RI under that prior. RI is NaN where all tuples have one label: nothing is to be known.
 
     Args:
-        prefixes: instances per tuple, n.
+        sizes: numbers of instances after which there are posteriors, in rising order.
         classes: number of classes.
     """
 
@@ -39,18 +40,19 @@ class TupleScores(Metric):
     missing: Tensor
     mass: Tensor
 
-    def __init__(self, prefixes: int, classes: int) -> None:
+    def __init__(self, sizes: Sequence[int], classes: int) -> None:
         super().__init__()
-        for name, size in (("right", prefixes), ("missing", prefixes), ("mass", classes)):
-            self.add_state(name, torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+        self.sizes = tuple(sizes)
+        for name, count in (("right", len(self.sizes)), ("missing", len(self.sizes)), ("mass", classes)):
+            self.add_state(name, torch.zeros(count, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(
-        self, log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"]
+        self, log_posterior: Float[Tensor, "t k c"], labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"]
     ) -> None:
         """Add tuples.
 
         Args:
-            log_posterior: natural log, after each prefix.
+            log_posterior: natural log, after each of the sizes.
             labels: class index of each tuple.
             weights: weight of each tuple, on one scale over all updates.
         """
@@ -59,8 +61,8 @@ class TupleScores(Metric):
         self.missing -= weight @ log2_posterior_of_label(floor_posterior(log_posterior, FLOOR), labels)
         self.mass.index_add_(0, labels, weight)
 
-    def compute(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-        """Return the n-accuracy and the relative information after every prefix."""
+    def compute(self) -> tuple[Float[Tensor, "k"], Float[Tensor, "k"]]:
+        """Return the n-accuracy and the relative information after each of the sizes."""
         total = self.mass.sum()
         entropy = label_entropy((self.mass / total).log()) or math.nan
         return self.right / total, 1 - self.missing / total / entropy
@@ -68,9 +70,10 @@ class TupleScores(Metric):
     def named(self) -> dict[str, Tensor]:
         """Return what is logged: `n_accuracy@k` and `ri@k`."""
         accuracy, information = self.compute()
-        sizes = logged_sizes(len(self.right))
+        shown = logged_sizes(self.sizes[-1])
         return {
-            f"{name}@{size}": values[size - 1].float()
+            f"{name}@{size}": value.float()
             for name, values in (("n_accuracy", accuracy), ("ri", information))
-            for size in sizes
+            for size, value in zip(self.sizes, values, strict=True)
+            if size in shown
         }
