@@ -72,7 +72,7 @@ class Fitted:
     """A trained aggregator.
 
     Attributes:
-        aggregator: with the best weights found, on the CPU.
+        aggregator: with the best weights, on the CPU.
         plugin: the options it was built with.
         meta: facts of the training by gradient descent, and of the search; empty where there was none.
     """
@@ -176,9 +176,9 @@ def fit(plugin: Plugin, recipe: FitConfig, task: Task) -> Fitted:
     Raises:
         ContractError: it looks ahead or at other tuples, or returns no posteriors.
     """
-    found = best(plugin, recipe, task)
-    _contract.check(found.aggregator, *task.direct[:2])
-    return found
+    fitted = best(plugin, recipe, task)
+    _contract.check(fitted.aggregator, *task.direct[:2])
+    return fitted
 
 
 def best(plugin: Plugin, recipe: FitConfig, task: Task) -> Fitted:
@@ -205,7 +205,7 @@ def train(plugin: Plugin, recipe: FitConfig, task: Task) -> Fitted:
 
         loader = task.loader()
         recipe = lasting(recipe, len(loader))
-        module = AggregatorModule(aggregator, recipe, task.stopping())
+        module = AggregatorModule.of(aggregator, recipe, task.stopping())
         descend(module, loader, task.runtime, recipe.epochs, task.gradient_clip, small=True)
     facts = {"losses": module.losses(), "best_epoch": module.best_epoch, "validation_loss": module.best}
     return Fitted(aggregator, plugin, facts)
@@ -229,14 +229,14 @@ def _left(aggregator: Aggregator, direct: TupleBatch) -> bool:
 def _search(plugin: Plugin, recipe: FitConfig, task: Task, given: Fitted, started: float) -> Fitted:
     best, trials, chosen = given, [], 0
     for number, (options, tell) in enumerate(_proposals(plugin, recipe, task.seed)):
-        found = given if number == 0 else _tried(plugin, recipe, options, task)
-        loss = None if found is None else found.meta["validation_loss"]
+        tried = given if number == 0 else _tried(plugin, recipe, options, task)
+        loss = None if tried is None else tried.meta["validation_loss"]
         tell(loss)
         seconds, started = time.perf_counter() - started, time.perf_counter()
-        epochs = None if found is None else len(found.meta["losses"])
+        epochs = None if tried is None else len(tried.meta["losses"])
         trials.append({"options": options, "loss": loss, "epochs": epochs, "seconds": round(seconds, 3)})
-        if found is not None and found.meta["validation_loss"] < best.meta["validation_loss"]:
-            best, chosen = found, number
+        if tried is not None and tried.meta["validation_loss"] < best.meta["validation_loss"]:
+            best, chosen = tried, number
     facts = {"trials": trials, "chosen": chosen}
     return dataclasses.replace(best, meta={**best.meta, "options": best.plugin.payload(), "search": facts})
 

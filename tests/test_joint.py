@@ -71,7 +71,7 @@ def test_joint_training_keeps_what_an_aggregator_knows_of_a_network_with_dead_un
     with rng.seeded(0, "joint"):
         backbone = network()
         aggregator = trained(backbone, images, labels)
-        module = modules.SharedLabelModule(backbone, aggregator, JointConfig(epochs=1), 1.0, torch.zeros(CLASSES))
+        module = modules.SharedLabelModule.of(backbone, aggregator, JointConfig(epochs=1), 1.0, torch.zeros(CLASSES))
         before = accuracy(module, images, labels)
         modules.fit(module, tuples_of(images, labels, 16), TrainerConfig(accelerator="cpu"), 1)
     assert before > 0.6

@@ -20,6 +20,7 @@ from sharedlabel.names import CROSSFIT, GROUPED
 from sharedlabel.plugins import load
 from sharedlabel.pruners._masks import prunable
 from sharedlabel.stages import STAGES
+from sharedlabel.training import callbacks
 from sharedlabel.types import Dataset, Role
 
 
@@ -30,6 +31,7 @@ def prepare(experiment: Experiment) -> Grid:
         SharedLabelError: a plugin, option, ratio, tuple size or device that cannot work.
     """
     modules.trainer(experiment.trainer, epochs=1)
+    callbacks.check(experiment.trainer)
     refresh()
     plugin = resolve("data", experiment.data)
     backbones = tuple(resolve("backbones", spec) for spec in experiment.backbones)

@@ -57,7 +57,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
             start,
             ratio,
             config.pruner,
-            compression.Training(data, runtime, config.train, config.retrain, config.seed),
+            compression.BackboneTrainer(data, runtime, config.train, config.retrain, config.seed),
             inputs["early"].tensors() if "early" in inputs else None,
         )
     enforce(trained)  # gradual pruning leaves the optimiser momentum of weights that it removes
