@@ -1,4 +1,4 @@
-"""The line of YAML that a plugin's docstring opens with: it names this plugin, its options exist and change something."""
+"""The line of YAML that a plugin's docstring opens with names this plugin, and options that exist and change it."""
 
 from __future__ import annotations
 
