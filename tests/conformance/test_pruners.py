@@ -81,7 +81,8 @@ def train(network: Backbone) -> None:
 
 def prune(pruner: ModuleType, backbone: Backbone, ratio: float, seed: int = 0, **options: Any) -> Backbone:
     context = Context(rng.generator(seed, "prune"), images(), torch.arange(16) % CLASSES, images(), train)
-    pruned: Backbone = _methods.prune(pruner, backbone, ratio, pruner.Config(**options), context)
+    quick = {"rounds": 8} if "rounds" in {field.name for field in dataclasses.fields(pruner.Config)} else {}
+    pruned: Backbone = _methods.prune(pruner, backbone, ratio, pruner.Config(**{**quick, **options}), context)
     return pruned
 
 
