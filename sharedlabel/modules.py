@@ -23,7 +23,7 @@ from sharedlabel.aggregators._base import CHUNK, Aggregator, prefix_loss
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import FitConfig, JointConfig, TrainConfig, TrainerConfig
 from sharedlabel.errors import ConfigError, TrainingError
-from sharedlabel.loaders import ImageBatch, TupleBatch, augment
+from sharedlabel.loaders import TupleBatch, augment
 from sharedlabel.training import callbacks, resume
 from sharedlabel.training.resume import Epochs, Keeper, Unwatching, Workplace
 from sharedlabel.training.scores import TupleScores
@@ -53,8 +53,8 @@ class _Trained(pl.LightningModule):
     """What the three modules share: the optimiser, the schedule, the record of losses and what is logged.
 
     Logged are `train/loss`, `validation/loss` and `test/loss` (nats, the mean of an epoch) with the metrics of the
-    module, and `train/loss_step` and `train/accuracy_step` of single steps. Metrics of training are computed where a logger or a callback may
-    look at them, so a Trainer without any spends no time on them.
+    module, and `train/loss_step` and `train/accuracy_step` of single steps. Metrics of training are computed where a
+    logger or a callback may look at them, so a Trainer without any spends no time on them.
     """
 
     history: Tensor
@@ -259,7 +259,7 @@ class BackboneModule(_Trained):
         rising = max(1, round(self.warmup * steps))
         return 1.0 if self.schedule == "constant" and step >= rising else super().scale(step, steps)
 
-    def training_step(self, batch: ImageBatch) -> Tensor:
+    def training_step(self, batch: Sequence[Tensor]) -> Tensor:
         """Return the cross-entropy of an augmented batch."""
         images, labels = batch
         logits = self._network(augment(images, self.crop, self.flip))
@@ -267,11 +267,11 @@ class BackboneModule(_Trained):
             self._log_accuracy("train", logits, labels)
         return self.record(nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing))
 
-    def validation_step(self, batch: ImageBatch) -> None:
+    def validation_step(self, batch: Sequence[Tensor]) -> None:
         """Log the cross-entropy and the accuracy."""
         self._evaluate("validation", batch)
 
-    def test_step(self, batch: ImageBatch) -> None:
+    def test_step(self, batch: Sequence[Tensor]) -> None:
         """Log the cross-entropy and the accuracy."""
         self._evaluate("test", batch)
 
@@ -298,7 +298,7 @@ class BackboneModule(_Trained):
         if self.after_step is not None:
             self.after_step.restore(self.backbone, checkpoint["after_step"])
 
-    def _evaluate(self, phase: str, batch: ImageBatch) -> None:
+    def _evaluate(self, phase: str, batch: Sequence[Tensor]) -> None:
         images, labels = batch
         logits = self(images)
         loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)

@@ -125,14 +125,17 @@ def check(config: TrainerConfig) -> None:
 
 
 @contextlib.contextmanager
-def watched(*callbacks: pl.Callback) -> Iterator[None]:
+def watched(*callbacks: Any) -> Iterator[None]:
     """Let callbacks of your own watch every training of the grids that run in the block.
 
     They see LightningModules and Trainers as usual, and have to leave alone what they see: no key says what
     they change.
 
+    Args:
+        callbacks: instances of `pytorch_lightning.Callback`.
+
     Raises:
-        ConfigError: a callback that changes what is trained, as `EarlyStopping` does.
+        ConfigError: no callback, or one that changes what is trained, as `EarlyStopping` does.
     """
     for callback in callbacks:
         _check_object(callback)

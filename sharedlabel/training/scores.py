@@ -74,6 +74,6 @@ class TupleScores(Metric):
         return {
             f"{name}@{size}": value.float()
             for name, values in (("n_accuracy", accuracy), ("ri", information))
-            for size, value in zip(self.sizes, values, strict=True)
+            for size, value in zip(self.sizes, values.reshape(-1), strict=True)  # torchmetrics squeezes a single one
             if size in shown
         }
