@@ -14,8 +14,7 @@ import safetensors.torch
 import torch
 
 from sharedlabel import rng
-from sharedlabel.leaderboard import commands, standings
-from sharedlabel.leaderboard.board import records, writing
+from sharedlabel.leaderboard.board import commands, records, standings, writing
 from sharedlabel.leaderboard.folder import ANSWERS, TUPLES, Board
 from sharedlabel.leaderboard.protocol import METRICS, Protocol
 from sharedlabel.leaderboard.sandbox import kinds, limits

@@ -12,8 +12,7 @@ import torch
 
 from sharedlabel.errors import DataError, StoreError
 from sharedlabel.leaderboard import __main__ as entry_point
-from sharedlabel.leaderboard import commands, score, standings
-from sharedlabel.leaderboard.board import records, writing
+from sharedlabel.leaderboard.board import commands, records, score, standings, writing
 from sharedlabel.leaderboard.folder import Board
 from sharedlabel.leaderboard.protocol import METRICS
 from tests.leaderboard.conftest import CLASSES, listed, make_board, predicted, submit

@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 
 from sharedlabel.errors import DataError, SharedLabelError, StoreError
-from sharedlabel.leaderboard import changes, commands, rescore, scaffold
-from sharedlabel.leaderboard.board import records, writing
+from sharedlabel.leaderboard.board import changes, commands, records, rescore, writing
 from sharedlabel.leaderboard.cost import Cost
+from sharedlabel.leaderboard.submission import scaffold
 from tests.leaderboard.conftest import aged, git, listed, predicted, submit
 
 

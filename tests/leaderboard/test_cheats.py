@@ -19,8 +19,7 @@ import torch
 
 from sharedlabel import rng
 from sharedlabel.errors import DataError
-from sharedlabel.leaderboard import score
-from sharedlabel.leaderboard.board import writing
+from sharedlabel.leaderboard.board import score, writing
 from sharedlabel.leaderboard.cost import Cost
 from sharedlabel.leaderboard.sandbox import asking, examination, run
 from sharedlabel.leaderboard.sandbox.limits import SandboxError

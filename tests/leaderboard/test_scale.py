@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sharedlabel import rng
-from sharedlabel.leaderboard import score
+from sharedlabel.leaderboard.board import score
 from sharedlabel.leaderboard.protocol import uniform
 from tests.leaderboard.conftest import make_board
 

@@ -14,10 +14,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from sharedlabel.errors import StoreError, printable
-from sharedlabel.leaderboard import plots
-from sharedlabel.leaderboard.board import downloads, markdown, site
+from sharedlabel.leaderboard.board import downloads, markdown, plots, site
+from sharedlabel.leaderboard.board.standings import Standing, entries, standings
 from sharedlabel.leaderboard.folder import Board
-from sharedlabel.leaderboard.standings import Standing, entries, standings
 from tests.leaderboard.conftest import listed, make_board, submit
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")

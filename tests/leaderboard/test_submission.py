@@ -17,10 +17,10 @@ from sharedlabel import plugins
 from sharedlabel.aggregators._base import Aggregator, normalize
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.leaderboard import __main__ as entry_point
-from sharedlabel.leaderboard import commands, scaffold
+from sharedlabel.leaderboard.board import commands
 from sharedlabel.leaderboard.folder import Board
 from sharedlabel.leaderboard.sandbox import command, conformance, examination, kinds
-from sharedlabel.leaderboard.submission import metadata, reading, stripped
+from sharedlabel.leaderboard.submission import metadata, reading, scaffold, stripped
 from sharedlabel.types import SetShape
 from tests.leaderboard.conftest import KIND, needs_sandbox
 

@@ -11,9 +11,9 @@ import torch
 
 from sharedlabel.errors import DataError, StoreError
 from sharedlabel.leaderboard import __main__ as entry_point
-from sharedlabel.leaderboard import commands, scaffold, standings
-from sharedlabel.leaderboard.board import facts, records, writing
+from sharedlabel.leaderboard.board import commands, facts, records, standings, writing
 from sharedlabel.leaderboard.folder import ANSWERS, Board
+from sharedlabel.leaderboard.submission import scaffold
 from tests.leaderboard.conftest import CLASSES, KIND, git, make_board, needs_sandbox
 
 pytestmark = needs_sandbox
