@@ -96,8 +96,8 @@ def test_an_interrupt_ends_everything_at_once(tmp_path):
 
 def children(pid: int, program: str) -> list[int]:
     """List the processes below one that run a program; before it there is a short one that looks for a sandbox."""
-    below = [found for found in usage.descendants(pid) if found != pid]
-    return [found for found in below if program in usage._text(Path(f"/proc/{found}/cmdline"))]
+    below = [one for one in usage.descendants(pid) if one != pid]
+    return [one for one in below if program in usage._text(Path(f"/proc/{one}/cmdline"))]
 
 
 @needs_sandbox
