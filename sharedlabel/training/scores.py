@@ -10,8 +10,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torchmetrics import Metric
 
-from sharedlabel.metrics.information import FLOOR, floor_posterior, label_entropy, log2_posterior_of_label
 from sharedlabel.metrics.accuracy import correct
+from sharedlabel.metrics.information import FLOOR, floor_posterior, label_entropy, log2_posterior_of_label
 
 
 def logged_sizes(n: int) -> list[int]:

@@ -20,8 +20,8 @@ from sharedlabel.aggregators import log_pool, lstm
 from sharedlabel.aggregators._base import Aggregator, prefix_loss
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import ConfigError, TrainingError
-from sharedlabel.metrics.information import floor_posterior, label_entropy, log2_posterior_of_label
 from sharedlabel.metrics.accuracy import n_accuracy
+from sharedlabel.metrics.information import floor_posterior, label_entropy, log2_posterior_of_label
 from sharedlabel.modules import AggregatorModule, BackboneModule, SharedLabelModule
 from sharedlabel.pruners._masks import apply_masks, masked
 from sharedlabel.training.callbacks import KeepPruned

@@ -13,7 +13,7 @@ import resource
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sharedlabel.leaderboard import _seccomp
+from sharedlabel.leaderboard.sandbox import _seccomp
 
 if TYPE_CHECKING:
     from torch import Tensor
