@@ -14,7 +14,7 @@ from sharedlabel.data._copies import copies
 from sharedlabel.errors import home
 from sharedlabel.grid import checks
 from sharedlabel.grid.layout import lay_out
-from sharedlabel.grid.nodes import Grid, stage_code
+from sharedlabel.grid.nodes import Grid
 from sharedlabel.inputs import FEATURE_ROLES, Data, crossfitted, data_key
 from sharedlabel.names import CROSSFIT, GROUPED
 from sharedlabel.plugins import load
@@ -116,7 +116,7 @@ def _code(data: Plugin, *others: Plugin) -> dict[str, str]:
         Digests of the data set's plugin.
     """
     sources.refresh()
-    for stage in STAGES:
-        stage_code(stage)
+    for stage in STAGES.values():
+        stage.code()
     plugins.code(set().union(*map(plugins_in, others)))
     return plugins.code(plugins_in(data))
