@@ -106,6 +106,7 @@ def test_contract(pruner: ModuleType) -> None:
     assert pruner.NEEDS.issubset(REQUIREMENTS)
     assert isinstance(getattr(pruner, "SCHEDULE", Schedule()), Schedule)
     assert isinstance(repeatable(pruner), bool)
+    assert hasattr(pruner, "scores") != hasattr(pruner, "prune")
     assert dataclasses.is_dataclass(pruner.Config)
     assert pruner.Config() == pruner.Config()
     with pytest.raises(dataclasses.FrozenInstanceError):
