@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sharedlabel import modules, provenance, summarized, survey, timing
+from sharedlabel import provenance, summarized, survey, timing
 from sharedlabel.config import canonical
 from sharedlabel.grid import CROSSFIT, Cell, Grid
 from sharedlabel.inputs import SCORED_ROLES
@@ -29,6 +29,7 @@ from sharedlabel.results import (
     Threshold,
 )
 from sharedlabel.store import Store
+from sharedlabel.training import trainer
 
 _USUAL_BATCH = 32
 
@@ -293,7 +294,7 @@ def _dataset(grid: Grid) -> DatasetFacts:
 
 
 def _provenance(grid: Grid, took: float | None, run: float) -> dict[str, Any]:
-    facts: dict[str, Any] = dict(provenance.collect(str(modules.device(grid.experiment.trainer))))
+    facts: dict[str, Any] = dict(provenance.collect(str(trainer.device(grid.experiment.trainer))))
     facts["date"] = datetime.now(UTC).strftime("%Y-%m-%d")
     facts["seconds"] = None if took is None else round(took, 1)
     facts["last_run_seconds"] = round(run, 1)

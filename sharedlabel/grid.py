@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from sharedlabel import compression, cost, memory, modules, plugins, provenance, search, sizes, sources, stages
+from sharedlabel import cost, memory, plugins, provenance, sizes, sources, stages
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import (
     ComparisonConfig,
@@ -47,7 +47,7 @@ from sharedlabel.pruners._base import rounded_down
 from sharedlabel.pruners._masks import prunable
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store, artifact_key
-from sharedlabel.training import callbacks, resume
+from sharedlabel.training import callbacks, compression, resume, search, trainer
 from sharedlabel.training.resume import Workplace
 from sharedlabel.types import Dataset, Role, Tuples
 
@@ -155,7 +155,7 @@ def prepare(experiment: Experiment) -> Grid:
     Raises:
         SharedLabelError: a plugin, option, ratio, tuple size or device that cannot work.
     """
-    modules.trainer(experiment.trainer, epochs=1)
+    trainer.trainer(experiment.trainer, epochs=1)
     callbacks.check(experiment.trainer)
     plugin = resolve("data", experiment.data)
     backbones = tuple(resolve("backbones", spec) for spec in experiment.backbones)
@@ -278,7 +278,7 @@ def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, flo
         "config": json.loads(canonical(node.config)),
         "inputs": node.input_keys(),
         "code": node.code(),
-        "provenance": provenance.collect(str(modules.device(runtime))),
+        "provenance": provenance.collect(str(trainer.device(runtime))),
     }
     artifact = store.save(node.stage, node.key, output, record, workplace.started)
     progress(node, time.perf_counter() - started)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sharedlabel import adaptive as stopping
-from sharedlabel import compression, cost, error_margin, measure, rng, search, timing
+from sharedlabel import cost, error_margin, measure, rng, timing
 from sharedlabel.aggregators import _contract
 from sharedlabel.aggregators._base import LEAST_DEVIATION, Aggregator, statistics
 from sharedlabel.aggregators._pool import pooled
@@ -36,19 +36,21 @@ from sharedlabel.config import (
     TrainConfig,
     TrainerConfig,
 )
-from sharedlabel.crossfit import align
 from sharedlabel.data import tuples
 from sharedlabel.evaluation import Scores, posterior_over
-from sharedlabel.inference import accuracy, embed
 from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data, score_tuples
-from sharedlabel.loaders import Lookup, TupleLoader
 from sharedlabel.logs import log_normalize
 from sharedlabel.metrics._temperature import anchors
 from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature, temperatures
-from sharedlabel.modules import SharedLabelModule, device, fit
 from sharedlabel.plugins import load
 from sharedlabel.store import Artifact, Output
 from sharedlabel.stored import LEARNED, searched, stored_aggregator, stored_backbone, stored_shape
+from sharedlabel.training import compression, search
+from sharedlabel.training.alignment import align
+from sharedlabel.training.embedding import accuracy, embed
+from sharedlabel.training.joint import SharedLabelModule
+from sharedlabel.training.loaders import Lookup, TupleLoader
+from sharedlabel.training.trainer import device, fit
 from sharedlabel.types import Role, SetShape, Tuples
 
 FITTED_ROLES: tuple[Role, ...] = ("aggregator", "validation")

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sharedlabel import compression, rng, stages
+from sharedlabel import rng, stages
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, Schedule, SplitConfig, TrainConfig, TrainerConfig, resolve
 from sharedlabel.data import splits, tuples
@@ -22,6 +22,7 @@ from sharedlabel.plugins import load
 from sharedlabel.pruners._masks import masked, removed
 from sharedlabel.store import Store
 from sharedlabel.stored import stored_backbone
+from sharedlabel.training import compression
 
 SPLIT = SplitConfig(limit=40)
 TRAIN = TrainConfig(epochs=2, batch_size=32)

@@ -13,11 +13,12 @@ import pytest
 import torch
 
 import sharedlabel
-from sharedlabel import config, grid, loaders, progress, stages, train
+from sharedlabel import config, grid, progress, stages, train
 from sharedlabel.collect import losses, rows
 from sharedlabel.config import ComparisonConfig, Experiment, TrainerConfig
 from sharedlabel.errors import CompressionError, ConfigError, DataError
 from sharedlabel.results import read
+from sharedlabel.training import loaders
 
 
 def comparable(results):
