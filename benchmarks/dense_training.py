@@ -12,8 +12,9 @@ from sharedlabel import rng
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import TrainConfig, TrainerConfig
-from sharedlabel.loaders import ImageLoader, augment
-from sharedlabel.modules import BackboneModule, device, fit
+from sharedlabel.training.backbone import BackboneModule
+from sharedlabel.training.loaders import ImageLoader, augment
+from sharedlabel.training.trainer import device, fit
 
 BOUND = 0.9
 # Nats; both train the same network on the same batches, so only rounding may differ.

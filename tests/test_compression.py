@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sharedlabel import compression, rng
+from sharedlabel import rng
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, Schedule, SplitConfig, TrainConfig, TrainerConfig, resolve
 from sharedlabel.data import splits, tuples
@@ -24,6 +24,7 @@ from sharedlabel.pruners._masks import masked, removed
 from sharedlabel.stages import dense, early, prune
 from sharedlabel.store import Store
 from sharedlabel.stored import stored_backbone
+from sharedlabel.training import compression
 
 SPLIT = SplitConfig(limit=40)
 TRAIN = TrainConfig(epochs=2, batch_size=32)

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from sharedlabel import modules, train
+from sharedlabel import train
 from sharedlabel.records import Results, read
-from sharedlabel.training import resume
+from sharedlabel.training import base, resume
 
 # The kill comes from outside Python and cannot be caught; only its moment is fixed: a finished artifact lies beside the
 # store, complete but not yet moved into place.
@@ -69,7 +69,7 @@ def test_kills_change_no_number(finished, small, experiment):
 
 
 # Within an epoch: where a training is when it dies, and what it is then. Forked, since a new process takes seconds.
-WITHIN: dict[str, Callable[[modules._Trained], bool]] = {
+WITHIN: dict[str, Callable[[base.TrainedModule], bool]] = {
     "dense": lambda _: True,
     "prune": lambda module: getattr(getattr(module, "after_step", None), "done", 0) > 0,  # some of gradual pruning
     "aggregate": lambda _: True,
@@ -78,9 +78,9 @@ WITHIN: dict[str, Callable[[modules._Trained], bool]] = {
 
 def kill_within(stage: str, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> int:
     """Run in a process that dies by SIGKILL in the second epoch of a training of a stage; return how it ended."""
-    record = modules._Trained.record
+    record = base.TrainedModule.record
 
-    def record_or_die(self: modules._Trained, loss: Tensor) -> Tensor:
+    def record_or_die(self: base.TrainedModule, loss: Tensor) -> Tensor:
         workplace = resume.current()
         at_work = workplace is not None and workplace.logs.name.startswith(f"{stage}-")
         if at_work and len(self.history) > 0 and self._losses and WITHIN[stage](self):
@@ -89,7 +89,7 @@ def kill_within(stage: str, arguments: tuple[str, ...], monkeypatch: pytest.Monk
 
     with monkeypatch.context() as patch, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        patch.setattr(modules._Trained, "record", record_or_die)
+        patch.setattr(base.TrainedModule, "record", record_or_die)
         child = os.fork()
         if not child:
             try:

@@ -13,15 +13,18 @@ import pytest
 import torch
 from torch import nn
 
-from sharedlabel import loaders, modules, rng
+from sharedlabel import rng
 from sharedlabel.aggregators import log_pool, lstm
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import FitConfig, JointConfig, TrainConfig, TrainerConfig
 from sharedlabel.errors import ConfigError, TrainingError
-from sharedlabel.loaders import ImageLoader, TupleLoader, augment
-from sharedlabel.modules import AggregatorModule, BackboneModule, SharedLabelModule
 from sharedlabel.pruners._masks import apply_masks, prunable
+from sharedlabel.training import loaders, trainer
+from sharedlabel.training.aggregator import AggregatorModule
+from sharedlabel.training.backbone import BackboneModule
+from sharedlabel.training.joint import SharedLabelModule, divergence
+from sharedlabel.training.loaders import ImageLoader, TupleLoader, augment
 from sharedlabel.types import SetShape
 
 CPU = TrainerConfig(accelerator="cpu")
@@ -264,7 +267,7 @@ def test_the_optimizer_follows_the_schedule_at_every_step(monkeypatch):
     images, labels = images_of(32)
     config = TrainConfig(epochs=2, batch_size=8, learning_rate=0.01, warmup=0.25)
     module = BackboneModule.of(network(), config)
-    modules.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
+    trainer.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
     assert rates == pytest.approx([0.01 * module.scale(step, 8) for step in range(8)])
 
 
@@ -291,7 +294,7 @@ def test_training_equals_a_plain_loop():
     plain = network()
     plain.load_state_dict(ours.state_dict())
     module = BackboneModule.of(ours, config)
-    modules.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
+    trainer.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for p in plain.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -323,7 +326,7 @@ def test_masked_weights_stay_zero_under_momentum_and_decay():
     apply_masks(backbone, {name: mask})
     before = layer.weight.detach().clone()
     module = BackboneModule.of(backbone, TrainConfig(optimizer="sgd", learning_rate=0.1, weight_decay=0.1))
-    modules.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
+    trainer.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
     assert torch.all(layer.weight[mask == 0] == 0)
     assert torch.all(layer.weight[mask == 1] != before[mask == 1])
 
@@ -332,7 +335,7 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_the_epoch():
     images, labels = images_of(32)
     module = BackboneModule.of(network(), TrainConfig(optimizer="sgd", learning_rate=1e30))
     with pytest.raises(TrainingError, match=r"expected a finite loss, got (nan|inf) in epoch 1; lower learning_rate"):
-        modules.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 3)
+        trainer.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 3)
 
 
 def test_ctrl_c_during_training_is_passed_on_and_can_come_again():
@@ -345,7 +348,7 @@ def test_ctrl_c_during_training_is_passed_on_and_can_come_again():
 
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        modules.fit(Interrupted(network()), ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 1)
+        trainer.fit(Interrupted(network()), ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 1)
     assert signal.getsignal(signal.SIGINT) is handler
 
 
@@ -390,7 +393,7 @@ def fit_bias(labels: list[int], patience: int, epochs: int = 12) -> tuple[Aggreg
             return losses[-1]
 
     module = Watched.of(Bias(), config, stopping)
-    modules.fit(module, batches, CPU, epochs, small=True)
+    trainer.fit(module, batches, CPU, epochs, small=True)
     assert batches.epoch == len(module.losses()) == len(losses) - 1
     return module, losses
 
@@ -445,7 +448,7 @@ def test_the_joint_module_gives_what_the_features_path_gives(make):
 def test_joint_training_moves_backbone_and_aggregator_and_lowers_the_loss():
     module, loader = joint()
     before = {name: value.detach().clone() for name, value in module.named_parameters()}
-    modules.fit(module, loader, CPU, 12)
+    trainer.fit(module, loader, CPU, 12)
     assert module.losses()[-1] < module.losses()[0]
     unmoved = [name for name, value in module.named_parameters() if torch.equal(value, before[name])]
     assert unmoved == []
@@ -456,7 +459,7 @@ def test_batch_norm_statistics_move_only_when_asked(batch_norm):
     module, loader = joint(batch_norm)
     norm = module.backbone.body[1]
     mean, variance = norm.running_mean.clone(), norm.running_var.clone()
-    modules.fit(module, loader, CPU, 12)
+    trainer.fit(module, loader, CPU, 12)
     assert torch.equal(norm.running_mean, mean) is (batch_norm == "frozen")
     assert torch.equal(norm.running_var, variance) is (batch_norm == "frozen")
 
@@ -500,8 +503,8 @@ def test_a_teacher_that_is_certain_gives_the_likelihood_of_its_label():
     student = torch.randn(5, 2, CLASSES).log_softmax(-1)
     certain = torch.full((5, 2, CLASSES), -math.inf)
     certain[..., 1] = 0
-    torch.testing.assert_close(modules.divergence(certain, student), -student[..., 1])
-    assert float(modules.divergence(student, student).abs().max()) < 1e-6
+    torch.testing.assert_close(divergence(certain, student), -student[..., 1])
+    assert float(divergence(student, student).abs().max()) < 1e-6
 
 
 def test_without_the_set_loss_the_backbone_learns_from_single_instances_and_the_aggregator_follows():
@@ -531,7 +534,7 @@ def test_no_epochs_train_nothing_and_leave_evaluation_mode():
     images, labels = images_of(8)
     module = BackboneModule.of(network(), TrainConfig(epochs=0))
     before = {name: value.clone() for name, value in module.backbone.state_dict().items()}
-    modules.fit(module, ImageLoader(images, labels, torch.arange(8), 8, 0), CPU, 0)
+    trainer.fit(module, ImageLoader(images, labels, torch.arange(8), 8, 0), CPU, 0)
     assert module.losses() == []
     assert not module.backbone.training
     assert all(torch.equal(value, before[name]) for name, value in module.backbone.state_dict().items())
@@ -539,4 +542,4 @@ def test_no_epochs_train_nothing_and_leave_evaluation_mode():
 
 def test_options_that_lightning_does_not_know_are_the_users_to_fix():
     with pytest.raises(ConfigError, match="not_an_option"):
-        modules.trainer(TrainerConfig(options={"not_an_option": 1}), 1)
+        trainer.trainer(TrainerConfig(options={"not_an_option": 1}), 1)

@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from sharedlabel import compression, cost, memory, modules, plugins, search, sizes, sources
+from sharedlabel import cost, memory, plugins, sizes, sources
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, plugins_in, refresh, resolve, trainings
 from sharedlabel.data import _small, splits, tuples
@@ -20,7 +20,7 @@ from sharedlabel.names import CROSSFIT, GROUPED
 from sharedlabel.plugins import load
 from sharedlabel.pruners._masks import prunable
 from sharedlabel.stages import STAGES
-from sharedlabel.training import callbacks
+from sharedlabel.training import callbacks, compression, search, trainer
 from sharedlabel.types import Dataset, Role
 
 
@@ -30,7 +30,7 @@ def prepare(experiment: Experiment) -> Grid:
     Raises:
         SharedLabelError: a plugin, option, ratio, tuple size or device that cannot work.
     """
-    modules.trainer(experiment.trainer, epochs=1)
+    trainer.trainer(experiment.trainer, epochs=1)
     callbacks.check(experiment.trainer)
     refresh()
     plugin = resolve("data", experiment.data)

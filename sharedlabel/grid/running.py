@@ -7,14 +7,14 @@ import json
 import time
 from collections.abc import Callable
 
-from sharedlabel import cost, modules, provenance
+from sharedlabel import cost, provenance
 from sharedlabel.config import canonical
 from sharedlabel.errors import home
 from sharedlabel.grid.nodes import Grid, Node
 from sharedlabel.records import Identity
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store
-from sharedlabel.training import resume
+from sharedlabel.training import resume, trainer
 from sharedlabel.training.resume import Workplace
 
 
@@ -39,7 +39,7 @@ def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, flo
         "config": json.loads(canonical(node.config)),
         "inputs": node.input_keys(),
         "code": node.code(),
-        "provenance": provenance.collect(str(modules.device(runtime))),
+        "provenance": provenance.collect(str(trainer.device(runtime))),
     }
     artifact = store.save(node.stage, node.key, output, record, workplace.started)
     progress(node, time.perf_counter() - started)

@@ -13,14 +13,15 @@ from sharedlabel.aggregators import _contract
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import JointConfig, Plugin, TrainerConfig
-from sharedlabel.inference import accuracy
 from sharedlabel.inputs import Data
-from sharedlabel.loaders import Lookup, TupleLoader
 from sharedlabel.metrics.calibration import calibrate_logits
-from sharedlabel.modules import SharedLabelModule, fit
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output
 from sharedlabel.stored import LEARNED, searched
+from sharedlabel.training.embedding import accuracy
+from sharedlabel.training.joint import SharedLabelModule
+from sharedlabel.training.loaders import Lookup, TupleLoader
+from sharedlabel.training.trainer import fit
 
 VERSION = 1
 TEACHER = ("teacher_features", "teacher_calibrate", "teacher_aggregate")  # further inputs of a call that distils

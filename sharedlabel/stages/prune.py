@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sharedlabel import compression, cost, rng
+from sharedlabel import cost, rng
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._masking import enforce
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import Plugin, TrainConfig, TrainerConfig
-from sharedlabel.inference import accuracy
 from sharedlabel.inputs import Data
 from sharedlabel.records import NetworkTraining
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output
+from sharedlabel.training import compression
+from sharedlabel.training.embedding import accuracy
 
 VERSION = 2
 

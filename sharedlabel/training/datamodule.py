@@ -15,7 +15,7 @@ from sharedlabel.config import SplitConfig
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import DataError
 from sharedlabel.inputs import Data
-from sharedlabel.loaders import Lookup, TupleLoader
+from sharedlabel.training.loaders import Lookup, TupleLoader
 from sharedlabel.types import Dataset, Protocol, Role, Tuples
 
 Split: TypeAlias = Literal["train", "validation", "test"]

@@ -15,16 +15,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sharedlabel import compression, modules, rng, search
+from sharedlabel import rng
 from sharedlabel.aggregators import lstm
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import FitConfig, JointConfig, Plugin, TrainConfig, TrainerConfig, resolve
 from sharedlabel.data import tuples
 from sharedlabel.inputs import Data
-from sharedlabel.loaders import TupleLoader
 from sharedlabel.store import Output, Store
-from sharedlabel.training import resume
+from sharedlabel.training import base, compression, resume, search, trainer
+from sharedlabel.training.joint import SharedLabelModule
+from sharedlabel.training.loaders import TupleLoader
 from sharedlabel.training.resume import Workplace
 from sharedlabel.types import Dataset, SetShape
 from sharedlabel.unfinished import KEPT, Unfinished
@@ -118,16 +119,16 @@ def joint() -> Numbers:
             lstm.Config(hidden=8), SetShape(torch.zeros(6), torch.ones(6), torch.full((CLASSES,), 1 / CLASSES).log())
         )
         recipe = JointConfig(epochs=4, batch_norm="running", learning_rate=0.01)
-        module = modules.SharedLabelModule.of(network(), aggregator, recipe, 1.3, torch.tensor([0.1, -0.2, 0.1]))
+        module = SharedLabelModule.of(network(), aggregator, recipe, 1.3, torch.tensor([0.1, -0.2, 0.1]))
         loader = TupleLoader((known.dataset.images,), known.dataset.labels, N, 6, known.prior.float(), 0, None)
-        modules.fit(module, loader, CPU, 4, 1.0)
+        trainer.fit(module, loader, CPU, 4, 1.0)
     return dict(module.state_dict()), module.losses()
 
 
 @contextlib.contextmanager
 def steps(monkeypatch: pytest.MonkeyPatch, last: int | None = None) -> Iterator[list[int]]:
     """Count the steps of training in the block, and die in one of them."""
-    taken, record = [0], modules._Trained.record
+    taken, record = [0], base.TrainedModule.record
 
     def counted(self: Any, loss: Tensor) -> Tensor:
         taken[0] += 1
@@ -136,7 +137,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, last: int | None = None) -> Iterator[
         return record(self, loss)
 
     with monkeypatch.context() as patch:
-        patch.setattr(modules._Trained, "record", counted)
+        patch.setattr(base.TrainedModule, "record", counted)
         yield taken
 
 
@@ -206,13 +207,13 @@ def test_a_training_of_seconds_writes_nothing_and_a_long_one_all_that_is_before_
     """A write takes along the finished trainings before it, or they would be repeated for it."""
     clock = [0.0]
     monkeypatch.setattr(resume.time, "monotonic", lambda: clock[0])
-    end = modules._Trained.on_train_epoch_end
+    end = base.TrainedModule.on_train_epoch_end
 
     def slow(self: Any) -> None:
         end(self)
         clock[0] += 9.0
 
-    monkeypatch.setattr(modules._Trained, "on_train_epoch_end", slow)
+    monkeypatch.setattr(base.TrainedModule, "on_train_epoch_end", slow)
     with steps(monkeypatch, 27), pytest.raises(Killed):
         run(twice, states, 60.0)  # dies in the third epoch of the second training, after 6 of 9 seconds
     assert not states.path(1).exists()

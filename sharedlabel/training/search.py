@@ -25,8 +25,8 @@ from sharedlabel.aggregators._space import Choices, LogRange, Space, option, sam
 from sharedlabel.config import FitConfig, Plugin, TrainerConfig
 from sharedlabel.data import tuples
 from sharedlabel.errors import ConfigError, TrainingError
-from sharedlabel.loaders import TupleBatch, TupleLoader
 from sharedlabel.plugins import load
+from sharedlabel.training.loaders import TupleBatch, TupleLoader
 from sharedlabel.types import SetShape, Tuples
 
 # What is searched of the recipe: a factor of ten around the default learning rate; given values are added.
@@ -200,8 +200,8 @@ def train(plugin: Plugin, recipe: FitConfig, task: Task) -> Fitted:
         if not _left(aggregator, task.direct):
             return Fitted(aggregator, plugin, {})
         # Lightning takes seconds to import, which what is fitted in closed form need not wait for.
-        from sharedlabel.modules import AggregatorModule
-        from sharedlabel.modules import fit as descend
+        from sharedlabel.training.aggregator import AggregatorModule
+        from sharedlabel.training.trainer import fit as descend
 
         loader = task.loader()
         recipe = lasting(recipe, len(loader))
