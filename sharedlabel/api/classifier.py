@@ -139,7 +139,8 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
                 stacklevel=2,
             )
             return self
-        seen = search.Images(*self._embed(inputs), labels, own)
+        embeddings, logits = self._embed(inputs)
+        seen = search.Images(embeddings, logits, labels, own)
         parts = [some(seen, part) for part in rows[1:]]
         self.n_ = min(int(self.n), *(int(tuples.largest(p.labels, p.groups, len(prior)).min()) for p in parts))
         self.fusion_ = aggregator(self.aggregator).fitted(
