@@ -22,21 +22,31 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from sharedlabel import metrics, plot
+    from sharedlabel.api.classifier import SharedLabelClassifier
     from sharedlabel.api.fusion import aggregator
+    from sharedlabel.api.models import load_model
     from sharedlabel.api.pruning import compression_ratio, finalize, prune
     from sharedlabel.api.results import Results, load_results
     from sharedlabel.api.run import run
     from sharedlabel.api.spots import sweet_spot
     from sharedlabel.config import Experiment
+    from sharedlabel.training.callbacks import KeepPruned
+    from sharedlabel.training.datamodule import SharedLabelDataModule
+    from sharedlabel.training.joint import SharedLabelModule
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
             "Experiment": "sharedlabel.config",
+            "KeepPruned": "sharedlabel.training.callbacks",
             "Results": "sharedlabel.api.results",
+            "SharedLabelClassifier": "sharedlabel.api.classifier",
+            "SharedLabelDataModule": "sharedlabel.training.datamodule",
+            "SharedLabelModule": "sharedlabel.training.joint",
             "aggregator": "sharedlabel.api.fusion",
             "compression_ratio": "sharedlabel.api.pruning",
             "finalize": "sharedlabel.api.pruning",
+            "load_model": "sharedlabel.api.models",
             "load_results": "sharedlabel.api.results",
             "metrics": "sharedlabel.metrics",
             "plot": "sharedlabel.plot",
@@ -48,11 +58,16 @@ else:
 
 __all__ = [
     "Experiment",
+    "KeepPruned",
     "Results",
+    "SharedLabelClassifier",
+    "SharedLabelDataModule",
+    "SharedLabelModule",
     "__version__",
     "aggregator",
     "compression_ratio",
     "finalize",
+    "load_model",
     "load_results",
     "metrics",
     "plot",

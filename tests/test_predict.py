@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+import sharedlabel as sl
 from sharedlabel import adaptive, predict
 from sharedlabel.data import imagefolder
 from sharedlabel.deployment import build, card_file, cells, filling, programs, selection
@@ -67,6 +68,11 @@ def model(finished, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "model"
     build.export(finished.results, rows, finished.store.root, folder, ("onnx", "torch"), False)
     return folder
+
+
+def test_the_api_opens_the_same_model(model, finished) -> None:
+    images, _ = reference(finished, cell_of(finished))
+    assert sl.load_model(str(model)).predict(images[0]) == load(model).predict(images[0])
 
 
 @pytest.fixture

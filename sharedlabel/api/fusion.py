@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from sharedlabel import rng
@@ -20,8 +20,6 @@ from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature
 from sharedlabel.plugins import load
 from sharedlabel.training import search
 from sharedlabel.types import Dataset, SetShape
-
-_HELD_OUT = 4  # one part in so many is for early stopping where no validation is given
 
 
 class Fusion(nn.Module):
@@ -133,7 +131,8 @@ class Fusion(nn.Module):
             missing = int((usual == 0).nonzero()[0])
             raise DataError(f"expected instances of all {classes} labels, got none of label {missing}; add some")
         if validation is None:
-            learn, watch = _held_out(learn, seed)
+            watched_ones = held_out(labels, groups, seed)
+            learn, watch = some(learn, ~watched_ones), some(learn, watched_ones)
         else:
             if len(validation) not in (3, 4):
                 raise DataError(
@@ -233,24 +232,35 @@ def _images(embeddings: Tensor, logits: Tensor, labels: Tensor, groups: Tensor |
     return search.Images(embeddings.float(), logits.float(), labels, groups)
 
 
-def _held_out(images: search.Images, seed: int) -> tuple[search.Images, search.Images]:
-    """Divide instances into those to learn from and those to watch: classes in proportion, groups whole."""
-    names = tuple(str(label) for label in range(images.logits.shape[1]))
-    pictures = images.embeddings[:, :, None, None]
-    dataset = Dataset("instances", pictures, images.labels, names, images.groups, None, "")
-    every = torch.arange(len(images.labels))
+def held_out(
+    labels: Int64[Tensor, "m"], groups: Int64[Tensor, "m"] | None, seed: int, parts: int = 4
+) -> Bool[Tensor, "m"]:
+    """Mark one part in so many of the instances, each class in proportion, groups whole.
+
+    Args:
+        labels: class index of each; all of 0 to the largest occur.
+        groups: group of each, or None.
+        seed: of the division.
+        parts: how many there are.
+
+    Raises:
+        DataError: a class has too few instances, or groups.
+    """
+    names = tuple(str(label) for label in range(int(labels.max()) + 1))
+    dataset = Dataset("instances", torch.zeros(len(labels), 1, 1, 1), labels, names, groups, None, "")
+    every = torch.arange(len(labels))
     try:
-        fold = splits.folds(dataset, every, _HELD_OUT, SplitConfig(seed=seed))[0]
+        part = splits.folds(dataset, every, parts, SplitConfig(seed=seed))[0]
     except DataError as error:  # it speaks of the folds of an experiment
         raise DataError(
-            f"validation: expected at least {_HELD_OUT} instances, or groups, of every label to hold a quarter out, "
-            "got fewer; add some, or pass validation=(embeddings, logits, labels)"
+            f"validation: expected at least {parts} instances, or groups, of every label to hold some out, got fewer; "
+            "add some, or pass validation=(embeddings, logits, labels)"
         ) from error
-    inside = torch.isin(every, fold)
-    return _some(images, ~inside), _some(images, inside)
+    return torch.isin(every, part)
 
 
-def _some(images: search.Images, rows: Tensor) -> search.Images:
+def some(images: search.Images, rows: Tensor) -> search.Images:
+    """Return some of the instances."""
     return search.Images(*(None if part is None else part[rows] for part in images))  # type: ignore[arg-type]
 
 

@@ -72,7 +72,12 @@ def prune(
     >>> round(compression_ratio(pruned), 2)
     3.0
     """
-    plugin = resolve("pruners", {**({"name": method} if isinstance(method, str) else method), **options})
+    if not isinstance(module, nn.Module) or not isinstance(ratio, (int, float)):
+        raise CompressionError(
+            f"expected a torch module and a number, got a {type(module).__name__} and {ratio!r}; pass the network, "
+            "then its compression ratio"
+        )
+    plugin = resolve("pruners", {**method, **options} if isinstance(method, Mapping) else {"name": method, **options})
     pruner = load("pruners", plugin.name)
     if "schedule" in options or (not isinstance(method, str) and "schedule" in method):
         raise ConfigError(

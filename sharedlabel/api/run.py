@@ -49,7 +49,7 @@ def run(
     Raises:
         ConfigError: an option that does not exist, or a value that it does not take.
         DataError: the data cannot be used.
-        WriteError: the folder or the store cannot be written.
+        WriteError: the folder or the store cannot be written; an OSError where a folder cannot be made.
 
     Example::
 

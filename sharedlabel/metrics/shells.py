@@ -154,7 +154,7 @@ class NegativeLogLikelihood(_OverTuples):
 
     higher_is_better = False
     unit = "bits"
-    plot_lower_bound = 0.0
+    plot_lower_bound: float | None = 0.0
     missing: Tensor
     mass: Tensor
 

@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 
+import jaxtyping
 import pytest
 import torch
 import torchvision
@@ -214,6 +215,26 @@ def test_mistakes_are_a_sentence(own, options, error, message) -> None:
     with pytest.raises(error, match=message) as caught:
         sl.prune(own, **{"ratio": 2, "example_inputs": X, **options})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "ratio", "method", "error", "message"),
+    [
+        ("net", 4, "magnitude", CompressionError, "expected a torch module and a number, got a str and 4"),
+        (
+            nn.Linear(3, 2),
+            "4",
+            "magnitude",
+            CompressionError,
+            "expected a torch module and a number, got a Linear and '4'",
+        ),
+        (nn.Linear(3, 2), 4, None, ConfigError, "expected a plugin name or a mapping with 'name', got"),
+    ],
+)
+def test_arguments_of_other_types_are_a_sentence(monkeypatch, module, ratio, method, error, message) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(error, match=message):
+        sl.prune(module, ratio, method, example_inputs=torch.zeros(1, 3))
 
 
 def test_masks_of_torch_and_empty_modules_are_refused() -> None:

@@ -1,0 +1,39 @@
+"""The page of the API: its examples run, in order, and it speaks of every public name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+import sharedlabel as sl
+
+PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+
+
+def test_the_page_names_all_that_is_public() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for name in set(sl.__all__) - {"__version__"}:
+        assert f"sl.{name}" in text, name
+    for name in sl.metrics.__all__:
+        assert name in text, name
+    for name in sl.plot.__all__:
+        assert f"sl.plot.{name}" in text, name
+
+
+def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys) -> None:
+    pytest.importorskip("pandas", reason='pandas is not installed; pip install "sharedlabel[pandas]"')
+    monkeypatch.chdir(tmp_path)
+    examples = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert len(examples) > 12
+    names: dict[str, object] = {}
+    for example in examples:
+        exec(compile(example, str(PAGE), "exec"), names)
+    plt.close("all")
+    printed = capsys.readouterr().out
+    assert "4.0 4\n" in printed
+    assert "\n4.0\n" in printed
+    assert (tmp_path / "ri.svg").read_text().startswith("<?xml")
+    assert (tmp_path / "runs" / "tour" / "report.html").exists()
