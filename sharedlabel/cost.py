@@ -29,7 +29,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._masking import MASK, masked_weights
 from sharedlabel.backbones._restore import state
 from sharedlabel.errors import CompressionError
-from sharedlabel.pruners._masks import bake, check_removed, collapsed_layers, masked, prunable, removed
+from sharedlabel.pruners._masks import bake, check_removed, collapsed_layers, kept, masked, prunable, removed
 from sharedlabel.records import NetworkCosts
 from sharedlabel.store import serialize
 from sharedlabel.types import SetShape
@@ -298,7 +298,15 @@ def costs(dense: Backbone, pruned: Backbone, image_shape: tuple[int, int, int]) 
         bytes_dense=size.dense,
         bytes_sparse=size.sparse,
         collapsed_layers=",".join(collapsed_layers(pruned)),
+        densest_layer_share=_densest(dense, pruned),
     )
+
+
+def _densest(dense: Backbone, pruned: Backbone) -> float:
+    """Return the largest share of weights left in a prunable layer; 1 where no such layer is left."""
+    left = {name: int(mask.count_nonzero()) for name, mask in kept(pruned).items()}
+    whole = {name: place.weight.numel() for name, place in prunable(dense).items()}
+    return max((left[name] / count for name, count in whole.items() if name in left), default=1.0)
 
 
 def _prunable_left(backbone: Backbone) -> int:

@@ -415,7 +415,7 @@ def test_costs_of_the_dense_network_are_neutral() -> None:
     assert (costs.achieved_ratio, costs.prunable_ratio, costs.theoretical_speedup, costs.sparsity) == (1, 1, 1, 0)
     assert costs.macs_dense == costs.macs_executed == costs.macs_effective == 550
     assert costs.bytes_dense == costs.bytes_sparse == 4 * (550 + 33 + 2)
-    assert costs.collapsed_layers == ""
+    assert (costs.collapsed_layers, costs.densest_layer_share) == ("", 1)
 
 
 def test_costs_of_a_masked_network() -> None:
@@ -437,6 +437,7 @@ def test_costs_of_a_masked_network() -> None:
         bytes_dense=4 * 585,
         bytes_sparse=4 * (585 - 440) + 40 + 25,
         collapsed_layers="body.3",
+        densest_layer_share=0.25,
     )
 
 

@@ -24,6 +24,8 @@ class NetworkCosts:
         bytes_dense: bytes of the remaining tensors stored densely.
         bytes_sparse: bytes when masked weights are stored as a bit mask and the values left.
         collapsed_layers: names of layers without a weight left, joined by commas; empty if none.
+        densest_layer_share: largest share of weights left in a prunable layer: how evenly layers were pruned. None in
+            older files.
     """
 
     achieved_ratio: float
@@ -38,6 +40,7 @@ class NetworkCosts:
     bytes_dense: int
     bytes_sparse: int
     collapsed_layers: str
+    densest_layer_share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
