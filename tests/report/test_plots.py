@@ -27,7 +27,7 @@ def words(svg):
 
 def test_every_kind_pruner_and_protocol_has_its_figure(figures):
     assert set(figures) == {
-        *(f"{kind}-{p}-{q}" for kind in ("ratio", "stopping", "efficiency", "calibration")
+        *(f"{kind}-{p}-{q}" for kind in ("ratio", "instances", "stopping", "efficiency", "calibration")
           for p in ("magnitude", "random") for q in ("iid", "grouped")),
         "cost-iid", "cost-grouped", "pruning", "speedup", "standing-frozen-iid", "standing-frozen-grouped",
     }  # fmt: skip
