@@ -303,8 +303,8 @@ def across(methods: Mapping[Method, Sequence[Point]], rule: Rule) -> list[tuple[
     Raises:
         DataError: as for `choose`.
     """
-    found = [(method, choose(points, rule)) for method, points in methods.items()]
-    return sorted(((m, choice) for m, choice in found if choice.point), key=lambda pair: _preference(pair[1]))
+    choices = [(method, choose(points, rule)) for method, points in methods.items()]
+    return sorted(((m, choice) for m, choice in choices if choice.point), key=lambda pair: _preference(pair[1]))
 
 
 def _preference(choice: Choice) -> tuple[float, float]:
