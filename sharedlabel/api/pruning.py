@@ -73,7 +73,8 @@ def prune(
     >>> round(compression_ratio(pruned), 2)
     3.0
     """
-    if not isinstance(module, nn.Module) or not isinstance(ratio, numbers.Real):
+    given: tuple[Any, Any] = module, ratio  # nobody checks types outside of our tests
+    if not isinstance(given[0], nn.Module) or not isinstance(given[1], numbers.Real):
         raise CompressionError(
             f"expected a torch module and a number, got a {type(module).__name__} and {ratio!r}; pass the network, "
             "then its compression ratio"
