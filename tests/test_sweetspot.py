@@ -154,7 +154,7 @@ def test_marginal_counts_gains_per_doubling() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "found"),
+    ("rule", "chosen"),
     [
         (Rule("retain", 0.98, 1), True),
         (Rule("budget", 1.0), True),
@@ -163,11 +163,11 @@ def test_marginal_counts_gains_per_doubling() -> None:
         (Rule("marginal", 0.0), False),
     ],
 )
-def test_a_single_point(rule: Rule, found: bool) -> None:
+def test_a_single_point(rule: Rule, chosen: bool) -> None:
     choice = sweetspot.choose(GRID[:1], rule)
-    assert _place(choice) == ((1.0, 1) if found else None)
+    assert _place(choice) == ((1.0, 1) if chosen else None)
     assert not choice.interior
-    assert bool(choice.reason) is not found
+    assert bool(choice.reason) is not chosen
 
 
 def test_a_rule_can_be_held_to_one_n() -> None:
@@ -243,9 +243,9 @@ METHODS = {
     ids=["more information, then lower cost", "lower cost, then higher accuracy"],
 )
 def test_methods_are_ordered_by_what_their_rule_is_about(rule: Rule, expected: list[str]) -> None:
-    found = sweetspot.across(METHODS, rule)
-    assert [method for method, _ in found] == expected
-    assert all(choice == sweetspot.choose(METHODS[method], rule) for method, choice in found)
+    ordered = sweetspot.across(METHODS, rule)
+    assert [method for method, _ in ordered] == expected
+    assert all(choice == sweetspot.choose(METHODS[method], rule) for method, choice in ordered)
 
 
 RULES = [
@@ -263,7 +263,7 @@ def test_replicates_choose_as_one_by_one(rule: Rule) -> None:
     random = np.random.default_rng(0)
     ri = np.array([point.ri for point in GRID]) + 0.15 * random.standard_normal((300, len(GRID)))
     accuracy = np.array([point.n_accuracy for point in GRID]) + 0.1 * random.standard_normal(ri.shape)
-    found = sweetspot.interior_share(GRID, rule, ri, accuracy)
+    stability = sweetspot.interior_share(GRID, rule, ri, accuracy)
     choices = [
         sweetspot.choose(
             [Point(p.ratio, p.n, p.cost, float(r), float(a)) for p, r, a in zip(GRID, *row, strict=True)], rule
@@ -271,12 +271,12 @@ def test_replicates_choose_as_one_by_one(rule: Rule) -> None:
         for row in zip(ri, accuracy, strict=True)
     ]
     places = [_place(choice) for choice in choices]
-    assert found.replicates == 300
-    assert found.interior == pytest.approx(np.mean([choice.interior for choice in choices]))
-    assert found.undecided == pytest.approx(places.count(None) / 300)
-    assert found.chosen == pytest.approx({place: places.count(place) / 300 for place in set(places) - {None}})
-    assert list(found.chosen.values()) == sorted(found.chosen.values(), reverse=True)
-    assert sum(found.chosen.values()) + found.undecided == pytest.approx(1)
+    assert stability.replicates == 300
+    assert stability.interior == pytest.approx(np.mean([choice.interior for choice in choices]))
+    assert stability.undecided == pytest.approx(places.count(None) / 300)
+    assert stability.chosen == pytest.approx({place: places.count(place) / 300 for place in set(places) - {None}})
+    assert list(stability.chosen.values()) == sorted(stability.chosen.values(), reverse=True)
+    assert sum(stability.chosen.values()) + stability.undecided == pytest.approx(1)
 
 
 def test_replicates_of_another_shape_are_refused() -> None:

@@ -13,17 +13,15 @@ ratio of the sweet spot at one dense pass, and the largest n; the title says whi
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import matplotlib.pyplot as plt
 import matplotlib.style
 from matplotlib.axes import Axes
 
-from sharedlabel import inert
-from sharedlabel.errors import DataError, nearest, printable
+from sharedlabel.errors import DataError
 from sharedlabel.names import DENSE, EXACT
+from sharedlabel.plot._selection import Selection, check_name, known_number, listed, select
 from sharedlabel.records import AdaptivePoint, Summary
 from sharedlabel.report import adaptive as stops
 from sharedlabel.report import views
@@ -32,7 +30,7 @@ from sharedlabel.report._theme import INK, MUTED, STYLE, Mark, Palette
 from sharedlabel.report.figures._lines import curves
 from sharedlabel.report.figures.calibration import reliability_place
 from sharedlabel.report.figures.cost import front
-from sharedlabel.report.views import View, method
+from sharedlabel.report.views import method
 
 __all__ = [
     "adaptive",
@@ -45,36 +43,6 @@ __all__ = [
 ]
 
 _METRICS = {"n_accuracy": "n-accuracy, stretched towards 1", "ri": "relative information, stretched towards 1"}
-_LETTERS = 48  # of a name
-# What plots of the same results share; it is gone with them.
-_VIEWS: WeakKeyDictionary[Any, tuple[tuple[View, ...], Palette]] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class _Selection:
-    """What a plot shows.
-
-    Attributes:
-        view: one data set, backbone and protocol.
-        pruner: the compression method.
-        palette: the marks of aggregators, the same in all plots of these results.
-    """
-
-    view: View
-    pruner: str
-    palette: Palette
-
-    def tests(self, aggregators: Collection[str] | None) -> dict[str, list[Summary]]:
-        """Return the summaries on test by method, of all aggregators or of some."""
-        aggregators = _listed(aggregators)
-        known = {summary.aggregator for summary in self.view.summaries}
-        for name in aggregators or ():
-            _check("aggregator", name, known)
-        lines: dict[str, list[Summary]] = {}
-        for summary in self.view.tests(self.pruner):
-            if aggregators is None or summary.aggregator in aggregators:
-                lines.setdefault(method(summary), []).append(summary)
-        return dict(sorted(lines.items()))
 
 
 def ri_against_ratio(
@@ -173,7 +141,7 @@ def pareto(
     Raises:
         DataError: the results have nothing of that name.
     """
-    chosen = _select(results, pruner, where)
+    chosen = select(results, pruner, where)
     lines = {name: points for name, points in chosen.tests(aggregators).items() if points[0].aggregator != EXACT}
     points = [point for line in lines.values() for point in line]
     ax = _axes(ax)
@@ -217,19 +185,19 @@ def reliability(
     Raises:
         DataError: the results have nothing of that name or number.
     """
-    chosen = _select(results, pruner, where)
+    chosen = select(results, pruner, where)
     chosen.tests(aggregators)  # refuses names that are not there
     places = {(one.ratio, one.n) for one in chosen.view.reliability if one.pruner == chosen.pruner}
     usual = reliability_place(chosen.view, chosen.pruner) or (1.0, 1)
-    ratio = _known("ratio", ratio, {place[0] for place in places}, usual[0])
-    n = _known("n", n, {place[1] for place in places}, usual[1])
+    ratio = known_number("ratio", ratio, {place[0] for place in places}, usual[0])
+    n = known_number("n", n, {place[1] for place in places}, usual[1])
     ax = _axes(ax)
     ax.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
     place = (chosen.pruner, ratio, n, calibrated)
     bins = [one for one in chosen.view.reliability if (one.pruner, one.ratio, one.n, one.calibrated) == place]
     for name in sorted({method(one) for one in bins}):
         line = sorted((one for one in bins if method(one) == name), key=lambda one: one.confidence)
-        if line[0].aggregator in (_listed(aggregators) or [line[0].aggregator]):
+        if line[0].aggregator in (listed(aggregators) or [line[0].aggregator]):
             x, y = [one.confidence for one in line], [one.accuracy for one in line]
             ax.plot(x, y, label=name, **chosen.palette[line[0].aggregator].look)
     ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
@@ -260,8 +228,8 @@ def adaptive(
     Raises:
         DataError: the results have nothing of that name, or adaptive numbers of instances were off.
     """
-    _check("metric", metric, _METRICS)
-    chosen = _select(results, pruner, where)
+    check_name("metric", metric, _METRICS)
+    chosen = select(results, pruner, where)
     points = stops.points(chosen.view, chosen.pruner)
     if not points:
         raise DataError("expected results with adaptive numbers of instances, got none; run with adaptive.rules on")
@@ -298,8 +266,8 @@ def _against_ratio(
     ax: Axes | None,
     where: dict[str, str],
 ) -> Axes:
-    chosen = _select(results, pruner, where)
-    n = _known("n", n, chosen.view.ns, chosen.view.ns[-1])
+    chosen = select(results, pruner, where)
+    n = known_number("n", n, chosen.view.ns, chosen.view.ns[-1])
 
     named = chosen.tests(aggregators)
     lines = {name: line for name, line in curves(chosen.view, chosen.pruner, n, metric) if name in named}
@@ -318,10 +286,10 @@ def _against_n(
     ax: Axes | None,
     where: dict[str, str],
 ) -> Axes:
-    chosen = _select(results, pruner, where)
+    chosen = select(results, pruner, where)
     spot = views.headline(chosen.view)
     usual = chosen.view.ratios[-1] if spot is None or spot.ratio is None else spot.ratio
-    ratio = _known("ratio", ratio, {point.ratio for point in chosen.view.tests(chosen.pruner)}, usual)
+    ratio = known_number("ratio", ratio, {point.ratio for point in chosen.view.tests(chosen.pruner)}, usual)
 
     lines = {
         name: sorted((p for p in points if p.ratio == ratio or p.aggregator == EXACT), key=lambda point: point.n)
@@ -335,7 +303,7 @@ def _against_n(
 
 
 def _lines(
-    chosen: _Selection, metric: str, lines: dict[str, list[Summary]], places: Iterable[Sequence[float]], ax: Axes | None
+    chosen: Selection, metric: str, lines: dict[str, list[Summary]], places: Iterable[Sequence[float]], ax: Axes | None
 ) -> Axes:
     """Draw a line per method, on an axis that is stretched towards 1."""
     ax = _axes(ax)
@@ -353,51 +321,6 @@ def _line(
     low, high = ([getattr(point, f"{metric}_{end}") for point in points] for end in ("low", "high"))
     ax.fill_between(x, low, high, color=mark.color, alpha=0.15, linewidth=0)
     ax.plot(x, [getattr(point, metric) for point in points], label=name, clip_on=False, **mark.look)
-
-
-def _select(results: Any, pruner: str | None, where: dict[str, str]) -> _Selection:
-    """Choose what a plot shows from what its arguments say."""
-    records = getattr(results, "records", None)
-    if records is None:
-        raise DataError(
-            f"expected what sharedlabel.run or load_results returns, got a {type(results).__name__}; load the results"
-        )
-    if results not in _VIEWS:
-        shown = inert.shown(records, lambda text: printable(text, _LETTERS))
-        _VIEWS[results] = views.split(shown), Palette(summary.aggregator for summary in shown.summaries)
-    left, palette = _VIEWS[results]
-    for name, value in where.items():
-        _check("argument", name, ("data", "backbone", "protocol"))
-        _check(name, value, [getattr(view, name) for view in left])
-        left = tuple(view for view in left if getattr(view, name) == value)
-    if not left:
-        raise DataError("expected results with a finished cell, got none; see their table `failures`")
-    view, spot = left[0], views.headline(left[0])
-    usual = spot.pruner if spot is not None and spot.pruner in view.pruners else view.pruners[0]
-    if pruner is not None:
-        _check("pruner", pruner, {*view.pruners, DENSE})
-    return _Selection(view, pruner or usual, palette)
-
-
-def _known(name: str, asked: Any, known: Iterable[Any], usual: Any) -> Any:
-    """Return a number that was asked for, or the usual one; refuse one that there is not."""
-    listed = sorted(known)
-    if asked is None:
-        return usual if usual in listed else listed[-1] if listed else usual
-    if asked not in listed:
-        available = ", ".join(f"{each:g}" for each in listed)
-        raise DataError(f"{name}: expected one of the results, got {asked}; available: {available}")
-    return asked
-
-
-def _listed(names: Collection[str] | None) -> Collection[str] | None:
-    """Return names as a list, where one alone may be given, too."""
-    return [names] if isinstance(names, str) else names
-
-
-def _check(what: str, name: str, known: Iterable[str]) -> None:
-    if name not in known:
-        raise DataError(f"{what}: expected one of the results, got {name!r}; {nearest(name, known)}")
 
 
 def _axes(ax: Axes | None) -> Axes:
