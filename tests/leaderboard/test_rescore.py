@@ -172,7 +172,7 @@ def test_no_submission_is_run(board):
     protocol = board.protocol("toy-v1", oldest=1)
     place, former = place_of(board, "first"), place_of(board, "first").result()
     (board.root / "submissions" / "first" / "aggregator.py").write_text(f"{SOURCE}\n1 / 0\n")
-    changed = commands.submission.named(board.root, "first").sha256
+    changed = commands.reading.named(board.root, "first").sha256
     scores = (place.folder / records.SCORES).read_bytes()
     place.write(
         former.model_copy(update={"submission": changed}), place.predictions(former), scores, "tests", "verified"

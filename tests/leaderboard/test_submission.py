@@ -584,7 +584,7 @@ def test_containers_get_no_network_and_one_folder(board, kind, tmp_path):
 
 
 def test_the_schema_in_the_repository_is_that_of_the_code():
-    assert (ROOT / "metadata.schema.json").read_text() == metadata.schema()
+    assert (ROOT / "submission.schema.json").read_text() == metadata.schema()
     assert json.loads(metadata.schema())["additionalProperties"] is False
 
 
