@@ -47,7 +47,9 @@ class Backbone(nn.Module):
         has_masks: whether there are masks in the body (`_masking.py`), so that others need not look for them.
     """
 
-    def __init__(self, body: nn.Module, classifier: nn.Linear, image_shape: tuple[int, ...]) -> None:
+    image_shape: tuple[int, ...]
+
+    def __init__(self, body: nn.Module, classifier: nn.Linear, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.image_shape = image_shape
         self.normalize = Normalize(image_shape[0])

@@ -46,7 +46,8 @@ class ModuleBackbone(Backbone):
     """
 
     def __init__(self, body: nn.Module, classifier: nn.Linear, place: str, shape: tuple[int, ...]) -> None:
-        super().__init__(body, classifier, shape or (1,))
+        super().__init__(body, classifier, (1, 1, 1))
+        self.image_shape = shape
         self.place = place
         self.normalize = _AsItIs(1).to(next(body.parameters(), torch.zeros(())).device)
         self.runs = bool(place and shape)
