@@ -12,8 +12,9 @@ from sharedlabel import rng
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import TrainConfig, TrainerConfig
-from sharedlabel.loaders import ImageLoader, augment
-from sharedlabel.modules import BackboneModule, device, fit
+from sharedlabel.training.backbone import BackboneModule
+from sharedlabel.training.loaders import ImageLoader, augment
+from sharedlabel.training.trainer import device, fit
 
 BOUND = 0.9
 # Nats; both train the same network on the same batches, so only rounding may differ.
@@ -44,7 +45,7 @@ def measured(images: int, epochs: int, rounds: int) -> list[Result]:
 
     def lightning() -> None:
         with rng.seeded(0, "benchmarks"):
-            module = BackboneModule(network(), config)
+            module = BackboneModule.of(network(), config)
             fit(module, ImageLoader(pixels, labels, torch.arange(images), config.batch_size, 0), RUNTIME, epochs)
         losses["lightning"] = module.losses()[-1]
 
@@ -95,7 +96,7 @@ def bare(model: nn.Module, images: Tensor, labels: Tensor, config: TrainConfig) 
         for step in range(per_epoch):
             rows = order[step * config.batch_size : (step + 1) * config.batch_size]
             batch, truth = images[rows].to(target), labels[rows].to(target)
-            loss = nn.functional.cross_entropy(model(augment(batch, config)), truth)
+            loss = nn.functional.cross_entropy(model(augment(batch, config.crop, config.flip)), truth)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

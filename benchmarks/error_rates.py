@@ -43,7 +43,7 @@ from sharedlabel.comparing import compare
 from sharedlabel.config import ComparisonConfig
 from sharedlabel.data.tuples import partition
 from sharedlabel.evaluation import accuracy_and_ri
-from sharedlabel.leaderboard.standings import verdicts
+from sharedlabel.leaderboard.board.standings import verdicts
 from sharedlabel.metrics.behrens_fisher import p_value
 from sharedlabel.metrics.intervals import interval
 from sharedlabel.metrics.paired import all_pairs

@@ -11,8 +11,7 @@ import torch
 
 from benchmarks._measure import ROOT, Result, python, summarize
 from sharedlabel import rng
-from sharedlabel.leaderboard import commands, score
-from sharedlabel.leaderboard.board import facts, writing
+from sharedlabel.leaderboard.board import commands, facts, score, writing
 from sharedlabel.leaderboard.board.facts import Result as Stored
 from sharedlabel.leaderboard.cost import Cost
 from sharedlabel.leaderboard.folder import Board

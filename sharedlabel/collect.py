@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from sharedlabel import modules, provenance, summarized, survey
+from sharedlabel import provenance, summarized, survey
 from sharedlabel.config import canonical, public
 from sharedlabel.grid import Cell, Grid, Node
 from sharedlabel.inputs import SCORED_ROLES
@@ -15,6 +15,7 @@ from sharedlabel.metrics import cost
 from sharedlabel.records import AXES, FORMAT, TABLES, AdaptivePoint, DatasetFacts, Failure, Results, Row
 from sharedlabel.stages import STAGES, Finished
 from sharedlabel.store import Store
+from sharedlabel.training import trainer
 
 _REMEMBERED = 256  # calls whose facts are kept: those of a few networks
 
@@ -163,7 +164,7 @@ def _dataset(grid: Grid) -> DatasetFacts:
 
 
 def _provenance(grid: Grid, took: float | None, run: float) -> dict[str, Any]:
-    facts: dict[str, Any] = dict(provenance.collect(str(modules.device(grid.experiment.trainer))))
+    facts: dict[str, Any] = dict(provenance.collect(str(trainer.device(grid.experiment.trainer))))
     facts["date"] = datetime.now(UTC).strftime("%Y-%m-%d")
     facts["seconds"] = None if took is None else round(took, 1)
     facts["last_run_seconds"] = round(run, 1)

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+import pkgutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
+from sharedlabel import metrics
 from sharedlabel.aggregators._base import CHUNK, Aggregator, Standardize
 from sharedlabel.errors import DataError, TrainingError
-from sharedlabel.metrics.accuracy import correct, n_accuracy
-from sharedlabel.metrics.calibration import (
-    apply_temperature,
-    calibration_gap,
-    negative_log_likelihood,
-    reliability,
-    temperatures,
-)
-from sharedlabel.metrics.information import (
-    accuracy_gain,
-    confusion,
-    decision_gain,
-    decision_gain_adjusted,
-    decision_gain_null,
-    floor_posterior,
-    label_entropy,
-    log2_posterior_of_label,
-    posterior_gain,
-    share_of_entropy,
-)
+from sharedlabel.metrics._scored import Scored
+from sharedlabel.metrics.accuracy import correct
+from sharedlabel.metrics.calibration import apply_temperature, temperatures
+from sharedlabel.metrics.diagrams import reliability
+from sharedlabel.metrics.information import floor_posterior, label_entropy, log2_posterior_of_label
 from sharedlabel.metrics.intervals import loss_interval, wilson
 from sharedlabel.metrics.uncertainty import Estimate, estimate, independent
 from sharedlabel.types import Tuples
 
+# The metrics that have columns in rows: every file of `metrics/` with a function `columns`.
+METRICS: tuple[ModuleType, ...] = tuple(
+    module
+    for module in (
+        importlib.import_module(f"{metrics.__name__}.{info.name}")
+        for info in sorted(pkgutil.iter_modules(metrics.__path__), key=lambda info: info.name)
+        if not info.name.startswith("_")
+    )
+    if "columns" in vars(module)
+)
 _ROUNDING = 1e-12  # of sums of weights, which are 1 but for it
 
 
@@ -129,83 +128,41 @@ def score(
         clusters: group of each image under the grouped protocol.
         temperature: fitted elsewhere, or None to fit it here.
     """
-    labels, weights = drawn.labels.flatten(), drawn.weights.flatten() / len(drawn.weights)
     raw = floor_posterior(posterior)
     if temperature is None:
         temperature = temperatures(posterior, drawn, n, clusters)
     calibrated = floor_posterior(apply_temperature(posterior, temperature))
-    right = correct(posterior, labels).unflatten(0, drawn.labels.shape)
-    bits = log2_posterior_of_label(calibrated, labels).unflatten(0, drawn.labels.shape)
-    metrics = {"temperature": temperature, **_gains(posterior, raw, calibrated, drawn, prior)}
-    metrics |= _with_intervals(right, bits, drawn, prior, n, instances, clusters)
-    diagrams = []
-    for name, version in (("", calibrated), ("_raw", raw)):
-        diagram = reliability(version, labels, weights)
-        metrics[f"calibration_error{name}"] = calibration_gap(diagram)
-        metrics[f"negative_log_likelihood{name}"] = negative_log_likelihood(version, labels, weights)
-        diagrams += [
-            {
-                "n": size,
-                "calibrated": not name,
-                "confidence": bins[0].tolist(),
-                "accuracy": bins[1].tolist(),
-                "mass": bins[2].tolist(),
-            }
-            for size, *bins in zip(n, *diagram, strict=True)
-        ]
-    rows = [{name: float(values[index]) for name, values in metrics.items()} for index in range(len(n))]
-    return Scores(right.to(torch.uint8), bits.float(), temperature, rows, diagrams)
+    scored = Scored(posterior, raw, calibrated, drawn, prior, label_entropy(prior.log()))
+    right = correct(posterior, scored.labels).unflatten(0, drawn.labels.shape)
+    bits = log2_posterior_of_label(calibrated, scored.labels).unflatten(0, drawn.labels.shape)
+    columns = {"temperature": temperature}
+    for metric in METRICS:
+        columns |= metric.columns(scored)
+    columns |= _with_intervals(right, bits, scored, n, instances, clusters)
+    rows = [{name: float(values[index]) for name, values in columns.items()} for index in range(len(n))]
+    return Scores(right.to(torch.uint8), bits.float(), temperature, rows, list(_diagrams(scored, n)))
 
 
-def _gains(
-    posterior: Tensor, raw: Tensor, calibrated: Tensor, drawn: Tuples, prior: Tensor
-) -> dict[str, Float64[Tensor, "k"]]:
-    labels, weights = drawn.labels.flatten(), drawn.weights.flatten() / len(drawn.weights)
-    entropy = label_entropy(prior.log())
-    gain_raw = posterior_gain(log2_posterior_of_label(raw, labels), weights, entropy)
-    accuracy = n_accuracy(posterior, labels, weights).clamp(max=1)  # weights sum to 1 but for rounding
-    return {
-        "label_entropy": torch.full_like(accuracy, entropy),
-        "information_gain_raw": gain_raw,
-        "ri_raw": share_of_entropy(gain_raw, entropy),
-        "information_gain": posterior_gain(log2_posterior_of_label(calibrated, labels), weights, entropy),
-        **_decision_gains(posterior, drawn, entropy),
-        "information_gain_accuracy": accuracy_gain(accuracy, len(prior)),
-    }
-
-
-def _decision_gains(posterior: Tensor, drawn: Tuples, entropy: float) -> dict[str, Float64[Tensor, "k"]]:
-    """Return the information of decisions, averaged over partitions.
-
-    What few tuples add by chance depends on how many there are. Those of one partition are independent; those of all
-    together share images, and are worth an unknown number between one partition's and all.
-    """
-    partitions, samples = drawn.labels.shape
-    each = zip(posterior.split(samples), drawn.labels, drawn.weights, strict=True)
-    joint = torch.cat([confusion(*partition) for partition in each])  # [pk, c, c]
-    gain, null = decision_gain(joint), decision_gain_null(joint, samples)
-    gains = {
-        "information_gain_decision": gain,
-        "information_gain_decision_corrected": decision_gain_adjusted(gain, null, entropy),
-        "information_gain_decision_null": null,
-    }
-    return {name: values.view(partitions, -1).mean(dim=0) for name, values in gains.items()}
+def _diagrams(scored: Scored, n: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield the bins of the reliability diagram at every n, after calibration and then before."""
+    for name, version in scored.versions.items():
+        for size, *bins in zip(n, *reliability(version, scored.labels, scored.weights), strict=True):
+            confidence, accuracy, mass = (values.tolist() for values in bins)
+            yield {"n": size, "calibrated": not name, "confidence": confidence, "accuracy": accuracy, "mass": mass}
 
 
 def _with_intervals(
     right: Tensor,
     bits: Tensor,
-    drawn: Tuples,
-    prior: Tensor,
+    scored: Scored,
     n: Sequence[int],
     instances: int,
     clusters: Tensor | None,
 ) -> dict[str, Float64[Tensor, "k"]]:
     """Return n-accuracy and RI with their intervals over images (or groups)."""
-    entropy = label_entropy(prior.log())
-    means = estimate(torch.cat([right.double(), bits.double()], dim=2), drawn, [*n, *n], instances, clusters)
+    means = estimate(torch.cat([right.double(), bits.double()], dim=2), scored.drawn, [*n, *n], instances, clusters)
     ends = ("", "_low", "_high")
-    values = accuracy_and_ri(means, independent(n, instances, clusters), entropy)
+    values = accuracy_and_ri(means, independent(n, instances, clusters), scored.entropy)
     pairs = zip(("n_accuracy", "ri"), values, strict=True)
     return {f"{name}{end}": value for name, triple in pairs for end, value in zip(ends, triple, strict=True)}
 

@@ -12,12 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sharedlabel import inert, memory, search, sizes
+from sharedlabel import inert, memory, sizes
 from sharedlabel.errors import printable
 from sharedlabel.failures import Failed
 from sharedlabel.grid import Grid, Node, missing, training_macs
 from sharedlabel.rehearsal import Rehearsal
 from sharedlabel.store import Store
+from sharedlabel.training import search
 
 
 def describe(node: Node, part: str = "") -> str:

@@ -29,6 +29,7 @@ from sharedlabel.inputs import FEATURE_ROLES, Data, crossfitted
 from sharedlabel.names import CROSSFIT
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Store
+from sharedlabel.training import callbacks
 from sharedlabel.types import Dataset, Role
 
 _MACS = 1e10  # of the smaller rehearsal's forward passes, for each part: a second or two on one core
@@ -136,7 +137,7 @@ def _measured(grid: Grid, scale: int, warming: bool = False) -> _Watch:
     """Run the stages on so much data; for warming only those of one cell."""
     small = _small(grid, scale)
     watch = _Watch(small)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, callbacks.unwatched():
         attempts = Attempts(small, Store(Path(folder)), watch)
         for call in small.cells[0].calls() if warming else _calls(small):
             attempts.make(call)
@@ -199,6 +200,7 @@ def _shortened(experiment: Experiment, epochs: int) -> Experiment:
         ),
         evaluation=dataclasses.replace(experiment.evaluation, n=(largest,), protocols=("iid",), partitions=2),
         crossfit=dataclasses.replace(experiment.crossfit, folds=2),
+        trainer=dataclasses.replace(experiment.trainer, logger="none", callbacks=(), checkpoint_seconds=None),
     )
 
 

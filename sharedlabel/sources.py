@@ -10,7 +10,8 @@ module, and a module may be renamed, without any digest changing; leading a name
 
 Not covered:
 
-- `errors.py`, `plugins/`, `memory.py`, `config/` and what reads configurations, which compute no number: values of
+- `errors.py`, `plugins/`, `memory.py`, `config/` and what reads configurations, what is logged of trainings and who
+  watches them (`training/scores.py`, `training/callbacks.py`), which compute no number that is stored: values of
   options are in the keys themselves;
 - plugins that code loads by name: configurations say which, and their own digests stand in the keys beside this one;
 - other packages: manifests name their versions, and a stage's version can be raised. The package of a plugin from
@@ -40,7 +41,10 @@ from sharedlabel.syntax import Chain
 
 _PACKAGE = __name__.partition(".")[0]
 _FILES = f"{_PACKAGE}.plugins.files."  # how modules are called that are plugins from outside, a file each
-_NO_NUMBERS = {f"{_PACKAGE}.{name}" for name in ("errors", "plugins", "memory", "plain", "schema", "config")}
+_NO_NUMBERS = {
+    f"{_PACKAGE}.{name}"
+    for name in ("errors", "plugins", "memory", "plain", "schema", "config", "training.scores", "training.callbacks")
+}
 _EVERYTHING = "*"  # what `from module import *` imports
 _INSTALLED = {"site-packages", "dist-packages"}  # folders in which packages of strangers lie side by side
 Place: TypeAlias = tuple[str, int]  # a module and the number of a statement at its top

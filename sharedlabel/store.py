@@ -28,10 +28,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from sharedlabel import leases, together
+from sharedlabel import leases, together, unfinished
 from sharedlabel.config import canonical, digest
 from sharedlabel.errors import StoreError, WriteError
 from sharedlabel.plain import read_file, read_json
+from sharedlabel.unfinished import Unfinished
 
 FORMAT = 1
 _AT_WORK = "at-work@"  # begins the names of the lock files that keep measuring apart from computing
@@ -218,7 +219,12 @@ class Store:
                 (partial / "manifest.json").write_text(json.dumps({"sha256": digest(manifest), **manifest}, indent=1))
                 _flush(partial)
                 self._publish(partial, self._folder(stage, key))
+        self.unfinished(stage, key).remove()
         return self.load(stage, key)
+
+    def unfinished(self, stage: str, key: str) -> Unfinished:
+        """Return the states of the trainings of a stage call, which are there until its artifact is."""
+        return Unfinished(self.root / "unfinished" / stage / key, self.root / "partial")
 
     @contextlib.contextmanager
     def _writing(self, stage: str, key: str) -> Iterator[None]:
@@ -274,6 +280,7 @@ class Store:
     def _remove_leftovers(self) -> None:
         """Remove what processes left behind that are gone, and the lock files of machines that are."""
         leases.sweep(self.root / "partial", former=_FORMER)
+        unfinished.sweep(self.root / "unfinished")
         for path in self.root.glob(f"{_AT_WORK}*"):
             with contextlib.suppress(OSError):
                 if path != self._at_work() and leases.expired(path):

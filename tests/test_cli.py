@@ -16,10 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sharedlabel import compression, train
+from sharedlabel import train
 from sharedlabel.config import Experiment
 from sharedlabel.errors import guarded
 from sharedlabel.records import read
+from sharedlabel.training import compression
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sharedlabel import compression, rng
+from sharedlabel import rng
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, Schedule, SplitConfig, TrainConfig, TrainerConfig, resolve
 from sharedlabel.data import splits, tuples
@@ -24,6 +24,7 @@ from sharedlabel.pruners._masks import masked, removed
 from sharedlabel.stages import dense, early, prune
 from sharedlabel.store import Store
 from sharedlabel.stored import stored_backbone
+from sharedlabel.training import compression
 
 SPLIT = SplitConfig(limit=40)
 TRAIN = TrainConfig(epochs=2, batch_size=32)
@@ -41,8 +42,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 
 @pytest.fixture
-def training(data: Data) -> compression.Training:
-    return compression.Training(data, RUNTIME, TRAIN, TRAIN, seed=3)
+def training(data: Data) -> compression.BackboneTrainer:
+    return compression.BackboneTrainer(data, RUNTIME, TRAIN, TRAIN, seed=3)
 
 
 def backbone(data: Data) -> Backbone:
@@ -78,8 +79,8 @@ def test_part_of_the_training_is_a_beginning_of_the_whole(data: Data) -> None:
 
 def test_the_rest_of_the_training_starts_within_its_learning_rates(data: Data) -> None:
     network = backbone(data)
-    module = compression.BackboneModule(network, TRAIN, span=(0.5, 1.0))
-    whole = compression.BackboneModule(network, TRAIN)
+    module = compression.BackboneModule.of(network, TRAIN, span=(0.5, 1.0))
+    whole = compression.BackboneModule.of(network, TRAIN)
     assert [module.scale(step, 20) for step in range(10)] == [whole.scale(step, 20) for step in range(10, 20)]
 
 
@@ -91,7 +92,7 @@ def test_nothing_is_trained_where_nothing_requires_a_gradient(data: Data) -> Non
     assert compression.train(backbone(data), TRAIN, data, RUNTIME, 0, (0.0, 0.0)) == []
 
 
-def test_pruned_after_training(training: compression.Training) -> None:
+def test_pruned_after_training(training: compression.BackboneTrainer) -> None:
     start = backbone(training.data)
     pruned, trained, losses = compression.compress(start, 4.0, pruner("trained"), training, None)
     assert left(pruned) == left(trained) == round(left(start) / 4)
@@ -107,14 +108,14 @@ def test_pruned_after_training(training: compression.Training) -> None:
     )
 
 
-def test_pruned_at_initialisation_gets_both_trainings(training: compression.Training) -> None:
+def test_pruned_at_initialisation_gets_both_trainings(training: compression.BackboneTrainer) -> None:
     _, trained, losses = compression.compress(backbone(training.data), 4.0, pruner("initial"), training, None)
     assert len(losses) == 2 * TRAIN.epochs
     assert compression.epochs(pruner("initial"), TRAIN, TRAIN) == 2 * TRAIN.epochs
     assert all(not weight[mask == 0].any() for _, weight, mask in masked(trained))
 
 
-def test_rewinding_sets_survivors_back_to_the_early_values(training: compression.Training) -> None:
+def test_rewinding_sets_survivors_back_to_the_early_values(training: compression.BackboneTrainer) -> None:
     start, early = backbone(training.data), backbone(training.data)
     compression.train(start, TRAIN, training.data, RUNTIME, 0)
     plugin = pruner({"when": "iterative", "growth": 2.0, "rewind": 0.25})
@@ -127,7 +128,7 @@ def test_rewinding_sets_survivors_back_to_the_early_values(training: compression
 
 
 @pytest.mark.parametrize("schedule", ["trained", "initial", "iterative"])
-def test_what_a_pruner_trains_is_counted(training: compression.Training, schedule: str) -> None:
+def test_what_a_pruner_trains_is_counted(training: compression.BackboneTrainer, schedule: str) -> None:
     """Edge-popup trains scores as the dense network is trained and retrained; nothing is left to train after it."""
     trained: list[int] = []
     count = compression.train
@@ -205,7 +206,7 @@ def test_rounds_smaller_than_a_channel_only_retrain(data: Data, tmp_path: Path) 
 
 
 def test_gradual_sparsity_follows_the_cubic_curve_and_ends_at_the_ratio(
-    training: compression.Training, monkeypatch: pytest.MonkeyPatch
+    training: compression.BackboneTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = backbone(training.data)
     seen: list[tuple[float, int]] = []

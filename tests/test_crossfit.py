@@ -13,7 +13,6 @@ from rich.console import Console
 
 from sharedlabel import choose, grid, progress, rng
 from sharedlabel.config import CrossfitConfig, Experiment
-from sharedlabel.crossfit import align
 from sharedlabel.data.tuples import prior
 from sharedlabel.deployment import build, cells, selection
 from sharedlabel.deployment.predictor import load
@@ -24,6 +23,7 @@ from sharedlabel.metrics.calibration import apply_temperature, fit_temperature
 from sharedlabel.metrics.information import floor_posterior
 from sharedlabel.report import terminal
 from sharedlabel.stages import _read
+from sharedlabel.training.alignment import align
 
 FOLDS = 2
 STRENGTHS = (1e-6, 1e-3, 0.1, 10.0)

@@ -21,7 +21,7 @@ from sharedlabel.aggregators._base import Aggregator, normalize
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import restore, state
 from sharedlabel.config import Plugin, resolve
-from sharedlabel.deployment import build, card, cells, programs, selection
+from sharedlabel.deployment import build, card, card_file, cells, programs, selection
 from sharedlabel.deployment._scan import ScannedGru, ScannedLstm, with_scans
 from sharedlabel.errors import CompressionError, DeploymentError, StoreError
 from sharedlabel.plugins import available, load
@@ -296,7 +296,7 @@ def test_the_command_line_exports_a_cell_with_its_card(finished, tmp_path):
     files = {path.name for path in output.iterdir()}
     assert files == {"card.json", *(f"{part}{end}" for part in ("backbone", "aggregator") for end in (".onnx", ".pt2"))}
     assert [path.name for path in output.parent.iterdir()] == ["model"]
-    found = card.read(output)
+    found = card_file.read(output)
     rows = [row for row in finished.results.rows if row.cell == key and row.split == "test"]
     assert found.labels == tuple("0123456789")
     assert found.prior == pytest.approx([0.1] * 10)

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 import sharedlabel
-from sharedlabel import config, grid, loaders, progress, stages, train
+from sharedlabel import config, grid, progress, stages, train
 from sharedlabel.collect import losses, rows
 from sharedlabel.config import ComparisonConfig, Experiment, TrainerConfig
 from sharedlabel.errors import CompressionError, ConfigError, DataError
 from sharedlabel.records import read
 from sharedlabel.stages import _read, dense, joint
 from sharedlabel.store import Artifact
+from sharedlabel.training import loaders
 
 
 def comparable(results):

@@ -13,15 +13,18 @@ import pytest
 import torch
 from torch import nn
 
-from sharedlabel import loaders, modules, rng
+from sharedlabel import rng
 from sharedlabel.aggregators import log_pool, lstm
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import FitConfig, JointConfig, TrainConfig, TrainerConfig
 from sharedlabel.errors import ConfigError, TrainingError
-from sharedlabel.loaders import ImageLoader, TupleLoader, augment
-from sharedlabel.modules import AggregatorModule, BackboneModule, SharedLabelModule
 from sharedlabel.pruners._masks import apply_masks, prunable
+from sharedlabel.training import loaders, trainer
+from sharedlabel.training.aggregator import AggregatorModule
+from sharedlabel.training.backbone import BackboneModule
+from sharedlabel.training.joint import SharedLabelModule, divergence
+from sharedlabel.training.loaders import ImageLoader, TupleLoader, augment
 from sharedlabel.types import SetShape
 
 CPU = TrainerConfig(accelerator="cpu")
@@ -213,7 +216,7 @@ def test_diverse_batches_hold_the_tuples_and_weights_of_the_shuffled_ones():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_crop_is_a_window_of_the_padded_image_chosen_for_each_image(dtype, channels):
     images = torch.randint(1, 256, (64, channels, 5, 7)).to(dtype)
-    cropped = augment(images, TrainConfig(crop=2))
+    cropped = augment(images, 2, False)
     assert (cropped.dtype, cropped.shape) == (dtype, images.shape)
     padded = nn.functional.pad(images, [2] * 4)
     places = set()
@@ -228,7 +231,7 @@ def test_a_crop_is_a_window_of_the_padded_image_chosen_for_each_image(dtype, cha
 
 def test_flips_mirror_about_half_of_the_images():
     images = torch.randint(0, 256, (200, 3, 4, 5), dtype=torch.uint8)
-    found = augment(images, TrainConfig(flip=True))
+    found = augment(images, 0, True)
     kept = (found == images).flatten(1).all(1)
     mirrored = (found == images.flip(-1)).flatten(1).all(1)
     assert torch.all(kept ^ mirrored)
@@ -238,20 +241,20 @@ def test_flips_mirror_about_half_of_the_images():
 
 def test_without_augmentation_images_are_untouched():
     images, _ = images_of(4)
-    assert augment(images, TrainConfig()) is images
+    assert augment(images, 0, False) is images
 
 
 def test_the_schedule_warms_up_then_falls_to_zero():
-    module = BackboneModule(network(), TrainConfig(warmup=0.1))
+    module = BackboneModule.of(network(), TrainConfig(warmup=0.1))
     scale = [module.scale(step, 100) for step in range(101)]
     assert scale[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert scale[10] == pytest.approx(1)
     assert scale[55] == pytest.approx(0.5)
     assert scale[100] == pytest.approx(0, abs=1e-12)
     assert all(later < earlier for earlier, later in itertools.pairwise(scale[10:]))
-    constant = BackboneModule(network(), TrainConfig(warmup=0.1, schedule="constant"))
+    constant = BackboneModule.of(network(), TrainConfig(warmup=0.1, schedule="constant"))
     assert [constant.scale(step, 100) for step in (0, 9, 10, 99)] == pytest.approx([0.1, 1, 1, 1])
-    assert BackboneModule(network(), TrainConfig(warmup=0.0)).scale(0, 100) == 1
+    assert BackboneModule.of(network(), TrainConfig(warmup=0.0)).scale(0, 100) == 1
 
 
 def test_the_optimizer_follows_the_schedule_at_every_step(monkeypatch):
@@ -263,14 +266,14 @@ def test_the_optimizer_follows_the_schedule_at_every_step(monkeypatch):
     )
     images, labels = images_of(32)
     config = TrainConfig(epochs=2, batch_size=8, learning_rate=0.01, warmup=0.25)
-    module = BackboneModule(network(), config)
-    modules.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
+    module = BackboneModule.of(network(), config)
+    trainer.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
     assert rates == pytest.approx([0.01 * module.scale(step, 8) for step in range(8)])
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_only_matrices_decay(optimizer):
-    module = BackboneModule(network(), TrainConfig(optimizer=optimizer, weight_decay=0.3, momentum=0.8))
+    module = BackboneModule.of(network(), TrainConfig(optimizer=optimizer, weight_decay=0.3, momentum=0.8))
     module._trainer = SimpleNamespace(estimated_stepping_batches=10)
     made = module.configure_optimizers()["optimizer"]
     assert isinstance(made, torch.optim.AdamW if optimizer == "adamw" else torch.optim.SGD)
@@ -290,8 +293,8 @@ def test_training_equals_a_plain_loop():
     ours = network()
     plain = network()
     plain.load_state_dict(ours.state_dict())
-    module = BackboneModule(ours, config)
-    modules.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
+    module = BackboneModule.of(ours, config)
+    trainer.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for p in plain.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -322,17 +325,17 @@ def test_masked_weights_stay_zero_under_momentum_and_decay():
     mask = (torch.rand_like(layer.weight) < 0.5).float()
     apply_masks(backbone, {name: mask})
     before = layer.weight.detach().clone()
-    module = BackboneModule(backbone, TrainConfig(optimizer="sgd", learning_rate=0.1, weight_decay=0.1))
-    modules.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
+    module = BackboneModule.of(backbone, TrainConfig(optimizer="sgd", learning_rate=0.1, weight_decay=0.1))
+    trainer.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
     assert torch.all(layer.weight[mask == 0] == 0)
     assert torch.all(layer.weight[mask == 1] != before[mask == 1])
 
 
 def test_a_loss_that_is_not_finite_is_an_error_that_names_the_epoch():
     images, labels = images_of(32)
-    module = BackboneModule(network(), TrainConfig(optimizer="sgd", learning_rate=1e30))
+    module = BackboneModule.of(network(), TrainConfig(optimizer="sgd", learning_rate=1e30))
     with pytest.raises(TrainingError, match=r"expected a finite loss, got (nan|inf) in epoch 1; lower learning_rate"):
-        modules.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 3)
+        trainer.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 3)
 
 
 def test_ctrl_c_during_training_is_passed_on_and_can_come_again():
@@ -345,7 +348,7 @@ def test_ctrl_c_during_training_is_passed_on_and_can_come_again():
 
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        modules.fit(Interrupted(network(), TrainConfig()), ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 1)
+        trainer.fit(Interrupted(network()), ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 1)
     assert signal.getsignal(signal.SIGINT) is handler
 
 
@@ -366,13 +369,13 @@ class Batches:
     """The same batch of tuples of label 0, twice per epoch."""
 
     def __init__(self) -> None:
-        self.epochs = 0
+        self.epoch = 0
 
     def __len__(self) -> int:
         return 2
 
     def __iter__(self):
-        self.epochs += 1
+        self.epoch += 1
         batch = (torch.zeros(5, 2, 4), torch.zeros(5, 2, CLASSES), torch.zeros(5, dtype=torch.int64), torch.ones(5))
         yield from [batch] * 2
 
@@ -385,20 +388,20 @@ def fit_bias(labels: list[int], patience: int, epochs: int = 12) -> tuple[Aggreg
     stopping = (torch.zeros(count, 2, 4), torch.zeros(count, 2, CLASSES), torch.tensor(labels), torch.ones(count))
 
     class Watched(AggregatorModule):
-        def _validation_loss(self) -> float:
-            losses.append(super()._validation_loss())
+        def _validation_loss(self, validation) -> float:
+            losses.append(super()._validation_loss(validation))
             return losses[-1]
 
-    module = Watched(Bias(), config, stopping)
-    modules.fit(module, batches, CPU, epochs, small=True)
-    assert batches.epochs == len(module.losses()) == len(losses) - 1
+    module = Watched.of(Bias(), config, stopping)
+    trainer.fit(module, batches, CPU, epochs, small=True)
+    assert batches.epoch == len(module.losses()) == len(losses) - 1
     return module, losses
 
 
 def test_the_last_epoch_is_kept_while_validation_improves():
     module, losses = fit_bias([0] * 6, patience=3)
     assert module.best_epoch == len(module.losses()) == 12
-    assert module.best == losses[-1] == module._validation_loss() < math.log(CLASSES)
+    assert module.best == losses[-1] == module._validation_loss(module.validation) < math.log(CLASSES)
 
 
 def test_training_that_only_hurts_stops_after_the_patience_and_keeps_the_start():
@@ -412,14 +415,14 @@ def test_the_best_epoch_in_the_middle_is_restored():
     """Validation improves until label 0 gets its three fifths, then falls as training goes on to give it everything."""
     module, losses = fit_bias([0, 0, 0, 1, 2], patience=4, epochs=40)
     assert 0 < module.best_epoch < len(module.losses()) == module.best_epoch + 4 < 40
-    assert min(losses) == losses[module.best_epoch] == module.best == module._validation_loss()
+    assert min(losses) == losses[module.best_epoch] == module.best == module._validation_loss(module.validation)
 
 
 def joint(batch_norm: str = "frozen", **options) -> tuple[SharedLabelModule, TupleLoader]:
     backbone, config = network(), JointConfig(epochs=12, batch_size=4, learning_rate=0.01, batch_norm=batch_norm)
     config = dataclasses.replace(config, **options)
     aggregator = lstm.build(lstm.Config(), shape())
-    module = SharedLabelModule(backbone, aggregator, config, 1.7, torch.tensor([0.1, -0.2, 0.0]))
+    module = SharedLabelModule.of(backbone, aggregator, config, 1.7, torch.tensor([0.1, -0.2, 0.0]))
     images, labels = images_of(36)
     return module, TupleLoader((images,), labels, 3, 4, torch.full((CLASSES,), 1 / CLASSES), 0, None)
 
@@ -430,7 +433,7 @@ def joint(batch_norm: str = "frozen", **options) -> tuple[SharedLabelModule, Tup
 def test_the_joint_module_gives_what_the_features_path_gives(make):
     backbone, aggregator = network().eval(), make().eval()
     correction = torch.tensor([0.3, -0.1, 0.2])
-    module = SharedLabelModule(backbone, aggregator, JointConfig(), 1.7, correction).eval()
+    module = SharedLabelModule.of(backbone, aggregator, JointConfig(), 1.7, correction).eval()
     images, _ = images_of(12)
     index = torch.arange(12).view(4, 3)
     with torch.no_grad():
@@ -445,7 +448,7 @@ def test_the_joint_module_gives_what_the_features_path_gives(make):
 def test_joint_training_moves_backbone_and_aggregator_and_lowers_the_loss():
     module, loader = joint()
     before = {name: value.detach().clone() for name, value in module.named_parameters()}
-    modules.fit(module, loader, CPU, 12)
+    trainer.fit(module, loader, CPU, 12)
     assert module.losses()[-1] < module.losses()[0]
     unmoved = [name for name, value in module.named_parameters() if torch.equal(value, before[name])]
     assert unmoved == []
@@ -456,7 +459,7 @@ def test_batch_norm_statistics_move_only_when_asked(batch_norm):
     module, loader = joint(batch_norm)
     norm = module.backbone.body[1]
     mean, variance = norm.running_mean.clone(), norm.running_var.clone()
-    modules.fit(module, loader, CPU, 12)
+    trainer.fit(module, loader, CPU, 12)
     assert torch.equal(norm.running_mean, mean) is (batch_norm == "frozen")
     assert torch.equal(norm.running_var, variance) is (batch_norm == "frozen")
 
@@ -500,8 +503,8 @@ def test_a_teacher_that_is_certain_gives_the_likelihood_of_its_label():
     student = torch.randn(5, 2, CLASSES).log_softmax(-1)
     certain = torch.full((5, 2, CLASSES), -math.inf)
     certain[..., 1] = 0
-    torch.testing.assert_close(modules.divergence(certain, student), -student[..., 1])
-    assert float(modules.divergence(student, student).abs().max()) < 1e-6
+    torch.testing.assert_close(divergence(certain, student), -student[..., 1])
+    assert float(divergence(student, student).abs().max()) < 1e-6
 
 
 def test_without_the_set_loss_the_backbone_learns_from_single_instances_and_the_aggregator_follows():
@@ -512,8 +515,8 @@ def test_without_the_set_loss_the_backbone_learns_from_single_instances_and_the_
         found = torch.autograd.grad(loss, list(module.parameters()), allow_unused=True, materialize_grads=True)
         return dict(zip(dict(module.named_parameters()), found, strict=True))
 
-    def of_recipe(**options) -> dict[str, torch.Tensor]:
-        module.config = dataclasses.replace(module.config, instance_loss=1.0, **options)
+    def of_recipe(set_loss: float) -> dict[str, torch.Tensor]:
+        module.instance_loss, module.set_loss = 1.0, set_loss
         return gradients(module.training_step((images, labels, weights)))
 
     module.eval()
@@ -529,9 +532,9 @@ def test_without_the_set_loss_the_backbone_learns_from_single_instances_and_the_
 
 def test_no_epochs_train_nothing_and_leave_evaluation_mode():
     images, labels = images_of(8)
-    module = BackboneModule(network(), TrainConfig(epochs=0))
+    module = BackboneModule.of(network(), TrainConfig(epochs=0))
     before = {name: value.clone() for name, value in module.backbone.state_dict().items()}
-    modules.fit(module, ImageLoader(images, labels, torch.arange(8), 8, 0), CPU, 0)
+    trainer.fit(module, ImageLoader(images, labels, torch.arange(8), 8, 0), CPU, 0)
     assert module.losses() == []
     assert not module.backbone.training
     assert all(torch.equal(value, before[name]) for name, value in module.backbone.state_dict().items())
@@ -539,4 +542,4 @@ def test_no_epochs_train_nothing_and_leave_evaluation_mode():
 
 def test_options_that_lightning_does_not_know_are_the_users_to_fix():
     with pytest.raises(ConfigError, match="not_an_option"):
-        modules.trainer(TrainerConfig(options={"not_an_option": 1}), 1)
+        trainer.trainer(TrainerConfig(options={"not_an_option": 1}), 1)

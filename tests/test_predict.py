@@ -17,7 +17,7 @@ from PIL import Image
 
 from sharedlabel import adaptive, predict
 from sharedlabel.data import imagefolder
-from sharedlabel.deployment import build, card, cells, programs, selection
+from sharedlabel.deployment import build, card_file, cells, filling, programs, selection
 from sharedlabel.deployment.card import Preprocessing
 from sharedlabel.deployment.groups import Group, read_groups, read_images
 from sharedlabel.deployment.predictor import Predictor, load
@@ -263,7 +263,7 @@ def test_an_error_that_was_not_fitted_is_refused(copied, tuples, refused):
 
 
 def test_the_card_carries_the_temperature_of_every_n_and_the_thresholds_of_the_cell(finished, model):
-    cell, found = cell_of(finished), card.read(model)
+    cell, found = cell_of(finished), card_file.read(model)
     stored = finished.store.load(cell.adaptive.stage, cell.adaptive.key)
     assert found.calibration.n == (1, 2, 3, 4)
     assert list(found.calibration.posterior_temperature) == stored.meta["temperature"]
@@ -283,7 +283,7 @@ def test_cards_list_the_thresholds_of_the_largest_posterior_that_exist(finished)
         for rule, error, threshold in (("threshold", 0.05, 0.9), ("margin", 0.05, 0.8), ("threshold", 0.1, 0.7))
     ]
     none = dataclasses.replace(some, nominal_error=0.01, threshold=None)
-    found = card.stopping([*made, none])
+    found = filling.stopping([*made, none])
     assert [(s.nominal_error, s.threshold) for s in found] == [(0.1, 0.7), (0.05, 0.9)]
     assert (found[0].validation_error, found[0].validation_instances, found[0].validation_truncated) == (0.04, 2.0, 0.1)
 
@@ -538,13 +538,13 @@ def test_a_card_that_cannot_be_used_is_refused(copied):
     ):
         (copied / "card.json").write_text(json.dumps(payload))
         with pytest.raises(DeploymentError, match=message):
-            card.read(copied)
+            card_file.read(copied)
     (copied / "card.json").write_text(json.dumps({**whole, "files": {}}))
     with pytest.raises(DeploymentError, match="backbone and aggregator of one runtime, got no files"):
         load(copied)
     (copied / "card.json").write_text("{")
     with pytest.raises(DeploymentError, match=r"expected a card.json in .*, got: .*line 1"):
-        card.read(copied)
+        card_file.read(copied)
 
 
 def test_a_runtime_that_was_not_exported_or_is_not_installed(finished, copied, tmp_path, monkeypatch):

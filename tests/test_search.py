@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sharedlabel import config, export, grid, progress, rng, search, stored, train
+from sharedlabel import config, export, grid, progress, rng, stored, train
 from sharedlabel.aggregators import _space, lstm
 from sharedlabel.aggregators._base import prefix_loss
 from sharedlabel.aggregators._space import LogRange
@@ -20,8 +20,9 @@ from sharedlabel.config import FitConfig, TrainerConfig, resolve
 from sharedlabel.data.tuples import partition
 from sharedlabel.deployment import cells, selection
 from sharedlabel.errors import ConfigError
-from sharedlabel.loaders import TupleLoader
 from sharedlabel.records import read, write
+from sharedlabel.training import search
+from sharedlabel.training.loaders import TupleLoader
 from sharedlabel.types import SetShape
 
 CLASSES, WIDTH, N = 3, 4, 3

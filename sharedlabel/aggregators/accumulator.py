@@ -1,4 +1,7 @@
-"""Accumulator: a gated memory that adds and never forgets."""
+"""The accumulator is a gated memory that adds and never forgets.
+
+aggregators: [{name: accumulator, hidden: 32}]
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Gated attention pooling over embeddings and log-probabilities, causal."""
+"""Gated attention pools embeddings and log-probabilities of the instances so far.
+
+aggregators: [{name: attention, hidden: 32, dropout: 0.2}]
+"""
 
 from __future__ import annotations
 

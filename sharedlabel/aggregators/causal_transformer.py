@@ -1,4 +1,7 @@
-"""Causal Transformer: every instance attends to itself and to the instances before it."""
+"""In the causal Transformer every instance attends to itself and to the instances before it.
+
+aggregators: [{name: causal_transformer, width: 48, layers: 1}]
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Confusion vote: every instance votes for its most probable label, and votes count by how the voter errs."""
+"""In the confusion vote every instance votes for its most probable label, and votes count by how the voter errs.
+
+aggregators: [{name: confusion_vote, alpha: 0.5}]
+"""
 
 from __future__ import annotations
 

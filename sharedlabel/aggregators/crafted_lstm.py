@@ -1,4 +1,7 @@
-"""The crafted LSTM: a log-pool of refitted evidence, corrected by an LSTM; it starts at the tempered log-pool."""
+"""The crafted LSTM corrects a log-pool of refitted evidence; untrained, it is the tempered log-pool.
+
+aggregators: [{name: crafted_lstm, base: pool, hidden: 32}]
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Deep Sets: a network on the pooled outputs of another network on every instance."""
+"""Deep Sets apply one network to every instance, pool its outputs and apply another one to the pool.
+
+aggregators: [{name: deep_sets, pool: mean}]
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The GRU: it reads embeddings and log-probabilities one instance after another."""
+"""The GRU reads embeddings and log-probabilities one instance after another.
+
+aggregators: [{name: gru, hidden: 32}]
+"""
 
 from __future__ import annotations
 

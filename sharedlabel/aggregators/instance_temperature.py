@@ -1,4 +1,7 @@
-"""Instance temperature: the log-pool, each instance weighed by a number that is read from its embedding."""
+"""Instance temperature is the log-pool with a weight for each instance, read from its embedding.
+
+aggregators: [{name: instance_temperature, bound: 4.0}]
+"""
 
 from __future__ import annotations
 

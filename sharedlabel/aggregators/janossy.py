@@ -1,4 +1,7 @@
-"""Janossy pooling: an aggregator that depends on the order, averaged over several orders of the same instances."""
+"""Janossy pooling averages an aggregator that depends on the order over several orders of the same instances.
+
+aggregators: [{name: janossy, base: {name: gru, hidden: 16}, orders: 8}]
+"""
 
 from __future__ import annotations
 

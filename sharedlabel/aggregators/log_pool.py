@@ -1,4 +1,4 @@
-"""Log-pool: Bayes' rule for instances that are independent given the label."""
+"""The log-pool is Bayes' rule for instances that are independent given the label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The plain LSTM: it reads embeddings and log-probabilities one instance after another."""
+"""The plain LSTM reads embeddings and log-probabilities one instance after another.
+
+aggregators: [{name: lstm, hidden: 32}]
+"""
 
 from __future__ import annotations
 

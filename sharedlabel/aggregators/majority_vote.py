@@ -1,4 +1,7 @@
-"""Majority vote: every instance votes for its most probable label."""
+"""In the majority vote every instance votes for its most probable label.
+
+aggregators: [{name: majority_vote, alpha: 0.5}]
+"""
 
 from __future__ import annotations
 

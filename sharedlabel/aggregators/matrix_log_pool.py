@@ -1,4 +1,7 @@
-"""Matrix log-pool: the log-pool of linearly mapped log-probabilities, fitted on training tuples."""
+"""The matrix log-pool adds up log-probabilities that a matrix, fitted on training tuples, has mapped.
+
+aggregators: [{name: matrix_log_pool, off_diagonal: 1.0}]
+"""
 
 from __future__ import annotations
 

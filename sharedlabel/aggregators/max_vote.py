@@ -1,4 +1,4 @@
-"""Max vote: every label is as probable as the instance that speaks for it most."""
+"""In the max vote a label is as probable as in the instance that speaks for it most."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mean logit: the geometric mean of the instances' probabilities."""
+"""The mean logit is the geometric mean of the instances' probabilities."""
 
 from __future__ import annotations
 

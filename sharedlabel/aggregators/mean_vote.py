@@ -1,4 +1,4 @@
-"""Mean vote: the linear pool, the average of the instances' probabilities."""
+"""The mean vote, the linear pool, is the average of the instances' probabilities."""
 
 from __future__ import annotations
 

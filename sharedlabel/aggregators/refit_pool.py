@@ -1,4 +1,7 @@
-"""Refit pool: the log-pool of instances whose evidence a small head, trained on held-out images, corrects."""
+"""The refit pool is the log-pool of instances whose evidence a small head, trained on held-out images, corrects.
+
+aggregators: [{name: refit_pool, tempered: true}]
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The residual LSTM: it corrects the tempered log-pool and starts exactly there."""
+"""The residual LSTM corrects the tempered log-pool, where it starts.
+
+aggregators: [{name: residual_lstm, correction: evidence}]
+"""
 
 from __future__ import annotations
 

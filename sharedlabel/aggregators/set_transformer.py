@@ -1,4 +1,7 @@
-"""Set Transformer: instances attend to each other, and a learned seed attends to all of them; per prefix."""
+"""In the Set Transformer the instances of a prefix attend to each other, and a learned seed to all of them.
+
+aggregators: [{name: set_transformer, loss: prefixes}]
+"""
 
 from __future__ import annotations
 

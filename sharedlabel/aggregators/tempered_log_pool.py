@@ -1,4 +1,4 @@
-"""Tempered log-pool: the log-pool with its evidence scaled by a fitted power law in the number of instances."""
+"""The tempered log-pool scales the evidence of the log-pool by a fitted power law in the number of instances."""
 
 from __future__ import annotations
 

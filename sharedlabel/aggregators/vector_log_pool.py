@@ -1,4 +1,4 @@
-"""Vector log-pool: the log-pool with one weight and one bias per label, fitted on training tuples."""
+"""The vector log-pool has one weight and one bias per label, fitted on training tuples."""
 
 from __future__ import annotations
 

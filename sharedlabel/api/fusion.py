@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from sharedlabel import rng, search
+from sharedlabel import rng
 from sharedlabel.aggregators._base import LEAST_DEVIATION, Aggregator, statistics
 from sharedlabel.config import FitConfig, Plugin, SplitConfig, TrainerConfig, build, resolve
 from sharedlabel.data import splits, tuples
@@ -18,6 +18,7 @@ from sharedlabel.logs import log_normalize
 from sharedlabel.metrics import _checks
 from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature
 from sharedlabel.plugins import load
+from sharedlabel.training import search
 from sharedlabel.types import Dataset, SetShape
 
 _HELD_OUT = 4  # one part in so many is for early stopping where no validation is given

@@ -1,4 +1,7 @@
-"""Multilayer perceptron with ReLU units."""
+"""A multilayer perceptron with ReLU units.
+
+backbones: [{name: mlp, widths: [300, 100]}]
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Residual network for small images.
+"""A residual network for small images.
+
+    backbones: [{name: resnet_cifar, depth: 8, width: 32}]
 
 Reference: He, Zhang, Ren & Sun, "Deep Residual Learning for Image Recognition" (2016), section 4.2.
 """

@@ -1,4 +1,7 @@
-"""Any torchvision classifier, its stem adapted to small images and its last layer to the classes."""
+"""Any torchvision classifier, its stem adapted to small images and its last layer to the classes.
+
+backbones: [{name: torchvision_model, architecture: resnet18, weights: DEFAULT}]
+"""
 
 from __future__ import annotations
 

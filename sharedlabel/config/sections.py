@@ -299,6 +299,11 @@ class TrainerConfig:
         gradient_clip: largest gradient norm for aggregators and joint training; 0 is off.
         channels_last: memory format of convolutional backbones while training.
         compile: train and retrain backbones through torch.compile.
+        logger: `csv` or `tensorboard` log every training to the run's folder, below `logs`; `none` logs nothing.
+        callbacks: what watches every training: `learning_rate_monitor`, `device_stats_monitor` (both need a logger) or
+            `tqdm_progress_bar`, by name or with the options that Lightning gives it.
+        checkpoint_seconds: seconds of training between two states that a killed run goes on from, written at the end of
+            an epoch; null writes none.
         options: further keyword arguments of the Lightning Trainer that do not change what is computed.
     """
 
@@ -309,4 +314,7 @@ class TrainerConfig:
     gradient_clip: NonNegativeFloat = 1.0
     channels_last: bool = False
     compile: bool = False
+    logger: Literal["none", "csv", "tensorboard"] = "none"
+    callbacks: tuple[str | dict[str, Any], ...] = ()
+    checkpoint_seconds: NonNegativeFloat | None = 60.0
     options: dict[str, Any] = field(default_factory=dict)

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharedlabel import cost, plugins, rng, search
+from sharedlabel import cost, plugins, rng
 from sharedlabel.aggregators import _contract
 from sharedlabel.aggregators import _space as space
 from sharedlabel.aggregators._base import Aggregator, prefix_loss
 from sharedlabel.aggregators._space import LogRange, with_options
 from sharedlabel.config import Plugin, canonical, remade
 from sharedlabel.conformance._promise import Promises, expect
+from sharedlabel.training import search
 from sharedlabel.types import SetShape
 
 TUPLES, INSTANCES, WIDTH, CLASSES = 6, 5, 7, 4

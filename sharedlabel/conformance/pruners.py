@@ -47,6 +47,7 @@ def constants(subject: Subject) -> None:
     )
     expect(isinstance(getattr(module, "SCHEDULE", Schedule()), Schedule), "expected SCHEDULE to be a Schedule")
     expect(isinstance(subject.repeatable, bool), "expected REPEATABLE to be True or False")
+    expect(hasattr(module, "scores") != hasattr(module, "prune"), "expected scores or prune, got both or none")
     expect(dataclasses.is_dataclass(module.Config), "expected Config to be a dataclass")
     expect(module.Config() == module.Config(), "expected equal options to be equal")
     refused(lambda: setattr(module.Config(), "anything", 1), dataclasses.FrozenInstanceError)

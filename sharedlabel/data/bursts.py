@@ -1,4 +1,6 @@
-"""Bursts: several dependent views of one image, made from any data set of images.
+"""Bursts are several dependent views of one image, made from any data set of images.
+
+    data: {name: bursts, base: digits, views: 4}
 
 A view of image i is `clip(gain_v * shift_v(x_i) + light_v + noise_v)` with a grey square over part of it. The views of
 a burst share the image; the shift, the light, the noise and the square are drawn anew for each. So instances of one

@@ -1,4 +1,6 @@
-"""The oracle: Gaussian classes whose exact posteriors are known, iid and grouped.
+"""Gaussian classes are an oracle: their exact posteriors are known, of independent and of grouped instances.
+
+    data: {name: gaussian, classes: 5, group_size: 10, nuisance: 1.0}
 
 Instance i of class y in group g is `x_i = mu_y + nuisance * u_g + sigma_i * e_i` with standard normal `u_g` and `e_i`.
 Its noise level is observed as one more channel, `log sigma_i`, so nothing is hidden but the label and the group offset.

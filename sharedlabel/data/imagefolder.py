@@ -1,5 +1,7 @@
 """Any folder or zip of images, as `split/class/file` or `class/file`.
 
+    data: {name: imagefolder, path: my-images.zip, size: 32}
+
 The splits are the folders `train` or `training`, `test` or `testing`, and `val`, `valid`, `validation` or `dev`, in any
 case of letters. Without a test folder, the validation folder is the test set. Other files are left out, and counted.
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from sharedlabel import provenance, rng, together
-from sharedlabel.deployment import _files, programs
-from sharedlabel.deployment import card as cards
+from sharedlabel.deployment import _files, card, card_file, filling, programs
 from sharedlabel.deployment.card import Card, File
 from sharedlabel.deployment.cells import Trained, restore
 from sharedlabel.deployment.programs import AGGREGATOR, BACKBONE, TOLERANCE, Runtime
@@ -47,7 +46,7 @@ def export(
         StoreError: the cell's artifacts are absent or damaged.
     """
     together.restore(output)
-    if output.exists() and not (replace and (output / cards.NAME).is_file()):
+    if output.exists() and not (replace and (output / card.NAME).is_file()):
         way_out = "choose another --output" if replace else "use --force to replace it, or choose another --output"
         kind = "a folder that holds no model" if replace else "something there already"
         raise DeploymentError(f"expected to write the new folder {output}, got {kind}; {way_out}")
@@ -64,7 +63,7 @@ def export(
     def fill(folder: Path) -> None:
         differences = write_programs(trained, getattr(torch, results.dataset.dtype), _sizes(rows), folder, runtimes)
         made.append(_card(results, rows, trained, _written(folder, differences)))
-        cards.write(made[0], folder)
+        card_file.write(made[0], folder)
 
     together.replace_folder(output, fill)
     return made[0]
@@ -136,18 +135,18 @@ def _card(results: Results, rows: Sequence[Row], trained: Trained, files: dict[s
     test = [row for row in rows if row.split == "test"]
     cell = {"cell": rows[0].cell, "data": rows[0].data, **{axis: getattr(rows[0], axis) for axis in AXES}}
     return Card(
-        format=cards.FORMAT,
+        format=card.FORMAT,
         cell=cell,
         labels=results.dataset.class_names,
         prior=results.dataset.prior,
         embedding_dim=trained.shape.embedding_dim,
-        preprocessing=cards.preprocessing(results.dataset),
-        calibration=cards.calibration(
+        preprocessing=filling.preprocessing(results.dataset),
+        calibration=filling.calibration(
             _temperatures(test, trained), trained.log_correction.tolist(), trained.temperature
         ),
-        stopping=cards.stopping(_thresholds(results, rows)),
-        costs=cards.costs(test),
-        quality=cards.quality(test),
+        stopping=filling.stopping(_thresholds(results, rows)),
+        costs=filling.costs(test),
+        quality=filling.quality(test),
         tolerance=TOLERANCE,
         files=files,
         provenance=_provenance(results, trained, rows[0].data),

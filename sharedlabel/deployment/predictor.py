@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float, Float64, Num
 from torch import Tensor
 
-from sharedlabel.deployment import card as cards
-from sharedlabel.deployment import programs
+from sharedlabel.deployment import card_file, programs
 from sharedlabel.deployment.card import Calibration, Card
 from sharedlabel.deployment.programs import AGGREGATOR, BACKBONE, SUFFIXES, Program
 from sharedlabel.errors import DataError, DeploymentError
@@ -186,7 +185,7 @@ def load(folder: Path, runtime: str | None = None, *, trust: bool = False) -> Pr
             files that would have to be trusted.
     """
     chosen = None if runtime is None else programs.runtime_named(runtime)
-    card = cards.read(folder)
+    card = card_file.read(folder)
     parts = (BACKBONE, AGGREGATOR)
     exported = [name for name, suffix in SUFFIXES.items() if all(f"{part}{suffix}" in card.files for part in parts)]
     if not exported:

@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sharedlabel import compression
 from sharedlabel.config import Experiment, Plugin, Training, resolve, trainings
 from sharedlabel.grid.nodes import Cell, Node
 from sharedlabel.inputs import Crossfit, Data
@@ -39,6 +38,7 @@ from sharedlabel.stages import (
     prune,
 )
 from sharedlabel.stages import features as embedding
+from sharedlabel.training import compression
 
 
 def lay_out(experiment: Experiment, data: Data, crossfit_data: Crossfit | None) -> tuple[Cell, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sharedlabel import plugins, sources, stages
+from sharedlabel import plugins
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, plugins_in
 from sharedlabel.inputs import Data
@@ -36,18 +36,13 @@ class Node:
 
     def code(self) -> dict[str, str]:
         """Return the digests of the code that computes the output: the stage's, and those of the plugins it names."""
-        return {"stage": stage_code(self.stage)} | plugins.code(plugins_in(self.config))
+        return STAGES[self.stage].code() | plugins.code(plugins_in(self.config))
 
     def chain(self) -> Iterator[Node]:
         """Yield the calls needed for this one, inputs first, itself last."""
         for _, node in self.inputs:
             yield from node.chain()
         yield self
-
-
-def stage_code(stage: str) -> str:
-    """Return the digest of all that a stage's function reaches."""
-    return sources.digest(f"{stages.__name__}.{stage}", "run")
 
 
 @dataclass(frozen=True)

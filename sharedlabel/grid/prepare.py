@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from sharedlabel import compression, cost, memory, modules, plugins, search, sizes, sources
+from sharedlabel import cost, memory, plugins, sizes, sources
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, plugins_in, refresh, resolve, trainings
 from sharedlabel.data import _small, splits, tuples
@@ -14,12 +14,13 @@ from sharedlabel.data._copies import copies
 from sharedlabel.errors import home
 from sharedlabel.grid import checks
 from sharedlabel.grid.layout import lay_out
-from sharedlabel.grid.nodes import Grid, stage_code
+from sharedlabel.grid.nodes import Grid
 from sharedlabel.inputs import FEATURE_ROLES, Data, crossfitted, data_key
 from sharedlabel.names import CROSSFIT, GROUPED
 from sharedlabel.plugins import load
 from sharedlabel.pruners._masks import prunable
 from sharedlabel.stages import STAGES
+from sharedlabel.training import callbacks, compression, search, trainer
 from sharedlabel.types import Dataset, Role
 
 
@@ -29,7 +30,8 @@ def prepare(experiment: Experiment) -> Grid:
     Raises:
         SharedLabelError: a plugin, option, ratio, tuple size or device that cannot work.
     """
-    modules.trainer(experiment.trainer, epochs=1)
+    trainer.trainer(experiment.trainer, epochs=1)
+    callbacks.check(experiment.trainer)
     refresh()
     plugin = resolve("data", experiment.data)
     backbones = tuple(resolve("backbones", spec) for spec in experiment.backbones)
@@ -114,7 +116,7 @@ def _code(data: Plugin, *others: Plugin) -> dict[str, str]:
         Digests of the data set's plugin.
     """
     sources.refresh()
-    for stage in STAGES:
-        stage_code(stage)
+    for stage in STAGES.values():
+        stage.code()
     plugins.code(set().union(*map(plugins_in, others)))
     return plugins.code(plugins_in(data))

@@ -7,12 +7,15 @@ import json
 import time
 from collections.abc import Callable
 
-from sharedlabel import cost, modules, provenance
+from sharedlabel import cost, provenance
 from sharedlabel.config import canonical
+from sharedlabel.errors import home
 from sharedlabel.grid.nodes import Grid, Node
 from sharedlabel.records import Identity
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store
+from sharedlabel.training import resume, trainer
+from sharedlabel.training.resume import Workplace
 
 
 def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, float | None], None]) -> Artifact:
@@ -28,19 +31,26 @@ def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, flo
         return store.load(node.stage, node.key)
     inputs = {role: run_node(needed, grid, store, progress) for role, needed in node.inputs}
     progress(node, None)
-    started = time.perf_counter()
-    runtime = grid.experiment.trainer
-    output = STAGES[node.stage].run(node.config, grid.data_by_key[node.data_key], inputs, runtime)
+    started, runtime = time.perf_counter(), grid.experiment.trainer
+    with resume.at(_workplace(node, grid, store)) as workplace:
+        output = STAGES[node.stage].run(node.config, grid.data_by_key[node.data_key], inputs, runtime)
     record = {
         "version": STAGES[node.stage].version,
         "config": json.loads(canonical(node.config)),
         "inputs": node.input_keys(),
         "code": node.code(),
-        "provenance": provenance.collect(str(modules.device(runtime))),
+        "provenance": provenance.collect(str(trainer.device(runtime))),
     }
-    artifact = store.save(node.stage, node.key, output, record, started)
+    artifact = store.save(node.stage, node.key, output, record, workplace.started)
     progress(node, time.perf_counter() - started)
     return artifact
+
+
+def _workplace(node: Node, grid: Grid, store: Store) -> Workplace:
+    """Return where a call keeps the states of its trainings, and where it logs."""
+    experiment = grid.experiment
+    logs = home(experiment.output) / experiment.name / "logs" / f"{node.stage}-{node.key[:12]}"
+    return Workplace(store.unfinished(node.stage, node.key), experiment.trainer.checkpoint_seconds, logs)
 
 
 def missing(grid: Grid, store: Store) -> list[Node]:

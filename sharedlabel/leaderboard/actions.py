@@ -32,8 +32,8 @@ def _next(options: argparse.Namespace, *command: str) -> str:
 
 def new(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Make the folder of a submission that works."""
-    from sharedlabel.leaderboard import scaffold
     from sharedlabel.leaderboard.folder import Board
+    from sharedlabel.leaderboard.submission import scaffold
 
     folder = scaffold.new(Board(options.root), options.name)
     print(f"made {folder}; next: change aggregator.py, then {_next(options, 'check', options.name)}")
@@ -41,9 +41,9 @@ def new(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 def check(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Check a submission, or all that differs from a commit."""
-    from sharedlabel.leaderboard import changes, commands, scaffold
+    from sharedlabel.leaderboard.board import changes, commands
     from sharedlabel.leaderboard.folder import Board
-    from sharedlabel.leaderboard.submission import reading
+    from sharedlabel.leaderboard.submission import reading, scaffold
 
     board = Board(options.root)
     if bool(options.name) == bool(options.changed_since):
@@ -63,7 +63,7 @@ def check(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 def run(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Train and ask a submission, and write what it answered."""
-    from sharedlabel.leaderboard import commands
+    from sharedlabel.leaderboard.board import commands
     from sharedlabel.leaderboard.folder import Board
 
     board = Board(options.root)
@@ -76,10 +76,9 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> None:
 def score(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Join predictions with the labels, and list the result or write it into a folder."""
     from sharedlabel import together
-    from sharedlabel.leaderboard import commands
-    from sharedlabel.leaderboard.board import facts, records
+    from sharedlabel.leaderboard.board import commands, facts, records
+    from sharedlabel.leaderboard.board.score import PredictionError
     from sharedlabel.leaderboard.folder import Board
-    from sharedlabel.leaderboard.score import PredictionError
     from sharedlabel.leaderboard.submission import reading
 
     if not options.name and not (options.predictions and options.out):
@@ -108,7 +107,7 @@ def score(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 def verify(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Run an entry again, and say whether it reached what its author reports."""
-    from sharedlabel.leaderboard import commands
+    from sharedlabel.leaderboard.board import commands
     from sharedlabel.leaderboard.folder import Board
 
     board = Board(options.root)
@@ -121,7 +120,7 @@ def verify(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 def withdraw(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Take an entry out of the ranking."""
-    from sharedlabel.leaderboard import commands
+    from sharedlabel.leaderboard.board import commands
     from sharedlabel.leaderboard.folder import Board
 
     if not options.note.strip():
@@ -134,9 +133,9 @@ def withdraw(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 def rescore(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Score all stored predictions again, once the metrics have changed."""
+    from sharedlabel.leaderboard.board.rescore import rescore
     from sharedlabel.leaderboard.folder import Board
     from sharedlabel.leaderboard.protocol import METRICS
-    from sharedlabel.leaderboard.rescore import rescore
 
     brought = rescore(Board(options.root), print)
     if brought:
@@ -160,7 +159,7 @@ def freeze(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     from sharedlabel import plugins
     from sharedlabel.config import parse
     from sharedlabel.grid import prepare
-    from sharedlabel.leaderboard.freeze import freeze
+    from sharedlabel.leaderboard.board.freeze import freeze
     from sharedlabel.progress import reporting
     from sharedlabel.report.terminal import open_console
     from sharedlabel.store import Store

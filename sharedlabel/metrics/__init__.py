@@ -20,13 +20,8 @@ from sharedlabel.lazily import attach
 
 if TYPE_CHECKING:
     from sharedlabel.metrics.accuracy import n_accuracy
-    from sharedlabel.metrics.calibration import (
-        apply_temperature,
-        expected_calibration_error,
-        fit_temperature,
-        negative_log_likelihood,
-        reliability,
-    )
+    from sharedlabel.metrics.calibration import apply_temperature, fit_temperature, negative_log_likelihood
+    from sharedlabel.metrics.diagrams import expected_calibration_error, reliability
     from sharedlabel.metrics.gain import information_gain, relative_information
     from sharedlabel.metrics.information import floor_posterior, label_entropy
     from sharedlabel.metrics.shells import (
@@ -46,7 +41,7 @@ else:
             "NegativeLogLikelihood": "sharedlabel.metrics.shells",
             "RelativeInformation": "sharedlabel.metrics.shells",
             "apply_temperature": "sharedlabel.metrics.calibration",
-            "expected_calibration_error": "sharedlabel.metrics.calibration",
+            "expected_calibration_error": "sharedlabel.metrics.diagrams",
             "fit_temperature": "sharedlabel.metrics.calibration",
             "floor_posterior": "sharedlabel.metrics.information",
             "information_gain": "sharedlabel.metrics.gain",
@@ -54,7 +49,7 @@ else:
             "n_accuracy": "sharedlabel.metrics.accuracy",
             "negative_log_likelihood": "sharedlabel.metrics.calibration",
             "relative_information": "sharedlabel.metrics.gain",
-            "reliability": "sharedlabel.metrics.calibration",
+            "reliability": "sharedlabel.metrics.diagrams",
         },
     )
 

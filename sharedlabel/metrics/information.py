@@ -19,7 +19,9 @@ from torch import Tensor
 from sharedlabel.errors import DataError
 from sharedlabel.logs import log_normalize
 from sharedlabel.metrics import _checks
+from sharedlabel.metrics._scored import Scored
 from sharedlabel.metrics._weights import normalized, weighted_mean
+from sharedlabel.metrics.accuracy import n_accuracy
 
 FLOOR = 1e-6
 _Margin: TypeAlias = tuple[tuple[float, int], ...]
@@ -258,3 +260,40 @@ def share_of_entropy(gain: Float[Tensor, "*shape"], entropy: float) -> Float[Ten
     if not 0 < entropy < math.inf:
         raise DataError(f"expected at least two labels that occur, got a label entropy of {entropy} bits; add a class")
     return gain / entropy
+
+
+def columns(scored: Scored) -> dict[str, Tensor]:
+    """Return the columns of rows: information by the posterior, by decisions and by the n-accuracy, in bits."""
+    labels, weights, entropy = scored.labels, scored.weights, scored.entropy
+    raw, calibrated = (
+        posterior_gain(log2_posterior_of_label(version, labels), weights, entropy)
+        for version in (scored.raw, scored.calibrated)
+    )
+    accuracy = n_accuracy(scored.posterior, labels, weights).clamp(max=1)  # weights sum to 1 but for rounding
+    return {
+        "label_entropy": torch.full_like(accuracy, entropy),
+        "information_gain_raw": raw,
+        "ri_raw": share_of_entropy(raw, entropy),
+        "information_gain": calibrated,
+        **_decision_columns(scored),
+        "information_gain_accuracy": accuracy_gain(accuracy, len(scored.prior)),
+    }
+
+
+def _decision_columns(scored: Scored) -> dict[str, Tensor]:
+    """Return the information of decisions, averaged over partitions.
+
+    What few tuples add by chance depends on how many there are. Those of one partition are independent; those of all
+    together share images, and are worth an unknown number between one partition's and all.
+    """
+    drawn = scored.drawn
+    partitions, samples = drawn.labels.shape
+    each = zip(scored.posterior.split(samples), drawn.labels, drawn.weights, strict=True)
+    joint = torch.cat([confusion(*partition) for partition in each])  # [pk, c, c]
+    gain, null = decision_gain(joint), decision_gain_null(joint, samples)
+    gains = {
+        "information_gain_decision": gain,
+        "information_gain_decision_corrected": decision_gain_adjusted(gain, null, scored.entropy),
+        "information_gain_decision_null": null,
+    }
+    return {name: values.view(partitions, -1).mean(dim=0) for name, values in gains.items()}

@@ -25,7 +25,7 @@ from torchmetrics.utilities.plot import _AX_TYPE
 
 from sharedlabel.metrics import _checks
 from sharedlabel.metrics.accuracy import correct
-from sharedlabel.metrics.calibration import BINS, bin_sums, calibration_gap, reliability_from_sums
+from sharedlabel.metrics.diagrams import BINS, bin_sums, calibration_gap, reliability_from_sums
 from sharedlabel.metrics.gain import entropy_of
 from sharedlabel.metrics.information import (
     FLOOR,

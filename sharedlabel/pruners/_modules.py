@@ -169,6 +169,10 @@ def _named(network: nn.Module, name: str) -> nn.Linear:
 
 
 def _copied(network: nn.Module) -> nn.Module:
+    if isinstance(network, torch.jit.ScriptModule):
+        raise CompressionError("expected a module of Python, got one of TorchScript; prune it before it is scripted")
+    if not any(True for _ in network.parameters()):
+        raise CompressionError(f"expected a module with weights, got {type(network).__name__} without any parameter")
     if any(is_lazy(parameter) for parameter in network.parameters()):
         raise CompressionError("expected a module with weights, got lazy layers without any; call it once before")
     try:

@@ -1,4 +1,6 @@
-"""APoZ: the channels whose ReLU is most often zero are physically removed.
+"""APoZ physically removes the channels whose ReLU is zero most often.
+
+    pruners: [{name: apoz, examples: 2048}]
 
 The average percentage of zeros (APoZ) of a channel is the share of its outputs after the ReLU that are exactly zero,
 over examples and positions. The ReLU of a channel group is the last one before the layers that read the group, with

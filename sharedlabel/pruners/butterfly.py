@@ -1,4 +1,6 @@
-"""Butterfly layers instead of dense ones.
+"""Butterfly pruning puts butterfly layers in the place of dense ones.
+
+    pruners: [{name: butterfly, schedule: trained, init: project}]
 
 Every butterfly keeps k = c log2 n of its outputs, with one c for the whole network that the compression ratio sets
 (c = 1 in the paper). A layer that would need as many weights as a dense one stays dense. The paper replaces chosen

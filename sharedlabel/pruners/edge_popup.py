@@ -1,4 +1,6 @@
-"""Edge-popup: the weights stay as they were initialised, and training decides which of them to keep.
+"""Edge-popup leaves the weights as they were initialised and trains which of them to keep.
+
+    pruners: [{name: edge_popup, weights: initial}]
 
 Every weight gets a score; each layer uses the weights of largest absolute score. Gradients pass the choice as if it
 were the identity, and only scores are trained. The pruned network has nothing left to train.

@@ -1,4 +1,6 @@
-"""Filter pruning by L1 norm: the filters with the smallest sum of absolute weights are physically removed.
+"""Filter pruning physically removes the filters whose absolute weights have the smallest sum.
+
+    pruners: [{name: filter_l1, scope: global}]
 
 With a filter go its entries in batch normalisation and the slices of the next layers that read it. Where several layers
 write the same channels (residual branches), the paper lets the shortcut decide; here their sums are added, because

@@ -1,4 +1,6 @@
-"""GraSP: the weights stay whose removal would weaken the flow of gradients through the untrained network most.
+"""GraSP keeps the weights whose removal would weaken the flow of gradients through the untrained network most.
+
+    pruners: [{name: grasp, samples_per_class: 20}]
 
 Removing a weight w changes the squared norm of the gradient by about -2 w (Hg), with the gradient g and the Hessian H
 of the loss. The authors score -w (Hg) and remove the largest; here the score is w (Hg), of which the largest stay. As

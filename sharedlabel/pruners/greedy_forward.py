@@ -1,4 +1,6 @@
-"""Greedy forward selection: every layer is grown anew from one channel, by those that lower the loss most.
+"""Greedy forward selection grows every layer anew from one channel, each time by the one that lowers the loss most.
+
+    pruners: [{name: greedy_forward, candidates: 20}]
 
 The n channels of a layer are read scaled by n a_j; a_j = 1 / n is the dense network. Growing starts from a = 0. Step
 k + 1, a step of Frank & Wolfe's method, sets a <- a + (e_i - a) / (k + 1) for the channel i, of some drawn ones not yet

@@ -1,4 +1,6 @@
-"""Lottery tickets: the smallest weights of the trained network go, some each round, and the rest start again.
+"""Lottery tickets: round by round the smallest trained weights are removed, and the others start again.
+
+    pruners: [{name: lottery_ticket, schedule: {growth: 2, rewind: 0.1}}]
 
 The rounds, and setting the survivors back to their early values, are the schedule's: see `iterative` and `rewind`. A
 round's growth is that of the compression ratio, over all parameters.

@@ -1,4 +1,6 @@
-"""Magnitude pruning: the smallest weights go.
+"""Magnitude pruning removes the smallest weights.
+
+    pruners: [{name: magnitude, scope: layer}]
 
 The paper sets a threshold for each layer by hand, in standard deviations of its weights, prunes and retrains
 repeatedly, and prunes the classifier too. Here one threshold meets the ratio exactly, at once unless the schedule is

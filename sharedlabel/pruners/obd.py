@@ -1,4 +1,6 @@
-"""Optimal brain damage: the weights go whose removal raises the loss least, to second order with a diagonal Hessian.
+"""Optimal brain damage removes the weights that the loss needs least, to second order with a diagonal Hessian.
+
+    pruners: [{name: obd, examples: 256}]
 
 The saliency of a weight w is h w^2 / 2. The curvature h is the diagonal of the Gauss-Newton matrix, by which the paper
 approximates the Hessian: the mean over images of sum_y p_y (d log p_y / d w)^2, p the network's predictions. That is

@@ -1,4 +1,6 @@
-"""PFP: the channels that the layers behind them are least sensitive to are physically removed.
+"""PFP physically removes the channels that the layers behind them are least sensitive to.
+
+    pruners: [{name: pfp, method: randomized}]
 
 The sensitivity s_j of a channel is the largest share that it has in any response behind it: the maximum over images,
 filters i and patches of g_ij = w_ij a_j / sum_k w_ik a_k, where w_ij a_j is summed over the weights of filter i for

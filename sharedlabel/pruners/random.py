@@ -1,4 +1,7 @@
-"""Random pruning: the floor that every score has to beat."""
+"""Random pruning removes weights by lot: the floor that every score has to beat.
+
+pruners: [{name: random, scope: layer}]
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""SiPP: the weights go that contribute least to the inputs of any unit, on any of a few images.
+"""SiPP removes the weights that contribute least to the inputs of any unit, on any of a few images.
+
+    pruners: [{name: sipp, examples: 64}]
 
 The sensitivity of a weight w_ij, on inputs a that are not negative, is its share w_ij a_j / sum_k w_ik a_k in what unit
 i gets, and of that the largest value over the images. Of the patches of a convolution it is the mean for the

@@ -1,4 +1,6 @@
-"""SNIP: the weights go whose removal changes the loss least, to first order, judged on the untrained network.
+"""SNIP removes the weights whose removal changes the loss of the untrained network least, to first order.
+
+    pruners: [{name: snip, examples: 256}]
 
 Unlike in the authors' code (`snip/model.py`), biases and the classifier are not scored and stay.
 

@@ -1,4 +1,6 @@
-"""SynFlow: without data, the weights go that carry least of what flows from the inputs to the outputs.
+"""SynFlow needs no data: it removes the weights that carry least of what flows from the inputs to the outputs.
+
+    pruners: [{name: synflow, rounds: 20}]
 
 An image of ones goes through the network with every parameter replaced by its absolute value; a weight's score is its
 share of the summed logits. The scores of a layer add up to the whole flow, so no layer loses all its weights early as

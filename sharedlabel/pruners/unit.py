@@ -1,4 +1,6 @@
-"""Unit pruning: the units and channels with the smallest incoming weights are physically removed.
+"""Unit pruning physically removes the units and channels whose incoming weights are smallest.
+
+    pruners: [{name: unit, scope: global}]
 
 The score of a unit is the L2 norm of its incoming weights: a column of W for a linear layer ReLU(x W), the filter of a
 convolution's channel. Channels that several layers write, such as those of a residual stream, have the norm of all

@@ -112,6 +112,7 @@ class Scores(Scored):
         negative_log_likelihood_raw: before calibration, bits.
         calibration_error: expected calibration error after calibration.
         calibration_error_raw: before calibration.
+        brier_score: squared distance of the calibrated posterior from the label, in [0, 2]; None in older files.
         temperature: the temperature of this prefix length, fitted on validation.
     """
 
@@ -127,6 +128,7 @@ class Scores(Scored):
     negative_log_likelihood_raw: float
     calibration_error: float
     calibration_error_raw: float
+    brier_score: float | None = None
     temperature: float
 
 

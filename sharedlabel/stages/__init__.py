@@ -8,6 +8,7 @@ that is said of the stage:
 - `LEAF`, where nothing else of the grid reads the output: it is called once per `network` or per `method` for which
   `configure(experiment, setting)` returns a `Config`; `INPUTS` names what it reads;
 - `columns(facts)`, what the rows of a cell show of it; `TABLE` and `records(finished)`, the table that it fills;
+- `MODULES`, files whose code `run` calls without naming it, as it calls all metrics;
 - `work(config, data)`, how much a call has to do, in images, epochs and partitions, from which its time is estimated.
 
 The keys of outputs hold a digest of the code that `run` reaches (`sources.py`), so whoever edits it need not think of

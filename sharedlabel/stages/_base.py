@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
+from sharedlabel import sources
 from sharedlabel.config import Experiment, JointConfig, Plugin, TrainerConfig
 from sharedlabel.inputs import FEATURE_ROLES, Data
 from sharedlabel.names import CROSSFIT
@@ -85,6 +86,7 @@ class Stage:
         last: it measures the machine, so it is called when nothing else of the grid is at work.
         inputs: roles of what a leaf reads.
         table: of `records.Results`, that it fills; empty if it fills none.
+        modules: whose functions `columns` it calls without naming them; their digests stand in its keys beside its own.
         module: the file.
     """
 
@@ -95,6 +97,7 @@ class Stage:
     last: bool
     inputs: tuple[str, ...]
     table: str
+    modules: tuple[str, ...]
     module: ModuleType
 
     @classmethod
@@ -108,8 +111,14 @@ class Stage:
             last=getattr(module, "LAST", False),
             inputs=getattr(module, "INPUTS", ()),
             table=getattr(module, "TABLE", ""),
+            modules=getattr(module, "MODULES", ()),
             module=module,
         )
+
+    def code(self) -> dict[str, str]:
+        """Return the digests of all code that its function reaches."""
+        columns = {name: sources.digest(name, "columns") for name in self.modules}
+        return {"stage": sources.digest(self.module.__name__, "run")} | columns
 
     def configure(self, experiment: Experiment, setting: NetworkSetting) -> Any:
         """Return what a leaf's call depends on, or None where the experiment asks for none."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sharedlabel import cost
 from sharedlabel.config import EvaluationConfig
-from sharedlabel.evaluation import Scores
+from sharedlabel.evaluation import METRICS, Scores
 from sharedlabel.inputs import SCORED_ROLES, Data, score_tuples
 from sharedlabel.metrics._temperature import anchors
 from sharedlabel.metrics.calibration import temperatures
@@ -19,6 +19,7 @@ from sharedlabel.stages._base import Finished
 from sharedlabel.store import Output
 from sharedlabel.types import Role, Tuples
 
+MODULES = tuple(metric.__name__ for metric in METRICS)
 COUNTED: cost.Counted = {}  # MACs in this process, by structure: networks and seeds share their aggregators
 Posterior: TypeAlias = Callable[[Role, Tuples, Sequence[int]], Tensor]  # log-posteriors [p*t k c] of a split's tuples
 

@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sharedlabel import rng, search
+from sharedlabel import rng
 from sharedlabel.config import FitConfig, Plugin, TrainerConfig, canonical
 from sharedlabel.inputs import Data
 from sharedlabel.records import Search
 from sharedlabel.stages import _read
 from sharedlabel.stages._base import Finished
 from sharedlabel.store import Artifact, Output
+from sharedlabel.training import search
 from sharedlabel.types import Role, Tuples
 
 VERSION = 1

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from sharedlabel.config import CrossfitConfig, TrainerConfig
-from sharedlabel.crossfit import align
 from sharedlabel.inputs import SCORED_ROLES, Data
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output
+from sharedlabel.training.alignment import align
 
 VERSION = 2
 

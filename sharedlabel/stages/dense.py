@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sharedlabel import compression, rng
+from sharedlabel import rng
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import Plugin, TrainConfig, TrainerConfig
-from sharedlabel.inference import accuracy
 from sharedlabel.inputs import Data
 from sharedlabel.store import Artifact, Output
+from sharedlabel.training import compression
+from sharedlabel.training.embedding import accuracy
 
 VERSION = 1
 

@@ -19,6 +19,7 @@ from sharedlabel.types import Role, Tuples
 
 VERSION = 2
 LEAF, INPUTS, TABLE = "method", ("features", "calibrate", "aggregate"), "reliability"
+MODULES = _scores.MODULES
 work = _scores.scored_images
 
 

@@ -19,6 +19,7 @@ from sharedlabel.types import Role, Tuples
 
 VERSION = 2
 TABLE = "reliability"
+MODULES = _scores.MODULES
 work = _scores.scored_images
 
 

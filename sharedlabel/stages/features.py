@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from sharedlabel.config import Plugin, TrainerConfig
-from sharedlabel.inference import embed
 from sharedlabel.inputs import FEATURE_ROLES, Data
-from sharedlabel.modules import device
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output
+from sharedlabel.training.embedding import embed
+from sharedlabel.training.trainer import device
 
 VERSION = 1
 

@@ -13,14 +13,15 @@ from sharedlabel.aggregators import _contract
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import JointConfig, Plugin, TrainerConfig
-from sharedlabel.inference import accuracy
 from sharedlabel.inputs import Data
-from sharedlabel.loaders import Source, TupleLoader
 from sharedlabel.metrics.calibration import calibrate_logits
-from sharedlabel.modules import SharedLabelModule, fit
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output
 from sharedlabel.stored import LEARNED, searched
+from sharedlabel.training.embedding import accuracy
+from sharedlabel.training.joint import SharedLabelModule
+from sharedlabel.training.loaders import Lookup, TupleLoader
+from sharedlabel.training.trainer import fit
 
 VERSION = 1
 TEACHER = ("teacher_features", "teacher_calibrate", "teacher_aggregate")  # further inputs of a call that distils
@@ -45,11 +46,11 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     backbone = _read.backbone(config.backbone, data, inputs["backbone"])
     aggregator = _read.aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     correction = inputs["calibrate"].tensors()["log_correction"]
-    sources: tuple[Source, ...] = (_Indexed(data.dataset.images, data.splits["aggregator"]),)
+    sources: tuple[Lookup, ...] = (_Indexed(data.dataset.images, data.splits["aggregator"]),)
     if config.joint.distill:
         sources += (teacher(config.aggregator, data, inputs),)
     with rng.seeded(config.seed, "joint"):
-        module = SharedLabelModule(
+        module = SharedLabelModule.of(
             backbone, aggregator, config.joint, inputs["calibrate"].meta["temperature"], correction
         )
         loader = TupleLoader(

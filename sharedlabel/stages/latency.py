@@ -13,11 +13,11 @@ import torch
 from sharedlabel import cost, measure, timing
 from sharedlabel.config import Experiment, LatencyConfig, Plugin, TrainerConfig
 from sharedlabel.inputs import Data
-from sharedlabel.modules import device
 from sharedlabel.records import Latency, MeasuredTime
 from sharedlabel.stages import _read
 from sharedlabel.stages._base import Finished, NetworkSetting
 from sharedlabel.store import Artifact, Output
+from sharedlabel.training.trainer import device
 
 VERSION = 3
 LEAF, LAST, INPUTS, TABLE = "network", True, ("reference", "backbone"), "latencies"

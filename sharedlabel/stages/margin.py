@@ -11,11 +11,11 @@ import torch
 from sharedlabel import error_margin
 from sharedlabel.config import Experiment, MarginConfig, Plugin, TrainerConfig
 from sharedlabel.inputs import Data
-from sharedlabel.modules import device
 from sharedlabel.records import Margin
 from sharedlabel.stages import _read
 from sharedlabel.stages._base import Finished, NetworkSetting
 from sharedlabel.store import Artifact, Output
+from sharedlabel.training.trainer import device
 
 VERSION = 1
 LEAF, INPUTS, TABLE = "network", ("dense",), "margins"

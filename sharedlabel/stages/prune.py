@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sharedlabel import compression, cost, rng
+from sharedlabel import cost, rng
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._masking import enforce
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import Plugin, TrainConfig, TrainerConfig
-from sharedlabel.inference import accuracy
 from sharedlabel.inputs import Data
 from sharedlabel.records import NetworkTraining
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output
+from sharedlabel.training import compression
+from sharedlabel.training.embedding import accuracy
 
 VERSION = 2
 
@@ -57,7 +58,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
             start,
             ratio,
             config.pruner,
-            compression.Training(data, runtime, config.train, config.retrain, config.seed),
+            compression.BackboneTrainer(data, runtime, config.train, config.retrain, config.seed),
             inputs["early"].tensors() if "early" in inputs else None,
         )
     enforce(trained)  # gradual pruning leaves the optimiser momentum of weights that it removes

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import sharedlabel as sl
-from sharedlabel import search
 from sharedlabel.api.fusion import Fusion
 from sharedlabel.data import tuples
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.inputs import FEATURE_ROLES
 from sharedlabel.rng import generator
 from sharedlabel.stored import stored_aggregator, stored_shape
+from sharedlabel.training import search
 
 CLASSES, WIDTH = 4, 6
 LABELS = torch.arange(96) % CLASSES

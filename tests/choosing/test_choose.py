@@ -143,20 +143,20 @@ def test_every_combination_of_limits_is_what_brute_force_finds(results, chosen) 
             recommend(results, request)
         return
     by_cost, by_ri = (lambda key: (POINTS[key][0], -POINTS[key][2])), (lambda key: -POINTS[key][1])
-    found = recommend(results, request)
+    advice = recommend(results, request)
     best = min(left, key=by_ri if request.target_accuracy is None else by_cost)
-    assert place(found.recommended) == best
-    assert (found.qualified, found.considered) == (len(left), sum(request.n in {None, key[3]} for key in POINTS))
+    assert place(advice.recommended) == best
+    assert (advice.qualified, advice.considered) == (len(left), sum(request.n in {None, key[3]} for key in POINTS))
     others = [key for key in left if key[:2] != best[:2]]
-    assert (found.runner_up is None) == (not others)
-    if found.runner_up is not None:
+    assert (advice.runner_up is None) == (not others)
+    if advice.runner_up is not None:
         expected = min(others, key=by_ri if request.target_accuracy is None else by_cost)
-        assert place(found.runner_up.option) == expected
+        assert place(advice.runner_up.option) == expected
 
 
 def test_the_default_costs_at_most_one_dense_pass_and_reports_on_test(results) -> None:
-    found = recommend(results, Request())
-    best = found.recommended
+    advice = recommend(results, Request())
+    best = advice.recommended
     assert place(best) == ("pool", "prune", 4.0, 4)
     assert (best.ri, best.ri_low, best.ri_high) == pytest.approx((0.89, 0.86, 0.91))
     assert (best.n_accuracy, best.validation_n_accuracy, best.validation_ri) == (0.945, 0.95, 0.90)
@@ -172,17 +172,19 @@ def test_the_default_costs_at_most_one_dense_pass_and_reports_on_test(results) -
 
 
 def test_contrasts_are_paired_where_the_run_compared_both(results) -> None:
-    found = recommend(results, Request())
-    assert found.dense is not None
-    assert found.dense.option.ratio == 1
-    assert (found.dense.ri.difference, found.dense.ri.low) == pytest.approx((-0.05, -0.07))  # of the verdict's interval
-    assert found.dense.ri.paired
-    assert (found.dense.ri.verdict, found.dense.ri.correction) == ("undecided", "Bonferroni over 20 pairs")
-    assert found.best is not None
-    assert place(found.best.option) == ("lstm", "none", 1.0, 4)
-    assert not found.best.ri.paired
+    advice = recommend(results, Request())
+    assert advice.dense is not None
+    assert advice.dense.option.ratio == 1
+    assert (advice.dense.ri.difference, advice.dense.ri.low) == pytest.approx(
+        (-0.05, -0.07)
+    )  # of the verdict's interval
+    assert advice.dense.ri.paired
+    assert (advice.dense.ri.verdict, advice.dense.ri.correction) == ("undecided", "Bonferroni over 20 pairs")
+    assert advice.best is not None
+    assert place(advice.best.option) == ("lstm", "none", 1.0, 4)
+    assert not advice.best.ri.paired
     # 0.89 [0.86, 0.91] and 0.95 [0.92, 0.97]: -0.06 - hypot(0.03, 0.02) and + hypot(0.02, 0.03).
-    gap = found.best.ri
+    gap = advice.best.ri
     assert (gap.difference, gap.low, gap.high) == pytest.approx((-0.06, -0.06 - 0.036056, -0.06 + 0.036056), abs=1e-5)
     assert (gap.verdict, gap.correction) == ("no verdict", "one comparison, not adjusted")  # two seeds
     many = recommend(changed(results, lambda s: True, seeds=5), Request()).best
@@ -221,15 +223,15 @@ def test_a_target_is_checked_on_test(results, target: float, expected: str, word
                 for s in results.summaries
             ),
         )
-    found = recommend(results, Request(target_accuracy=target))
-    assert found.target_on_test == expected
-    assert words in " ".join(render(found).split())
+    advice = recommend(results, Request(target_accuracy=target))
+    assert advice.target_on_test == expected
+    assert words in " ".join(render(advice).split())
 
 
 def test_equal_relative_information_goes_to_the_cheaper(results) -> None:
     equal = tuple(dataclasses.replace(s, ri=0.8) for s in results.summaries)
-    found = recommend(dataclasses.replace(results, summaries=equal), Request(budget=9))
-    assert place(found.recommended) == ("pool", "prune", 4.0, 1)
+    advice = recommend(dataclasses.replace(results, summaries=equal), Request(budget=9))
+    assert place(advice.recommended) == ("pool", "prune", 4.0, 1)
 
 
 def test_a_miss_names_the_nearest_and_what_it_lacks(results) -> None:
@@ -244,10 +246,10 @@ def test_a_miss_names_the_nearest_and_what_it_lacks(results) -> None:
 
 
 def test_latency_is_of_the_batch_that_is_asked_for(results) -> None:
-    found = recommend(results, Request(latency_ms=3.1, batch=32))
-    assert place(found.recommended) == ("pool", "prune", 4.0, 4) or found.recommended.n == 4
-    assert found.recommended.timing is not None
-    assert found.recommended.timing.ms_per_tuple <= 3.1
+    advice = recommend(results, Request(latency_ms=3.1, batch=32))
+    assert place(advice.recommended) == ("pool", "prune", 4.0, 4) or advice.recommended.n == 4
+    assert advice.recommended.timing is not None
+    assert advice.recommended.timing.ms_per_tuple <= 3.1
     with pytest.raises(ConfigError, match=r"batch 7 on cpu, got none; choose .*batch 1 on cpu, batch 32 on cpu"):
         recommend(results, Request(latency_ms=3, batch=7))
     with pytest.raises(ConfigError, match="batch 1 on phone"):
@@ -259,12 +261,12 @@ def test_latency_is_of_the_batch_that_is_asked_for(results) -> None:
 
 def test_several_backbones_are_compared_in_macs() -> None:
     both = made(("mlp", "resnet"))
-    found = recommend(both, Request(budget=0.11))
-    assert (found.unit.backbone, found.unit.macs, found.backbones) == ("resnet", 10 * MACS, 2)
-    assert (found.recommended.backbone, found.recommended.n) == ("mlp", 4)
-    assert found.recommended.cost_units == pytest.approx(0.105)
-    assert found.recommended.cost_dense_passes == 1.05
-    assert "budgets count passes of the largest dense network, resnet" in " ".join(render(found).split())
+    advice = recommend(both, Request(budget=0.11))
+    assert (advice.unit.backbone, advice.unit.macs, advice.backbones) == ("resnet", 10 * MACS, 2)
+    assert (advice.recommended.backbone, advice.recommended.n) == ("mlp", 4)
+    assert advice.recommended.cost_units == pytest.approx(0.105)
+    assert advice.recommended.cost_dense_passes == 1.05
+    assert "budgets count passes of the largest dense network, resnet" in " ".join(render(advice).split())
     alone = recommend(both, Request(backbone="mlp"))
     assert (alone.unit.backbone, alone.recommended.cost_units) == ("mlp", 1.0)
 
@@ -286,9 +288,9 @@ def test_mistakes(results, asked: dict[str, Any], message: str) -> None:
 
 
 def test_filters_keep_the_dense_network(results) -> None:
-    found, _, _, _ = options(results, Request(pruner="prune", aggregator="lstm"))
-    assert {option.pruner for option in found} == {"none", "prune"}
-    assert {option.aggregator for option in found} == {"lstm"}
+    advice, _, _, _ = options(results, Request(pruner="prune", aggregator="lstm"))
+    assert {option.pruner for option in advice} == {"none", "prune"}
+    assert {option.aggregator for option in advice} == {"lstm"}
 
 
 def test_results_without_cells_are_a_user_error(results) -> None:
@@ -306,7 +308,7 @@ def schema(value: Any) -> Any:
 def test_json_has_the_documented_schema(results, tmp_path, capsys) -> None:
     records.write(results, tmp_path)
     assert choose.main([str(tmp_path / "results.json"), "--target-accuracy", "0.95", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    advice = json.loads(capsys.readouterr().out)
     timing = {
         "device": "str",
         "batch": "number",
@@ -331,7 +333,7 @@ def test_json_has_the_documented_schema(results, tmp_path, capsys) -> None:
     asked = dict.fromkeys(
         ("budget", "n", "latency_ms", "protocol", "backbone", "pruner", "aggregator", "device"), "NoneType"
     )
-    assert schema(found) == {
+    assert schema(advice) == {
         "data": "str", "protocol": "str", "seeds": "number",
         "request": asked | {"target_accuracy": "number", "batch": "number"},
         "unit": {"backbone": "str", "macs": "number"}, "backbones": "number", "recommended": option,
@@ -406,8 +408,8 @@ def test_networks_of_cross_fitting_have_their_own_times():
         dataclasses.replace(record, training="crossfit", measured_median_ms=3 * record.measured_median_ms)
         for record in results.latencies
     )
-    found = options(dataclasses.replace(results, **twins, latencies=(*results.latencies, *slower)), Request())[0]
-    times = {option.place: option.timing.ms_per_image for option in found}
+    advice = options(dataclasses.replace(results, **twins, latencies=(*results.latencies, *slower)), Request())[0]
+    times = {option.place: option.timing.ms_per_image for option in advice}
     assert len(times) == 2 * len(POINTS)
     for place, time in times.items():
         assert time == MS[place.pruner] * (3 if place.training == "crossfit" else 1)
@@ -417,11 +419,11 @@ def test_what_is_no_better_than_guessing_is_passed_over(results) -> None:
     chosen = lambda s: (s.aggregator, s.pruner, s.n) == ("pool", "prune", 4)  # noqa: E731
     for split in ("validation", "test"):
         some = changed(results, lambda s, split=split: chosen(s) and s.split == split, ri=0.93, ri_low=0.0)
-        found = recommend(some, Request())
-        assert found.passed_over is not None
-        assert place(found.passed_over) == ("pool", "prune", 4.0, 4)
-        assert place(found.recommended) == ("pool", "none", 1.0, 1)
-        assert (found.qualified, recommend(results, Request()).qualified) == (3, 4)
+        advice = recommend(some, Request())
+        assert advice.passed_over is not None
+        assert place(advice.passed_over) == ("pool", "prune", 4.0, 4)
+        assert place(advice.recommended) == ("pool", "none", 1.0, 1)
+        assert (advice.qualified, recommend(results, Request()).qualified) == (3, 4)
         assert "passed over: pool on prune 4x of mlp, n = 4, which is no better than guessing as far as" in words(
             some, Request()
         )
@@ -458,8 +460,8 @@ def busy(results: records.Results, wanted: Any) -> records.Results:
 
 def test_no_recommendation_by_a_time_of_a_busy_machine(results) -> None:
     contended = busy(results, lambda r: r.pruner == "prune")
-    found = recommend(contended, Request(latency_ms=100.0))
-    assert found.recommended.pruner == "none"
+    advice = recommend(contended, Request(latency_ms=100.0))
+    assert advice.recommended.pruner == "none"
     with pytest.raises(DataError, match=r"lstm on prune 4x of mlp, n = 4 with a time that was measured on a busy "
                        r"machine \(3.20 times as long on the wall as on the processor\).*; measure again on a quiet "
                        r"machine \(delete artifacts/latency in the store, run the grid again\)$"):  # fmt: skip
@@ -470,18 +472,18 @@ def test_no_recommendation_by_a_time_of_a_busy_machine(results) -> None:
 
 
 def test_seeds_that_were_measured_on_a_quiet_machine_count_alone(results) -> None:
-    found = recommend(busy(results, lambda r: r.seed == 1), Request(latency_ms=6.5))
-    assert found.recommended.timing is not None
-    assert (found.recommended.timing.ms_per_image, found.recommended.timing.contended) == (1.5, False)
+    advice = recommend(busy(results, lambda r: r.seed == 1), Request(latency_ms=6.5))
+    assert advice.recommended.timing is not None
+    assert (advice.recommended.timing.ms_per_image, advice.recommended.timing.contended) == (1.5, False)
 
 
 def test_a_gap_between_validation_and_test_that_is_no_chance_is_told(results) -> None:
-    found = recommend(results, Request())
+    advice = recommend(results, Request())
     # 0.90 [0.87, 0.92] and 0.89 [0.86, 0.91]: 0.01 - hypot(0.03, 0.02) and + hypot(0.02, 0.03).
-    ends = found.shift_ri.difference, found.shift_ri.low, found.shift_ri.high
+    ends = advice.shift_ri.difference, advice.shift_ri.low, advice.shift_ri.high
     assert ends == pytest.approx((0.01, 0.01 - 0.036056, 0.01 + 0.036056), abs=1e-5)
-    assert not found.shift_ri.beyond_chance
-    assert "more than chance" not in render(found)
+    assert not advice.shift_ri.beyond_chance
+    assert "more than chance" not in render(advice)
     lucky = changed(results, lambda s: s.split == "test", ri=0.6, ri_low=0.57, ri_high=0.62)
     assert (
         "validation and test differ by more than chance: validation minus test +0.5 points right [-0.9, +1.9], "
@@ -505,9 +507,9 @@ def test_the_sweet_spot_of_the_same_rule_and_method_tells_how_stable_the_choice_
         {"replicates": 0},
     ]
     known = dataclasses.replace(results, sweet_spots=(*(spot(**o, modal_share=0.1) for o in others), spot()))
-    found = recommend(known, Request())
-    assert found.agreement is not None
-    assert (found.agreement.share, found.agreement.replicates) == (0.31, 200)
+    advice = recommend(known, Request())
+    assert advice.agreement is not None
+    assert (advice.agreement.share, advice.agreement.replicates) == (0.31, 200)
     assert "31.0% of 200 replicates of images and seeds choose the same ratio and n" in words(known, Request())
     assert recommend(known, Request(n=4)).agreement is None  # the sweet spot chose n itself
     assert recommend(known, Request(budget=1.0, latency_ms=6.5)).agreement is None

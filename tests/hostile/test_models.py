@@ -22,7 +22,7 @@ from torch import nn
 
 from sharedlabel import predict
 from sharedlabel.backbones import torchvision_model
-from sharedlabel.deployment import card, predictor
+from sharedlabel.deployment import card, card_file, predictor
 from sharedlabel.errors import DataError, DeploymentError, SharedLabelError
 
 LABELS = ["cat", "dog", "hen"]
@@ -426,7 +426,7 @@ def stopping(**changed):
 def test_a_card_with_values_that_no_export_writes_is_refused(tmp_path, changed, message):
     folder = write(tmp_path / "model", onnx_files(), **changed)
     with pytest.raises(DeploymentError, match=message):
-        card.read(folder)
+        card_file.read(folder)
 
 
 @pytest.mark.parametrize(
@@ -445,7 +445,7 @@ def test_a_card_that_is_no_plain_json_is_refused(tmp_path, text, message):
     folder = write(tmp_path / "model", onnx_files())
     (folder / "card.json").write_text(text)
     with pytest.raises(DeploymentError, match=f"expected a card.json in .*{message}"):
-        card.read(folder)
+        card_file.read(folder)
 
 
 def test_a_card_of_any_size_is_not_read(tmp_path, monkeypatch):
@@ -453,7 +453,7 @@ def test_a_card_of_any_size_is_not_read(tmp_path, monkeypatch):
     with (folder / "card.json").open("ab") as file:
         file.truncate(2**40)  # a file with a hole, which takes no space
     with pytest.raises(DeploymentError, match=r"expected a card.json in .*, got: more than 67,108,864 bytes"):
-        card.read(folder)
+        card_file.read(folder)
 
 
 def linked(path: Path) -> None:
@@ -506,7 +506,7 @@ def test_a_device_is_not_opened(tmp_path):
     except PermissionError:
         pytest.skip("making a device needs more rights")
     with pytest.raises(DeploymentError, match="got a device"):
-        card.read(folder)
+        card_file.read(folder)
 
 
 def test_a_file_of_another_size_is_not_hashed(tmp_path):
@@ -514,7 +514,7 @@ def test_a_file_of_another_size_is_not_hashed(tmp_path):
     with (folder / "backbone.onnx").open("ab") as file:
         file.truncate(2**40)
     with pytest.raises(DeploymentError, match=r"expected backbone.onnx as it was exported \(\d+ bytes\), got 1,099,5"):
-        card.read(folder)
+        card_file.read(folder)
 
 
 def test_what_a_card_says_is_shown_inert(tmp_path, tuples, capsys):

@@ -14,8 +14,7 @@ import safetensors.torch
 import torch
 
 from sharedlabel import rng
-from sharedlabel.leaderboard import commands, standings
-from sharedlabel.leaderboard.board import records, writing
+from sharedlabel.leaderboard.board import commands, records, standings, writing
 from sharedlabel.leaderboard.folder import ANSWERS, TUPLES, Board
 from sharedlabel.leaderboard.protocol import METRICS, Protocol
 from sharedlabel.leaderboard.sandbox import kinds, limits
@@ -222,10 +221,10 @@ def place_of(board: Board, name: str) -> records.Entry:
 def aged(board: Board) -> None:
     """Make a board one that was scored by an older version of the metrics, by which everybody had .01 RI less."""
     protocol = board.protocol("toy-v1")
-    for found in standings.entries(board, protocol):
-        place, former = commands.entry(board, protocol, found.result.name), found.result
-        scores, digest = writing.serialized({"information": found.scores["information"] - 0.02})
+    for one in standings.entries(board, protocol):
+        place, former = commands.entry(board, protocol, one.result.name), one.result
+        scores, digest = writing.serialized({"information": one.scores["information"] - 0.02})
         cells = tuple(cell.model_copy(update={"ri": cell.ri - 0.01}) for cell in former.cells)
         older = former.model_copy(update={"ri": former.ri - 0.01, "cells": cells, "scores": digest})
-        place.write(older, place.predictions(former), scores, records.BY_AUTHOR, found.history[-1].status)
+        place.write(older, place.predictions(former), scores, records.BY_AUTHOR, one.history[-1].status)
     board.path("toy-v1").write_text(board.path("toy-v1").read_text().replace(f"metrics = {METRICS}", "metrics = 1"))

@@ -12,8 +12,7 @@ import torch
 
 from sharedlabel.errors import DataError, StoreError
 from sharedlabel.leaderboard import __main__ as entry_point
-from sharedlabel.leaderboard import commands, score, standings
-from sharedlabel.leaderboard.board import records, writing
+from sharedlabel.leaderboard.board import commands, records, score, standings, writing
 from sharedlabel.leaderboard.folder import Board
 from sharedlabel.leaderboard.protocol import METRICS
 from tests.leaderboard.conftest import CLASSES, listed, make_board, predicted, submit
@@ -35,8 +34,8 @@ def place(board, name):
 
 def rows(board):
     protocol = board.protocol("toy-v1")
-    found = standings.entries(board, protocol)
-    return {row.entry.result.name: row for row in standings.standings(found, protocol, board.answers(protocol))}
+    entries = standings.entries(board, protocol)
+    return {row.entry.result.name: row for row in standings.standings(entries, protocol, board.answers(protocol))}
 
 
 def test_the_primary_score_is_the_mean_of_the_cells(board):
@@ -64,25 +63,25 @@ def test_scores_are_those_of_the_posterior_by_hand(board):
 def test_only_verified_entries_rank_and_ties_share_ranks(board):
     for name in ("good", "twin", "bad"):
         listed(board, name)
-    found = rows(board)
-    assert (found["bad"].best, found["bad"].worst) == (3, 3)
-    assert (found["good"].best, found["good"].worst) == (1, 2) == (found["twin"].best, found["twin"].worst)
-    assert found["good"].alike == ("twin",)
-    assert found["bad"].low < found["bad"].ri < found["bad"].high
+    standing = rows(board)
+    assert (standing["bad"].best, standing["bad"].worst) == (3, 3)
+    assert (standing["good"].best, standing["good"].worst) == (1, 2) == (standing["twin"].best, standing["twin"].worst)
+    assert standing["good"].alike == ("twin",)
+    assert standing["bad"].low < standing["bad"].ri < standing["bad"].high
     commands.entry(board, board.protocol("toy-v1"), "twin").record("withdrawn", "by its authors")
-    found = rows(board)
-    assert found["twin"].best is None
-    assert (found["good"].best, found["good"].worst) == (1, 1)
-    assert list(found) == ["good", "bad", "twin"]
+    standing = rows(board)
+    assert standing["twin"].best is None
+    assert (standing["good"].best, standing["good"].worst) == (1, 1)
+    assert list(standing) == ["good", "bad", "twin"]
 
 
 def test_the_front_has_no_one_above_it_at_no_more_cost(board):
     for name in ("good", "twin", "bad"):
         listed(board, name)
-    found = rows(board)
-    assert found["bad"].macs < found["good"].macs == found["twin"].macs
-    best = max(("good", "twin"), key=lambda name: found[name].ri)
-    assert {name for name, row in found.items() if row.front} == {"bad", best}
+    standing = rows(board)
+    assert standing["bad"].macs < standing["good"].macs == standing["twin"].macs
+    best = max(("good", "twin"), key=lambda name: standing[name].ri)
+    assert {name for name, row in standing.items() if row.front} == {"bad", best}
 
 
 def test_a_self_reported_row_is_listed_without_a_rank(board):
@@ -352,8 +351,8 @@ def test_frozen_protocols_are_as_they_were():
     """A change of the limits, the recipe or the tolerance would be another protocol, too; a new scoring is none."""
     folder = Path(__file__).parents[2] / "leaderboard" / "protocols"
     scored, frozen = f"\nmetrics = {METRICS}\n".encode(), b"\nmetrics = 1\n"
-    found = {path.stem: writing.digest(path.read_bytes().replace(scored, frozen)) for path in folder.glob("*.toml")}
-    assert found == FROZEN
+    digests = {path.stem: writing.digest(path.read_bytes().replace(scored, frozen)) for path in folder.glob("*.toml")}
+    assert digests == FROZEN
 
 
 def command(board, *arguments) -> int:

@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 
 from sharedlabel.errors import DataError, SharedLabelError, StoreError
-from sharedlabel.leaderboard import changes, commands, rescore, scaffold
-from sharedlabel.leaderboard.board import records, writing
+from sharedlabel.leaderboard.board import changes, commands, records, rescore, writing
 from sharedlabel.leaderboard.cost import Cost
+from sharedlabel.leaderboard.submission import scaffold
 from tests.leaderboard.conftest import aged, git, listed, predicted, submit
 
 
@@ -20,9 +20,9 @@ from tests.leaderboard.conftest import aged, git, listed, predicted, submit
 def counted(monkeypatch):
     """Count the costs that `predicted` writes; a test of verification has the sandbox count."""
 
-    def check(found, board, kind):
+    def check(submitted, board, kind):
         return {
-            identifier: Cost(macs={n: 10 * n * len(found.name) for n in board.protocol(identifier).n}, parameters=3)
+            identifier: Cost(macs={n: 10 * n * len(submitted.name) for n in board.protocol(identifier).n}, parameters=3)
             for identifier in board.ids()
         }
 

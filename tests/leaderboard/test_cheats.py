@@ -19,8 +19,7 @@ import torch
 
 from sharedlabel import rng
 from sharedlabel.errors import DataError
-from sharedlabel.leaderboard import score
-from sharedlabel.leaderboard.board import writing
+from sharedlabel.leaderboard.board import score, writing
 from sharedlabel.leaderboard.cost import Cost
 from sharedlabel.leaderboard.sandbox import asking, examination, run
 from sharedlabel.leaderboard.sandbox.limits import SandboxError
@@ -58,27 +57,27 @@ def asked_once(request, monkeypatch):
     monkeypatch.setattr(run, "ask", once)
 
 
-def ask(found, board, kind=KIND):
+def ask(cheat, board, kind=KIND):
     """Run a submission, and return its primary score."""
     protocol = board.protocol("toy-v1")
-    answered = run.run(found, protocol, board, kind, 2, lambda line: None)
+    answered = run.run(cheat, protocol, board, kind, 2, lambda line: None)
     content, _ = writing.serialized(answered.tensors)
     answers = board.answers(protocol)
     return score.score(score.read(content, protocol, answers), protocol, answers)
 
 
-def accuracy(found) -> float:
-    return sum(cell["n_accuracy"] for cell in found.cells) / len(found.cells)
+def accuracy(scored) -> float:
+    return sum(cell["n_accuracy"] for cell in scored.cells) / len(scored.cells)
 
 
-def gains_nothing(found) -> bool:
-    return found.ri < 0.05 and accuracy(found) < 1 / CLASSES + 0.25
+def gains_nothing(scored) -> bool:
+    return scored.ri < 0.05 and accuracy(scored) < 1 / CLASSES + 0.25
 
 
 def test_an_honest_aggregator_scores_where_there_is_something_to_know(written, tmp_path):
-    found = ask(written(), make_board(tmp_path, signal=3.0))
-    assert found.ri > 0.5
-    assert accuracy(found) > 0.8
+    scored = ask(written(), make_board(tmp_path, signal=3.0))
+    assert scored.ri > 0.5
+    assert accuracy(scored) > 0.8
 
 
 def test_noise_gives_an_honest_aggregator_nothing(written, board):
@@ -187,8 +186,8 @@ posterior = normalize(3 * torch.nn.functional.one_hot(rows, {CLASSES}).float())[
     monkeypatch.setattr(run, "_compare", lambda first, second: None)
     if not shuffled:
         monkeypatch.setattr(torch, "randperm", lambda count, generator: torch.arange(count))
-    found = ask(cheat, board)
-    assert gains_nothing(found) if shuffled else accuracy(found) == 1
+    scored = ask(cheat, board)
+    assert gains_nothing(scored) if shuffled else accuracy(scored) == 1
 
 
 def test_the_first_class_is_not_the_first_class(written, tmp_path):
@@ -271,8 +270,8 @@ def test_one_that_remembers_images_of_earlier_questions_is_caught(written, board
 
 def test_questions_never_hold_all_tuples():
     sizes = [[len(batch) for batch in asking.batches(95, rng.generator(seed))] for seed in range(20)]
-    assert all(sum(found) == 95 and max(found) <= asking.BATCH for found in sizes)
-    assert len({tuple(found) for found in sizes}) == 20
+    assert all(sum(batches) == 95 and max(batches) <= asking.BATCH for batches in sizes)
+    assert len({tuple(batches) for batches in sizes}) == 20
     orders = [[row for batch in asking.batches(95, rng.generator(seed)) for row in batch] for seed in range(20)]
     assert all(sorted(order) == list(range(95)) for order in orders)
     assert all(np.corrcoef(order, range(95))[0, 1] < 0.5 for order in orders)

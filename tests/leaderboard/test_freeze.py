@@ -11,7 +11,7 @@ import torch
 from sharedlabel.errors import ConfigError, StoreError
 from sharedlabel.inputs import FEATURE_ROLES
 from sharedlabel.leaderboard import __main__ as entry_point
-from sharedlabel.leaderboard import freeze as freezing
+from sharedlabel.leaderboard.board import freeze as freezing
 from sharedlabel.leaderboard.folder import Board
 
 STATED = {"id": "small-v1", "title": "Small", "about": "Handwritten digits.", "command": "tests"}

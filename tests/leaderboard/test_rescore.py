@@ -9,8 +9,7 @@ import safetensors.torch
 
 from sharedlabel.errors import DataError, SharedLabelError, StoreError
 from sharedlabel.leaderboard import __main__ as entry_point
-from sharedlabel.leaderboard import commands, rescore, standings
-from sharedlabel.leaderboard.board import records, site, writing
+from sharedlabel.leaderboard.board import commands, records, rescore, site, standings, writing
 from sharedlabel.leaderboard.folder import Board
 from sharedlabel.leaderboard.protocol import METRICS
 from tests.leaderboard.conftest import SOURCE, aged, listed, make_board, place_of, submit

@@ -13,10 +13,10 @@ import pytest
 
 from sharedlabel import plugins
 from sharedlabel.errors import ConfigError
-from sharedlabel.leaderboard import commands, scaffold
+from sharedlabel.leaderboard.board import commands
 from sharedlabel.leaderboard.folder import Board
 from sharedlabel.leaderboard.sandbox import examination, limits, run, usage
-from sharedlabel.leaderboard.submission import reading
+from sharedlabel.leaderboard.submission import reading, scaffold
 from tests.leaderboard.conftest import KIND, listed, make_board, needs_sandbox, submit
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +80,9 @@ def test_an_interrupt_ends_everything_at_once(tmp_path):
     command = [sys.executable, "-m", "sharedlabel.leaderboard", "--root", str(board.root), "check", "sleeper"]
     started = subprocess.Popen([*command, "--sandbox", KIND], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (inside := children(started.pid, "sharedlabel.leaderboard.child")) and time.monotonic() < deadline:
+    while (
+        not (inside := children(started.pid, "sharedlabel.leaderboard.sandbox.child")) and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     assert inside
     started.send_signal(signal.SIGINT)
@@ -94,8 +96,8 @@ def test_an_interrupt_ends_everything_at_once(tmp_path):
 
 def children(pid: int, program: str) -> list[int]:
     """List the processes below one that run a program; before it there is a short one that looks for a sandbox."""
-    below = [found for found in usage.descendants(pid) if found != pid]
-    return [found for found in below if program in usage._text(Path(f"/proc/{found}/cmdline"))]
+    below = [one for one in usage.descendants(pid) if one != pid]
+    return [one for one in below if program in usage._text(Path(f"/proc/{one}/cmdline"))]
 
 
 @needs_sandbox

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sharedlabel import rng
-from sharedlabel.leaderboard import score
+from sharedlabel.leaderboard.board import score
 from sharedlabel.leaderboard.protocol import uniform
 from tests.leaderboard.conftest import make_board
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 def predicted(board: Board, factor: float, rounded: bool) -> dict[str, torch.Tensor]:
     """Posteriors that know something of the labels, as a file of predictions holds them or exactly."""
     protocol = board.protocol("toy-v1")
-    found = {}
+    posteriors = {}
     for role, drawn in board.answers(protocol).items():
         stream, labels = rng.generator(0, role), drawn.labels[0]
         known = torch.nn.functional.one_hot(labels, protocol.source.classes)[:, None].expand(-1, len(protocol.n), -1)
         logits = 2 * known + torch.randn(known.shape, generator=stream, dtype=torch.float64)
         posterior = (factor * logits).log_softmax(-1)
-        found[f"dense.0.{role}"] = posterior.half().double().log_softmax(-1) if rounded else posterior
-    return found
+        posteriors[f"dense.0.{role}"] = posterior.half().double().log_softmax(-1) if rounded else posterior
+    return posteriors
 
 
 def ri(board: Board, factor: float, rounded: bool = False) -> list[float]:

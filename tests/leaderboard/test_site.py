@@ -14,10 +14,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from sharedlabel.errors import StoreError, printable
-from sharedlabel.leaderboard import plots
-from sharedlabel.leaderboard.board import downloads, markdown, site
+from sharedlabel.leaderboard.board import downloads, markdown, plots, site
+from sharedlabel.leaderboard.board.standings import Standing, entries, standings
 from sharedlabel.leaderboard.folder import Board
-from sharedlabel.leaderboard.standings import Standing, entries, standings
 from tests.leaderboard.conftest import listed, make_board, submit
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -61,9 +60,9 @@ def test_downloads_hold_every_row(made):
         rows = list(csv.DictReader(stream))
     assert [row["name"] for row in rows] == ["best", "middle", "aaa", "unverified"]
     assert [row["rank_best"] for row in rows] == ["1", "2", "3", ""]
-    found = json.loads((folder / "standings.json").read_text())
-    assert found[0]["title"] == TITLE
-    assert float(rows[0]["ri"]) == pytest.approx(found[0]["ri"], rel=1e-5)
+    lines = json.loads((folder / "standings.json").read_text())
+    assert lines[0]["title"] == TITLE
+    assert float(rows[0]["ri"]) == pytest.approx(lines[0]["ri"], rel=1e-5)
 
 
 def rows_of(board: Board) -> list[Standing]:
@@ -192,10 +191,10 @@ def test_no_text_of_the_csv_is_a_formula(made, tmp_path, monkeypatch, first):
     monkeypatch.setattr(site, "standings", lambda *_: hostile)
     site.build(copy, tmp_path / "site")
     with (tmp_path / "site" / "toy-v1" / "standings.csv").open(newline="") as stream:
-        found = list(csv.DictReader(stream))
-    assert [row["title"] for row in found] == [f"'{printable(first)}1+1\\rx"] * len(rows)
-    assert [row["ri"] for row in found] == ["-0.25"] * len(rows)
-    assert [row["name"] for row in found] == [row.entry.result.name for row in rows]
+        lines = list(csv.DictReader(stream))
+    assert [row["title"] for row in lines] == [f"'{printable(first)}1+1\\rx"] * len(rows)
+    assert [row["ri"] for row in lines] == ["-0.25"] * len(rows)
+    assert [row["name"] for row in lines] == [row.entry.result.name for row in rows]
     data = json.loads((tmp_path / "site" / "toy-v1" / "standings.json").read_text())
     assert data[0]["title"] == f"{first}1+1\rx"
 
@@ -275,9 +274,11 @@ def test_entries_cannot_take_the_place_of_other_pages(tmp_path):
 
 def test_every_link_within_the_site_leads_to_a_file(made):
     pages = list((made.root / "site").rglob("*.html"))
-    links = [(page, found) for page in pages for found in re.findall(r'<a [^>]*?href="([^"#][^"]*)"', page.read_text())]
+    links = [
+        (page, target) for page in pages for target in re.findall(r'<a [^>]*?href="([^"#][^"]*)"', page.read_text())
+    ]
     assert len(links) == 1 + (1 + len(SKILLS) + 2) + 2 * len(SKILLS)
-    assert [(page, found) for page, found in links if not (page.parent / found).is_file()] == []
+    assert [(page, target) for page, target in links if not (page.parent / target).is_file()] == []
 
 
 def test_the_axis_of_costs_has_plain_labels(made):
@@ -308,8 +309,8 @@ def test_an_entry_says_where_it_stands_and_who_measured_its_time(made):
 def test_seconds_are_medians_over_processes(made):
     result = rows_of(made)[0].entry.result
     times = {"dense.0": (1.0, 9.0), "dense.1": (2.0, 1.0), "dense.2": (30.0, 2.0)}
-    found = downloads.seconds(result.model_copy(update={"seconds": times}))
-    assert found == {"training": 2.0, "prediction": 2.0, "both": 10.0}
+    medians = downloads.seconds(result.model_copy(update={"seconds": times}))
+    assert medians == {"training": 2.0, "prediction": 2.0, "both": 10.0}
     with pytest.raises(StoreError, match="expected seconds in the result of best, got none"):
         downloads.seconds(result.model_copy(update={"seconds": {}}))
     with (made.root / "site" / "toy-v1" / "standings.csv").open() as stream:

@@ -17,10 +17,10 @@ from sharedlabel import plugins
 from sharedlabel.aggregators._base import Aggregator, normalize
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.leaderboard import __main__ as entry_point
-from sharedlabel.leaderboard import commands, scaffold
+from sharedlabel.leaderboard.board import commands
 from sharedlabel.leaderboard.folder import Board
 from sharedlabel.leaderboard.sandbox import command, conformance, examination, kinds
-from sharedlabel.leaderboard.submission import metadata, reading, stripped
+from sharedlabel.leaderboard.submission import metadata, reading, scaffold, stripped
 from sharedlabel.types import SetShape
 from tests.leaderboard.conftest import KIND, needs_sandbox
 
@@ -33,10 +33,10 @@ def folder(board):
 
 
 def test_what_new_makes_can_be_read(folder):
-    found = reading.read(folder)
-    assert found.name == "mine"
-    assert '"""' not in found.code
-    assert len(found.sha256) == 64
+    submitted = reading.read(folder)
+    assert submitted.name == "mine"
+    assert '"""' not in submitted.code
+    assert len(submitted.sha256) == 64
 
 
 @needs_sandbox
@@ -126,8 +126,8 @@ def test_files_may_be_in_any_language(folder):
 
 
 def test_what_is_left_of_the_template_is_named(folder):
-    found = reading.read(folder)
-    assert scaffold.template_text(found) == [
+    submitted = reading.read(folder)
+    assert scaffold.template_text(submitted) == [
         'the author "Your name" in submission.toml',
         "the description in submission.toml",
         "the text of README.md",
@@ -542,9 +542,9 @@ def test_honest_work_is_counted(evidence, macs):
 @pytest.mark.parametrize("name", plugins.available("aggregators"))
 def test_every_aggregator_of_the_package_is_submitted(name):
     """Only what is nothing but an import of ours runs outside of a sandbox."""
-    found = reading.named(ROOT, name)
+    submitted = reading.named(ROOT, name)
     assert re.fullmatch(
-        rf"from sharedlabel\.aggregators\.{name} import \w+(, \w+)*\n__all__ = \['\w+'(, '\w+')*\]\n", found.code
+        rf"from sharedlabel\.aggregators\.{name} import \w+(, \w+)*\n__all__ = \['\w+'(, '\w+')*\]\n", submitted.code
     )
     module = importlib.import_module(f"sharedlabel.aggregators.{name}")
     problems, costs = conformance._examined(lambda: module.build(module.Config(), SHAPE), SHAPE, [1, 4])

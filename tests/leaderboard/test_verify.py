@@ -11,9 +11,9 @@ import torch
 
 from sharedlabel.errors import DataError, StoreError
 from sharedlabel.leaderboard import __main__ as entry_point
-from sharedlabel.leaderboard import commands, scaffold, standings
-from sharedlabel.leaderboard.board import facts, records, writing
+from sharedlabel.leaderboard.board import commands, facts, records, standings, writing
 from sharedlabel.leaderboard.folder import ANSWERS, Board
+from sharedlabel.leaderboard.submission import scaffold
 from tests.leaderboard.conftest import CLASSES, KIND, git, make_board, needs_sandbox
 
 pytestmark = needs_sandbox
@@ -77,12 +77,18 @@ def test_from_a_run_to_a_ranked_row(board, capsys):
 
 @pytest.fixture
 def same_again(board, monkeypatch):
-    """Let the maintainers' run answer what the author's has: it says the same, in another process."""
+    """Let the maintainers' run answer what the author's has, and score it here: other tests have processes for both."""
 
     def again(board, protocol, name, kind, workers, out, progress) -> None:
         shutil.copytree(board.root.parent / "predictions", out, dirs_exist_ok=True)
 
+    def graded(board, protocol, folder):
+        result, _, scores = commands.grade(board, protocol, folder)
+        (folder / records.SCORES).write_bytes(scores)
+        return result
+
     monkeypatch.setattr(commands, "predict", again)
+    monkeypatch.setattr(commands, "graded", graded)
 
 
 def test_a_verified_row_stays_when_it_is_verified_again(board, same_again):
@@ -102,9 +108,9 @@ def test_polished_predictions_gain_nothing(board, same_again, strength, status):
     tensors = safetensors.torch.load(place(board).predictions(honest))
     polish(tensors, protocol, answers, strength)
     content, digest = writing.serialized(tensors)
-    found = commands.score.score(commands.score.read(content, protocol, answers), protocol, answers)
-    scores, scored = writing.serialized(found.scores)
-    changes = {"predictions": digest, "scores": scored, "ri": found.ri, "cells": tuple(found.cells)}
+    polished = commands.score.score(commands.score.read(content, protocol, answers), protocol, answers)
+    scores, scored = writing.serialized(polished.scores)
+    changes = {"predictions": digest, "scores": scored, "ri": polished.ri, "cells": tuple(polished.cells)}
     forged = facts.Result.model_validate(honest.model_dump() | changes)
     assert forged.ri > honest.ri + 1e-3
     place(board).write(forged, content, scores, "forged, with checksums that fit")

@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 from sklearn.metrics import log_loss
 
 from sharedlabel.errors import DataError
-from sharedlabel.metrics import calibration
+from sharedlabel.metrics import calibration, diagrams
 from sharedlabel.metrics._weights import independent_tuples
 from sharedlabel.rng import generator
 from sharedlabel.types import Tuples
@@ -121,13 +121,13 @@ def test_calibration_error_by_brute_force(bins: int) -> None:
     log_posterior, labels = _posteriors(500)
     logs = calibration.apply_temperature(log_posterior, torch.tensor([0.3, 1.0, 4.0]))
     weights = torch.rand(500, generator=generator(3), dtype=torch.float64)
-    found = calibration.expected_calibration_error(logs, labels, weights, bins)
+    found = diagrams.expected_calibration_error(logs, labels, weights, bins)
     assert found.tolist() == pytest.approx([_brute_force(logs[:, k], labels, weights, bins) for k in range(3)])
 
 
 def test_bins_are_closed_on_the_right() -> None:
     log_posterior = torch.tensor([[[0.5, 0.5]], [[0.75, 0.25]], [[1.0, 0.0]]], dtype=torch.float64).log()
-    diagram = calibration.reliability(log_posterior, torch.tensor([1, 0, 0]), bins=4)
+    diagram = diagrams.reliability(log_posterior, torch.tensor([1, 0, 0]), bins=4)
     assert diagram.mass[0].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
     assert diagram.accuracy[0].tolist() == [0, 0, 1, 1]
     assert diagram.confidence[0].tolist() == pytest.approx([0, 0.5, 0.75, 1])
@@ -136,7 +136,7 @@ def test_bins_are_closed_on_the_right() -> None:
 def test_confidences_below_a_bin_s_width_are_in_the_first() -> None:
     logs = torch.tensor([[[0.4, 0.35, 0.25]], [[0.2, 0.9, -0.1]]]).double().clamp(min=1e-9).log()
     logs[1] = torch.tensor([1e-9, 1.0, 1e-9]).double().log().log_softmax(0)
-    sums = calibration.bin_sums(logs, torch.tensor([0, 0]), torch.tensor([3.0, 5.0]), 2)
+    sums = diagrams.bin_sums(logs, torch.tensor([0, 0]), torch.tensor([3.0, 5.0]), 2)
     assert sums[2].tolist() == [[3.0, 5.0]]
     assert sums[1].tolist() == [[3.0, 0.0]]
     assert sums[0].flatten().tolist() == pytest.approx([1.2, 5.0])
@@ -180,7 +180,7 @@ def test_uneven_weights_are_worth_less_evidence() -> None:
 def test_calibrated_posteriors_have_a_small_error_and_sharpened_ones_do_not() -> None:
     log_posterior, labels = _posteriors()
     logs = calibration.apply_temperature(log_posterior, torch.tensor([0.25, 1.0, 4.0]))
-    sharp, fair, flat = calibration.expected_calibration_error(logs, labels).tolist()
+    sharp, fair, flat = diagrams.expected_calibration_error(logs, labels).tolist()
     assert fair < 0.03
     assert min(sharp, flat) > 0.1
 

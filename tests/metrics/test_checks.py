@@ -42,7 +42,7 @@ SCORES = torch.rand(2, 8, 2, generator=rng.generator(1, "checks"), dtype=torch.f
 ESTIMATE = uncertainty.estimate(SCORES, DRAWN, (1, 3), 24)
 STOPS = stopping.Stops(torch.ones(TUPLES, 2, dtype=torch.int64), torch.ones(TUPLES, 2, dtype=torch.bool))
 RATES = stopping.Rates(*(torch.ones(2, dtype=torch.float64) for _ in range(3)))
-DIAGRAM = calibration.reliability(LOGS, LABELS)
+DIAGRAM = diagrams.reliability(LOGS, LABELS)
 ALONE = Tuples(torch.arange(3 * TUPLES).view(1, TUPLES, 3), LABELS[None], WEIGHTS[None])
 SPREAD = behrens_fisher.Spread(*torch.tensor([[0.5], [9.0], [0.5], [4.0]], dtype=torch.float64))
 
@@ -69,9 +69,9 @@ SCORED = {  # of a log-posterior, labels, and perhaps weights
     "correct": accuracy.correct,
     "n_accuracy": accuracy.n_accuracy,
     "negative_log_likelihood": calibration.negative_log_likelihood,
-    "bin_sums": lambda logs, labels, weights=WEIGHTS: calibration.bin_sums(logs, labels, weights, 3),
-    "reliability": calibration.reliability,
-    "expected_calibration_error": calibration.expected_calibration_error,
+    "bin_sums": lambda logs, labels, weights=WEIGHTS: diagrams.bin_sums(logs, labels, weights, 3),
+    "reliability": diagrams.reliability,
+    "expected_calibration_error": diagrams.expected_calibration_error,
     "NAccuracy": updated(lambda: shells.NAccuracy(PREFIXES)),
     "NegativeLogLikelihood": updated(lambda: shells.NegativeLogLikelihood(PREFIXES)),
     "InformationGain": updated(lambda: shells.InformationGain(CLASSES, PREFIXES)),
@@ -326,15 +326,15 @@ OTHERS = {
         (lambda: uncertainty.independent((1, 2), 0), "a split's size above 0, got 0"),
     ],
     "bin_sums": [
-        (lambda: calibration.bin_sums(LOGS, LABELS, WEIGHTS, 0), "a number of bins of at least 1, got 0"),
+        (lambda: diagrams.bin_sums(LOGS, LABELS, WEIGHTS, 0), "a number of bins of at least 1, got 0"),
     ],
     "reliability_from_sums": [
-        (lambda: calibration.reliability_from_sums(LOGS), r"sums \[s n bins\] with s = 3, got \[12, 3, 4\]"),
-        (lambda: calibration.reliability_from_sums(-LOGS[:3].abs()), "sums of at least 0, got -"),
+        (lambda: diagrams.reliability_from_sums(LOGS), r"sums \[s n bins\] with s = 3, got \[12, 3, 4\]"),
+        (lambda: diagrams.reliability_from_sums(-LOGS[:3].abs()), "sums of at least 0, got -"),
     ],
     "calibration_gap": [
-        (lambda: calibration.calibration_gap(DIAGRAM._replace(mass=2 + DIAGRAM.mass)), r"mass of a .* \[0, 1\.001\]"),
-        (lambda: calibration.calibration_gap(DIAGRAM._replace(accuracy=ONE)), r"accuracy of a .* \[n bins\], got"),
+        (lambda: diagrams.calibration_gap(DIAGRAM._replace(mass=2 + DIAGRAM.mass)), r"mass of a .* \[0, 1\.001\]"),
+        (lambda: diagrams.calibration_gap(DIAGRAM._replace(accuracy=ONE)), r"accuracy of a .* \[n bins\], got"),
     ],
     "cost": [
         (lambda: cost.cost(0, 1.0, 1.0), "numbers of instances above 0, got 0"),
@@ -502,7 +502,7 @@ def test_impossible_labels_are_meant_and_empty_batches_change_nothing():
 
 @pytest.mark.parametrize(
     "mean",
-    [accuracy.n_accuracy, calibration.negative_log_likelihood, calibration.reliability, information.confusion],
+    [accuracy.n_accuracy, calibration.negative_log_likelihood, diagrams.reliability, information.confusion],
 )
 def test_a_mean_over_no_tuples_has_no_value(mean):
     with pytest.raises(DataError, match=r"^expected at least one tuple to take a mean over, got none; check"):

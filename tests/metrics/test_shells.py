@@ -6,7 +6,15 @@ import torch
 import torchmetrics
 
 from sharedlabel.errors import DataError
-from sharedlabel.metrics import calibration, information, information_gain, n_accuracy, relative_information, shells
+from sharedlabel.metrics import (
+    calibration,
+    diagrams,
+    information,
+    information_gain,
+    n_accuracy,
+    relative_information,
+    shells,
+)
 from sharedlabel.rng import generator
 
 
@@ -26,7 +34,7 @@ def _pure(log_posterior: torch.Tensor, labels: torch.Tensor, weights: torch.Tens
         "gain": information_gain(log_posterior, labels, weights),
         "relative": relative_information(log_posterior, labels, weights),
         "likelihood": calibration.negative_log_likelihood(floored, labels, weights),
-        "calibration": calibration.expected_calibration_error(log_posterior, labels, weights),
+        "calibration": diagrams.expected_calibration_error(log_posterior, labels, weights),
     }
 
 

@@ -297,6 +297,7 @@ def test_weights_alone_are_pruned_whatever_a_module_takes_and_returns() -> None:
         assert [name for name, _, _ in _masks.masked(result)] == layers
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 @pytest.mark.parametrize(
     ("network", "inputs", "message"),
     [
@@ -313,6 +314,12 @@ def test_weights_alone_are_pruned_whatever_a_module_takes_and_returns() -> None:
             "expected a module that runs on example_inputs, got RuntimeError: .*mat1",
         ),
         (lambda: made(Boxed), vectors(), r"example_inputs, got TypeError: .*missing 1 required positional argument"),
+        (nn.ReLU, vectors(), "expected a module with weights, got ReLU without any parameter"),
+        (
+            lambda: torch.jit.script(nn.Linear(6, 3)),
+            vectors(),
+            "got one of TorchScript; prune it before it is scripted",
+        ),
         (lambda: nn.Sequential(nn.LazyLinear(3)), vectors(), "got lazy layers without any; call it once before"),
     ],
 )

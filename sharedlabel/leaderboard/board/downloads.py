@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sharedlabel.errors import StoreError
 from sharedlabel.leaderboard.board.facts import Result
-from sharedlabel.leaderboard.standings import Standing
+from sharedlabel.leaderboard.board.standings import Standing
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from sharedlabel.errors import StoreError
-from sharedlabel.leaderboard.standings import Standing
+from sharedlabel.leaderboard.board.standings import Standing
 from sharedlabel.records import MIN_SEEDS
 
 TOP = 10  # rows of the README's tables

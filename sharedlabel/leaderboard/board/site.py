@@ -13,14 +13,13 @@ from matplotlib import rc_context
 
 from sharedlabel import together
 from sharedlabel.errors import StoreError
-from sharedlabel.leaderboard import score
-from sharedlabel.leaderboard.board import facts, writing
+from sharedlabel.leaderboard.board import facts, score, writing
 from sharedlabel.leaderboard.board.downloads import Line, line_of, seconds
 from sharedlabel.leaderboard.board.markdown import BEGIN, END, caution, place, with_tables
+from sharedlabel.leaderboard.board.plots import against_cost
+from sharedlabel.leaderboard.board.standings import Listed, Standing, entries, standings
 from sharedlabel.leaderboard.folder import Board
-from sharedlabel.leaderboard.plots import against_cost
 from sharedlabel.leaderboard.protocol import Protocol
-from sharedlabel.leaderboard.standings import Listed, Standing, entries, standings
 from sharedlabel.records import to_csv
 
 MADE = ".sharedlabel-site"  # a folder that holds this file is one that `build` may replace
@@ -75,7 +74,9 @@ def _readme(board: Board) -> str:
 def _pages(tables: dict[str, tuple[Protocol, list[Standing]]]) -> dict[str, str]:
     """Return the text of every file by its place in the site."""
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader("sharedlabel.leaderboard", ""), PackageLoader("sharedlabel.report", "")]),
+        loader=ChoiceLoader(
+            [PackageLoader("sharedlabel.leaderboard.board", ""), PackageLoader("sharedlabel.report", "")]
+        ),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -11,7 +11,7 @@ from sharedlabel.leaderboard.sandbox.libraries import libraries, library_folders
 from sharedlabel.leaderboard.sandbox.limits import Kind, Limits
 
 LIBRARY, SUBMISSION = "/library", "/submission"  # where the package and the submission lie inside
-_PROGRAM = "sharedlabel.leaderboard.child"
+_PROGRAM = "sharedlabel.leaderboard.sandbox.child"
 
 
 def command(kind: Kind, submission: Path, limits: Limits, threads: int, name: str) -> list[str]:

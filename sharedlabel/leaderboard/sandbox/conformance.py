@@ -16,7 +16,7 @@ from sharedlabel import cost, rng
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.config import resolve
 from sharedlabel.errors import SharedLabelError, printable
-from sharedlabel.leaderboard import child
+from sharedlabel.leaderboard.sandbox import child
 from sharedlabel.leaderboard.sandbox.counting import check_counted
 from sharedlabel.leaderboard.sandbox.properties import PROPERTIES, Violation
 from sharedlabel.plugins import load

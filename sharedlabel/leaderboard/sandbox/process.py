@@ -17,7 +17,7 @@ from sharedlabel.errors import ConfigError, printable
 from sharedlabel.leaderboard.sandbox.command import command, environment
 from sharedlabel.leaderboard.sandbox.kinds import IMAGE
 from sharedlabel.leaderboard.sandbox.limits import Kind, Limits, SandboxError
-from sharedlabel.leaderboard.sandbox.usage import descendants, resident, tasks
+from sharedlabel.leaderboard.sandbox.usage import descendants, resident, threads
 
 HELLO = b"hello"  # says the program before it reads anything
 _NUMBERS = itertools.count()
@@ -204,7 +204,7 @@ class Process:
             tree = descendants(self._process.pid)
             if time.monotonic() > self._deadline:
                 self._late()
-            memory, tasks = sum(resident(pid) for pid in tree), sum(tasks(pid) for pid in tree)
+            memory, tasks = sum(resident(pid) for pid in tree), sum(threads(pid) for pid in tree)
             if memory > self.limits.memory_mb * 1e6:
                 self._kill(f"expected at most {self.limits.memory_mb} MB of memory, got more; use less")
             if tasks > self.limits.processes:

@@ -17,7 +17,7 @@ def descendants(root: int) -> list[int]:
     return family
 
 
-def tasks(pid: int) -> int:
+def threads(pid: int) -> int:
     """Count the threads of a process."""
     return len(_listed(Path(f"/proc/{pid}/task")))
 

@@ -13,8 +13,7 @@ from pydantic import ValidationError
 
 from sharedlabel import provenance, together
 from sharedlabel.errors import DataError, StoreError, printable
-from sharedlabel.leaderboard import score
-from sharedlabel.leaderboard.board import facts, records, writing
+from sharedlabel.leaderboard.board import facts, records, score, writing
 from sharedlabel.leaderboard.board.facts import Facts, Result
 from sharedlabel.leaderboard.board.records import Entry
 from sharedlabel.leaderboard.cost import Cost

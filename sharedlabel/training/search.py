@@ -25,8 +25,8 @@ from sharedlabel.aggregators._space import Choices, LogRange, Space, option, sam
 from sharedlabel.config import FitConfig, Plugin, TrainerConfig
 from sharedlabel.data import tuples
 from sharedlabel.errors import ConfigError, TrainingError
-from sharedlabel.loaders import TupleBatch, TupleLoader
 from sharedlabel.plugins import load
+from sharedlabel.training.loaders import TupleBatch, TupleLoader
 from sharedlabel.types import SetShape, Tuples
 
 # What is searched of the recipe: a factor of ten around the default learning rate; given values are added.
@@ -72,7 +72,7 @@ class Fitted:
     """A trained aggregator.
 
     Attributes:
-        aggregator: with the best weights found, on the CPU.
+        aggregator: with the best weights, on the CPU.
         plugin: the options it was built with.
         meta: facts of the training by gradient descent, and of the search; empty where there was none.
     """
@@ -176,9 +176,9 @@ def fit(plugin: Plugin, recipe: FitConfig, task: Task) -> Fitted:
     Raises:
         ContractError: it looks ahead or at other tuples, or returns no posteriors.
     """
-    found = best(plugin, recipe, task)
-    _contract.check(found.aggregator, *task.direct[:2])
-    return found
+    fitted = best(plugin, recipe, task)
+    _contract.check(fitted.aggregator, *task.direct[:2])
+    return fitted
 
 
 def best(plugin: Plugin, recipe: FitConfig, task: Task) -> Fitted:
@@ -200,12 +200,12 @@ def train(plugin: Plugin, recipe: FitConfig, task: Task) -> Fitted:
         if not _left(aggregator, task.direct):
             return Fitted(aggregator, plugin, {})
         # Lightning takes seconds to import, which what is fitted in closed form need not wait for.
-        from sharedlabel.modules import AggregatorModule
-        from sharedlabel.modules import fit as descend
+        from sharedlabel.training.aggregator import AggregatorModule
+        from sharedlabel.training.trainer import fit as descend
 
         loader = task.loader()
         recipe = lasting(recipe, len(loader))
-        module = AggregatorModule(aggregator, recipe, task.stopping())
+        module = AggregatorModule.of(aggregator, recipe, task.stopping())
         descend(module, loader, task.runtime, recipe.epochs, task.gradient_clip, small=True)
     facts = {"losses": module.losses(), "best_epoch": module.best_epoch, "validation_loss": module.best}
     return Fitted(aggregator, plugin, facts)
@@ -229,14 +229,14 @@ def _left(aggregator: Aggregator, direct: TupleBatch) -> bool:
 def _search(plugin: Plugin, recipe: FitConfig, task: Task, given: Fitted, started: float) -> Fitted:
     best, trials, chosen = given, [], 0
     for number, (options, tell) in enumerate(_proposals(plugin, recipe, task.seed)):
-        found = given if number == 0 else _tried(plugin, recipe, options, task)
-        loss = None if found is None else found.meta["validation_loss"]
+        tried = given if number == 0 else _tried(plugin, recipe, options, task)
+        loss = None if tried is None else tried.meta["validation_loss"]
         tell(loss)
         seconds, started = time.perf_counter() - started, time.perf_counter()
-        epochs = None if found is None else len(found.meta["losses"])
+        epochs = None if tried is None else len(tried.meta["losses"])
         trials.append({"options": options, "loss": loss, "epochs": epochs, "seconds": round(seconds, 3)})
-        if found is not None and found.meta["validation_loss"] < best.meta["validation_loss"]:
-            best, chosen = found, number
+        if tried is not None and tried.meta["validation_loss"] < best.meta["validation_loss"]:
+            best, chosen = tried, number
     facts = {"trials": trials, "chosen": chosen}
     return dataclasses.replace(best, meta={**best.meta, "options": best.plugin.payload(), "search": facts})
 

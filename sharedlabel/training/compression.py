@@ -17,6 +17,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,12 +28,13 @@ from sharedlabel.backbones._masking import enforce
 from sharedlabel.config import Plugin, Schedule, TrainConfig, TrainerConfig
 from sharedlabel.errors import CompressionError
 from sharedlabel.inputs import Data
-from sharedlabel.loaders import ImageLoader
-from sharedlabel.modules import BackboneModule, device, fit
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._masks import apply_masks, masked
 from sharedlabel.pruners._methods import prune
+from sharedlabel.training.backbone import AfterStep, BackboneModule
+from sharedlabel.training.loaders import ImageLoader
+from sharedlabel.training.trainer import device, fit
 from sharedlabel.types import Dataset
 
 SAMPLE = 4096  # images that a pruner may look at
@@ -40,7 +42,7 @@ WHOLE = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Training:
+class BackboneTrainer:
     """How the backbones of one grid are trained.
 
     Attributes:
@@ -61,7 +63,7 @@ class Training:
         """Train by the dense recipe, or by the part of it between two shares; return the loss of every epoch."""
         return train(network, self.dense, self.data, self.runtime, rng.derive(self.seed, "train"), span)
 
-    def again(self, network: Backbone, after_step: Callable[[Backbone, float], None] | None = None) -> list[float]:
+    def again(self, network: Backbone, after_step: AfterStep | None = None) -> list[float]:
         """Retrain; `after_step` is told the share of the steps done."""
         seed = rng.derive(self.seed, "retrain")
         return train(network, self.retrain, self.data, self.runtime, seed, after_step=after_step)
@@ -79,7 +81,7 @@ def train(
     runtime: TrainerConfig,
     seed: int,
     span: tuple[float, float] = WHOLE,
-    after_step: Callable[[Backbone, float], None] | None = None,
+    after_step: AfterStep | None = None,
 ) -> list[float]:
     """Train in place whatever requires a gradient.
 
@@ -99,7 +101,7 @@ def train(
         return []
     if runtime.channels_last:
         backbone.to(memory_format=torch.channels_last)
-    module = BackboneModule(backbone, recipe, runtime.compile, span, after_step)
+    module = BackboneModule.of(backbone, recipe, runtime.compile, span, after_step)
     loader = ImageLoader(data.dataset.images, data.dataset.labels, data.splits["backbone"], recipe.batch_size, seed)
     fit(module, loader, runtime, recipe.epochs)
     return module.losses()
@@ -114,23 +116,23 @@ def initial(plugin: Plugin, data: Data) -> Backbone:
     return backbone
 
 
-def context(pruner: ModuleType, name: str, training: Training) -> Context:
+def context(pruner: ModuleType, name: str, training: BackboneTrainer) -> Context:
     """Gather what a pruner needs, and no more."""
     needs, data = pruner.NEEDS, training.data
-    found = Context(generator=rng.generator(training.seed, "prune", name))
+    needed = Context(generator=rng.generator(training.seed, "prune", name))
     chosen = _sample(data.splits["backbone"], training.seed, "images")
     if needs & {"data", "labels"}:
-        found = dataclasses.replace(found, images=data.dataset.images[chosen])
+        needed = dataclasses.replace(needed, images=data.dataset.images[chosen])
     if "labels" in needs:
-        found = dataclasses.replace(found, labels=data.dataset.labels[chosen])
+        needed = dataclasses.replace(needed, labels=data.dataset.labels[chosen])
     if "validation" in needs:
         held_out = _sample(data.splits["validation"], training.seed, "validation")
-        found = dataclasses.replace(found, validation=data.dataset.images[held_out])
-    return dataclasses.replace(found, train=training.fully) if "trainer" in needs else found
+        needed = dataclasses.replace(needed, validation=data.dataset.images[held_out])
+    return dataclasses.replace(needed, train=training.fully) if "trainer" in needs else needed
 
 
 def compress(
-    start: Backbone, ratio: float, plugin: Plugin, training: Training, early: Mapping[str, Tensor] | None
+    start: Backbone, ratio: float, plugin: Plugin, training: BackboneTrainer, early: Mapping[str, Tensor] | None
 ) -> tuple[Backbone, Backbone, list[float]]:
     """Prune a network to a compression ratio and train it, as the pruner's schedule says.
 
@@ -175,11 +177,11 @@ def rounds(ratio: float, schedule: Schedule) -> tuple[float, ...]:
     """
     if schedule.when != "iterative":
         return (ratio,)
-    found, after = [], schedule.growth
+    ratios, after = [], schedule.growth
     while after < ratio * (1 - 1e-9):
-        found.append(after)
-        after = schedule.growth ** (len(found) + 1)
-    return (*found, ratio)
+        ratios.append(after)
+        after = schedule.growth ** (len(ratios) + 1)
+    return (*ratios, ratio)
 
 
 def epochs(plugin: Plugin, dense: TrainConfig, retrain: TrainConfig) -> float:
@@ -254,8 +256,17 @@ class _GradualPruning:
         apply_masks(network, masks)
         network.load_state_dict(pruned.state_dict())
 
+    def state(self, network: Backbone) -> dict[str, Any]:
+        """Return how far it is, and the masks, which a network that goes on has to have before its weights."""
+        return {"done": self.done, "masks": {name: mask for name, _, mask in masked(network)}}
 
-def _apply(pruner: ModuleType, plugin: Plugin, training: Training, network: Backbone, ratio: float) -> Backbone:
+    def restore(self, network: Backbone, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.done = state["done"]
+        apply_masks(network, state["masks"])
+
+
+def _apply(pruner: ModuleType, plugin: Plugin, training: BackboneTrainer, network: Backbone, ratio: float) -> Backbone:
     """Prune a network where training runs; the result is where the network was."""
     home = next(network.parameters()).device
     target = device(training.runtime)

@@ -13,7 +13,6 @@ from jaxtyping import Float, Int64, Num
 from torch import Tensor, nn
 
 from sharedlabel import rng
-from sharedlabel.config import TrainConfig
 from sharedlabel.data.tuples import partition
 from sharedlabel.types import Tuples
 
@@ -22,7 +21,7 @@ TupleBatch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @runtime_checkable
-class Source(Protocol):
+class Lookup(Protocol):
     """Anything that an index tensor looks instances up in: a tensor, or images that stay on disk."""
 
     def __getitem__(self, index: Tensor, /) -> Tensor:
@@ -79,7 +78,7 @@ class TupleLoader:
 
     def __init__(
         self,
-        sources: tuple[Source, ...],
+        sources: tuple[Lookup, ...],
         labels: Int64[Tensor, "m"],
         n: int,
         batch_size: int,
@@ -122,17 +121,23 @@ class TupleLoader:
         return ranks[labels].argsort(stable=True).view(self.batch_size, -1).T.flatten()
 
 
-def augment(images: Num[Tensor, "b C H W"], config: TrainConfig) -> Num[Tensor, "b C H W"]:
-    """Crop and mirror every image of a batch on its own, on its device."""
+def augment(images: Num[Tensor, "b C H W"], crop: int, flip: bool) -> Num[Tensor, "b C H W"]:
+    """Crop and mirror every image of a batch on its own, on its device.
+
+    Args:
+        images: to augment.
+        crop: pixels to pad by before a window of the old size is chosen; 0 is off.
+        flip: mirror about half of the images left to right.
+    """
     batch, _, height, width = images.shape
-    if config.crop:
-        padded = nn.functional.pad(images, [config.crop] * 4)
-        top, left = torch.randint(0, 2 * config.crop + 1, (2, batch, 1), device=images.device)
+    if crop:
+        padded = nn.functional.pad(images, [crop] * 4)
+        top, left = torch.randint(0, 2 * crop + 1, (2, batch, 1), device=images.device)
         rows = (top + torch.arange(height, device=images.device))[:, None, :, None]
         columns = (left + torch.arange(width, device=images.device))[:, None, None, :]
         channels = torch.arange(images.shape[1], device=images.device)[:, None, None]
         images = padded[torch.arange(batch, device=images.device)[:, None, None, None], channels, rows, columns]
-    if config.flip:
+    if flip:
         mirrored = torch.rand(batch, device=images.device) < 0.5
         images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     return images

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 
 from sharedlabel.errors import DataError, StoreError
-from sharedlabel.leaderboard import commands, score, standings
-from sharedlabel.leaderboard.board import records
+from sharedlabel.leaderboard.board import commands, records, score, standings
 from sharedlabel.leaderboard.board.facts import Event, Result, Status
 from sharedlabel.leaderboard.board.records import Entry
 from sharedlabel.leaderboard.cost import Cost

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from sharedlabel.leaderboard.board.standings import Standing
 from sharedlabel.leaderboard.protocol import Protocol
-from sharedlabel.leaderboard.standings import Standing
 from sharedlabel.report._panels import heading
 from sharedlabel.report._theme import INK, MUTED, SERIES, STYLE, to_svg
 

@@ -13,7 +13,7 @@ import resource
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sharedlabel.leaderboard import _seccomp
+from sharedlabel.leaderboard.sandbox import _seccomp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,9 +105,10 @@ def mount(folder: str) -> None:
 def _trained(folder: str, job: dict[str, Any], tensors: dict[str, Tensor]) -> Aggregator:
     import torch
 
-    from sharedlabel import rng, search
+    from sharedlabel import rng
     from sharedlabel.config import FitConfig, TrainerConfig, resolve
     from sharedlabel.data import tuples
+    from sharedlabel.training import search
     from sharedlabel.types import SetShape, Tuples
 
     shape = SetShape(tensors["embedding_mean"], tensors["embedding_scale"], tensors["log_prior"].float())

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sharedlabel.errors import DataError
-from sharedlabel.leaderboard import commands, standings
-from sharedlabel.leaderboard.board import writing
+from sharedlabel.leaderboard.board import commands, standings, writing
 from sharedlabel.leaderboard.board.facts import Result
+from sharedlabel.leaderboard.board.standings import Listed
 from sharedlabel.leaderboard.folder import Board
 from sharedlabel.leaderboard.protocol import METRICS, Protocol
 from sharedlabel.leaderboard.schema import to_toml
-from sharedlabel.leaderboard.standings import Listed
 
 
 def rescore(board: Board, progress: Callable[[str], None]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import TrainerConfig
 from sharedlabel.errors import TrainingError
 from sharedlabel.inputs import Data
-from sharedlabel.modules import device
+from sharedlabel.training.trainer import device
 
 SHARD_IMAGES = 16_384
 EMBED_BATCH = 512

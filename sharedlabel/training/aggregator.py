@@ -1,0 +1,146 @@
+"""Train an aggregator on fixed features with Lightning."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sharedlabel.aggregators._base import CHUNK, Aggregator, prefix_loss
+from sharedlabel.config import FitConfig
+from sharedlabel.training.base import TrainedModule, options_of
+from sharedlabel.training.loaders import TupleBatch
+
+_RECIPE = FitConfig()  # what the module does unless told otherwise
+
+
+class AggregatorModule(TrainedModule):
+    """Train an aggregator on embeddings and logits by the likelihood of every prefix.
+
+    A batch is embeddings `[t n d]`, calibrated logits `[t n c]`, labels `[t]` and, unless all count alike, weights
+    `[t]`. Logged beside the loss: `n_accuracy@k` and `ri@k` after k = 1, 2, 4, ... and n instances.
+
+    Args:
+        aggregator: the set aggregator.
+        learning_rate: peak of a cosine schedule with 10% warm-up, AdamW.
+        weight_decay: decoupled.
+        validation: a batch to watch: the epoch with the least loss on it is kept, and training stops `patience` epochs
+            after it. None leaves both to callbacks, such as `EarlyStopping("validation/loss")`.
+        patience: epochs without a better loss on `validation`.
+    """
+
+    def __init__(
+        self,
+        aggregator: Aggregator,
+        *,
+        learning_rate: float = _RECIPE.learning_rate,
+        weight_decay: float = _RECIPE.weight_decay,
+        validation: TupleBatch | None = None,
+        patience: int = _RECIPE.patience,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay)
+        self.save_hyperparameters(ignore=["aggregator", "validation"])
+        self.aggregator, self.validation, self.patience = aggregator, validation, patience
+        self.best, self.best_epoch, self.best_state = math.inf, 0, copy.deepcopy(aggregator.state_dict())
+        if validation is not None:
+            self.best = self._validation_loss(validation)
+
+    @classmethod
+    def of(cls, aggregator: Aggregator, recipe: FitConfig, validation: TupleBatch) -> AggregatorModule:
+        """Return the module that trains an aggregator by a recipe."""
+        return cls(aggregator, **options_of(recipe), validation=validation, patience=recipe.patience)
+
+    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix."""
+        posterior: Tensor = self.aggregator(embeddings, logits)
+        return posterior
+
+    def training_step(self, batch: Sequence[Tensor]) -> Tensor:
+        """Return the weighted negative log-likelihood (nats), averaged over prefixes as the aggregator weighs them."""
+        embeddings, logits, labels, *rest = batch
+        labels, weights = _weighed(labels, rest)
+        prefixes, importance = _weighted(self.aggregator, logits.shape[1])
+        posterior = self.aggregator.at(embeddings, logits, prefixes)
+        losses = prefix_loss(posterior, labels)
+        if self._watched:
+            self._score("train", posterior, labels, weights, prefixes)
+        return self.record((losses @ importance.to(losses) * weights).mean())
+
+    def validation_step(self, batch: Sequence[Tensor]) -> None:
+        """Log the loss and the metrics."""
+        self._evaluate("validation", batch)
+
+    def test_step(self, batch: Sequence[Tensor]) -> None:
+        """Log the loss and the metrics."""
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Sequence[Tensor]) -> Tensor:
+        """Return the log-posterior after every prefix; whatever follows embeddings and logits is not looked at."""
+        posterior: Tensor = self(*batch[:2])
+        return posterior
+
+    def on_train_epoch_end(self) -> None:
+        """Keep the best epoch; stop when it is long ago."""
+        super().on_train_epoch_end()
+        if self.validation is None:
+            return
+        loss = self._validation_loss(self.validation)
+        if self._watched:
+            self._log({"validation/loss": torch.tensor(loss)})
+        if loss < self.best:
+            self.best, self.best_epoch = loss, self.current_epoch + 1
+            self.best_state = copy.deepcopy(self.aggregator.state_dict())
+        if self.current_epoch + 1 - self.best_epoch >= self.patience:
+            self.trainer.should_stop = True
+
+    def on_fit_end(self) -> None:
+        """Restore the best epoch."""
+        if self.validation is not None:
+            self.aggregator.load_state_dict(self.best_state)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the best epoch with the last one."""
+        checkpoint["best"] = {"loss": self.best, "epoch": self.best_epoch, "state": self.best_state}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Load the best epoch."""
+        best = checkpoint["best"]
+        self.best, self.best_epoch, self.best_state = best["loss"], best["epoch"], best["state"]
+
+    def _evaluate(self, phase: str, batch: Sequence[Tensor]) -> None:
+        embeddings, logits, labels, *rest = batch
+        labels, weights = _weighed(labels, rest)
+        posterior = self(embeddings, logits)
+        importance = self.aggregator.prefix_weights(posterior.shape[1]).to(posterior)
+        loss = (prefix_loss(posterior, labels) @ importance * weights).mean()
+        self._log({f"{phase}/loss": loss}, len(labels))
+        self._score(phase, posterior, labels, weights)
+
+    @torch.no_grad()
+    def _validation_loss(self, validation: TupleBatch) -> float:
+        training = self.aggregator.training
+        self.aggregator.eval()
+        prefixes, importance = _weighted(self.aggregator, validation[1].shape[1])
+        total = 0.0
+        for embeddings, logits, labels, weights in zip(*(part.split(CHUNK) for part in validation), strict=True):
+            posterior = self.aggregator.draft(embeddings.to(self.device), logits.to(self.device), prefixes).cpu()
+            total += float((prefix_loss(posterior, labels) @ importance.to(posterior) * weights).sum())
+        self.aggregator.train(training)
+        return total / float(validation[3].sum())
+
+
+def _weighted(aggregator: Aggregator, size: int) -> tuple[list[int], Float[Tensor, "k"]]:
+    """Return the prefixes that count in an aggregator's loss, and their weights."""
+    weights = aggregator.prefix_weights(size)
+    counted = weights.nonzero()[:, 0]
+    return (counted + 1).tolist(), weights[counted]
+
+
+def _weighed(labels: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return labels and their weights, 1 each where a batch has none."""
+    return labels, weights[0] if weights else torch.ones(len(labels), device=labels.device)

@@ -1,0 +1,153 @@
+"""Train a backbone on single images with Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor, nn
+
+from sharedlabel.backbones._base import Backbone
+from sharedlabel.config import TrainConfig
+from sharedlabel.training.base import TrainedModule, options_of
+from sharedlabel.training.loaders import augment
+
+_RECIPE = TrainConfig()  # what the module does unless told otherwise
+
+
+@runtime_checkable
+class AfterStep(Protocol):
+    """What is called after every step of a backbone's training, and goes on where a killed training was."""
+
+    def __call__(self, network: Any, share: float, /) -> None:
+        """Look at the network, or change it, after this share of the steps."""
+
+    def state(self, network: Any, /) -> dict[str, Any]:
+        """Return what it has to know to go on, as tensors and plain data."""
+
+    def restore(self, network: Any, state: dict[str, Any], /) -> None:
+        """Go on from there; the network has yet to get its weights."""
+
+
+class BackboneModule(TrainedModule):
+    """Train or retrain a backbone on single images; its masks hold (`backbones/_masking.py`).
+
+    A batch is images `[b C H W]` and labels `[b]`, as from a `DataLoader` of pairs. Logged beside the loss: `accuracy`.
+
+    Args:
+        backbone: maps images to logits `[b c]`; dense or pruned.
+        learning_rate: peak learning rate.
+        weight_decay: L2 penalty of `sgd`, decoupled decay of `adamw`; biases and norms do not decay.
+        warmup: share of the steps with a linearly rising learning rate, in [0, 1].
+        optimizer: `adamw`, or `sgd` with Nesterov momentum.
+        momentum: momentum of `sgd`.
+        schedule: `cosine` to zero, or `constant`; both after the warm-up.
+        label_smoothing: in [0, 1].
+        crop: pad by this many pixels and crop at random; 0 is off.
+        flip: mirror left to right at random.
+        compiled: train through torch.compile.
+        span: the part of the recipe's steps to train, as shares in [0, 1].
+        after_step: told of the network and the share of the steps done after every step; not saved with the module.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        learning_rate: float = _RECIPE.learning_rate,
+        weight_decay: float = _RECIPE.weight_decay,
+        warmup: float = _RECIPE.warmup,
+        optimizer: Literal["sgd", "adamw"] = _RECIPE.optimizer,
+        momentum: float = _RECIPE.momentum,
+        schedule: Literal["cosine", "constant"] = _RECIPE.schedule,
+        label_smoothing: float = _RECIPE.label_smoothing,
+        crop: int = _RECIPE.crop,
+        flip: bool = _RECIPE.flip,
+        compiled: bool = False,
+        span: tuple[float, float] = (0.0, 1.0),
+        after_step: AfterStep | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, warmup)
+        self.save_hyperparameters(ignore=["backbone", "after_step"])
+        self.optimizer, self.momentum, self.schedule = optimizer, float(momentum), schedule
+        self.label_smoothing, self.crop, self.flip = float(label_smoothing), crop, flip
+        self.backbone, self.span, self.after_step = backbone, span, after_step
+        self._steps = 0
+        self._network: nn.Module = torch.compile(backbone) if compiled else backbone  # type: ignore[assignment]
+
+    @classmethod
+    def of(
+        cls,
+        backbone: Backbone,
+        recipe: TrainConfig,
+        compiled: bool = False,
+        span: tuple[float, float] = (0.0, 1.0),
+        after_step: AfterStep | None = None,
+    ) -> BackboneModule:
+        """Return the module that trains a backbone by a recipe."""
+        return cls(backbone, **options_of(recipe), compiled=compiled, span=span, after_step=after_step)
+
+    def forward(self, images: Num[Tensor, "b C H W"]) -> Float[Tensor, "b c"]:
+        """Return the logits of images."""
+        logits: Tensor = self._network(images)
+        return logits
+
+    def make_optimizer(self, parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Return AdamW, or SGD with Nesterov momentum."""
+        if self.optimizer == "adamw":
+            return super().make_optimizer(parameters)
+        return torch.optim.SGD(parameters, lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0)
+
+    def scale(self, step: int, steps: int) -> float:
+        """Follow the configured schedule, from the beginning of the span."""
+        self._steps, step = steps, step + round(self.span[0] * steps)
+        rising = max(1, round(self.warmup * steps))
+        return 1.0 if self.schedule == "constant" and step >= rising else super().scale(step, steps)
+
+    def training_step(self, batch: Sequence[Tensor]) -> Tensor:
+        """Return the cross-entropy of an augmented batch."""
+        images, labels = batch
+        logits = self._network(augment(images, self.crop, self.flip))
+        if self._watched:
+            self._log_accuracy("train", logits, labels)
+        return self.record(nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing))
+
+    def validation_step(self, batch: Sequence[Tensor]) -> None:
+        """Log the cross-entropy and the accuracy."""
+        self._evaluate("validation", batch)
+
+    def test_step(self, batch: Sequence[Tensor]) -> None:
+        """Log the cross-entropy and the accuracy."""
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Tensor | Sequence[Tensor]) -> Tensor:
+        """Return the logits of a batch of images, or of one of images and labels."""
+        logits: Tensor = self(batch if isinstance(batch, Tensor) else batch[0])
+        return logits
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Stop at the end of the span."""
+        done = round(self.span[0] * self._steps) + self.global_step
+        if self.after_step is not None:
+            self.after_step(self.backbone, done / self._steps)
+        if self.span[1] < 1 and done >= round(self.span[1] * self._steps):
+            self.trainer.should_stop = True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save how far `after_step` is."""
+        if self.after_step is not None:
+            checkpoint["after_step"] = self.after_step.state(self.backbone)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let `after_step` go on from there."""
+        if self.after_step is not None:
+            self.after_step.restore(self.backbone, checkpoint["after_step"])
+
+    def _evaluate(self, phase: str, batch: Sequence[Tensor]) -> None:
+        images, labels = batch
+        logits = self(images)
+        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        self._log({f"{phase}/loss": loss}, len(labels))
+        self._log_accuracy(phase, logits, labels)

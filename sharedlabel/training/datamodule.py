@@ -1,0 +1,254 @@
+"""Tuples for any Trainer: a LightningDataModule that forms them from images or features, labels and groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from sharedlabel import rng
+from sharedlabel.config import SplitConfig
+from sharedlabel.data import splits, tuples
+from sharedlabel.errors import DataError
+from sharedlabel.inputs import Data
+from sharedlabel.training.loaders import Lookup, TupleLoader
+from sharedlabel.types import Dataset, Protocol, Role, Tuples
+
+Split: TypeAlias = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Labelled instances to form tuples of.
+
+    Attributes:
+        inputs: what a module is given of each instance, such as images, or embeddings and logits: `[m ...]` each, or
+            anything that an index tensor looks instances up in.
+        labels: class index of each instance, `[m]`.
+        groups: id of each instance's group, `[m]`, or None.
+    """
+
+    inputs: tuple[Lookup, ...]
+    labels: Tensor
+    groups: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        parts = {f"input {number}": one for number, one in enumerate(self.inputs) if isinstance(one, Tensor)}
+        for name, part in (parts | ({} if self.groups is None else {"groups": self.groups})).items():
+            if len(part) != len(self.labels):
+                raise DataError(
+                    f"expected as many instances as labels, got {len(self.labels)} labels and {name} of "
+                    f"{len(part)}; pass what belongs together"
+                )
+
+    def __getitem__(self, index: Tensor) -> Instances:
+        """Return some of the instances."""
+        chosen = tuple(_Chosen(one, index) for one in self.inputs)
+        return Instances(chosen, self.labels[index], None if self.groups is None else self.groups[index])
+
+
+class SharedLabelDataModule(pl.LightningDataModule):
+    """Tuples of instances that share a label, for `SharedLabelModule` (images) and `AggregatorModule` (features).
+
+    A batch is `[t n ...]` of every input, labels `[t]` and weights `[t]`: each class weighs its prior. Training tuples
+    are formed anew every epoch; those of validation and test are the same in every epoch.
+    With several devices each sees its share of every batch.
+
+    Args:
+        train: instances that training tuples are formed of.
+        validation: for `validation_step` and `EarlyStopping`; None validates nothing.
+        test: for `test_step`, and for `predict_step` unless told otherwise; None tests nothing.
+        n: instances per tuple.
+        batch_size: tuples per step, over all devices.
+        protocol: `iid` forms tuples of any instances of a class, `grouped` of those of one group.
+        prior: of the labels of tuples: `uniform`, `empirical` for the shares of the classes in `train`, or `[c]`.
+        classes: number of classes; from the labels if None.
+        partitions: how often each instance of validation and test is in a tuple, about.
+        predict: tuples to predict, `[t n ...]` for each input, whose labels nobody knows.
+        seed: of the tuples.
+
+    Raises:
+        DataError: a class, or the largest group of a class, with fewer than n instances; groups that are missing; or
+            inputs that do not belong together.
+
+    >>> labels = torch.arange(60) % 3
+    >>> module = SharedLabelDataModule.of_tensors(torch.randn(60, 5), labels, n=4, batch_size=2)
+    >>> module.setup("fit")
+    >>> [tuple(part.shape) for part in next(iter(module.train_dataloader()))]
+    [(2, 4, 5), (2,), (2,)]
+    """
+
+    def __init__(
+        self,
+        train: Instances,
+        validation: Instances | None = None,
+        test: Instances | None = None,
+        *,
+        n: int = 8,
+        batch_size: int = 32,
+        protocol: Protocol = "iid",
+        prior: Literal["uniform", "empirical"] | Tensor = "uniform",
+        classes: int | None = None,
+        partitions: int = 4,
+        predict: Tensor | Sequence[Tensor] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters("n", "batch_size", "protocol", "partitions", "seed")
+        self.n, self.batch_size, self.protocol, self.partitions, self.seed = n, batch_size, protocol, partitions, seed
+        given: dict[Split, Instances | None] = {"train": train, "validation": validation, "test": test}
+        self.instances: Mapping[Split, Instances] = {name: one for name, one in given.items() if one is not None}
+        count = 1 + max(int(one.labels.max()) for one in self.instances.values()) if classes is None else classes
+        self.prior = prior if isinstance(prior, Tensor) else tuples.prior(train.labels, prior, count)
+        self.predicted = (predict,) if isinstance(predict, Tensor) else None if predict is None else tuple(predict)
+        self._training: TupleLoader | None = None
+        self._epoch = 0
+        for name in self.instances:  # what is too small is refused here, not in the middle of a training
+            self._tuples(name)
+
+    @classmethod
+    def of_tensors(
+        cls,
+        inputs: Tensor | Sequence[Tensor],
+        labels: Tensor,
+        groups: Tensor | None = None,
+        *,
+        validation: float = 0.2,
+        test: float = 0.2,
+        split_seed: int = 0,
+        **options: Any,
+    ) -> SharedLabelDataModule:
+        """Split tensors by class, groups whole, and form tuples of each part.
+
+        Args:
+            inputs: images `[m C H W]`, or embeddings `[m d]` and logits `[m c]`: whatever the module reads.
+            labels: `[m]`.
+            groups: `[m]`, or None.
+            validation: share of all instances, above 0.
+            test: share of all instances, above 0.
+            split_seed: seed of the split.
+            options: as of the class.
+        """
+        every = Instances((inputs,) if isinstance(inputs, Tensor) else tuple(inputs), labels, groups)
+        names = tuple(str(label) for label in range(int(labels.max()) + 1))
+        plain = Dataset("tensors", torch.zeros(len(labels), 1, 1, 1), labels, names, groups, None, "")
+        # `train` is what the splits of a grid call `backbone` and `aggregator`.
+        rest = (1 - test - validation) / (1 - test)
+        shares = SplitConfig(rest / 2, rest / 2, validation / (1 - test), test, split_seed)
+        roles = splits.split(plain, shares)
+        train = torch.cat([roles["backbone"], roles["aggregator"]]).sort().values
+        return cls(every[train], every[roles["validation"]], every[roles["test"]], classes=len(names), **options)
+
+    @classmethod
+    def of_data(cls, data: Data, *, protocol: Protocol = "iid", train: Role = "aggregator", **options: Any) -> Any:
+        """Form tuples of the images of a grid's data (`grid.prepare(experiment).data`), under its prior.
+
+        Args:
+            data: a data set with its splits.
+            protocol: as of the class.
+            train: the split that training tuples are formed of; networks have not seen the images of `aggregator`.
+            options: as of the class.
+        """
+
+        def instances(role: Role) -> Instances:
+            images = _Chosen(data.dataset.images, data.splits[role])
+            return Instances((images,), data.labels(role), data.groups(role, protocol))
+
+        roles: tuple[Role, ...] = (train, "validation", "test")
+        return cls(*map(instances, roles), protocol=protocol, prior=data.prior, **options)
+
+    def train_dataloader(self) -> TupleLoader:
+        """Return training tuples, formed anew every epoch."""
+        part = self.instances["train"]
+        self._training = TupleLoader(
+            part.inputs, part.labels, self.n, self.batch_size, self.prior, self.seed, self._groups(part)
+        )
+        self._training.epoch = self._epoch
+        return self._training
+
+    def val_dataloader(self) -> FixedTuples | list[Any]:
+        """Return all tuples of validation."""
+        return self._fixed("validation") if "validation" in self.instances else []
+
+    def test_dataloader(self) -> FixedTuples | list[Any]:
+        """Return all tuples of the test instances."""
+        return self._fixed("test") if "test" in self.instances else []
+
+    def predict_dataloader(self) -> FixedTuples | list[Any]:
+        """Return the tuples to predict, else those of the test instances."""
+        if self.predicted is None:
+            return self.test_dataloader()
+        rows = torch.arange(len(self.predicted[0]))
+        return FixedTuples(self.predicted, rows, (), self.batch_size)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch, on which the tuples depend, so that a training that goes on gets those of its next one."""
+        return {"epoch": self._epoch if self._training is None else self._training.epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the tuples of another epoch."""
+        self._epoch = state_dict["epoch"]
+        if self._training is not None:
+            self._training.epoch = self._epoch
+
+    def _groups(self, part: Instances) -> Tensor | None:
+        if self.protocol == "iid":
+            return None
+        if part.groups is None:
+            raise DataError("expected groups for protocol='grouped', got None; pass groups, or use protocol='iid'")
+        return part.groups
+
+    def _tuples(self, name: Split) -> Tuples:
+        part, partitions = self.instances[name], 1 if name == "train" else self.partitions
+        generator = rng.generator(self.seed, "evaluation", name, self.protocol)
+        return tuples.partition(part.labels, self.n, partitions, self.prior, generator, self._groups(part))
+
+    def _fixed(self, name: Split) -> FixedTuples:
+        drawn = self._tuples(name)
+        weights = drawn.weights.flatten()
+        labels = (drawn.labels.flatten(), (weights / weights.mean()).float())
+        return FixedTuples(self.instances[name].inputs, drawn.indices.flatten(0, 1), labels, self.batch_size)
+
+
+class FixedTuples:
+    """Batches of the same tuples in the same order in every epoch, the last and smaller batch too.
+
+    Args:
+        inputs: what is looked up.
+        indices: what to look up, `[t n]` instances, or `[t]` where whole tuples are looked up.
+        parts: further tensors `[t]` of a batch, such as labels and weights.
+        batch_size: tuples per batch, over all devices.
+    """
+
+    def __init__(self, inputs: tuple[Lookup, ...], indices: Tensor, parts: tuple[Tensor, ...], batch_size: int) -> None:
+        self.inputs, self.indices, self.parts, self.batch_size = inputs, indices, parts, batch_size
+
+    def __len__(self) -> int:
+        return len(self._rows())
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        for rows in self._rows():
+            index = self.indices[rows]
+            yield *(one[index] for one in self.inputs), *(part[rows] for part in self.parts)
+
+    def _rows(self) -> Sequence[Tensor]:
+        """Return the tuples of each batch, this device's share of them; shares of devices differ by one at most."""
+        world, rank = 1, 0
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+        rows: Sequence[Tensor] = torch.arange(len(self.indices))[rank::world].split(max(1, self.batch_size // world))
+        return rows
+
+
+class _Chosen:
+    """Some of the instances, looked up on demand so that a memory map stays on disk."""
+
+    def __init__(self, inputs: Lookup, chosen: Tensor) -> None:
+        self.inputs, self.chosen = inputs, chosen
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.inputs[self.chosen[index]]

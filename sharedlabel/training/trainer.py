@@ -1,0 +1,149 @@
+"""The Trainer of a grid, and `fit`, which trains a module and goes on where a killed run was."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from sharedlabel.config import TrainerConfig
+from sharedlabel.errors import ConfigError
+from sharedlabel.training import callbacks, resume
+from sharedlabel.training.base import TrainedModule
+from sharedlabel.training.resume import Epochs, Keeper, Workplace
+
+# Lightning's remarks on loaders and devices, and its own use of what newer versions of torch deprecate.
+_NOISE = (
+    "does not have many workers|have no `val_dataloader`|GPU available but not used|logging interval|treespec, LeafSpec"
+)
+
+
+def trainer(
+    config: TrainerConfig, epochs: int, gradient_clip: float = 0.0, small: bool = False, **options: Any
+) -> pl.Trainer:
+    """Build the Lightning Trainer.
+
+    Args:
+        config: where and how.
+        epochs: passes over the loader.
+        gradient_clip: largest gradient norm; 0 is off.
+        small: train on one device in full precision, as aggregators are.
+        options: further arguments of the Trainer, such as callbacks.
+
+    Raises:
+        ConfigError: a device that is absent or an option that Lightning does not know.
+    """
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # it announces devices and tips at every start
+    devices: Any = 1 if small else config.devices
+    several = devices not in (1, "1")
+    strategy = "ddp_spawn" if several and config.strategy == "auto" else config.strategy
+    try:
+        return pl.Trainer(
+            max_epochs=epochs,
+            accelerator=config.accelerator,
+            devices=devices,
+            strategy="auto" if small else strategy,
+            precision="32-true" if small else config.precision,
+            gradient_clip_val=gradient_clip or None,
+            **{
+                "logger": False,
+                "enable_checkpointing": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                **config.options,
+                **options,
+            },
+        )
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError, ImportError, MemoryError) as error:
+        asked = {"accelerator": config.accelerator, "devices": config.devices, "strategy": config.strategy}
+        other = [name for name in ("accelerator", "strategy") if asked[name] != "auto"]
+        advice = f"set trainer.{' and trainer.'.join(other)} to auto" if other else "correct trainer.options"
+        stated = ", ".join(f"{name}={value!r}" for name, value in asked.items())
+        raise ConfigError(
+            f"trainer: {stated} cannot be used here: {' '.join(str(error).split()).rstrip('.')}; {advice}"
+        ) from error
+
+
+def fit(
+    module: TrainedModule,
+    loader: Epochs,
+    config: TrainerConfig,
+    epochs: int,
+    gradient_clip: float = 0.0,
+    small: bool = False,
+) -> None:
+    """Train a module and leave it on the CPU in evaluation mode; within a stage call, go on where a killed run was.
+
+    Args:
+        module: what to train.
+        loader: gives its batches.
+        config: where and how.
+        epochs: passes over the loader.
+        gradient_clip: largest gradient norm; 0 is off.
+        small: train on one device in full precision, as aggregators are.
+    """
+    module.train()  # Lightning keeps the mode it finds, and restored backbones come in evaluation mode
+    workplace = resume.current()
+    make = functools.partial(trainer, config, epochs, gradient_clip, small)
+    if epochs and workplace is None:
+        _run(make(), module, loader)
+    elif epochs and workplace is not None:
+        _go_on(make, module, loader, config, workplace)
+    module.to("cpu").eval()
+
+
+def _go_on(
+    make: Callable[..., pl.Trainer], module: TrainedModule, loader: Epochs, config: TrainerConfig, workplace: Workplace
+) -> None:
+    """Train from where a killed run was, if there was one, and keep states for the next."""
+    number = workplace.begin()
+    path, state = workplace.left(number) or (None, None)
+    if state is not None and resume.finished(state):
+        resume.restore_end(state, module, loader)
+        return
+    options = callbacks.watching(config, workplace, number)
+    keeper = Keeper(workplace, number, loader, state)
+    made = make(**{**options, "callbacks": [*options["callbacks"], keeper]}, enable_checkpointing=True)
+    _run(made, module, loader, path)
+    if made.world_size == 1:
+        workplace.finish(number, resume.end(workplace, module.to("cpu"), loader))
+
+
+def _run(trainer: pl.Trainer, module: TrainedModule, loader: Epochs, state: Path | None = None) -> None:
+    """Train, from a state if there is one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=f".*({_NOISE}).*")
+        with _interruptible():
+            trainer.fit(module, loader, ckpt_path=state, weights_only=True)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Pass Ctrl-C on as KeyboardInterrupt: Lightning would exit with code 1 and ignore every later Ctrl-C."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stopped:
+        if not isinstance(stopped.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from stopped
+
+
+def device(config: TrainerConfig) -> torch.device:
+    """Return the device that features are computed on: the one the Trainer would use first."""
+    name = config.accelerator
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name in {"gpu", "cuda"}:
+        return torch.device("cuda")
+    return torch.device(name)

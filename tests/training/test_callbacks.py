@@ -1,0 +1,141 @@
+"""What watches the trainings of a grid: loggers and callbacks by name, callbacks of one's own, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+from pytorch_lightning import callbacks as lightning
+
+from sharedlabel import grid
+from sharedlabel.config import Experiment, parse
+from sharedlabel.errors import ConfigError
+from sharedlabel.rehearsal import Rehearsal
+from sharedlabel.store import Store
+from sharedlabel.training.callbacks import check, watched
+
+
+def watching(experiment: Experiment, **options: Any) -> Experiment:
+    return dataclasses.replace(experiment, trainer=dataclasses.replace(experiment.trainer, **options))
+
+
+def aggregate(experiment: Experiment, folder: Path) -> tuple[grid.Node, Store, grid.Grid]:
+    """Compute everything up to the first LSTM."""
+    prepared, store = grid.prepare(experiment), Store(folder)
+    node = next(cell.aggregate for cell in prepared.cells if cell.aggregator == "lstm")
+    grid.run_node(node, prepared, store, lambda *_: None)
+    return node, store, prepared
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_grid_logs_every_training_to_the_folder_of_the_run(experiment, tmp_path):
+    given = watching(experiment, logger="csv", callbacks=("learning_rate_monitor",), options={"log_every_n_steps": 1})
+    node, store, _ = aggregate(given, tmp_path / "store")
+    logs = Path(experiment.output) / experiment.name / "logs"
+    folders = {call.stage: logs / f"{call.stage}-{call.key[:12]}" / "training-1" for call in node.chain()}
+    losses = {stage: rows(folders[stage] / "metrics.csv") for stage in ("dense", "prune", "aggregate")}
+    for call in node.chain():
+        if call.stage in losses:
+            told = [float(row["train/loss"]) for row in losses[call.stage] if row["train/loss"]]
+            assert told == pytest.approx(store.load(call.stage, call.key).meta["losses"], rel=1e-5)
+    assert any(row["lr-AdamW/pg1"] for row in losses["dense"])
+    assert {"train/accuracy"} <= set(losses["dense"][0])
+    assert {"train/ri@4", "train/n_accuracy@1", "validation/loss"} <= set(losses["aggregate"][0])
+    assert not (logs / f"features-{node.key[:12]}").exists()
+
+
+def test_watching_changes_no_number_and_no_key(experiment, tmp_path, finished):
+    class Counter(pl.Callback):
+        epochs = 0
+
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            self.epochs += 1
+
+    counter = Counter()
+    with watched(counter):
+        node, store, _ = aggregate(watching(experiment, logger="csv"), tmp_path / "store")
+    assert counter.epochs == 2 + 1 + 2  # dense, retrained, aggregator
+    for call in node.chain():
+        one, other = store.load(call.stage, call.key), finished.store.load(call.stage, call.key)
+        assert (one.manifest["files"], one.meta) == (other.manifest["files"], other.meta)
+
+
+def test_what_a_killed_training_has_logged_stays(experiment, tmp_path):
+    given = watching(experiment, logger="csv")
+    node, store, prepared = aggregate(given, tmp_path / "store")
+    store._verified.clear()
+    (tmp_path / "store" / "artifacts" / node.stage / node.key / "manifest.json").unlink()
+    with pytest.warns(RuntimeWarning, match="is damaged"):
+        grid.run_node(node, prepared, store, lambda *_: None)
+    logs = Path(experiment.output) / experiment.name / "logs" / f"aggregate-{node.key[:12]}"
+    assert sorted(path.name for path in logs.iterdir()) == ["training-1", "training-1.2"]
+
+
+def test_a_rehearsal_logs_nothing_and_nobody_watches_it(experiment):
+    class Never(pl.Callback):
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            raise AssertionError
+
+    small = dataclasses.replace(
+        watching(experiment, logger="csv"), aggregators=("lstm",), pruners=("none",), ratios=(1.0,)
+    )
+    with watched(Never()):
+        assert Rehearsal(grid.prepare(small)).failed == {}
+    assert not (Path(experiment.output) / experiment.name / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--trainer.callbacks=[os.system]"],
+            "expected some of device_stats_monitor, learning_rate_monitor, .*'os.system'",
+        ),
+        (
+            ["--trainer.callbacks=[early_stopping]"],
+            "early_stopping, which changes what is trained, .*; set fit.patience",
+        ),
+        (["--trainer.callbacks=[model_pruning]"], "model_pruning, which changes .*; name a pruner under pruners"),
+        (
+            ["--trainer.callbacks=[learning_rate_monitor]"],
+            "learning_rate_monitor needs a logger, got trainer.logger=none",
+        ),
+        (
+            ["--trainer.callbacks=[{name: learning_rate_monitor, often: 3}]", "--trainer.logger=csv"],
+            "expected options that learning_rate_monitor of Lightning has, got .*often",
+        ),
+        (
+            ["--trainer.callbacks=[{name: learning_rate_monitor, logging_interval: x}]", "--trainer.logger=csv"],
+            "logging_interval should be `step` or `epoch`",
+        ),
+        (["--trainer.callbacks=[{label: x}]"], "expected some of .*, got 'None'"),
+        (["--trainer.logger=paper"], "trainer.logger"),
+    ],
+)
+def test_what_is_no_watching_is_refused_before_any_training(options, said):
+    with pytest.raises(ConfigError, match=said):
+        check(parse(options)[0].trainer)
+
+
+def test_a_logger_that_is_not_installed_is_told(experiment, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"trainer\.logger: tensorboard needs the package tensorboard, .*pip install"):
+        check(watching(experiment, logger="tensorboard").trainer)
+
+
+def test_a_callback_of_ones_own_must_only_look():
+    refused = pytest.raises(ConfigError, match="expected callbacks that only look, got EarlyStopping, which changes")
+    with refused, watched(lightning.EarlyStopping("train/loss")):
+        pass
+    refused = pytest.raises(ConfigError, match=r"expected a pytorch_lightning\.Callback, got str; pass an instance")
+    with refused, watched("learning_rate_monitor"):
+        pass
