@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from types import ModuleType
 
@@ -33,8 +35,9 @@ class Subject:
 
     def __init__(self, plugin: Plugin, root: Path | None = None) -> None:
         self.plugin = plugin
-        self._temporary = None if root else tempfile.TemporaryDirectory()
-        self._root = root
+        self._root = root or Path(tempfile.mkdtemp())
+        if root is None:
+            weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)
 
     @property
     def module(self) -> ModuleType:
@@ -43,8 +46,7 @@ class Subject:
 
     def load(self) -> Dataset:
         """Load it anew."""
-        root = self._root or Path(self._temporary.name if self._temporary else "")
-        dataset: Dataset = self.module.load(self.plugin.config, root)
+        dataset: Dataset = self.module.load(self.plugin.config, self._root)
         return dataset
 
     @functools.cached_property

@@ -114,13 +114,14 @@ def kind_of(source: str, where: str) -> str | None:
     Raises:
         ConfigError: the text is no Python.
     """
-    functions = {node.name: node for node in _parsed(source, where).body if isinstance(node, ast.FunctionDef)}
-    kinds = {_functions()[name][0] for name in functions if name in _functions()}
+    tree = _parsed(source, where)
+    kinds = {_functions()[name][0] for name in syntax.bound(tree.body) if name in _functions()}
     if len(kinds) != 1:
         return None
-    if "build" in functions:
-        parameters = NEEDED["backbones"][0]["build"]
-        return "backbones" if len(functions["build"].args.args) == len(parameters) else "aggregators"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "build":
+            parameters = NEEDED["backbones"][0]["build"]
+            return "backbones" if len(node.args.args) == len(parameters) else "aggregators"
     return kinds.pop()
 
 
