@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import pkgutil
 from collections.abc import Callable, Iterator
@@ -108,6 +109,7 @@ def edited(monkeypatch) -> Iterator[Callable[[str, str, str], None]]:
         return source.replace(old, new, 1)
 
     def edit(module: str, old: str, new: str) -> None:
+        assert importlib.util.find_spec(f"sharedlabel.{module}") is not None
         edits[f"sharedlabel.{module}"] = (old, new)
         sources.forget()
 
@@ -119,10 +121,20 @@ def edited(monkeypatch) -> Iterator[Callable[[str, str, str], None]]:
 @pytest.mark.parametrize(
     ("module", "old", "new", "expected"),
     [
-        ("crossfit", "x_mean, y_mean = x.mean(0), y.mean(0)", "x_mean, y_mean = x.mean(0), -y.mean(0)", {"crossfit"}),
-        ("crossfit", "x_mean, y_mean = x.mean(0), y.mean(0)", "x_mean, y_mean = x.mean(0), y.mean(0)  # why", set()),
-        ("crossfit", "Fit the affine map from one", "Fit an affine map from one", set()),
-        ("crossfit", "def align(", "def unused():\n    return -1\n\n\ndef align(", set()),
+        (
+            "training.alignment",
+            "x_mean, y_mean = x.mean(0), y.mean(0)",
+            "x_mean, y_mean = x.mean(0), -y.mean(0)",
+            {"crossfit"},
+        ),
+        (
+            "training.alignment",
+            "x_mean, y_mean = x.mean(0), y.mean(0)",
+            "x_mean, y_mean = x.mean(0), y.mean(0)  # why",
+            set(),
+        ),
+        ("training.alignment", "Fit the affine map from one", "Fit an affine map from one", set()),
+        ("training.alignment", "def align(", "def unused():\n    return -1\n\n\ndef align(", set()),
     ],
 )
 def test_an_edit_changes_the_digests_of_the_stages_that_it_may_change(edited, module, old, new, expected):

@@ -1,5 +1,7 @@
 """Arrays of a .npz or .safetensors file: images, or features of a network that somebody else has trained.
 
+    data: {name: arrays, path: animals.npz}
+
 | array | shape | what |
 | --- | --- | --- |
 | `images` | `[N C H W]` | `uint8`, or floats; or instead: |
@@ -17,7 +19,7 @@ network; with `widths: []` it is the linear classifier on the features themselve
 left out: the grid's own networks make theirs, since they are what is compressed.
 
     np.savez("animals.npz", features=features, labels=labels, groups=tracks)
-    python -m sharedlabel.train --data.name=arrays --data.path=animals.npz --backbones='[mlp]'
+    sharedlabel train --data.name=arrays --data.path=animals.npz --backbones='[mlp]'
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 | --- | --- |
 | data | `load(config, root)` |
 | backbones | `build(config, image_shape, num_classes)` |
-| pruners | `ceiling(backbone, config)` and `prune(backbone, ratio, config, context)`, or `scores(...)` |
+| pruners | `scores(backbone, config, context)` or `prune(backbone, ratio, config, context)`; three constants |
 | aggregators | `build(config, shape)` |
 """
 
@@ -26,11 +26,12 @@ NEEDED: dict[str, tuple[dict[str, tuple[str, ...]], ...]] = {
     "data": ({"load": ("config", "root")},),
     "backbones": ({"build": ("config", "image_shape", "num_classes")},),
     "pruners": (
-        {"ceiling": ("backbone", "config"), "prune": ("backbone", "ratio", "config", "context")},
-        {"scores": ()},
+        {"scores": ("backbone", "config", "context")},
+        {"prune": ("backbone", "ratio", "config", "context")},
     ),
     "aggregators": ({"build": ("config", "shape")},),
 }
+CONSTANTS: dict[str, tuple[str, ...]] = {"pruners": ("STRUCTURED", "NESTED", "NEEDS")}
 _EVERYTHING = "*"
 
 
@@ -41,7 +42,7 @@ def needs(kind: str) -> str:
     'Config and build(config, shape)'
     """
     sets = [" and ".join(map(_written, functions.items())) for functions in NEEDED[kind]]
-    return f"{CONFIG} and {', or '.join(sets)}"
+    return f"{', '.join((CONFIG, *CONSTANTS.get(kind, ())))} and {' or '.join(sets)}"
 
 
 def check_text(kind: str, source: str, where: str) -> None:
@@ -65,9 +66,10 @@ def check_text(kind: str, source: str, where: str) -> None:
         names = " and ".join(kinds[other] for other in sorted(kinds))
         raise ConfigError(f"expected one plugin in {where}, got {names}, of different kinds; make a file of each")
     bound = syntax.bound(tree.body) | {local for node in tree.body for local, _, _ in syntax.imports(node)}
-    complete = any({CONFIG, *functions} <= bound for functions in NEEDED[kind])
+    always = (CONFIG, *CONSTANTS.get(kind, ()))
+    complete = any({*always, *functions} <= bound for functions in NEEDED[kind])
     if not complete and _EVERYTHING not in bound:
-        listed = ", ".join(name for name in (CONFIG, *_functions()) if name in bound) or "none of it"
+        listed = ", ".join(name for name in (*always, *_functions()) if name in bound) or "none of it"
         raise ConfigError(f"expected {needs(kind)} in {where}, got {listed}; define what is missing")
 
 
@@ -96,7 +98,7 @@ def check_module(kind: str, module: ModuleType, where: str) -> None:
     for name, parameters in functions.items():
         signature = inspect.signature(getattr(module, name))
         try:
-            signature.bind(*(parameters or signature.parameters))
+            signature.bind(*parameters)
         except TypeError as error:
             raise ConfigError(
                 f"expected {_written((name, parameters))} in {where}, got {name}{_bare(signature)}; take these "
@@ -112,13 +114,14 @@ def kind_of(source: str, where: str) -> str | None:
     Raises:
         ConfigError: the text is no Python.
     """
-    functions = {node.name: node for node in _parsed(source, where).body if isinstance(node, ast.FunctionDef)}
-    kinds = {_functions()[name][0] for name in functions if name in _functions()}
+    tree = _parsed(source, where)
+    kinds = {_functions()[name][0] for name in syntax.bound(tree.body) if name in _functions()}
     if len(kinds) != 1:
         return None
-    if "build" in functions:
-        parameters = NEEDED["backbones"][0]["build"]
-        return "backbones" if len(functions["build"].args.args) == len(parameters) else "aggregators"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "build":
+            parameters = NEEDED["backbones"][0]["build"]
+            return "backbones" if len(node.args.args) == len(parameters) else "aggregators"
     return kinds.pop()
 
 
@@ -141,7 +144,7 @@ def _functions() -> dict[str, tuple[str, ...]]:
 
 
 def _written(function: tuple[str, tuple[str, ...]]) -> str:
-    return f"{function[0]}({', '.join(function[1]) or '...'})"
+    return f"{function[0]}({', '.join(function[1])})"
 
 
 def _bare(signature: inspect.Signature) -> str:

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import pickle
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import torchvision
 from PIL import Image
 
-from sharedlabel import plugins, rng
-from sharedlabel.config import SplitConfig
-from sharedlabel.data.splits import split
-from sharedlabel.data.tuples import partition, prior
-from sharedlabel.errors import DataError
-from sharedlabel.types import Dataset
+from sharedlabel import conformance, plugins
+from sharedlabel.config import resolve
+from sharedlabel.conformance import data
 
 PER_CLASS = 20
-SPLIT = SplitConfig(backbone=0.7, aggregator=0.2, validation=0.1, test=0.2, groups="divided")
-Prepared = tuple[ModuleType, Any, Path]
 
 
 def fake_idx(kind: str) -> Callable[[Path, pytest.MonkeyPatch], dict[str, object]]:
@@ -103,75 +94,16 @@ FAKES = {
 
 
 @pytest.fixture(scope="module", params=plugins.available("data"))
-def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
-    module = plugins.load("data", request.param)
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[data.Subject]:
     root = tmp_path_factory.mktemp(request.param)
     with pytest.MonkeyPatch.context() as monkeypatch:
         options = FAKES[request.param](root, monkeypatch) if request.param in FAKES else {}
-        yield module, module.Config(**options), root
+        yield data.Subject(resolve("data", {"name": request.param, **options}), root)
 
 
-@pytest.fixture(scope="module")
-def dataset(prepared: Prepared) -> Dataset:
-    module, config, root = prepared
+@pytest.mark.parametrize("promise", conformance.promises("data"), ids=lambda promise: promise.__name__)
+def test_a_data_set_keeps_its_promises(subject: data.Subject, promise: conformance.Promise) -> None:
     try:
-        loaded: Dataset = module.load(config, root)
-    except DataError as error:
-        pytest.skip(f"its files are not on this machine: {error}")
-    return loaded
-
-
-def test_config_is_frozen_and_has_defaults(prepared: Prepared) -> None:
-    module, _, _ = prepared
-    config = module.Config()
-    assert config == module.Config()
-    for field in dataclasses.fields(config):
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(config, field.name, None)
-    assert all(f"{field.name}:" in (module.Config.__doc__ or "") for field in dataclasses.fields(config))
-
-
-def test_images_and_labels(dataset: Dataset) -> None:
-    assert dataset.images.dtype in {torch.uint8, torch.float32}
-    assert dataset.images.ndim == 4
-    assert dataset.images.float().isfinite().all()
-    assert len(set(dataset.class_names)) == dataset.num_classes >= 2
-    assert torch.bincount(dataset.labels, minlength=dataset.num_classes).min() > 0
-    for column in (dataset.labels, dataset.groups, dataset.holdout):
-        assert column is None or column.shape == dataset.images.shape[:1]
-
-
-def test_a_second_load_gives_the_same(prepared: Prepared, dataset: Dataset) -> None:
-    module, config, root = prepared
-    again = module.load(config, root)
-    assert again.fingerprint == dataset.fingerprint
-    assert len(dataset.fingerprint) == 64
-    assert torch.equal(again.images, dataset.images)
-    assert torch.equal(again.labels, dataset.labels)
-    assert again.class_names == dataset.class_names
-
-
-def test_splits_are_disjoint_exhaustive_and_stratified(dataset: Dataset) -> None:
-    roles = split(dataset, SPLIT)
-    together = torch.cat(list(roles.values()))
-    assert torch.equal(together.sort().values, torch.arange(dataset.labels.numel()))
-    sizes = torch.bincount(dataset.labels)
-    if dataset.holdout is not None:
-        assert dataset.holdout[roles["test"]].all()
-        sizes = torch.bincount(dataset.labels[~dataset.holdout])
-    else:
-        sizes = sizes - torch.bincount(dataset.labels[roles["test"]])
-    for role, share in (("backbone", 0.7), ("aggregator", 0.2), ("validation", 0.1)):
-        counts = torch.bincount(dataset.labels[roles[role]], minlength=dataset.num_classes)  # type: ignore[index]
-        assert ((counts - share * sizes).abs() <= 1.5).all()
-
-
-def test_tuples_of_every_role_are_disjoint_and_pure(dataset: Dataset) -> None:
-    for role, indices in split(dataset, SPLIT).items():
-        labels = dataset.labels[indices]
-        n = min(4, int(torch.bincount(labels).min()))
-        tuples = partition(labels, n, 2, prior(labels, "empirical", dataset.num_classes), rng.generator(0, role), None)
-        for members, shared in zip(tuples.indices, tuples.labels, strict=True):
-            assert members.unique().numel() == members.numel()
-            assert (labels[members] == shared[:, None]).all()
-        assert tuples.weights.sum(1).tolist() == pytest.approx([1.0, 1.0])
+        promise(subject)
+    except conformance.Inapplicable as reason:
+        pytest.skip(str(reason))
