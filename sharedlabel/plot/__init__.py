@@ -20,7 +20,7 @@ import matplotlib.style
 from matplotlib.axes import Axes
 
 from sharedlabel.errors import DataError
-from sharedlabel.names import DENSE, EXACT
+from sharedlabel.names import EXACT
 from sharedlabel.plot._selection import Selection, check_name, known_number, listed, select
 from sharedlabel.records import AdaptivePoint, Summary
 from sharedlabel.report import adaptive as stops
