@@ -252,6 +252,10 @@ def test_the_schedule_warms_up_then_falls_to_zero():
     assert scale[55] == pytest.approx(0.5)
     assert scale[100] == pytest.approx(0, abs=1e-12)
     assert all(later < earlier for earlier, later in itertools.pairwise(scale[10:]))
+    lasting = BackboneModule.of(network(), TrainConfig(warmup=0.1, final_rate=0.2))
+    assert lasting.scale(4, 100) == module.scale(4, 100)
+    assert lasting.scale(100, 100) == pytest.approx(0.2)
+    assert lasting.scale(55, 100) == pytest.approx(0.2 + 0.8 * module.scale(55, 100))
     constant = BackboneModule.of(network(), TrainConfig(warmup=0.1, schedule="constant"))
     assert [constant.scale(step, 100) for step in (0, 9, 10, 99)] == pytest.approx([0.1, 1, 1, 1])
     assert BackboneModule.of(network(), TrainConfig(warmup=0.0)).scale(0, 100) == 1

@@ -52,6 +52,7 @@ class TrainConfig:
         label_smoothing: in [0, 1].
         crop: pad by this many pixels and crop at random; 0 is off.
         flip: mirror left to right at random.
+        final_rate: learning rate at the end of the `cosine`, as a share of its peak, in [0, 1].
     """
 
     epochs: Many = 20
@@ -65,6 +66,7 @@ class TrainConfig:
     label_smoothing: Fraction = 0.0
     crop: Many = 0
     flip: bool = False
+    final_rate: Fraction = added(0.0)
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,11 @@ class BackboneModule(TrainedModule):
         warmup: share of the steps with a linearly rising learning rate, in [0, 1].
         optimizer: `adamw`, or `sgd` with Nesterov momentum.
         momentum: momentum of `sgd`.
-        schedule: `cosine` to zero, or `constant`; both after the warm-up.
+        schedule: `cosine` to `final_rate`, or `constant`; both after the warm-up.
         label_smoothing: in [0, 1].
         crop: pad by this many pixels and crop at random; 0 is off.
         flip: mirror left to right at random.
+        final_rate: learning rate at the end of the cosine, as a share of its peak.
         compiled: train through torch.compile.
         span: the part of the recipe's steps to train, as shares in [0, 1].
         after_step: told of the network and the share of the steps done after every step; not saved with the module.
@@ -65,6 +66,7 @@ class BackboneModule(TrainedModule):
         label_smoothing: float = _RECIPE.label_smoothing,
         crop: int = _RECIPE.crop,
         flip: bool = _RECIPE.flip,
+        final_rate: float = _RECIPE.final_rate,
         compiled: bool = False,
         span: tuple[float, float] = (0.0, 1.0),
         after_step: AfterStep | None = None,
@@ -73,6 +75,7 @@ class BackboneModule(TrainedModule):
         self.save_hyperparameters(ignore=["backbone", "after_step"])
         self.optimizer, self.momentum, self.schedule = optimizer, float(momentum), schedule
         self.label_smoothing, self.crop, self.flip = float(label_smoothing), crop, flip
+        self.final_rate = float(final_rate)
         self.backbone, self.span, self.after_step = backbone, span, after_step
         self._steps = 0
         self._network: nn.Module = torch.compile(backbone) if compiled else backbone  # type: ignore[assignment]
@@ -104,7 +107,11 @@ class BackboneModule(TrainedModule):
         """Follow the configured schedule, from the beginning of the span."""
         self._steps, step = steps, step + round(self.span[0] * steps)
         rising = max(1, round(self.warmup * steps))
-        return 1.0 if self.schedule == "constant" and step >= rising else super().scale(step, steps)
+        if step < rising:
+            return super().scale(step, steps)
+        if self.schedule == "constant":
+            return 1.0
+        return self.final_rate + (1 - self.final_rate) * super().scale(step, steps)
 
     def training_step(self, batch: Sequence[Tensor]) -> Tensor:
         """Return the cross-entropy of an augmented batch."""
