@@ -185,6 +185,17 @@ def test_the_tables_are_files(finished):
         assert lines[0]["backbone"] == "mlp"
 
 
+def test_the_weights_of_all_layers_together_are_those_of_the_network(finished):
+    layers = finished.results.layers
+    networks = {(r.pruner, r.ratio): r for r in finished.results.rows}
+    for (pruner, ratio), row in networks.items():
+        own = [one for one in layers if (one.pruner, one.ratio, one.seed) == (pruner, ratio, row.seed)]
+        left, whole = sum(one.weights for one in own), sum(one.weights_dense for one in own)
+        assert 1 - left / whole == pytest.approx(row.sparsity)
+        assert max(one.weights / one.weights_dense for one in own) == pytest.approx(row.densest_layer_share)
+    assert len(layers) == len({(one.pruner, one.ratio, one.seed, one.layer) for one in layers})
+
+
 def test_without_epsilons_there_are_no_margins(done, experiment, run):
     found = run(dataclasses.replace(experiment, margin=MarginConfig(epsilons=())))
     assert found.results.margins == ()

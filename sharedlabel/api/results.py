@@ -41,6 +41,7 @@ class Results:
         sweet_spots: how far to compress, by rule and method.
         reliability: bins of reliability diagrams.
         latencies: measured times of every network.
+        layers: weights that pruners have left, by layer.
         margins: error margins of the dense networks, by layer.
         adaptive: what it brings to look at instances only until the answer is sure.
         thresholds: when to stop, by cell.
@@ -63,6 +64,7 @@ class Results:
     sweet_spots: DataFrame
     reliability: DataFrame
     latencies: DataFrame
+    layers: DataFrame
     margins: DataFrame
     adaptive: DataFrame
     thresholds: DataFrame

@@ -96,6 +96,27 @@ def quietest(records: Iterable[Latency]) -> list[Latency]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerWeights(OfPruned):
+    """How many weights of one layer a pruner has left.
+
+    Attributes:
+        seed: training seed.
+        training: `crossfit` for the deployed networks of cross-fitting, `frozen` for all others.
+        layer: name of the layer.
+        weights_dense: weights of the layer in the dense network.
+        weights: weights left.
+        sparsity: share removed, in [0, 1].
+    """
+
+    seed: int
+    training: Literal["frozen", "crossfit"] = "frozen"
+    layer: str
+    weights_dense: int
+    weights: int
+    sparsity: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerMargin:
     """How many of the smallest weights of one layer can go before the logits move by epsilon; distances are Euclidean.
 

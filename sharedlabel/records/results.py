@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args, get_type_hints
 
 from sharedlabel.records.dataset import DatasetFacts
-from sharedlabel.records.measurements import Failure, Latency, Margin, ReliabilityBin, Search
+from sharedlabel.records.measurements import Failure, Latency, LayerWeights, Margin, ReliabilityBin, Search
 from sharedlabel.records.rows import Row
 from sharedlabel.records.stopping import AdaptivePoint, Threshold
 from sharedlabel.records.summaries import Comparison, Pooled, Rank, Summary, SweetSpot, Wins
@@ -37,6 +37,7 @@ class Results:
         sweet_spots: per rule and method.
         reliability: bins of the reliability diagrams.
         latencies: size, memory and time of every compressed network.
+        layers: weights that pruners have left, per layer.
         margins: error margins of the dense networks, per layer.
         adaptive: adaptive numbers of instances, per rule, threshold and method.
         thresholds: fitted thresholds for nominal errors, per cell.
@@ -72,6 +73,7 @@ class Results:
         "One row per compressed network, device, mode and batch; measured_ columns are times and their conditions.",
         default=(),
     )
+    layers: tuple[LayerWeights, ...] = _shown("Every layer", "One row per layer of a compressed network.", default=())
     margins: tuple[Margin, ...] = _shown("Every error margin", "One row per layer, epsilon and seed.", default=())
     adaptive: tuple[AdaptivePoint, ...] = _shown(
         "Every point of adaptive n",
