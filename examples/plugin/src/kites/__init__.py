@@ -1,0 +1,1 @@
+"""A data set, a backbone, a pruner and an aggregator for sharedlabel."""
