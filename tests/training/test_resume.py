@@ -19,9 +19,11 @@ from sharedlabel import rng
 from sharedlabel.aggregators import lstm
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import FitConfig, JointConfig, Plugin, TrainConfig, TrainerConfig, resolve
+from sharedlabel.config import FitConfig, JointConfig, Plugin, Schedule, TrainConfig, TrainerConfig, resolve
 from sharedlabel.data import tuples
 from sharedlabel.inputs import Data
+from sharedlabel.pruners import magnitude
+from sharedlabel.pruners._base import Context
 from sharedlabel.store import Output, Store
 from sharedlabel.training import base, compression, resume, search, trainer
 from sharedlabel.training.joint import SharedLabelModule
@@ -194,6 +196,25 @@ def test_killed_again_and_again_it_goes_on(states, monkeypatch):
     with steps(monkeypatch) as left:
         same(run(gradual, states), expected)
     assert left[0] == 4
+
+
+def test_gradual_pruning_does_not_repeat_a_step_that_is_done():
+    pruned_to: list[float] = []
+
+    def apply(network: Backbone, ratio: float) -> Backbone:
+        pruned_to.append(ratio)
+        return magnitude.prune(network, ratio, magnitude.Config(), Context(generator=torch.Generator()))
+
+    schedule = Schedule(when="gradual", steps=2, until=1.0)
+    first, start = compression._GradualPruning(apply, 2.0, schedule), network()
+    first(start, 0.5)
+    second, other = compression._GradualPruning(apply, 2.0, schedule), network()
+    second.restore(other, first.state(start))
+    other.load_state_dict(start.state_dict())
+    second(other, 0.6)
+    assert len(pruned_to) == 1
+    second(other, 1.0)
+    assert pruned_to[1:] == [2.0]
 
 
 def test_numbers_do_not_depend_on_states_being_written(states):
