@@ -28,6 +28,7 @@ REACHED = [
     ("measure", "latency", {"latency"}),
     ("error_margin", "margins", {"margin"}),
     ("training.alignment", "align", {"crossfit"}),
+    ("training.resume", "Keeper", {*NETWORKS, "aggregate", "joint"}),
     ("evaluation", "score", {"evaluate", "exact"}),
     ("adaptive", "fit", {"adaptive"}),
     ("cost", "aggregator_macs", {"evaluate", "adaptive"}),
@@ -36,6 +37,8 @@ REACHED = [
 ]
 # What people see, what is read from stored results, and what shows in keys by itself.
 NOT_REACHED = [
+    ("training.scores", "TupleScores"),
+    ("training.callbacks", "watching"),
     ("report.html", "write_report"),
     ("report.terminal", "print_report"),
     ("progress", "describe"),
@@ -115,10 +118,20 @@ def forget() -> None:
 @pytest.mark.parametrize(
     ("module", "old", "new", "expected"),
     [
-        ("crossfit", "x_mean, y_mean = x.mean(0), y.mean(0)", "x_mean, y_mean = x.mean(0), -y.mean(0)", {"crossfit"}),
-        ("crossfit", "x_mean, y_mean = x.mean(0), y.mean(0)", "x_mean, y_mean = x.mean(0), y.mean(0)  # why", set()),
-        ("crossfit", "Fit the affine map from one", "Fit an affine map from one", set()),
-        ("crossfit", "def align(", "def unused():\n    return -1\n\n\ndef align(", set()),
+        (
+            "training.alignment",
+            "x_mean, y_mean = x.mean(0), y.mean(0)",
+            "x_mean, y_mean = x.mean(0), -y.mean(0)",
+            {"crossfit"},
+        ),
+        (
+            "training.alignment",
+            "x_mean, y_mean = x.mean(0), y.mean(0)",
+            "x_mean, y_mean = x.mean(0), y.mean(0)  # why",
+            set(),
+        ),
+        ("training.alignment", "Fit the affine map from one", "Fit an affine map from one", set()),
+        ("training.alignment", "def align(", "def unused():\n    return -1\n\n\ndef align(", set()),
     ],
 )
 def test_an_edit_changes_the_digests_of_the_stages_that_it_may_change(edited, module, old, new, expected):

@@ -109,7 +109,7 @@ def searched() -> Numbers:
         runtime=CPU,
     )
     plugin = resolve("aggregators", {"name": "lstm", "hidden": 8, "dropout": 0.3})
-    fitted = search.best(plugin, FitConfig(epochs=7, patience=2, learning_rate=0.05, trials=2), task)
+    fitted = search.best(plugin, FitConfig(epochs=9, patience=1, learning_rate=0.3, trials=2), task)
     trials = [{**trial, "seconds": 0} for trial in fitted.meta.pop("search")["trials"]]
     return fitted.aggregator.state_dict(), (fitted.meta, trials)
 
@@ -196,6 +196,18 @@ def test_killed_again_and_again_it_goes_on(states, monkeypatch):
     with steps(monkeypatch) as left:
         same(run(gradual, states), expected)
     assert left[0] == 4
+
+
+def test_killed_after_its_last_epoch_a_training_that_was_stopped_early_gets_no_further_one(states, monkeypatch):
+    def die(*_: Any) -> None:
+        raise Killed
+
+    expected = searched()
+    assert len(expected[1][0]["losses"]) < 9
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(resume, "end", die)
+        run(searched, states)
+    same(run(searched, states), expected)
 
 
 def test_gradual_pruning_does_not_repeat_a_step_that_is_done():
