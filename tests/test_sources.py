@@ -30,6 +30,7 @@ REACHED = [
     ("measure", "latency", {"latency"}),
     ("error_margin", "margins", {"margin"}),
     ("training.alignment", "align", {"crossfit"}),
+    ("training.resume", "Keeper", {*NETWORKS, "aggregate", "joint"}),
     ("evaluation", "score", {"evaluate", "exact"}),
     ("adaptive", "fit", {"adaptive"}),
     ("cost", "aggregator_macs", {"evaluate", "adaptive"}),
@@ -38,6 +39,8 @@ REACHED = [
 ]
 # What people see, what is read from stored results, and what shows in keys by itself.
 NOT_REACHED = [
+    ("training.scores", "TupleScores"),
+    ("training.callbacks", "watching"),
     ("report.html", "write_report"),
     ("report.terminal", "print_report"),
     ("progress", "describe"),

@@ -72,7 +72,7 @@ class BackboneModule(TrainedModule):
         after_step: AfterStep | None = None,
     ) -> None:
         super().__init__(learning_rate, weight_decay, warmup)
-        self.save_hyperparameters(ignore=["backbone", "after_step"])
+        self.save_hyperparameters(ignore=["backbone", "after_step", "span"])
         self.optimizer, self.momentum, self.schedule = optimizer, float(momentum), schedule
         self.label_smoothing, self.crop, self.flip = float(label_smoothing), crop, flip
         self.final_rate = float(final_rate)

@@ -25,12 +25,10 @@ class TrainedModule(pl.LightningModule):
     logger or a callback may look at them, so a Trainer without any spends no time on them.
     """
 
-    history: Tensor
-
     def __init__(self, learning_rate: float, weight_decay: float, warmup: float = 0.1) -> None:
         super().__init__()
         self.learning_rate, self.weight_decay, self.warmup = float(learning_rate), float(weight_decay), float(warmup)
-        self.register_buffer("history", torch.zeros(0))
+        self.history = torch.zeros(0)  # of the epochs trained; no buffer, since averaged weights have no history
         self.register_load_state_dict_pre_hook(_resize)  # type: ignore[no-untyped-call]
         self._losses: list[Tensor] = []
         self._scores: dict[str, TupleScores] = {}
@@ -97,7 +95,7 @@ class TrainedModule(pl.LightningModule):
         """Store and log the epoch's mean loss; stop with a message if it is not finite."""
         mean = torch.stack(self._losses).mean()
         self._losses.clear()
-        self.history = torch.cat([self.history, mean.to(self.history)[None]])
+        self.history = torch.cat([self.history, mean.float().cpu()[None]])
         if not torch.isfinite(mean):
             raise TrainingError(
                 f"expected a finite loss, got {mean.item()} in epoch {self.current_epoch + 1}; "
@@ -114,6 +112,14 @@ class TrainedModule(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test tuples."""
         self._log_scores("test")
+
+    def get_extra_state(self) -> Tensor:
+        """Return what the state holds besides weights and buffers: the losses."""
+        return self.history
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the losses over from a state."""
+        self.history = state
 
     def losses(self) -> list[float]:
         """Return the mean loss (nats) of every epoch trained."""
@@ -140,11 +146,10 @@ class TrainedModule(pl.LightningModule):
 
 
 def _resize(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
-    """Give the buffers whose length a state decides that length, before they are loaded."""
-    for name in ("history", "log_correction"):
-        own, loaded = module._buffers.get(name), state.get(prefix + name)
-        if own is not None and loaded is not None and own.shape != loaded.shape:
-            setattr(module, name, own.new_empty(loaded.shape))
+    """Give the correction of logits the length that it has in a state, before it is loaded."""
+    own, loaded = module._buffers.get("log_correction"), state.get(f"{prefix}log_correction")
+    if own is not None and loaded is not None and own.shape != loaded.shape:
+        module.log_correction = own.new_empty(loaded.shape)
 
 
 def options_of(recipe: TrainConfig | FitConfig | JointConfig) -> dict[str, Any]:

@@ -39,6 +39,7 @@ _CHANGING: Mapping[type[pl.Callback], str] = {
     lightning.ModelPruning: "name a pruner under pruners",
     lightning.Timer: "set epochs, or train with a Trainer of your own",
 }
+_EVERY = 50  # steps, as Lightning does
 _MONITORS = ("device_stats_monitor", "learning_rate_monitor")
 _watchers: ContextVar[tuple[pl.Callback, ...]] = ContextVar("watchers", default=())
 
@@ -157,17 +158,19 @@ def _set(*callbacks: pl.Callback) -> Iterator[None]:
         _watchers.reset(token)
 
 
-def watching(config: TrainerConfig, workplace: Workplace, number: int) -> dict[str, Any]:
+def watching(config: TrainerConfig, workplace: Workplace, number: int, steps: int) -> dict[str, Any]:
     """Return the arguments of a Trainer that say who watches a training.
 
     Args:
         config: names loggers and callbacks.
         workplace: where it logs.
         number: of the training within its stage call.
+        steps: in an epoch; single steps are logged every 50, or once an epoch if it has fewer.
     """
     options: dict[str, Any] = {"callbacks": [*_named(config), *_watchers.get()]}
     if config.logger != "none":
         options["logger"] = _logger(config, workplace.logs, number)
+        options["log_every_n_steps"] = max(1, min(_EVERY, steps))
     if any(isinstance(callback, lightning.ProgressBar) for callback in options["callbacks"]):
         options["enable_progress_bar"] = True
     return options

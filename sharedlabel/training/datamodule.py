@@ -37,6 +37,11 @@ class Instances:
     groups: Tensor | None = None
 
     def __post_init__(self) -> None:
+        if self.labels.dtype != torch.int64 or self.labels.ndim != 1 or not len(self.labels) or self.labels.min() < 0:
+            raise DataError(
+                f"expected labels as class indices [m] of type int64, 0 or more, got {self.labels.dtype} "
+                f"{list(self.labels.shape)}{_least(self.labels)}; number the classes from 0"
+            )
         parts = {f"input {number}": one for number, one in enumerate(self.inputs) if isinstance(one, Tensor)}
         for name, part in (parts | ({} if self.groups is None else {"groups": self.groups})).items():
             if len(part) != len(self.labels):
@@ -133,6 +138,11 @@ class SharedLabelDataModule(pl.LightningDataModule):
             split_seed: seed of the split.
             options: as of the class.
         """
+        if not (validation > 0 and test > 0 and validation + test < 1):
+            raise DataError(
+                f"expected shares validation and test above 0 that leave some for training, got {validation:g} and "
+                f"{test:g}; without one of them, make the module of Instances"
+            )
         every = Instances((inputs,) if isinstance(inputs, Tensor) else tuple(inputs), labels, groups)
         names = tuple(str(label) for label in range(int(labels.max()) + 1))
         plain = Dataset("tensors", torch.zeros(len(labels), 1, 1, 1), labels, names, groups, None, "")
@@ -212,6 +222,10 @@ class SharedLabelDataModule(pl.LightningDataModule):
         weights = drawn.weights.flatten()
         labels = (drawn.labels.flatten(), (weights / weights.mean()).float())
         return FixedTuples(self.instances[name].inputs, drawn.indices.flatten(0, 1), labels, self.batch_size)
+
+
+def _least(labels: Tensor) -> str:
+    return f" from {labels.min().item():g} on" if len(labels) else ""
 
 
 class FixedTuples:

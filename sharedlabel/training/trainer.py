@@ -110,7 +110,7 @@ def _go_on(
     if state is not None and resume.finished(state):
         resume.restore_end(state, module, loader)
         return
-    options = callbacks.watching(config, workplace, number)
+    options = callbacks.watching(config, workplace, number, len(loader))
     keeper = Keeper(workplace, number, loader, state)
     made = make(**{**options, "callbacks": [*options["callbacks"], keeper]}, enable_checkpointing=True)
     _run(made, module, loader, path)

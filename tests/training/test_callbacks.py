@@ -38,7 +38,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_grid_logs_every_training_to_the_folder_of_the_run(experiment, tmp_path):
-    given = watching(experiment, logger="csv", callbacks=("learning_rate_monitor",), options={"log_every_n_steps": 1})
+    given = watching(experiment, logger="csv", callbacks=("learning_rate_monitor",))
     node, store, _ = aggregate(given, tmp_path / "store")
     logs = Path(experiment.output) / experiment.name / "logs"
     folders = {call.stage: logs / f"{call.stage}-{call.key[:12]}" / "training-1" for call in node.chain()}
@@ -48,7 +48,7 @@ def test_a_grid_logs_every_training_to_the_folder_of_the_run(experiment, tmp_pat
             told = [float(row["train/loss"]) for row in losses[call.stage] if row["train/loss"]]
             assert told == pytest.approx(store.load(call.stage, call.key).meta["losses"], rel=1e-5)
     assert any(row["lr-AdamW/pg1"] for row in losses["dense"])
-    assert {"train/accuracy"} <= set(losses["dense"][0])
+    assert {"train/accuracy", "train/loss_step"} <= set(losses["dense"][0])
     assert {"train/ri@4", "train/n_accuracy@1", "validation/loss"} <= set(losses["aggregate"][0])
     assert not (logs / f"features-{node.key[:12]}").exists()
 

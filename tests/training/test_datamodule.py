@@ -122,6 +122,25 @@ def test_what_makes_no_tuples_is_refused_when_the_module_is_made(options, said):
         SharedLabelDataModule.of_tensors(IDS, LABELS, **options)
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (LABELS.float(), r"got torch\.float32 \[180\] from 0 on; number the classes from 0"),
+        (LABELS - 1, r"got torch\.int64 \[180\] from -1 on"),
+        (LABELS[:0], r"got torch\.int64 \[0\]; number"),
+    ],
+)
+def test_labels_that_are_no_class_indices_are_refused(labels, said):
+    with pytest.raises(DataError, match=said):
+        Instances((IDS[: len(labels)],), labels)
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.2), (0.2, 0.0), (0.6, 0.4)])
+def test_shares_that_leave_nothing_are_refused(shares):
+    with pytest.raises(DataError, match="expected shares validation and test above 0 that leave some for training"):
+        SharedLabelDataModule.of_tensors(IDS, LABELS, validation=shares[0], test=shares[1])
+
+
 def test_inputs_that_do_not_belong_together_are_refused():
     with pytest.raises(DataError, match="expected as many instances as labels, got 180 labels and input 1 of 179"):
         Instances((IDS, IDS[:-1]), LABELS)

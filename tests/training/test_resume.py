@@ -19,9 +19,11 @@ from sharedlabel import rng
 from sharedlabel.aggregators import lstm
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import FitConfig, JointConfig, Plugin, TrainConfig, TrainerConfig, resolve
+from sharedlabel.config import FitConfig, JointConfig, Plugin, Schedule, TrainConfig, TrainerConfig, resolve
 from sharedlabel.data import tuples
 from sharedlabel.inputs import Data
+from sharedlabel.pruners import magnitude
+from sharedlabel.pruners._base import Context
 from sharedlabel.store import Output, Store
 from sharedlabel.training import base, compression, resume, search, trainer
 from sharedlabel.training.joint import SharedLabelModule
@@ -107,7 +109,7 @@ def searched() -> Numbers:
         runtime=CPU,
     )
     plugin = resolve("aggregators", {"name": "lstm", "hidden": 8, "dropout": 0.3})
-    fitted = search.best(plugin, FitConfig(epochs=7, patience=2, learning_rate=0.05, trials=2), task)
+    fitted = search.best(plugin, FitConfig(epochs=9, patience=1, learning_rate=0.3, trials=2), task)
     trials = [{**trial, "seconds": 0} for trial in fitted.meta.pop("search")["trials"]]
     return fitted.aggregator.state_dict(), (fitted.meta, trials)
 
@@ -194,6 +196,37 @@ def test_killed_again_and_again_it_goes_on(states, monkeypatch):
     with steps(monkeypatch) as left:
         same(run(gradual, states), expected)
     assert left[0] == 4
+
+
+def test_killed_after_its_last_epoch_a_training_that_was_stopped_early_gets_no_further_one(states, monkeypatch):
+    def die(*_: Any) -> None:
+        raise Killed
+
+    expected = searched()
+    assert len(expected[1][0]["losses"]) < 9
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(resume, "end", die)
+        run(searched, states)
+    same(run(searched, states), expected)
+
+
+def test_gradual_pruning_does_not_repeat_a_step_that_is_done():
+    pruned_to: list[float] = []
+
+    def apply(network: Backbone, ratio: float) -> Backbone:
+        pruned_to.append(ratio)
+        return magnitude.prune(network, ratio, magnitude.Config(), Context(generator=torch.Generator()))
+
+    schedule = Schedule(when="gradual", steps=2, until=1.0)
+    first, start = compression._GradualPruning(apply, 2.0, schedule), network()
+    first(start, 0.5)
+    second, other = compression._GradualPruning(apply, 2.0, schedule), network()
+    second.restore(other, first.state(start))
+    other.load_state_dict(start.state_dict())
+    second(other, 0.6)
+    assert len(pruned_to) == 1
+    second(other, 1.0)
+    assert pruned_to[1:] == [2.0]
 
 
 def test_numbers_do_not_depend_on_states_being_written(states):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -188,6 +188,13 @@ def test_a_schedule_is_as_long_as_the_training_and_a_second_fit_goes_on(tmp_path
         written = logged(tmp_path / str(epochs))["lr-AdamW/pg1"]
         assert written == pytest.approx([0.003 * module.scale(step, 2 * epochs) for step in range(2 * epochs)])
     assert len(module.losses()) == 73
+
+
+def test_averaged_weights_are_no_trouble(tmp_path):
+    """They are averages of parameters and buffers, whose shapes must stay."""
+    loader, module = DataLoader(TensorDataset(*images()), batch_size=60), BackboneModule(network())
+    trainer(tmp_path, 3, EMAWeightAveraging()).fit(module, loader)
+    assert len(module.losses()) == 3
 
 
 def test_a_training_without_an_end_keeps_its_rate(tmp_path):
