@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from benchmarks._rows import made_row
-from sharedlabel import adaptive
-from sharedlabel.adaptive_summary import Stopped, hull, summarize
 from sharedlabel.aggregators._pool import pooled
 from sharedlabel.config import EvaluationConfig
 from sharedlabel.data import gaussian
-from sharedlabel.inputs import Data
 from sharedlabel.metrics.information import label_entropy
+from sharedlabel.scoring import stopping
+from sharedlabel.scoring.data import Data
+from sharedlabel.summary.stopping import Stopped, hull, summarize
 from sharedlabel.types import Role, Tuples
 
 CLASSES, N_MAX = 5, 8
@@ -130,13 +130,13 @@ def _repetition(drawn: _Drawn, each: int, number: int) -> dict[str, list[list[fl
         for role in splits
     }
     found = {role: _pooled(drawn, splits[role], own) for role, own in tuples_of.items()}
-    temperatures = adaptive.temperatures({"aggregator": found["validation"]}, tuples_of["validation"])
+    temperatures = stopping.temperatures({"aggregator": found["validation"]}, tuples_of["validation"])
     seen = {
-        role: adaptive.watch({"aggregator": found[role]}, own, temperatures, (RULE,)) for role, own in tuples_of.items()
+        role: stopping.watch({"aggregator": found[role]}, own, temperatures, (RULE,)) for role, own in tuples_of.items()
     }
-    fitted = adaptive.fit(seen["validation"], tuples_of["validation"], (), None)
+    fitted = stopping.fit(seen["validation"], tuples_of["validation"], (), None)
     evaluation = dataclasses.replace(EVALUATION, seed=number)
-    cell = _cell(seen["test"], tuples_of["test"], fitted, adaptive.means(seen["validation"], tuples_of["validation"]))
+    cell = _cell(seen["test"], tuples_of["test"], fitted, stopping.means(seen["validation"], tuples_of["validation"]))
     points = summarize([cell], data, evaluation)
     truth = _truth(seen["backbone"], fitted)
     return {
@@ -153,10 +153,10 @@ def _pooled(drawn: _Drawn, split: Tensor, own: Tuples) -> Tensor:
 
 
 def _cell(
-    seen: adaptive.Watched, own: Tuples, fitted: list[adaptive.FittedThreshold], validation: Mapping[str, list[float]]
+    seen: stopping.Watched, own: Tuples, fitted: list[stopping.FittedThreshold], validation: Mapping[str, list[float]]
 ) -> Stopped:
     """Return what the stage `adaptive` would have stored, of a network whose passes are all that costs."""
-    shape, stops = own.labels.shape, adaptive.stop(seen, fitted)
+    shape, stops = own.labels.shape, stopping.stop(seen, fitted)
     row = made_row(macs_effective=1.0, macs_dense=1)
     tensors = {
         "correct": seen.right.to(torch.uint8),
@@ -177,9 +177,9 @@ def _cell(
     )
 
 
-def _truth(seen: adaptive.Watched, fitted: list[adaptive.FittedThreshold]) -> dict[str, Tensor]:
+def _truth(seen: stopping.Watched, fitted: list[stopping.FittedThreshold]) -> dict[str, Tensor]:
     """Return the gain of each threshold over the best mix of fixed numbers, on the tuples of the reference."""
-    used = adaptive.stop(seen, fitted).instances
+    used = stopping.stop(seen, fitted).instances
     fixed = list(range(1, N_MAX + 1))
     gains = {}
     for name, scores in {"n_accuracy": seen.right.double(), "information": seen.information}.items():

@@ -12,8 +12,8 @@ import torch
 from sharedlabel import rng
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import TrainerConfig, resolve
-from sharedlabel.inputs import FEATURE_ROLES, Data
 from sharedlabel.plugins import load
+from sharedlabel.scoring.data import FEATURE_ROLES, Data
 from sharedlabel.stages import features
 from sharedlabel.store import Output, Store
 from sharedlabel.types import Dataset

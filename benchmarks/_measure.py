@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sharedlabel import timing
+from sharedlabel.measurements import timing
 
 ROOT = Path(__file__).resolve().parent.parent
 

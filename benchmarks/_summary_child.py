@@ -14,10 +14,10 @@ from torch import Tensor
 from benchmarks._rows import made_row
 from sharedlabel import rng
 from sharedlabel.config import EvaluationConfig, SweetSpotConfig
-from sharedlabel.inputs import Data
 from sharedlabel.records import Row
-from sharedlabel.scored import Method
-from sharedlabel.summary import summarize
+from sharedlabel.scoring.data import Data
+from sharedlabel.summary.seeds import Method
+from sharedlabel.summary.tables import summarize
 from sharedlabel.types import Dataset, Role
 
 SIZES = (1, 2, 4, 8, 16)

@@ -11,7 +11,6 @@ from torch import Tensor
 from benchmarks._measure import Result, interleaved, ratios, summarize
 from benchmarks._synthetic import CLASSES, N, TestSet, test_set
 from sharedlabel.aggregators.log_pool import LogPool
-from sharedlabel.evaluation import posterior_over
 from sharedlabel.metrics.accuracy import n_accuracy
 from sharedlabel.metrics.information import (
     FLOOR,
@@ -20,6 +19,7 @@ from sharedlabel.metrics.information import (
     log2_posterior_of_label,
     posterior_gain,
 )
+from sharedlabel.scoring.scores import posterior_over
 from sharedlabel.types import Tuples
 
 BOUND = 50.0

@@ -25,10 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._measure import ROOT
-from sharedlabel import cost, rng, together
+from sharedlabel import rng
 from sharedlabel.backbones import torchvision_model
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError, guarded
+from sharedlabel.files import together
+from sharedlabel.measurements import counts
 from sharedlabel.plugins import available, load
 from sharedlabel.pruners import _channels, _methods, _removal
 from sharedlabel.pruners._base import Context
@@ -127,7 +129,7 @@ def build(architecture: str, side: int) -> Backbone:
 
 def attempt(name: str, dense: Backbone, pruner: str) -> Row:
     """Let a pruner prune a network as far as it is asked, or as it can."""
-    module, total = load("pruners", pruner), cost.parameters(dense)
+    module, total = load("pruners", pruner), counts.parameters(dense)
     config = module.Config(**OPTIONS.get(pruner, {}))
     row = Row(name, pruner, "refused", total)
     try:
@@ -140,7 +142,7 @@ def attempt(name: str, dense: Backbone, pruner: str) -> Row:
         return dataclasses.replace(row, reason=str(error))
     except Exception as error:
         return dataclasses.replace(row, outcome="failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
-    left = cost.parameters(pruned)
+    left = counts.parameters(pruned)
     outcome, reason = ("pruned", "") if works else ("failed", "outputs are not finite, or not those of zero channels")
     return dataclasses.replace(
         row, outcome=outcome, reason=reason, left=left, ratio=total / left, difference=difference

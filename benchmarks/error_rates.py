@@ -39,20 +39,20 @@ from torch import Tensor
 
 from benchmarks._rows import made_row
 from sharedlabel import rng
-from sharedlabel.comparing import compare
 from sharedlabel.config import ComparisonConfig
 from sharedlabel.data.tuples import partition
-from sharedlabel.evaluation import accuracy_and_ri
 from sharedlabel.leaderboard.board.standings import verdicts
 from sharedlabel.metrics.behrens_fisher import p_value
 from sharedlabel.metrics.intervals import interval
 from sharedlabel.metrics.paired import all_pairs
 from sharedlabel.metrics.uncertainty import estimate, independent, seed_average
-from sharedlabel.ranking import rank
 from sharedlabel.records import MIN_SEEDS, Comparison, Identity, Pooled, Row
-from sharedlabel.scored import Scored, Split
+from sharedlabel.scoring.scores import accuracy_and_ri
+from sharedlabel.summary.comparisons import compare
+from sharedlabel.summary.ranks import rank
+from sharedlabel.summary.seeds import Scored, Split
+from sharedlabel.summary.verdicts import ALPHA
 from sharedlabel.types import Protocol, Tuples
-from sharedlabel.verdicts import ALPHA
 
 FAMILY_WISE, COVERED = 0.06, (0.93, 0.97)
 TUPLES = 120

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sharedlabel import records, together
+from sharedlabel import records
 from sharedlabel.errors import ConfigError, guarded, nearest
+from sharedlabel.files import together
 from sharedlabel.names import DENSE, EXACT
 from sharedlabel.records import Comparison, Pooled, Rank, Results, Summary
 

@@ -23,11 +23,12 @@ from typing import Any
 import matplotlib.style
 import torch
 
-from sharedlabel import provenance, together
+from sharedlabel import provenance
 from sharedlabel.config import parse
 from sharedlabel.errors import ConfigError, guarded
+from sharedlabel.files import together
 from sharedlabel.grid import Cell, Grid, Node, prepare, run_node
-from sharedlabel.progress import describe
+from sharedlabel.grid.progress import describe
 from sharedlabel.records import AXES, Latency, to_csv
 from sharedlabel.report._theme import STYLE, Palette, to_svg
 from sharedlabel.report.figures import speedup

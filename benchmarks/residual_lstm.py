@@ -9,7 +9,7 @@ from benchmarks._measure import Result, interleaved, ratios, summarize
 from benchmarks._synthetic import N, TestSet, test_set
 from sharedlabel import rng
 from sharedlabel.aggregators.residual_lstm import Config, ResidualLstm
-from sharedlabel.evaluation import posterior_over
+from sharedlabel.scoring.scores import posterior_over
 from sharedlabel.types import Tuples
 
 BOUND = 8.0

@@ -8,8 +8,8 @@ from benchmarks._measure import Result, seconds, summarize
 from benchmarks._synthetic import test_set
 from sharedlabel import rng
 from sharedlabel.aggregators.log_pool import LogPool
-from sharedlabel.evaluation import posterior_over, score
 from sharedlabel.metrics.uncertainty import estimate, multiplier_bootstrap
+from sharedlabel.scoring.scores import posterior_over, score
 
 SIZES = (1, 2, 4, 8, 16)
 REPLICATES = 1000

@@ -8,9 +8,10 @@ import functools
 import torch
 
 from benchmarks._measure import Result, interleaved, ratios, summarize
-from sharedlabel import cost, measure, rng
+from sharedlabel import rng
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.measurements import counts, latency
 from sharedlabel.pruners import _methods, filter_l1
 from sharedlabel.pruners._base import Context
 
@@ -25,7 +26,7 @@ CLASSES = 10
 WIDTHS: dict[int, float | None] = {16: None, 32: None, 64: BOUND}
 # On a GPU a batch of 32 small images is over before the next kernel has been launched, so a large batch is timed too.
 GPU_WIDTHS = (16, 64)
-GPU_PASSES: tuple[tuple[measure.Mode, int], ...] = (("eager", BATCH), ("eager", 1024), ("compiled", 1024))
+GPU_PASSES: tuple[tuple[latency.Mode, int], ...] = (("eager", BATCH), ("eager", 1024), ("compiled", 1024))
 
 
 def run(quick: bool) -> list[Result]:
@@ -62,7 +63,7 @@ def measured(width: int, bound: float | None, rounds: int, layout: torch.memory_
     return summarize(what, "x", shares, bound=bound, better="at least", note=note)
 
 
-def measured_on_gpu(width: int, mode: measure.Mode, batch: int) -> Result:
+def measured_on_gpu(width: int, mode: latency.Mode, batch: int) -> Result:
     """Compare one network with its pruned self on the GPU, as `latency` of a grid does.
 
     Args:
@@ -71,7 +72,7 @@ def measured_on_gpu(width: int, mode: measure.Mode, batch: int) -> Result:
         batch: images per pass.
     """
     dense, pruned, theoretical = dense_and_pruned(width)
-    found = measure.latency(pruned, SHAPE, batch, torch.device("cuda"), mode=mode, reference=dense)
+    found = latency.latency(pruned, SHAPE, batch, torch.device("cuda"), mode=mode, reference=dense)
     share, low, high = (
         found.reference_ms / taken / theoretical for taken in (found.median_ms, found.high_ms, found.low_ms)
     )
@@ -89,15 +90,15 @@ def dense_and_pruned(width: int) -> tuple[Backbone, Backbone, float]:
     with rng.seeded(0, "benchmarks"):
         dense = resnet_cifar.build(resnet_cifar.Config(depth=20, width=width), SHAPE, CLASSES)
     pruned = with_fewer_macs(dense, SPEEDUP)
-    return dense, pruned, cost.macs(dense, SHAPE).executed / cost.macs(pruned, SHAPE).executed
+    return dense, pruned, counts.macs(dense, SHAPE).executed / counts.macs(pruned, SHAPE).executed
 
 
 def with_fewer_macs(dense: Backbone, speedup: float) -> Backbone:
     """Prune filters by the compression ratio that comes closest to a theoretical speedup, found by bisection."""
-    before, low, high = cost.macs(dense, SHAPE).executed, 1.0, 4 * speedup
+    before, low, high = counts.macs(dense, SHAPE).executed, 1.0, 4 * speedup
     for _ in range(10):
         ratio = (low * high) ** 0.5
         pruned = _methods.prune(filter_l1, dense, ratio, filter_l1.Config(), Context(rng.generator(0)))
-        enough = before / cost.macs(pruned, SHAPE).executed >= speedup
+        enough = before / counts.macs(pruned, SHAPE).executed >= speedup
         low, high = (low, ratio) if enough else (ratio, high)
     return pruned

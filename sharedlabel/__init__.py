@@ -21,7 +21,8 @@ from sharedlabel.lazily import attach
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sharedlabel import metrics, plot
+    from sharedlabel import metrics
+    from sharedlabel.api import plot
     from sharedlabel.api.classifier import SharedLabelClassifier
     from sharedlabel.api.fusion import aggregator
     from sharedlabel.api.models import load_model
@@ -49,7 +50,7 @@ else:
             "load_model": "sharedlabel.api.models",
             "load_results": "sharedlabel.api.results",
             "metrics": "sharedlabel.metrics",
-            "plot": "sharedlabel.plot",
+            "plot": "sharedlabel.api.plot",
             "prune": "sharedlabel.api.pruning",
             "run": "sharedlabel.api.run",
             "sweet_spot": "sharedlabel.api.spots",

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from sharedlabel import conformance
-from sharedlabel.arguments import Parser
+from sharedlabel.config.arguments import Parser
 from sharedlabel.errors import guarded, printable
 
 BROKEN = 1

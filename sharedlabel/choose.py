@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sharedlabel import records
-from sharedlabel.arguments import Parser, number, whole
 from sharedlabel.choosing.candidates import Request
 from sharedlabel.choosing.recommendation import recommend
 from sharedlabel.choosing.text import render
+from sharedlabel.config.arguments import Parser, number, whole
 from sharedlabel.errors import guarded
 
 _TABLES = ("rows", "summaries", "comparisons", "sweet_spots", "latencies")

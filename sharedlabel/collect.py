@@ -7,14 +7,15 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from sharedlabel import provenance, summarized, survey
+from sharedlabel import provenance
 from sharedlabel.config import canonical, public
-from sharedlabel.grid import Cell, Grid, Node
-from sharedlabel.inputs import SCORED_ROLES
+from sharedlabel.grid import Cell, Grid, Node, survey
 from sharedlabel.metrics import cost
 from sharedlabel.records import AXES, FORMAT, TABLES, AdaptivePoint, DatasetFacts, Failure, Results, Row
+from sharedlabel.scoring.data import SCORED_ROLES
 from sharedlabel.stages import STAGES, Finished
 from sharedlabel.store import Store
+from sharedlabel.summary import stored
 from sharedlabel.training import trainer
 
 _REMEMBERED = 256  # calls whose facts are kept: those of a few networks
@@ -101,8 +102,8 @@ def collect(grid: Grid, store: Store, seconds: float, failures: tuple[Failure, .
     """
     facts = _Facts(store)
     by_cell = {cell.id: _rows(cell, grid, facts) for cell in grid.cells}
-    summary, adaptive = summarized.over_seeds(grid, store, by_cell), summarized.adaptive(grid, store, by_cell)
-    took = summarized.seconds(grid, store, (summary, adaptive))
+    summary, adaptive = stored.over_seeds(grid, store, by_cell), stored.adaptive(grid, store, by_cell)
+    took = stored.seconds(grid, store, (summary, adaptive))
     return Results(
         format=FORMAT,
         experiment=grid.experiment.name,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sharedlabel import plugins, records
-from sharedlabel.arguments import Parser, number, one_of, whole
+from sharedlabel.config.arguments import Parser, number, one_of, whole
 from sharedlabel.deployment.selection import choose, describe
 from sharedlabel.errors import guarded, printable
 

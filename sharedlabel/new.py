@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sharedlabel import plugins
-from sharedlabel.arguments import Parser
+from sharedlabel.config.arguments import Parser
 from sharedlabel.errors import ConfigError, guarded, nearest, printable
 
 # By what the command is asked for: the kind of plugin, and how a YAML names it.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sharedlabel.arguments import Parser, number, one_of, whole
+from sharedlabel.config.arguments import Parser, number, one_of, whole
 from sharedlabel.errors import FAILED, ConfigError, DataError, guarded, printable
 
 if TYPE_CHECKING:

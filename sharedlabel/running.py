@@ -56,13 +56,14 @@ def announce(grid: Grid, console: Console) -> None:
     """Print what the data are, what one should know of them, and what a search will cost."""
     from rich.text import Text
 
-    from sharedlabel import inert, survey
-    from sharedlabel.progress import search_budget
+    from sharedlabel.grid import survey
+    from sharedlabel.grid.progress import search_budget
+    from sharedlabel.records import shown
 
     experiment, dataset = grid.experiment, grid.data.dataset
-    classes = ", ".join(map(inert.name, dataset.class_names[:5])) + (", ..." if dataset.num_classes > 5 else "")
+    classes = ", ".join(map(shown.name, dataset.class_names[:5])) + (", ..." if dataset.num_classes > 5 else "")
     console.print(
-        f"{inert.name(experiment.name)}: {len(dataset.labels)} images of {inert.name(dataset.name)}, "
+        f"{shown.name(experiment.name)}: {len(dataset.labels)} images of {shown.name(dataset.name)}, "
         f"{dataset.num_classes} classes, ({classes}), {len(grid.cells)} cells",
         highlight=False,
         markup=False,
@@ -126,10 +127,10 @@ def compute(grid: Grid, store: Store, console: Console, fail_fast: bool = False)
 def _compute(grid: Grid, store: Store, console: Console, fail_fast: bool, folder: Path | None) -> _Computed:
     """Compute what is missing and collect everything; tracebacks are kept in the folder at once, if there is one."""
     from sharedlabel.collect import collect
-    from sharedlabel.executors.local import finish
-    from sharedlabel.failures import failures
     from sharedlabel.grid import finished, missing
-    from sharedlabel.progress import described, reporting
+    from sharedlabel.grid.executors.local import finish
+    from sharedlabel.grid.failures import failures
+    from sharedlabel.grid.progress import described, reporting
 
     started = time.perf_counter()
     with reporting(console, grid, len(missing(grid, store)), folder) as progress:

@@ -28,11 +28,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from sharedlabel import leases, together, unfinished
 from sharedlabel.config import canonical, digest
 from sharedlabel.errors import StoreError, WriteError
-from sharedlabel.plain import read_file, read_json
-from sharedlabel.unfinished import Unfinished
+from sharedlabel.files import leases, together, unfinished
+from sharedlabel.files.plain import read_file, read_json
+from sharedlabel.files.unfinished import Unfinished
 
 FORMAT = 1
 _AT_WORK = "at-work@"  # begins the names of the lock files that keep measuring apart from computing

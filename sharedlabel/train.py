@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> int:
     experiment, switches = parse(arguments)
     # torch and Lightning take seconds to import: help and mistakes should not wait for them.
-    from sharedlabel.progress import print_plan
+    from sharedlabel.grid.progress import print_plan
     from sharedlabel.report.terminal import open_console
 
     console = open_console()

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharedlabel import adaptive, rng
-from sharedlabel.adaptive_summary import ratio
+from sharedlabel import rng
 from sharedlabel.aggregators._pool import pooled
 from sharedlabel.data import gaussian, tuples
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.metrics import stopping
 from sharedlabel.metrics.uncertainty import estimate
+from sharedlabel.scoring import stopping as adaptive
+from sharedlabel.summary.stopping import ratio
 from sharedlabel.types import Tuples
 
 RULES = ("threshold", "margin", "sprt")

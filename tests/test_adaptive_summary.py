@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from benchmarks import _adaptive_coverage
-from sharedlabel import adaptive_summary, rng
-from sharedlabel.adaptive_summary import Stopped, costs, gain, hull, ratio, summarize
+from sharedlabel import rng
 from sharedlabel.config import EvaluationConfig
-from sharedlabel.inputs import Data
 from sharedlabel.metrics.uncertainty import seed_average
 from sharedlabel.records import Row
+from sharedlabel.scoring.data import Data
+from sharedlabel.summary import stopping
+from sharedlabel.summary.stopping import Stopped, costs, gain, hull, ratio, summarize
 from sharedlabel.types import Dataset, Tuples
 
 CLASSES, N_MAX, BITS = 4, 3, 2.0
@@ -296,9 +297,9 @@ def test_what_one_more_unusual_tuple_would_change_is_in_the_gains_alone() -> Non
     scores[:, 0, 2, 4:] = torch.tensor([[0.5, -3.0], [1.5, -1.0]]).double()  # means over seeds 1 and -2
     drawn = Tuples(torch.arange(4).view(1, 4, 1), torch.tensor([[0, 0, 1, 1]]), torch.full((1, 4), 0.25))
     found = seed_average(scores, drawn, (1,) * 6, 4)
-    unseen = adaptive_summary._unseen(scores, found, torch.tensor([4.0, 2.0]).double(), 3.0)
+    unseen = stopping._unseen(scores, found, torch.tensor([4.0, 2.0]).double(), 3.0)
     assert unseen.tolist() == pytest.approx([(1 - 0.25) / 4, (2 - 0.5) / 2])
-    wider = adaptive_summary._unsure(found, torch.tensor([0.1, 0.0]).double(), unseen)
+    wider = stopping._unsure(found, torch.tensor([0.1, 0.0]).double(), unseen)
     added = wider.spread.of_images - found.spread.of_images
     assert added.tolist() == pytest.approx([0, 0, 0, 0, 0.75**2 / 16 + 0.01, 0.75**2])
 
@@ -307,5 +308,5 @@ def test_where_all_tuples_gain_the_same_an_unseen_one_may_gain_a_label() -> None
     scores = torch.full((2, 1, 4, 6), 0.125, dtype=torch.float64)
     drawn = Tuples(torch.arange(4).view(1, 4, 1), torch.tensor([[0, 0, 1, 1]]), torch.full((1, 4), 0.25))
     found = seed_average(scores, drawn, (1,) * 6, 4)
-    unseen = adaptive_summary._unseen(scores, found, torch.tensor([4.0, 2.0]).double(), 3.0)
+    unseen = stopping._unseen(scores, found, torch.tensor([4.0, 2.0]).double(), 3.0)
     assert unseen.tolist() == pytest.approx([1 / 4, 3 / 2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sharedlabel.arguments import Parser, number, one_of, positive, whole
+from sharedlabel.config.arguments import Parser, number, one_of, positive, whole
 from sharedlabel.errors import ConfigError
 
 

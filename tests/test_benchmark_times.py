@@ -12,7 +12,7 @@ import torch
 from benchmarks import __main__ as command
 from benchmarks import _measure
 from benchmarks._measure import Result, Times, interleaved, ratios, summarize
-from sharedlabel.timing import Seconds
+from sharedlabel.measurements.timing import Seconds
 
 
 def test_every_benchmark_that_is_offered_can_be_run_and_every_command_too() -> None:

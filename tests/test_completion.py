@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sharedlabel import cli, plugins, schema
-from sharedlabel.completion import scripts
-from sharedlabel.completion.words import Option, Place, Slot, places
-from sharedlabel.config import Experiment
+from sharedlabel import cli, plugins
+from sharedlabel.cli.completion import scripts
+from sharedlabel.cli.completion.words import Option, Place, Slot, places
+from sharedlabel.config import Experiment, schema
 
 ROOT = Path(__file__).parents[1]
 ASK = """

@@ -17,13 +17,13 @@ from sharedlabel.config import Experiment, Plugin, Schedule, SplitConfig, TrainC
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import CompressionError, ConfigError, SharedLabelError
 from sharedlabel.grid import prepare
-from sharedlabel.inputs import Data, data_key
+from sharedlabel.networks.restore import stored_backbone
 from sharedlabel.plugins import load
 from sharedlabel.pruners import _methods
 from sharedlabel.pruners._masks import masked, removed
+from sharedlabel.scoring.data import Data, data_key
 from sharedlabel.stages import dense, early, prune
 from sharedlabel.store import Store
-from sharedlabel.stored import stored_backbone
 from sharedlabel.training import compression
 
 SPLIT = SplitConfig(limit=40)

@@ -13,12 +13,13 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from sharedlabel import cost, rng
+from sharedlabel import rng
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones import _packed, mlp, resnet_cifar, torchvision_model
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import state
 from sharedlabel.errors import CompressionError
+from sharedlabel.measurements import counts
 from sharedlabel.pruners import _masks, _methods, butterfly, magnitude, none, unit
 from sharedlabel.pruners._base import Context
 from sharedlabel.records import NetworkCosts
@@ -55,22 +56,22 @@ def small() -> Backbone:
 )
 def test_convolution_by_hand(options: dict[str, Any], macs: int) -> None:
     backbone = wrap(nn.Conv2d(4, 6, 3, **options), nn.AdaptiveAvgPool2d(1), width=6)
-    assert cost.macs(backbone, (4, 9, 9)) == cost.Macs(macs + 12, float(macs + 12))
+    assert counts.macs(backbone, (4, 9, 9)) == counts.Macs(macs + 12, float(macs + 12))
 
 
 def test_depthwise_and_pointwise_by_hand() -> None:
     backbone = wrap(nn.Conv2d(4, 8, 3, groups=4, padding=1), nn.Conv2d(8, 5, 1), nn.AdaptiveAvgPool2d(1), width=5)
-    assert cost.macs(backbone, (4, 6, 6)).executed == 36 * 8 * 9 + 36 * 8 * 5 + 10
+    assert counts.macs(backbone, (4, 6, 6)).executed == 36 * 8 * 9 + 36 * 8 * 5 + 10
 
 
 def test_mlp_by_hand() -> None:
-    assert cost.macs(small(), (1, 4, 4)).executed == 16 * 20 + 20 * 10 + 10 * 3
+    assert counts.macs(small(), (1, 4, 4)).executed == 16 * 20 + 20 * 10 + 10 * 3
 
 
 def test_normalisation_and_activations_are_free() -> None:
-    assert isinstance(cost.macs(small(), (1, 4, 4)).executed, int)
+    assert isinstance(counts.macs(small(), (1, 4, 4)).executed, int)
     backbone = wrap(nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), width=4)
-    assert cost.macs(backbone, (4, 8, 8)).executed == 8
+    assert counts.macs(backbone, (4, 8, 8)).executed == 8
 
 
 @pytest.mark.parametrize(("depth", "macs"), [(20, 40_551_040), (56, 125_485_696)])
@@ -80,21 +81,21 @@ def test_cifar_resnets_by_hand(depth: int, macs: int) -> None:
     full, strided = 1024 * 9 * 16 * 16, 256 * 9 * 16 * 32
     assert 1024 * 27 * 16 + 2 * blocks * full + 2 * (strided + (2 * blocks - 1) * full) + 640 == macs
     backbone = resnet_cifar.build(resnet_cifar.Config(depth=depth), CIFAR, 10)
-    assert cost.macs(backbone, CIFAR).executed == macs
+    assert counts.macs(backbone, CIFAR).executed == macs
 
 
 def test_resnet18_has_the_published_cost() -> None:
     backbone = torchvision_model.build(torchvision_model.Config(), (3, 224, 224), 1000)
-    assert cost.parameters(backbone) == 11_689_512
-    assert cost.macs(backbone, (3, 224, 224)).executed == 1_814_073_344
+    assert counts.parameters(backbone) == 11_689_512
+    assert counts.macs(backbone, (3, 224, 224)).executed == 1_814_073_344
 
 
 @pytest.mark.parametrize("architecture", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "regnet_y_400mf"])
 def test_grouped_architectures_have_the_cost_that_torchvision_documents(architecture: str) -> None:
     documented = torchvision.models.get_model_weights(architecture).DEFAULT.meta
     backbone = torchvision_model.build(torchvision_model.Config(architecture), (3, 224, 224), 1000)
-    assert cost.parameters(backbone) == documented["num_params"]
-    assert cost.macs(backbone, (3, 224, 224)).executed / 1e9 == pytest.approx(documented["_ops"], abs=6e-4)
+    assert counts.parameters(backbone) == documented["num_params"]
+    assert counts.macs(backbone, (3, 224, 224)).executed / 1e9 == pytest.approx(documented["_ops"], abs=6e-4)
 
 
 class Attention(nn.Module):
@@ -120,13 +121,13 @@ SCORES = 2 * TOKENS * TOKENS * WIDTH  # queries by keys, then weights by values,
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_attention_with_packed_projections_by_hand(batch_first: bool) -> None:
     backbone = wrap(Attention(WIDTH, batch_first=batch_first), width=WIDTH, channels=WIDTH)
-    assert cost.macs(backbone, (WIDTH, 3, 3)).executed == 4 * TOKENS * WIDTH * WIDTH + SCORES + 2 * WIDTH
+    assert counts.macs(backbone, (WIDTH, 3, 3)).executed == 4 * TOKENS * WIDTH * WIDTH + SCORES + 2 * WIDTH
 
 
 def test_attention_with_separate_projections_by_hand() -> None:
     backbone = wrap(Attention(WIDTH, 5), width=WIDTH, channels=WIDTH)
     projections = TOKENS * WIDTH * (WIDTH + 5 + 5 + WIDTH)
-    assert cost.macs(backbone, (WIDTH, 3, 3)).executed == projections + SCORES + 2 * WIDTH
+    assert counts.macs(backbone, (WIDTH, 3, 3)).executed == projections + SCORES + 2 * WIDTH
 
 
 def test_a_mask_on_the_output_of_attention_saves_its_share() -> None:
@@ -135,7 +136,7 @@ def test_a_mask_on_the_output_of_attention_saves_its_share() -> None:
     mask = torch.ones(WIDTH, WIDTH)
     mask[:, :6] = 0
     _masks.apply_masks(backbone, {"body.0.attention.out_proj": mask})
-    macs = cost.macs(backbone, (WIDTH, 3, 3))
+    macs = counts.macs(backbone, (WIDTH, 3, 3))
     assert macs.executed - macs.effective == TOKENS * WIDTH * 6
 
 
@@ -175,8 +176,8 @@ class Costly(Aggregator):
 
 
 def test_every_posterior_costs_more_than_the_last() -> None:
-    assert cost.anytime_macs(Costly(), SHAPE, [1, 4]) == {1: 15, 4: 60}
-    assert cost.aggregator_macs(Costly(), SHAPE, [1, 4]) == {1: 15, 4: 15}
+    assert counts.anytime_macs(Costly(), SHAPE, [1, 4]) == {1: 15, 4: 60}
+    assert counts.aggregator_macs(Costly(), SHAPE, [1, 4]) == {1: 15, 4: 15}
 
 
 class Stacked(Aggregator):
@@ -196,19 +197,19 @@ class Stacked(Aggregator):
 
 
 def test_aggregators_of_one_structure_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, known, count = [], {}, cost.call_macs
+    calls, known, count = [], {}, counts.call_macs
     monkeypatch.setattr(cost, "call_macs", lambda *given: calls.append(given) or count(*given))
-    assert cost.aggregator_macs(Stacked(1), SHAPE, [1, 4], known) == {1: 25, 4: 100}
+    assert counts.aggregator_macs(Stacked(1), SHAPE, [1, 4], known) == {1: 25, 4: 100}
     other = Stacked(1)
     nn.init.zeros_(other.scale)
-    assert cost.aggregator_macs(other, SHAPE, [1, 4], known) == {1: 25, 4: 100}
+    assert counts.aggregator_macs(other, SHAPE, [1, 4], known) == {1: 25, 4: 100}
     assert len(calls) == 2
-    assert cost.aggregator_macs(Stacked(2), SHAPE, [1, 4], known) == {1: 50, 4: 200}
-    assert cost.anytime_macs(Stacked(1), SHAPE, [4, 3], known) == {4: 100, 3: 75}
-    assert cost.anytime_macs(Stacked(1), SHAPE, [3, 4], known) == {3: 75, 4: 100}
+    assert counts.aggregator_macs(Stacked(2), SHAPE, [1, 4], known) == {1: 50, 4: 200}
+    assert counts.anytime_macs(Stacked(1), SHAPE, [4, 3], known) == {4: 100, 3: 75}
+    assert counts.anytime_macs(Stacked(1), SHAPE, [3, 4], known) == {3: 75, 4: 100}
     assert len(calls) == 6
-    assert cost.anytime_macs(Costly(), SHAPE, [1, 4], known) == {1: 15, 4: 60}
-    assert cost.aggregator_macs(Costly(), SHAPE, [1, 4], known) == {1: 15, 4: 15}
+    assert counts.anytime_macs(Costly(), SHAPE, [1, 4], known) == {1: 15, 4: 60}
+    assert counts.aggregator_macs(Costly(), SHAPE, [1, 4], known) == {1: 15, 4: 15}
     assert len(calls) == 10
 
 
@@ -227,10 +228,10 @@ def parametrised() -> Aggregator:
 
 @pytest.mark.parametrize("make", [local, parametrised])
 def test_an_aggregator_that_cannot_be_pickled_is_counted_every_time(make, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, known, count = [], {}, cost.call_macs
+    calls, known, count = [], {}, counts.call_macs
     monkeypatch.setattr(cost, "call_macs", lambda *given: calls.append(given) or count(*given))
     for _ in range(2):
-        assert cost.anytime_macs(make(), SHAPE, [1, 4], known) == {1: 15, 4: 60}
+        assert counts.anytime_macs(make(), SHAPE, [1, 4], known) == {1: 15, 4: 60}
     assert len(calls) == 4
     assert known == {}
 
@@ -255,17 +256,17 @@ class Written(Aggregator):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     (tmp_path / "written_anew.py").write_text(text.format(again=""))
     module, known = importlib.import_module("written_anew"), {}
-    assert cost.anytime_macs(module.Written(), SHAPE, [2], known) == {2: 30}
+    assert counts.anytime_macs(module.Written(), SHAPE, [2], known) == {2: 30}
     (tmp_path / "written_anew.py").write_text(text.format(again=" + self.read(embeddings)"))
-    assert cost.anytime_macs(importlib.reload(module).Written(), SHAPE, [2], known) == {2: 60}
+    assert counts.anytime_macs(importlib.reload(module).Written(), SHAPE, [2], known) == {2: 60}
 
 
 def test_weights_of_butterfly_layers_can_be_pruned() -> None:
     with rng.seeded(0):
         dense = mlp.build(mlp.Config(widths=(64, 64)), (1, 8, 8), 3)
     pruned = _methods.prune(butterfly, dense, 2.0, butterfly.Config(), CONTEXT)
-    costs = cost.costs(dense, pruned, (1, 8, 8))
-    kept = cost.parameters(pruned) - (cost.parameters(dense) - 2 * 64 * 64)  # what is no weight of the body stays
+    costs = counts.costs(dense, pruned, (1, 8, 8))
+    kept = counts.parameters(pruned) - (counts.parameters(dense) - 2 * 64 * 64)  # what is no weight of the body stays
     assert costs.prunable_ratio == pytest.approx(2 * 64 * 64 / kept)
     assert costs.sparsity == pytest.approx(1 - kept / (2 * 64 * 64))
 
@@ -291,7 +292,7 @@ GATES = 4 * 6  # four gates of six units
     ids=str,
 )
 def test_lstm_by_hand(options: dict[str, Any], step: int) -> None:
-    assert cost.aggregator_macs(Recurrent(**options), SHAPE, [1, 2, 7]) == {1: step, 2: 2 * step, 7: 7 * step}
+    assert counts.aggregator_macs(Recurrent(**options), SHAPE, [1, 2, 7]) == {1: step, 2: 2 * step, 7: 7 * step}
 
 
 class Rows(nn.Module):
@@ -306,7 +307,9 @@ class Rows(nn.Module):
 
 
 def test_lstm_in_a_backbone_by_hand() -> None:
-    assert cost.macs(wrap(Rows(), width=6), (4, 9, 9)) == cost.Macs(9 * GATES * (36 + 6) + 12, 9.0 * GATES * 42 + 12)
+    assert counts.macs(wrap(Rows(), width=6), (4, 9, 9)) == counts.Macs(
+        9 * GATES * (36 + 6) + 12, 9.0 * GATES * 42 + 12
+    )
 
 
 def test_aggregator_without_products_is_free_and_untouched() -> None:
@@ -316,20 +319,20 @@ def test_aggregator_without_products_is_free_and_untouched() -> None:
         def forward(self, embeddings: Tensor, logits: Tensor) -> Tensor:
             return logits.cumsum(1)
 
-    assert cost.aggregator_macs(Mean(), SHAPE, (1, 4)) == {1: 0, 4: 0}
+    assert counts.aggregator_macs(Mean(), SHAPE, (1, 4)) == {1: 0, 4: 0}
 
 
 def test_counting_leaves_the_network_as_it_was() -> None:
     backbone = small().train()
     for parameter in backbone.parameters():
         parameter.requires_grad_(False)
-    cost.macs(backbone, (1, 4, 4))
+    counts.macs(backbone, (1, 4, 4))
     assert backbone.training
     assert all(p.device.type == "cpu" and not p.requires_grad and p.grad is None for p in backbone.parameters())
 
 
 def test_half_precision_counts_the_same() -> None:
-    assert cost.macs(small().half(), (1, 4, 4)) == cost.macs(small(), (1, 4, 4))
+    assert counts.macs(small().half(), (1, 4, 4)) == counts.macs(small(), (1, 4, 4))
 
 
 def test_masked_weights_cost_their_share() -> None:
@@ -339,7 +342,7 @@ def test_masked_weights_cost_their_share() -> None:
     masks["body.1"][0, :3] = 0
     _masks.apply_masks(backbone, masks)
     first, second = 49 * 6 * 4 * 9, 49 * 30
-    macs = cost.macs(backbone, (4, 9, 9))
+    macs = counts.macs(backbone, (4, 9, 9))
     assert macs.executed == first + second + 10
     assert macs.effective == pytest.approx(first / 3 + second * 27 / 30 + 10)
 
@@ -347,31 +350,31 @@ def test_masked_weights_cost_their_share() -> None:
 def test_parameters_do_not_count_masked_weights_or_buffers() -> None:
     backbone = wrap(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), width=6)
     total = 6 * 4 * 9 + 6 + 12 + 12 + 2
-    assert cost.parameters(backbone) == total
+    assert counts.parameters(backbone) == total
     mask = torch.ones(6, 4, 3, 3)
     mask[0] = 0
     _masks.apply_masks(backbone, {"body.0": mask})
-    assert cost.parameters(backbone) == total - 36
+    assert counts.parameters(backbone) == total - 36
 
 
 def test_bytes_by_hand() -> None:
     backbone = wrap(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), width=6)
     values = 216 + 6 + 4 * 6 + 12 + 2 + 2 * 4  # weights, biases, batch norm, classifier, mean and deviation of channels
     counter = 8  # batches seen by the batch norm, 64 bits
-    assert cost.bytes_on_disk(backbone) == cost.Bytes(4 * values + counter, 4 * values + counter)
+    assert counts.bytes_on_disk(backbone) == counts.Bytes(4 * values + counter, 4 * values + counter)
     mask = torch.ones(6, 4, 3, 3)
     mask.view(-1)[:100] = 0
     _masks.apply_masks(backbone, {"body.0": mask})
-    assert cost.bytes_on_disk(backbone) == cost.Bytes(4 * values + counter, 4 * (values - 100) + counter + 216 // 8)
-    assert cost.bytes_on_disk(backbone.half()).dense == 4 * values + counter
+    assert counts.bytes_on_disk(backbone) == counts.Bytes(4 * values + counter, 4 * (values - 100) + counter + 216 // 8)
+    assert counts.bytes_on_disk(backbone.half()).dense == 4 * values + counter
 
 
 @pytest.mark.parametrize(("weights", "mask"), [(1, 1), (7, 1), (8, 1), (9, 2), (16, 2), (17, 3)])
 def test_a_bit_mask_takes_whole_bytes(weights: int, mask: int) -> None:
     backbone = wrap(nn.Flatten(), nn.Linear(weights, 1, bias=False), width=1)
-    dense = cost.bytes_on_disk(backbone)
+    dense = counts.bytes_on_disk(backbone)
     _masks.apply_masks(backbone, {"body.1": torch.ones(1, weights)})
-    assert cost.bytes_on_disk(backbone) == cost.Bytes(dense.dense, dense.dense + mask)
+    assert counts.bytes_on_disk(backbone) == counts.Bytes(dense.dense, dense.dense + mask)
 
 
 def content(size: int, file: bytes) -> int:
@@ -384,17 +387,17 @@ def test_dense_bytes_are_those_of_a_stored_file_up_to_its_header(tmp_path: Path)
         backbone = resnet_cifar.build(resnet_cifar.Config(depth=8, width=4), CIFAR, 10)
     artifact = Store(tmp_path).save("dense", "key", Output(state(backbone)), {}, 0.0)
     (file,) = artifact.folder.glob("*.safetensors")
-    assert cost.file_bytes(backbone).dense == file.stat().st_size
-    assert content(file.stat().st_size, file.read_bytes()) == cost.bytes_on_disk(backbone).dense
+    assert counts.file_bytes(backbone).dense == file.stat().st_size
+    assert content(file.stat().st_size, file.read_bytes()) == counts.bytes_on_disk(backbone).dense
 
 
 def test_masked_networks_have_small_sparse_files() -> None:
     dense = small()
     pruned = _methods.prune(magnitude, dense, 4.0, magnitude.Config(), CONTEXT)
-    size, packed = cost.file_bytes(pruned), serialize(_packed.pack(state(pruned)))
-    assert size == cost.Bytes(cost.file_bytes(dense).dense, len(packed))
+    size, packed = counts.file_bytes(pruned), serialize(_packed.pack(state(pruned)))
+    assert size == counts.Bytes(counts.file_bytes(dense).dense, len(packed))
     shapes = 2 * 2 * 8  # rows and columns of two layers, 64 bits each
-    assert content(len(packed), packed) == cost.bytes_on_disk(pruned).sparse + shapes
+    assert content(len(packed), packed) == counts.bytes_on_disk(pruned).sparse + shapes
 
 
 @pytest.mark.parametrize("ratio", [1.0, 2.0, 9.0])
@@ -411,7 +414,7 @@ def test_what_is_packed_can_be_unpacked(ratio: float) -> None:
 
 def test_costs_of_the_dense_network_are_neutral() -> None:
     dense = small()
-    costs = cost.costs(dense, _methods.prune(none, dense, 1.0, none.Config(), CONTEXT), (1, 4, 4))
+    costs = counts.costs(dense, _methods.prune(none, dense, 1.0, none.Config(), CONTEXT), (1, 4, 4))
     assert (costs.achieved_ratio, costs.prunable_ratio, costs.theoretical_speedup, costs.sparsity) == (1, 1, 1, 0)
     assert costs.macs_dense == costs.macs_executed == costs.macs_effective == 550
     assert costs.bytes_dense == costs.bytes_sparse == 4 * (550 + 33 + 2)
@@ -424,7 +427,7 @@ def test_costs_of_a_masked_network() -> None:
     masks["body.1"][:, :4] = 1
     pruned = _methods.prune(magnitude, dense, 1.0, magnitude.Config(), CONTEXT)
     _masks.apply_masks(pruned, masks)
-    assert cost.costs(dense, pruned, (1, 4, 4)) == NetworkCosts(
+    assert counts.costs(dense, pruned, (1, 4, 4)) == NetworkCosts(
         parameters_dense=583,
         parameters=583 - 440,
         achieved_ratio=583 / 143,
@@ -446,7 +449,7 @@ def test_costs_of_a_physically_smaller_network() -> None:
     pruned = _methods.prune(unit, dense, 3.0, unit.Config(), CONTEXT)
     first, second = (layer.out_features for layer in _masks.called_layers(pruned).values())
     weights = 16 * first + first * second
-    costs = cost.costs(dense, pruned, (1, 4, 4))
+    costs = counts.costs(dense, pruned, (1, 4, 4))
     assert costs.parameters == weights + first + second + 3 * second + 3
     assert costs.achieved_ratio == 583 / costs.parameters
     assert costs.prunable_ratio == 520 / weights
@@ -456,7 +459,7 @@ def test_costs_of_a_physically_smaller_network() -> None:
 
 def test_prunable_ratio_of_a_network_with_nothing_to_prune() -> None:
     dense = mlp.build(mlp.Config(widths=()), (1, 4, 4), 3)
-    costs = cost.costs(dense, dense, (1, 4, 4))
+    costs = counts.costs(dense, dense, (1, 4, 4))
     assert (costs.prunable_ratio, costs.sparsity) == (1.0, 0.0)
 
 
@@ -467,7 +470,7 @@ def test_speedup_of_resnet20_lags_behind_its_ratio(ratio: float, speedup: float)
     """
     with rng.seeded(0):
         dense = resnet_cifar.build(resnet_cifar.Config(), CIFAR, 10)
-    costs = cost.costs(dense, _methods.prune(magnitude, dense, ratio, magnitude.Config(), CONTEXT), CIFAR)
+    costs = counts.costs(dense, _methods.prune(magnitude, dense, ratio, magnitude.Config(), CONTEXT), CIFAR)
     assert costs.achieved_ratio == pytest.approx(ratio, rel=1e-3)
     assert costs.theoretical_speedup == pytest.approx(speedup, rel=0.08)
 
@@ -500,7 +503,7 @@ def test_products_that_cannot_be_counted_are_refused(function: Callable[[Tensor]
     with pytest.raises(
         CompressionError, match=f"expected operations whose MACs can be counted, got {operation}, which"
     ):
-        cost.macs(backbone, backbone.image_shape)
+        counts.macs(backbone, backbone.image_shape)
 
 
 def test_norms_cross_products_and_transforms_are_free() -> None:
@@ -508,4 +511,4 @@ def test_norms_cross_products_and_transforms_are_free() -> None:
         three = x[:, :3] / torch.linalg.vector_norm(x, dim=1, keepdim=True)
         return torch.linalg.cross(three, three) + torch.outer(x[:, 0], x[0, :3])
 
-    assert cost.macs(Backbone(Applied(function), nn.Linear(3, 2), (2, 2, 2)), (2, 2, 2)).executed == 6
+    assert counts.macs(Backbone(Applied(function), nn.Linear(3, 2), (2, 2, 2)), (2, 2, 2)).executed == 6

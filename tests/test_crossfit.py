@@ -11,17 +11,18 @@ import pytest
 import torch
 from rich.console import Console
 
-from sharedlabel import choose, grid, progress, rng
+from sharedlabel import choose, grid, rng
 from sharedlabel.config import CrossfitConfig, Experiment
 from sharedlabel.data.tuples import prior
 from sharedlabel.deployment import build, cells, selection
 from sharedlabel.deployment.predictor import load
 from sharedlabel.errors import DataError
-from sharedlabel.evaluation import posterior_over
+from sharedlabel.grid import progress
 from sharedlabel.logs import log_normalize
 from sharedlabel.metrics.calibration import apply_temperature, fit_temperature
 from sharedlabel.metrics.information import floor_posterior
 from sharedlabel.report import terminal
+from sharedlabel.scoring.scores import posterior_over
 from sharedlabel.stages import _read
 from sharedlabel.training.alignment import align
 

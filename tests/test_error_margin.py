@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sharedlabel import error_margin, rng
+from sharedlabel import rng
 from sharedlabel.backbones import mlp, resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
+from sharedlabel.measurements import margin
 from sharedlabel.pruners import _methods, magnitude
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._masks import prunable
@@ -62,7 +63,7 @@ def without(backbone: Backbone, counts: dict[str, int]) -> Backbone:
     with torch.no_grad():
         for name, count in counts.items():
             weight = pruned.get_parameter(f"{name}.weight")
-            weight.copy_(error_margin.without_smallest(weight, count))
+            weight.copy_(margin.without_smallest(weight, count))
     return pruned
 
 
@@ -81,7 +82,7 @@ def test_no_input_violates_the_bound(backbone: Backbone, seed: int, share: float
     images = inputs(16, seed)
     counts = {name: int(share * layer.weight.numel()) for name, layer in prunable(backbone).items()}
     pruned = without(backbone, counts)
-    limit = error_margin.bound(backbone, pruned, radius(backbone, images))
+    limit = margin.bound(backbone, pruned, radius(backbone, images))
     assert float(gaps(backbone, pruned, images).max()) <= limit * (1 + 1e-9)
 
 
@@ -89,7 +90,7 @@ def test_no_input_violates_the_bound(backbone: Backbone, seed: int, share: float
 @given(networks, st.integers(0, 10**6), st.floats(0.01, 30))
 def test_what_is_certified_never_moves_the_output_further(backbone: Backbone, seed: int, epsilon: float) -> None:
     images = inputs(16, seed)
-    certified = error_margin.certificate(backbone, epsilon, radius(backbone, images))
+    certified = margin.certificate(backbone, epsilon, radius(backbone, images))
     assert certified.keys() == prunable(backbone).keys()
     for name, count in certified.items():
         assert float(gaps(backbone, without(backbone, {name: count}), images).max()) <= epsilon * (1 + 1e-9)
@@ -98,11 +99,11 @@ def test_what_is_certified_never_moves_the_output_further(backbone: Backbone, se
 @settings(deadline=None, max_examples=30)
 @given(networks, st.floats(0.01, 30))
 def test_the_bound_holds_for_the_certified_count_and_not_for_one_more(backbone: Backbone, epsilon: float) -> None:
-    for name, count in error_margin.certificate(backbone, epsilon, 2.0).items():
+    for name, count in margin.certificate(backbone, epsilon, 2.0).items():
         size = backbone.get_parameter(f"{name}.weight").numel()
-        assert error_margin.bound(backbone, without(backbone, {name: count}), 2.0) <= epsilon * (1 + 1e-9)
+        assert margin.bound(backbone, without(backbone, {name: count}), 2.0) <= epsilon * (1 + 1e-9)
         if count < size:
-            assert error_margin.bound(backbone, without(backbone, {name: count + 1}), 2.0) >= epsilon * (1 - 1e-9)
+            assert margin.bound(backbone, without(backbone, {name: count + 1}), 2.0) >= epsilon * (1 - 1e-9)
 
 
 def test_without_biases_the_bound_is_the_published_sum() -> None:
@@ -117,7 +118,7 @@ def test_without_biases_the_bound_is_the_published_sum() -> None:
         above = math.prod(np.linalg.norm(x, 2) for x in before[i + 1 :])
         below = math.prod(np.linalg.norm(x, 2) for x in after[:i])
         expected += above * np.linalg.norm(w - v, 2) * below * 1.7
-    assert error_margin.bound(backbone, pruned, 1.7) == pytest.approx(expected)
+    assert margin.bound(backbone, pruned, 1.7) == pytest.approx(expected)
 
 
 def test_biases_below_a_layer_do_not_cancel() -> None:
@@ -126,20 +127,20 @@ def test_biases_below_a_layer_do_not_cancel() -> None:
     pruned = without(backbone, {"body.4": 20})
     zero = backbone.normalize.mean.expand(1, *SHAPE)
     assert radius(backbone, zero) == 0
-    assert 0 < float(gaps(backbone, pruned, zero)) <= error_margin.bound(backbone, pruned, 0.0)
+    assert 0 < float(gaps(backbone, pruned, zero)) <= margin.bound(backbone, pruned, 0.0)
 
 
 def test_all_weights_of_a_layer_can_go_when_the_output_does_not_depend_on_it() -> None:
     backbone = chain((5, 4))
     nn.init.zeros_(backbone.classifier.weight)
-    assert error_margin.certificate(backbone, 1e-9, 2.0) == {"body.1": 30, "body.4": 20}
+    assert margin.certificate(backbone, 1e-9, 2.0) == {"body.1": 30, "body.4": 20}
 
 
 def test_the_smallest_go_first_and_of_equal_ones_the_last() -> None:
     weight = torch.tensor([[3.0, -1.0], [1.0, -0.5]])
     expected = {0: weight, 1: [[3, -1], [1, 0]], 2: [[3, -1], [0, 0]], 3: [[3, 0], [0, 0]], 4: [[0, 0], [0, 0]]}
     for count, left in expected.items():
-        assert torch.equal(error_margin.without_smallest(weight, count), torch.as_tensor(left, dtype=torch.float32))
+        assert torch.equal(margin.without_smallest(weight, count), torch.as_tensor(left, dtype=torch.float32))
 
 
 def test_the_same_weights_go_as_in_magnitude_pruning() -> None:
@@ -153,13 +154,13 @@ def test_the_same_weights_go_as_in_magnitude_pruning() -> None:
     ("weights", "alpha", "count"), [(262_144, 0.5, 512), (1000, 2 / 3, 10), (10, 0.5, 3), (1, 0.9, 1)]
 )
 def test_asymptotic_count(weights: int, alpha: float, count: int) -> None:
-    assert error_margin.asymptotic_count(weights, alpha) == count
+    assert margin.asymptotic_count(weights, alpha) == count
 
 
 def test_observed_counts_against_brute_force() -> None:
     backbone, images = chain((5, 4)), inputs(40)
     scale = float(backbone(images).detach().norm(dim=1).mean())
-    for found in error_margin.margins(backbone, images, (0.02, 0.3, 50.0), 0.5):
+    for found in margin.margins(backbone, images, (0.02, 0.3, 50.0), 0.5):
         assert found.epsilon_absolute == pytest.approx(found.epsilon * scale)
         by_count = [gaps(backbone, without(backbone, {found.layer: k}), images) for k in range(found.weights + 1)]
         holds = [bool(gap.max() <= found.epsilon_absolute) for gap in by_count]
@@ -177,7 +178,7 @@ def test_layers_that_the_certificate_does_not_cover_are_observed() -> None:
     with rng.seeded(0):
         backbone = resnet_cifar.build(resnet_cifar.Config(depth=8, width=2, shortcut="projection"), (3, 8, 8), 4)
     images = torch.randint(0, 256, (9, 3, 8, 8), generator=rng.generator(0, "images"), dtype=torch.uint8)
-    found = error_margin.margins(backbone, images, (0.2,), 0.5)
+    found = margin.margins(backbone, images, (0.2,), 0.5)
     assert [layer.layer for layer in found] == list(prunable(backbone))
     for layer in found:
         assert (layer.certified_weights, layer.certified_gap_max, layer.certified_gap_mean) == (None, None, None)
@@ -191,19 +192,19 @@ def test_layers_that_the_certificate_does_not_cover_are_observed() -> None:
 def test_the_network_is_left_alone_and_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone, images = chain((5, 4)).train(), inputs(40)
     before = copy.deepcopy(backbone.state_dict())
-    whole = error_margin.margins(backbone, images, (0.1,), 0.5)
+    whole = margin.margins(backbone, images, (0.1,), 0.5)
     assert backbone.training
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
     assert all(parameter.grad is None for parameter in backbone.parameters())
     monkeypatch.setattr(error_margin, "_BATCH", 7)
-    for one, other in zip(whole, error_margin.margins(backbone, images, (0.1,), 0.5), strict=True):
+    for one, other in zip(whole, margin.margins(backbone, images, (0.1,), 0.5), strict=True):
         assert dataclasses.asdict(one) == pytest.approx(dataclasses.asdict(other))
 
 
 def test_a_linear_classifier_has_no_layer_to_prune() -> None:
     backbone = mlp.build(mlp.Config(widths=()), SHAPE, 4)
-    assert error_margin.margins(backbone, inputs(3).float(), (0.1,), 0.5) == []
-    assert error_margin.certificate(backbone, 1.0, 1.0) == {}
+    assert margin.margins(backbone, inputs(3).float(), (0.1,), 0.5) == []
+    assert margin.certificate(backbone, 1.0, 1.0) == {}
 
 
 def shared() -> nn.Sequential:
@@ -228,14 +229,14 @@ def shared() -> nn.Sequential:
 def test_other_networks_are_refused_with_the_reason(body: nn.Module, named: str) -> None:
     backbone = Backbone(body, nn.Linear(6, 4), SHAPE)
     with pytest.raises(CompressionError, match=f"expected a chain of linear layers .*{named}"):
-        error_margin.certificate(backbone, 1.0, 1.0)
+        margin.certificate(backbone, 1.0, 1.0)
     with pytest.raises(CompressionError, match=named):
-        error_margin.bound(backbone, backbone, 1.0)
-    assert named in error_margin.refusal(backbone)
+        margin.bound(backbone, backbone, 1.0)
+    assert named in margin.refusal(backbone)
 
 
 def test_a_chain_is_not_refused() -> None:
-    assert error_margin.refusal(chain((3, 2), nn.Tanh)) == ""
+    assert margin.refusal(chain((3, 2), nn.Tanh)) == ""
 
 
 def spoilt(name: str) -> Backbone:
@@ -267,9 +268,9 @@ def spoilt(name: str) -> Backbone:
 def test_what_no_margin_can_be_stated_for_is_refused(changed: dict[str, Any], message: str) -> None:
     given = {"backbone": chain((3, 2)), "images": inputs(3), "epsilons": (0.1,), "alpha": 0.5, **changed}
     with pytest.raises(CompressionError, match=message):
-        error_margin.margins(**given)
+        margin.margins(**given)
 
 
 def test_epsilons_may_come_from_a_generator() -> None:
-    found = error_margin.margins(chain((3, 2)), inputs(3), (epsilon for epsilon in (0.1, 0.5)), 0.5)
+    found = margin.margins(chain((3, 2)), inputs(3), (epsilon for epsilon in (0.1, 0.5)), 0.5)
     assert [layer.epsilon for layer in found] == [0.1, 0.1, 0.5, 0.5]

@@ -10,13 +10,14 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
-from sharedlabel import evaluation, rng
+from sharedlabel import rng
 from sharedlabel.aggregators import log_pool, mean_vote, refit_pool
 from sharedlabel.data import tuples
 from sharedlabel.errors import DataError, TrainingError
-from sharedlabel.evaluation import posterior_over, score
-from sharedlabel.inputs import score_tuples
 from sharedlabel.metrics.uncertainty import estimate
+from sharedlabel.scoring import scores as evaluation
+from sharedlabel.scoring.data import score_tuples
+from sharedlabel.scoring.scores import posterior_over, score
 from sharedlabel.types import SetShape, Tuples
 
 CLASSES, N = 3, (1, 2, 4)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sharedlabel import plugins, sources
+from sharedlabel import plugins
+from sharedlabel.code import digests
 from sharedlabel.config import parse
 from sharedlabel.plugins import outside
 
@@ -44,7 +45,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         outside._entry_points.cache_clear()
         yield example
     outside._entry_points.cache_clear()
-    sources.forget()
+    digests.forget()
 
 
 def test_its_plugins_keep_their_promises_as_tests_of_its_own(installed):

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 import sharedlabel
-from sharedlabel import config, grid, progress, stages, train
+from sharedlabel import config, grid, stages, train
 from sharedlabel.collect import losses, rows
 from sharedlabel.config import ComparisonConfig, Experiment, TrainerConfig
 from sharedlabel.errors import CompressionError, ConfigError, DataError
+from sharedlabel.grid import progress
 from sharedlabel.records import read
 from sharedlabel.stages import _read, dense, joint
 from sharedlabel.store import Artifact

@@ -8,7 +8,8 @@ from typing import Any
 
 from benchmarks import __main__ as benchmarks
 from benchmarks import latencies
-from sharedlabel import stages, timing
+from sharedlabel import stages
+from sharedlabel.measurements import timing
 from sharedlabel.records import Latency
 
 

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sharedlabel import measure, rng
+from sharedlabel import rng
 from sharedlabel.backbones import mlp
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import ConfigError
+from sharedlabel.measurements import latency
+from sharedlabel.measurements.timing import Seconds
 from sharedlabel.pruners import _methods, magnitude
 from sharedlabel.pruners._base import Context
-from sharedlabel.timing import Seconds
 
 SHAPE = (1, 4, 4)
 FLOAT = 4
@@ -33,7 +34,7 @@ def stored_bytes(network: nn.Module) -> int:
 
 def test_latency_says_how_it_was_measured_and_leaves_the_network_alone() -> None:
     backbone = build(20, 10).train()
-    found = measure.latency(backbone, SHAPE, 3, repeats=4)
+    found = latency.latency(backbone, SHAPE, 3, repeats=4)
     assert 0 < found.low_ms <= found.median_ms <= found.high_ms
     assert (found.device, found.mode, found.batch, found.threads) == ("cpu", "eager", 3, torch.get_num_threads())
     assert found.reference_ms == found.median_ms
@@ -64,8 +65,8 @@ def recorded(name: str, calls: list[str]) -> Backbone:
 
 def test_networks_take_turns_in_blocks() -> None:
     calls: list[str] = []
-    measure.latency(recorded("a", calls), SHAPE, reference=recorded("b", calls), repeats=4, seconds=1000.0)
-    warm = 2 * measure._WARM_UP_PASSES
+    latency.latency(recorded("a", calls), SHAPE, reference=recorded("b", calls), repeats=4, seconds=1000.0)
+    warm = 2 * latency._WARM_UP_PASSES
     assert calls[:warm] == ["a"] * (warm // 2) + ["b"] * (warm // 2)
     assert calls[warm:] == ["a"] * 4 + ["b"] * 8 + ["a"] * 4  # two passes of a block do not count, two do
 
@@ -101,13 +102,13 @@ class Working(Recorded):
         return images
 
 
-def timed(clocks: Clocks) -> measure.PassTimes:
+def timed(clocks: Clocks) -> latency.PassTimes:
     """A network that is 4 times as fast as the one it is compared with, measured on made-up clocks."""
     small, large = (
         Backbone(nn.Sequential(Working(seconds, clocks), nn.Flatten()), nn.Linear(16, 3), SHAPE)
         for seconds in (0.002, 0.008)
     )
-    return measure.latency(small, SHAPE, 1, reference=large, clock=clocks)
+    return latency.latency(small, SHAPE, 1, reference=large, clock=clocks)
 
 
 def test_other_work_on_the_core_leaves_the_times_alone_and_is_told() -> None:
@@ -132,7 +133,7 @@ def test_with_several_threads_the_wall_is_read_and_waits_are_told() -> None:
 
 def test_measuring_stops_when_its_time_is_up() -> None:
     calls: list[str] = []
-    measure.latency(recorded("a", calls), SHAPE, repeats=1000, seconds=1e-9)
+    latency.latency(recorded("a", calls), SHAPE, repeats=1000, seconds=1e-9)
     assert len(calls) == 2 + 3  # the first pass and one that takes too long, then the fewest to take a median of
 
 
@@ -155,7 +156,7 @@ def test_compiled_networks_stay_compiled_however_many_come(monkeypatch: pytest.M
     with torch._dynamo.config.patch(recompile_limit=1):
         for width in (2, 3):
             before = len(compiled)
-            found = measure.latency(build(width), SHAPE, 2, mode="compiled", repeats=1)
+            found = latency.latency(build(width), SHAPE, 2, mode="compiled", repeats=1)
             assert found.mode == "compiled"
             assert len(compiled) > before
 
@@ -167,7 +168,7 @@ def test_a_network_that_cannot_be_compiled_here_is_a_user_error(monkeypatch: pyt
 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     with pytest.raises(ConfigError, match=r"latency\.modes: expected .* 'compiled' works, got: .*no C\+\+ compiler"):
-        measure.latency(build(5), SHAPE, mode="compiled")
+        latency.latency(build(5), SHAPE, mode="compiled")
 
 
 @pytest.mark.parametrize("batch", [1, 7])
@@ -177,7 +178,7 @@ def test_peak_memory_of_a_perceptron_by_hand(batch: int) -> None:
     # The normalised images, which the call of the body holds on to, and at most two results at once: the first linear
     # layer's and its activation's. Flattened images and transposed weights are views.
     alive = (16 + 40 + 40) * batch * FLOAT
-    assert measure.peak_memory(backbone, SHAPE, batch) == stored_bytes(backbone) + images + alive
+    assert latency.peak_memory(backbone, SHAPE, batch) == stored_bytes(backbone) + images + alive
 
 
 def test_peak_memory_of_convolutions_by_hand() -> None:
@@ -186,14 +187,14 @@ def test_peak_memory_of_convolutions_by_hand() -> None:
     images = 5 * 16 * FLOAT
     indices = 5 * 8 * 8  # max pooling makes the positions of its maxima too, 64 bits each
     alive = images + 5 * (128 + 8) * FLOAT + indices
-    assert measure.peak_memory(backbone, SHAPE, 5) == stored_bytes(backbone) + images + alive
+    assert latency.peak_memory(backbone, SHAPE, 5) == stored_bytes(backbone) + images + alive
 
 
 def test_peak_memory_is_the_same_every_time_and_without_masks() -> None:
     backbone = build(40, 10)
     pruned = _methods.prune(magnitude, backbone, 4.0, magnitude.Config(), Context(torch.Generator()))
-    assert {measure.peak_memory(network, SHAPE, 3) for network in (backbone, backbone, pruned)} == {
-        measure.peak_memory(backbone, SHAPE, 3)
+    assert {latency.peak_memory(network, SHAPE, 3) for network in (backbone, backbone, pruned)} == {
+        latency.peak_memory(backbone, SHAPE, 3)
     }
     assert any(name.endswith("weight_mask") for name in pruned.state_dict())
 
@@ -201,6 +202,6 @@ def test_peak_memory_is_the_same_every_time_and_without_masks() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_peak_memory_on_a_gpu_holds_what_is_counted_on_the_cpu() -> None:
     backbone = build(400, 100)
-    counted = measure.peak_memory(backbone, SHAPE, 64)
-    measured = measure.peak_memory(backbone, SHAPE, 64, torch.device("cuda"))
+    counted = latency.peak_memory(backbone, SHAPE, 64)
+    measured = latency.peak_memory(backbone, SHAPE, 64, torch.device("cuda"))
     assert counted <= measured <= 1.5 * counted + 2**20

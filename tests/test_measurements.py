@@ -15,13 +15,14 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from sharedlabel import collect, grid, progress
+from sharedlabel import collect, grid
 from sharedlabel.choosing.candidates import Request
 from sharedlabel.choosing.recommendation import recommend
 from sharedlabel.choosing.text import render
 from sharedlabel.config import LatencyConfig, MarginConfig, parse
 from sharedlabel.errors import ConfigError
-from sharedlabel.executors import local
+from sharedlabel.grid import progress
+from sharedlabel.grid.executors import local
 from sharedlabel.records import read, write
 from sharedlabel.store import Store
 

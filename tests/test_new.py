@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sharedlabel import check, conformance, new, plugins, sources
+from sharedlabel import check, conformance, new, plugins
+from sharedlabel.code import digests
 from sharedlabel.config import resolve
 
 # What each kind can do wrong: what is replaced in what `new` writes, and the promise that is broken then.
@@ -58,7 +59,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(plugins, "_taken", {})
     monkeypatch.setenv("SHAREDLABEL_PLUGIN_FILES", "{}")
     yield
-    sources.forget()
+    digests.forget()
     for name in [name for name in sys.modules if name.startswith("sharedlabel.plugins.files.")]:
         del sys.modules[name]
 

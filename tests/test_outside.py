@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sharedlabel import config, plugins, sources
+from sharedlabel import config, plugins
+from sharedlabel.code import digests as sources
 from sharedlabel.errors import ConfigError
 from sharedlabel.plugins import outside
 from sharedlabel.types import SetShape

@@ -16,17 +16,18 @@ import torch
 from PIL import Image
 
 import sharedlabel as sl
-from sharedlabel import adaptive, predict
+from sharedlabel import predict
 from sharedlabel.data import imagefolder
 from sharedlabel.deployment import build, card_file, cells, filling, programs, selection
 from sharedlabel.deployment.card import Preprocessing
 from sharedlabel.deployment.groups import Group, read_groups, read_images
 from sharedlabel.deployment.predictor import Predictor, load
 from sharedlabel.errors import DataError, DeploymentError
-from sharedlabel.evaluation import posterior_over
 from sharedlabel.metrics import stopping
 from sharedlabel.metrics.calibration import apply_temperature, calibrate_logits
 from sharedlabel.metrics.information import floor_posterior
+from sharedlabel.scoring import stopping as adaptive
+from sharedlabel.scoring.scores import posterior_over
 from sharedlabel.stages import _read
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sharedlabel.comparing import compare
 from sharedlabel.config import ComparisonConfig
 from sharedlabel.data.tuples import partition
-from sharedlabel.evaluation import accuracy_and_ri
 from sharedlabel.metrics.uncertainty import independent, paired_difference, seed_average
-from sharedlabel.ranking import count_wins, rank, rank_intervals
 from sharedlabel.records import Identity, Rank, Row
 from sharedlabel.rng import generator
-from sharedlabel.scored import Scored, Split
+from sharedlabel.scoring.scores import accuracy_and_ri
+from sharedlabel.summary.comparisons import compare
+from sharedlabel.summary.ranks import count_wins, rank, rank_intervals
+from sharedlabel.summary.seeds import Scored, Split
 from sharedlabel.types import Protocol
 
 N = (1, 2)

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from sharedlabel import config, grid, train
-from sharedlabel import rehearsal as rehearsal_module
-from sharedlabel.rehearsal import Line, Rehearsal, line
+from sharedlabel.grid import rehearsal as rehearsal_module
+from sharedlabel.grid.rehearsal import Line, Rehearsal, line
 from sharedlabel.stages import STAGES
 
 EVERYTHING = (

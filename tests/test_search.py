@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sharedlabel import config, export, grid, progress, rng, stored, train
+from sharedlabel import config, export, grid, rng, train
 from sharedlabel.aggregators import _space, lstm
 from sharedlabel.aggregators._base import prefix_loss
 from sharedlabel.aggregators._space import LogRange
@@ -20,6 +20,8 @@ from sharedlabel.config import FitConfig, TrainerConfig, resolve
 from sharedlabel.data.tuples import partition
 from sharedlabel.deployment import cells, selection
 from sharedlabel.errors import ConfigError
+from sharedlabel.grid import progress
+from sharedlabel.networks import restore
 from sharedlabel.records import read, write
 from sharedlabel.training import search
 from sharedlabel.training.loaders import TupleLoader
@@ -278,5 +280,5 @@ def test_the_plan_counts_the_time_of_every_trial(done, experiment):
 
 def test_an_output_without_a_search_keeps_the_given_options(finished):
     node = next(cell.aggregate for cell in finished.grid.cells if cell.aggregator == "lstm")
-    assert stored.searched(finished.store.load(node.stage, node.key)) == {}
+    assert restore.searched(finished.store.load(node.stage, node.key)) == {}
     assert finished.results.searches == ()

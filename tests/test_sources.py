@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sharedlabel import config, plugins, sources
+from sharedlabel import config, plugins
+from sharedlabel.code import digests as sources
 from sharedlabel.errors import ConfigError
 from sharedlabel.stages import STAGES
 
@@ -27,13 +28,13 @@ REACHED = [
     ("training.embedding", "embed", {*NETWORKS, "features", "joint"}),
     ("training.search", "train", {"aggregate"}),
     ("training.search", "lasting", {"aggregate"}),
-    ("measure", "latency", {"latency"}),
-    ("error_margin", "margins", {"margin"}),
+    ("measurements.latency", "latency", {"latency"}),
+    ("measurements.margin", "margins", {"margin"}),
     ("training.alignment", "align", {"crossfit"}),
     ("training.resume", "Keeper", {*NETWORKS, "aggregate", "joint"}),
-    ("evaluation", "score", {"evaluate", "exact"}),
-    ("adaptive", "fit", {"adaptive"}),
-    ("cost", "aggregator_macs", {"evaluate", "adaptive"}),
+    ("scoring.scores", "score", {"evaluate", "exact"}),
+    ("scoring.stopping", "fit", {"adaptive"}),
+    ("measurements.counts", "aggregator_macs", {"evaluate", "adaptive"}),
     ("backbones._restore", "state", {*NETWORKS, "joint", "latency"}),
     ("store", "Output", set(STAGES)),
 ]
@@ -43,15 +44,15 @@ NOT_REACHED = [
     ("training.callbacks", "watching"),
     ("report.html", "write_report"),
     ("report.terminal", "print_report"),
-    ("progress", "describe"),
+    ("grid.progress", "describe"),
     ("tracking", "Tracker"),
     ("records.rows", "Row"),
     ("collect", "rows"),
     ("stages.latency", "columns"),
     ("stages.margin", "records"),
     ("stages.evaluate", "configure"),
-    ("summary", "summarize"),
-    ("ranking", "rank"),
+    ("summary.tables", "summarize"),
+    ("summary.ranks", "rank"),
     ("provenance", "collect"),
     ("grid.prepare", "prepare"),
     ("data.splits", "split"),
@@ -152,7 +153,7 @@ def test_an_edit_changes_the_digests_of_the_stages_that_it_may_change(edited, mo
 def test_summaries_depend_on_the_code_that_they_reach():
     def reaches(module: str) -> bool:
         places = sources.reached(f"sharedlabel.{module}", "summarize")
-        return any(place[0] == "sharedlabel.ranking" for place in places)
+        return any(place[0] == "sharedlabel.summary.tables.ranks" for place in places)
 
     assert [reaches("summary"), reaches("adaptive_summary")] == [True, False]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sharedlabel import config, stored
+from sharedlabel import config
 from sharedlabel.errors import StoreError
+from sharedlabel.networks import restore
 from sharedlabel.types import SetShape
 
 PRIOR = torch.full((10,), 0.1).log()
@@ -30,4 +31,4 @@ def test_a_checkpoint_of_other_features_or_options_is_refused(finished, aggregat
     width = width or artifact.tensors()["standardize.mean"].numel()
     shape = SetShape(torch.zeros(width), torch.ones(width), PRIOR)
     with pytest.raises(StoreError, match=message):
-        stored.stored_aggregator(config.resolve("aggregators", aggregator), shape, artifact)
+        restore.stored_aggregator(config.resolve("aggregators", aggregator), shape, artifact)

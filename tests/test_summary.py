@@ -12,11 +12,11 @@ import torch
 
 from sharedlabel import rng, sweetspot
 from sharedlabel.config import EvaluationConfig, SweetSpotConfig
-from sharedlabel.inputs import Data
 from sharedlabel.names import EXACT
 from sharedlabel.records import Row
-from sharedlabel.scored import Method
-from sharedlabel.summary import summarize
+from sharedlabel.scoring.data import Data
+from sharedlabel.summary.seeds import Method
+from sharedlabel.summary.tables import summarize
 from sharedlabel.types import Dataset
 
 CLASSES, N = 4, (1, 2)

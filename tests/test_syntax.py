@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from sharedlabel import syntax
+from sharedlabel.code import syntax
 
 # One of everything whose tree differs, or could, between versions of Python.
 SAMPLE = '''

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sharedlabel import timing
-from sharedlabel.timing import Seconds
+from sharedlabel.measurements import timing
+from sharedlabel.measurements.timing import Seconds
 
 
 class Machine:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sharedlabel.metrics.behrens_fisher import Spread
-from sharedlabel.verdicts import ALPHA, ROUNDING, Differences, Numbers
+from sharedlabel.summary.verdicts import ALPHA, ROUNDING, Differences, Numbers
 
 ONE_TEST = torch.ones(1, 1, dtype=torch.float64)
 HALF = 1.959963984540054  # of a 95% interval, in standard errors

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sharedlabel.metrics.behrens_fisher import Spread
-from sharedlabel.verdicts import ALPHA, Differences, Numbers
+from sharedlabel.summary.verdicts import ALPHA, Differences, Numbers
 
 
 def judged(value: float, images: float, seeds: float, independent: float, entropy: float = 2.0) -> Numbers:

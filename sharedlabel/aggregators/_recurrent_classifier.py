@@ -13,7 +13,7 @@ from sharedlabel.aggregators._base import (
     instance_features,
     normalize,
 )
-from sharedlabel.schema import Depth, Dropout, Width
+from sharedlabel.config.schema import Depth, Dropout, Width
 from sharedlabel.types import SetShape
 
 SPACE = {"hidden": (16, 32, 64), "dropout": (0.0, 0.2, 0.4)}

@@ -18,7 +18,7 @@ from sharedlabel.aggregators._base import (
     widen,
 )
 from sharedlabel.aggregators._recurrence import Recurrence
-from sharedlabel.schema import Dropout, Width
+from sharedlabel.config.schema import Dropout, Width
 from sharedlabel.types import SetShape
 
 

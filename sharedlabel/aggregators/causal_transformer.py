@@ -18,7 +18,7 @@ from sharedlabel.aggregators._base import (
     prefix_counts,
 )
 from sharedlabel.aggregators._layers import CountedReadOut, MultiheadAttention, check_heads
-from sharedlabel.schema import Depth, Dropout, Width
+from sharedlabel.config.schema import Depth, Dropout, Width
 from sharedlabel.types import SetShape
 
 

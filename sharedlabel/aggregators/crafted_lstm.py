@@ -20,7 +20,7 @@ from sharedlabel.aggregators._base import (
 from sharedlabel.aggregators._recurrence import Recurrence
 from sharedlabel.aggregators._space import Space
 from sharedlabel.config import added
-from sharedlabel.schema import Dropout, OptionalWidth, PositiveFloat, Width
+from sharedlabel.config.schema import Dropout, OptionalWidth, PositiveFloat, Width
 from sharedlabel.types import SetShape
 
 

@@ -19,7 +19,7 @@ from sharedlabel.aggregators._base import (
     widen,
 )
 from sharedlabel.aggregators._layers import CountedReadOut
-from sharedlabel.schema import Dropout, Width
+from sharedlabel.config.schema import Dropout, Width
 from sharedlabel.types import SetShape
 
 # By pool: the power of the count that the sum is divided by.

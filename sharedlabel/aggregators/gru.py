@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sharedlabel.aggregators._recurrent_classifier import SPACE, RecurrentClassifier, RecurrentConfig
-from sharedlabel.schema import Dropout
+from sharedlabel.config.schema import Dropout
 from sharedlabel.types import SetShape
 
 __all__ = ["SPACE", "Config", "Gru", "build"]

@@ -20,7 +20,7 @@ from sharedlabel.aggregators._base import (
     normalize,
 )
 from sharedlabel.aggregators._pool import log_evidence
-from sharedlabel.schema import Dropout, Width
+from sharedlabel.config.schema import Dropout, Width
 from sharedlabel.types import SetShape
 
 

@@ -17,9 +17,9 @@ from sharedlabel.aggregators._base import Aggregator, normalize, prefix_counts
 from sharedlabel.aggregators._orders import orders
 from sharedlabel.aggregators._space import Space, space_of
 from sharedlabel.config import nested, resolve
+from sharedlabel.config.schema import Depth
 from sharedlabel.errors import ConfigError
 from sharedlabel.plugins import load
-from sharedlabel.schema import Depth
 from sharedlabel.types import SetShape
 
 

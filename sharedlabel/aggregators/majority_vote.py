@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from sharedlabel.aggregators._base import Aggregator, normalize, widen
-from sharedlabel.schema import PositiveFloat
+from sharedlabel.config.schema import PositiveFloat
 from sharedlabel.types import SetShape
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from sharedlabel.aggregators._linear_pool import LinearPool
-from sharedlabel.schema import NonNegativeFloat
+from sharedlabel.config.schema import NonNegativeFloat
 from sharedlabel.types import SetShape
 
 

@@ -18,7 +18,7 @@ from sharedlabel.aggregators._base import (
 )
 from sharedlabel.aggregators._pool import TemperedPool, log_evidence
 from sharedlabel.config import added
-from sharedlabel.schema import Dropout, OptionalWidth
+from sharedlabel.config.schema import Dropout, OptionalWidth
 from sharedlabel.types import SetShape
 
 

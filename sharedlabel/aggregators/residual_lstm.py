@@ -19,7 +19,7 @@ from sharedlabel.aggregators._base import (
     normalize,
 )
 from sharedlabel.aggregators._pool import TemperedPool
-from sharedlabel.schema import Dropout, PositiveFloat, Width
+from sharedlabel.config.schema import Dropout, PositiveFloat, Width
 from sharedlabel.types import SetShape
 
 

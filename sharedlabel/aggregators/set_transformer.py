@@ -22,7 +22,7 @@ from sharedlabel.aggregators._base import (
 )
 from sharedlabel.aggregators._layers import CountedReadOut, MultiheadAttention, check_heads
 from sharedlabel.aggregators._prefixes import over_prefixes
-from sharedlabel.schema import Depth, Dropout, Width
+from sharedlabel.config.schema import Depth, Dropout, Width
 from sharedlabel.types import SetShape
 
 

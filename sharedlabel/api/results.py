@@ -28,7 +28,7 @@ class Results:
     attribute of that name of `sharedlabel.records.Row`, and likewise for the other tables.
 
     Args:
-        records: everything as records; `sharedlabel.plot` draws from them.
+        records: everything as records; `sharedlabel.api.plot` draws from them.
         folder: where the files of the run lie, if they were written.
 
     Attributes:

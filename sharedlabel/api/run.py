@@ -14,10 +14,10 @@ from rich.console import Console
 
 from sharedlabel import running
 from sharedlabel.api.results import Results
-from sharedlabel.commandline import plain
 from sharedlabel.config import Experiment, parse
+from sharedlabel.config.commandline import plain
+from sharedlabel.config.schema import leaves, takes_text_alone, unknown
 from sharedlabel.errors import ConfigError, home
-from sharedlabel.schema import leaves, takes_text_alone, unknown
 
 
 def run(

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sharedlabel.config import SweetSpotConfig
+from sharedlabel.config.schema import shown
 from sharedlabel.errors import ConfigError, DataError, nearest
-from sharedlabel.schema import shown
 from sharedlabel.sweetspot import Choice, Point, Rule, choose
 
 _USUAL = SweetSpotConfig()

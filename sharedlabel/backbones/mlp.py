@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from sharedlabel.backbones._base import Backbone, initialize
-from sharedlabel.schema import Width
+from sharedlabel.config.schema import Width
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone, initialize
 from sharedlabel.backbones._shortcut import PadShortcut
+from sharedlabel.config.schema import Width
 from sharedlabel.errors import ConfigError
-from sharedlabel.schema import Width
 
 _SMALLEST_SIDE = 8
 

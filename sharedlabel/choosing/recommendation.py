@@ -14,11 +14,11 @@ from sharedlabel import sweetspot
 from sharedlabel.choosing.candidates import Option, Request, Unit, options
 from sharedlabel.choosing.differences import Contrast, Shift, contrast, shift
 from sharedlabel.errors import DataError
+from sharedlabel.measurements.timing import BUSY
 from sharedlabel.names import DENSE
 from sharedlabel.records import Results, SweetSpot
 from sharedlabel.report.sentences import number, percent
 from sharedlabel.sweetspot import Point, Rule
-from sharedlabel.timing import BUSY
 
 _SLACK = 1 + 1e-9  # forgives the rounding of sums
 Edge: TypeAlias = Literal["only", "inside", "smallest", "largest"]

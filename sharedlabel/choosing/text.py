@@ -6,13 +6,12 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from sharedlabel import inert
 from sharedlabel.choosing.candidates import Option
 from sharedlabel.choosing.differences import Contrast, Gap, Shift
 from sharedlabel.choosing.recommendation import Recommendation, describe, intervals
 from sharedlabel.errors import printable
 from sharedlabel.names import DENSE
-from sharedlabel.records import MIN_SEEDS
+from sharedlabel.records import MIN_SEEDS, shown
 from sharedlabel.report.costs import short
 from sharedlabel.report.sentences import number, percent
 
@@ -28,7 +27,7 @@ def render(advice: Recommendation) -> str:
         advice: the recommendation.
     """
     seeds = f"{advice.seeds} seed{'s' * (advice.seeds > 1)}"
-    lines = [f"{inert.name(advice.data)}, {advice.protocol} tuples, {seeds}; asked for: {_asked(advice)}", ""]
+    lines = [f"{shown.name(advice.data)}, {advice.protocol} tuples, {seeds}; asked for: {_asked(advice)}", ""]
     indent = " " * _LABEL
     for label, text in _lines(advice):
         first = f"{label:{_LABEL}}"

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sharedlabel import plugins, schema
+from sharedlabel import plugins
+from sharedlabel.config import schema
 from sharedlabel.config.fields import KIND, before
 from sharedlabel.config.sections import Schedule
 from sharedlabel.errors import ConfigError

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sharedlabel import schema
-from sharedlabel.commandline import CommandLine, to_yaml
+from sharedlabel.config import schema
+from sharedlabel.config.commandline import CommandLine, to_yaml
 from sharedlabel.config.experiment import Experiment
 from sharedlabel.config.keys import canonical
 from sharedlabel.config.plugins import PluginSpec

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt
 
 from sharedlabel.config.fields import added
-from sharedlabel.schema import Count, Fraction, Many, NonNegativeFloat, PositiveFloat, PositiveFraction
+from sharedlabel.config.schema import Count, Fraction, Many, NonNegativeFloat, PositiveFloat, PositiveFraction
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from sharedlabel.conformance._promise import Promise as Promise
 from sharedlabel.conformance._promise import sentence as sentence
 from sharedlabel.conformance._promise import tried
 from sharedlabel.errors import ConfigError
-from sharedlabel.plain import read_yaml
+from sharedlabel.files.plain import read_yaml
 
 
 def named(given: str) -> Plugin:

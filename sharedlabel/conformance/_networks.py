@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from sharedlabel import cost, plugins, rng
+from sharedlabel import plugins, rng
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Plugin
 from sharedlabel.conformance._promise import Inapplicable
 from sharedlabel.errors import CompressionError
+from sharedlabel.measurements import counts
 from sharedlabel.pruners import _channels, _masks, _methods, _removal
 from sharedlabel.pruners._base import Context
 
@@ -136,7 +137,7 @@ def largest_channel(dense: Backbone) -> int:
     channel_groups = _channels.groups(dense)
     sizes = torch.tensor([group.size for group in channel_groups.values()])
     without_one = _channels.parameter_counts(dense, channel_groups, sizes - torch.eye(len(sizes), dtype=torch.int64))
-    return cost.parameters(dense) - int(without_one.min())
+    return counts.parameters(dense) - int(without_one.min())
 
 
 def kept(pruned: Backbone) -> torch.Tensor:

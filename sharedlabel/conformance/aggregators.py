@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharedlabel import cost, plugins, rng
+from sharedlabel import plugins, rng
 from sharedlabel.aggregators import _contract
 from sharedlabel.aggregators import _space as space
 from sharedlabel.aggregators._base import Aggregator, prefix_loss
 from sharedlabel.aggregators._space import LogRange, with_options
 from sharedlabel.config import Plugin, canonical, remade
 from sharedlabel.conformance._promise import Promises, expect
+from sharedlabel.measurements import counts
 from sharedlabel.training import search
 from sharedlabel.types import SetShape
 
@@ -233,7 +234,7 @@ def cheap(subject: Subject) -> None:
     largest = {option: max(values) for option, values in subject.choices().items() if not isinstance(values[0], str)}
     for plugin in (subject.plugin, with_options(subject.plugin, largest)):
         built = plugins.load("aggregators", plugin.name).build(plugin.config, shape)
-        spent = cost.aggregator_macs(built, shape, [16])[16] / getattr(plugin.config, "orders", 1)
+        spent = counts.aggregator_macs(built, shape, [16])[16] / getattr(plugin.config, "orders", 1)
         limit = _SHARE * RESNET20_MACS
         expect(spent < limit, f"expected at most {limit:,.0f} MACs, got {spent:,.0f} with {plugin.label}")
 

@@ -9,7 +9,6 @@ import math
 
 import torch
 
-from sharedlabel import cost
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Schedule
 from sharedlabel.conformance._networks import (
@@ -27,6 +26,7 @@ from sharedlabel.conformance._networks import (
 )
 from sharedlabel.conformance._promise import Promises, expect, refused
 from sharedlabel.errors import CompressionError
+from sharedlabel.measurements import counts
 from sharedlabel.pruners import _channels, _masks
 from sharedlabel.pruners._base import REQUIREMENTS, rounded_down
 
@@ -69,9 +69,9 @@ def exact_ratio(subject: Subject) -> None:
     """It meets the ratio within one weight; where it removes, within what the largest channel takes along."""
     for dense in subject.networks():
         step = largest_channel(dense) if subject.structured else 1
-        total = cost.parameters(dense)
+        total = counts.parameters(dense)
         for ratio in subject.reachable(dense):
-            left = cost.parameters(subject.prune(dense, ratio))
+            left = counts.parameters(subject.prune(dense, ratio))
             expect(
                 abs(left - total / ratio) <= step, f"expected {total / ratio:.1f} parameters at {ratio}x, got {left}"
             )
@@ -131,13 +131,13 @@ def own_result(subject: Subject) -> None:
         first, ratio = reachable[:3][-2:] if len(reachable) > 1 else (1.0, 1.0)
         once = subject.prune(dense, first)
         # Masked weights count as parameters of the network that is pruned, channels that are gone do not.
-        left = sum(parameter.numel() for parameter in once.parameters()) / cost.parameters(dense)
+        left = sum(parameter.numel() for parameter in once.parameters()) / counts.parameters(dense)
         if not subject.repeatable:
             refused(lambda: subject.prune(once, ratio * left), CompressionError, "start from the dense one")  # noqa: B023
             continue
-        twice = cost.parameters(subject.prune(once, max(1.0, ratio * left)))
+        twice = counts.parameters(subject.prune(once, max(1.0, ratio * left)))
         step = largest_channel(dense) if subject.structured else 1
-        wanted = cost.parameters(dense) / ratio
+        wanted = counts.parameters(dense) / ratio
         expect(abs(twice - wanted) <= step, f"expected {wanted:.1f} parameters after two rounds, got {twice}")
 
 
@@ -217,7 +217,7 @@ def ceiling(subject: Subject) -> None:
     for dense in subject.networks():
         top = subject.ceiling(dense)
         pruned = subject.prune(dense, top)
-        reached = cost.parameters(dense) / cost.parameters(pruned)
+        reached = counts.parameters(dense) / counts.parameters(pruned)
         expect(math.isclose(reached, top, rel_tol=1e-6), f"expected the ceiling of {top:g}x, got {reached:g}x")
         expect(pruned(images()).isfinite().all(), "expected finite outputs at the ceiling, got others")
         expect(float(rounded_down(top)) <= top, f"expected {rounded_down(top)} below the ceiling")
@@ -230,11 +230,11 @@ def stays_pruned(subject: Subject) -> None:
     """Training brings nothing back."""
     for dense in subject.networks():
         pruned = subject.most(dense).train().requires_grad_()  # also what came back frozen
-        parameters = cost.parameters(pruned)
+        parameters = counts.parameters(pruned)
         descend(pruned, torch.optim.SGD(pruned.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01))
         stayed = all(not weight[mask == 0].any() for _, weight, mask in _masks.masked(pruned))
         expect(stayed, "expected masked weights to stay at zero, got others; use the masks of pruners/_masks.py")
-        left = cost.parameters(pruned)
+        left = counts.parameters(pruned)
         expect(left == parameters, f"expected {parameters} parameters after training, got {left}")
 
 
@@ -258,7 +258,7 @@ def counted(subject: Subject) -> None:
     """Where it removes, the network is physically smaller; where it masks, masked weights count as free."""
     for dense in subject.networks():
         ratio = subject.reachable(dense)[-1]
-        before, after = cost.macs(dense, SHAPE), cost.macs(subject.prune(dense, ratio), SHAPE)
+        before, after = counts.macs(dense, SHAPE), counts.macs(subject.prune(dense, ratio), SHAPE)
         if subject.structured:
             smaller = after.executed == after.effective < before.executed
             expect(smaller, f"expected fewer MACs than {before.executed:,}, got {after.executed:,}")
@@ -279,4 +279,4 @@ def removal_is_zero(subject: Subject) -> None:
         expect(not all(keep.all() for keep in removal.keep.values()), "expected channels to go, got all kept")
         masked = _channels.mask_channels(removal.before, removal.keep).eval()
         torch.testing.assert_close(pruned(images()), masked(images()), rtol=1e-5, atol=1e-5)
-        expect(cost.parameters(masked) == cost.parameters(dense), "expected masked channels to count as parameters")
+        expect(counts.parameters(masked) == counts.parameters(dense), "expected masked channels to count as parameters")

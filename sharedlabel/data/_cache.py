@@ -29,7 +29,7 @@ from torch import Tensor
 from sharedlabel import memory
 from sharedlabel.data._source import BadFileError
 from sharedlabel.errors import DataError
-from sharedlabel.plain import read_json
+from sharedlabel.files.plain import read_json
 
 STEP_BYTES, STEP_IMAGES = 64 << 20, 1000  # what a killed process loses at most
 _HEADER = 128  # bytes of the .npy header

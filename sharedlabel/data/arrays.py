@@ -36,7 +36,7 @@ from torch import Tensor
 
 from sharedlabel.data import _arrays, _checks
 from sharedlabel.errors import DataError, home
-from sharedlabel.plain import read_file, read_json
+from sharedlabel.files.plain import read_file, read_json
 from sharedlabel.types import Dataset
 
 _FEATURES = ("features", "embeddings")

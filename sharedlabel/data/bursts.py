@@ -22,12 +22,12 @@ from torch import Tensor
 
 from sharedlabel import memory, rng
 from sharedlabel.config import nested, resolve
+from sharedlabel.config.schema import Depth, Fraction
 from sharedlabel.data import _checks
 from sharedlabel.data._shuffle import joint_cells, rank_within, shuffle_within
 from sharedlabel.data.splits import sides
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.plugins import load as plugin
-from sharedlabel.schema import Depth, Fraction
 from sharedlabel.types import Dataset
 
 BATCH = 4096  # views per step, so that floating point copies stay small

@@ -20,9 +20,9 @@ from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from sharedlabel import memory, rng
+from sharedlabel.config.schema import Count, NonNegativeFloat, PositiveFloat, Width
 from sharedlabel.data import _checks
 from sharedlabel.errors import ConfigError
-from sharedlabel.schema import Count, NonNegativeFloat, PositiveFloat, Width
 from sharedlabel.types import Dataset
 
 

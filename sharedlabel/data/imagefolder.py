@@ -24,7 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharedlabel import memory, sources
+from sharedlabel import memory
+from sharedlabel.code import digests
 from sharedlabel.data import _cache, _checks, _decode
 from sharedlabel.data._layout import Layout, arrange, group_names, sides_of, strays_of
 from sharedlabel.data._source import Source, readable
@@ -83,7 +84,7 @@ def load(config: Config, root: Path) -> Dataset:
         def image(name: str) -> NDArray[np.uint8]:
             return _decode.decode_named(name, source.read(name), decoding)
 
-        code = sources.digest(_decode.__name__, "decode_named")  # decoded anew by other code
+        code = digests.digest(_decode.__name__, "decode_named")  # decoded anew by other code
         skip = config.on_bad_image == "skip"
         least = (config.channels or 1) * (config.size or 0) ** 2
         key = _sha256([pixels, code, *(["skip"] if skip else [])])

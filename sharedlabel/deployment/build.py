@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharedlabel import provenance, rng, together
+from sharedlabel import provenance, rng
 from sharedlabel.deployment import _files, card, card_file, filling, programs
 from sharedlabel.deployment.card import Card, File
 from sharedlabel.deployment.cells import Trained, restore
 from sharedlabel.deployment.programs import AGGREGATOR, BACKBONE, TOLERANCE, Runtime
 from sharedlabel.errors import DeploymentError
+from sharedlabel.files import together
 from sharedlabel.logs import log_normalize
 from sharedlabel.records import AXES, Results, Row, Threshold
 from sharedlabel.store import Store

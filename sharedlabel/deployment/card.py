@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from sharedlabel.schema import Count
+from sharedlabel.config.schema import Count
 
 FORMAT = 3
 NAME = "card.json"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from sharedlabel import plain
 from sharedlabel.deployment import _files
 from sharedlabel.deployment.card import FORMAT, NAME, Card, Preprocessing
 from sharedlabel.errors import DeploymentError, printable
+from sharedlabel.files import plain
 
 _LARGEST = 2**26  # bytes of a card
 _VALUES = 10**8  # of an image

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 import torch
 
-from sharedlabel import memory, sizes
+from sharedlabel import memory
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import ComparisonConfig, Experiment, Plugin, canonical
 from sharedlabel.data import _small
 from sharedlabel.errors import CompressionError, ConfigError, DataError, nearest
-from sharedlabel.inputs import FEATURE_ROLES, SCORED_ROLES, Data
 from sharedlabel.names import DENSE, EXACT, GROUPED
+from sharedlabel.networks import sizes
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import rounded_down
 from sharedlabel.pruners._methods import ceiling
+from sharedlabel.scoring.data import FEATURE_ROLES, SCORED_ROLES, Data
 from sharedlabel.types import Dataset, Role, Tuples
 
 RESERVED = (DENSE, EXACT, "dense")

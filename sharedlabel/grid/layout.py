@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 from sharedlabel.config import Experiment, Plugin, Training, resolve, trainings
 from sharedlabel.grid.nodes import Cell, Node
-from sharedlabel.inputs import Crossfit, Data
 from sharedlabel.names import CROSSFIT, DENSE, EXACT, FROZEN
+from sharedlabel.scoring.data import Crossfit, Data
 from sharedlabel.stages import (
     MethodSetting,
     NetworkSetting,

@@ -6,8 +6,9 @@ import dataclasses
 
 import torch
 
-from sharedlabel import cost, memory, plugins, sizes, sources
+from sharedlabel import memory, plugins
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.code import digests
 from sharedlabel.config import Experiment, Plugin, plugins_in, refresh, resolve, trainings
 from sharedlabel.data import _small, splits, tuples
 from sharedlabel.data._copies import copies
@@ -15,10 +16,12 @@ from sharedlabel.errors import home
 from sharedlabel.grid import checks
 from sharedlabel.grid.layout import lay_out
 from sharedlabel.grid.nodes import Grid
-from sharedlabel.inputs import FEATURE_ROLES, Data, crossfitted, data_key
+from sharedlabel.measurements import counts
 from sharedlabel.names import CROSSFIT, GROUPED
+from sharedlabel.networks import sizes
 from sharedlabel.plugins import load
 from sharedlabel.pruners._masks import prunable
+from sharedlabel.scoring.data import FEATURE_ROLES, Data, crossfitted, data_key
 from sharedlabel.stages import STAGES
 from sharedlabel.training import callbacks, compression, search, trainer
 from sharedlabel.types import Dataset, Role
@@ -83,7 +86,7 @@ def _network(plugin: Plugin, dataset: Dataset) -> Backbone:
         build = load("backbones", plugin.name).build
         network: Backbone = build(plugin.config, dataset.image_shape, dataset.num_classes)
     prunable(network)  # refuses layers that share a weight
-    cost.macs(network, dataset.image_shape)  # refuses operations that cannot be counted
+    counts.macs(network, dataset.image_shape)  # refuses operations that cannot be counted
     return network
 
 
@@ -115,7 +118,7 @@ def _code(data: Plugin, *others: Plugin) -> dict[str, str]:
     Returns:
         Digests of the data set's plugin.
     """
-    sources.refresh()
+    digests.refresh()
     for stage in STAGES.values():
         stage.code()
     plugins.code(set().union(*map(plugins_in, others)))

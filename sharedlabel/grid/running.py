@@ -7,10 +7,11 @@ import json
 import time
 from collections.abc import Callable
 
-from sharedlabel import cost, provenance
+from sharedlabel import provenance
 from sharedlabel.config import canonical
 from sharedlabel.errors import home
 from sharedlabel.grid.nodes import Grid, Node
+from sharedlabel.measurements import counts
 from sharedlabel.records import Identity
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store
@@ -84,5 +85,5 @@ def training_macs(node: Node, grid: Grid) -> float:
     epochs = float(getattr(node.config, "epochs", 0.0))
     if not epochs:
         return 0.0
-    forward = cost.macs(grid.backbones[node.config.backbone.label], grid.data.dataset.image_shape).executed
+    forward = counts.macs(grid.backbones[node.config.backbone.label], grid.data.dataset.image_shape).executed
     return 3.0 * forward * len(grid.data_by_key[node.data_key].splits["backbone"]) * epochs

@@ -75,7 +75,7 @@ def run(options: argparse.Namespace, _: Sequence[str]) -> None:
 
 def score(options: argparse.Namespace, _: Sequence[str]) -> None:
     """Join predictions with the labels, and list the result or write it into a folder."""
-    from sharedlabel import together
+    from sharedlabel.files import together
     from sharedlabel.leaderboard.board import commands, facts, records
     from sharedlabel.leaderboard.board.score import PredictionError
     from sharedlabel.leaderboard.folder import Board
@@ -159,8 +159,8 @@ def freeze(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     from sharedlabel import plugins
     from sharedlabel.config import parse
     from sharedlabel.grid import prepare
+    from sharedlabel.grid.progress import reporting
     from sharedlabel.leaderboard.board.freeze import freeze
-    from sharedlabel.progress import reporting
     from sharedlabel.report.terminal import open_console
     from sharedlabel.store import Store
 

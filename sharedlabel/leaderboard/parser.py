@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from sharedlabel.arguments import Parser, one_of, positive, whole
+from sharedlabel.config.arguments import Parser, one_of, positive, whole
 from sharedlabel.leaderboard import actions
 from sharedlabel.leaderboard.sandbox.limits import KINDS
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator
 from types import ModuleType
 
-from sharedlabel import sources
+from sharedlabel.code import digests
 from sharedlabel.errors import ConfigError, nearest
 from sharedlabel.plugins import outside
 from sharedlabel.plugins.contract import KINDS as KINDS
@@ -114,7 +114,7 @@ def load(kind: str, name: str) -> ModuleType:
 
 def code(named: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return the digests of plugins' code, by `kind.name`, of those named by kind and name."""
-    return {f"{kind}.{name}": sources.digest(_module(kind, name)) for kind, name in sorted(named)}
+    return {f"{kind}.{name}": digests.digest(_module(kind, name)) for kind, name in sorted(named)}
 
 
 @contextlib.contextmanager
@@ -136,13 +136,13 @@ def refresh() -> None:
 
     All modules of theirs that digests have read are imported again, since they may hold parts of each other.
     """
-    read = [name for name in sources.read() if not sources.is_own(name)]
-    if any(map(sources.has_changed, read)):
+    read = [name for name in digests.read() if not digests.is_own(name)]
+    if any(map(digests.has_changed, read)):
         for name in read:
             sys.modules.pop(name, None)
         _taken.clear()
         importlib.invalidate_caches()
-    sources.refresh()
+    digests.refresh()
 
 
 def _module(kind: str, name: str) -> str:
@@ -160,7 +160,7 @@ def _refuse_twins(kind: str, name: str) -> None:
 
 def _check_name(plugin: Outside, own: Collection[str]) -> None:
     """Refuse a plugin from outside that another one is called like."""
-    if plugin.name in own or sources.is_own(plugin.module):
+    if plugin.name in own or digests.is_own(plugin.module):
         raise ConfigError(
             f"expected a name that this package does not use, got {plugin.where}; rename it, or write "
             f"{plugin.name.rpartition('.')[2]} for the package's own"

@@ -16,7 +16,7 @@ import dataclasses
 import inspect
 from types import ModuleType
 
-from sharedlabel import syntax
+from sharedlabel.code import syntax
 from sharedlabel.errors import ConfigError
 
 KINDS = ("data", "backbones", "pruners", "aggregators")

@@ -30,13 +30,13 @@ from torch.autograd.graph import Node
 from torch.utils._pytree import tree_leaves
 
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.config.schema import Count
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._activations import record_inputs
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._channels import Slot, groups, structured_ceiling
 from sharedlabel.pruners._examples import batches
 from sharedlabel.pruners._scores import Scope, check_weights
-from sharedlabel.schema import Count
 
 STRUCTURED = True
 NESTED = True

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Schedule
+from sharedlabel.config.schema import Count, PositiveFloat
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._examples import batches, of_each_class
 from sharedlabel.pruners._gradients import Statistics, check_reached, derivatives, differentiable_copy
-from sharedlabel.schema import Count, PositiveFloat
 
 STRUCTURED = False
 NESTED = True

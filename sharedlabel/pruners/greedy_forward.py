@@ -26,6 +26,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.config.schema import Count
 from sharedlabel.pruners._activations import scale_inputs
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._channels import Group, groups, keep_channels, prune_channels_by_scores, structured_ceiling
@@ -34,7 +35,6 @@ from sharedlabel.pruners._gradients import derivatives
 from sharedlabel.pruners._growth import Growth, traced
 from sharedlabel.pruners._removal import clear
 from sharedlabel.pruners._scores import check_scores
-from sharedlabel.schema import Count
 
 STRUCTURED = True
 NESTED = False

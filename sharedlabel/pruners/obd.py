@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.config.schema import Count
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._attention import layer_twins, written_out
 from sharedlabel.pruners._base import Context
@@ -31,7 +32,6 @@ from sharedlabel.pruners._examples import batches
 from sharedlabel.pruners._gradients import check_called, check_reached, derivatives, squared_gradients
 from sharedlabel.pruners._masks import Layer, prunable
 from sharedlabel.pruners._scores import Scope
-from sharedlabel.schema import Count
 
 STRUCTURED = False
 NESTED = True

@@ -32,12 +32,12 @@ from jaxtyping import Float, Float64, Int64, Num
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.config.schema import Count
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._activations import layer_inputs, scale_inputs
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._channels import Group, groups, keep_channels, prune_channels_by_scores, structured_ceiling
 from sharedlabel.pruners._scores import check_scores
-from sharedlabel.schema import Count
 
 STRUCTURED = True
 NESTED = True

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.config.schema import Count
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._activations import patches
 from sharedlabel.pruners._attention import layer_twins, written_out
@@ -37,7 +38,6 @@ from sharedlabel.pruners._examples import batches
 from sharedlabel.pruners._gradients import check_called, gradients_by_example
 from sharedlabel.pruners._masks import Layer, kept, masked_copy, prunable, removed, weights_to_remove
 from sharedlabel.pruners._scores import check_scores, keep_by_scores, magnitudes, prune_by_scores
-from sharedlabel.schema import Count
 
 STRUCTURED = False
 NESTED = True

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Schedule
+from sharedlabel.config.schema import Count
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._examples import batches
 from sharedlabel.pruners._gradients import Statistics, check_reached, derivatives, differentiable_copy
-from sharedlabel.schema import Count
 
 STRUCTURED = False
 NESTED = True

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from sharedlabel import together
 from sharedlabel.errors import StoreError, printable
-from sharedlabel.plain import read_file, read_json
+from sharedlabel.files import together
+from sharedlabel.files.plain import read_file, read_json
 from sharedlabel.records.identity import AXES, Identity
 from sharedlabel.records.results import FORMAT, TABLES, Results
 from sharedlabel.records.rows import Row

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from sharedlabel.plain import read_json
+from sharedlabel.files.plain import read_json
 from sharedlabel.records.identity import Metric, OfMethod, OfSetting, OnSplit
 from sharedlabel.records.rows import Scored
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sharedlabel import records
-from sharedlabel.arguments import Parser
+from sharedlabel.config.arguments import Parser
 from sharedlabel.errors import guarded, printable
 
 

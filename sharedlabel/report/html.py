@@ -12,8 +12,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sharedlabel import inert, records, together
-from sharedlabel.records import TABLES, DatasetFacts, Results, Row
+from sharedlabel import records
+from sharedlabel.files import together
+from sharedlabel.records import TABLES, DatasetFacts, Results, Row, shown
 from sharedlabel.report import adaptive, costs, plots, standings, views
 from sharedlabel.report._theme import GRID, INK, MUTED, PAPER, SERIES
 from sharedlabel.report.sentences import number, percent, seeds, sentence, title
@@ -110,7 +111,7 @@ def render(results: Results, figures: Mapping[str, str] | None = None, *, csv_fo
     Raises:
         StoreError: no cell has finished, nor failed.
     """
-    results = inert.shown(results)
+    results = shown.shown(results)
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -11,9 +11,8 @@ from collections.abc import Collection, Iterator
 import matplotlib.style
 from matplotlib.figure import Figure
 
-from sharedlabel import inert
 from sharedlabel.errors import printable
-from sharedlabel.records import Results
+from sharedlabel.records import Results, shown
 from sharedlabel.report import figures as _figures
 from sharedlabel.report import standings, views
 from sharedlabel.report._panels import subject
@@ -48,7 +47,7 @@ def figures(results: Results) -> dict[str, str]:
     Raises:
         StoreError: no cell has finished, nor failed.
     """
-    results = inert.shown(results, _label)
+    results = shown.shown(results, _label)
     drawn: dict[str, str] = {}
     with matplotlib.style.context(STYLE, after_reset=True):
         for kind, parts, about, figure in _drawn(results):

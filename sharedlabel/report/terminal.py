@@ -9,8 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sharedlabel import inert
-from sharedlabel.records import Results, SweetSpot
+from sharedlabel.records import Results, SweetSpot, shown
 from sharedlabel.report import adaptive, sentences, standings, views
 from sharedlabel.report.sentences import edge, number, percent, sentence, title
 from sharedlabel.report.views import View
@@ -47,7 +46,7 @@ def render(results: Results) -> list[RenderableType]:
     Raises:
         StoreError: no cell has finished, nor failed.
     """
-    results = inert.shown(results)
+    results = shown.shown(results)
     parts: list[RenderableType] = _failed(results)
     for view in views.split(results):
         seeds = f"{view.seeds} seed{'s' * (view.seeds > 1)}"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
-from sharedlabel import sources
+from sharedlabel.code import digests
 from sharedlabel.config import Experiment, JointConfig, Plugin, TrainerConfig
-from sharedlabel.inputs import FEATURE_ROLES, Data
 from sharedlabel.names import CROSSFIT
+from sharedlabel.scoring.data import FEATURE_ROLES, Data
 from sharedlabel.store import Artifact, Output
 
 
@@ -117,8 +117,8 @@ class Stage:
 
     def code(self) -> dict[str, str]:
         """Return the digests of all code that its function reaches."""
-        columns = {name: sources.digest(name, "columns") for name in self.modules}
-        return {"stage": sources.digest(self.module.__name__, "run")} | columns
+        columns = {name: digests.digest(name, "columns") for name in self.modules}
+        return {"stage": digests.digest(self.module.__name__, "run")} | columns
 
     def configure(self, experiment: Experiment, setting: NetworkSetting) -> Any:
         """Return what a leaf's call depends on, or None where the experiment asks for none."""

@@ -9,11 +9,11 @@ from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Plugin
 from sharedlabel.data import tuples
-from sharedlabel.inputs import FEATURE_ROLES, Data
 from sharedlabel.logs import log_normalize
 from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature
+from sharedlabel.networks.restore import stored_aggregator, stored_backbone, stored_shape
+from sharedlabel.scoring.data import FEATURE_ROLES, Data
 from sharedlabel.store import Artifact
-from sharedlabel.stored import stored_aggregator, stored_backbone, stored_shape
 from sharedlabel.types import Role, SetShape
 
 

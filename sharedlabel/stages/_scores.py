@@ -8,19 +8,19 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from sharedlabel import cost
 from sharedlabel.config import EvaluationConfig
-from sharedlabel.evaluation import METRICS, Scores
-from sharedlabel.inputs import SCORED_ROLES, Data, score_tuples
+from sharedlabel.measurements import counts
 from sharedlabel.metrics._temperature import anchors
 from sharedlabel.metrics.calibration import temperatures
 from sharedlabel.records import ReliabilityBin
+from sharedlabel.scoring.data import SCORED_ROLES, Data, score_tuples
+from sharedlabel.scoring.scores import METRICS, Scores
 from sharedlabel.stages._base import Finished
 from sharedlabel.store import Output
 from sharedlabel.types import Role, Tuples
 
 MODULES = tuple(metric.__name__ for metric in METRICS)
-COUNTED: cost.Counted = {}  # MACs in this process, by structure: networks and seeds share their aggregators
+COUNTED: counts.Counted = {}  # MACs in this process, by structure: networks and seeds share their aggregators
 Posterior: TypeAlias = Callable[[Role, Tuples, Sequence[int]], Tensor]  # log-posteriors [p*t k c] of a split's tuples
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sharedlabel import adaptive as stopping
-from sharedlabel import cost
 from sharedlabel.aggregators._pool import pooled
 from sharedlabel.config import Experiment, Plugin, TrainerConfig
-from sharedlabel.evaluation import posterior_over
-from sharedlabel.inputs import SCORED_ROLES, Data
+from sharedlabel.measurements import counts
 from sharedlabel.records import AXES, Threshold
+from sharedlabel.scoring import stopping
+from sharedlabel.scoring.data import SCORED_ROLES, Data
+from sharedlabel.scoring.scores import posterior_over
 from sharedlabel.stages import _read
 from sharedlabel.stages._base import Finished, MethodSetting
 from sharedlabel.stages._scores import COUNTED
@@ -83,8 +83,8 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
             "thresholds": [dataclasses.asdict(one) for one in fitted],
             "temperature": temperatures["aggregator"].tolist(),
             "validation": stopping.means(seen["validation"], drawn["validation"]),
-            "macs": list(cost.aggregator_macs(aggregator, shape, every, COUNTED).values()),
-            "anytime_macs": list(cost.anytime_macs(aggregator, shape, every, COUNTED).values()),
+            "macs": list(counts.aggregator_macs(aggregator, shape, every, COUNTED).values()),
+            "anytime_macs": list(counts.anytime_macs(aggregator, shape, every, COUNTED).values()),
         },
     )
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from sharedlabel import rng
 from sharedlabel.config import FitConfig, Plugin, TrainerConfig, canonical
-from sharedlabel.inputs import Data
 from sharedlabel.records import Search
+from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
 from sharedlabel.stages._base import Finished
 from sharedlabel.store import Artifact, Output

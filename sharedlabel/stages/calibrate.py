@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sharedlabel.aggregators._base import LEAST_DEVIATION, statistics
 from sharedlabel.config import TrainerConfig
-from sharedlabel.inputs import Data
+from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output
 

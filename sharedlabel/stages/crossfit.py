@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from sharedlabel.config import CrossfitConfig, TrainerConfig
-from sharedlabel.inputs import SCORED_ROLES, Data
+from sharedlabel.scoring.data import SCORED_ROLES, Data
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output
 from sharedlabel.training.alignment import align

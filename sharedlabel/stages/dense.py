@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sharedlabel import rng
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import Plugin, TrainConfig, TrainerConfig
-from sharedlabel.inputs import Data
+from sharedlabel.scoring.data import Data
 from sharedlabel.store import Artifact, Output
 from sharedlabel.training import compression
 from sharedlabel.training.embedding import accuracy

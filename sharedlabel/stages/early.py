@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sharedlabel.config import TrainerConfig
-from sharedlabel.inputs import Data
+from sharedlabel.scoring.data import Data
 from sharedlabel.stages import dense
 from sharedlabel.store import Artifact, Output
 

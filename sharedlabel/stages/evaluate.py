@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sharedlabel import cost
 from sharedlabel.config import Experiment, Plugin, TrainerConfig
-from sharedlabel.evaluation import posterior_over
-from sharedlabel.inputs import Data
+from sharedlabel.measurements import counts
 from sharedlabel.records import ReliabilityBin
+from sharedlabel.scoring.data import Data
+from sharedlabel.scoring.scores import posterior_over
 from sharedlabel.stages import _read, _scores
 from sharedlabel.stages._base import Finished, MethodSetting
 from sharedlabel.store import Artifact, Output
@@ -43,7 +43,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     def posterior(role: Role, drawn: Tuples, n: Sequence[int]) -> Tensor:
         return posterior_over(aggregator, _read.calibrated(inputs["features"], inputs["calibrate"], role), drawn, n)
 
-    macs = cost.aggregator_macs(aggregator, _read.shape(data, inputs["calibrate"]), config.n, _scores.COUNTED)
+    macs = counts.aggregator_macs(aggregator, _read.shape(data, inputs["calibrate"]), config.n, _scores.COUNTED)
     scored = _scores.score(config, data, posterior)
     return Output(scored.tensors, {**scored.meta, "macs": {str(n): count for n, count in macs.items()}})
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sharedlabel.config import Experiment, Plugin, TrainerConfig, resolve
-from sharedlabel.inputs import Data
 from sharedlabel.plugins import load
 from sharedlabel.records import ReliabilityBin
+from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _scores
 from sharedlabel.stages._base import Finished
 from sharedlabel.store import Artifact, Output

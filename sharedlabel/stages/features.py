@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from sharedlabel.config import Plugin, TrainerConfig
-from sharedlabel.inputs import FEATURE_ROLES, Data
+from sharedlabel.scoring.data import FEATURE_ROLES, Data
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output
 from sharedlabel.training.embedding import embed

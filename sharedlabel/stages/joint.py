@@ -13,11 +13,11 @@ from sharedlabel.aggregators import _contract
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import JointConfig, Plugin, TrainerConfig
-from sharedlabel.inputs import Data
 from sharedlabel.metrics.calibration import calibrate_logits
+from sharedlabel.networks.restore import LEARNED, searched
+from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output
-from sharedlabel.stored import LEARNED, searched
 from sharedlabel.training.embedding import accuracy
 from sharedlabel.training.joint import SharedLabelModule
 from sharedlabel.training.loaders import Lookup, TupleLoader

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from sharedlabel import cost, measure, timing
 from sharedlabel.config import Experiment, LatencyConfig, Plugin, TrainerConfig
-from sharedlabel.inputs import Data
+from sharedlabel.measurements import counts, timing
+from sharedlabel.measurements import latency as measure
 from sharedlabel.records import Latency, MeasuredTime
+from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
 from sharedlabel.stages._base import Finished, NetworkSetting
 from sharedlabel.store import Artifact, Output
@@ -64,7 +65,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
             )
             peak = memory[batch] if mode == "eager" else None
             measured.append(dataclasses.asdict(taken) | {"peak_memory_bytes": peak, "load": load})
-    return Output({}, {"latencies": measured, "file_bytes": dataclasses.asdict(cost.file_bytes(backbone))})
+    return Output({}, {"latencies": measured, "file_bytes": dataclasses.asdict(counts.file_bytes(backbone))})
 
 
 def columns(facts: Mapping[str, Any] | None) -> dict[str, Any]:

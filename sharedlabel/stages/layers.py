@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sharedlabel.config import Experiment, Plugin, TrainerConfig
-from sharedlabel.inputs import Data
 from sharedlabel.pruners._masks import kept, prunable
 from sharedlabel.records.measurements import LayerWeights
+from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
 from sharedlabel.stages._base import Finished, NetworkSetting
 from sharedlabel.store import Artifact, Output

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from sharedlabel import error_margin
 from sharedlabel.config import Experiment, MarginConfig, Plugin, TrainerConfig
-from sharedlabel.inputs import Data
+from sharedlabel.measurements import margin as error_margin
 from sharedlabel.records import Margin
+from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
 from sharedlabel.stages._base import Finished, NetworkSetting
 from sharedlabel.store import Artifact, Output

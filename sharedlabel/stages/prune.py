@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sharedlabel import cost, rng
+from sharedlabel import rng
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._masking import enforce
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import Plugin, TrainConfig, TrainerConfig
-from sharedlabel.inputs import Data
+from sharedlabel.measurements import counts
 from sharedlabel.records import NetworkTraining
+from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output
 from sharedlabel.training import compression
@@ -68,7 +69,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     return Output(
         state(trained),
         {
-            "costs": dataclasses.asdict(cost.costs(original, trained, data.dataset.image_shape)),
+            "costs": dataclasses.asdict(counts.costs(original, trained, data.dataset.image_shape)),
             "losses": losses,
             "training_epochs": trained_before + config.epochs,
             "validation_accuracy_before_retrain": accuracy(pruned, data, runtime),

@@ -27,11 +27,11 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._masking import enforce
 from sharedlabel.config import Plugin, Schedule, TrainConfig, TrainerConfig
 from sharedlabel.errors import CompressionError
-from sharedlabel.inputs import Data
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._masks import apply_masks, masked
 from sharedlabel.pruners._methods import prune
+from sharedlabel.scoring.data import Data
 from sharedlabel.training.backbone import AfterStep, BackboneModule
 from sharedlabel.training.loaders import ImageLoader
 from sharedlabel.training.trainer import device, fit

@@ -14,7 +14,7 @@ from sharedlabel import rng
 from sharedlabel.config import SplitConfig
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import DataError
-from sharedlabel.inputs import Data
+from sharedlabel.scoring.data import Data
 from sharedlabel.training.loaders import Lookup, TupleLoader
 from sharedlabel.types import Dataset, Protocol, Role, Tuples
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import TrainerConfig
 from sharedlabel.errors import TrainingError
-from sharedlabel.inputs import Data
+from sharedlabel.scoring.data import Data
 from sharedlabel.training.trainer import device
 
 SHARD_IMAGES = 16_384

@@ -25,7 +25,7 @@ import pytorch_lightning as pl
 import torch
 
 from sharedlabel.errors import first_line
-from sharedlabel.unfinished import Unfinished
+from sharedlabel.files.unfinished import Unfinished
 
 _OURS = "sharedlabel"  # our entry in a checkpoint of Lightning
 _SHARE = 50  # writing takes at most one part in so many of the time, unless every epoch is to be written

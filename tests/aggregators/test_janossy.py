@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharedlabel import cost, rng
+from sharedlabel import rng
 from sharedlabel.aggregators import gru, janossy, lstm
 from sharedlabel.aggregators._orders import orders
 from sharedlabel.config import canonical, resolve
 from sharedlabel.errors import ConfigError
+from sharedlabel.measurements import counts
 from sharedlabel.types import SetShape
 
 WIDTH, CLASSES = 5, 3
@@ -119,7 +120,7 @@ def test_each_order_is_charged() -> None:
     shape = set_shape(torch.float32)
     alone = gru.build(gru.Config(hidden=6), shape)
     averaged = janossy.build(janossy.Config(base=BASE, orders=5), shape)
-    (one,), (five,) = (cost.aggregator_macs(model, shape, [7]).values() for model in (alone, averaged))
+    (one,), (five,) = (counts.aggregator_macs(model, shape, [7]).values() for model in (alone, averaged))
     assert five == 5 * one
 
 

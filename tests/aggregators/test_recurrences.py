@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharedlabel import cost, rng
+from sharedlabel import rng
 from sharedlabel.aggregators import accumulator, gru
 from sharedlabel.aggregators._base import Aggregator
+from sharedlabel.measurements import counts
 from sharedlabel.types import SetShape
 
 WIDTH, CLASSES, HIDDEN = 5, 3, 8
@@ -102,7 +103,7 @@ def test_three_gates_are_counted_per_instance(module: Any) -> None:
     model = build(module)
     per_step = 3 * HIDDEN * (WIDTH + CLASSES + HIDDEN) + HIDDEN * CLASSES
     shape = SetShape(torch.zeros(WIDTH), torch.ones(WIDTH), torch.zeros(CLASSES))
-    assert cost.aggregator_macs(model, shape, [1, 6]) == {1: per_step, 6: 6 * per_step}
+    assert counts.aggregator_macs(model, shape, [1, 6]) == {1: per_step, 6: 6 * per_step}
 
 
 @pytest.mark.parametrize("module", [gru, accumulator])

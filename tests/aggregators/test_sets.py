@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sharedlabel import cost, rng
+from sharedlabel import rng
 from sharedlabel.aggregators import causal_transformer, deep_sets, set_transformer
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.aggregators._layers import MultiheadAttention
 from sharedlabel.aggregators._prefixes import over_prefixes
+from sharedlabel.measurements import counts as cost
 from sharedlabel.types import SetShape
 
 WIDTH, CLASSES = 5, 3

@@ -13,9 +13,9 @@ import sharedlabel as sl
 from sharedlabel.api.fusion import Fusion
 from sharedlabel.data import tuples
 from sharedlabel.errors import ConfigError, DataError
-from sharedlabel.inputs import FEATURE_ROLES
+from sharedlabel.networks.restore import stored_aggregator, stored_shape
 from sharedlabel.rng import generator
-from sharedlabel.stored import stored_aggregator, stored_shape
+from sharedlabel.scoring.data import FEATURE_ROLES
 from sharedlabel.training import search
 
 CLASSES, WIDTH = 4, 6

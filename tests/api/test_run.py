@@ -16,7 +16,7 @@ import sharedlabel as sl
 from sharedlabel import records
 from sharedlabel.api.results import frame
 from sharedlabel.api.run import experiment_of
-from sharedlabel.commandline import plain, to_yaml
+from sharedlabel.config.commandline import plain, to_yaml
 from sharedlabel.errors import ConfigError, StoreError
 
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from sharedlabel import cost
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._shortcut import PadShortcut
 from sharedlabel.backbones.resnet_cifar import Config
 from sharedlabel.config import resolve
 from sharedlabel.errors import ConfigError
+from sharedlabel.measurements import counts
 
 CIFAR = (3, 32, 32)
 
@@ -17,7 +17,7 @@ CIFAR = (3, 32, 32)
 @pytest.mark.parametrize(("depth", "parameters"), [(20, 269_722), (56, 853_018), (110, 1_727_962)])
 def test_published_parameter_counts(depth: int, parameters: int) -> None:
     """He et al., table 6: 0.27M, 0.85M, 1.7M; the exact numbers are those of public implementations of option A."""
-    assert cost.parameters(resnet_cifar.build(Config(depth=depth), CIFAR, 10)) == parameters
+    assert counts.parameters(resnet_cifar.build(Config(depth=depth), CIFAR, 10)) == parameters
 
 
 def test_depth_counts_the_layers_with_weights() -> None:
@@ -29,7 +29,7 @@ def test_projection_adds_two_pointwise_convolutions() -> None:
     padded = resnet_cifar.build(Config(depth=8), CIFAR, 10)
     projected = resnet_cifar.build(Config(depth=8, shortcut="projection"), CIFAR, 10)
     extra = 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
-    assert cost.parameters(projected) - cost.parameters(padded) == extra
+    assert counts.parameters(projected) - counts.parameters(padded) == extra
 
 
 def test_pad_shortcut_subsamples_and_adds_zero_channels() -> None:

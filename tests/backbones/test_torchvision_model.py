@@ -9,11 +9,12 @@ import torch
 import torchvision
 from torch import nn
 
-from sharedlabel import cost, rng
+from sharedlabel import rng
 from sharedlabel.backbones import torchvision_model
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones.torchvision_model import Config
 from sharedlabel.errors import ConfigError, DataError
+from sharedlabel.measurements import counts
 from sharedlabel.pruners import _masks, _methods, magnitude
 from sharedlabel.pruners._base import Context
 
@@ -58,8 +59,8 @@ def test_small_stem_of_resnet18_has_the_known_cost_on_cifar() -> None:
     assert isinstance(backbone.body.conv1, nn.Conv2d)
     assert (backbone.body.conv1.kernel_size, backbone.body.conv1.stride) == ((3, 3), (1, 1))
     assert isinstance(backbone.body.maxpool, nn.Identity)
-    assert cost.parameters(backbone) == 11_173_962
-    assert round(cost.macs(backbone, SMALL).executed / 1e6) == 555
+    assert counts.parameters(backbone) == 11_173_962
+    assert round(counts.macs(backbone, SMALL).executed / 1e6) == 555
 
 
 @pytest.mark.parametrize(

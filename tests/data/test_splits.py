@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sharedlabel import rng, schema
-from sharedlabel.config import SplitConfig
+from sharedlabel import rng
+from sharedlabel.config import SplitConfig, schema
 from sharedlabel.data.splits import folds, split
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.types import ROLES, Dataset

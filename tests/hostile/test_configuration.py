@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from sharedlabel import config, grid, memory, plugins, schema, train
-from sharedlabel.commandline import plain, to_yaml
-from sharedlabel.config import Experiment
+from sharedlabel import config, grid, memory, plugins, train
+from sharedlabel.config import Experiment, schema
+from sharedlabel.config.commandline import plain, to_yaml
 from sharedlabel.errors import ConfigError, SharedLabelError
 
 OBJECT = {"class_path": "os.system", "init_args": {"command": "touch ran"}}

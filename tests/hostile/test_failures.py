@@ -20,7 +20,7 @@ import torch
 from sharedlabel import evaluate, stages, store, train
 from sharedlabel.config import parse
 from sharedlabel.errors import TrainingError, WriteError, guarded
-from sharedlabel.failures import reason
+from sharedlabel.grid.failures import reason
 from sharedlabel.records import TABLES, Failure, Results, read
 from sharedlabel.report import __main__ as report
 from sharedlabel.store import Store
@@ -286,7 +286,7 @@ def test_where_others_compute_evaluate_shows_what_it_may_not_write(tiny, compute
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("sharedlabel.leases.claimed", refuse)
+    monkeypatch.setattr("sharedlabel.files.leases.claimed", refuse)
     capsys.readouterr()
     assert evaluate.main([*tiny, "--aggregators=[log_pool]"]) == code
     told = capsys.readouterr()

@@ -17,14 +17,15 @@ import pytest
 import torch
 from PIL import Image
 
-from sharedlabel import grid, survey, train
+from sharedlabel import grid, train
 from sharedlabel.config import parse
 from sharedlabel.data import _cache, imagefolder
 from sharedlabel.data.imagefolder import Config
 from sharedlabel.deployment.groups import read_groups
 from sharedlabel.errors import DataError
-from sharedlabel.inputs import clusters
+from sharedlabel.grid import survey
 from sharedlabel.records import read
+from sharedlabel.scoring.data import clusters
 from sharedlabel.types import Dataset
 
 

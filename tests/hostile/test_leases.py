@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sharedlabel import leases
 from sharedlabel.errors import StoreError
+from sharedlabel.files import leases
 from sharedlabel.store import Output, Store
 
 KEY = "a" * 64

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from sharedlabel import leases, records, together
+from sharedlabel import records
 from sharedlabel.errors import StoreError, WriteError, guarded
+from sharedlabel.files import leases, together
 
 OLD = {"results.json": "old", "rows.csv": "1\n", "report.html": "<p>", "plots/a-iid.svg": "<a>", "plots/b.svg": "<b>"}
 NEW = {"results.json": "new", "rows.csv": "2\n", "report.html": "<q>", "plots/a-iid.svg": "<n>", "plots/c.svg": "<c>"}
@@ -128,7 +129,7 @@ def test_whenever_a_process_dies_what_is_read_is_whole_and_the_next_write_mends_
         folder = tmp_path / str(k)
         together.replace(folder, OLD, plots)
         with monkeypatch.context() as dying:
-            dying.setattr("sharedlabel.leases.shutil.rmtree", lambda *_, **__: None)  # nothing is cleared up
+            dying.setattr("sharedlabel.files.leases.shutil.rmtree", lambda *_, **__: None)  # nothing is cleared up
             failing = Failing(dying, k, DiedError())
             with contextlib.suppress(DiedError):
                 together.replace(folder, NEW, plots)

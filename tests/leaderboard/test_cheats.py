@@ -282,9 +282,9 @@ def test_patching_torch_and_the_metrics_changes_no_score(written, board):
         top="""
 import sys, types
 import numpy
-fake = types.ModuleType("sharedlabel.evaluation")
+fake = types.ModuleType("sharedlabel.scoring.scores")
 fake.score = lambda *a, **k: 1 / 0
-sys.modules["sharedlabel.evaluation"] = fake
+sys.modules["sharedlabel.scoring.scores"] = fake
 torch.Tensor.isfinite = lambda self: torch.ones_like(self, dtype=torch.bool)
 numpy.mean = lambda *a, **k: 1.0
 """

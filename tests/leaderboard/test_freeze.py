@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from sharedlabel.errors import ConfigError, StoreError
-from sharedlabel.inputs import FEATURE_ROLES
 from sharedlabel.leaderboard import __main__ as entry_point
 from sharedlabel.leaderboard.board import freeze as freezing
 from sharedlabel.leaderboard.folder import Board
+from sharedlabel.scoring.data import FEATURE_ROLES
 
 STATED = {"id": "small-v1", "title": "Small", "about": "Handwritten digits.", "command": "tests"}
 

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from sharedlabel import rng
 from sharedlabel.data import gaussian, tuples
-from sharedlabel.evaluation import score
 from sharedlabel.metrics import _temperature
 from sharedlabel.metrics._temperature import Evidence, anchors
 from sharedlabel.metrics._weights import independent_groups, independent_tuples
 from sharedlabel.metrics.calibration import apply_temperature, fit_temperature, negative_log_likelihood, temperatures
 from sharedlabel.plugins import load
+from sharedlabel.scoring.scores import score
 from sharedlabel.types import SetShape, Tuples
 
 CLASSES, N_MAX, FRESH = 10, 8, 100

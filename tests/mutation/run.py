@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = {
     "sweetspot": ["tests/test_sweetspot.py"],
     "store": ["tests/test_store.py", "tests/test_measurements.py"],
-    "cost": ["tests/test_cost.py"],
+    "measurements/counts": ["tests/test_cost.py"],
     "data/splits": ["tests/data/test_splits.py"],
     "data/tuples": ["tests/data/test_tuples.py"],
     "metrics/information": ["tests/metrics/test_information.py", "tests/metrics/test_checks.py"],
@@ -46,9 +46,9 @@ MODULES = {
     "metrics/_variance": ["tests/metrics/test_uncertainty.py", "tests/metrics/test_paired.py"],
     "metrics/uncertainty": ["tests/metrics/test_uncertainty.py", "tests/metrics/test_checks.py"],
     "metrics/paired": ["tests/metrics/test_paired.py", "tests/metrics/test_checks.py"],
-    "verdicts": ["tests/test_verdicts.py"],
-    "comparing": ["tests/test_ranking.py", "tests/test_summary.py"],
-    "ranking": ["tests/test_ranking.py"],
+    "summary/verdicts": ["tests/test_verdicts.py"],
+    "summary/comparisons": ["tests/test_ranking.py", "tests/test_summary.py"],
+    "summary/ranks": ["tests/test_ranking.py"],
 }
 
 # They look at code instead of calling it, and would see the versions.

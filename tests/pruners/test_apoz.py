@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sharedlabel import cost, rng
+from sharedlabel import rng
 from sharedlabel.backbones import mlp, resnet_cifar, torchvision_model
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
+from sharedlabel.measurements import counts
 from sharedlabel.pruners import _examples, _methods, apoz
 from sharedlabel.pruners._base import Context
 
@@ -79,7 +80,7 @@ def test_units_on_tokens_are_counted_over_tokens() -> None:
     assert list(shares) == ["body.up", "body.down"]
     for name, share in shares.items():
         torch.testing.assert_close(share, (seen[name] == 0).double().mean((0, 1)))
-    assert cost.parameters(prune(backbone, 1.5, apoz.Config())) < cost.parameters(backbone)
+    assert counts.parameters(prune(backbone, 1.5, apoz.Config())) < counts.parameters(backbone)
 
 
 @pytest.mark.parametrize("batch", [128, 3])
@@ -176,7 +177,7 @@ def test_torchvision_network() -> None:
     with rng.seeded(0):
         backbone = torchvision_model.build(torchvision_model.Config("resnet18"), (3, 16, 16), 3)
     pruned = prune(backbone, 8.0, apoz.Config(), count=2)
-    assert cost.parameters(backbone) / cost.parameters(pruned) == pytest.approx(8.0, rel=1e-3)
+    assert counts.parameters(backbone) / counts.parameters(pruned) == pytest.approx(8.0, rel=1e-3)
 
 
 def frozen() -> Backbone:

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sharedlabel import cost, rng
+from sharedlabel import rng
 from sharedlabel.backbones import _packed, _restore
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Plugin
 from sharedlabel.errors import CompressionError
+from sharedlabel.measurements import counts
 from sharedlabel.plugins import load
 from sharedlabel.pruners import _masks, _methods, magnitude
 from sharedlabel.pruners._attention import WrittenAttention, layer_twins, written_out
@@ -143,7 +144,7 @@ def test_projections_of_widths_of_their_own_are_three() -> None:
 def test_every_mask_pruner_removes_weights_of_attention(name: str, batch_first: bool) -> None:
     pruner, dense = load("pruners", name), network(batch_first=batch_first)
     pruned = _methods.prune(pruner, dense, 3.0, pruner.Config(), context(lambda _: None))
-    assert cost.parameters(pruned) == round(cost.parameters(dense) / 3)
+    assert counts.parameters(pruned) == round(counts.parameters(dense) / 3)
     assert {layer for layer, _, _ in _masks.masked(pruned)} == {"body.attention.in_proj", "body.attention.out_proj"}
     assert torch.isfinite(pruned(images())).all()
 
@@ -170,9 +171,9 @@ def test_macs_of_attention_fall_with_its_masks() -> None:
     mask = torch.ones(3 * WIDTH, WIDTH)
     mask[:, :6] = 0
     _masks.apply_masks(dense, {"body.attention.in_proj": mask})
-    macs = cost.macs(dense, SHAPE)
+    macs = counts.macs(dense, SHAPE)
     assert macs.executed - macs.effective == 6 * 3 * WIDTH * 6  # of 6 pixels
-    assert cost.bytes_on_disk(dense).dense == cost.bytes_on_disk(network()).dense
+    assert counts.bytes_on_disk(dense).dense == counts.bytes_on_disk(network()).dense
 
 
 def test_stored_masks_of_attention_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,4 +187,4 @@ def test_stored_masks_of_attention_come_back(monkeypatch: pytest.MonkeyPatch) ->
     restored = _restore.restore(Plugin("backbones", "attending", "attending", None), SHAPE, CLASSES, packed)
     assert restored.has_masks
     assert torch.equal(restored(images()), pruned(images()))
-    assert cost.parameters(restored) == cost.parameters(pruned)
+    assert counts.parameters(restored) == counts.parameters(pruned)

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sharedlabel import cost, rng
+from sharedlabel import rng
 from sharedlabel.backbones import _restore, mlp, resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._butterfly import ButterflyLinear, default_k, weights
 from sharedlabel.backbones._butterfly_paths import draw_order, weight_counts
 from sharedlabel.config import Plugin, resolve
 from sharedlabel.errors import CompressionError, ConfigError
+from sharedlabel.measurements import counts as cost
 from sharedlabel.pruners import _methods, butterfly, magnitude
 from sharedlabel.pruners._base import Context
 

@@ -14,7 +14,7 @@ from torchvision.models.convnext import CNBlock
 from torchvision.models.swin_transformer import SwinTransformerBlock
 from torchvision.models.vision_transformer import EncoderBlock
 
-from sharedlabel import cost, rng
+from sharedlabel import rng
 from sharedlabel.backbones import mlp, resnet_cifar, torchvision_model
 from sharedlabel.backbones._base import Backbone, initialize
 from sharedlabel.backbones._butterfly import ButterflyLinear
@@ -22,6 +22,7 @@ from sharedlabel.backbones._restore import restore, state
 from sharedlabel.backbones._shortcut import PadShortcut
 from sharedlabel.config import resolve
 from sharedlabel.errors import CompressionError
+from sharedlabel.measurements import counts
 from sharedlabel.pruners import _channels, _groups, _methods, butterfly, magnitude
 from sharedlabel.pruners._base import Context
 
@@ -194,8 +195,8 @@ def test_removed_channels_are_as_good_as_zero_ones(name: str) -> None:
     keep = some(_channels.groups(dense))
     small, masked = _channels.keep_channels(dense, keep), _channels.mask_channels(dense, keep)
     assert_same_outputs(small, masked)
-    assert cost.parameters(small) < cost.parameters(masked) == cost.parameters(dense)
-    assert cost.macs(small, dense.image_shape).executed < cost.macs(dense, dense.image_shape).executed
+    assert counts.parameters(small) < counts.parameters(masked) == counts.parameters(dense)
+    assert counts.macs(small, dense.image_shape).executed < counts.macs(dense, dense.image_shape).executed
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -222,7 +223,7 @@ def test_counts_are_those_of_the_networks(name: str) -> None:
         keep = some(channel_groups, 0.5, seed)
         left = torch.tensor([[int(keep[key].sum()) for key in channel_groups]])
         count = int(_channels.parameter_counts(dense, channel_groups, left))
-        assert count == cost.parameters(_channels.keep_channels(dense, keep))
+        assert count == counts.parameters(_channels.keep_channels(dense, keep))
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
@@ -231,9 +232,9 @@ def test_parameter_count_is_the_closest_on_the_way(name: str, scope: Literal["gl
     """Half of the largest channel is the furthest that the closest count can be from the aim."""
     dense = build(name)
     scores = {key: torch.rand(g.size, generator=rng.generator(1, key)) for key, g in _channels.groups(dense).items()}
-    total, ceiling = cost.parameters(dense), _channels.structured_ceiling(dense)
+    total, ceiling = counts.parameters(dense), _channels.structured_ceiling(dense)
     for ratio in (1.0, 1.0 + 0.3 * (ceiling - 1), ceiling):
-        count = cost.parameters(_channels.prune_channels_by_scores(dense, ratio, scores, scope))
+        count = counts.parameters(_channels.prune_channels_by_scores(dense, ratio, scores, scope))
         step = max_step(dense)
         assert abs(count - total / ratio) <= step / 2 + 1
     assert count == pytest.approx(total / ceiling)
@@ -244,7 +245,7 @@ def max_step(dense: Backbone) -> int:
     channel_groups = _channels.groups(dense)
     sizes = torch.tensor([group.size for group in channel_groups.values()])
     fewer = sizes - torch.eye(len(sizes), dtype=torch.int64)
-    return int((cost.parameters(dense) - _channels.parameter_counts(dense, channel_groups, fewer)).max())
+    return int((counts.parameters(dense) - _channels.parameter_counts(dense, channel_groups, fewer)).max())
 
 
 @given(st.data())
@@ -258,7 +259,7 @@ def test_lowest_scores_go_first_and_of_equal_ones_the_last(data: st.DataObject) 
     }
     left = {name: list(range(len(score))) for name, score in scores.items()}
     ratio = data.draw(st.floats(1, _channels.structured_ceiling(dense)))
-    total = cost.parameters(dense)
+    total = counts.parameters(dense)
 
     def size() -> int:
         first, second = len(left["body.1"]), len(left["body.3"])
@@ -277,7 +278,7 @@ def test_lowest_scores_go_first_and_of_equal_ones_the_last(data: st.DataObject) 
         left[name].remove(-channel)
         sizes[size()] = copy.deepcopy(left)
     pruned = _channels.prune_channels_by_scores(dense, ratio, scores, "global")
-    count = cost.parameters(pruned)
+    count = counts.parameters(pruned)
     assert abs(count - total / ratio) == min(abs(other - total / ratio) for other in sizes)
     for name, kept in sizes[count].items():
         columns = sizes[count]["body.1"] if name == "body.3" else range(4)
@@ -373,7 +374,7 @@ def test_high_ratios_are_reached(depth: int, shortcut: Literal["pad", "projectio
     assert _channels.structured_ceiling(dense) > 500
     scores = {name: torch.rand(group.size) for name, group in _channels.groups(dense).items()}
     pruned = _channels.prune_channels_by_scores(dense, 32.0, scores, "layer")
-    assert cost.parameters(dense) / cost.parameters(pruned) == pytest.approx(32, rel=0.03)
+    assert counts.parameters(dense) / counts.parameters(pruned) == pytest.approx(32, rel=0.03)
     assert pruned(images(dense)).shape == (2, 10)
 
 

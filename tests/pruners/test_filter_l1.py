@@ -8,10 +8,11 @@ import torch
 import torch_pruning
 from torch import nn
 
-from sharedlabel import cost, rng
+from sharedlabel import rng
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
+from sharedlabel.measurements import counts
 from sharedlabel.pruners import _methods, filter_l1
 from sharedlabel.pruners._base import Context, rounded_down
 
@@ -122,7 +123,7 @@ def test_sums_are_added_where_branches_are() -> None:
 def test_ratio_is_met_through_residual_connections(ratio: float) -> None:
     dense = resnet_cifar.build(resnet_cifar.Config(8, 16), (3, 32, 32), 10)
     pruned = _methods.prune(filter_l1, dense, ratio, filter_l1.Config(), CONTEXT)
-    assert cost.parameters(dense) / cost.parameters(pruned) == pytest.approx(ratio, rel=0.03)
+    assert counts.parameters(dense) / counts.parameters(pruned) == pytest.approx(ratio, rel=0.03)
 
 
 def test_above_the_ceiling_is_refused_with_the_reason() -> None:

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sharedlabel import cost, rng
+from sharedlabel import rng
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._masking import masked_weights
 from sharedlabel.errors import CompressionError
+from sharedlabel.measurements import counts
 from sharedlabel.pruners import _masks, _methods, magnitude
 from sharedlabel.pruners._base import Context
 
@@ -82,13 +83,13 @@ def state_is_clean(state: dict[str, Tensor]) -> bool:
 def test_a_bare_loop_revives_nothing_and_trains_what_is_left(name: str) -> None:
     """Against a loop that knows the masks: gradients and weights are set to zero by hand at every step."""
     network = pruned()
-    left = cost.parameters(network)
+    left = counts.parameters(network)
     by_hand, masks = held(network), [mask for _, _, mask in _masks.masked(network)]
     weights = [by_hand.get_submodule(layer).get_parameter("weight") for layer, _, _ in _masks.masked(network)]
     train(network, OPTIMISERS[name](network.parameters()))
     assert revived(network) == 0
     assert state_is_clean(network.state_dict())
-    assert cost.parameters(network) == left
+    assert counts.parameters(network) == left
     optimiser = OPTIMISERS[name](by_hand.parameters())
     for _ in range(4):
         optimiser.zero_grad()
@@ -154,16 +155,16 @@ def test_what_is_written_behind_the_masks_is_in_no_pass_and_in_no_gradient(throu
 
 def test_counting_refuses_what_is_written_behind_the_masks() -> None:
     network = pruned()
-    left = cost.parameters(network)
+    left = counts.parameters(network)
     name, layer = "body.5.residual.3", network.get_submodule("body.5.residual.3")
     with torch.no_grad():
         layer.weight += 1
     back = int((layer.weight_mask == 0).sum())
     assert back > 0
     with pytest.raises(CompressionError, match=f"zero, got {back} of layer '{name}' that are not: .*call enforce"):
-        cost.costs(dense(), network, (3, 8, 8))
+        counts.costs(dense(), network, (3, 8, 8))
     network.state_dict()
-    assert cost.parameters(network) == left
+    assert counts.parameters(network) == left
 
 
 @pytest.mark.parametrize("whole", [True, False])

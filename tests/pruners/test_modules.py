@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sharedlabel import cost, plugins, rng
+from sharedlabel import plugins, rng
 from sharedlabel.backbones._holding import hold_masks, release_masks
 from sharedlabel.errors import CompressionError
+from sharedlabel.measurements import counts
 from sharedlabel.pruners import _masks, magnitude, snip
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._modules import as_backbone, as_module, prune_module
@@ -131,7 +132,7 @@ def revived(network: nn.Module) -> int:
 def test_ratio_is_exact_and_the_classifier_stays() -> None:
     network, result = made(Small), pruned()
     total = sum(parameter.numel() for parameter in network.parameters())
-    assert cost.parameters(result) == round(total / 1.6)
+    assert counts.parameters(result) == round(total / 1.6)
     names = [name for name, _, _ in _masks.masked(result)]
     assert names == [
         *("features.0", "features.3", "encoder.self_attn.in_proj", "encoder.self_attn.out_proj"),
@@ -176,14 +177,14 @@ def test_what_is_written_behind_masks_is_in_no_pass(part: Callable[[Any], Tensor
 )
 def test_a_plain_loop_leaves_zeros(optimiser: Callable[[Any], torch.optim.Optimizer]) -> None:
     result = pruned()
-    left, steps = cost.parameters(result), optimiser(result.parameters())
+    left, steps = counts.parameters(result), optimiser(result.parameters())
     before = copy.deepcopy(result.state_dict())
     for _ in range(3):
         steps.zero_grad()
         nn.functional.cross_entropy(result(images()), torch.arange(8) % CLASSES).backward()
         steps.step()
     assert revived(result) == 0
-    assert cost.parameters(result) == left
+    assert counts.parameters(result) == left
     assert not torch.equal(result.state_dict()["features.0.weight"], before["features.0.weight"])
 
 
@@ -236,7 +237,7 @@ def test_pruned_again_masks_stay_and_classes_are_those_of_the_first_time() -> No
     first, second = ({name: mask for name, _, mask in _masks.masked(network)} for network in (once, twice))
     assert all(not (second[name] > first[name]).any() for name in first)
     assert type(twice.aside) is type(once.aside)  # type: ignore[union-attr]
-    assert cost.parameters(twice) == round(sum(p.numel() for p in once.parameters()) / 1.9)
+    assert counts.parameters(twice) == round(sum(p.numel() for p in once.parameters()) / 1.9)
     with pytest.raises(CompressionError, match=r"expected a network compressed at most 1\.2 times, got masks at 1\.3"):
         prune_module(magnitude, once, 1.2, magnitude.Config(), context(images()), images())
 
@@ -282,7 +283,7 @@ def test_every_pruner_takes_a_module(name: str, kind: Callable[[], nn.Module], m
     result = prune_module(method, network, ratio, method.Config(**options), context(make()), make())
     assert type(result) is kind
     assert result(make()).shape == (8, CLASSES)
-    assert cost.parameters(result) == pytest.approx(sum(p.numel() for p in network.parameters()) / ratio, rel=0.05)
+    assert counts.parameters(result) == pytest.approx(sum(p.numel() for p in network.parameters()) / ratio, rel=0.05)
 
 
 def test_weights_alone_are_pruned_whatever_a_module_takes_and_returns() -> None:

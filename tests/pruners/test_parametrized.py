@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from sharedlabel import cost, plugins, rng
+from sharedlabel import plugins, rng
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
+from sharedlabel.measurements import counts
 from sharedlabel.pruners import _channels, _masks, _methods
 from sharedlabel.pruners._base import Context
 
@@ -66,8 +67,8 @@ def test_the_classifier_too_and_what_counts_and_follows_weights() -> None:
     for use in (
         lambda: _masks.prunable(backbone),
         lambda: _channels.groups(backbone),
-        lambda: cost.costs(plain, backbone, SHAPE),
-        lambda: cost.costs(backbone, plain, SHAPE),
+        lambda: counts.costs(plain, backbone, SHAPE),
+        lambda: counts.costs(backbone, plain, SHAPE),
     ):
         with pytest.raises(CompressionError, match=expected):
             use()

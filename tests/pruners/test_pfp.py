@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sharedlabel import cost, rng
+from sharedlabel import rng
 from sharedlabel.backbones import mlp, resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
+from sharedlabel.measurements import counts as cost
 from sharedlabel.pruners import _channels, _examples, _methods, pfp
 from sharedlabel.pruners._base import Context
 

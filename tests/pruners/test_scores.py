@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sharedlabel import cost, plugins, rng
+from sharedlabel import plugins, rng
 from sharedlabel.backbones import mlp
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.errors import CompressionError
+from sharedlabel.measurements import counts
 from sharedlabel.pruners import _examples, _gradients, _masks, _methods
 from sharedlabel.pruners._base import Context
 
@@ -95,7 +96,7 @@ def test_groups_recurrence_and_attention_are_handled(pruner: ModuleType) -> None
     assert list(_masks.prunable(dense)) == layers
     pruned = _methods.prune(pruner, dense, 1.6, quick(pruner), context(dense))
     total = sum(parameter.numel() for parameter in dense.parameters())
-    assert cost.parameters(pruned) == round(total / 1.6)
+    assert counts.parameters(pruned) == round(total / 1.6)
     assert {name for name, _, _ in _masks.masked(pruned)} == set(layers)
     weights = {_masks.parameter_name(name, place) for name, place in _masks.prunable(dense).items()}
     assert "body.attention.in_proj_weight" in weights
@@ -164,7 +165,7 @@ def test_channels_last_and_double_precision(pruner: ModuleType) -> None:
     different = [(_masks.kept(pruned)[name] != mask).sum() for name, mask in _masks.kept(same).items()]
     assert sum(int(count) for count in different) <= 2  # other kernels round otherwise
     double = mixed().double()
-    assert cost.parameters(_methods.prune(pruner, double, 1.6, quick(pruner), context(double))) == cost.parameters(
+    assert counts.parameters(_methods.prune(pruner, double, 1.6, quick(pruner), context(double))) == counts.parameters(
         pruned
     )
 

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 
 import sharedlabel as sl
-from sharedlabel import plot
+from sharedlabel.api import plot
 from sharedlabel.errors import DataError
 
 ALL = [getattr(plot, name) for name in plot.__all__]

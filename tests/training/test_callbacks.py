@@ -15,7 +15,7 @@ from pytorch_lightning import callbacks as lightning
 from sharedlabel import grid
 from sharedlabel.config import Experiment, parse
 from sharedlabel.errors import ConfigError
-from sharedlabel.rehearsal import Rehearsal
+from sharedlabel.grid.rehearsal import Rehearsal
 from sharedlabel.store import Store
 from sharedlabel.training.callbacks import check, watched
 

@@ -8,7 +8,7 @@ import torch
 from sharedlabel.config import SplitConfig
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import DataError
-from sharedlabel.inputs import Data
+from sharedlabel.scoring.data import Data
 from sharedlabel.training.datamodule import FixedTuples, Instances, SharedLabelDataModule
 from sharedlabel.types import Dataset
 

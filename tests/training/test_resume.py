@@ -21,16 +21,16 @@ from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import FitConfig, JointConfig, Plugin, Schedule, TrainConfig, TrainerConfig, resolve
 from sharedlabel.data import tuples
-from sharedlabel.inputs import Data
+from sharedlabel.files.unfinished import KEPT, Unfinished
 from sharedlabel.pruners import magnitude
 from sharedlabel.pruners._base import Context
+from sharedlabel.scoring.data import Data
 from sharedlabel.store import Output, Store
 from sharedlabel.training import base, compression, resume, search, trainer
 from sharedlabel.training.joint import SharedLabelModule
 from sharedlabel.training.loaders import TupleLoader
 from sharedlabel.training.resume import Workplace
 from sharedlabel.types import Dataset, SetShape
-from sharedlabel.unfinished import KEPT, Unfinished
 
 CPU = TrainerConfig(accelerator="cpu")
 CLASSES, WIDTH, N = 3, 4, 3

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from sharedlabel import provenance, together
+from sharedlabel import provenance
 from sharedlabel.errors import DataError, StoreError, printable
+from sharedlabel.files import together
 from sharedlabel.leaderboard.board import facts, records, score, writing
 from sharedlabel.leaderboard.board.facts import Facts, Result
 from sharedlabel.leaderboard.board.records import Entry

@@ -17,13 +17,13 @@ from sharedlabel.data import tuples
 from sharedlabel.data._shuffle import rank_within, shuffle_within
 from sharedlabel.errors import ConfigError, StoreError, nearest
 from sharedlabel.grid import Cell, Grid, Node, run_node
-from sharedlabel.inputs import FEATURE_ROLES, Data
 from sharedlabel.leaderboard.board import writing
 from sharedlabel.leaderboard.folder import ANSWERS, TUPLES
 from sharedlabel.leaderboard.protocol import METRICS, SCORED, Protocol, Recipe
 from sharedlabel.leaderboard.sandbox.limits import Limits
 from sharedlabel.leaderboard.schema import NAMES, explain, is_name, to_toml
 from sharedlabel.metrics.calibration import calibrate_logits
+from sharedlabel.scoring.data import FEATURE_ROLES, Data
 from sharedlabel.store import Store, serialize
 
 Progress: TypeAlias = Callable[[Node, float | None], None]

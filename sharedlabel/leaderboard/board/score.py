@@ -18,10 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sharedlabel.errors import DataError, printable
-from sharedlabel.evaluation import score as score_posteriors
 from sharedlabel.leaderboard.protocol import SCORED, Protocol, uniform
 from sharedlabel.logs import log_normalize
 from sharedlabel.metrics.information import label_entropy
+from sharedlabel.scoring.scores import score as score_posteriors
 from sharedlabel.types import Tuples
 
 NORMALISED = 0.02  # of the log of the sum of a posterior in float16

@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib import rc_context
 
-from sharedlabel import together
 from sharedlabel.errors import StoreError
+from sharedlabel.files import together
 from sharedlabel.leaderboard.board import facts, score, writing
 from sharedlabel.leaderboard.board.downloads import Line, line_of, seconds
 from sharedlabel.leaderboard.board.markdown import BEGIN, END, caution, place, with_tables

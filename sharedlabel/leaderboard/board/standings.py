@@ -11,7 +11,6 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from sharedlabel.errors import StoreError
-from sharedlabel.evaluation import relative_information_ends
 from sharedlabel.leaderboard.board import facts, records
 from sharedlabel.leaderboard.board.facts import Event, Result
 from sharedlabel.leaderboard.folder import Board
@@ -22,10 +21,11 @@ from sharedlabel.metrics.information import label_entropy
 from sharedlabel.metrics.moderation import moderate
 from sharedlabel.metrics.paired import all_pairs
 from sharedlabel.metrics.uncertainty import independent, seed_average
-from sharedlabel.ranking import rank_intervals
 from sharedlabel.records import Verdict
+from sharedlabel.scoring.scores import relative_information_ends
+from sharedlabel.summary.ranks import rank_intervals
+from sharedlabel.summary.verdicts import Differences
 from sharedlabel.types import Tuples
-from sharedlabel.verdicts import Differences
 
 ROUNDING = 1e-3  # bits: predictions and scores are float16, and smaller mean differences are none
 MARGIN = 0.002  # RI within which two entries are equivalent

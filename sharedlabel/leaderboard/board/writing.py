@@ -9,7 +9,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from sharedlabel import leases, together
+from sharedlabel.files import leases, together
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -146,13 +146,14 @@ def _macs(aggregator: Aggregator, tensors: dict[str, Tensor], sizes: list[int]) 
     """Count the MACs of one tuple of each size with the aggregator that answers, trained; fused kernels are off."""
     import torch
 
-    from sharedlabel import cost
+    from sharedlabel.measurements import counts
 
     width, classes = len(tensors["embedding_mean"]), len(tensors["log_prior"])
     aggregator.requires_grad_(True)
-    with cost.plain_kernels():
+    with counts.plain_kernels():
         return {
-            str(n): cost.call_macs(aggregator.last, torch.zeros(1, n, width), torch.zeros(1, n, classes)) for n in sizes
+            str(n): counts.call_macs(aggregator.last, torch.zeros(1, n, width), torch.zeros(1, n, classes))
+            for n in sizes
         }
 
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from sharedlabel import cost, rng
+from sharedlabel import rng
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.config import resolve
 from sharedlabel.errors import SharedLabelError, printable
 from sharedlabel.leaderboard.sandbox import child
 from sharedlabel.leaderboard.sandbox.counting import check_counted
 from sharedlabel.leaderboard.sandbox.properties import PROPERTIES, Violation
+from sharedlabel.measurements import counts
 from sharedlabel.plugins import load
 from sharedlabel.types import SetShape
 
@@ -74,7 +75,7 @@ def _examined(build: Build, shape: SetShape, sizes: list[int]) -> tuple[list[str
         return problems, {}
     try:
         built = build()
-        macs = cost.aggregator_macs(built, shape, sizes)
+        macs = counts.aggregator_macs(built, shape, sizes)
         with rng.seeded(0, "conformance", "counted"):
             check_counted(built, shape, macs)
     except Exception as error:  # whatever submitted code raises is a finding, not a crash

@@ -14,9 +14,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from sharedlabel import cost
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.leaderboard.sandbox.properties import TUPLES, Violation, drawn
+from sharedlabel.measurements import counts
 from sharedlabel.types import SetShape
 
 ELEMENTWISE = 8  # products of elements for each value of a tuple that no count of MACs has to show
@@ -50,7 +50,7 @@ class _OneHot(TorchFunctionMode):
             self.runs = before
 
 
-class _Elementwise(cost.Eager):
+class _Elementwise(counts.Eager):
     """Counts work on elements, and refuses what writes more than came in: a matrix product, not summed.
 
     What writes no more than the tuples or an operand hold, or one element for each pair of instances, is elementwise
@@ -146,8 +146,8 @@ def _counted(aggregator: Aggregator, inputs: tuple[Tensor, Tensor]) -> tuple[int
     tuples, n, _ = inputs[0].shape
     one_hot = _OneHot()
     work = _Elementwise(sum(tensor.numel() for tensor in inputs), tuples * n * n, one_hot)
-    with cost.plain_kernels(), one_hot, work:
-        return cost.call_macs(aggregator.last, *inputs), work
+    with counts.plain_kernels(), one_hot, work:
+        return counts.call_macs(aggregator.last, *inputs), work
 
 
 def _check_work(macs: int, work: _Elementwise, where: str) -> None:

@@ -1,0 +1,1 @@
+"""What code says whatever its layout and place, and digests of it."""

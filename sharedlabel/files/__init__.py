@@ -1,0 +1,1 @@
+"""Files and folders: read as plain data, replaced together, owned while a process lives."""

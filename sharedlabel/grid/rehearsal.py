@@ -1,0 +1,223 @@
+"""How long a grid will take: its own stages, run on a little made-up data, scaled up.
+
+Images of the same shape and classes are drawn at random, in two sizes; a line through the two times of a stage says
+what a call costs for all images, epochs and partitions. Early stopping is not foreseen, so training of aggregators
+takes at most what is estimated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from sharedlabel import rng
+from sharedlabel.config import Experiment
+from sharedlabel.data import tuples
+from sharedlabel.grid import Grid, Node, lay_out
+from sharedlabel.grid.executors.local import Attempts
+from sharedlabel.grid.failures import Failed
+from sharedlabel.measurements import counts
+from sharedlabel.names import CROSSFIT
+from sharedlabel.scoring.data import FEATURE_ROLES, Data, crossfitted
+from sharedlabel.stages import STAGES
+from sharedlabel.store import Store
+from sharedlabel.training import callbacks
+from sharedlabel.types import Dataset, Role
+
+_MACS = 1e10  # of the smaller rehearsal's forward passes, for each part: a second or two on one core
+_CLASSES, _INSTANCES = 10, 4  # made up at most; instances per tuple
+_EPOCHS = 3  # of the second rehearsal; the first has one
+_BYTES = 2**28  # of made-up images, while they are drawn
+_LARGER = 4  # times as many images in the second rehearsal
+_COMPILATION = 60.0  # seconds for each new shape, where latency is measured compiled
+Kind: TypeAlias = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """Seconds of a call by the work that it does.
+
+    Attributes:
+        fixed: seconds whatever the work.
+        slope: seconds for each unit of work.
+    """
+
+    fixed: float
+    slope: float
+
+    def at(self, work: float) -> float:
+        """Return the seconds for so much work."""
+        return self.fixed + self.slope * work
+
+
+def line(small: tuple[float, float], large: tuple[float, float]) -> Line:
+    """Return the line through two measurements, each work and seconds; through the larger alone where noise bent it.
+
+    >>> line((1.0, 2.0), (3.0, 4.0))
+    Line(fixed=1.0, slope=1.0)
+    """
+    (work, seconds), (more_work, more_seconds) = small, large
+    if more_work == work:
+        return Line(min(seconds, more_seconds), 0.0)
+    slope = (more_seconds - seconds) / (more_work - work)
+    fixed = seconds - slope * work
+    return Line(fixed, slope) if slope > 0 and fixed >= 0 else Line(0.0, more_seconds / more_work)
+
+
+class Rehearsal:
+    """What the calls of a grid take, measured in a few seconds.
+
+    Args:
+        grid: from `grid.prepare`.
+
+    Attributes:
+        failed: stages of which a call failed, and why; of these nothing may be known.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        _measured(grid, 1, warming=True)  # what is loaded once takes longer than what is measured
+        small, large = (_measured(grid, scale) for scale in (1, _LARGER))
+        self.failed = small.reasons | large.reasons
+        both = small.measured.keys() & large.measured.keys()
+        self._lines = {kind: line(small.measured[kind], large.measured[kind]) for kind in both}
+
+    def seconds(self, node: Node) -> float | None:
+        """Estimate the seconds of one call; None where its like could not be rehearsed."""
+        if node.stage == "latency":
+            return self._latency(_kind(node)[1])
+        line = self._lines.get(_kind(node))
+        if line is None:  # another pruner or aggregator of the same stage will take about as long
+            alike = [other for kind, other in self._lines.items() if kind[:2] == _kind(node)[:2]]
+            line = max(alike, key=lambda one: one.slope, default=None)
+        return None if line is None else line.at(_work(node, self._grid.data_by_key[node.data_key]))
+
+    def _latency(self, backbone: str) -> float | None:
+        """Return what a measurement takes: so many passes, or so much time, in turns with the dense network."""
+        embedding = next((one for kind, one in self._lines.items() if kind[:2] == ("features", backbone)), None)
+        if embedding is None:
+            return None
+        asked = self._grid.experiment.latency
+        passes = (min(float(asked.seconds), asked.repeats * embedding.slope * batch) for batch in asked.batches)
+        compiled = 2 * _COMPILATION * len(asked.batches) * ("compiled" in asked.modes)
+        return len(asked.devices) * (2 * sum(passes) * len(asked.modes) + compiled) + embedding.fixed
+
+
+class _Watch:
+    """Notes the work and the seconds of every kind of call, and why stages failed, as they may on made-up data."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self.measured: dict[Kind, tuple[float, float]] = {}
+        self.reasons: dict[str, str] = {}
+
+    def __call__(self, node: Node, seconds: float | None) -> None:
+        """Note what a call took; of those alike the quickest."""
+        if seconds is not None:
+            kind, work = _kind(node), _work(node, self.grid.data_by_key[node.data_key])
+            self.measured[kind] = min(self.measured.get(kind, (work, seconds)), (work, seconds))
+
+    def failed(self, failed: Failed) -> None:
+        """Note the first reason of a stage."""
+        self.reasons.setdefault(failed.node.stage, failed.reason)
+
+    def waiting(self, reason: str) -> None:
+        """Nobody else works in a store of our own."""
+
+
+def _measured(grid: Grid, scale: int, warming: bool = False) -> _Watch:
+    """Run the stages on so much data; for warming only those of one cell."""
+    small = _small(grid, scale)
+    watch = _Watch(small)
+    with tempfile.TemporaryDirectory() as folder, callbacks.unwatched():
+        attempts = Attempts(small, Store(Path(folder)), watch)
+        for call in small.cells[0].calls() if warming else _calls(small):
+            attempts.make(call)
+    return watch
+
+
+def _calls(grid: Grid) -> Iterator[Node]:
+    """Yield what is computed for every aggregator on the dense network, and every other network."""
+    for cell in grid.cells:
+        if cell.ratio == 1:
+            yield from cell.calls()
+        else:
+            yield cell.pruned
+
+
+def _kind(node: Node) -> Kind:
+    """Return what decides how long a unit of a call's work takes."""
+    names = [getattr(getattr(node.config, part, None), "label", "") for part in ("backbone", "pruner", "aggregator")]
+    network = next((call.config for call in node.chain() if hasattr(call.config, "backbone")), node.config)
+    return node.stage, getattr(getattr(network, "backbone", None), "label", ""), *names
+
+
+def _work(node: Node, data: Data) -> float:
+    """Return how much a call has to do, as its stage says."""
+    return STAGES[node.stage].work(node.config, data)
+
+
+def _small(grid: Grid, scale: int) -> Grid:
+    """Return a grid of the same plugins on made-up data, one epoch and one ratio of everything."""
+    experiment = _shortened(grid.experiment, 1 if scale == 1 else _EPOCHS)
+    forward = max(counts.macs(network, grid.data.dataset.image_shape).executed for network in grid.backbones.values())
+    images = max(int(_MACS / max(forward, 1)), 1)
+    classes = max(2, min(grid.data.dataset.num_classes, _CLASSES, images // (6 * _INSTANCES)))
+    each = scale * max(2 * _INSTANCES, min(images // (3 * classes), 16 * _INSTANCES))
+    held = math.prod(grid.data.dataset.image_shape) * 8 * classes * scale  # bytes of one image of each class
+    room = max(1, _BYTES // held)
+    learnt = min(images, 4 * experiment.dense.batch_size, len(grid.data.splits["backbone"]))
+    each, trained = min(each, scale * room), scale * max(1, min(learnt // classes, room))
+    data = _data(grid.data.dataset, classes, {"backbone": trained, **dict.fromkeys(FEATURE_ROLES, each)})
+    kinds = {str(entry if isinstance(entry, str) else entry["name"]) for entry in experiment.training}
+    crossfit = crossfitted(data, experiment.split, 2, {}) if CROSSFIT in kinds else None
+    parts = (data,) if crossfit is None else (data, crossfit.whole, *crossfit.folds)
+    cells = lay_out(experiment, data, crossfit)
+    return Grid(experiment, data, cells, grid.backbones, {part.key: part for part in parts})
+
+
+def _shortened(experiment: Experiment, epochs: int) -> Experiment:
+    ratios = (1.0, *sorted(one for one in experiment.ratios if one > 1)[:1])
+    largest = min(max(experiment.evaluation.n), _INSTANCES)
+    return dataclasses.replace(
+        experiment,
+        ratios=ratios,
+        seeds=experiment.seeds[:1],
+        dense=dataclasses.replace(experiment.dense, epochs=epochs),
+        retrain=dataclasses.replace(experiment.retrain, epochs=min(epochs, experiment.retrain.epochs)),
+        fit=dataclasses.replace(experiment.fit, epochs=epochs, patience=epochs, steps=0, trials=0),
+        joint=dataclasses.replace(experiment.joint, epochs=epochs),
+        training=tuple(
+            entry if isinstance(entry, str) else {**entry, "epochs": epochs} for entry in experiment.training
+        ),
+        evaluation=dataclasses.replace(experiment.evaluation, n=(largest,), protocols=("iid",), partitions=2),
+        crossfit=dataclasses.replace(experiment.crossfit, folds=2),
+        trainer=dataclasses.replace(experiment.trainer, logger="none", callbacks=(), checkpoint_seconds=None),
+    )
+
+
+def _data(like: Dataset, classes: int, each: Mapping[Role, int]) -> Data:
+    """Make up images, so many of each class and role."""
+    generator = rng.generator(0, "rehearsal")
+    total = classes * sum(each.values())
+    shape = (total, *like.image_shape)
+    if like.images.is_floating_point():
+        images: Tensor = torch.randn(shape, generator=generator, dtype=like.images.dtype)
+    else:
+        images = torch.randint(256, shape, generator=generator, dtype=like.images.dtype)
+    labels = torch.arange(total) % classes
+    names = tuple(map(str, range(classes)))
+    dataset = Dataset(like.name, images, labels, names, None, None, "rehearsal")
+    ends = list(itertools.accumulate(classes * count for count in each.values()))
+    starts = [0, *ends[:-1]]
+    splits = {role: torch.arange(start, end) for role, start, end in zip(each, starts, ends, strict=True)}
+    return Data(dataset, splits, tuples.prior(labels, "uniform", classes), f"rehearsal {total}")

@@ -1,0 +1,1 @@
+"""What a network costs: counted, timed, and how much of it can go."""

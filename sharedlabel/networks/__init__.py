@@ -1,0 +1,1 @@
+"""Networks rebuilt from stored outputs, and whether they fit into memory."""

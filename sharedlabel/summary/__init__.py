@@ -1,0 +1,1 @@
+"""What is said of finished cells together: over seeds, compared, ranked, stored."""

@@ -1,0 +1,111 @@
+"""Summaries of a grid's cells, stored like the outputs of stages, so that a second run computes nothing.
+
+Their keys hold the rows that they are made from, whatever computed these, and a digest of the code that summarises.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+from sharedlabel.code import digests
+from sharedlabel.config import canonical
+from sharedlabel.grid import Cell, Grid
+from sharedlabel.records import Row
+from sharedlabel.store import Artifact, Output, Store, artifact_key
+from sharedlabel.summary import stopping, tables
+from sharedlabel.summary.seeds import Method
+from sharedlabel.summary.stopping import Stopped
+
+
+def over_seeds(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -> Artifact:
+    """Return means, comparisons, ranks and sweet spots of exactly these cells.
+
+    Args:
+        grid: all of whose cells are stored.
+        store: where they are.
+        by_cell: the rows of every cell.
+    """
+    scoring, rules, asked = grid.experiment.evaluation, grid.experiment.sweet_spot, grid.experiment.comparison
+    rows = _content(itertools.chain(*by_cell.values()))
+    config = {"evaluation": scoring, "sweet_spot": rules, "comparison": asked, "rows": rows}
+    inputs = {cell.id: cell.evaluate.key for cell in grid.cells} | {"data": grid.data.key}
+
+    def compute() -> dict[str, Any]:
+        methods = [Method(tuple(by_cell[cell.id]), _tensors(cell, store)) for cell in grid.cells]
+        return dataclasses.asdict(tables.summarize(methods, grid.data, scoring, rules, asked))
+
+    return _stored(store, "summarize", tables, config, inputs, compute)
+
+
+def adaptive(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -> Artifact | None:
+    """Return the summary of adaptive n; None where there is none. Of the sizes to report it reads the largest alone."""
+    cells = [(by_cell[cell.id][0], cell.adaptive) for cell in grid.cells if cell.adaptive is not None]
+    if not cells:
+        return None
+    scoring = dataclasses.replace(grid.experiment.evaluation, n=(max(grid.experiment.evaluation.n),))
+    config = {"evaluation": scoring, "rows": _content((row for row, _ in cells), repeatable=True)}
+    inputs = {str(number): node.key for number, (_, node) in enumerate(cells)} | {"data": grid.data.key}
+
+    def compute() -> dict[str, Any]:
+        outputs = ((row, store.load(node.stage, node.key)) for row, node in cells)
+        stopped = (Stopped(row, artifact.tensors(), artifact.meta) for row, artifact in outputs)
+        points = stopping.summarize(stopped, grid.data, scoring)
+        return {"points": [dataclasses.asdict(point) for point in points]}
+
+    return _stored(store, "summarize_adaptive", stopping, config, inputs, compute)
+
+
+def seconds(grid: Grid, store: Store, summaries: Iterable[Artifact | None]) -> float | None:
+    """Return how long the stored calls took that the cells and summaries depend on; None if one is not stored."""
+    calls = {call.key: call for cell in grid.cells for end in (*cell.calls(), *cell.last()) for call in end.chain()}
+    if not all(store.has(call.stage, key) for key, call in calls.items()):
+        return None
+    stored = [store.load(call.stage, key) for key, call in calls.items()]
+    return sum(float(one.manifest["seconds"]) for one in (*stored, *summaries) if one is not None)
+
+
+def _tensors(cell: Cell, store: Store) -> dict[str, Tensor]:
+    return store.load(cell.evaluate.stage, cell.evaluate.key).tensors()
+
+
+def _content(rows: Iterable[Row], repeatable: bool = False) -> str:
+    """Return the sha256 of rows; only of what every run gives alike, and without the cell's id, if asked."""
+    hashed = hashlib.sha256()
+    for row in rows:
+        kept = {
+            name: value
+            for name, value in vars(row).items()
+            if not (repeatable and (name == "cell" or name.startswith("measured_")))
+        }
+        hashed.update(repr(kept).encode())
+    return hashed.hexdigest()
+
+
+def _stored(
+    store: Store,
+    stage: str,
+    module: ModuleType,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    compute: Callable[[], dict[str, Any]],
+) -> Artifact:
+    """Return a summary, made by a module's function `summarize` unless the store has it; kept if it may be written."""
+    version, code = module.VERSION, {"stage": digests.digest(module.__name__, "summarize")}
+    key = artifact_key(stage, version, config, inputs, code)
+    if store.has(stage, key):
+        return store.load(stage, key)
+    started = time.perf_counter()
+    record = {"version": version, "config": json.loads(canonical(config)), "inputs": inputs, "code": code}
+    if store.readonly:
+        meta = json.loads(canonical(compute()))
+        return Artifact(key, {**record, "seconds": time.perf_counter() - started, "meta": meta}, store.root)
+    return store.save(stage, key, Output({}, compute()), record, started)
