@@ -204,9 +204,10 @@ def test_killed_after_its_last_epoch_a_training_that_was_stopped_early_gets_no_f
 
     expected = searched()
     assert len(expected[1][0]["losses"]) < 9
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(resume, "end", die)
-        run(searched, states)
+        with pytest.raises(Killed):
+            run(searched, states)
     same(run(searched, states), expected)
 
 
