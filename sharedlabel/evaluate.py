@@ -1,4 +1,4 @@
-"""`python -m sharedlabel.evaluate`: report the finished cells of a grid, without computing any other.
+"""`sharedlabel evaluate`: report the finished cells of a grid, without computing any other.
 
 Useful while a long run goes on elsewhere, or to report an interrupted one. Takes the arguments of `sharedlabel.train`.
 """
@@ -39,7 +39,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     if not grid.cells:
         raise StoreError(
             f"expected finished cells of {experiment.name!r} in {store.root}, got none; "
-            "run `python -m sharedlabel.train` first, or ask for fewer seeds: a method counts once all of its are done"
+            "run `sharedlabel train` first, or ask for fewer seeds: a method counts once all of its are done"
         )
     console = open_console()
     folder = home(experiment.output) / experiment.name

@@ -73,8 +73,8 @@ def _is_text(node: ast.expr) -> bool:
 
 def plain(statement: ast.stmt) -> ast.Module:
     """Return a statement without what changes no result; it is changed in place."""
-    found: ast.Module = _Plain().visit(ast.Module([statement], []))
-    return found
+    tree: ast.Module = _Plain().visit(ast.Module([statement], []))
+    return tree
 
 
 def text(node: Any, holes: Mapping[int, str] = MappingProxyType({})) -> str:
@@ -123,21 +123,21 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, str, Chain]]:
 
 def bound(nodes: list[Any]) -> set[str]:
     """Return the names that statements bind in their own scope, those of imports excepted."""
-    found: set[str] = set()
+    taken: set[str] = set()
     for node in nodes:
         if isinstance(node, SCOPES):
-            found.add(node.name)
+            taken.add(node.name)
         elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            found.add(node.id)
+            taken.add(node.id)
         elif not isinstance(node, ast.Lambda):
             names = (getattr(node, name, None) for name in ("name", "rest") if not isinstance(node, ast.alias))
-            found |= {name for name in names if isinstance(name, str)}  # of `except ... as` and patterns
+            taken |= {name for name in names if isinstance(name, str)}  # of `except ... as` and patterns
             inner = list(ast.iter_child_nodes(node))
             # The targets of comprehensions are their own; what `:=` binds inside is not.
             if isinstance(node, _COMPREHENSIONS):
                 inner = [child for child in ast.walk(node) if isinstance(child, ast.NamedExpr)]
-            found |= bound(inner)
-    return found
+            taken |= bound(inner)
+    return taken
 
 
 def references(node: Any) -> Iterator[Chain]:

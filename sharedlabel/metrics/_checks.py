@@ -30,14 +30,16 @@ def shape(name: str, values: Any, axes: str, **sizes: int) -> None:
         sizes: sizes that axes must have, by letter.
     """
     tensor(name, values, axes)
-    letters, found = axes.split(), list(values.shape)
+    letters, lengths = axes.split(), list(values.shape)
     if values.ndim != len(letters) or not values.is_floating_point():
         kind = str(values.dtype).removeprefix("torch.")
         advice = _ADVICE.get(axes, "bring it into this form")
-        raise DataError(f"expected {name} as floating-point numbers [{axes}], got {kind} {found}; {advice}")
+        raise DataError(f"expected {name} as floating-point numbers [{axes}], got {kind} {lengths}; {advice}")
     for letter, size in sizes.items():
         if values.shape[letters.index(letter)] != size:
-            raise DataError(f"expected {name} [{axes}] with {letter} = {size}, got {found}; pass what belongs together")
+            raise DataError(
+                f"expected {name} [{axes}] with {letter} = {size}, got {lengths}; pass what belongs together"
+            )
 
 
 def tensor(name: str, values: Any, axes: str) -> None:

@@ -71,20 +71,20 @@ def separate(sizes: Float64[Tensor, "k"]) -> Float64[Tensor, "k"]:
     return torch.cat([torch.ones_like(sizes[:1]), doublings])
 
 
-def search(found: Evidence, sizes: Float64[Tensor, "k"]) -> Float64[Tensor, "k"]:
+def search(evidence: Evidence, sizes: Float64[Tensor, "k"]) -> Float64[Tensor, "k"]:
     """Return theta of each of ascending sizes, by Newton steps of 1 at most.
 
     Args:
-        found: on tuples of validation.
+        evidence: on tuples of validation.
         sizes: of the tuples, n.
     """
-    center = _center(found)
+    center = _center(evidence)
     precision = _precision(sizes)
     theta = center.expand(len(sizes))
     for _ in range(_STEPS):
-        likelihood = _likelihood(found, theta)
-        slope = found.worth * likelihood.slope + precision @ (theta - center)
-        curvature = torch.diag(found.worth * likelihood.curvature) + precision
+        likelihood = _likelihood(evidence, theta)
+        slope = evidence.worth * likelihood.slope + precision @ (theta - center)
+        curvature = torch.diag(evidence.worth * likelihood.curvature) + precision
         step = torch.linalg.solve(curvature, slope)
         theta = theta - step / step.abs().max().clamp(min=1)
         if float(step.abs().max()) < _CONVERGED:
@@ -99,15 +99,15 @@ def _precision(sizes: Tensor) -> Float64[Tensor, "k k"]:
     return precision
 
 
-def _center(found: Evidence) -> Float64[Tensor, "1"]:
+def _center(evidence: Evidence) -> Float64[Tensor, "1"]:
     """Return what the smallest size asks for when one tuple of unknown label is added.
 
     It is finite where all answers are right. Where no temperature helps, the steps end at nearly uniform posteriors.
     """
-    first = found._replace(scores=found.scores[:, :1])
-    unknown = found.mass @ first.scores.mean(dim=2)
-    worth = found.worth[:1]
-    first = first._replace(target=(worth * found.target[:1] + unknown) / (worth + 1))
+    first = evidence._replace(scores=evidence.scores[:, :1])
+    unknown = evidence.mass @ first.scores.mean(dim=2)
+    worth = evidence.worth[:1]
+    first = first._replace(target=(worth * evidence.target[:1] + unknown) / (worth + 1))
     theta = torch.zeros_like(unknown)
     for _ in range(_STEPS):
         likelihood = _likelihood(first, theta)
@@ -118,12 +118,12 @@ def _center(found: Evidence) -> Float64[Tensor, "1"]:
     return theta
 
 
-def _likelihood(found: Evidence, theta: Float64[Tensor, "k"]) -> _Likelihood:
+def _likelihood(evidence: Evidence, theta: Float64[Tensor, "k"]) -> _Likelihood:
     inverse = theta.exp()
-    tempered = found.scores * inverse[:, None]
+    tempered = evidence.scores * inverse[:, None]
     posterior = tempered.softmax(dim=2)
-    mean = (posterior * found.scores).sum(dim=2)
-    spread = (posterior * (found.scores - mean[..., None]).square()).sum(dim=2)
-    slope = inverse * (found.mass @ mean - found.target)
-    curvature = inverse.square() * (found.mass @ spread) + slope.clamp(min=0)
+    mean = (posterior * evidence.scores).sum(dim=2)
+    spread = (posterior * (evidence.scores - mean[..., None]).square()).sum(dim=2)
+    slope = inverse * (evidence.mass @ mean - evidence.target)
+    curvature = inverse.square() * (evidence.mass @ spread) + slope.clamp(min=0)
     return _Likelihood(slope, curvature)

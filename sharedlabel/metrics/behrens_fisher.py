@@ -75,10 +75,10 @@ def p_value(mean: Float[Tensor, "*shape"], spread: Spread) -> Float[Tensor, "*sh
     _checks.number("mean differences", mean)
     share, freedom, image_freedom = _flat(spread)
     ratio = torch.where(mean == 0, 0.0, mean.abs() / spread.se).double().flatten().numpy()
-    found = np.empty_like(ratio)
+    values = np.empty_like(ratio)
     for rows, k, f in _alike(freedom, image_freedom):
-        found[rows] = _two_tails(ratio[rows], share[rows], k, f)
-    return torch.from_numpy(found).view(mean.shape)
+        values[rows] = _two_tails(ratio[rows], share[rows], k, f)
+    return torch.from_numpy(values).view(mean.shape)
 
 
 def quantile(level: float | Tensor, spread: Spread) -> Float[Tensor, "*shape"]:
@@ -95,10 +95,10 @@ def quantile(level: float | Tensor, spread: Spread) -> Float[Tensor, "*shape"]:
     _checks.number("a level", level, 0, 1)
     share, freedom, image_freedom = _flat(spread)
     missed = (1 - torch.as_tensor(level, dtype=torch.float64)).expand(spread.se.shape).flatten().numpy()
-    found = np.empty_like(share)
+    values = np.empty_like(share)
     for rows, k, f in _alike(freedom, image_freedom, missed):
-        found[rows] = np.exp(_table(k, f, float(missed[rows][0]))(share[rows] ** 0.25))
-    return torch.from_numpy(found).view(spread.se.shape)
+        values[rows] = np.exp(_table(k, f, float(missed[rows][0]))(share[rows] ** 0.25))
+    return torch.from_numpy(values).view(spread.se.shape)
 
 
 def _flat(spread: Spread) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -170,11 +170,11 @@ def _solve(share: NDArray[np.float64], freedom: float, image_freedom: float, mis
     at_low, at_high = excess(low), excess(high)
     for turn in range(60):
         slope = (at_high - at_low) / np.log(high / low)
-        found = low * np.exp(-at_low / slope) if turn % 3 else np.sqrt(low * high)
-        value = excess(found)
+        guess = low * np.exp(-at_low / slope) if turn % 3 else np.sqrt(low * high)
+        value = excess(guess)
         over = value > 0
-        low, at_low = np.where(over, found, low), np.where(over, value, at_low)
-        high, at_high = np.where(over, high, found), np.where(over, at_high, value)
+        low, at_low = np.where(over, guess, low), np.where(over, value, at_low)
+        high, at_high = np.where(over, high, guess), np.where(over, at_high, value)
         if bool((np.abs(value) < 1e-6).all()) or bool((high / low < 1 + 1e-9).all()):
             break
-    return found
+    return guess

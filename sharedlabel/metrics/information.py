@@ -189,8 +189,8 @@ def decision_gain_null(joint: Float[Tensor, "n c c"], samples: int) -> Float[Ten
     _check_joint(joint, samples)
     rows, columns = (_whole(joint.double().sum(dim).cpu(), samples).tolist() for dim in (2, 1))
     # Of a network's decisions most partitions and sizes have the same counts.
-    found = [_null(_counts(label), _counts(decision), samples) for label, decision in zip(rows, columns, strict=True)]
-    return torch.tensor(found, dtype=torch.float64, device=joint.device)
+    nulls = [_null(_counts(label), _counts(decision), samples) for label, decision in zip(rows, columns, strict=True)]
+    return torch.tensor(nulls, dtype=torch.float64, device=joint.device)
 
 
 def _counts(margin: Sequence[float]) -> _Margin:

@@ -101,21 +101,21 @@ def _check_confidence(confidence: Tensor) -> None:
     _checks.array("confidences", confidence, "t n", 0, 1 + _checks.CLOSE)
 
 
-def rates(found: Stops, right: Bool[Tensor, "t n"], weights: Float[Tensor, "t"] | None = None) -> Rates:
+def rates(stopped: Stops, right: Bool[Tensor, "t n"], weights: Float[Tensor, "t"] | None = None) -> Rates:
     """Return error, mean number of instances and share truncated of each threshold.
 
     Args:
-        found: when tuples stop.
+        stopped: when tuples stop.
         right: whether the decision after every instance is right.
         weights: weight of each tuple; equal if None.
     """
-    if right.dtype != torch.bool or right.ndim != 2 or len(right) != len(found.instances):
-        kind, wanted = str(right.dtype).removeprefix("torch."), len(found.instances)
+    if right.dtype != torch.bool or right.ndim != 2 or len(right) != len(stopped.instances):
+        kind, wanted = str(right.dtype).removeprefix("torch."), len(stopped.instances)
         raise DataError(f"expected bool [{wanted}, n] of what is right, got {kind} {list(right.shape)}; use `correct`")
-    mass = normalized(found.instances[:, 0], weights)
-    wrong = mass @ (found.reached & ~right.gather(1, found.instances - 1)).double()
-    further = mass @ (found.instances - 1).double()
-    return Rates(wrong / (mass @ found.reached.double()), 1 + further, mass @ (~found.reached).double())
+    mass = normalized(stopped.instances[:, 0], weights)
+    wrong = mass @ (stopped.reached & ~right.gather(1, stopped.instances - 1)).double()
+    further = mass @ (stopped.instances - 1).double()
+    return Rates(wrong / (mass @ stopped.reached.double()), 1 + further, mass @ (~stopped.reached).double())
 
 
 def candidates(confidence: Float[Tensor, "t n"]) -> Float[Tensor, "m"]:
@@ -131,8 +131,8 @@ def candidates(confidence: Float[Tensor, "t n"]) -> Float[Tensor, "m"]:
     widest = torch.stack([run.max(dim=0).indices for run in width]) + starts if len(values) > 1 else starts[:0]
     lower = widest[torch.cat(width)[widest] > 1]
     ends = values.new_tensor([0.0, NEVER])
-    found: Tensor = torch.cat([(values[lower] + values[lower + 1]) / 2, ends]).unique()
-    return found
+    thresholds: Tensor = torch.cat([(values[lower] + values[lower + 1]) / 2, ends]).unique()
+    return thresholds
 
 
 def _rounding(confidence: Float[Tensor, "m"]) -> Float[Tensor, "m"]:
@@ -143,7 +143,7 @@ def _rounding(confidence: Float[Tensor, "m"]) -> Float[Tensor, "m"]:
     return 1e-6 + 1e-4 * (1 - confidence)
 
 
-def for_error(found: Rates, error: float, units: Float[Tensor, "m"]) -> int | None:
+def for_error(measured: Rates, error: float, units: Float[Tensor, "m"]) -> int | None:
     """Choose the lowest threshold whose error is at most the nominal one; None where there is none.
 
     One more wrong decision than was seen is counted, or few decisions without an error would promise any error: with m
@@ -153,7 +153,7 @@ def for_error(found: Rates, error: float, units: Float[Tensor, "m"]) -> int | No
     whose tuples err together, units are the groups: with G of them no error below 1 / (G + 1) can be promised.
 
     Args:
-        found: rates of ascending thresholds, on validation.
+        measured: rates of ascending thresholds, on validation.
         error: nominal share of wrong decisions among those that reach the threshold, in (0, 1).
         units: how many exchangeable units were seen, for each threshold.
 
@@ -168,21 +168,21 @@ def for_error(found: Rates, error: float, units: Float[Tensor, "m"]) -> int | No
     """
     if not 0 < error < 1:
         raise DataError(f"expected a nominal error in (0, 1), got {error:g}; 0.02 lets 2% of the decisions be wrong")
-    decisions = units * (1 - found.truncated)
-    careful = (decisions * found.error.nan_to_num(1.0) + 1) / (decisions + 1)
+    decisions = units * (1 - measured.truncated)
+    careful = (decisions * measured.error.nan_to_num(1.0) + 1) / (decisions + 1)
     kept = (careful <= error).nonzero()
     return int(kept[0, 0]) if len(kept) else None
 
 
-def for_instances(found: Rates, instances: float) -> int:
+def for_instances(measured: Rates, instances: float) -> int:
     """Choose the highest threshold whose mean number of instances is at most the given one.
 
     Args:
-        found: rates of ascending thresholds that begin with 0, on validation.
+        measured: rates of ascending thresholds that begin with 0, on validation.
         instances: mean number of instances, at least 1.
 
     Returns:
         Position of the threshold.
     """
     _checks.number("a mean number of instances", instances, 1)
-    return int((found.instances <= instances + 1e-9).nonzero()[-1, 0])
+    return int((measured.instances <= instances + 1e-9).nonzero()[-1, 0])

@@ -183,8 +183,8 @@ def paired_difference(
             f"expected scores of the same seeds, tuples and prefixes, got {list(first.shape)} and {list(second.shape)};"
             " score both methods alike"
         )
-    found = seed_average(first.double() - second.double(), tuples, prefixes, instances, clusters)
-    return Difference(found, p_value(found.mean, found.spread))
+    mean_difference = seed_average(first.double() - second.double(), tuples, prefixes, instances, clusters)
+    return Difference(mean_difference, p_value(mean_difference.mean, mean_difference.spread))
 
 
 def multiplier_bootstrap(
@@ -202,7 +202,7 @@ def multiplier_bootstrap(
     Returns:
         Replicates of the mean of each estimate and prefix.
     """
-    units = sorted({len(found.influence) for found in estimates})
+    units = sorted({len(one.influence) for one in estimates})
     if len(units) != 1:
         raise DataError(f"expected estimates over the same units, got {units} of them; use the same data and seeds")
     return replicate(estimates, draw_multipliers(replicates, units[0], generator))
@@ -236,8 +236,8 @@ def replicate(estimates: Sequence[Estimate], multipliers: Float[Tensor, "b u"]) 
         estimates: over the same units and prefixes, no more units than multipliers.
         multipliers: of each unit; those beyond the last unit are not used.
     """
-    means = torch.stack([found.mean for found in estimates])
-    influence = torch.stack([found.influence for found in estimates])
+    means = torch.stack([one.mean for one in estimates])
+    influence = torch.stack([one.influence for one in estimates])
     _checks.array("multipliers", multipliers, "b u")
     _checks.number("a number of multipliers", multipliers.shape[1], influence.shape[1])
     used = multipliers[:, : influence.shape[1]].to(means.device)

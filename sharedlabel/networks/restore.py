@@ -47,12 +47,12 @@ def stored_aggregator(plugin: Plugin, shape: SetShape, artifact: Artifact) -> Ag
     prefix = LEARNED if any(name.startswith(LEARNED) for name in tensors) else ""
     expected = aggregator.state_dict()
     for name, tensor in expected.items():
-        found = tensors.get(prefix + name)
-        if found is None or found.shape != tensor.shape:
+        kept = tensors.get(prefix + name)
+        if kept is None or kept.shape != tensor.shape:
             raise StoreError(
                 f"expected {name} of shape {list(tensor.shape)} for {plugin.name} on features of width "
                 f"{shape.embedding_dim} and {shape.num_classes} classes, got "
-                f"{'none' if found is None else list(found.shape)} from {artifact.folder}; "
+                f"{'none' if kept is None else list(kept.shape)} from {artifact.folder}; "
                 "use the features and options that it was trained with"
             )
     aggregator.load_state_dict({name: tensors[prefix + name] for name in expected})

@@ -96,7 +96,7 @@ def read(path: Path, tables: Collection[str] | None = None) -> Results:
         payload = read_json(together.read(file.parent, NAME) if file.name == NAME else read_file(file))
     except (OSError, ValueError) as error:
         raise StoreError(
-            f"expected a results.json at {file}, got: {error}; run `python -m sharedlabel.train` first"
+            f"expected a results.json at {file}, got: {error}; run `sharedlabel train` first"
         ) from error
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         version = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
@@ -111,7 +111,7 @@ def read(path: Path, tables: Collection[str] | None = None) -> Results:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise StoreError(
-            f"{file} is not a results file of this version: expected what `python -m sharedlabel.train` writes, got "
+            f"{file} is not a results file of this version: expected what `sharedlabel train` writes, got "
             f"{where} = {printable(repr(first['input']), 60)} ({first['msg']}); run the grid again to rewrite it"
         ) from error
     apart = _places(results.rows) ^ _places(results.summaries)
