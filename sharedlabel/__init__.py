@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sharedlabel.api.pruning import compression_ratio, finalize, prune
     from sharedlabel.api.results import Results, load_results
     from sharedlabel.api.run import run
+    from sharedlabel.api.splitting import backbone
     from sharedlabel.api.spots import sweet_spot
     from sharedlabel.config import Experiment
     from sharedlabel.training.callbacks import KeepPruned
@@ -45,6 +46,7 @@ else:
             "SharedLabelDataModule": "sharedlabel.training.datamodule",
             "SharedLabelModule": "sharedlabel.training.joint",
             "aggregator": "sharedlabel.api.fusion",
+            "backbone": "sharedlabel.api.splitting",
             "compression_ratio": "sharedlabel.api.pruning",
             "finalize": "sharedlabel.api.pruning",
             "load_model": "sharedlabel.api.models",
@@ -66,6 +68,7 @@ __all__ = [
     "SharedLabelModule",
     "__version__",
     "aggregator",
+    "backbone",
     "compression_ratio",
     "finalize",
     "load_model",

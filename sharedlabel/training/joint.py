@@ -74,8 +74,8 @@ class SharedLabelModule(TrainedModule):
         if absent:
             raise ConfigError(
                 f"expected a backbone with embed(images) and classify(embeddings), got {type(backbone).__name__} "
-                f"without {' and '.join(absent)}; add the methods, or put its parts into a Backbone(body, classifier, "
-                "image_shape)"
+                f"without {' and '.join(absent)}; wrap it, sharedlabel.backbone(network, example_inputs), or add the "
+                "methods"
             )
         self.save_hyperparameters(ignore=["backbone", "aggregator", "log_correction"])
         self.backbone, self.aggregator = backbone, aggregator

@@ -1,0 +1,77 @@
+"""`sl.backbone`: a classifier of any class as what embeds and classifies, for training together with an aggregator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sharedlabel.errors import CompressionError
+from sharedlabel.pruners._modules import as_backbone
+
+
+class SplitClassifier(nn.Module):
+    """A network seen as a body that embeds and a last layer that classifies; its parameters are the network's own.
+
+    Args:
+        network: maps a batch of inputs to logits `[b c]`.
+        classifier: name of the linear layer whose output these are.
+    """
+
+    def __init__(self, network: nn.Module, classifier: str) -> None:
+        super().__init__()
+        self.network, self.classifier = network, classifier
+
+    def embed(self, inputs: Tensor) -> Float[Tensor, "b d"]:
+        """Return what the last layer reads."""
+        read: list[Tensor] = []
+
+        def keep(_: nn.Module, given: tuple[Any, ...]) -> None:
+            read.append(given[0])
+
+        handle = self.network.get_submodule(self.classifier).register_forward_pre_hook(keep)
+        try:
+            self.network(inputs)
+        finally:
+            handle.remove()
+        return read[-1]
+
+    def classify(self, embeddings: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
+        """Return the logits of embeddings."""
+        logits: Tensor = self.network.get_submodule(self.classifier)(embeddings)
+        return logits
+
+    def forward(self, inputs: Tensor) -> Float[Tensor, "b c"]:
+        """Return the logits of inputs, as the network does."""
+        logits: Tensor = self.network(inputs)
+        return logits
+
+
+def backbone(network: nn.Module, example_inputs: Tensor) -> SplitClassifier:
+    """Let a network of any class be trained together with an aggregator, pruned or not.
+
+    Nothing is copied: training the result trains the network.
+
+    Args:
+        network: maps inputs `[b ...]` to logits `[b c]`; the last layer is linear.
+        example_inputs: a few inputs `[b ...]`, to find that layer.
+
+    Returns:
+        A module with `embed(inputs) -> [b d]` and `classify(embeddings) -> [b c]`.
+
+    Raises:
+        CompressionError: the network cannot be run, or what it returns is not the output of a linear layer.
+
+    Example::
+
+        module = sl.SharedLabelModule(sl.backbone(net, images[:8]), sl.aggregator("log_pool", num_classes=10))
+        pl.Trainer(max_epochs=10).fit(module, datamodule)
+    """
+    name = as_backbone(network, example_inputs).place
+    if not name:
+        raise CompressionError(
+            f"expected a network that returns the output of a linear layer, got {type(network).__name__}, which does "
+            "not; return its logits as they are"
+        )
+    return SplitClassifier(network, name)
