@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 import os
-import pkgutil
 from collections.abc import Callable, Iterator
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -89,7 +88,9 @@ def test_no_stage_depends_on_other_code(reached, module, name):
 
 
 def test_the_configuration_which_no_digest_sees_holds_values_and_computes_none():
-    modules = [f"{config.__name__}.{module.name}" for module in pkgutil.iter_modules(config.__path__)]
+    modules = [
+        f"{config.__name__}.{name}" for name in ("sections", "experiment", "fields", "plugins", "trainings", "keys")
+    ]
     classes = [
         one.tree
         for module in modules
@@ -153,9 +154,9 @@ def test_an_edit_changes_the_digests_of_the_stages_that_it_may_change(edited, mo
 def test_summaries_depend_on_the_code_that_they_reach():
     def reaches(module: str) -> bool:
         places = sources.reached(f"sharedlabel.{module}", "summarize")
-        return any(place[0] == "sharedlabel.summary.tables.ranks" for place in places)
+        return any(place[0] == "sharedlabel.summary.ranks" for place in places)
 
-    assert [reaches("summary"), reaches("adaptive_summary")] == [True, False]
+    assert [reaches("summary.tables"), reaches("summary.stopping")] == [True, False]
 
 
 PLUGIN = """

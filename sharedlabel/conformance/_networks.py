@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import unittest.mock
+import weakref
 from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -45,7 +46,10 @@ class Subject:
     def __init__(self, plugin: Plugin) -> None:
         self.plugin = plugin
         names = {item.name for item in dataclasses.fields(plugin.config)}
-        self.config = dataclasses.replace(plugin.config, **{k: v for k, v in _QUICK.items() if k in names})
+        self.config = dataclasses.replace(
+            plugin.config, **{name: count for name, count in _QUICK.items() if name in names}
+        )
+        self._ceilings = weakref.WeakKeyDictionary[Backbone, float]()  # networks are asked more than once
 
     @property
     def module(self) -> ModuleType:
@@ -76,7 +80,9 @@ class Subject:
 
     def ceiling(self, dense: Backbone) -> float:
         """Return the largest ratio that it says it reaches."""
-        return _methods.ceiling(self.module, dense, self.config)
+        if dense not in self._ceilings:
+            self._ceilings[dense] = _methods.ceiling(self.module, dense, self.config)
+        return self._ceilings[dense]
 
     def reachable(self, dense: Backbone) -> list[float]:
         """Return the ratios to try on a network."""
