@@ -52,7 +52,7 @@ else:
             "load_model": "sharedlabel.api.models",
             "load_results": "sharedlabel.api.results",
             "metrics": "sharedlabel.metrics",
-            "plot": "sharedlabel.api.plot",
+            "plot": "sharedlabel.api",
             "prune": "sharedlabel.api.pruning",
             "run": "sharedlabel.api.run",
             "sweet_spot": "sharedlabel.api.spots",

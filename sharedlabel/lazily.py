@@ -15,8 +15,8 @@ def attach(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any]
 
     Args:
         package: its `__name__`.
-        homes: the module that defines each public name; the name itself belongs to it, unless the module is called
-            `package.name`, which is then meant as a whole.
+        homes: where each public name is imported from: the module that defines it, the package that it is a module
+            of, or the module itself, where that is one of this package.
 
     >>> get, _ = attach(__name__, {"tau": "math"})
     >>> round(get("tau"), 2)
@@ -29,7 +29,12 @@ def attach(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any]
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=module)
         home = importlib.import_module(homes[name])
-        value = home if homes[name] == f"{package}.{name}" else getattr(home, name)
+        if homes[name] == f"{package}.{name}":
+            value: Any = home
+        elif hasattr(home, name):
+            value = getattr(home, name)
+        else:  # as for `from home import name`, where that is a module
+            value = importlib.import_module(f"{homes[name]}.{name}")
         setattr(module, name, value)
         return value
 

@@ -196,7 +196,7 @@ def test_uncertainty_is_that_of_the_instances_that_were_looked_at(data, monkeypa
         asked.append(list(prefixes))
         return seed_average(scores, drawn, prefixes, *others)
 
-    monkeypatch.setattr(adaptive_summary, "seed_average", record)
+    monkeypatch.setattr(stopping, "seed_average", record)
     one = cell(data)
     used = [math.ceil(loops(data, one, at)["used"] - 1e-6) for at in range(len(AIMS))]
     spent = [loops(data, one, at)["cost"] for at in range(len(AIMS))]

@@ -370,9 +370,7 @@ def test_a_cell_that_cannot_be_exported_is_refused(finished, arguments, message,
 
 def test_a_run_that_is_not_there_is_refused(tmp_path, capsys):
     assert export.main(["abc", f"--run={tmp_path}"]) == 2
-    assert re.match(
-        r"error: expected a results.json at .*; run `sharedlabel train` first", capsys.readouterr().err
-    )
+    assert re.match(r"error: expected a results.json at .*; run `sharedlabel train` first", capsys.readouterr().err)
 
 
 def test_the_exact_posterior_has_no_networks(finished):

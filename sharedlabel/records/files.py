@@ -95,9 +95,7 @@ def read(path: Path, tables: Collection[str] | None = None) -> Results:
     try:
         payload = read_json(together.read(file.parent, NAME) if file.name == NAME else read_file(file))
     except (OSError, ValueError) as error:
-        raise StoreError(
-            f"expected a results.json at {file}, got: {error}; run `sharedlabel train` first"
-        ) from error
+        raise StoreError(f"expected a results.json at {file}, got: {error}; run `sharedlabel train` first") from error
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         version = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
         raise StoreError(

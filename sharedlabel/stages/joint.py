@@ -64,7 +64,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
             batches=config.joint.batches,
         )
         fit(module, loader, runtime, config.joint.epochs, config.gradient_clip)
-    _check_contract(module, next(iter(loader))[0], correction)
+    _check_contract(module, aggregator, next(iter(loader))[0], correction)
     learned = {f"{LEARNED}{name}": tensor for name, tensor in aggregator.state_dict().items()}
     return Output(
         {**state(backbone), **learned},
@@ -111,7 +111,7 @@ def teacher(plugin: Plugin, data: Data, inputs: Mapping[str, Artifact]) -> _Post
 
 
 @torch.no_grad()
-def _check_contract(module: SharedLabelModule, images: Tensor, correction: Tensor) -> None:
+def _check_contract(module: SharedLabelModule, aggregator: Aggregator, images: Tensor, correction: Tensor) -> None:
     """Try an aggregator that was trained together with its backbone on tuples of images `[t n C H W]`."""
     embeddings, logits = module.instances(images[: _contract.TUPLES])
-    _contract.check(module.aggregator, embeddings, calibrate_logits(logits, correction, module.temperature))
+    _contract.check(aggregator, embeddings, calibrate_logits(logits, correction, module.temperature))

@@ -27,7 +27,8 @@ class SharedLabelModule(TrainedModule):
 
     Args:
         backbone: any module with `embed(images [b C H W]) -> [b d]` and `classify(embeddings) -> [b c]`.
-        aggregator: the set aggregator.
+        aggregator: maps embeddings `[t n d]` and logits `[t n c]` to log-posteriors `[t n c]`: a plugin, or what
+            `sharedlabel.aggregator` returns.
         learning_rate: peak of a cosine schedule with 10% warm-up, AdamW.
         weight_decay: decoupled.
         instance_loss: weight of the cross-entropy of each single instance beside the tuple loss.
@@ -58,7 +59,7 @@ class SharedLabelModule(TrainedModule):
     def __init__(
         self,
         backbone: nn.Module,
-        aggregator: Aggregator,
+        aggregator: nn.Module,
         *,
         learning_rate: float = _RECIPE.learning_rate,
         weight_decay: float = _RECIPE.weight_decay,

@@ -95,8 +95,9 @@ def made(backbones: tuple[str, ...] = ("mlp",), scale: float = 1.0) -> records.R
         ("a", "b"), (1, 1, 1), "uint8", None, None, (0.5, 0.5), {"validation": 500, "test": 1960}, {"test": 6}
     )
     return records.Results(
-        records.FORMAT, "made", {}, {}, facts,
-        tuple(rows), tuple(summaries), tuple(comparisons), (), (), tuple(latencies),
+        format=records.FORMAT, experiment="made", config={}, provenance={}, dataset=facts, rows=tuple(rows),
+        summaries=tuple(summaries), comparisons=tuple(comparisons), sweet_spots=(), reliability=(),
+        latencies=tuple(latencies),
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from sharedlabel import config, grid, memory, plugins, train
 from sharedlabel.config import Experiment, schema
 from sharedlabel.config.commandline import plain, to_yaml
 from sharedlabel.errors import ConfigError, SharedLabelError
+from sharedlabel.grid import checks
 
 OBJECT = {"class_path": "os.system", "init_args": {"command": "touch ran"}}
 BAD: dict[str, Any] = {
@@ -205,8 +206,8 @@ def test_nothing_in_a_command_line_or_a_file_is_run(arguments, folder, capsys):
         ),
         ("aggregators: [{name: lstm, label: ' '}]\n", "aggregators: expected a label of 1 to 100 letters in one line"),
         ("aggregators: [{name: lstm, hidden: 1000000000}]\n", "hidden: expected a whole number from 1 to 65536, got"),
-        ("backbones: [{name: mlp, widths: [10000000000]}]\n", "widths.0: expected a whole number of at most 1000000"),
-        ("backbones: [{name: mlp, widths: [1e10]}]\n", "widths.0: expected a whole number of at most 1000000, got 1"),
+        ("backbones: [{name: mlp, widths: [10000000000]}]\n", "widths.0: expected a whole number from 1 to 65536"),
+        ("backbones: [{name: mlp, widths: [1e10]}]\n", "widths.0: expected a whole number from 1 to 65536, got 1"),
         (
             "data: {name: gaussian, dim: 60000, instances_per_class: 1000000}\n",
             "expected what fits into the .* of memory",
@@ -313,7 +314,7 @@ SMALL = (
     ("arguments", "message"),
     [
         (
-            ["--backbones=[{name: mlp, widths: [1000000, 1000000]}]"],
+            ["--backbones=[{name: mlp, widths: [65536, 65536]}]"],
             "backbones: mlp.*: expected what fits into the .*GiB",
         ),
         (["--backbones=[{name: resnet_cifar, width: 65536}]"], "backbones: resnet_cifar.*expected what fits into"),
@@ -344,7 +345,7 @@ SMALL = (
 )
 def test_what_cannot_fit_is_refused_before_anything_is_made(arguments, message, folder, monkeypatch):
     monkeypatch.setattr(memory, "total", lambda: 8 * 2**30)
-    monkeypatch.setattr(grid, "MAX_CELLS", 20_000)
+    monkeypatch.setattr(checks, "MAX_CELLS", 20_000)
     experiment, _ = config.parse([*SMALL, *arguments])
     with pytest.raises(SharedLabelError, match=message):
         grid.prepare(experiment)

@@ -18,6 +18,7 @@ from sharedlabel.metrics import (
     behrens_fisher,
     calibration,
     cost,
+    diagrams,
     gain,
     information,
     intervals,
