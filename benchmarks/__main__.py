@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks._measure import Result
 
-COMMANDS = ("conformance", "error_rates", "evidence", "latencies")  # run by themselves
+COMMANDS = ("conformance", "error_rates", "evidence", "latencies", "stage_times")  # run by themselves
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ def test_the_page_names_all_that_is_public() -> None:
         assert f"sl.plot.{name}" in text, name
 
 
+@pytest.mark.filterwarnings("ignore:.*(does not have many workers|logging interval|treespec, LeafSpec)")
 def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys) -> None:
     pytest.importorskip("pandas", reason='pandas is not installed; pip install "sharedlabel[pandas]"')
     monkeypatch.chdir(tmp_path)
