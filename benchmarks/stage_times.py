@@ -1,8 +1,8 @@
 """`python -m benchmarks.stage_times --before FOLDER`: seconds of every stage, beside those of another checkout.
 
 Both checkouts run the same grid in turns, in the environment that this one runs in, one process at a time and on one
-thread; times are those that the manifests of the store hold. The ratio of a stage is that of its seconds over all calls,
-the median of the rounds. Run it on a quiet machine.
+thread; times are those that manifests of the store hold. The ratio of a stage is that of its seconds over all its
+calls, the median of the rounds. Run it on a quiet machine.
 """
 
 from __future__ import annotations
