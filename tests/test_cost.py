@@ -198,7 +198,7 @@ class Stacked(Aggregator):
 
 def test_aggregators_of_one_structure_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, known, count = [], {}, counts.call_macs
-    monkeypatch.setattr(cost, "call_macs", lambda *given: calls.append(given) or count(*given))
+    monkeypatch.setattr(counts, "call_macs", lambda *given: calls.append(given) or count(*given))
     assert counts.aggregator_macs(Stacked(1), SHAPE, [1, 4], known) == {1: 25, 4: 100}
     other = Stacked(1)
     nn.init.zeros_(other.scale)
@@ -229,7 +229,7 @@ def parametrised() -> Aggregator:
 @pytest.mark.parametrize("make", [local, parametrised])
 def test_an_aggregator_that_cannot_be_pickled_is_counted_every_time(make, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, known, count = [], {}, counts.call_macs
-    monkeypatch.setattr(cost, "call_macs", lambda *given: calls.append(given) or count(*given))
+    monkeypatch.setattr(counts, "call_macs", lambda *given: calls.append(given) or count(*given))
     for _ in range(2):
         assert counts.anytime_macs(make(), SHAPE, [1, 4], known) == {1: 15, 4: 60}
     assert len(calls) == 4

@@ -196,7 +196,7 @@ def test_the_network_is_left_alone_and_batches_do_not_matter(monkeypatch: pytest
     assert backbone.training
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
     assert all(parameter.grad is None for parameter in backbone.parameters())
-    monkeypatch.setattr(error_margin, "_BATCH", 7)
+    monkeypatch.setattr(margin, "_BATCH", 7)
     for one, other in zip(whole, margin.margins(backbone, images, (0.1,), 0.5), strict=True):
         assert dataclasses.asdict(one) == pytest.approx(dataclasses.asdict(other))
 

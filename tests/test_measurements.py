@@ -24,6 +24,7 @@ from sharedlabel.errors import ConfigError
 from sharedlabel.grid import progress
 from sharedlabel.grid.executors import local
 from sharedlabel.records import read, write
+from sharedlabel.stages import latency
 from sharedlabel.store import Store
 
 
@@ -145,9 +146,9 @@ def measured(device: str, mode: str, batch: int) -> dict[str, object]:
 def test_rows_prefer_the_first_device_eager_and_32_images_else_the_largest_batch():
     usual = measured("gpu", "eager", 32)
     others = [measured("gpu", "compiled", 32), measured("gpu", "eager", 256), measured("cpu", "eager", 32)]
-    assert collect._usual([*others[:2], usual, others[2]]) == usual
-    assert collect._usual(others) == others[1]
-    assert collect._usual(others[:1]) == others[0]
+    assert latency._usual([*others[:2], usual, others[2]]) == usual
+    assert latency._usual(others) == others[1]
+    assert latency._usual(others[:1]) == others[0]
 
 
 def test_every_layer_has_a_margin(finished):
@@ -265,8 +266,6 @@ def test_mistakes_in_the_options_are_named(argument, message):
 
 
 def test_two_devices_that_are_the_same_are_measured_once(finished):
-    from sharedlabel.stages import latency
-
     data, cell = finished.grid.data, finished.grid.cells[0]
     artifact = finished.store.load(cell.pruned.stage, cell.pruned.key)
     options = LatencyConfig(batches=(1,), devices=("trainer", "cpu"), repeats=3)

@@ -97,8 +97,7 @@ def test_a_plan_says_what_fails_in_the_rehearsal_and_goes_on(tmp_path, capsys, m
     def broken(*_):
         raise ValueError("broken [plugin]")
 
-    broken.name, broken.version = "prune", STAGES["prune"].version
-    monkeypatch.setitem(STAGES, "prune", broken)
+    monkeypatch.setitem(STAGES, "prune", dataclasses.replace(STAGES["prune"], run=broken))
     assert (
         train.main(["--aggregators=[log_pool]", "--pruners=[none]", "--ratios=[1]", "--plan", "--tracking=none"]) == 0
     )

@@ -22,7 +22,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import FitConfig, JointConfig, Plugin, Schedule, TrainConfig, TrainerConfig, resolve
 from sharedlabel.data import tuples
 from sharedlabel.files.unfinished import KEPT, Unfinished
-from sharedlabel.pruners import magnitude
+from sharedlabel.pruners import _methods, magnitude
 from sharedlabel.pruners._base import Context
 from sharedlabel.scoring.data import Data
 from sharedlabel.store import Output, Store
@@ -216,7 +216,7 @@ def test_gradual_pruning_does_not_repeat_a_step_that_is_done():
 
     def apply(network: Backbone, ratio: float) -> Backbone:
         pruned_to.append(ratio)
-        return magnitude.prune(network, ratio, magnitude.Config(), Context(generator=torch.Generator()))
+        return _methods.prune(magnitude, network, ratio, magnitude.Config(), Context(generator=torch.Generator()))
 
     schedule = Schedule(when="gradual", steps=2, until=1.0)
     first, start = compression._GradualPruning(apply, 2.0, schedule), network()
