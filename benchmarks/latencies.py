@@ -157,7 +157,8 @@ def _timed(cell: Cell, grid: Grid, store: Store) -> Iterator[Latency]:
     stage = STAGES[node.stage]
     output = stage.run(node.config, grid.data_by_key[node.data_key], inputs, grid.experiment.trainer)
     columns = {"data": grid.data.dataset.name, **{axis: getattr(cell, axis) for axis in AXES}}
-    facts = {"latency": output.meta, "prune": inputs["backbone"].meta}
+    counted = run_node(cell.ends["counts"], grid, store, _told)
+    facts = {"latency": output.meta, "counts": counted.meta}
     yield from stage.records(Finished(columns, node.config, node.key, facts, first_seed=True))
 
 

@@ -17,13 +17,15 @@ from sharedlabel.config import Experiment, Plugin, Schedule, SplitConfig, TrainC
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import CompressionError, ConfigError, SharedLabelError
 from sharedlabel.grid import prepare
+from sharedlabel.measurements import counts
 from sharedlabel.networks.restore import stored_backbone
 from sharedlabel.plugins import load
 from sharedlabel.pruners import _methods
 from sharedlabel.pruners._masks import masked, removed
+from sharedlabel.records import NetworkCosts
 from sharedlabel.scoring.data import Data, data_key
 from sharedlabel.stages import dense, early, prune
-from sharedlabel.store import Store
+from sharedlabel.store import Artifact, Store
 from sharedlabel.training import compression
 
 SPLIT = SplitConfig(limit=40)
@@ -167,6 +169,11 @@ def test_rounds_are_shared_between_ratios(tmp_path: Path) -> None:
     assert sum(node.stage == "early" for node in calls.values()) == 1
 
 
+def costs(recipe: Plugin, original: Artifact, pruned: Artifact) -> NetworkCosts:
+    networks = (stored_backbone(recipe, (1, 8, 8), 10, artifact) for artifact in (original, pruned))
+    return counts.costs(*networks, (1, 8, 8))
+
+
 def test_iterative_rounds_reach_the_ratio_of_the_dense_network(data: Data, tmp_path: Path) -> None:
     """Also where every round leaves a physically smaller network."""
     store = Store(tmp_path)
@@ -181,7 +188,9 @@ def test_iterative_rounds_reach_the_ratio_of_the_dense_network(data: Data, tmp_p
             found = prune.run(config, data, inputs, RUNTIME)
             previous = store.save("prune", f"{name}{ratio:g}", found, {}, 0.0)
             inputs = {"dense": original, "previous": previous}
-        assert found.meta["costs"]["achieved_ratio"] == pytest.approx(4.0, rel=0.04 if name == "unit" else 1e-3)
+        assert costs(recipe, original, previous).achieved_ratio == pytest.approx(
+            4.0, rel=0.04 if name == "unit" else 1e-3
+        )
         assert found.meta["training_epochs"] == 3 * TRAIN.epochs
 
 
@@ -194,15 +203,15 @@ def test_rounds_smaller_than_a_channel_only_retrain(data: Data, tmp_path: Path) 
     inputs = {"dense": store.save("dense", "dense", trained, {}, 0.0)}
     network = stored_backbone(recipe, (1, 8, 8), 10, inputs["dense"])
     ceiling = _methods.ceiling(load("pruners", "unit"), network, plugin.config)
-    counts = []
+    left = []
     for ratio in compression.rounds(ceiling, plugin.schedule or Schedule()):
         config = prune.Config(recipe, plugin, ratio, short, short, "32-true", 0)
         found = prune.run(config, data, inputs, RUNTIME)
         inputs = {**inputs, "previous": store.save("prune", f"{ratio:.6g}", found, {}, 0.0)}
-        counts.append(found.meta["costs"]["parameters"])
-    assert any(after == before for before, after in itertools.pairwise(counts))
-    assert all(after <= before for before, after in itertools.pairwise(counts))
-    assert found.meta["costs"]["achieved_ratio"] == ceiling
+        left.append(costs(recipe, inputs["dense"], inputs["previous"]).parameters)
+    assert any(after == before for before, after in itertools.pairwise(left))
+    assert all(after <= before for before, after in itertools.pairwise(left))
+    assert costs(recipe, inputs["dense"], inputs["previous"]).achieved_ratio == ceiling
 
 
 def test_gradual_sparsity_follows_the_cubic_curve_and_ends_at_the_ratio(

@@ -36,6 +36,8 @@ REACHED = [
     ("measurements.counts", "aggregator_macs", {"evaluate", "adaptive"}),
     ("backbones._restore", "state", {*NETWORKS, "joint", "latency"}),
     ("store", "Output", set(STAGES)),
+    ("records.rows", "NetworkCosts", {"counts"}),  # another count trains no network again
+    ("records.rows", "Scores", {"evaluate", "exact"}),
 ]
 # What people see, what is read from stored results, and what shows in keys by itself.
 NOT_REACHED = [
@@ -46,6 +48,7 @@ NOT_REACHED = [
     ("grid.progress", "describe"),
     ("tracking", "Tracker"),
     ("records.rows", "Row"),
+    ("records.rows", "NetworkTraining"),
     ("collect", "rows"),
     ("stages.latency", "columns"),
     ("stages.margin", "records"),

@@ -47,7 +47,7 @@ class TrainConfig:
         learning_rate: peak learning rate.
         momentum: momentum of `sgd`.
         weight_decay: L2 penalty of `sgd`, decoupled decay of `adamw`.
-        schedule: `cosine` to zero, or `constant`; both after the warm-up.
+        schedule: `cosine` to `final_rate`, or `constant`; both after the warm-up.
         warmup: share of the steps with a linearly rising learning rate, in [0, 1].
         label_smoothing: in [0, 1].
         crop: pad by this many pixels and crop at random; 0 is off.

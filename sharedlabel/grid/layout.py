@@ -11,7 +11,8 @@ once on all images and once without each fold, and `crossfit` joins their featur
 ```
 dense -> prune -> features (of every fold) -> crossfit -> calibrate -> aggregate -> evaluate, adaptive
 ```
-Stages that nothing else reads (`stages.leaves`) say themselves what they need; this file names none of them.
+Stages that nothing else reads (`stages.leaves`) say themselves what they need; of these this file names `evaluate`
+alone, whose scores come last.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from sharedlabel.records.measurements import (
     Failure,
     Latency,
     LayerMargin,
+    LayerWeights,
     Margin,
     ReliabilityBin,
     Search,
@@ -38,8 +39,9 @@ from sharedlabel.records.summaries import (
 
 __all__ = [
     "AXES", "FORMAT", "MIN_SEEDS", "NAME", "OPPOSITE", "TABLES", "VERDICTS", "AdaptivePoint", "Axis", "ClassCount",
-    "Comparison", "DatasetFacts", "Failure", "Identity", "Latency", "LayerMargin", "Margin", "MeasuredTime", "Metric",
-    "NetworkCosts", "NetworkTraining", "OfCell", "OfMethod", "OfPruned", "PairedDifference", "Pooled", "Rank",
-    "ReliabilityBin", "Results", "Row", "Scored", "Scores", "Search", "Spent", "Split", "Summary", "SweetSpot",
-    "Threshold", "Verdict", "Wins", "files", "from_cell", "meanings", "quietest", "read", "to_csv", "write",
+    "Comparison", "DatasetFacts", "Failure", "Identity", "Latency", "LayerMargin", "LayerWeights", "Margin",
+    "MeasuredTime", "Metric", "NetworkCosts", "NetworkTraining", "OfCell", "OfMethod", "OfPruned",
+    "PairedDifference", "Pooled", "Rank", "ReliabilityBin", "Results", "Row", "Scored", "Scores", "Search", "Spent",
+    "Split", "Summary", "SweetSpot", "Threshold", "Verdict", "Wins", "files", "from_cell", "meanings", "quietest",
+    "read", "to_csv", "write",
 ]  # fmt: skip

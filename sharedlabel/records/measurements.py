@@ -176,6 +176,7 @@ class Search(OfPruned):
         aggregator: label of the aggregator.
         protocol: `iid` or `grouped`.
         seed: training seed.
+        training: `crossfit` for the deployed networks of cross-fitting, `frozen` for all others.
         trials: settings tried, the given one included.
         diverged: how many of them could not be trained.
         chosen_trial: number of the best one; 1 is the given one.
@@ -188,6 +189,7 @@ class Search(OfPruned):
     aggregator: str
     protocol: Literal["iid", "grouped"]
     seed: int
+    training: Literal["frozen", "crossfit"] = "frozen"
     trials: int
     diverged: int
     chosen_trial: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
-from sharedlabel import metrics
+from sharedlabel import metrics, records
 from sharedlabel.aggregators._base import CHUNK, Aggregator, Standardize
 from sharedlabel.errors import DataError, TrainingError
 from sharedlabel.metrics._scored import Scored
@@ -35,6 +36,7 @@ METRICS: tuple[ModuleType, ...] = tuple(
     )
     if "columns" in vars(module)
 )
+_COLUMNS = {field.name for field in dataclasses.fields(records.Scores)}
 _ROUNDING = 1e-12  # of sums of weights, which are 1 but for it
 
 
@@ -135,12 +137,21 @@ def score(
     scored = Scored(posterior, raw, calibrated, drawn, prior, label_entropy(prior.log()))
     right = correct(posterior, scored.labels).unflatten(0, drawn.labels.shape)
     bits = log2_posterior_of_label(calibrated, scored.labels).unflatten(0, drawn.labels.shape)
-    columns = {"temperature": temperature}
-    for metric in METRICS:
-        columns |= metric.columns(scored)
+    columns = {"temperature": temperature, **_columns(scored)}
     columns |= _with_intervals(right, bits, scored, n, instances, clusters)
     rows = [{name: float(values[index]) for name, values in columns.items()} for index in range(len(n))]
     return Scores(right.to(torch.uint8), bits.float(), temperature, rows, list(_diagrams(scored, n)))
+
+
+def _columns(scored: Scored) -> dict[str, Float64[Tensor, "k"]]:
+    """Return the columns of all metrics; what rows have no place for is found here, not after hours of a grid."""
+    columns: dict[str, Tensor] = {}
+    for metric in METRICS:
+        own = metric.columns(scored)
+        if wrong := (own.keys() & columns.keys()) | (own.keys() - _COLUMNS):
+            raise TypeError(f"{metric.__name__}: expected columns of records.Scores, each once, got {sorted(wrong)}")
+        columns |= own
+    return columns
 
 
 def _diagrams(scored: Scored, n: Sequence[int]) -> Iterator[dict[str, Any]]:

@@ -7,12 +7,14 @@ that is said of the stage:
 - `Config`, what a call depends on, and `run(config, data, inputs, runtime) -> Output`, which knows no path or store;
 - `LEAF`, where nothing else of the grid reads the output: it is called once per `network` or per `method` for which
   `configure(experiment, setting)` returns a `Config`; `INPUTS` names what it reads;
-- `columns(facts)`, what the rows of a cell show of it; `TABLE` and `records(finished)`, the table that it fills;
+- `LAST`, where it measures the machine, so that it is called when nothing else of the grid is at work;
+- `columns(facts)`, what the rows of a cell show of it; `TABLE` and `records(finished)`, the table that it fills: of
+  leaves, and of `prune`, `aggregate` and `exact`, whose calls a cell names;
 - `MODULES`, files whose code `run` calls without naming it, as it calls all metrics;
 - `work(config, data)`, how much a call has to do, in images, epochs and partitions, from which its time is estimated.
 
-The keys of outputs hold a digest of the code that `run` reaches (`sources.py`), so whoever edits it need not think of
-stored artifacts; editing anything else in the file leaves them in use.
+The keys of outputs hold a digest of the code that `run` reaches (`code/digests.py`), so whoever edits it need not think
+of stored artifacts; editing anything else in the file leaves them in use.
 """
 
 from __future__ import annotations

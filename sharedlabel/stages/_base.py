@@ -10,8 +10,11 @@ from typing import Any, Literal
 from sharedlabel.code import digests
 from sharedlabel.config import Experiment, JointConfig, Plugin, TrainerConfig
 from sharedlabel.names import CROSSFIT
+from sharedlabel.records import TABLES
 from sharedlabel.scoring.data import FEATURE_ROLES, Data
 from sharedlabel.store import Artifact, Output
+
+_NAMED = ("prune", "aggregate", "exact")  # stages in the middle of a chain whose calls a cell names
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,12 @@ class Stage:
 
     @classmethod
     def of(cls, module: ModuleType) -> Stage:
-        """Read a stage's file."""
-        return cls(
+        """Read a stage's file.
+
+        Raises:
+            ValueError: it says something that the grid would not heed, or lacks what it says.
+        """
+        stage = cls(
             name=module.__name__.rpartition(".")[2],
             version=module.VERSION,
             run=module.run,
@@ -114,11 +121,32 @@ class Stage:
             modules=getattr(module, "MODULES", ()),
             module=module,
         )
+        stage._check()
+        return stage
+
+    def _check(self) -> None:
+        """Refuse mistakes when the file is imported, instead of after hours of training."""
+        shows = bool(self.table) or hasattr(self.module, "columns")
+        wrong = {
+            "LEAF: expected network or method": self.leaf not in ("", "network", "method"),
+            "INPUTS: a leaf, and only a leaf, names what it reads": bool(self.leaf) != bool(self.inputs),
+            "configure: a leaf says what its calls depend on": bool(self.leaf)
+            and not hasattr(self.module, "configure"),
+            "TABLE: expected a table of records.Results": bool(self.table) and self.table not in TABLES,
+            "records: they belong to a TABLE": bool(self.table) != hasattr(self.module, "records"),
+            "columns, TABLE: a cell names leaves, prune, aggregate and exact alone": shows
+            and not (self.leaf or self.name in _NAMED),
+        }
+        for said, holds in wrong.items():
+            if holds:
+                raise ValueError(f"stages/{self.name}.py: {said}")
 
     def code(self) -> dict[str, str]:
         """Return the digests of all code that its function reaches."""
-        columns = {name: digests.digest(name, "columns") for name in self.modules}
-        return {"stage": digests.digest(self.module.__name__, "run")} | columns
+        code = {"stage": digests.digest(self.module.__name__, "run")}
+        if self.modules:  # by content alone: where the files are, and what they are called, changes no number
+            code["modules"] = " ".join(sorted(digests.digest(name, "columns") for name in self.modules))
+        return code
 
     def configure(self, experiment: Experiment, setting: NetworkSetting) -> Any:
         """Return what a leaf's call depends on, or None where the experiment asks for none."""

@@ -83,6 +83,7 @@ def records(finished: Finished) -> Iterator[Search]:
     trials, chosen = search_facts["trials"], search_facts["trials"][search_facts["chosen"]]
     yield Search(
         **finished.named("data", "backbone", "pruner", "ratio", "aggregator", "protocol", "seed"),
+        training=finished.network_training,
         trials=len(trials),
         diverged=sum(trial["loss"] is None for trial in trials),
         chosen_trial=search_facts["chosen"] + 1,

@@ -92,7 +92,7 @@ def _usual(measured: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 def records(finished: Finished) -> Iterator[Latency]:
     """Yield a record for every device, mode and batch."""
-    facts, costs = finished.facts["latency"], finished.facts["prune"]["costs"]
+    facts, costs = finished.facts["latency"], finished.facts["counts"]["costs"]
     for measured in facts["latencies"]:
         median, dense = measured["median_ms"], measured["reference_ms"]
         yield Latency(

@@ -12,7 +12,6 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._masking import enforce
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import Plugin, TrainConfig, TrainerConfig
-from sharedlabel.measurements import counts
 from sharedlabel.records import NetworkTraining
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
@@ -69,7 +68,6 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     return Output(
         state(trained),
         {
-            "costs": dataclasses.asdict(counts.costs(original, trained, data.dataset.image_shape)),
             "losses": losses,
             "training_epochs": trained_before + config.epochs,
             "validation_accuracy_before_retrain": accuracy(pruned, data, runtime),
@@ -84,9 +82,8 @@ def work(config: Config, data: Data) -> float:
 
 
 def columns(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Show what the network costs and how it was trained."""
-    training = {field.name: facts[field.name] for field in dataclasses.fields(NetworkTraining)}
-    return {**facts["costs"], **training}
+    """Show how the network was trained."""
+    return {field.name: facts[field.name] for field in dataclasses.fields(NetworkTraining)}
 
 
 def _parameters(network: Backbone) -> int:

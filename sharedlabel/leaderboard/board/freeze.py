@@ -176,7 +176,6 @@ def _network(
 ) -> dict[str, Any]:
     inputs = dict(cell.evaluate.inputs)
     features, calibration = (run_node(inputs[name], grid, store, progress) for name in ("features", "calibrate"))
-    pruned = run_node(cell.pruned, grid, store, progress)
     correction = calibration.tensors()["log_correction"]
     lengths = [features.meta["lengths"][role] for role in FEATURE_ROLES]
     tensors = {}
@@ -190,7 +189,7 @@ def _network(
         if role != "test":
             tensors[f"{role}.labels"] = grid.data.labels(role)[chosen].to(torch.uint8)  # type: ignore[arg-type]
     name = "dense" if cell.ratio == 1 else f"{cell.pruner}-{cell.ratio:g}x"
-    costs = pruned.meta["costs"]
+    costs = run_node(cell.ends["counts"], grid, store, progress).meta["costs"]
     return {
         "name": name,
         "pruner": cell.pruner,
