@@ -16,6 +16,7 @@ from sharedlabel import train
 from sharedlabel.config import Experiment, parse
 from sharedlabel.grid import Grid, prepare
 from sharedlabel.records import Results
+from sharedlabel.report import plots
 from sharedlabel.store import Store
 
 # A shell without job control starts what runs in the background with Ctrl-C ignored, and tests would inherit that.
@@ -87,5 +88,11 @@ def done(finished: Finished, small: tuple[str, ...], experiment: Experiment) -> 
 
 @pytest.fixture(name="run", scope="session")
 def run_fixture() -> Callable[[Experiment], Finished]:
-    """Run a grid without printing."""
-    return run
+    """Run a grid without printing, and without figures, whose drawing takes longer than such a grid."""
+
+    def without_figures(experiment: Experiment) -> Finished:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plots, "figures", lambda results: {})
+            return run(experiment)
+
+    return without_figures
