@@ -8,7 +8,6 @@ import logging
 import signal
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -106,24 +105,26 @@ def _go_on(
 ) -> None:
     """Train from where a killed run was, if there was one, and keep states for the next."""
     number = workplace.begin()
-    path, state = workplace.left(number) or (None, None)
+    state = workplace.left(number)
     if state is not None and resume.finished(state):
         resume.restore_end(state, module, loader)
         return
     options = callbacks.watching(config, workplace, number, len(loader))
     keeper = Keeper(workplace, number, loader, state)
+    if state is not None:
+        options["plugins"] = [resume.Held(state)]
     made = make(**{**options, "callbacks": [*options["callbacks"], keeper]}, enable_checkpointing=True)
-    _run(made, module, loader, path)
+    _run(made, module, loader, state is not None)
     if made.world_size == 1:
         workplace.finish(number, resume.end(workplace, module.to("cpu"), loader))
 
 
-def _run(trainer: pl.Trainer, module: TrainedModule, loader: Epochs, state: Path | None = None) -> None:
-    """Train, from a state if there is one."""
+def _run(trainer: pl.Trainer, module: TrainedModule, loader: Epochs, held: bool = False) -> None:
+    """Train, from the state that the trainer holds if it holds one."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=f".*({_NOISE}).*")
         with _interruptible():
-            trainer.fit(module, loader, ckpt_path=state, weights_only=True)
+            trainer.fit(module, loader, ckpt_path="held" if held else None, weights_only=True)
 
 
 @contextlib.contextmanager
