@@ -156,5 +156,5 @@ class BackboneModule(TrainedModule):
         images, labels = batch
         logits = self(images)
         loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        self._log({f"{phase}/loss": loss}, len(labels))
+        self._log_loss(phase, loss, len(labels))
         self._log_accuracy(phase, logits, labels)

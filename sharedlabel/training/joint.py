@@ -158,7 +158,7 @@ class SharedLabelModule(TrainedModule):
         embeddings, logits = self.instances(images)
         posterior = self.fused(embeddings, logits)
         losses = self._losses_of(posterior, logits, labels, self.set_loss or 1.0)
-        self._log({f"{phase}/loss": (losses * weights).mean()}, len(labels))
+        self._log_loss(phase, (losses * weights).mean(), len(labels))
         self._observe(phase, posterior, logits, labels, weights)
 
     def _parts(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:

@@ -25,12 +25,18 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from sharedlabel.code import digests
 from sharedlabel.errors import first_line
 from sharedlabel.files.unfinished import Unfinished
 
 _OURS = "sharedlabel"  # our entry in a checkpoint of Lightning
 _SHARE = 50  # writing takes at most one part in so many of the time, unless every epoch is to be written
-VERSIONS = {"torch": str(torch.__version__), "lightning": importlib.metadata.version("pytorch-lightning")}
+# What has made a state. This file is in no key, so a state that other code of it has left is not gone on from.
+VERSIONS = {
+    "torch": str(torch.__version__),
+    "lightning": importlib.metadata.version("pytorch-lightning"),
+    "code": digests.digest(__name__)[:12],
+}
 State: TypeAlias = dict[str, Any]
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import signal
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,11 +17,6 @@ from sharedlabel.errors import ConfigError
 from sharedlabel.training import callbacks, resume
 from sharedlabel.training.base import TrainedModule
 from sharedlabel.training.resume import Epochs, Keeper, Workplace
-
-# Lightning's remarks on loaders and devices, and its own use of what newer versions of torch deprecate.
-_NOISE = (
-    "does not have many workers|have no `val_dataloader`|GPU available but not used|logging interval|treespec, LeafSpec"
-)
 
 
 def trainer(
@@ -41,7 +34,6 @@ def trainer(
     Raises:
         ConfigError: a device that is absent or an option that Lightning does not know.
     """
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # it announces devices and tips at every start
     devices: Any = 1 if small else config.devices
     several = devices not in (1, "1")
     strategy = "ddp_spawn" if several and config.strategy == "auto" else config.strategy
@@ -53,14 +45,7 @@ def trainer(
             strategy="auto" if small else strategy,
             precision="32-true" if small else config.precision,
             gradient_clip_val=gradient_clip or None,
-            **{
-                "logger": False,
-                "enable_checkpointing": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                **config.options,
-                **options,
-            },
+            **{**callbacks.quiet(), **config.options, **options},
         )
     except (MisconfigurationException, TypeError, ValueError, RuntimeError, ImportError, MemoryError) as error:
         asked = {"accelerator": config.accelerator, "devices": config.devices, "strategy": config.strategy}
@@ -121,10 +106,8 @@ def _go_on(
 
 def _run(trainer: pl.Trainer, module: TrainedModule, loader: Epochs, held: bool = False) -> None:
     """Train, from the state that the trainer holds if it holds one."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=f".*({_NOISE}).*")
-        with _interruptible():
-            trainer.fit(module, loader, ckpt_path="held" if held else None, weights_only=True)
+    with callbacks.without_noise(), _interruptible():
+        trainer.fit(module, loader, ckpt_path="held" if held else None, weights_only=True)
 
 
 @contextlib.contextmanager
