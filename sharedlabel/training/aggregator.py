@@ -53,7 +53,7 @@ class AggregatorModule(TrainedModule):
     @classmethod
     def of(cls, aggregator: Aggregator, recipe: FitConfig, validation: TupleBatch) -> AggregatorModule:
         """Return the module that trains an aggregator by a recipe."""
-        return cls(aggregator, **options_of(recipe), validation=validation, patience=recipe.patience)
+        return cls(aggregator, **options_of(AggregatorModule, recipe), validation=validation)
 
     def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
         """Return the log-posterior after every prefix."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -101,7 +102,7 @@ def _resize(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: Any
         module.log_correction = own.new_empty(loaded.shape)
 
 
-def options_of(recipe: TrainConfig | FitConfig | JointConfig) -> dict[str, Any]:
-    """Return what a recipe says to a module; the rest of it is for loaders and the Trainer."""
-    others = {"epochs", "batch_size", "steps", "tuples", "trials", "patience", "batches"}
-    return {name: value for name, value in vars(recipe).items() if name not in others}
+def options_of(module: type[TrainedModule], recipe: TrainConfig | FitConfig | JointConfig) -> dict[str, Any]:
+    """Return what a recipe says to the constructor of a module; the rest is for loaders and the Trainer."""
+    taken = inspect.signature(module).parameters
+    return {name: value for name, value in vars(recipe).items() if name in taken}

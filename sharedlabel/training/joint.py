@@ -94,7 +94,7 @@ class SharedLabelModule(TrainedModule):
         log_correction: Float[Tensor, "c"],
     ) -> SharedLabelModule:
         """Return the module that trains both by a recipe."""
-        options = options_of(recipe)
+        options = options_of(SharedLabelModule, recipe)
         return cls(backbone, aggregator, **options, temperature=temperature, log_correction=log_correction)
 
     def instances(self, images: Num[Tensor, "t n C H W"]) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t n c"]]:
