@@ -23,6 +23,7 @@ from sharedlabel.pruners._masks import apply_masks, prunable
 from sharedlabel.training import loaders, trainer
 from sharedlabel.training.aggregator import AggregatorModule
 from sharedlabel.training.backbone import BackboneModule
+from sharedlabel.training.base import options_of
 from sharedlabel.training.joint import SharedLabelModule, divergence
 from sharedlabel.training.loaders import ImageLoader, TupleLoader, augment
 from sharedlabel.types import SetShape
@@ -547,3 +548,26 @@ def test_no_epochs_train_nothing_and_leave_evaluation_mode():
 def test_options_that_lightning_does_not_know_are_the_users_to_fix():
     with pytest.raises(ConfigError, match="not_an_option"):
         trainer.trainer(TrainerConfig(options={"not_an_option": 1}), 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "recipe", "left"),
+    [
+        (BackboneModule, TrainConfig(), {"epochs", "batch_size"}),
+        (AggregatorModule, FitConfig(), {"epochs", "batch_size", "steps", "tuples", "trials"}),
+        (SharedLabelModule, JointConfig(), {"epochs", "batch_size", "batches"}),
+    ],
+)
+def test_a_module_takes_what_its_constructor_names_and_leaves_the_rest_to_loaders_and_the_trainer(module, recipe, left):
+    recipe = dataclasses.replace(recipe, learning_rate=0.123)
+    options = options_of(module, recipe)
+    assert vars(recipe).keys() - options.keys() == left
+    assert options["learning_rate"] == 0.123
+
+
+def test_a_module_of_your_own_gets_the_options_of_the_module_that_it_extends():
+    class Own(BackboneModule):
+        def __init__(self, *parts, **options):
+            super().__init__(*parts, **options)
+
+    assert Own.of(network(), TrainConfig(momentum=0.7, final_rate=0.2)).hparams["momentum"] == 0.7

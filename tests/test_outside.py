@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import subprocess
@@ -59,7 +60,8 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     sources.forget()
     for name in set(sys.modules) - before:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+        places = [getattr(sys.modules[name], "__file__", ""), *getattr(sys.modules[name], "__path__", ())]
+        if any(str(tmp_path) in str(place) for place in places):
             del sys.modules[name]
 
 
@@ -191,6 +193,53 @@ def test_the_next_grid_sees_an_edited_file_and_the_running_one_does_not():
     config.refresh()
     assert built("./my_pool.py").power == -1.0
     assert plugins.code({("aggregators", "my_pool")}) != before
+
+
+NESTED = {
+    "from the package": ("from pack import helper", "helper.factor()", ""),
+    "from the package, which imports it": ("from pack import helper", "helper.factor()", "from pack import helper"),
+    "its function": ("from pack.helper import factor", "factor()", ""),
+    "relative": ("from . import helper", "helper.factor()", ""),
+    "full name": ("import pack.helper", "pack.helper.factor()", ""),
+    "through the package": ("import pack", "pack.helper.factor()", "import pack.helper"),
+    "what the package hands on": ("from pack import factor", "factor()", "from pack.helper import factor"),
+    "through another module": ("from pack.other import factor", "factor()", ""),
+}
+
+
+@pytest.mark.parametrize("way", NESTED)
+@pytest.mark.parametrize("package", ["package", "namespace"])
+def test_the_next_grid_sees_an_edited_module_of_the_package_of_a_plugin(way, package):
+    imports, call, initial = NESTED[way]
+    if package == "namespace" and initial:
+        imports = f"import pack.helper\n{imports}".replace("from pack import factor", "from pack.helper import factor")
+    if package == "package":
+        write("pack/__init__.py", initial)
+    write("pack/helper.py", "def factor():\n    return 2.0\n")
+    write("pack/other.py", "from pack.helper import factor\n")
+    text = POOL.replace("from dataclasses", f"{imports}\nfrom dataclasses")
+    write("pack/my_pool.py", text.replace("Pool(config.power)", f"Pool({call} * config.power)"))
+    config.refresh()
+    assert built("pack.my_pool").power == 2.0
+    before = plugins.code({("aggregators", "pack.my_pool")})
+    write("pack/helper.py", "def factor():\n    return 3.00\n")
+    config.refresh()
+    assert built("pack.my_pool").power == 3.0
+    assert plugins.code({("aggregators", "pack.my_pool")}) != before
+
+
+def test_modules_of_others_in_a_namespace_are_not_imported_again():
+    write("shared/ours/__init__.py", "")
+    write("shared/ours/my_pool.py")
+    write("shared/theirs.py", "")
+    theirs = importlib.import_module("shared.theirs")
+    config.refresh()
+    config.resolve("aggregators", "shared.ours.my_pool")
+    plugins.code({("aggregators", "shared.ours.my_pool")})
+    write("shared/ours/my_pool.py", POOL.replace("self.power = power", "self.power = -power"))
+    config.refresh()
+    assert built("shared.ours.my_pool").power == -1.0
+    assert importlib.import_module("shared.theirs") is theirs
 
 
 def test_a_file_that_is_being_edited_does_not_end_the_grid_that_runs():

@@ -30,18 +30,19 @@ REACHED = [
     ("measurements.latency", "latency", {"latency"}),
     ("measurements.margin", "margins", {"margin"}),
     ("training.alignment", "align", {"crossfit"}),
-    ("training.resume", "Keeper", {*NETWORKS, "aggregate", "joint"}),
     ("scoring.scores", "score", {"evaluate", "exact"}),
     ("scoring.stopping", "fit", {"adaptive"}),
     ("measurements.counts", "aggregator_macs", {"evaluate", "adaptive"}),
     ("backbones._restore", "state", {*NETWORKS, "joint", "latency"}),
-    ("store", "Output", set(STAGES)),
     ("records.rows", "NetworkCosts", {"counts"}),  # another count trains no network again
     ("records.rows", "Scores", {"evaluate", "exact"}),
 ]
 # What people see, what is read from stored results, and what shows in keys by itself.
 NOT_REACHED = [
     ("training.scores", "TupleScores"),
+    ("training.logged", "LoggingModule"),
+    ("training.resume", "Keeper"),
+    ("files.leases", "HEARTBEAT"),
     ("training.callbacks", "watching"),
     ("report.html", "write_report"),
     ("report.terminal", "print_report"),
@@ -58,6 +59,8 @@ NOT_REACHED = [
     ("provenance", "collect"),
     ("grid.prepare", "prepare"),
     ("data.splits", "split"),
+    ("store", "Output"),
+    ("store", "Artifact"),
     ("store", "Store"),
     ("config.plugins", "resolve"),
     ("config.sections", "JointConfig"),
@@ -108,17 +111,18 @@ def test_the_configuration_which_no_digest_sees_holds_values_and_computes_none()
 @pytest.fixture
 def edited(monkeypatch) -> Iterator[Callable[[str, str, str], None]]:
     """Let a module of this package read as if a part of it said something else, in this test alone."""
-    read, edits = SourceFileLoader.get_source, dict[str, tuple[str, str]]()
+    read, edits = SourceFileLoader.get_source, list[tuple[str, str, str]]()
 
     def get_source(loader: SourceFileLoader, name: str) -> str | None:
-        old, new = edits.get(name, ("", ""))
         source = read(loader, name)
-        assert old in source
-        return source.replace(old, new, 1)
+        for old, new in [(old, new) for module, old, new in edits if module == name]:
+            assert old in source
+            source = source.replace(old, new, 1)
+        return source
 
     def edit(module: str, old: str, new: str) -> None:
         assert importlib.util.find_spec(f"sharedlabel.{module}") is not None
-        edits[f"sharedlabel.{module}"] = (old, new)
+        edits.append((f"sharedlabel.{module}", old, new))
         sources.forget()
 
     monkeypatch.setattr(SourceFileLoader, "get_source", get_source)
@@ -152,6 +156,35 @@ def test_an_edit_changes_the_digests_of_the_stages_that_it_may_change(edited, mo
     assert {
         stage for stage in stages if sources.digest(f"sharedlabel.stages.{stage}", "run") != before[stage]
     } == expected
+
+
+EDITS_WITHOUT_NUMBERS = [
+    ("files.leases", "HEARTBEAT = 30.0", "HEARTBEAT = 20.0"),
+    ("files.unfinished", "together.flush(path)", "pass"),
+    ("training.resume", "_SHARE = 50", "_SHARE = 40"),
+    ("training.callbacks", "GPU available but not used|", ""),
+    ("training.callbacks", '"enable_progress_bar": False', '"enable_progress_bar": True'),
+    ("training.logged", '"train/loss_step"', '"train/loss_of_step"'),
+    ("training.logged", '{f"{phase}/loss": loss}', '{f"{phase}/nats": loss}'),
+    ("store", "if len(shards) == 1:", "if len(shards) == 1 and shards:"),
+]
+
+
+def test_edits_of_what_computes_no_number_keep_what_is_stored(edited):
+    """All edits at once: digests of stages are those of before, those of the modules are not."""
+
+    def of_stages() -> list[str]:
+        return [sources.digest(f"sharedlabel.stages.{stage}", "run") for stage in ("dense", "aggregate")]
+
+    def of_modules() -> list[str]:
+        return [sources.digest(f"sharedlabel.{module}") for module in modules]
+
+    modules = sorted({module for module, _, _ in EDITS_WITHOUT_NUMBERS})
+    stages_before, modules_before = of_stages(), of_modules()
+    for edit in EDITS_WITHOUT_NUMBERS:
+        edited(*edit)
+    assert of_stages() == stages_before
+    assert all(now != before for now, before in zip(of_modules(), modules_before, strict=True))
 
 
 def test_summaries_depend_on_the_code_that_they_reach():

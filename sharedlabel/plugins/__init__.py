@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import pkgutil
-import sys
 from collections.abc import Collection, Iterable, Iterator
 from types import ModuleType
 
@@ -134,12 +133,12 @@ def sealed(why: str) -> Iterator[None]:
 def refresh() -> None:
     """Forget the plugins from outside if their code has changed, so that the next grid of this process takes it anew.
 
-    All modules of theirs that digests have read are imported again, since they may hold parts of each other.
+    The packages of all modules of theirs that digests have read are imported again as a whole, since their modules may
+    hold parts of each other.
     """
     read = [name for name in digests.read() if not digests.is_own(name)]
     if any(map(digests.has_changed, read)):
-        for name in read:
-            sys.modules.pop(name, None)
+        outside.forget(read)
         _taken.clear()
         importlib.invalidate_caches()
     digests.refresh()

@@ -11,6 +11,8 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.abc import InspectLoader
 from pathlib import Path
@@ -114,6 +116,28 @@ def owners(kind: str, name: str) -> str:
     """Name the distributions that install an entry point."""
     entries = (entry for entry in _entry_points(kind) if entry.name == name)
     return " and ".join(sorted(entry.dist.name if entry.dist else "?" for entry in entries))
+
+
+def forget(modules: Iterable[str]) -> None:
+    """Let the next import run modules again, and all of the packages that they are in.
+
+    A package that has no code of its own (a namespace, which may be shared with others) keeps its other modules.
+    """
+    tops = {_top(name) for name in modules}
+    for name in [name for name in sys.modules if any(f"{name}.".startswith(f"{top}.") for top in tops)]:
+        del sys.modules[name]
+    for package, _, name in (top.rpartition(".") for top in tops):
+        if package in sys.modules:  # it holds the module, too
+            vars(sys.modules[package]).pop(name, None)
+
+
+def _top(module: str) -> str:
+    """Return the outermost package with code of its own that a module is in; the module itself if it is a file."""
+    if module.startswith(f"{files.__name__}."):
+        return module
+    parts = module.split(".")
+    outer = (".".join(parts[:count]) for count in range(1, len(parts)))
+    return next((name for name in outer if getattr(sys.modules.get(name), "__file__", None)), module)
 
 
 def _is_path(given: str) -> bool:

@@ -53,7 +53,7 @@ class AggregatorModule(TrainedModule):
     @classmethod
     def of(cls, aggregator: Aggregator, recipe: FitConfig, validation: TupleBatch) -> AggregatorModule:
         """Return the module that trains an aggregator by a recipe."""
-        return cls(aggregator, **options_of(recipe), validation=validation, patience=recipe.patience)
+        return cls(aggregator, **options_of(AggregatorModule, recipe), validation=validation)
 
     def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
         """Return the log-posterior after every prefix."""
@@ -91,7 +91,7 @@ class AggregatorModule(TrainedModule):
             return
         loss = self._validation_loss(self.validation)
         if self._watched:
-            self._log({"validation/loss": torch.tensor(loss)})
+            self._log_loss("validation", torch.tensor(loss))
         if loss < self.best:
             self.best, self.best_epoch = loss, self.current_epoch + 1
             self.best_state = copy.deepcopy(self.aggregator.state_dict())
@@ -118,7 +118,7 @@ class AggregatorModule(TrainedModule):
         posterior = self(embeddings, logits)
         importance = self.aggregator.prefix_weights(posterior.shape[1]).to(posterior)
         loss = (prefix_loss(posterior, labels) @ importance * weights).mean()
-        self._log({f"{phase}/loss": loss}, len(labels))
+        self._log_loss(phase, loss, len(labels))
         self._score(phase, posterior, labels, weights)
 
     @torch.no_grad()

@@ -90,7 +90,7 @@ class BackboneModule(TrainedModule):
         after_step: AfterStep | None = None,
     ) -> BackboneModule:
         """Return the module that trains a backbone by a recipe."""
-        return cls(backbone, **options_of(recipe), compiled=compiled, span=span, after_step=after_step)
+        return cls(backbone, **options_of(BackboneModule, recipe), compiled=compiled, span=span, after_step=after_step)
 
     def forward(self, images: Num[Tensor, "b C H W"]) -> Float[Tensor, "b c"]:
         """Return the logits of images."""
@@ -156,5 +156,5 @@ class BackboneModule(TrainedModule):
         images, labels = batch
         logits = self(images)
         loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        self._log({f"{phase}/loss": loss}, len(labels))
+        self._log_loss(phase, loss, len(labels))
         self._log_accuracy(phase, logits, labels)

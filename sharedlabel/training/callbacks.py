@@ -1,9 +1,14 @@
-"""Callbacks and loggers: what a grid may watch its trainings with, and `KeepPruned` for trainings of your own."""
+"""Callbacks, loggers and what a terminal shows: what a grid may watch its trainings with, or leaves unsaid.
+
+`KeepPruned` is for trainings of your own. No key says what stands here, so nothing here changes what is computed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -39,6 +44,10 @@ _CHANGING: Mapping[type[pl.Callback], str] = {
     lightning.ModelPruning: "name a pruner under pruners",
     lightning.Timer: "set epochs, or train with a Trainer of your own",
 }
+# Lightning's remarks on loaders and devices, and its own use of what newer versions of torch deprecate.
+_NOISE = (
+    "does not have many workers|have no `val_dataloader`|GPU available but not used|logging interval|treespec, LeafSpec"
+)
 _EVERY = 50  # steps, as Lightning does
 _MONITORS = ("device_stats_monitor", "learning_rate_monitor")
 _watchers: ContextVar[tuple[pl.Callback, ...]] = ContextVar("watchers", default=())
@@ -156,6 +165,25 @@ def _set(*callbacks: pl.Callback) -> Iterator[None]:
         yield
     finally:
         _watchers.reset(token)
+
+
+def quiet() -> dict[str, Any]:
+    """Return the arguments of a Trainer that nobody watches, and keep Lightning from announcing devices and tips."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    return {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+
+
+@contextlib.contextmanager
+def without_noise() -> Iterator[None]:
+    """Leave remarks of Lightning that help nobody unsaid in the block."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=f".*({_NOISE}).*")
+        yield
 
 
 def watching(config: TrainerConfig, workplace: Workplace, number: int, steps: int) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class SharedLabelModule(TrainedModule):
         log_correction: Float[Tensor, "c"],
     ) -> SharedLabelModule:
         """Return the module that trains both by a recipe."""
-        options = options_of(recipe)
+        options = options_of(SharedLabelModule, recipe)
         return cls(backbone, aggregator, **options, temperature=temperature, log_correction=log_correction)
 
     def instances(self, images: Num[Tensor, "t n C H W"]) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t n c"]]:
@@ -158,7 +158,7 @@ class SharedLabelModule(TrainedModule):
         embeddings, logits = self.instances(images)
         posterior = self.fused(embeddings, logits)
         losses = self._losses_of(posterior, logits, labels, self.set_loss or 1.0)
-        self._log({f"{phase}/loss": (losses * weights).mean()}, len(labels))
+        self._log_loss(phase, (losses * weights).mean(), len(labels))
         self._observe(phase, posterior, logits, labels, weights)
 
     def _parts(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:

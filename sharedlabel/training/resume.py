@@ -23,13 +23,20 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from sharedlabel.code import digests
 from sharedlabel.errors import first_line
 from sharedlabel.files.unfinished import Unfinished
 
 _OURS = "sharedlabel"  # our entry in a checkpoint of Lightning
 _SHARE = 50  # writing takes at most one part in so many of the time, unless every epoch is to be written
-VERSIONS = {"torch": str(torch.__version__), "lightning": importlib.metadata.version("pytorch-lightning")}
+# What has made a state. This file is in no key, so a state that other code of it has left is not gone on from.
+VERSIONS = {
+    "torch": str(torch.__version__),
+    "lightning": importlib.metadata.version("pytorch-lightning"),
+    "code": digests.digest(__name__)[:12],
+}
 State: TypeAlias = dict[str, Any]
 
 
@@ -67,17 +74,22 @@ class Workplace:
         self._begun += 1
         return self._begun
 
-    def left(self, number: int) -> tuple[Path, State] | None:
-        """Return what a killed run has left of a training and where it lies, or None."""
+    def left(self, number: int) -> State | None:
+        """Return what a killed run has left of a training, or None.
+
+        The file is read once: others that compute the same call may replace it or remove it at any time.
+        """
         path = self._states.path(number)
-        if self._seconds is None or not path.exists():
+        if self._seconds is None:
             return None
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state: State = torch.load(path, map_location="cpu", weights_only=True)
             ours = state[_OURS]
             if ours["versions"] != VERSIONS:
                 raise ValueError(f"it was made by {ours['versions']}, this is {VERSIONS}")
             self.started = min(self.started, time.perf_counter() - ours["seconds"])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except Exception as error:
             warnings.warn(
                 f"expected the state of a training at {path}, got {first_line(error)}; it is trained from its start",
@@ -85,7 +97,7 @@ class Workplace:
                 stacklevel=2,
             )
             return None
-        return path, state
+        return state
 
     def due(self) -> bool:
         """Tell whether it is time to write."""
@@ -138,6 +150,22 @@ def at(workplace: Workplace) -> Iterator[Workplace]:
 def current() -> Workplace | None:
     """Return what surrounds the training that is about to begin; None outside of a stage call."""
     return _workplace.get()
+
+
+class Held(TorchCheckpointIO):
+    """Gives Lightning a state that was read, whatever path it asks for; writes files as usual.
+
+    Args:
+        state: what `Workplace.left` has returned.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> State:
+        """Return the state itself, not a later one that lies at the path by now."""
+        del path, map_location, weights_only
+        return self.state
 
 
 class Unwatching(pl.Callback):

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import signal
-import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,11 +17,6 @@ from sharedlabel.errors import ConfigError
 from sharedlabel.training import callbacks, resume
 from sharedlabel.training.base import TrainedModule
 from sharedlabel.training.resume import Epochs, Keeper, Workplace
-
-# Lightning's remarks on loaders and devices, and its own use of what newer versions of torch deprecate.
-_NOISE = (
-    "does not have many workers|have no `val_dataloader`|GPU available but not used|logging interval|treespec, LeafSpec"
-)
 
 
 def trainer(
@@ -42,7 +34,6 @@ def trainer(
     Raises:
         ConfigError: a device that is absent or an option that Lightning does not know.
     """
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # it announces devices and tips at every start
     devices: Any = 1 if small else config.devices
     several = devices not in (1, "1")
     strategy = "ddp_spawn" if several and config.strategy == "auto" else config.strategy
@@ -54,14 +45,7 @@ def trainer(
             strategy="auto" if small else strategy,
             precision="32-true" if small else config.precision,
             gradient_clip_val=gradient_clip or None,
-            **{
-                "logger": False,
-                "enable_checkpointing": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                **config.options,
-                **options,
-            },
+            **{**callbacks.quiet(), **config.options, **options},
         )
     except (MisconfigurationException, TypeError, ValueError, RuntimeError, ImportError, MemoryError) as error:
         asked = {"accelerator": config.accelerator, "devices": config.devices, "strategy": config.strategy}
@@ -106,24 +90,24 @@ def _go_on(
 ) -> None:
     """Train from where a killed run was, if there was one, and keep states for the next."""
     number = workplace.begin()
-    path, state = workplace.left(number) or (None, None)
+    state = workplace.left(number)
     if state is not None and resume.finished(state):
         resume.restore_end(state, module, loader)
         return
     options = callbacks.watching(config, workplace, number, len(loader))
     keeper = Keeper(workplace, number, loader, state)
+    if state is not None:
+        options["plugins"] = [resume.Held(state)]
     made = make(**{**options, "callbacks": [*options["callbacks"], keeper]}, enable_checkpointing=True)
-    _run(made, module, loader, path)
+    _run(made, module, loader, state is not None)
     if made.world_size == 1:
         workplace.finish(number, resume.end(workplace, module.to("cpu"), loader))
 
 
-def _run(trainer: pl.Trainer, module: TrainedModule, loader: Epochs, state: Path | None = None) -> None:
-    """Train, from a state if there is one."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=f".*({_NOISE}).*")
-        with _interruptible():
-            trainer.fit(module, loader, ckpt_path=state, weights_only=True)
+def _run(trainer: pl.Trainer, module: TrainedModule, loader: Epochs, held: bool = False) -> None:
+    """Train, from the state that the trainer holds if it holds one."""
+    with callbacks.without_noise(), _interruptible():
+        trainer.fit(module, loader, ckpt_path="held" if held else None, weights_only=True)
 
 
 @contextlib.contextmanager

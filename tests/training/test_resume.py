@@ -211,6 +211,48 @@ def test_killed_after_its_last_epoch_a_training_that_was_stopped_early_gets_no_f
     same(run(searched, states), expected)
 
 
+@pytest.mark.parametrize("other", ["goes on", "finishes"])
+def test_what_another_run_does_to_a_state_that_was_read_changes_nothing(other, states, monkeypatch):
+    """Both runs compute the same call: after this one has read, the other replaces the state, or removes it."""
+    expected = dense()
+    with steps(monkeypatch, 14), pytest.raises(Killed):
+        run(dense, states)
+    later = states.path(1).read_bytes()
+    states.remove()
+    with steps(monkeypatch, 7), pytest.raises(Killed):
+        run(dense, states)
+    earlier, left = states.path(1).read_bytes(), Workplace.left
+    assert earlier != later
+
+    def read_before_the_other(workplace: Workplace, number: int) -> Any:
+        state = left(workplace, number)
+        if other == "goes on":
+            states.write(number, lambda path: path.write_bytes(later))
+        else:
+            states.remove()
+        return state
+
+    monkeypatch.setattr(Workplace, "left", read_before_the_other)
+    with steps(monkeypatch) as taken:
+        same(run(dense, states), expected)
+    assert taken[0] == 12
+
+
+def test_a_state_that_another_run_removes_before_it_is_read_is_none(states, monkeypatch):
+    expected, load = dense(), torch.load
+    with steps(monkeypatch, 7), pytest.raises(Killed):
+        run(dense, states)
+
+    def removed_before(path: Path, **options: Any) -> Any:
+        states.remove()
+        return load(path, **options)
+
+    monkeypatch.setattr(resume.torch, "load", removed_before)
+    with steps(monkeypatch) as taken:
+        same(run(dense, states), expected)
+    assert taken[0] == 16
+
+
 def test_gradual_pruning_does_not_repeat_a_step_that_is_done():
     pruned_to: list[float] = []
 
@@ -278,7 +320,7 @@ def test_writing_takes_at_most_a_fiftieth_of_the_time(states, monkeypatch):
     assert workplace.due()
 
 
-@pytest.mark.parametrize("damage", ["cut", "other", "code", "version"])
+@pytest.mark.parametrize("damage", ["cut", "other", "bomb", "torch", "code"])
 def test_a_state_that_cannot_be_used_is_told_and_the_training_begins_anew(damage, states, monkeypatch, tmp_path):
     with steps(monkeypatch, 7), pytest.raises(Killed):
         run(dense, states)
@@ -287,7 +329,7 @@ def test_a_state_that_cannot_be_used_is_told_and_the_training_begins_anew(damage
         path.write_bytes(path.read_bytes()[:-1000])
     elif damage == "other":
         torch.save([1, 2], path)
-    elif damage == "code":
+    elif damage == "bomb":
 
         class Bomb:
             def __reduce__(self) -> Any:
@@ -295,7 +337,7 @@ def test_a_state_that_cannot_be_used_is_told_and_the_training_begins_anew(damage
 
         path.write_bytes(pickle.dumps(Bomb(), protocol=2))
     else:
-        monkeypatch.setitem(resume.VERSIONS, "torch", "0.4")
+        monkeypatch.setitem(resume.VERSIONS, damage, "0.4")  # torch, or the code that writes states
     with pytest.warns(RuntimeWarning, match="expected the state of a training at .*; it is trained from its start"):
         same(run(dense, states), dense())
     assert not touched.exists()
