@@ -15,7 +15,7 @@ from sharedlabel.metrics import _checks
 from sharedlabel.metrics._scored import Scored
 from sharedlabel.metrics._temperature import Evidence, anchors, search, separate
 from sharedlabel.metrics._weights import evenness, independent_tuples, normalized, weighted_mean
-from sharedlabel.metrics.information import log2_posterior_of_label
+from sharedlabel.metrics.information import floor_posterior, log2_posterior_of_label
 from sharedlabel.types import Tuples
 
 
@@ -132,19 +132,34 @@ def apply_temperature(log_posterior: Float[Tensor, "t n c"], temperature: Float[
 def negative_log_likelihood(
     log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"] | None = None
 ) -> Float[Tensor, "n"]:
-    """Return the mean of -log2 of the label's posterior, in bits.
+    """Return the mean of -log2 of the label's posterior, in bits, for every prefix.
+
+    Posteriors are normalised, and mixed with a millionth of the uniform distribution first (`floor_posterior`), as
+    `information_gain` does: one label that is thought impossible costs log2(c) + 20 bits, not infinitely many.
 
     Args:
-        log_posterior: normalised, natural log; floor it first (`floor_posterior`).
+        log_posterior: natural log, normalised or not.
         labels: class index of each tuple.
         weights: weight of each tuple; equal if None.
+
+    >>> sure = torch.tensor([[[1.0, 0.0]], [[0.5, 0.5]]]).log()
+    >>> negative_log_likelihood(sure, torch.tensor([0, 0])).round(decimals=4)  # 0 and 1 bit
+    tensor([0.5000], dtype=torch.float64)
+    >>> negative_log_likelihood(sure, torch.tensor([1, 0])).round(decimals=4)  # 20.9 and 1 bit
+    tensor([10.9658], dtype=torch.float64)
     """
-    return -weighted_mean(log2_posterior_of_label(log_posterior, labels), normalized(labels, weights))
+    _checks.scored(log_posterior, labels, weights)
+    return _missing_bits(floor_posterior(log_posterior), labels, weights)
+
+
+def _missing_bits(floored: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean of -log2 of the label's posterior, of posteriors that are floored."""
+    return -weighted_mean(log2_posterior_of_label(floored, labels), normalized(labels, weights))
 
 
 def columns(scored: Scored) -> dict[str, Tensor]:
     """Return the columns of rows: the negative log-likelihood, after and before calibration."""
     return {
-        f"negative_log_likelihood{name}": negative_log_likelihood(version, scored.labels, scored.weights)
+        f"negative_log_likelihood{name}": _missing_bits(version, scored.labels, scored.weights)
         for name, version in scored.versions.items()
     }

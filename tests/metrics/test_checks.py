@@ -75,8 +75,10 @@ SCORED = {  # of a log-posterior, labels, and perhaps weights
     "bin_sums": lambda logs, labels, weights=WEIGHTS: diagrams.bin_sums(logs, labels, weights, 3),
     "reliability": diagrams.reliability,
     "expected_calibration_error": diagrams.expected_calibration_error,
+    "squared_distance": brier.squared_distance,
     "NAccuracy": updated(lambda: shells.NAccuracy(PREFIXES)),
     "NegativeLogLikelihood": updated(lambda: shells.NegativeLogLikelihood(PREFIXES)),
+    "BrierScore": updated(lambda: shells.BrierScore(PREFIXES)),
     "InformationGain": updated(lambda: shells.InformationGain(CLASSES, PREFIXES)),
     "RelativeInformation": updated(lambda: shells.RelativeInformation(CLASSES)),
     "information_gain": gain.information_gain,
@@ -101,7 +103,7 @@ WEIGHED = {  # of weights
 }
 ON_ANY_SCALE = {"correct", "n_accuracy", "NAccuracy", "confusion", "floor_posterior"}
 ON_ANY_SCALE |= {"apply_temperature", "fit_temperature", "NegativeLogLikelihood", "InformationGain"}
-ON_ANY_SCALE |= {"RelativeInformation", "information_gain", "relative_information"}
+ON_ANY_SCALE |= {"negative_log_likelihood", "RelativeInformation", "information_gain", "relative_information"}
 
 
 def spoilt(values: torch.Tensor, value: float) -> torch.Tensor:
