@@ -14,9 +14,8 @@ from sharedlabel.aggregators._base import LEAST_DEVIATION, Aggregator, statistic
 from sharedlabel.config import FitConfig, Plugin, SplitConfig, TrainerConfig, build, resolve
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import ConfigError, DataError
-from sharedlabel.logs import log_normalize
 from sharedlabel.metrics import _checks
-from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature
+from sharedlabel.metrics.calibration import calibrate_logits, log_correction, single_temperature
 from sharedlabel.plugins import load
 from sharedlabel.training import search
 from sharedlabel.types import Dataset, SetShape
@@ -147,8 +146,9 @@ class Fusion(nn.Module):
         wanted = _distribution("a prior", prior, classes, tuples.prior(learn.labels, "uniform", classes))
         seen = _distribution("frequencies", frequencies, classes, usual)
         copy = Fusion(self.plugin)
-        copy.log_correction = (wanted.log() - seen.log()).float()
-        copy.temperature = torch.tensor(_temperature(learn, copy.log_correction, wanted), dtype=torch.float64)
+        copy.log_correction = log_correction(wanted, seen)
+        single = single_temperature(learn.logits + copy.log_correction, learn.labels, wanted)
+        copy.temperature = torch.tensor(single, dtype=torch.float64)
         learn, watch = (images._replace(logits=copy.calibrated(images.logits)) for images in (learn, watch))
         protocol = "iid" if groups is None else "grouped"
 
@@ -272,9 +272,3 @@ def _distribution(name: str, given: Tensor | None, classes: int, usual: Tensor) 
     _checks.distributions(name, chosen, axes=1)
     wide = chosen.double()
     return wide / wide.sum()
-
-
-def _temperature(images: search.Images, correction: Tensor, prior: Tensor) -> float:
-    """Fit the temperature of single instances; each class weighs its prior."""
-    weights = prior[images.labels] / torch.bincount(images.labels, minlength=len(prior))[images.labels]
-    return float(fit_temperature(log_normalize(images.logits + correction)[:, None], images.labels, weights)[0])

@@ -96,6 +96,42 @@ def temperatures(
     return fit_temperature(log_posterior, drawn.labels.flatten(), drawn.weights.flatten(), sizes, independent)
 
 
+def log_correction(prior: Float[Tensor, "c"], frequencies: Float[Tensor, "c"]) -> Float[Tensor, "c"]:
+    """Return what moves logits from the class frequencies that a network was trained on to the prior of tuples.
+
+    Args:
+        prior: probability of each label among tuples.
+        frequencies: share of each label among what the network was trained on, above 0.
+
+    Returns:
+        Natural log of prior over frequency, float32; `-inf` for a label that no tuple has.
+
+    >>> log_correction(torch.tensor([0.5, 0.5]), torch.tensor([0.2, 0.8])).exp()
+    tensor([2.5000, 0.6250])
+    """
+    _checks.array("a prior", prior, "c", 0)
+    _checks.array("frequencies", frequencies, "c", 0, c=len(prior))
+    _checks.positive("a frequency", frequencies)
+    return (prior.log() - frequencies.log()).float()
+
+
+def single_temperature(logits: Float[Tensor, "m c"], labels: Int64[Tensor, "m"], prior: Float[Tensor, "c"]) -> float:
+    """Fit the temperature of single instances; all of a class together weigh its prior.
+
+    Args:
+        logits: class scores of each instance, corrected to the prior (`log_correction`).
+        labels: class index of each.
+        prior: probability of each label.
+
+    Raises:
+        DataError: logits are not finite, or a label or its prior means nothing.
+    """
+    _checks.array("logits", logits, "m c", c=len(prior))
+    _checks.labels(labels, *logits.shape)
+    weights = prior[labels] / torch.bincount(labels, minlength=len(prior))[labels]
+    return float(fit_temperature(log_normalize(logits)[:, None], labels, weights)[0])
+
+
 def calibrate_logits(
     logits: Float[Tensor, "*batch c"], log_correction: Float[Tensor, "c"], temperature: float
 ) -> Float[Tensor, "*batch c"]:

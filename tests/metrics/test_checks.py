@@ -307,6 +307,16 @@ OTHERS = {
         (lambda: information.share_of_entropy(ONE, math.inf), "at least two labels that occur, got .* inf bits"),
         (lambda: information.share_of_entropy(math.nan * ONE, 1.0), "gains without NaN, got nan"),
     ],
+    "log_correction": [
+        (lambda: calibration.log_correction(ONES, ONES[1:]), r"frequencies \[c\] with c = 3, got \[2\]"),
+        (lambda: calibration.log_correction(-ONES, ONES), "a prior of at least 0, got -1"),
+        (lambda: calibration.log_correction(ONES, 0 * ONES), "a frequency above 0, got 0"),
+    ],
+    "single_temperature": [
+        (lambda: calibration.single_temperature(LOGS[:, 0], LABELS, ONES), r"logits \[m c\] with c = 3, got \[12, 4\]"),
+        (lambda: calibration.single_temperature(LOGS[:, 0], LABELS[1:], torch.ones(4)), r"labels as int64 \[12\], got"),
+        (lambda: calibration.single_temperature(LOGS[:, 0], LABELS, torch.zeros(4)), "a finite sum above 0, got 0"),
+    ],
     "calibrate_logits": [
         (lambda: calibration.calibrate_logits(LOGS, ONES, 1.0), r"log corrections \[c\] with c = 4, got \[3\]"),
         (lambda: calibration.calibrate_logits(LOGS[..., 1:], ONES, 0.0), "a temperature above 0, got 0"),
