@@ -53,7 +53,7 @@ class _OverTuples(Metric, abc.ABC):
     def __init__(self, n: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if n is not None:
-            _checks.number("a number of instances", n, 1)
+            _checks.whole("a number of instances", n, 1)
         self.n = n
 
     def _sum(self, name: str, *shape: int) -> None:
@@ -190,7 +190,7 @@ class InformationGain(NegativeLogLikelihood):
         self, num_classes: int, n: int | None = None, log_prior: Float[Tensor, "c"] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(n, **kwargs)
-        _checks.number("a number of classes", num_classes, 2)
+        _checks.whole("a number of classes", num_classes, 2)
         self.num_classes, self._entropy = num_classes, None if log_prior is None else label_entropy(log_prior)
         if log_prior is not None:
             _checks.shape("log-priors", log_prior, "c", c=num_classes)
@@ -283,6 +283,7 @@ class CalibrationError(_OverTuples):
 
     def __init__(self, n: int | None = None, bins: int = BINS, **kwargs: Any) -> None:
         super().__init__(n, **kwargs)
+        _checks.whole("a number of bins", bins, 1)
         self.bins = bins
         self._sum("sums", 3, n or 1, bins)
 

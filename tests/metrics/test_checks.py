@@ -457,6 +457,10 @@ OTHERS = {
         (lambda: shells.NAccuracy(2).update(LOGS, LABELS), r"log-posteriors \[t n c\] with n = 2, got \[12, 3, 4\]"),
         (lambda: shells.CalibrationError(2).update(LOGS, LABELS), r"log-posteriors \[t n c\] with n = 2, got"),
         (lambda: shells.NAccuracy(0), "a number of instances of at least 1, got 0"),
+        (lambda: shells.NAccuracy(2.5), r"a number of instances as a whole number of at least 1, got 2\.5; pass one"),
+        (lambda: shells.InformationGain("3"), "a number of classes as a whole number of at least 2, got '3'"),
+        (lambda: shells.CalibrationError(bins=0), "a number of bins of at least 1, got 0"),
+        (lambda: diagrams.reliability(LOGS, LABELS, bins=7.5), r"a number of bins as a whole number of .* got 7\.5"),
         (lambda: shells.InformationGain(1), "a number of classes of at least 2, got 1"),
         (
             lambda: shells.InformationGain(3).update(LOGS, LABELS),
