@@ -19,7 +19,7 @@ from sharedlabel.stages import STAGES
 NETWORKS = {"dense", "early", "prune"}
 REACHED = [
     ("stages.aggregate", "run", {"aggregate"}),
-    ("stages._read", "single_temperature", {"calibrate", "crossfit"}),
+    ("metrics.calibration", "single_temperature", {"calibrate", "crossfit"}),
     ("training.compression", "compress", {"prune"}),
     ("training.backbone", "BackboneModule", NETWORKS),
     ("training.aggregator", "AggregatorModule", {"aggregate"}),

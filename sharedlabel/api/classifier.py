@@ -23,6 +23,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import resolve
 from sharedlabel.data import tuples
 from sharedlabel.errors import DataError
+from sharedlabel.metrics.calibration import log_correction
 from sharedlabel.plugins import load
 from sharedlabel.pruners._modules import as_backbone
 from sharedlabel.training import search
@@ -274,7 +275,7 @@ def _divided(labels: Tensor, groups: Tensor | None, seed: int) -> tuple[Tensor, 
 def _pooled(prior: Tensor, frequencies: Tensor) -> Fusion:
     """Return the log-pool of posteriors that a network gives, moved from the frequencies that it has seen."""
     pool = aggregator("log_pool", log_prior=prior.log())
-    pool.log_correction = (prior.log() - frequencies.log()).float()
+    pool.log_correction = log_correction(prior, frequencies)
     return pool
 
 

@@ -14,9 +14,8 @@ from sharedlabel.aggregators._base import LEAST_DEVIATION, Aggregator, statistic
 from sharedlabel.config import FitConfig, Plugin, SplitConfig, TrainerConfig, build, resolve
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import ConfigError, DataError
-from sharedlabel.logs import log_normalize
 from sharedlabel.metrics import _checks
-from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature
+from sharedlabel.metrics.calibration import calibrate_logits, log_correction, single_temperature
 from sharedlabel.plugins import load
 from sharedlabel.training import search
 from sharedlabel.types import Dataset, SetShape
@@ -49,7 +48,7 @@ class Fusion(nn.Module):
         self.register_buffer("log_correction", torch.zeros(0))
         self.register_buffer("temperature", torch.ones(()))
         self.facts: dict[str, Any] = {}
-        self._width: int | None = None  # of the embeddings that it was made for, where it looks at them
+        self._width: int | None = None  # of the embeddings that it was made for; None where it does not look at them
 
     def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
         """Return the log-posterior after every prefix, natural log, normalised.
@@ -147,8 +146,9 @@ class Fusion(nn.Module):
         wanted = _distribution("a prior", prior, classes, tuples.prior(learn.labels, "uniform", classes))
         seen = _distribution("frequencies", frequencies, classes, usual)
         copy = Fusion(self.plugin)
-        copy.log_correction = (wanted.log() - seen.log()).float()
-        copy.temperature = torch.tensor(_temperature(learn, copy.log_correction, wanted), dtype=torch.float64)
+        copy.log_correction = log_correction(wanted, seen)
+        single = single_temperature(learn.logits + copy.log_correction, learn.labels, wanted)
+        copy.temperature = torch.tensor(single, dtype=torch.float64)
         learn, watch = (images._replace(logits=copy.calibrated(images.logits)) for images in (learn, watch))
         protocol = "iid" if groups is None else "grouped"
 
@@ -179,7 +179,7 @@ def aggregator(
     name: str | Mapping[str, Any],
     *,
     num_classes: int | None = None,
-    embedding_dim: int = 1,
+    embedding_dim: int | None = None,
     log_prior: Float[Tensor, "c"] | None = None,
     **options: Any,
 ) -> Fusion:
@@ -191,12 +191,14 @@ def aggregator(
     Args:
         name: of an aggregator, or a mapping with `name` and its options; whatever a YAML file takes in its place.
         num_classes: number of labels, c; it need not be said if the aggregator is fitted next.
-        embedding_dim: width of the embeddings, d; those without parameters do not look at them.
+        embedding_dim: width of the embeddings, d; it need not be said if the aggregator is fitted next, nor of those
+            that do not look at them.
         log_prior: `[c]`, natural log of the prior over labels; all alike if None.
         options: options of the aggregator, such as `hidden=32`.
 
     Raises:
-        ConfigError: an unknown aggregator or option.
+        ConfigError: an unknown aggregator or option, or no width for one that looks at embeddings.
+        DataError: a number of classes or a width that is none.
 
     >>> agg = aggregator("log_pool", num_classes=2)
     >>> logits = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
@@ -208,15 +210,37 @@ def aggregator(
     if num_classes is None and log_prior is None:
         return made
     classes = len(log_prior) if num_classes is None and log_prior is not None else num_classes
-    _checks.number("a number of classes", classes, 2)
+    _checks.whole("a number of classes", classes, 2)
     assert classes is not None
     prior = _distribution(
         "a prior", None if log_prior is None else log_prior.exp(), classes, torch.full((classes,), 1 / classes)
     )
     made.log_correction = torch.zeros(classes)
-    shape = SetShape(torch.zeros(embedding_dim), torch.ones(embedding_dim), prior.log().float())
-    made.aggregator = load("aggregators", plugin.name).build(plugin.config, shape)
+    made._width = embedding_dim
+    made.aggregator = _built(plugin, prior.log().float(), embedding_dim)
     return made
+
+
+def _built(plugin: Plugin, log_prior: Tensor, width: int | None) -> Aggregator:
+    """Build an aggregator for embeddings of a width; None for one that does not look at them."""
+    build = load("aggregators", plugin.name).build
+    if width is not None:
+        _checks.whole("a width of embeddings", width, 1)
+        built: Aggregator = build(plugin.config, SetShape(torch.zeros(width), torch.ones(width), log_prior))
+        return built
+    with torch.random.fork_rng(devices=[]):
+        narrow, wide = (_built(plugin, log_prior, tried) for tried in (1, 2))
+    if _sizes(narrow) != _sizes(wide):
+        raise ConfigError(
+            f"embedding_dim: expected the width of the embeddings, which {plugin.name} looks at, got none; pass "
+            "embedding_dim=, or fit it: .fitted(embeddings, logits, labels)"
+        )
+    return narrow
+
+
+def _sizes(module: nn.Module) -> dict[str, torch.Size]:
+    """Return the shapes of parameters and buffers."""
+    return {name: tensor.shape for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
 
 
 def _images(embeddings: Tensor, logits: Tensor, labels: Tensor, groups: Tensor | None = None) -> search.Images:
@@ -272,9 +296,3 @@ def _distribution(name: str, given: Tensor | None, classes: int, usual: Tensor) 
     _checks.distributions(name, chosen, axes=1)
     wide = chosen.double()
     return wide / wide.sum()
-
-
-def _temperature(images: search.Images, correction: Tensor, prior: Tensor) -> float:
-    """Fit the temperature of single instances; each class weighs its prior."""
-    weights = prior[images.labels] / torch.bincount(images.labels, minlength=len(prior))[images.labels]
-    return float(fit_temperature(log_normalize(images.logits + correction)[:, None], images.labels, weights)[0])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from numbers import Real
 from typing import Any
 
 from torch import Tensor, nn
 
 from sharedlabel import rng
-from sharedlabel.backbones._masking import masked_weights
+from sharedlabel.backbones._masking import count_parameters, masked_weights
 from sharedlabel.config import resolve
 from sharedlabel.errors import CompressionError, ConfigError
 from sharedlabel.plugins import load
@@ -22,7 +23,7 @@ _DENSE = "_dense_parameters"  # attribute of pruned modules: how many parameters
 
 def prune(
     module: nn.Module,
-    ratio: int | float,
+    ratio: float | Real,
     method: str | Mapping[str, Any] = "magnitude",
     *,
     example_inputs: Any = None,
@@ -72,7 +73,7 @@ def prune(
     >>> round(compression_ratio(pruned), 2)
     3.0
     """
-    if not isinstance(module, nn.Module) or not isinstance(ratio, (int, float)):
+    if not isinstance(module, nn.Module) or not isinstance(ratio, Real):
         raise CompressionError(
             f"expected a torch module and a number, got a {type(module).__name__} and {ratio!r}; pass the network, "
             "then its compression ratio"
@@ -89,8 +90,8 @@ def prune(
         if data is None:
             raise CompressionError("expected example_inputs that the module can be called with, got none; pass a batch")
         example_inputs = data[0][:2]
-    dense = module.__dict__.get(_DENSE, _count(module))
-    of_now = float(ratio) * _count(module) / dense
+    dense = _count_at_first(module)
+    of_now = float(ratio) * count_parameters(module) / dense
     context = Context(
         generator=rng.generator(seed, "prune", plugin.name),
         images=None if data is None else data[0],
@@ -132,17 +133,18 @@ def compression_ratio(module: nn.Module, dense: nn.Module | None = None) -> floa
     Masked weights are not left; nor are weights of two and more axes that are exactly 0, as `finalize` leaves them.
 
     Args:
-        module: pruned or not.
-        dense: the module before, where `prune` has not made this one (it remembers how many parameters there were).
+        module: pruned or not, as a whole or in parts.
+        dense: the module before, where `prune` has not made this one, nor parts of it: what it makes remembers how many
+            parameters there were.
 
     >>> compression_ratio(nn.Linear(3, 2))
     1.0
     """
-    before = module.__dict__.get(_DENSE, _count(module)) if dense is None else _count(dense)
+    before = _count_at_first(module) if dense is None else count_parameters(dense)
     by_masks = removed(module)  # refuses masks that are not ours
     masked = {id(place.weight) for place in masked_weights(module)}
     weights = (each for each in module.parameters() if each.ndim > 1 and id(each) not in masked)
-    left = _count(module) - by_masks - sum(int((weight == 0).sum()) for weight in weights)
+    left = count_parameters(module) - by_masks - sum(int((weight == 0).sum()) for weight in weights)
     if not left:
         raise CompressionError("expected a module with parameters, got none that is not 0; initialise it first")
     return before / left
@@ -159,6 +161,20 @@ def _check_needs(name: str, needs: Collection[str], **given: Any) -> None:
             raise CompressionError(f"{argument}: expected {what}, for {name}, got none; pass {argument}=...")
 
 
-def _count(module: nn.Module) -> int:
-    """Count the parameters, masked ones included."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def _count_at_first(module: nn.Module) -> int:
+    """Count the parameters of a module before any part of it was pruned."""
+    gone: int = sum(part.__dict__[_DENSE] - count_parameters(part) for part in _pruned_parts(module, set()))
+    return count_parameters(module) + gone
+
+
+def _pruned_parts(module: nn.Module, seen: set[nn.Module]) -> Iterator[nn.Module]:
+    """Yield what `prune` has made, each once, but no parts of these: the whole remembers for them."""
+    if module in seen:
+        return
+    seen.add(module)
+    if _DENSE in module.__dict__:
+        seen.update(module.modules())
+        yield module
+        return
+    for child in module.children():
+        yield from _pruned_parts(child, seen)

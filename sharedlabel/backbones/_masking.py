@@ -49,6 +49,11 @@ class MaskableWeight:
         return self.owner._buffers.get(f"{self.key}_mask")
 
 
+def count_parameters(network: nn.Module) -> int:
+    """Count all parameters of a network, masked ones included; one that several layers share counts once."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def masked_weights(network: nn.Module) -> Iterator[MaskableWeight]:
     """Yield every weight with a mask once, in the order of the network."""
     for module in network.modules():

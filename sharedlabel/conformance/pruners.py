@@ -10,6 +10,7 @@ import math
 import torch
 
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones._masking import count_parameters
 from sharedlabel.config import Schedule
 from sharedlabel.conformance._networks import (
     NETWORKS,
@@ -131,7 +132,7 @@ def own_result(subject: Subject) -> None:
         first, ratio = reachable[:3][-2:] if len(reachable) > 1 else (1.0, 1.0)
         once = subject.prune(dense, first)
         # Masked weights count as parameters of the network that is pruned, channels that are gone do not.
-        left = sum(parameter.numel() for parameter in once.parameters()) / counts.parameters(dense)
+        left = count_parameters(once) / counts.parameters(dense)
         if not subject.repeatable:
             refused(lambda: subject.prune(once, ratio * left), CompressionError, "start from the dense one")  # noqa: B023
             continue

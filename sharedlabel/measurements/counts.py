@@ -26,7 +26,7 @@ from torch.utils.flop_counter import flop_registry
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones import _butterfly, _packed
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.backbones._masking import MASK, masked_weights
+from sharedlabel.backbones._masking import MASK, count_parameters, masked_weights
 from sharedlabel.backbones._restore import state
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._masks import bake, check_removed, collapsed_layers, kept, masked, prunable, removed
@@ -78,7 +78,7 @@ def parameters(network: nn.Module) -> int:
         CompressionError: a masked weight is not zero.
     """
     check_removed(network)
-    return sum(parameter.numel() for parameter in network.parameters()) - removed(network)
+    return count_parameters(network) - removed(network)
 
 
 def macs(backbone: Backbone, image_shape: tuple[int, int, int]) -> Macs:

@@ -20,11 +20,13 @@ from sharedlabel.lazily import attach
 
 if TYPE_CHECKING:
     from sharedlabel.metrics.accuracy import n_accuracy
+    from sharedlabel.metrics.brier import brier_score
     from sharedlabel.metrics.calibration import apply_temperature, fit_temperature, negative_log_likelihood
     from sharedlabel.metrics.diagrams import expected_calibration_error, reliability
     from sharedlabel.metrics.gain import information_gain, relative_information
     from sharedlabel.metrics.information import floor_posterior, label_entropy
     from sharedlabel.metrics.shells import (
+        BrierScore,
         CalibrationError,
         InformationGain,
         NAccuracy,
@@ -35,12 +37,14 @@ else:
     __getattr__, __dir__ = attach(
         __name__,
         {
+            "BrierScore": "sharedlabel.metrics.shells",
             "CalibrationError": "sharedlabel.metrics.shells",
             "InformationGain": "sharedlabel.metrics.shells",
             "NAccuracy": "sharedlabel.metrics.shells",
             "NegativeLogLikelihood": "sharedlabel.metrics.shells",
             "RelativeInformation": "sharedlabel.metrics.shells",
             "apply_temperature": "sharedlabel.metrics.calibration",
+            "brier_score": "sharedlabel.metrics.brier",
             "expected_calibration_error": "sharedlabel.metrics.diagrams",
             "fit_temperature": "sharedlabel.metrics.calibration",
             "floor_posterior": "sharedlabel.metrics.information",
@@ -54,12 +58,14 @@ else:
     )
 
 __all__ = [
+    "BrierScore",
     "CalibrationError",
     "InformationGain",
     "NAccuracy",
     "NegativeLogLikelihood",
     "RelativeInformation",
     "apply_temperature",
+    "brier_score",
     "expected_calibration_error",
     "fit_temperature",
     "floor_posterior",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import torch
@@ -61,6 +62,13 @@ def number(name: str, value: Any, low: Bound = -math.inf, high: Bound = math.inf
     if not bool(inside.all()):
         wrong = float(values[~inside].flatten()[0])
         raise DataError(f"expected {name} {_span(low, high)}, got {wrong:g}; check where it comes from")
+
+
+def whole(name: str, value: Any, low: int) -> None:
+    """Refuse what is not a whole number of at least so much; 2.0 is not."""
+    if not isinstance(value, Integral):
+        raise DataError(f"expected {name} as a whole number of at least {low}, got {value!r}; pass one")
+    number(name, value, low)
 
 
 def positive(name: str, value: Any) -> None:

@@ -33,10 +33,23 @@ def brier_score(
     >>> brier_score(torch.tensor([[[0.5, 0.5]], [[0.0, 1.0]]]).log(), torch.tensor([0, 1]))
     tensor([0.2500], dtype=torch.float64)
     """
-    _checks.scored(log_posterior, labels, weights, normalised=True)
+    return weighted_mean(squared_distance(log_posterior, labels), normalized(labels, weights))
+
+
+def squared_distance(log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"]) -> Float[Tensor, "t n"]:
+    """Return the squared distance between posterior and label of each tuple, for every prefix.
+
+    Args:
+        log_posterior: normalised, natural log.
+        labels: class index of each tuple.
+
+    Returns:
+        Sum over classes of (p - [y = class])^2, in [0, 2].
+    """
+    _checks.scored(log_posterior, labels, normalised=True)
     posterior = log_posterior.double().exp()
     right = nn.functional.one_hot(labels, posterior.shape[2])[:, None]
-    return weighted_mean((posterior - right).square().sum(dim=2), normalized(labels, weights))
+    return (posterior - right).square().sum(dim=2)
 
 
 def columns(scored: Scored) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from sharedlabel.metrics import _checks
 from sharedlabel.metrics._scored import Scored
 from sharedlabel.metrics._temperature import Evidence, anchors, search, separate
 from sharedlabel.metrics._weights import evenness, independent_tuples, normalized, weighted_mean
-from sharedlabel.metrics.information import log2_posterior_of_label
+from sharedlabel.metrics.information import floor_posterior, log2_posterior_of_label
 from sharedlabel.types import Tuples
 
 
@@ -96,6 +96,42 @@ def temperatures(
     return fit_temperature(log_posterior, drawn.labels.flatten(), drawn.weights.flatten(), sizes, independent)
 
 
+def log_correction(prior: Float[Tensor, "c"], frequencies: Float[Tensor, "c"]) -> Float[Tensor, "c"]:
+    """Return what moves logits from the class frequencies that a network was trained on to the prior of tuples.
+
+    Args:
+        prior: probability of each label among tuples.
+        frequencies: share of each label among what the network was trained on, above 0.
+
+    Returns:
+        Natural log of prior over frequency, float32; `-inf` for a label that no tuple has.
+
+    >>> log_correction(torch.tensor([0.5, 0.5]), torch.tensor([0.2, 0.8])).exp()
+    tensor([2.5000, 0.6250])
+    """
+    _checks.array("a prior", prior, "c", 0)
+    _checks.array("frequencies", frequencies, "c", 0, c=len(prior))
+    _checks.positive("a frequency", frequencies)
+    return (prior.log() - frequencies.log()).float()
+
+
+def single_temperature(logits: Float[Tensor, "m c"], labels: Int64[Tensor, "m"], prior: Float[Tensor, "c"]) -> float:
+    """Fit the temperature of single instances; all of a class together weigh its prior.
+
+    Args:
+        logits: class scores of each instance, corrected to the prior (`log_correction`).
+        labels: class index of each.
+        prior: probability of each label.
+
+    Raises:
+        DataError: logits are not finite, or a label or its prior means nothing.
+    """
+    _checks.array("logits", logits, "m c", c=len(prior))
+    _checks.labels(labels, *logits.shape)
+    weights = prior[labels] / torch.bincount(labels, minlength=len(prior))[labels]
+    return float(fit_temperature(log_normalize(logits)[:, None], labels, weights)[0])
+
+
 def calibrate_logits(
     logits: Float[Tensor, "*batch c"], log_correction: Float[Tensor, "c"], temperature: float
 ) -> Float[Tensor, "*batch c"]:
@@ -132,19 +168,34 @@ def apply_temperature(log_posterior: Float[Tensor, "t n c"], temperature: Float[
 def negative_log_likelihood(
     log_posterior: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"] | None = None
 ) -> Float[Tensor, "n"]:
-    """Return the mean of -log2 of the label's posterior, in bits.
+    """Return the mean of -log2 of the label's posterior, in bits, for every prefix.
+
+    Posteriors are normalised, and mixed with a millionth of the uniform distribution first (`floor_posterior`), as
+    `information_gain` does: one label that is thought impossible costs log2(c) + 20 bits, not infinitely many.
 
     Args:
-        log_posterior: normalised, natural log; floor it first (`floor_posterior`).
+        log_posterior: natural log, normalised or not.
         labels: class index of each tuple.
         weights: weight of each tuple; equal if None.
+
+    >>> sure = torch.tensor([[[1.0, 0.0]], [[0.5, 0.5]]]).log()
+    >>> negative_log_likelihood(sure, torch.tensor([0, 0])).round(decimals=4)  # 0 and 1 bit
+    tensor([0.5000], dtype=torch.float64)
+    >>> negative_log_likelihood(sure, torch.tensor([1, 0])).round(decimals=4)  # 20.9 and 1 bit
+    tensor([10.9658], dtype=torch.float64)
     """
-    return -weighted_mean(log2_posterior_of_label(log_posterior, labels), normalized(labels, weights))
+    _checks.scored(log_posterior, labels, weights)
+    return _missing_bits(floor_posterior(log_posterior), labels, weights)
+
+
+def _missing_bits(floored: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean of -log2 of the label's posterior, of posteriors that are floored."""
+    return -weighted_mean(log2_posterior_of_label(floored, labels), normalized(labels, weights))
 
 
 def columns(scored: Scored) -> dict[str, Tensor]:
     """Return the columns of rows: the negative log-likelihood, after and before calibration."""
     return {
-        f"negative_log_likelihood{name}": negative_log_likelihood(version, scored.labels, scored.weights)
+        f"negative_log_likelihood{name}": _missing_bits(version, scored.labels, scored.weights)
         for name, version in scored.versions.items()
     }

@@ -41,7 +41,7 @@ def bin_sums(
         bins: number of bins of equal width, closed on the right, over [0, 1].
     """
     _checks.scored(log_posterior, labels, weights, normalised=True)
-    _checks.number("a number of bins", bins, 1)
+    _checks.whole("a number of bins", bins, 1)
     top, decision = log_posterior.double().max(dim=2)
     confidence = top.exp()
     right = (decision == labels[:, None]).double()

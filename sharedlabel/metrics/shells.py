@@ -25,10 +25,10 @@ from torchmetrics.utilities.plot import _AX_TYPE
 
 from sharedlabel.metrics import _checks
 from sharedlabel.metrics.accuracy import correct
+from sharedlabel.metrics.brier import squared_distance
 from sharedlabel.metrics.diagrams import BINS, bin_sums, calibration_gap, reliability_from_sums
 from sharedlabel.metrics.gain import entropy_of
 from sharedlabel.metrics.information import (
-    FLOOR,
     floor_posterior,
     label_entropy,
     log2_posterior_of_label,
@@ -53,7 +53,7 @@ class _OverTuples(Metric, abc.ABC):
     def __init__(self, n: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if n is not None:
-            _checks.number("a number of instances", n, 1)
+            _checks.whole("a number of instances", n, 1)
         self.n = n
 
     def _sum(self, name: str, *shape: int) -> None:
@@ -145,7 +145,7 @@ class NAccuracy(_OverTuples):
 
 
 class NegativeLogLikelihood(_OverTuples):
-    """Mean of -log2 p(y), in bits, of posteriors that are normalised and floored (`floor_posterior`).
+    """Mean of -log2 p(y), in bits: see `sharedlabel.metrics.negative_log_likelihood`.
 
     Args:
         n: prefix lengths to tell of, 1 to n; None for the last alone.
@@ -164,7 +164,7 @@ class NegativeLogLikelihood(_OverTuples):
         self._sum("mass")
 
     def _add(self, log_posterior: Tensor, labels: Tensor, mass: Tensor) -> None:
-        self.missing -= mass @ log2_posterior_of_label(floor_posterior(log_posterior, FLOOR), labels)
+        self.missing -= mass @ log2_posterior_of_label(floor_posterior(log_posterior), labels)
         self.mass += mass.sum()
 
     def _values(self) -> Tensor:
@@ -190,7 +190,7 @@ class InformationGain(NegativeLogLikelihood):
         self, num_classes: int, n: int | None = None, log_prior: Float[Tensor, "c"] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(n, **kwargs)
-        _checks.number("a number of classes", num_classes, 2)
+        _checks.whole("a number of classes", num_classes, 2)
         self.num_classes, self._entropy = num_classes, None if log_prior is None else label_entropy(log_prior)
         if log_prior is not None:
             _checks.shape("log-priors", log_prior, "c", c=num_classes)
@@ -235,6 +235,38 @@ class RelativeInformation(InformationGain):
         return share_of_entropy(super()._values(), self.entropy())
 
 
+class BrierScore(_OverTuples):
+    """Mean squared distance of posterior and label, in [0, 2]: see `sharedlabel.metrics.brier_score`.
+
+    Args:
+        n: prefix lengths to tell of, 1 to n; None for the last alone.
+        kwargs: handed to `torchmetrics.Metric`.
+
+    >>> metric = BrierScore()
+    >>> metric.update(torch.tensor([[[0.5, 0.5]], [[0.0, 1.0]]]).log(), torch.tensor([0, 1]))
+    >>> metric.compute()
+    tensor(0.2500, dtype=torch.float64)
+    """
+
+    higher_is_better = False
+    unit = "squared distance"
+    plot_lower_bound, plot_upper_bound = 0.0, 2.0
+    distance: Tensor
+    mass: Tensor
+
+    def __init__(self, n: int | None = None, **kwargs: Any) -> None:
+        super().__init__(n, **kwargs)
+        self._sum("distance", n or 1)
+        self._sum("mass")
+
+    def _add(self, log_posterior: Tensor, labels: Tensor, mass: Tensor) -> None:
+        self.distance += mass @ squared_distance(log_posterior, labels)
+        self.mass += mass.sum()
+
+    def _values(self) -> Tensor:
+        return self.distance / self.mass
+
+
 class CalibrationError(_OverTuples):
     """Expected calibration error of the top label, in [0, 1]: the mean gap between confidence and accuracy.
 
@@ -251,6 +283,7 @@ class CalibrationError(_OverTuples):
 
     def __init__(self, n: int | None = None, bins: int = BINS, **kwargs: Any) -> None:
         super().__init__(n, **kwargs)
+        _checks.whole("a number of bins", bins, 1)
         self.bins = bins
         self._sum("sums", 3, n or 1, bins)
 

@@ -19,6 +19,7 @@ from torch.nn.modules.module import (
 )
 
 from sharedlabel import memory
+from sharedlabel.backbones._masking import count_parameters
 from sharedlabel.config import EvaluationConfig, Plugin
 from sharedlabel.errors import ConfigError
 from sharedlabel.plugins import load
@@ -104,7 +105,7 @@ def batch_bytes(images: int, image_shape: tuple[int, int, int]) -> int:
 
 def network_bytes(network: nn.Module) -> int:
     """Estimate the bytes that training a network takes, but for its activations."""
-    return _PER_PARAMETER * sum(parameter.numel() for parameter in network.parameters())
+    return _PER_PARAMETER * count_parameters(network)
 
 
 def _check(plugin: Plugin, build: Callable[[], nn.Module]) -> None:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones._masking import count_parameters
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._base import check_ratio
 from sharedlabel.pruners._groups import INSTEAD, Group, Slot, trace
@@ -58,7 +59,7 @@ def structured_ceiling(backbone: Backbone) -> float:
     """
     channel_groups = groups(backbone)
     one = torch.ones(1, len(channel_groups), dtype=torch.int64)
-    return sum(p.numel() for p in backbone.parameters()) / int(parameter_counts(backbone, channel_groups, one))
+    return count_parameters(backbone) / int(parameter_counts(backbone, channel_groups, one))
 
 
 def keep_channels(backbone: Backbone, keep: Mapping[str, Bool[Tensor, "_"]]) -> Backbone:
@@ -162,7 +163,7 @@ def parameter_counts(
         for total, slots in ((rows, group.rows), (columns, group.readers)):
             for slot in slots:
                 total[slot.layer] = total.get(slot.layer, 0) + channels * slot.index.shape[1]
-    counts = torch.full_like(lost[:, 0], sum(p.numel() for p in backbone.parameters()))
+    counts = torch.full_like(lost[:, 0], count_parameters(backbone))
     for name in rows | columns:
         layer = backbone.get_submodule(name)
         outputs, inputs = shape(layer)

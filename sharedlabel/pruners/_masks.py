@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._holding import release_masks
-from sharedlabel.backbones._masking import MaskableWeight, enforce, masked_weights
+from sharedlabel.backbones._masking import MaskableWeight, count_parameters, enforce, masked_weights
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._base import check_ratio
 
@@ -138,7 +138,7 @@ def kept(backbone: Backbone) -> dict[str, Tensor]:
 def count(backbone: Backbone) -> tuple[int, int]:
     """Count the prunable weights and all parameters, masked ones included."""
     weights = sum(layer.weight.numel() for layer in prunable(backbone).values())
-    return weights, sum(parameter.numel() for parameter in backbone.parameters())
+    return weights, count_parameters(backbone)
 
 
 def mask_ceiling(backbone: Backbone) -> float:

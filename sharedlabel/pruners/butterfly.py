@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._butterfly import ButterflyLinear
 from sharedlabel.backbones._butterfly_paths import columns, draw_order, weight_counts
+from sharedlabel.backbones._masking import count_parameters
 from sharedlabel.config import Schedule
 from sharedlabel.errors import CompressionError, nearest
 from sharedlabel.pruners._base import Context, check_ratio
@@ -77,7 +78,7 @@ def ceiling(backbone: Backbone, config: Config) -> float:
     Raises:
         CompressionError: the network has no layer to replace.
     """
-    total = sum(parameter.numel() for parameter in backbone.parameters())
+    total = count_parameters(backbone)
     layers = _replaceable(backbone, config.layers)
     saved = sum(layer.weight.numel() - _smallest(layer) for layer in layers.values())
     return total / (total - saved)
@@ -97,7 +98,7 @@ def prune(backbone: Backbone, ratio: float, config: Config, context: Context) ->
     """
     layers = _replaceable(backbone, config.layers)
     check_weights(backbone)
-    total = sum(parameter.numel() for parameter in backbone.parameters())
+    total = count_parameters(backbone)
     highest = ceiling(backbone, config)
     check_ratio(
         ratio, highest, f"with k = 1 in {', '.join(layers)} {round(total / highest)} of {total} parameters remain"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Plugin
 from sharedlabel.data import tuples
-from sharedlabel.logs import log_normalize
-from sharedlabel.metrics.calibration import calibrate_logits, fit_temperature
+from sharedlabel.metrics.calibration import calibrate_logits, log_correction
 from sharedlabel.networks.restore import stored_aggregator, stored_backbone, stored_shape
 from sharedlabel.scoring.data import FEATURE_ROLES, Data
 from sharedlabel.store import Artifact
@@ -42,17 +40,11 @@ def features(artifact: Artifact, role: Role) -> tuple[Tensor, Tensor]:
 def calibrated(artifact: Artifact, calibration: Artifact, role: Role) -> tuple[Tensor, Tensor]:
     """Return embeddings, and logits whose softmax is the calibrated posterior under the prior of tuples."""
     embeddings, logits = features(artifact, role)
-    correction, temperature = calibration.tensors()["log_correction"], calibration.meta["temperature"]
-    return embeddings, calibrate_logits(logits, correction, temperature)
+    shift, temperature = calibration.tensors()["log_correction"], calibration.meta["temperature"]
+    return embeddings, calibrate_logits(logits, shift, temperature)
 
 
-def log_correction(data: Data, trained_on: Tensor) -> Tensor:
+def correction(data: Data, trained_on: Tensor) -> Tensor:
     """Return the log of the prior of tuples over the class frequencies among the labels that a backbone learnt from."""
     frequencies = tuples.prior(trained_on, "empirical", data.dataset.num_classes)
-    return (data.prior.log() - frequencies.log()).float()
-
-
-def single_temperature(data: Data, logits: Tensor, labels: Tensor) -> float:
-    """Fit the temperature of single images; each class weighs its prior."""
-    weights = data.prior[labels] / torch.bincount(labels, minlength=data.dataset.num_classes)[labels]
-    return float(fit_temperature(log_normalize(logits)[:, None], labels, weights)[0])
+    return log_correction(data.prior, frequencies)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sharedlabel import rng
+from sharedlabel.backbones._masking import count_parameters
 from sharedlabel.config import FitConfig, Plugin, TrainerConfig, canonical
 from sharedlabel.records import Search
 from sharedlabel.scoring.data import Data
@@ -62,8 +63,9 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
         runtime=runtime,
     )
     fitted = search.fit(config.aggregator, recipe, task)
-    parameters = sum(parameter.numel() for parameter in fitted.aggregator.parameters())
-    return Output(dict(fitted.aggregator.state_dict()), {**fitted.meta, "parameters": parameters})
+    return Output(
+        dict(fitted.aggregator.state_dict()), {**fitted.meta, "parameters": count_parameters(fitted.aggregator)}
+    )
 
 
 def work(config: Config, data: Data) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sharedlabel.aggregators._base import LEAST_DEVIATION, statistics
 from sharedlabel.config import TrainerConfig
+from sharedlabel.metrics.calibration import single_temperature
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output
@@ -32,8 +33,8 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     del runtime
     embeddings, logits = _read.features(inputs["features"], "aggregator")
     labels = data.labels("aggregator")
-    correction = _read.log_correction(data, data.labels("backbone"))
-    temperature = _read.single_temperature(data, logits + correction, labels)
+    correction = _read.correction(data, data.labels("backbone"))
+    temperature = single_temperature(logits + correction, labels, data.prior)
     mean, scale = statistics(embeddings, config.least_deviation)
     return Output(
         {"embedding_mean": mean, "embedding_scale": scale, "log_correction": correction}, {"temperature": temperature}

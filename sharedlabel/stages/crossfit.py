@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from sharedlabel.config import CrossfitConfig, TrainerConfig
+from sharedlabel.metrics.calibration import single_temperature
 from sharedlabel.scoring.data import SCORED_ROLES, Data
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output
@@ -40,14 +41,14 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     embeddings, logits = (torch.empty_like(tensor) for tensor in _read.features(inputs["features"], "aggregator"))
     target, target_logits = _read.features(inputs["features"], "validation")
     every, labels = data.labels("backbone"), data.labels("validation")
-    correction = _read.log_correction(data, every)
-    temperature = _read.single_temperature(data, target_logits + correction, labels)
+    correction = _read.correction(data, every)
+    temperature = single_temperature(target_logits + correction, labels, data.prior)
     fitted = []
     for number, fold in enumerate(data.folds, start=1):
         source, source_logits = _read.features(inputs[f"fold {number}"], "validation")
         inside = torch.isin(data.splits["aggregator"], fold)  # both are sorted
-        own_correction = _read.log_correction(data, every[~inside])
-        own_temperature = _read.single_temperature(data, source_logits + own_correction, labels)
+        own_correction = _read.correction(data, every[~inside])
+        own_temperature = single_temperature(source_logits + own_correction, labels, data.prior)
         alignment = align(source, target, config.crossfit.ridge)
         out_of_fold, out_of_fold_logits = _read.features(inputs[f"fold {number}"], "aggregator")
         embeddings[inside] = alignment(out_of_fold)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sharedlabel import rng
-from sharedlabel.backbones._base import Backbone
-from sharedlabel.backbones._masking import enforce
+from sharedlabel.backbones._masking import count_parameters, enforce
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import Plugin, TrainConfig, TrainerConfig
 from sharedlabel.records import NetworkTraining
@@ -50,7 +49,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     original = _read.backbone(config.backbone, data, inputs["dense"]) if "dense" in inputs else initialised
     start = _read.backbone(config.backbone, data, inputs["previous"]) if "previous" in inputs else original
     # The ratio is over all parameters of the dense network; the previous round may have made layers smaller.
-    ratio = config.ratio * _parameters(start) / _parameters(original)
+    ratio = config.ratio * count_parameters(start) / count_parameters(original)
     if "previous" in inputs:  # which may have removed a part of a channel too much: then there is nothing to remove
         ratio = max(1.0, ratio)
     with rng.seeded(config.seed, "retrain"):
@@ -84,8 +83,3 @@ def work(config: Config, data: Data) -> float:
 def columns(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Show how the network was trained."""
     return {field.name: facts[field.name] for field in dataclasses.fields(NetworkTraining)}
-
-
-def _parameters(network: Backbone) -> int:
-    """Count the parameters, masked ones included."""
-    return sum(parameter.numel() for parameter in network.parameters())

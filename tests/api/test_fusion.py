@@ -14,6 +14,7 @@ from sharedlabel.api.fusion import Fusion
 from sharedlabel.data import tuples
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.networks.restore import stored_aggregator, stored_shape
+from sharedlabel.plugins import available
 from sharedlabel.rng import generator
 from sharedlabel.scoring.data import FEATURE_ROLES
 from sharedlabel.training import search
@@ -69,6 +70,25 @@ def test_without_parameters_it_is_ready() -> None:
     assert sum(p.numel() for p in raw.parameters()) > 0
 
 
+def test_only_those_that_look_at_embeddings_are_told_their_width() -> None:
+    blind = {"confusion_vote", "log_pool", "majority_vote", "matrix_log_pool", "max_vote", "mean_logit", "mean_vote"}
+    blind |= {"tempered_log_pool", "vector_log_pool"}
+    for name in blind:
+        agg = sl.aggregator(name, num_classes=CLASSES)
+        torch.testing.assert_close(agg(TUPLE[0] * 2, TUPLE[1]), agg(TUPLE[0][..., :2], TUPLE[1]), rtol=0, atol=0)
+    state = torch.get_rng_state()
+    for name in {*available("aggregators")} - blind:
+        message = f"^embedding_dim: expected the width of the embeddings, which {name} looks at, got none; pass embedd"
+        with pytest.raises(ConfigError, match=message):
+            sl.aggregator(name, num_classes=CLASSES)
+    assert torch.equal(torch.get_rng_state(), state)  # looking costs no random numbers
+    for name in {*available("aggregators")} - blind:
+        agg = sl.aggregator(name, num_classes=CLASSES, embedding_dim=WIDTH)
+        assert agg(*TUPLE).shape == (4, 6, CLASSES)
+        with pytest.raises(DataError, match=r"embeddings \[t n d\] with d = 6, got \[4, 6, 5\]"):
+            agg(TUPLE[0][..., :5], TUPLE[1])
+
+
 def test_fitted_modules_are_copied_pickled_and_moved() -> None:
     made = sl.aggregator("crafted_lstm", hidden=4, projection=4)
     fitted = made.fitted(EMBEDDINGS, LOGITS, LABELS, n=4, epochs=2, seed=3)
@@ -106,6 +126,18 @@ def test_a_quarter_is_held_out_and_groups_stay_whole(monkeypatch) -> None:
         (lambda: sl.aggregator("lgo_pool"), ConfigError, "unknown aggregator 'lgo_pool'; did you mean 'log_pool'"),
         (lambda: sl.aggregator("lstm", hiden=3), ConfigError, "unknown option 'hiden'; did you mean 'hidden'"),
         (lambda: sl.aggregator("lstm", num_classes=1), DataError, "a number of classes of at least 2, got 1"),
+        (
+            lambda: sl.aggregator("lstm", num_classes=2.5),
+            DataError,
+            r"classes as a whole number of at least 2, got 2\.5",
+        ),
+        (lambda: sl.aggregator("lstm", num_classes="3"), DataError, "classes as a whole number of at least 2, got '3'"),
+        (
+            lambda: sl.aggregator("lstm", num_classes=3, embedding_dim=1.5),
+            DataError,
+            r"a width of embeddings as a whole number of at least 1, got 1\.5",
+        ),
+        (lambda: sl.aggregator("lstm", num_classes=3, embedding_dim=0), DataError, "embeddings of at least 1, got 0"),
         (lambda: sl.aggregator("log_pool")(*TUPLE), ConfigError, r"got 'log_pool' alone; call .fitted"),
         (lambda: _fit(epoch=3), ConfigError, "fit: unknown option 'epoch'; did you mean 'epochs'"),
         (lambda: _fit(n=90), DataError, "expected at least n = 90 instances, got 18 in class '0'"),

@@ -7,6 +7,7 @@ import io
 import pickle
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -127,6 +128,24 @@ def test_rounds_count_from_the_first_network(own) -> None:
     both = sl.prune(smaller, 4, {"name": "magnitude", "scope": "layer"}, example_inputs=X)
     assert sl.compression_ratio(both) == pytest.approx(4, rel=0.01)
     assert both(X).shape == (16, 4)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "unit"])
+def test_parts_remember_what_they_were_at_first(own, method) -> None:
+    part = sl.prune(own, np.float32(3), method, example_inputs=X)  # any real number
+    alone = sl.compression_ratio(part)
+    assert alone == pytest.approx(3, rel=0.15)
+    assert sl.compression_ratio(nn.Sequential(part)) == alone
+    assert sl.compression_ratio(nn.ModuleDict({"a": part, "b": nn.Sequential(part)})) == alone  # one part, used twice
+    after = nn.Linear(4, 4)
+    dense = nn.Sequential(own, after)
+    joined = nn.Sequential(part, after)
+    assert sl.compression_ratio(joined) == pytest.approx(sl.compression_ratio(joined, dense=dense))
+    assert 1 < sl.compression_ratio(joined) < alone
+    assert sl.compression_ratio(sl.finalize(joined)) == sl.compression_ratio(joined)
+    again = sl.prune(joined, 4, {"name": "magnitude", "scope": "layer"}, example_inputs=X)  # counts from the first
+    assert sl.compression_ratio(again, dense=dense) == pytest.approx(4, rel=0.02)
+    assert sl.compression_ratio(nn.Sequential(again)) == sl.compression_ratio(again) == pytest.approx(4, rel=0.02)
 
 
 @pytest.mark.parametrize("method", ["snip", "pfp", "edge_popup"])

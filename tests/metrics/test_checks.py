@@ -75,8 +75,10 @@ SCORED = {  # of a log-posterior, labels, and perhaps weights
     "bin_sums": lambda logs, labels, weights=WEIGHTS: diagrams.bin_sums(logs, labels, weights, 3),
     "reliability": diagrams.reliability,
     "expected_calibration_error": diagrams.expected_calibration_error,
+    "squared_distance": brier.squared_distance,
     "NAccuracy": updated(lambda: shells.NAccuracy(PREFIXES)),
     "NegativeLogLikelihood": updated(lambda: shells.NegativeLogLikelihood(PREFIXES)),
+    "BrierScore": updated(lambda: shells.BrierScore(PREFIXES)),
     "InformationGain": updated(lambda: shells.InformationGain(CLASSES, PREFIXES)),
     "RelativeInformation": updated(lambda: shells.RelativeInformation(CLASSES)),
     "information_gain": gain.information_gain,
@@ -101,7 +103,7 @@ WEIGHED = {  # of weights
 }
 ON_ANY_SCALE = {"correct", "n_accuracy", "NAccuracy", "confusion", "floor_posterior"}
 ON_ANY_SCALE |= {"apply_temperature", "fit_temperature", "NegativeLogLikelihood", "InformationGain"}
-ON_ANY_SCALE |= {"RelativeInformation", "information_gain", "relative_information"}
+ON_ANY_SCALE |= {"negative_log_likelihood", "RelativeInformation", "information_gain", "relative_information"}
 
 
 def spoilt(values: torch.Tensor, value: float) -> torch.Tensor:
@@ -305,6 +307,16 @@ OTHERS = {
         (lambda: information.share_of_entropy(ONE, math.inf), "at least two labels that occur, got .* inf bits"),
         (lambda: information.share_of_entropy(math.nan * ONE, 1.0), "gains without NaN, got nan"),
     ],
+    "log_correction": [
+        (lambda: calibration.log_correction(ONES, ONES[1:]), r"frequencies \[c\] with c = 3, got \[2\]"),
+        (lambda: calibration.log_correction(-ONES, ONES), "a prior of at least 0, got -1"),
+        (lambda: calibration.log_correction(ONES, 0 * ONES), "a frequency above 0, got 0"),
+    ],
+    "single_temperature": [
+        (lambda: calibration.single_temperature(LOGS[:, 0], LABELS, ONES), r"logits \[m c\] with c = 3, got \[12, 4\]"),
+        (lambda: calibration.single_temperature(LOGS[:, 0], LABELS[1:], torch.ones(4)), r"labels as int64 \[12\], got"),
+        (lambda: calibration.single_temperature(LOGS[:, 0], LABELS, torch.zeros(4)), "a finite sum above 0, got 0"),
+    ],
     "calibrate_logits": [
         (lambda: calibration.calibrate_logits(LOGS, ONES, 1.0), r"log corrections \[c\] with c = 4, got \[3\]"),
         (lambda: calibration.calibrate_logits(LOGS[..., 1:], ONES, 0.0), "a temperature above 0, got 0"),
@@ -445,6 +457,10 @@ OTHERS = {
         (lambda: shells.NAccuracy(2).update(LOGS, LABELS), r"log-posteriors \[t n c\] with n = 2, got \[12, 3, 4\]"),
         (lambda: shells.CalibrationError(2).update(LOGS, LABELS), r"log-posteriors \[t n c\] with n = 2, got"),
         (lambda: shells.NAccuracy(0), "a number of instances of at least 1, got 0"),
+        (lambda: shells.NAccuracy(2.5), r"a number of instances as a whole number of at least 1, got 2\.5; pass one"),
+        (lambda: shells.InformationGain("3"), "a number of classes as a whole number of at least 2, got '3'"),
+        (lambda: shells.CalibrationError(bins=0), "a number of bins of at least 1, got 0"),
+        (lambda: diagrams.reliability(LOGS, LABELS, bins=7.5), r"a number of bins as a whole number of .* got 7\.5"),
         (lambda: shells.InformationGain(1), "a number of classes of at least 2, got 1"),
         (
             lambda: shells.InformationGain(3).update(LOGS, LABELS),

@@ -7,11 +7,11 @@ import torchmetrics
 
 from sharedlabel.errors import DataError
 from sharedlabel.metrics import (
-    calibration,
-    diagrams,
-    information,
+    brier_score,
+    expected_calibration_error,
     information_gain,
     n_accuracy,
+    negative_log_likelihood,
     relative_information,
     shells,
 )
@@ -24,17 +24,19 @@ def data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     labels = torch.randint(4, (101,), generator=stream)
     logits = torch.randn(101, 3, 4, generator=stream) * 3
     logits[torch.arange(101), :, labels] += 2
+    logits[5, :, labels[5]] = -1e8  # a mistake that is sure of itself
+    logits[6, :, labels[6]] = -torch.inf
     return logits.log_softmax(2), labels, torch.rand(101, generator=stream)
 
 
 def _pure(log_posterior: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> dict[str, torch.Tensor]:
-    floored = information.floor_posterior(log_posterior)
     return {
         "accuracy": n_accuracy(log_posterior, labels, weights),
         "gain": information_gain(log_posterior, labels, weights),
         "relative": relative_information(log_posterior, labels, weights),
-        "likelihood": calibration.negative_log_likelihood(floored, labels, weights),
-        "calibration": diagrams.expected_calibration_error(log_posterior, labels, weights),
+        "likelihood": negative_log_likelihood(log_posterior, labels, weights),
+        "brier": brier_score(log_posterior, labels, weights),
+        "calibration": expected_calibration_error(log_posterior, labels, weights),
     }
 
 
@@ -45,6 +47,7 @@ def _shells(**options: object) -> dict[str, shells.Metric]:
         "gain": shells.InformationGain(4, 3, **options),
         "relative": shells.RelativeInformation(4, 3, **options),
         "likelihood": shells.NegativeLogLikelihood(3, **options),
+        "brier": shells.BrierScore(3, **options),
         "calibration": shells.CalibrationError(3, **options),
     }
 
@@ -94,6 +97,7 @@ def test_every_shell_states_its_facts() -> None:
         shells.InformationGain: (True, "bits", None, None),
         shells.RelativeInformation: (True, "share", None, 1),
         shells.NegativeLogLikelihood: (False, "bits", 0, None),
+        shells.BrierScore: (False, "squared distance", 0, 2),
         shells.CalibrationError: (False, "share", 0, 1),
     }
     for shell, (better, unit, lowest, highest) in facts.items():
@@ -109,6 +113,7 @@ def test_without_n_the_last_posterior_counts_of_tuples_of_any_length(data) -> No
         "gain": shells.InformationGain(4),
         "relative": shells.RelativeInformation(4),
         "likelihood": shells.NegativeLogLikelihood(),
+        "brier": shells.BrierScore(),
         "calibration": shells.CalibrationError(),
     }
     for name, metric in alone.items():
