@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, cross_val_score
@@ -98,6 +99,19 @@ def test_it_works_in_pipelines_and_cross_validation() -> None:
     pipeline = make_pipeline(StandardScaler(), _quick())
     scores = cross_val_score(pipeline, X, Y, groups=GROUPS, cv=GroupKFold(2, shuffle=True, random_state=0))
     assert scores.mean() > 0.6
+
+
+def test_cross_validation_hands_on_groups_that_are_asked_for() -> None:
+    folds = GroupKFold(2)
+    with sklearn.config_context(enable_metadata_routing=True):
+        asking = _quick().set_fit_request(groups=True).set_score_request(groups=True)
+        scores = cross_val_score(asking, X, Y, params={"groups": GROUPS}, cv=folds)
+    expected = [
+        _quick().fit(X[learn], Y[learn], groups=GROUPS[learn]).score(X[rest], Y[rest], groups=GROUPS[rest])
+        for learn, rest in folds.split(X, Y, GROUPS)
+    ]
+    assert scores.tolist() == expected
+    assert scores.tolist() != cross_val_score(_quick(), X, Y, groups=GROUPS, cv=folds).tolist()
 
 
 def test_images_and_modules_of_ones_own() -> None:
