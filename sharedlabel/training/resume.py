@@ -152,8 +152,11 @@ def current() -> Workplace | None:
     return _workplace.get()
 
 
+HELD = "the state that was read"  # in the place of the path of a checkpoint, for a Trainer with `Held`
+
+
 class Held(TorchCheckpointIO):
-    """Gives Lightning a state that was read, whatever path it asks for; writes files as usual.
+    """Gives Lightning a state that was read where it asks for `HELD`; reads and writes files as usual.
 
     Args:
         state: what `Workplace.left` has returned.
@@ -162,10 +165,9 @@ class Held(TorchCheckpointIO):
     def __init__(self, state: State) -> None:
         self.state = state
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> State:
-        """Return the state itself, not a later one that lies at the path by now."""
-        del path, map_location, weights_only
-        return self.state
+    def load_checkpoint(self, path: Any, *options: Any, **others: Any) -> State:
+        """Return the state, or what a file holds, such as the one by which a spawned process returns its weights."""
+        return self.state if path == HELD else super().load_checkpoint(path, *options, **others)
 
 
 class Unwatching(pl.Callback):
