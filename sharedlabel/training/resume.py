@@ -12,6 +12,7 @@ passed since the last one, so trainings of seconds write none. Trainings on seve
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import importlib.metadata
 import time
@@ -167,7 +168,9 @@ class Held(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, *options: Any, **others: Any) -> State:
         """Return the state, or what a file holds, such as the one by which a spawned process returns its weights."""
-        return self.state if path == HELD else super().load_checkpoint(path, *options, **others)
+        if path == HELD:  # copied: optimisers go on in the tensors that they get, which spawned processes would share
+            return copy.deepcopy(self.state)
+        return super().load_checkpoint(path, *options, **others)
 
 
 class Unwatching(pl.Callback):

@@ -241,8 +241,10 @@ def test_what_another_run_does_to_a_state_that_was_read_changes_nothing(other, s
 def test_a_trainer_that_holds_a_state_reads_other_files_as_usual(tmp_path):
     """As it does for the weights that spawned processes return."""
     torch.save({"weight": torch.ones(1)}, tmp_path / "returned.ckpt")
-    made = trainer.trainer(CPU, 1, plugins=[resume.Held({"loops": {}})])
-    assert made.strategy.load_checkpoint(resume.HELD, weights_only=True) == {"loops": {}}
+    held = {"optimizer_states": torch.zeros(1)}
+    made = trainer.trainer(CPU, 1, plugins=[resume.Held(held)])
+    made.strategy.load_checkpoint(resume.HELD, weights_only=True)["optimizer_states"].add_(1)
+    assert held == {"optimizer_states": torch.zeros(1)}  # each process has its own
     assert made.strategy.load_checkpoint(tmp_path / "returned.ckpt", weights_only=True) == {"weight": torch.ones(1)}
 
 
