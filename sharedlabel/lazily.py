@@ -39,7 +39,7 @@ def attach(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any]
         return value
 
     def names() -> list[str]:
-        """List what the package has and what it offers."""
-        return sorted({*vars(module), *homes})
+        """List what the package offers, and not what it imports or which of its modules are loaded."""
+        return sorted({*(name for name in vars(module) if name.startswith("__")), *homes})
 
     return get, names

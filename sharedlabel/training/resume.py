@@ -12,6 +12,7 @@ passed since the last one, so trainings of seconds write none. Trainings on seve
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import importlib.metadata
 import time
@@ -152,8 +153,11 @@ def current() -> Workplace | None:
     return _workplace.get()
 
 
+HELD = "the state that was read"  # in the place of the path of a checkpoint, for a Trainer with `Held`
+
+
 class Held(TorchCheckpointIO):
-    """Gives Lightning a state that was read, whatever path it asks for; writes files as usual.
+    """Gives Lightning a state that was read where it asks for `HELD`; reads and writes files as usual.
 
     Args:
         state: what `Workplace.left` has returned.
@@ -162,10 +166,11 @@ class Held(TorchCheckpointIO):
     def __init__(self, state: State) -> None:
         self.state = state
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> State:
-        """Return the state itself, not a later one that lies at the path by now."""
-        del path, map_location, weights_only
-        return self.state
+    def load_checkpoint(self, path: Any, *options: Any, **others: Any) -> State:
+        """Return the state, or what a file holds, such as the one by which a spawned process returns its weights."""
+        if path == HELD:  # copied: optimisers go on in the tensors that they get, which spawned processes would share
+            return copy.deepcopy(self.state)
+        return super().load_checkpoint(path, *options, **others)
 
 
 class Unwatching(pl.Callback):

@@ -107,7 +107,7 @@ def _go_on(
 def _run(trainer: pl.Trainer, module: TrainedModule, loader: Epochs, held: bool = False) -> None:
     """Train, from the state that the trainer holds if it holds one."""
     with callbacks.without_noise(), _interruptible():
-        trainer.fit(module, loader, ckpt_path="held" if held else None, weights_only=True)
+        trainer.fit(module, loader, ckpt_path=resume.HELD if held else None, weights_only=True)
 
 
 @contextlib.contextmanager

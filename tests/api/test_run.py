@@ -35,6 +35,14 @@ def test_the_package_is_quick_and_offers_what_it_lists() -> None:
         sl.runn  # noqa: B018
 
 
+@pytest.mark.parametrize("package", [sl, sl.metrics])
+def test_a_package_lists_its_public_names_and_no_module_that_happens_to_be_loaded(package) -> None:
+    assert {"attach", "annotations", "TYPE_CHECKING"} < vars(package).keys()
+    assert any(f"{package.__name__}.{name}" in sys.modules for name in vars(package).keys() - {*package.__all__})
+    assert {name for name in dir(package) if not name.startswith("__")} == {*package.__all__} - {"__version__"}
+    assert {"__doc__", "__file__", "__name__"} < {*dir(package)}
+
+
 @pytest.mark.parametrize("package", ["sharedlabel", "sharedlabel.metrics"])
 def test_type_checkers_see_the_names_where_they_are_imported_from(package: str) -> None:
     module = __import__(package, fromlist=["__all__"])

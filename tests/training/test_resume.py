@@ -238,6 +238,16 @@ def test_what_another_run_does_to_a_state_that_was_read_changes_nothing(other, s
     assert taken[0] == 12
 
 
+def test_a_trainer_that_holds_a_state_reads_other_files_as_usual(tmp_path):
+    """As it does for the weights that spawned processes return."""
+    torch.save({"weight": torch.ones(1)}, tmp_path / "returned.ckpt")
+    held = {"optimizer_states": torch.zeros(1)}
+    made = trainer.trainer(CPU, 1, plugins=[resume.Held(held)])
+    made.strategy.load_checkpoint(resume.HELD, weights_only=True)["optimizer_states"].add_(1)
+    assert held == {"optimizer_states": torch.zeros(1)}  # each process has its own
+    assert made.strategy.load_checkpoint(tmp_path / "returned.ckpt", weights_only=True) == {"weight": torch.ones(1)}
+
+
 def test_a_state_that_another_run_removes_before_it_is_read_is_none(states, monkeypatch):
     expected, load = dense(), torch.load
     with steps(monkeypatch, 7), pytest.raises(Killed):
