@@ -231,7 +231,8 @@ def _cell(
 def figure(found: Sequence[Latency]) -> str:
     """Draw the figure of a report for networks of one backbone, as SVG."""
     nothing: dict[str, Any] = dict.fromkeys(("rows", "summaries", "comparisons", "sweet_spots", "reliability"), ())
-    view = View(found[0].data, found[0].backbone, "iid", latencies=tuple(found), margins=(), **nothing)
+    some = found[0]
+    view = View(data=some.data, backbone=some.backbone, protocol="iid", latencies=tuple(found), **nothing)
     with matplotlib.style.context(STYLE, after_reset=True):
         drawn = speedup.draw(view, Palette(view.pruners))
         assert drawn is not None

@@ -6,25 +6,15 @@ import dataclasses
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from sharedlabel.errors import ConfigError, DataError, nearest
 from sharedlabel.names import DENSE, EXACT
-from sharedlabel.records import Latency, Results, Row, Summary, quietest
+from sharedlabel.records import Identity, Latency, Results, Row, Summary, quietest
 
 _FILTERS = ("protocol", "backbone", "pruner", "aggregator")
 _SCORES = ("n_accuracy", "n_accuracy_low", "n_accuracy_high", "ri", "ri_low", "ri_high")
-
-
-class Place(NamedTuple):
-    """What tells candidates apart."""
-
-    backbone: str
-    pruner: str
-    ratio: float
-    aggregator: str
-    training: str
-    n: int
+Place: TypeAlias = tuple[Identity, int]  # what tells options apart: a method and its n
 
 
 @dataclass(frozen=True)
@@ -113,6 +103,7 @@ class Option:
     ratio: float
     aggregator: str
     training: str
+    protocol: str
     n: int
     cost_dense_passes: float
     cost_macs: float
@@ -141,7 +132,7 @@ class Option:
     @property
     def place(self) -> Place:
         """What tells it apart."""
-        return Place(self.backbone, self.pruner, self.ratio, self.aggregator, self.training, self.n)
+        return Identity.of(self), self.n
 
 
 @dataclass(frozen=True)
@@ -196,16 +187,14 @@ def options(results: Results, request: Request) -> tuple[list[Option], Unit, str
     by_place: dict[Place, list[Row]] = {}
     for row in rows:
         if row.split == "test":
-            by_place.setdefault(_place(row), []).append(row)
-    summaries: dict[tuple[str, Place], Summary] = {
-        (s.split, _place(s)): s for s in results.summaries if s.protocol == protocol
-    }
+            by_place.setdefault((Identity.of(row), row.n), []).append(row)
+    summaries: dict[tuple[str, Place], Summary] = {(s.split, (Identity.of(s), s.n)): s for s in results.summaries}
     timings = _timings(results.latencies, request)
     files = _medians(results.latencies, ("file_bytes_dense", "file_bytes_sparse"))
     return (
         [
-            _option(place, own, summaries, unit, timings.get(_network(place)), files.get(_network(place)))
-            for place, own in by_place.items()
+            _option((method, n), own, summaries, unit, timings.get(_network(method)), files.get(_network(method)))
+            for (method, n), own in by_place.items()
         ],
         unit,
         protocol,
@@ -213,13 +202,9 @@ def options(results: Results, request: Request) -> tuple[list[Option], Unit, str
     )
 
 
-def _network(record: Place | Latency) -> tuple[Any, ...]:
+def _network(record: Identity | Latency) -> tuple[Any, ...]:
     """Tell compressed networks apart: those of cross-fitting are others than those of the configured splits."""
     return record.backbone, record.pruner, record.ratio, record.training == "crossfit"
-
-
-def _place(record: Row | Summary) -> Place:
-    return Place(record.backbone, record.pruner, record.ratio, record.aggregator, record.training, record.n)
 
 
 def _option(
@@ -230,15 +215,16 @@ def _option(
     timing: Timing | None,
     files: Mapping[str, float] | None,
 ) -> Option:
-    test, validation = summaries["test", place], summaries["validation", place]
+    test, validation, (method, n) = summaries["test", place], summaries["validation", place], place
     macs = statistics.fmean(row.cost_macs for row in rows)
     return Option(
-        **place._asdict(),
+        **method._asdict(),
+        n=n,
         cost_dense_passes=test.cost_dense_passes,
         cost_macs=macs,
         aggregator_macs=statistics.fmean(row.aggregator_macs for row in rows),
-        cost_units=test.cost_dense_passes if place.backbone == unit.backbone else macs / unit.macs,
-        timing=timing and dataclasses.replace(timing, ms_per_tuple=place.n * timing.ms_per_image),
+        cost_units=test.cost_dense_passes if method.backbone == unit.backbone else macs / unit.macs,
+        timing=timing and dataclasses.replace(timing, ms_per_tuple=n * timing.ms_per_image),
         parameters=statistics.fmean(row.parameters for row in rows),
         parameters_dense=statistics.fmean(row.parameters_dense for row in rows),
         file_bytes_dense=files["file_bytes_dense"] if files else None,

@@ -10,9 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from sharedlabel.choosing.candidates import Option, Place
-from sharedlabel.names import DENSE
-from sharedlabel.records import MIN_SEEDS, OPPOSITE, Comparison, Verdict
+from sharedlabel.choosing.candidates import Option
+from sharedlabel.records import MIN_SEEDS, OPPOSITE, Comparison, Identity, Verdict
 
 Metric = Literal["n_accuracy", "ri"]
 Ends: TypeAlias = tuple[float, float, float]  # estimate, lower and upper end of its interval
@@ -74,38 +73,28 @@ class Contrast:
     ri: Gap
 
 
-def contrast(first: Option, second: Option, protocol: str, comparisons: Iterable[Comparison]) -> Contrast:
+def contrast(first: Option, second: Option, comparisons: Iterable[Comparison]) -> Contrast:
     """Compare two options.
 
     Args:
         first: the recommended one.
         second: the other one.
-        protocol: of both.
         comparisons: paired comparisons of the run.
     """
-    paired = _paired(first.place, second.place, protocol, comparisons) if first.n == second.n else {}
+    paired = _paired(first, second, comparisons) if first.n == second.n else {}
     gaps = {metric: paired.get(metric) or _independent(first, second, metric) for metric in ("n_accuracy", "ri")}
     return Contrast(second, gaps["n_accuracy"], gaps["ri"])
 
 
-def _paired(first: Place, second: Place, protocol: str, comparisons: Iterable[Comparison]) -> dict[str, Gap]:
-    gaps: dict[str, Gap] = {}
+def _paired(first: Option, second: Option, comparisons: Iterable[Comparison]) -> dict[str, Gap]:
+    pair, gaps = (Identity.of(first), Identity.of(second)), dict[str, Gap]()
     for c in comparisons:
-        if (c.n, c.protocol) == (first.n, protocol):
-            pair = _places(c)
-            if pair == (first, second):
-                gaps[c.metric] = Gap(c.difference, c.low_adjusted, c.high_adjusted, True, c.verdict, c.correction)
-            elif pair == (second, first):
-                verdict = OPPOSITE[c.verdict]
-                gaps[c.metric] = Gap(-c.difference, -c.high_adjusted, -c.low_adjusted, True, verdict, c.correction)
+        if c.n == first.n and c.pair == pair:
+            gaps[c.metric] = Gap(c.difference, c.low_adjusted, c.high_adjusted, True, c.verdict, c.correction)
+        elif c.n == first.n and c.pair == pair[::-1]:
+            verdict = OPPOSITE[c.verdict]
+            gaps[c.metric] = Gap(-c.difference, -c.high_adjusted, -c.low_adjusted, True, verdict, c.correction)
     return gaps
-
-
-def _places(c: Comparison) -> tuple[Place, Place]:
-    method = Place(c.backbone, c.pruner, c.ratio, c.aggregator, c.training, c.n)
-    if c.axis == "compression":
-        return method, method._replace(pruner=DENSE, ratio=1.0)
-    return method, method._replace(**{c.axis: c.reference})  # type: ignore[arg-type]
 
 
 def shift(option: Option, metric: Metric) -> Shift:

@@ -16,7 +16,7 @@ from sharedlabel.choosing.differences import Contrast, Shift, contrast, shift
 from sharedlabel.errors import DataError
 from sharedlabel.measurements.timing import BUSY
 from sharedlabel.names import DENSE
-from sharedlabel.records import Results, SweetSpot
+from sharedlabel.records import Identity, Results, SweetSpot
 from sharedlabel.report.sentences import number, percent
 from sharedlabel.sweetspot import Point, Rule
 
@@ -114,12 +114,12 @@ def recommend(results: Results, request: Request) -> Recommendation:
         [option for option in considered if not _excess(option, request).keys() - {"guessing"}], request
     )
     by_place = {option.place: option for option in everything}
-    dense = by_place.get(chosen.place._replace(pruner=DENSE, ratio=1.0), chosen)
+    dense = by_place.get((Identity.of(chosen).dense, chosen.n), chosen)
     best = max(everything, key=lambda option: (option.validation_ri, -option.cost_units))
     other = next((option for option in rest if _method(option) != _method(chosen)), None)
 
     def against(option: Option | None) -> Contrast | None:
-        return None if option in {None, chosen} else contrast(chosen, option, protocol, results.comparisons)
+        return None if option in {None, chosen} else contrast(chosen, option, results.comparisons)
 
     return Recommendation(
         data=results.rows[0].data,
@@ -136,7 +136,7 @@ def recommend(results: Results, request: Request) -> Recommendation:
         considered=len(considered),
         qualified=len(within),
         passed_over=unfloored[0] if unfloored[0].guessing else None,
-        agreement=_agreement(chosen, request, protocol, unit, results.sweet_spots),
+        agreement=_agreement(chosen, request, unit, results.sweet_spots),
         ratio_edge=_edge(chosen.ratio, [o.ratio for o in everything if _same_grid(o, chosen)]),
         n_edge=_edge(chosen.n, [option.n for option in considered]),
         images=dict(results.dataset.images),
@@ -159,9 +159,7 @@ def _edge(value: int | float, values: Sequence[int | float]) -> Edge:
     return "smallest" if value == min(values) else "largest" if value == max(values) else "inside"
 
 
-def _agreement(
-    chosen: Option, request: Request, protocol: str, unit: Unit, spots: Iterable[SweetSpot]
-) -> Agreement | None:
+def _agreement(chosen: Option, request: Request, unit: Unit, spots: Iterable[SweetSpot]) -> Agreement | None:
     """Find the run's sweet spots that asked for the same of the same method; the least stable one speaks for them."""
     limits = {"budget": request.budget, "target": request.target_accuracy}
     asked = [(rule, value) for rule, value in limits.items() if value is not None]
@@ -173,7 +171,7 @@ def _agreement(
         if (spot.rule, spot.value) == asked[0]
         and (spot.backbone, spot.aggregator, spot.training) == (chosen.backbone, chosen.aggregator, chosen.training)
         and chosen.pruner in {spot.pruner, DENSE}
-        and (spot.protocol, spot.ratio, spot.n) == (protocol, chosen.ratio, chosen.n)
+        and (spot.protocol, spot.ratio, spot.n) == (chosen.protocol, chosen.ratio, chosen.n)
     ]
     return min((one for one in same if one.replicates > 0), key=lambda one: one.share, default=None)
 

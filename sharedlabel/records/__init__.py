@@ -19,7 +19,7 @@ from sharedlabel.records.measurements import (
     Search,
     quietest,
 )
-from sharedlabel.records.results import FORMAT, TABLES, Results, meanings
+from sharedlabel.records.results import FORMAT, TABLES, Results, Tables, meanings
 from sharedlabel.records.rows import MeasuredTime, NetworkCosts, NetworkTraining, Row, Scored, Scores, Spent
 from sharedlabel.records.stopping import AdaptivePoint, Threshold
 from sharedlabel.records.summaries import (
@@ -42,6 +42,6 @@ __all__ = [
     "Comparison", "DatasetFacts", "Failure", "Identity", "Latency", "LayerMargin", "LayerWeights", "Margin",
     "MeasuredTime", "Metric", "NetworkCosts", "NetworkTraining", "OfCell", "OfMethod", "OfPruned",
     "PairedDifference", "Pooled", "Rank", "ReliabilityBin", "Results", "Row", "Scored", "Scores", "Search", "Spent",
-    "Split", "Summary", "SweetSpot", "Threshold", "Verdict", "Wins", "files", "from_cell", "meanings", "quietest",
-    "read", "to_csv", "write",
+    "Split", "Summary", "SweetSpot", "Tables", "Threshold", "Verdict", "Wins", "files", "from_cell", "meanings",
+    "quietest", "read", "to_csv", "write",
 ]  # fmt: skip

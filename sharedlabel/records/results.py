@@ -21,8 +21,8 @@ def _shown(heading: str, about: str, **default: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Results:
-    """Everything a grid found. A table is a field that holds a tuple of records.
+class About:
+    """What results are of.
 
     Attributes:
         format: version of this file's layout.
@@ -31,6 +31,20 @@ class Results:
         provenance: commit, versions, device, date; `seconds` that all results took, in whatever run, None where a
             call on the way is not stored any more; `last_run_seconds` of the run that wrote this.
         dataset: what new images must look like, and the labels' names.
+    """
+
+    format: int
+    experiment: str
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    dataset: DatasetFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """Tables of records.
+
+    Attributes:
         rows: per seed.
         summaries: over seeds.
         comparisons: paired differences between aggregators, trainings, pruners and compressions.
@@ -46,14 +60,8 @@ class Results:
         wins: win, tie and loss counts of aggregators.
         searches: settings that were searched, per aggregator and network.
         failures: cells that were tried in vain; they are in no other table, but for those that only lack times.
-        cells: how many the grid has, finished or not; 0 where an older version wrote this.
     """
 
-    format: int
-    experiment: str
-    config: dict[str, Any]
-    provenance: dict[str, Any]
-    dataset: DatasetFacts
     rows: tuple[Row, ...] = _shown("Every row", "One row per cell, protocol, split and n.")
     summaries: tuple[Summary, ...]
     comparisons: tuple[Comparison, ...] = _shown(
@@ -104,15 +112,21 @@ class Results:
         "One row per cell without its numbers or its times, and the call that failed; the next run tries it again.",
         default=(),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results(Tables, About):
+    """Everything a grid found.
+
+    Attributes:
+        cells: how many the grid has, finished or not; 0 where an older version wrote this.
+    """
+
     cells: int = 0
 
 
-def _tables() -> dict[str, type[Any]]:
-    hints = get_type_hints(Results)
-    return {name: get_args(hint)[0] for name, hint in hints.items() if get_args(hint)[1:] == (Ellipsis,)}
-
-
-TABLES: dict[str, type[Any]] = _tables()  # the kind of record in each table, by its name
+# The kind of record in each table, by its name.
+TABLES: dict[str, type[Any]] = {name: get_args(hint)[0] for name, hint in get_type_hints(Tables).items()}
 
 
 def meanings(kind: type[Any]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from sharedlabel.files.plain import read_json
-from sharedlabel.records.identity import Metric, OfMethod, OfSetting, OnSplit
+from sharedlabel.records.identity import Identity, Metric, OfMethod, OfSetting, OnSplit
 from sharedlabel.records.rows import Scored
 
 Axis: TypeAlias = Literal["aggregator", "training", "pruner", "compression"]
@@ -96,6 +96,14 @@ class Comparison(PairedDifference, OfMethod):
     """
 
     n: int
+
+    @property
+    def pair(self) -> tuple[Identity, Identity]:
+        """The method and its reference."""
+        method = Identity.of(self)
+        if self.axis == "compression":
+            return method, method.dense
+        return method, method._replace(**{self.axis: self.reference})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)

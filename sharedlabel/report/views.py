@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,9 +9,11 @@ from typing import Any, TypeVar
 from sharedlabel.errors import StoreError
 from sharedlabel.names import DENSE, EXACT
 from sharedlabel.records import (
+    TABLES,
     AdaptivePoint,
     Comparison,
     Failure,
+    Identity,
     Latency,
     Margin,
     Rank,
@@ -21,7 +22,8 @@ from sharedlabel.records import (
     Row,
     Summary,
     SweetSpot,
-    Wins,
+    Tables,
+    Verdict,
 )
 
 TIMES = "latency"  # the stage whose failure costs a cell its times alone
@@ -29,23 +31,13 @@ Network = TypeVar("Network", Row, Latency, Margin)
 RULES = ("budget", "retain", "target", "knee", "marginal")
 
 
-@dataclass(frozen=True)
-class View:
-    """The records of one data set, backbone and protocol; latencies and margins are the same for every protocol."""
+@dataclass(frozen=True, kw_only=True)
+class View(Tables):
+    """The tables of one data set, backbone and protocol; what is said of networks is the same for every protocol."""
 
     data: str
     backbone: str
     protocol: str
-    rows: tuple[Row, ...]
-    summaries: tuple[Summary, ...]
-    comparisons: tuple[Comparison, ...]
-    sweet_spots: tuple[SweetSpot, ...]
-    reliability: tuple[ReliabilityBin, ...]
-    latencies: tuple[Latency, ...]
-    margins: tuple[Margin, ...]
-    ranks: tuple[Rank, ...] = ()
-    wins: tuple[Wins, ...] = ()
-    adaptive: tuple[AdaptivePoint, ...] = ()
 
     @property
     def network(self) -> tuple[str, str]:
@@ -177,8 +169,7 @@ def _view(results: Results, data: str, backbone: str, protocol: str) -> View:
         """Tell whether a record is of this view; what is said of networks is the same for every protocol."""
         return all(getattr(record, column, value) == value for column, value in own.items())
 
-    tables = (field.name for field in dataclasses.fields(View) if field.name not in own)
-    return View(**own, **{name: tuple(filter(inside, getattr(results, name))) for name in tables})  # type: ignore[arg-type]
+    return View(**own, **{name: tuple(filter(inside, getattr(results, name))) for name in TABLES})  # type: ignore[arg-type]
 
 
 def usual(records: Sequence[Network]) -> list[Network]:
@@ -221,34 +212,24 @@ def best_methods(view: View) -> list[Best]:
     return [best for best in bests if best is not None]
 
 
-def _verdicts(comparisons: Iterable[Comparison]) -> dict[Any, str]:
-    """Index the verdicts on RI by ratio, n, and what tells the method and the reference apart."""
-    by_pair: dict[Any, str] = {}
-    for c in comparisons:
-        if c.metric == "ri" and c.axis != "compression":
-            own = {"pruner": c.pruner, "aggregator": c.aggregator, "training": c.training}
-            other = own | {c.axis: c.reference}
-            by_pair[c.ratio, c.n, tuple(own.values()), tuple(other.values())] = c.verdict
-    return by_pair
+def _verdicts(comparisons: Iterable[Comparison]) -> dict[tuple[int, Identity, Identity], Verdict]:
+    """Index the verdicts on RI by n, method and reference."""
+    return {(c.n, *c.pair): c.verdict for c in comparisons if c.metric == "ri"}
 
 
-def _best(group: Sequence[Summary], verdicts: Mapping[Any, str]) -> Best | None:
-    tests = {_identity(s): s for s in group if s.split == "test"}
-    validation = [s for s in group if s.split == "validation" and _identity(s) in tests]
+def _best(group: Sequence[Summary], verdicts: Mapping[tuple[int, Identity, Identity], Verdict]) -> Best | None:
+    tests = {Identity.of(s): s for s in group if s.split == "test"}
+    validation = [s for s in group if s.split == "validation" and Identity.of(s) in tests]
     if not validation:
         return None
-    chosen = tests[_identity(max(validation, key=lambda s: s.ri))]
+    chosen = tests[Identity.of(max(validation, key=lambda s: s.ri))]
     others = sorted((s for s in tests.values() if s is not chosen), key=lambda s: -s.ri)
     return Best(chosen, tuple(s for s in others if _may_match(chosen, s, verdicts)), len(others))
 
 
-def _identity(summary: Summary) -> tuple[str, str, str]:
-    return summary.pruner, summary.aggregator, summary.training
-
-
-def _may_match(best: Summary, other: Summary, verdicts: Mapping[Any, str]) -> bool:
-    forward = verdicts.get((best.ratio, best.n, _identity(best), _identity(other)))
-    backward = verdicts.get((best.ratio, best.n, _identity(other), _identity(best)))
+def _may_match(best: Summary, other: Summary, verdicts: Mapping[tuple[int, Identity, Identity], Verdict]) -> bool:
+    first, second = Identity.of(best), Identity.of(other)
+    forward, backward = verdicts.get((best.n, first, second)), verdicts.get((best.n, second, first))
     if forward or backward:
         return forward != "better" and backward != "worse"
     return other.ri_high >= best.ri_low

@@ -325,8 +325,8 @@ def test_json_has_the_documented_schema(results, tmp_path, capsys) -> None:
         "ri", "ri_low", "ri_high", "validation_n_accuracy", "validation_n_accuracy_low", "validation_n_accuracy_high",
         "validation_ri", "validation_ri_low", "validation_ri_high", "seeds",
     )  # fmt: skip
-    option = dict.fromkeys(("backbone", "pruner", "aggregator", "training"), "str") | dict.fromkeys(numbers, "number")
-    option |= {"timing": timing, "guessing": "bool"}
+    names = ("backbone", "pruner", "aggregator", "training", "protocol")
+    option = dict.fromkeys(names, "str") | dict.fromkeys(numbers, "number") | {"timing": timing, "guessing": "bool"}
     ends = dict.fromkeys(("difference", "low", "high"), "number")
     gap = ends | {"paired": "bool", "verdict": "str", "correction": "str"}
     shift = ends | {"beyond_chance": "bool"}
@@ -412,8 +412,8 @@ def test_networks_of_cross_fitting_have_their_own_times():
     advice = options(dataclasses.replace(results, **twins, latencies=(*results.latencies, *slower)), Request())[0]
     times = {option.place: option.timing.ms_per_image for option in advice}
     assert len(times) == 2 * len(POINTS)
-    for place, time in times.items():
-        assert time == MS[place.pruner] * (3 if place.training == "crossfit" else 1)
+    for (method, _), time in times.items():
+        assert time == MS[method.pruner] * (3 if method.training == "crossfit" else 1)
 
 
 def test_what_is_no_better_than_guessing_is_passed_over(results) -> None:
