@@ -46,13 +46,14 @@ from sharedlabel.metrics.behrens_fisher import p_value
 from sharedlabel.metrics.intervals import interval
 from sharedlabel.metrics.paired import all_pairs
 from sharedlabel.metrics.uncertainty import estimate, independent, seed_average
+from sharedlabel.names import Protocol
 from sharedlabel.records import MIN_SEEDS, Comparison, Identity, Pooled, Row
 from sharedlabel.scoring.scores import accuracy_and_ri
 from sharedlabel.summary.comparisons import compare
 from sharedlabel.summary.ranks import rank
 from sharedlabel.summary.seeds import Scored, Split
 from sharedlabel.summary.verdicts import ALPHA
-from sharedlabel.types import Protocol, Tuples
+from sharedlabel.types import Tuples
 
 FAMILY_WISE, COVERED = 0.06, (0.93, 0.97)
 TUPLES = 120

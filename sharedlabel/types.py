@@ -7,14 +7,13 @@ prefixes of it), `d` embedding width, `c` classes, `b` batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
-ROLES = ("backbone", "aggregator", "validation", "test")
 Role: TypeAlias = Literal["backbone", "aggregator", "validation", "test"]
-Protocol: TypeAlias = Literal["iid", "grouped"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from torch import Tensor
 from sharedlabel.config import ComparisonConfig
 from sharedlabel.data.tuples import partition
 from sharedlabel.metrics.uncertainty import independent, paired_difference, seed_average
+from sharedlabel.names import Protocol
 from sharedlabel.records import Identity, Rank, Row
 from sharedlabel.rng import generator
 from sharedlabel.scoring.scores import accuracy_and_ri
 from sharedlabel.summary.comparisons import compare
 from sharedlabel.summary.ranks import count_wins, rank, rank_intervals
 from sharedlabel.summary.seeds import Scored, Split
-from sharedlabel.types import Protocol
 
 N = (1, 2)
 IMAGES, CLASSES, ENTROPY = 160, 4, 2.0

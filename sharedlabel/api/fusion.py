@@ -16,6 +16,7 @@ from sharedlabel.data import splits, tuples
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.metrics import _checks
 from sharedlabel.metrics.calibration import calibrate_logits, log_correction, single_temperature
+from sharedlabel.names import GROUPED, IID
 from sharedlabel.plugins import load
 from sharedlabel.training import search
 from sharedlabel.types import Dataset, SetShape
@@ -150,7 +151,7 @@ class Fusion(nn.Module):
         single = single_temperature(learn.logits + copy.log_correction, learn.labels, wanted)
         copy.temperature = torch.tensor(single, dtype=torch.float64)
         learn, watch = (images._replace(logits=copy.calibrated(images.logits)) for images in (learn, watch))
-        protocol = "iid" if groups is None else "grouped"
+        protocol = IID if groups is None else GROUPED
 
         def watched() -> Any:
             draw = rng.generator(rng.derive(seed, "stopping"), "evaluation", "validation", protocol)

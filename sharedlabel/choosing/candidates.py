@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from sharedlabel.errors import ConfigError, DataError, nearest
-from sharedlabel.names import DENSE, EXACT
+from sharedlabel.names import CROSSFIT, DENSE, EXACT, IID
 from sharedlabel.records import Identity, Latency, Results, Row, Summary, quietest
 
 _FILTERS = ("protocol", "backbone", "pruner", "aggregator")
@@ -158,7 +158,7 @@ def filtered(results: Results, request: Request) -> tuple[list[Row], str]:
     rows = [row for row in results.rows if row.aggregator != EXACT]
     if not rows:
         raise DataError(f"expected finished cells in {results.experiment!r}, got none; run the grid first")
-    protocol = request.protocol or min((row.protocol for row in rows), key=lambda name: name != "iid")
+    protocol = request.protocol or min((row.protocol for row in rows), key=lambda name: name != IID)
     wanted = {name: getattr(request, name) for name in _FILTERS} | {"protocol": protocol}
     for name, value in wanted.items():
         known = {str(getattr(row, name)) for row in rows}
@@ -204,7 +204,7 @@ def options(results: Results, request: Request) -> tuple[list[Option], Unit, str
 
 def _network(record: Identity | Latency) -> tuple[Any, ...]:
     """Tell compressed networks apart: those of cross-fitting are others than those of the configured splits."""
-    return record.backbone, record.pruner, record.ratio, record.training == "crossfit"
+    return record.backbone, record.pruner, record.ratio, record.training == CROSSFIT
 
 
 def _option(

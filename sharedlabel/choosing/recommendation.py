@@ -15,7 +15,7 @@ from sharedlabel.choosing.candidates import Option, Request, Unit, options
 from sharedlabel.choosing.differences import Contrast, Shift, contrast, shift
 from sharedlabel.errors import DataError
 from sharedlabel.measurements.timing import BUSY
-from sharedlabel.names import DENSE
+from sharedlabel.names import DENSE, method_name, network_name
 from sharedlabel.records import Identity, Results, SweetSpot
 from sharedlabel.report.sentences import number, percent
 from sharedlabel.sweetspot import Point, Rule
@@ -276,6 +276,5 @@ def intervals(option: Option) -> str:
 
 def describe(option: Option) -> str:
     """Name an option."""
-    how = "" if option.training == "frozen" else f" ({option.training})"
-    network = "the dense network" if option.pruner == DENSE else f"{option.pruner} {option.ratio:g}x"
-    return f"{option.aggregator}{how} on {network} of {option.backbone}, n = {option.n}"
+    network = "the dense network" if option.pruner == DENSE else network_name(option.pruner, option.ratio)
+    return f"{method_name(option.aggregator, option.training)} on {network} of {option.backbone}, n = {option.n}"

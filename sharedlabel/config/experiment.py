@@ -22,6 +22,7 @@ from sharedlabel.config.sections import (
     TrainConfig,
     TrainerConfig,
 )
+from sharedlabel.names import FROZEN
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Experiment:
         "lstm",
         "residual_lstm",
     )
-    training: tuple[PluginSpec, ...] = ("frozen",)
+    training: tuple[PluginSpec, ...] = (FROZEN,)
     seeds: tuple[NonNegativeInt, ...] = (0,)
     split: SplitConfig = SplitConfig()
     dense: TrainConfig = TrainConfig()

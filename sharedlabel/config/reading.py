@@ -17,6 +17,7 @@ from sharedlabel.config.plugins import PluginSpec
 from sharedlabel.config.sections import TrainerConfig, TrainerOptions
 from sharedlabel.config.trainings import trainings
 from sharedlabel.errors import ConfigError, nearest
+from sharedlabel.names import DENSE
 
 
 def command_line(program: str = "train") -> CommandLine:
@@ -70,7 +71,7 @@ def check(experiment: Experiment) -> Experiment:
     for axis in ("backbones", "pruners", "ratios", "aggregators", "training", "seeds"):
         _check_axis(axis, getattr(experiment, axis))
     _check_trainer(experiment.trainer)
-    if max(experiment.ratios) > 1 and all(_name(spec) == "none" for spec in experiment.pruners):
+    if max(experiment.ratios) > 1 and all(_name(spec) == DENSE for spec in experiment.pruners):
         raise ConfigError(f"ratios: got {max(experiment.ratios):g} but pruners lists none that compresses; add one")
     trainings(experiment)
     _check_axis("crossfit.ridge", experiment.crossfit.ridge)

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt
 
 from sharedlabel.config.fields import added
 from sharedlabel.config.schema import Count, Fraction, Many, NonNegativeFloat, PositiveFloat, PositiveFraction
+from sharedlabel.names import IID, Protocol
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ class EvaluationConfig:
     """
 
     n: tuple[Count, ...] = (1, 2, 4, 8)
-    protocols: tuple[Literal["iid", "grouped"], ...] = ("iid",)
+    protocols: tuple[Protocol, ...] = (IID,)
     partitions: Count = 20
     prior: Literal["uniform", "empirical"] = "uniform"
     seed: NonNegativeInt = 0

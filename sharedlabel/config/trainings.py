@@ -10,8 +10,9 @@ from sharedlabel.config.keys import canonical
 from sharedlabel.config.plugins import PluginSpec, build, described, given_label
 from sharedlabel.config.sections import JointConfig
 from sharedlabel.errors import ConfigError, nearest
+from sharedlabel.names import CROSSFIT, FROZEN, JOINT
 
-TRAININGS = ("frozen", "joint", "crossfit")
+TRAININGS = (FROZEN, JOINT, CROSSFIT)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def _training(spec: PluginSpec, usual: JointConfig) -> Training:
         raise ConfigError(f"training: unknown kind {name!r}; {nearest(str(name), TRAININGS)}")
     if label in TRAININGS and label != name:
         raise ConfigError(f"training: the label {label!r} has a meaning of its own; choose another")
-    if name != "joint":
+    if name != JOINT:
         if options or label not in (None, name):
             raise ConfigError(f"training: {name!r} takes no options and no other label, got {spec!r}; leave them out")
         return Training(name, name)

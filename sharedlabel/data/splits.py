@@ -6,8 +6,6 @@ read once.
 
 from __future__ import annotations
 
-from typing import get_args
-
 import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
@@ -16,9 +14,8 @@ from sharedlabel import rng
 from sharedlabel.config import SplitConfig
 from sharedlabel.data._shuffle import joint_cells, rank_within, shuffle_within
 from sharedlabel.errors import DataError
-from sharedlabel.types import Dataset, Role
+from sharedlabel.types import ROLES, Dataset, Role
 
-_ROLES: tuple[Role, ...] = get_args(Role)
 # Drawn from the smallest share to the largest: the earlier, the more evenly groups are represented.
 _NOT_TEST: tuple[Role, ...] = ("validation", "aggregator", "backbone")
 _TEST, _VALIDATION = 1, 2  # sides
@@ -38,7 +35,7 @@ def split(dataset: Dataset, config: SplitConfig) -> dict[Role, Int64[Tensor, "_"
         DataError: a class is missing from a role, or the data set's own sides divide a group that should stay whole.
     """
     kept = _limited(dataset, config)
-    roles = torch.full_like(kept, _ROLES.index("test"))
+    roles = torch.full_like(kept, ROLES.index("test"))
     shares = _shares(config)
     if dataset.holdout is None:
         with_test = torch.cat([shares.new_tensor([config.test]), (1 - config.test) * shares])
@@ -48,11 +45,11 @@ def split(dataset: Dataset, config: SplitConfig) -> dict[Role, Int64[Tensor, "_"
         _check_sides(dataset, kept, side, config)
         rest, drawn = side == 0, _NOT_TEST
         if dataset.validation is not None:
-            roles[side == _VALIDATION] = _ROLES.index("validation")
+            roles[side == _VALIDATION] = ROLES.index("validation")
             drawn, shares = _NOT_TEST[1:], shares[1:] / shares[1:].sum()
         roles[rest] = _assign(dataset, kept[rest], drawn, shares, config)
     _check_classes(dataset, kept, roles)
-    return {role: kept[roles == index] for index, role in enumerate(_ROLES)}
+    return {role: kept[roles == index] for index, role in enumerate(ROLES)}
 
 
 def sides(dataset: Dataset) -> Int64[Tensor, "N"]:
@@ -127,7 +124,7 @@ def _assign(
 ) -> Int64[Tensor, "m"]:
     """Return the role index of each kept instance."""
     share = _deal(dataset, kept, shares, config, rng.generator(config.seed, "split", "roles"))
-    return torch.tensor([_ROLES.index(role) for role in roles])[share]
+    return torch.tensor([ROLES.index(role) for role in roles])[share]
 
 
 def _deal(
@@ -197,12 +194,12 @@ def _check_sides(dataset: Dataset, kept: Tensor, side: Tensor, config: SplitConf
 
 def _check_classes(dataset: Dataset, kept: Tensor, roles: Tensor) -> None:
     classes = dataset.num_classes
-    counts = torch.bincount(roles * classes + dataset.labels[kept], minlength=len(_ROLES) * classes)
+    counts = torch.bincount(roles * classes + dataset.labels[kept], minlength=len(ROLES) * classes)
     missing = (counts == 0).nonzero().flatten()
     if missing.numel():
         role, label = divmod(int(missing[0]), classes)
         raise DataError(
             f"data set {dataset.name!r}: expected every class in every role, but {dataset.class_names[label]!r} has no "
-            f"instance in {_ROLES[role]!r} ({int((dataset.labels == label).sum())} instances in all); add instances"
+            f"instance in {ROLES[role]!r} ({int((dataset.labels == label).sum())} instances in all); add instances"
             + ("" if dataset.groups is None else " or groups, or set split.groups to divided")
         )

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from sharedlabel.errors import DeploymentError, nearest
+from sharedlabel.names import EXACT, FROZEN
 from sharedlabel.records import AXES, Results, Row
 
 _LISTED = 8
@@ -34,7 +35,7 @@ def choose(results: Results, cell: str, wanted: Mapping[str, str | int | float])
     if len(matching) != 1:
         raise DeploymentError(_several(matching) if matching else _none(list(begun.values()), wanted))
     key, row = next(iter(matching.items()))
-    if row.aggregator == "exact":
+    if row.aggregator == EXACT:
         raise DeploymentError(
             f"expected a cell with trained networks, got {key} ({describe(row)}): the exact posterior of synthetic "
             "data is a formula that knows how they were drawn; choose a cell of an aggregator"
@@ -44,7 +45,7 @@ def choose(results: Results, cell: str, wanted: Mapping[str, str | int | float])
 
 def describe(row: Row) -> str:
     """Name a cell by its labels."""
-    how = "" if row.training == "frozen" else f" {row.training}"
+    how = "" if row.training == FROZEN else f" {row.training}"
     return f"{row.backbone} {row.pruner} {row.ratio:g}x {row.aggregator}{how} {row.protocol} seed {row.seed}"
 
 

@@ -11,7 +11,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import ComparisonConfig, Experiment, Plugin, canonical
 from sharedlabel.data import _small
 from sharedlabel.errors import CompressionError, ConfigError, DataError, nearest
-from sharedlabel.names import DENSE, EXACT, GROUPED
+from sharedlabel.names import DENSE, DENSE_NETWORK, EXACT, GROUPED
 from sharedlabel.networks import sizes
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import rounded_down
@@ -19,7 +19,7 @@ from sharedlabel.pruners._methods import ceiling
 from sharedlabel.scoring.data import FEATURE_ROLES, SCORED_ROLES, Data
 from sharedlabel.types import Dataset, Role, Tuples
 
-RESERVED = (DENSE, EXACT, "dense")
+RESERVED = (DENSE, EXACT, DENSE_NETWORK)
 MAX_CELLS = 1_000_000
 
 

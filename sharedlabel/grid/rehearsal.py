@@ -26,7 +26,7 @@ from sharedlabel.grid import Grid, Node, lay_out
 from sharedlabel.grid.executors.local import Attempts
 from sharedlabel.grid.failures import Failed
 from sharedlabel.measurements import counts
-from sharedlabel.names import CROSSFIT
+from sharedlabel.names import CROSSFIT, IID
 from sharedlabel.scoring.data import FEATURE_ROLES, Data, crossfitted
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Store
@@ -199,7 +199,7 @@ def _shortened(experiment: Experiment, epochs: int) -> Experiment:
         training=tuple(
             entry if isinstance(entry, str) else {**entry, "epochs": epochs} for entry in experiment.training
         ),
-        evaluation=dataclasses.replace(experiment.evaluation, n=(largest,), protocols=("iid",), partitions=2),
+        evaluation=dataclasses.replace(experiment.evaluation, n=(largest,), protocols=(IID,), partitions=2),
         crossfit=dataclasses.replace(experiment.crossfit, folds=2),
         trainer=dataclasses.replace(experiment.trainer, logger="none", callbacks=(), checkpoint_seconds=None),
     )

@@ -9,6 +9,7 @@ import torch
 
 from sharedlabel.data._small import smaller
 from sharedlabel.grid import Grid
+from sharedlabel.names import GROUPED
 from sharedlabel.records import ClassCount
 from sharedlabel.scoring.data import FEATURE_ROLES, SCORED_ROLES
 from sharedlabel.types import Role
@@ -36,7 +37,7 @@ def counts(grid: Grid) -> tuple[ClassCount, ...]:
 def dropped(grid: Grid) -> dict[str, dict[str, int]]:
     """Count, for each split and n, the groups that are smaller than n; empty without tuples of the grouped protocol."""
     dataset, scoring = grid.data.dataset, grid.experiment.evaluation
-    if dataset.groups is None or "grouped" not in scoring.protocols:
+    if dataset.groups is None or GROUPED not in scoring.protocols:
         return {}
     smaller_by_size = {role: smaller(dataset, grid.data.splits[role], scoring.n)[0] for role in FEATURE_ROLES}
     return {role: {str(n): count for n, count in by_size.items()} for role, by_size in smaller_by_size.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from sharedlabel.names import DENSE
+from sharedlabel.names import DENSE, Protocol
 
 Split: TypeAlias = Literal["validation", "test"]
 Metric: TypeAlias = Literal["n_accuracy", "ri"]
@@ -52,7 +52,7 @@ class OfSetting(OfBackbone):
     """
 
     training: str
-    protocol: Literal["iid", "grouped"]
+    protocol: Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class Identity(NamedTuple):
     ratio: float
     aggregator: str
     training: str
-    protocol: Literal["iid", "grouped"]
+    protocol: Protocol
 
     @classmethod
     def of(cls, named: Any) -> Identity:

@@ -7,7 +7,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sharedlabel.names import FROZEN, Protocol
 from sharedlabel.records.identity import OfBackbone, OfCell, OfMethod, OfPruned
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfTrained:
+    """A record about a trained network, whatever aggregator looks at what it says.
+
+    Attributes:
+        seed: training seed.
+        training: `crossfit` for the deployed networks of cross-fitting, `frozen` for all others.
+    """
+
+    seed: int
+    training: Literal["frozen", "crossfit"] = FROZEN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +44,10 @@ class ReliabilityBin(OfMethod):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Latency(OfPruned):
+class Latency(OfTrained, OfPruned):
     """Size, memory and time of one compressed network: one row per device, mode and batch.
 
     Attributes:
-        seed: training seed.
-        training: `crossfit` for the deployed networks of cross-fitting, `frozen` for all others.
         device: name of the device.
         mode: `eager`, or `compiled` through torch.compile.
         batch: images per batch.
@@ -60,8 +72,6 @@ class Latency(OfPruned):
         measured_load: load average of the machine over the minute before; empty if the system does not tell.
     """
 
-    seed: int
-    training: Literal["frozen", "crossfit"] = "frozen"
     device: str
     mode: Literal["eager", "compiled"]
     batch: int
@@ -96,20 +106,16 @@ def quietest(records: Iterable[Latency]) -> list[Latency]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerWeights(OfPruned):
+class LayerWeights(OfTrained, OfPruned):
     """How many weights of one layer a pruner has left.
 
     Attributes:
-        seed: training seed.
-        training: `crossfit` for the deployed networks of cross-fitting, `frozen` for all others.
         layer: name of the layer.
         weights_dense: weights of the layer in the dense network.
         weights: weights left.
         sparsity: share removed, in [0, 1].
     """
 
-    seed: int
-    training: Literal["frozen", "crossfit"] = "frozen"
     layer: str
     weights_dense: int
     weights: int
@@ -156,16 +162,8 @@ class LayerMargin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Margin(LayerMargin, OfBackbone):
-    """The error margin of one layer of a dense network.
-
-    Attributes:
-        seed: training seed.
-        training: `crossfit` for the deployed networks of cross-fitting, `frozen` for all others.
-    """
-
-    seed: int
-    training: Literal["frozen", "crossfit"] = "frozen"
+class Margin(OfTrained, LayerMargin, OfBackbone):
+    """The error margin of one layer of a dense network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,9 +185,9 @@ class Search(OfPruned):
     """
 
     aggregator: str
-    protocol: Literal["iid", "grouped"]
+    protocol: Protocol
     seed: int
-    training: Literal["frozen", "crossfit"] = "frozen"
+    training: Literal["frozen", "crossfit"] = FROZEN
     trials: int
     diverged: int
     chosen_trial: int

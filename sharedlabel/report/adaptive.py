@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from sharedlabel.names import DENSE, EXACT
+from sharedlabel.names import DENSE, EXACT, network_name
 from sharedlabel.records import AdaptivePoint, Summary
 from sharedlabel.report.costs import Table
 from sharedlabel.report.sentences import number, percent
@@ -82,7 +82,7 @@ def sentence(view: View) -> str:
 def _line(point: AdaptivePoint) -> tuple[str, ...]:
     wrong = "" if point.error is None else _shares(point.error, point.error_low or 0.0, point.error_high or 0.0)
     return (
-        "dense" if point.pruner == DENSE else f"{point.pruner} {point.ratio:g}x",
+        network_name(point.pruner, point.ratio),
         point.rule,
         percent(point.value),
         wrong,

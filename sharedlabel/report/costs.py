@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeAlias
 
-from sharedlabel.names import DENSE
+from sharedlabel.names import CROSSFIT, DENSE, network_name
 from sharedlabel.records import Latency, Margin, quietest
 from sharedlabel.report.views import View, usual
 
@@ -145,13 +145,13 @@ def _margin(layer: str, records: Sequence[Margin]) -> tuple[str, ...]:
 def _networks(view: View) -> list[tuple[str, list[Latency]]]:
     groups: dict[tuple[bool, str, float], list[Latency]] = {}
     for record in view.latencies:
-        groups.setdefault((record.training == "crossfit", record.pruner, record.ratio), []).append(record)
+        groups.setdefault((record.training == CROSSFIT, record.pruner, record.ratio), []).append(record)
     ordered = sorted(groups, key=lambda key: (key[0], key[1] != DENSE, *key))
     return [(_called(*key), groups[key]) for key in ordered]
 
 
 def _called(crossfit: bool, pruner: str, ratio: float) -> str:
-    return ("dense" if pruner == DENSE else f"{pruner} {ratio:g}x") + (" (crossfit)" if crossfit else "")
+    return network_name(pruner, ratio) + (f" ({CROSSFIT})" if crossfit else "")
 
 
 def _timing(records: Sequence[Latency], place: Setting) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sharedlabel.names import FROZEN
 from sharedlabel.records import Rank
 from sharedlabel.report.views import View, method
 
@@ -43,7 +44,7 @@ class Matrix:
 
 def trainings(view: View) -> list[str]:
     """List the kinds of training that have ranks, `frozen` first."""
-    return sorted({rank.training for rank in view.ranks}, key=lambda training: (training != "frozen", training))
+    return sorted({rank.training for rank in view.ranks}, key=lambda training: (training != FROZEN, training))
 
 
 def standing(view: View, training: str, n: int) -> list[Rank]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sharedlabel.errors import StoreError
-from sharedlabel.names import DENSE, EXACT
+from sharedlabel.names import CROSSFIT, DENSE, DENSE_NETWORK, EXACT, IID, method_name
 from sharedlabel.records import (
     TABLES,
     AdaptivePoint,
@@ -154,7 +154,7 @@ def split(results: Results) -> tuple[View, ...]:
     Raises:
         StoreError: no cell has finished, nor failed.
     """
-    keys = sorted({(s.data, s.backbone, s.protocol) for s in results.summaries}, key=lambda k: (*k[:2], k[2] != "iid"))
+    keys = sorted({(s.data, s.backbone, s.protocol) for s in results.summaries}, key=lambda k: (*k[:2], k[2] != IID))
     if not keys and not results.failures:
         raise StoreError(
             f"expected at least one finished cell in {results.experiment!r}, got no summaries; run the grid to the end"
@@ -174,12 +174,12 @@ def _view(results: Results, data: str, backbone: str, protocol: str) -> View:
 
 def usual(records: Sequence[Network]) -> list[Network]:
     """Keep what is said of networks of the configured splits; where there are none, that of cross-fitting."""
-    return [record for record in records if record.training != "crossfit"] or list(records)
+    return [record for record in records if record.training != CROSSFIT] or list(records)
 
 
 def method(record: Row | Summary | SweetSpot | ReliabilityBin | Rank | AdaptivePoint) -> str:
     """Name an aggregator and, when it is not the default, its training."""
-    return record.aggregator if record.training == "frozen" else f"{record.aggregator} ({record.training})"
+    return method_name(record.aggregator, record.training)
 
 
 def place(record: Row | Summary | SweetSpot) -> str:
@@ -189,7 +189,7 @@ def place(record: Row | Summary | SweetSpot) -> str:
 
 def network(record: Row | Summary | SweetSpot) -> str:
     """Name the compressed network: its pruner, or `dense`."""
-    return "dense" if dense(record) else record.pruner
+    return DENSE_NETWORK if dense(record) else record.pruner
 
 
 def dense(record: Row | Summary | SweetSpot) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 from sharedlabel import rng
 from sharedlabel.config import SplitConfig, digest
 from sharedlabel.data import splits, tuples
+from sharedlabel.names import IID
 from sharedlabel.scoring.scores import Scores, score
 from sharedlabel.types import Dataset, Role, Tuples
 
@@ -48,7 +49,7 @@ class Data:
 
     def groups(self, role: Role, protocol: str) -> Tensor | None:
         """Group ids of a split under the grouped protocol, None under iid."""
-        if protocol == "iid" or self.dataset.groups is None:
+        if protocol == IID or self.dataset.groups is None:
             return None
         return self.dataset.groups[self.splits[role]]
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from sharedlabel.code import digests
 from sharedlabel.config import Experiment, JointConfig, Plugin, TrainerConfig
-from sharedlabel.names import CROSSFIT
+from sharedlabel.names import CROSSFIT, FROZEN
 from sharedlabel.records import TABLES
 from sharedlabel.scoring.data import FEATURE_ROLES, Data
 from sharedlabel.store import Artifact, Output
@@ -70,7 +70,7 @@ class Finished:
     @property
     def network_training(self) -> Literal["frozen", "crossfit"]:
         """How the cell's compressed network was trained; joint training starts from that of `frozen`."""
-        return "crossfit" if self.columns["training"] == CROSSFIT else "frozen"
+        return CROSSFIT if self.columns["training"] == CROSSFIT else FROZEN
 
     def named(self, *columns: str) -> dict[str, Any]:
         """Return some of the columns that name the cell."""

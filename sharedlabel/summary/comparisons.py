@@ -23,11 +23,10 @@ from sharedlabel.metrics.behrens_fisher import Spread
 from sharedlabel.metrics.moderation import moderate
 from sharedlabel.metrics.paired import Pairs, all_pairs
 from sharedlabel.metrics.uncertainty import independent
-from sharedlabel.names import DENSE, EXACT, FROZEN
+from sharedlabel.names import DENSE_NETWORK, EXACT, FROZEN, Protocol, network_name
 from sharedlabel.records import Axis, Comparison, Identity, Pooled
 from sharedlabel.summary.seeds import Scored, Split, common_seeds
 from sharedlabel.summary.verdicts import Differences
-from sharedlabel.types import Protocol
 
 METRICS: tuple[Literal["n_accuracy", "ri"], ...] = ("n_accuracy", "ri")
 Members: TypeAlias = dict[str, tuple[Identity, Scored]]
@@ -52,16 +51,14 @@ class _Axis:
     pairs: bool = True
 
 
-def _compression(identity: Identity) -> str:
-    return "dense" if identity.pruner == DENSE else f"{identity.pruner} {identity.ratio:g}x"
-
-
 _USUAL = ("backbone", "training", "protocol")
 _AXES: dict[Axis, _Axis] = {
     "aggregator": _Axis(_USUAL, ("pruner", "ratio"), lambda i: i.aggregator),
     "training": _Axis(("backbone", "protocol"), ("pruner", "ratio", "aggregator"), lambda i: i.training, FROZEN),
     "pruner": _Axis(_USUAL, ("ratio", "aggregator"), lambda i: i.pruner),
-    "compression": _Axis(_USUAL, ("aggregator",), _compression, "dense", pairs=False),
+    "compression": _Axis(
+        _USUAL, ("aggregator",), lambda i: network_name(i.pruner, i.ratio), DENSE_NETWORK, pairs=False
+    ),
 }
 
 

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from sharedlabel.config import ComparisonConfig
 from sharedlabel.metrics.uncertainty import independent, seed_average
+from sharedlabel.names import Protocol
 from sharedlabel.records import MIN_SEEDS, OPPOSITE, Comparison, Identity, Pooled, Rank, Verdict, Wins
 from sharedlabel.scoring.scores import accuracy_and_ri, relative_information_ends
 from sharedlabel.summary.comparisons import METRICS, Block, blocks, lengths, pooled_scores, shared_seeds, sizes
 from sharedlabel.summary.seeds import Scored, Split
 from sharedlabel.summary.verdicts import ALPHA
-from sharedlabel.types import Protocol
 
 
 def rank(

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from sharedlabel.config import EvaluationConfig
 from sharedlabel.metrics.information import label_entropy
+from sharedlabel.names import Protocol
 from sharedlabel.records import Identity, Row
 from sharedlabel.scoring.data import Data, clusters
-from sharedlabel.types import Protocol, Role, Tuples
+from sharedlabel.types import Role, Tuples
 
 
 @dataclass(frozen=True)

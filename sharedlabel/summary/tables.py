@@ -14,7 +14,7 @@ from torch import Tensor
 from sharedlabel import rng, sweetspot
 from sharedlabel.config import ComparisonConfig, EvaluationConfig, SweetSpotConfig
 from sharedlabel.metrics.uncertainty import draw_multipliers, independent, replicate, seed_average
-from sharedlabel.names import DENSE, EXACT
+from sharedlabel.names import DENSE, EXACT, Protocol
 from sharedlabel.records import Comparison, Identity, Pooled, Rank, Row, Summary, SweetSpot, Wins
 from sharedlabel.scoring.data import SCORED_ROLES, Data
 from sharedlabel.scoring.scores import accuracy_and_ri
@@ -22,7 +22,6 @@ from sharedlabel.summary.comparisons import compare
 from sharedlabel.summary.ranks import count_wins, rank
 from sharedlabel.summary.seeds import Method, Scored, Split, over_seeds
 from sharedlabel.sweetspot import Point, Rule
-from sharedlabel.types import Protocol
 
 VERSION = 3
 

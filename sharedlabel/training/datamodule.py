@@ -14,9 +14,10 @@ from sharedlabel import rng
 from sharedlabel.config import SplitConfig
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import DataError
+from sharedlabel.names import IID, Protocol
 from sharedlabel.scoring.data import Data
 from sharedlabel.training.loaders import Lookup, TupleLoader
-from sharedlabel.types import Dataset, Protocol, Role, Tuples
+from sharedlabel.types import Dataset, Role, Tuples
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 
@@ -95,7 +96,7 @@ class SharedLabelDataModule(pl.LightningDataModule):
         *,
         n: int = 8,
         batch_size: int = 32,
-        protocol: Protocol = "iid",
+        protocol: Protocol = IID,
         prior: Literal["uniform", "empirical"] | Tensor = "uniform",
         classes: int | None = None,
         partitions: int = 4,
@@ -154,7 +155,7 @@ class SharedLabelDataModule(pl.LightningDataModule):
         return cls(every[train], every[roles["validation"]], every[roles["test"]], classes=len(names), **options)
 
     @classmethod
-    def of_data(cls, data: Data, *, protocol: Protocol = "iid", train: Role = "aggregator", **options: Any) -> Any:
+    def of_data(cls, data: Data, *, protocol: Protocol = IID, train: Role = "aggregator", **options: Any) -> Any:
         """Form tuples of the images of a grid's data (`grid.prepare(experiment).data`), under its prior.
 
         Args:
@@ -206,7 +207,7 @@ class SharedLabelDataModule(pl.LightningDataModule):
             self._training.epoch = self._epoch
 
     def _groups(self, part: Instances) -> Tensor | None:
-        if self.protocol == "iid":
+        if self.protocol == IID:
             return None
         if part.groups is None:
             raise DataError("expected groups for protocol='grouped', got None; pass groups, or use protocol='iid'")

@@ -64,7 +64,7 @@ def test_shares_are_relative_to_each_other() -> None:
     dataset = make(shuffled([100, 100]))
     fractions = split(dataset, CONFIG)
     parts = split(dataset, dataclasses.replace(CONFIG, backbone=7.0, aggregator=2.0, validation=1.0))
-    assert all(torch.equal(fractions[role], parts[role]) for role in ROLES)  # type: ignore[index]
+    assert all(torch.equal(fractions[role], parts[role]) for role in ROLES)
 
 
 def test_four_instances_of_a_class_are_one_for_every_role_whatever_the_shares() -> None:
@@ -79,13 +79,13 @@ def test_holdout_is_the_test_role() -> None:
     holdout = torch.arange(1000) >= 800
     roles = split(make(labels, holdout=holdout), CONFIG)
     assert roles["test"].tolist() == list(range(800, 1000))
-    assert [roles[role].numel() for role in ROLES[:3]] == [560, 160, 80]  # type: ignore[index]
+    assert [roles[role].numel() for role in ROLES[:3]] == [560, 160, 80]
 
 
 def test_seed_decides() -> None:
     dataset = make(shuffled([50, 50]))
     first, again, other = (split(dataset, dataclasses.replace(CONFIG, seed=seed)) for seed in (0, 0, 1))
-    assert all(torch.equal(first[role], again[role]) for role in ROLES)  # type: ignore[index]
+    assert all(torch.equal(first[role], again[role]) for role in ROLES)
     assert not torch.equal(first["test"], other["test"])
 
 
@@ -125,7 +125,7 @@ def test_divided_groups_have_their_share_in_every_role() -> None:
     groups = torch.tensor([4, 9]).repeat_interleave(300)
     roles = split(make(labels, groups), DIVIDED)
     for role, expected in zip(ROLES, (56, 16, 8, 20), strict=True):
-        indices = roles[role]  # type: ignore[index]
+        indices = roles[role]
         cells = torch.bincount(labels[indices] * 10 + groups[indices])
         assert cells[cells > 0].tolist() == [expected] * 6
 
@@ -135,7 +135,7 @@ def test_small_divided_groups_do_not_starve_a_role() -> None:
     labels = torch.arange(2).repeat_interleave(300)
     groups = torch.arange(600) // 3
     roles = split(make(labels, groups), DIVIDED)
-    counts = [torch.bincount(labels[roles[role]]).tolist() for role in ROLES]  # type: ignore[index]
+    counts = [torch.bincount(labels[roles[role]]).tolist() for role in ROLES]
     assert counts == [[168, 168], [48, 48], [24, 24], [60, 60]]
     assert torch.bincount(groups[roles["validation"]]).max() == 1
 
@@ -147,7 +147,7 @@ def test_uneven_divided_groups_get_within_one_of_their_share() -> None:
     roles = split(make(labels, groups), DIVIDED)
     for role, share in (("test", 0.2), ("validation", 0.08)):
         for label in range(2):
-            indices = roles[role][labels[roles[role]] == label]  # type: ignore[index]
+            indices = roles[role][labels[roles[role]] == label]
             counts = torch.bincount(groups[indices], minlength=6)
             assert ((counts - share * torch.tensor(sizes)).abs() < 1.2).all(), (role, counts)
 

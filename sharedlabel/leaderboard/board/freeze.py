@@ -23,6 +23,7 @@ from sharedlabel.leaderboard.protocol import METRICS, SCORED, Protocol, Recipe
 from sharedlabel.leaderboard.sandbox.limits import Limits
 from sharedlabel.leaderboard.schema import NAMES, explain, is_name, to_toml
 from sharedlabel.metrics.calibration import calibrate_logits
+from sharedlabel.names import DENSE_NETWORK, FROZEN
 from sharedlabel.scoring.data import FEATURE_ROLES, Data
 from sharedlabel.store import Store, serialize
 
@@ -69,7 +70,7 @@ def freeze(
     recipe = _recipe(experiment)
     kept: dict[str, Tensor] = {role: _chosen(grid.data, role, images.get(role)) for role in FEATURE_ROLES}
     tuple_file, answer_file = _tuples(grid.data, kept, max(experiment.evaluation.n))
-    networks = {(cell.pruner, cell.ratio): cell for cell in grid.cells if cell.training == "frozen" and cell.aggregate}
+    networks = {(cell.pruner, cell.ratio): cell for cell in grid.cells if cell.training == FROZEN and cell.aggregate}
     files = _Files()
     protocol = Protocol.model_validate(
         {
@@ -188,7 +189,7 @@ def _network(
         tensors[f"{role}.logits"] = logits.half()
         if role != "test":
             tensors[f"{role}.labels"] = grid.data.labels(role)[chosen].to(torch.uint8)  # type: ignore[arg-type]
-    name = "dense" if cell.ratio == 1 else f"{cell.pruner}-{cell.ratio:g}x"
+    name = DENSE_NETWORK if cell.ratio == 1 else f"{cell.pruner}-{cell.ratio:g}x"
     costs = run_node(cell.ends["counts"], grid, store, progress).meta["costs"]
     return {
         "name": name,
