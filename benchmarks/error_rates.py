@@ -51,7 +51,7 @@ from sharedlabel.records import MIN_SEEDS, Comparison, Identity, Pooled, Row
 from sharedlabel.scoring.scores import accuracy_and_ri
 from sharedlabel.summary.comparisons import compare
 from sharedlabel.summary.ranks import rank
-from sharedlabel.summary.seeds import Scored, Split
+from sharedlabel.summary.seeds import SeedScores, Split
 from sharedlabel.summary.verdicts import ALPHA
 from sharedlabel.types import Tuples
 
@@ -138,7 +138,7 @@ class Drawn:
             return draw.normal(size=shape)
         return draw.standard_t(setting.tails, size=shape) / math.sqrt(setting.tails / (setting.tails - 2))
 
-    def found(self) -> dict[Identity, Scored]:
+    def found(self) -> dict[Identity, SeedScores]:
         """Return what `compare` takes: methods on networks, over seeds."""
         methods, networks, seeds, _ = self.latent.shape
         result = {}
@@ -147,7 +147,7 @@ class Drawn:
             latent = torch.from_numpy(self.latent[method, network])[:, None, :, None]  # [s, p, t, k]
             rows = tuple((_row(identity, seed),) for seed in range(seeds))
             stored = tuple({"test.correct": one > 0, "test.information": one - 5} for one in latent)
-            result[identity] = Scored("test", rows, stored)
+            result[identity] = SeedScores("test", rows, stored)
         return result
 
 

@@ -23,7 +23,7 @@ from sharedlabel.rng import generator
 from sharedlabel.scoring.scores import accuracy_and_ri
 from sharedlabel.summary.comparisons import compare
 from sharedlabel.summary.ranks import count_wins, rank, rank_intervals
-from sharedlabel.summary.seeds import Scored, Split
+from sharedlabel.summary.seeds import SeedScores, Split
 
 N = (1, 2)
 IMAGES, CLASSES, ENTROPY = 160, 4, 2.0
@@ -47,7 +47,7 @@ def split() -> Split:
     return Split(partition(labels, 2, 3, prior, generator(0, "tuples")), IMAGES, None, ENTROPY)
 
 
-def scored(split: Split, identity: Identity, skill: float, seeds: tuple[int, ...] = SEEDS) -> Scored:
+def scored(split: Split, identity: Identity, skill: float, seeds: tuple[int, ...] = SEEDS) -> SeedScores:
     """A method that misses so many bits; networks and methods share the images' difficulty."""
     difficulty = torch.rand(IMAGES, generator=generator(0, "difficulty"))
     hard = difficulty[split.drawn.indices].cumsum(2) / torch.tensor([1.0, 3.0])
@@ -57,13 +57,13 @@ def scored(split: Split, identity: Identity, skill: float, seeds: tuple[int, ...
         missing = hard + own + skill + 0.02 * seed
         stored.append({"test.correct": (missing < 0.7).to(torch.uint8), "test.information": -missing})
     rows = tuple(tuple(row(identity, seed, n) for n in N) for seed in seeds)
-    return Scored("test", rows, tuple(stored))
+    return SeedScores("test", rows, tuple(stored))
 
 
 SKILLS = {"a": 0.0, "b": 0.001, "c": 0.1, "exact": 0.0}
 
 
-def grid(split: Split) -> Iterator[tuple[Identity, Scored]]:
+def grid(split: Split) -> Iterator[tuple[Identity, SeedScores]]:
     for (pruner, ratio), (name, skill), training in itertools.product(NETWORKS, SKILLS.items(), ("frozen", "joint")):
         identity = Identity("mlp", pruner, ratio, name, training, "iid")
         worse = 0.05 * (ratio > 1) + 0.03 * (pruner == "random") - 0.02 * (training == "joint")
@@ -71,7 +71,7 @@ def grid(split: Split) -> Iterator[tuple[Identity, Scored]]:
 
 
 @pytest.fixture(scope="module")
-def found(split: Split) -> dict[Identity, Scored]:
+def found(split: Split) -> dict[Identity, SeedScores]:
     return dict(grid(split))
 
 
@@ -217,7 +217,7 @@ def test_what_was_not_seen_is_not_excluded(split, splits) -> None:
         assert r.verdict == "undecided"
 
 
-def pooled_scores(found: dict[Identity, Scored], name: str) -> Tensor:
+def pooled_scores(found: dict[Identity, SeedScores], name: str) -> Tensor:
     networks = [one.scores() for who, one in found.items() if (who.aggregator, who.training) == (name, "frozen")]
     return torch.stack(networks).mean(dim=0)
 

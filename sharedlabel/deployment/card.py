@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import ConfigDict, Field, NonNegativeInt
 
 from sharedlabel.config.schema import Count
+from sharedlabel.records import MainScores, MeasuredTime, NetworkSize
 
 FORMAT = 3
 NAME = "card.json"
@@ -91,59 +92,39 @@ class Stopping:
     validation_truncated: Share
 
 
-@dataclass(frozen=True)
-class Costs:
+@dataclass(frozen=True, kw_only=True)
+class Costs(MeasuredTime, NetworkSize):
     """What the model costs; MACs are for one image, those of the aggregator for one tuple.
 
+    Counts and times are those of the network in PyTorch. Butterfly layers are exported as matrices, whose products may
+    differ a little from `macs_executed`. Do not plan by a time that was `measured_contended`.
+
     Attributes:
-        parameters_dense: parameters of the dense backbone.
-        parameters: parameters left.
         achieved_ratio: compression ratio, all parameters.
-        macs_dense: MACs of the dense backbone.
-        macs_executed: MACs of the network in PyTorch: weights set to zero count. Butterfly layers are exported as
-            matrices, whose products may differ a little.
-        macs_effective: MACs left when weights set to zero cost nothing.
-        theoretical_speedup: macs_dense / macs_effective.
-        bytes_dense: bytes of the backbone's tensors.
-        bytes_sparse: bytes when zeros are stored as a bit mask.
         aggregator_macs: by n.
         cost_dense_passes: by n, MACs of a whole tuple / macs_dense.
-        measured_latency_ms: median time of one batch in PyTorch; this and what follows are None if not measured.
-        measured_latency_batch: batch size of that measurement.
-        measured_threads: CPU threads of that measurement.
-        measured_device: device of that measurement.
-        measured_contended: something else was at work on the machine meanwhile: do not plan by that time.
     """
 
-    parameters_dense: PositiveInt
-    parameters: PositiveInt
+    __pydantic_config__: ClassVar = ConfigDict(allow_inf_nan=False)
+
     achieved_ratio: Positive
-    macs_dense: NonNegativeInt
-    macs_executed: NonNegativeInt
-    macs_effective: NonNegative
-    theoretical_speedup: NonNegative
-    bytes_dense: NonNegativeInt
-    bytes_sparse: NonNegativeInt
     aggregator_macs: dict[Text, NonNegativeInt]
     cost_dense_passes: dict[Text, NonNegative]
-    measured_latency_ms: NonNegative | None
-    measured_latency_batch: PositiveInt | None
-    measured_threads: PositiveInt | None
-    measured_device: str | None
-    measured_contended: bool | None
 
 
-@dataclass(frozen=True)
-class Quality:
-    """Measured on test, with 95% intervals over images or groups; columns as in `records.Row`."""
+@dataclass(frozen=True, kw_only=True)
+class Quality(MainScores):
+    """Measured on test, with 95% intervals over images or groups.
 
-    n: Count
+    Attributes:
+        n: instances per tuple.
+        calibration_error: expected calibration error after calibration.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(allow_inf_nan=False)
+
     n_accuracy: Share
-    n_accuracy_low: Finite
-    n_accuracy_high: Finite
-    ri: Finite
-    ri_low: Finite
-    ri_high: Finite
+    n: Count
     calibration_error: Share
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from sharedlabel.deployment import _files
-from sharedlabel.deployment.card import FORMAT, NAME, Card, Preprocessing
+from sharedlabel.deployment.card import FORMAT, NAME, Card, Costs, Preprocessing
 from sharedlabel.errors import DeploymentError, printable
 from sharedlabel.files import plain
 
@@ -74,6 +74,7 @@ def _parse(text: str | bytes, path: Path) -> Card:
         ) from error
     _check_labels(card, path)
     _check_sizes(card.preprocessing, path)
+    _check_costs(card.costs, path)
     fitted = card.calibration
     if len(fitted.n) != len(fitted.posterior_temperature) or any(a >= b for a, b in pairwise(fitted.n)):
         raise DeploymentError(
@@ -117,6 +118,12 @@ def _check_sizes(wanted: Preprocessing, path: Path) -> None:
             f"{wanted.height}x{wanted.width} pixels, got resize = {wanted.resize} and convert = {wanted.convert}; "
             "export the cell again"
         )
+
+
+def _check_costs(costs: Costs, path: Path) -> None:
+    for name, value in vars(costs).items():
+        if isinstance(value, int | float) and value < 0:
+            raise DeploymentError(f"{path}: expected {name} of at least 0, got {value:g}; export the cell again")
 
 
 def _check_files(card: Card, folder: Path) -> None:

@@ -20,7 +20,16 @@ from sharedlabel.records.measurements import (
     quietest,
 )
 from sharedlabel.records.results import FORMAT, TABLES, Results, Tables, meanings
-from sharedlabel.records.rows import MeasuredTime, NetworkCosts, NetworkTraining, Row, Scored, Scores, Spent
+from sharedlabel.records.rows import (
+    MainScores,
+    MeasuredTime,
+    NetworkCosts,
+    NetworkSize,
+    NetworkTraining,
+    Row,
+    Scores,
+    Spent,
+)
 from sharedlabel.records.stopping import AdaptivePoint, Threshold
 from sharedlabel.records.summaries import (
     MIN_SEEDS,
@@ -39,9 +48,9 @@ from sharedlabel.records.summaries import (
 
 __all__ = [
     "AXES", "FORMAT", "MIN_SEEDS", "NAME", "OPPOSITE", "TABLES", "VERDICTS", "AdaptivePoint", "Axis", "ClassCount",
-    "Comparison", "DatasetFacts", "Failure", "Identity", "Latency", "LayerMargin", "LayerWeights", "Margin",
-    "MeasuredTime", "Metric", "NetworkCosts", "NetworkTraining", "OfCell", "OfMethod", "OfPruned",
-    "PairedDifference", "Pooled", "Rank", "ReliabilityBin", "Results", "Row", "Scored", "Scores", "Search", "Spent",
-    "Split", "Summary", "SweetSpot", "Tables", "Threshold", "Verdict", "Wins", "files", "from_cell", "meanings",
-    "quietest", "read", "to_csv", "write",
+    "Comparison", "DatasetFacts", "Failure", "Identity", "Latency", "LayerMargin", "LayerWeights", "MainScores",
+    "Margin", "MeasuredTime", "Metric", "NetworkCosts", "NetworkSize", "NetworkTraining", "OfCell", "OfMethod",
+    "OfPruned", "PairedDifference", "Pooled", "Rank", "ReliabilityBin", "Results", "Row", "Scores", "Search",
+    "Spent", "Split", "Summary", "SweetSpot", "Tables", "Threshold", "Verdict", "Wins", "files", "from_cell",
+    "meanings", "quietest", "read", "to_csv", "write",
 ]  # fmt: skip

@@ -8,13 +8,25 @@ from sharedlabel.records.identity import OfCell, OnSplit
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkCosts:
-    """What a compressed network costs, counted; MACs are those of one image.
+class Compression:
+    """How far a network was compressed.
 
     Attributes:
         achieved_ratio: compression ratio reached, all parameters.
         prunable_ratio: the same counted over prunable weights only.
         sparsity: share of prunable weights removed, in [0, 1].
+    """
+
+    achieved_ratio: float
+    prunable_ratio: float
+    sparsity: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSize:
+    """How large a compressed network is beside the dense one, counted; MACs are those of one image.
+
+    Attributes:
         parameters_dense: parameters of the dense network.
         parameters: parameters left.
         macs_dense: MACs of the dense network.
@@ -23,14 +35,8 @@ class NetworkCosts:
         theoretical_speedup: macs_dense / macs_effective.
         bytes_dense: bytes of the remaining tensors stored densely.
         bytes_sparse: bytes when masked weights are stored as a bit mask and the values left.
-        collapsed_layers: names of layers without a weight left, joined by commas; empty if none.
-        densest_layer_share: largest share of weights left in a prunable layer: how evenly layers were pruned. None in
-            older files.
     """
 
-    achieved_ratio: float
-    prunable_ratio: float
-    sparsity: float
     parameters_dense: int
     parameters: int
     macs_dense: int
@@ -39,6 +45,18 @@ class NetworkCosts:
     theoretical_speedup: float
     bytes_dense: int
     bytes_sparse: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkCosts(NetworkSize, Compression):
+    """What a compressed network costs, and which layers it costs too much.
+
+    Attributes:
+        collapsed_layers: names of layers without a weight left, joined by commas; empty if none.
+        densest_layer_share: largest share of weights left in a prunable layer: how evenly layers were pruned. None in
+            older files.
+    """
+
     collapsed_layers: str
     densest_layer_share: float | None = None
 
@@ -78,7 +96,7 @@ class NetworkTraining:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class MainScores:
     """N-accuracy and relative information, each with the ends of its 95% interval.
 
     Attributes:
@@ -99,7 +117,7 @@ class Scored:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores(Scored):
+class Scores(MainScores):
     """What an aggregator scored on the tuples of a split; intervals are over images.
 
     Attributes:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from sharedlabel.records.identity import OfCell, OfMethod
-from sharedlabel.records.rows import Scored
+from sharedlabel.records.rows import MainScores
 
 Rule: TypeAlias = Literal["threshold", "margin", "sprt"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptivePoint(Scored, OfMethod):
+class AdaptivePoint(MainScores, OfMethod):
     """A method that stops looking at instances when a rule is sure enough, on test, over its seeds.
 
     The threshold is fitted on validation, for each seed. The baseline of a gain is the best mix of fixed numbers of

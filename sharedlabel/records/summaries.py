@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from sharedlabel.files.plain import read_json
 from sharedlabel.records.identity import Identity, Metric, OfMethod, OfSetting, OnSplit
-from sharedlabel.records.rows import Scored
+from sharedlabel.records.rows import MainScores
 
 Axis: TypeAlias = Literal["aggregator", "training", "pruner", "compression"]
 Verdict: TypeAlias = Literal["better", "worse", "equivalent", "undecided", "no verdict"]
@@ -23,7 +23,7 @@ OPPOSITE: dict[Verdict, Verdict] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary(Scored, OnSplit, OfMethod):
+class Summary(MainScores, OnSplit, OfMethod):
     """A method at one ratio and n, over its seeds; intervals are over seeds and images.
 
     Attributes:

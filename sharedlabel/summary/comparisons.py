@@ -25,11 +25,11 @@ from sharedlabel.metrics.paired import Pairs, all_pairs
 from sharedlabel.metrics.uncertainty import independent
 from sharedlabel.names import DENSE_NETWORK, EXACT, FROZEN, Protocol, network_name
 from sharedlabel.records import Axis, Comparison, Identity, Pooled
-from sharedlabel.summary.seeds import Scored, Split, common_seeds
+from sharedlabel.summary.seeds import SeedScores, Split, common_seeds
 from sharedlabel.summary.verdicts import Differences
 
 METRICS: tuple[Literal["n_accuracy", "ri"], ...] = ("n_accuracy", "ri")
-Members: TypeAlias = dict[str, tuple[Identity, Scored]]
+Members: TypeAlias = dict[str, tuple[Identity, SeedScores]]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Block:
         return tuple(place for place in self.places if len(place) == len(self.names))
 
     @property
-    def first(self) -> tuple[Identity, Scored]:
+    def first(self) -> tuple[Identity, SeedScores]:
         """Any of its members."""
         return next(iter(self.places[0].values()))
 
@@ -114,7 +114,7 @@ class Verdicts(NamedTuple):
 
 
 def compare(
-    methods: Mapping[Identity, Scored],
+    methods: Mapping[Identity, SeedScores],
     splits: Mapping[Protocol, Split],
     asked: ComparisonConfig = ComparisonConfig(),  # noqa: B008 (frozen)
 ) -> Verdicts:
@@ -137,7 +137,7 @@ def compare(
 
 
 def blocks(
-    axis: Axis, methods: Mapping[Identity, Scored], splits: Mapping[Protocol, Split], asked: ComparisonConfig
+    axis: Axis, methods: Mapping[Identity, SeedScores], splits: Mapping[Protocol, Split], asked: ComparisonConfig
 ) -> Iterator[Block]:
     """Yield the methods of an axis with the places where they meet, without the exact posterior."""
     rule, grouped = _AXES[axis], {}  # type: ignore[var-annotated]

@@ -20,12 +20,12 @@ from sharedlabel.names import Protocol
 from sharedlabel.records import MIN_SEEDS, OPPOSITE, Comparison, Identity, Pooled, Rank, Verdict, Wins
 from sharedlabel.scoring.scores import accuracy_and_ri, relative_information_ends
 from sharedlabel.summary.comparisons import METRICS, Block, blocks, lengths, pooled_scores, shared_seeds, sizes
-from sharedlabel.summary.seeds import Scored, Split
+from sharedlabel.summary.seeds import SeedScores, Split
 from sharedlabel.summary.verdicts import ALPHA
 
 
 def rank(
-    methods: Mapping[Identity, Scored],
+    methods: Mapping[Identity, SeedScores],
     splits: Mapping[Protocol, Split],
     pooled: Sequence[Pooled],
     asked: ComparisonConfig = ComparisonConfig(),  # noqa: B008 (frozen)
@@ -35,8 +35,8 @@ def rank(
     Args:
         methods: methods over their seeds, of one split.
         splits: by protocol.
-        pooled: their pooled comparisons, from `comparing.compare`.
-        asked: as for `comparing.compare`.
+        pooled: their pooled comparisons, from `comparisons.compare`.
+        asked: as for `comparisons.compare`.
 
     Returns:
         The aggregators, at the primary endpoint and at every n and metric, from best to worst mean. Networks that some

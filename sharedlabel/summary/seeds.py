@@ -55,7 +55,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Scored:
+class SeedScores:
     """One method over its seeds on one split.
 
     Attributes:
@@ -89,13 +89,13 @@ class Scored:
         return torch.cat(parts, dim=2)
 
 
-def over_seeds(methods: Sequence[Method], role: Role) -> dict[Identity, Scored]:
+def over_seeds(methods: Sequence[Method], role: Role) -> dict[Identity, SeedScores]:
     """Group finished cells that differ in the seed alone."""
     grouped: dict[Identity, list[Method]] = {}
     for method in methods:
         grouped.setdefault(method.identity, []).append(method)
     return {
-        identity: Scored(
+        identity: SeedScores(
             role,
             tuple(tuple(row for row in cell.rows if row.split == role) for cell in cells),
             tuple(cell.scores for cell in cells),
@@ -104,6 +104,6 @@ def over_seeds(methods: Sequence[Method], role: Role) -> dict[Identity, Scored]:
     }
 
 
-def common_seeds(methods: Sequence[Scored]) -> tuple[int, ...]:
+def common_seeds(methods: Sequence[SeedScores]) -> tuple[int, ...]:
     """Return the training seeds that all methods have, in the order of the first."""
     return tuple(seed for seed in methods[0].seeds if all(seed in other.seeds for other in methods))

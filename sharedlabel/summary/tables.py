@@ -20,7 +20,7 @@ from sharedlabel.scoring.data import SCORED_ROLES, Data
 from sharedlabel.scoring.scores import accuracy_and_ri
 from sharedlabel.summary.comparisons import compare
 from sharedlabel.summary.ranks import count_wins, rank
-from sharedlabel.summary.seeds import Method, Scored, Split, over_seeds
+from sharedlabel.summary.seeds import Method, SeedScores, Split, over_seeds
 from sharedlabel.sweetspot import Point, Rule
 
 VERSION = 3
@@ -111,7 +111,7 @@ def summarize(
 
 
 def _estimates(
-    methods: Mapping[Identity, Scored], splits: Mapping[Protocol, Split], replicates: int, seed: int
+    methods: Mapping[Identity, SeedScores], splits: Mapping[Protocol, Split], replicates: int, seed: int
 ) -> dict[Identity, _Estimated]:
     """Estimate every method, and draw replicates that stay paired: each unit has one multiplier in all methods."""
     seeds = max((len(one.rows) for one in methods.values()), default=1)
@@ -134,7 +134,7 @@ def _units(split: Split, seeds: int) -> int:
     return images + (seeds if seeds > 1 else 0)
 
 
-def _estimate(scored: Scored, split: Split, multipliers: Tensor | None, room: Tensor) -> _Estimated:
+def _estimate(scored: SeedScores, split: Split, multipliers: Tensor | None, room: Tensor) -> _Estimated:
     """Estimate one method; the influence of every image is large, so only the replicates made of it are kept."""
     estimate = seed_average(scored.scores(), split.drawn, scored.n * 2, split.instances, split.groups)
     accuracy, ri = (

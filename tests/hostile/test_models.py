@@ -421,6 +421,9 @@ def stopping(**changed):
         ({"files": {"b.onnx": {"sha256": "0" * 64, "bytes": -1, "difference": None}}}, "files.b.onnx.bytes: "),
         ({"files": []}, "files: "),
         ({"quality": [{"n": 1}]}, "quality.0.n_accuracy: Field required"),
+        ({"quality": [{"n": 1, "n_accuracy": 1.5}]}, "quality.0.n_accuracy: .*got 1.5"),
+        ({"costs": {**facts({})["costs"], "parameters": -1}}, "expected parameters of at least 0, got -1"),
+        ({"costs": {**facts({})["costs"], "aggregator_macs": {"1": -1}}}, "costs.aggregator_macs.1: .*got -1"),
     ],
 )
 def test_a_card_with_values_that_no_export_writes_is_refused(tmp_path, changed, message):

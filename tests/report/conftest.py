@@ -281,7 +281,7 @@ def spot(candidates: list[Any], chosen: Any, rule: Any, value: float | None, rul
         n=chosen.n,
         cost_dense_passes=chosen.cost_dense_passes,
         validation_ri=chosen.ri,
-        **{name: getattr(test, name) for name in records.Scored.__dataclass_fields__},
+        **{name: getattr(test, name) for name in records.MainScores.__dataclass_fields__},
         dense_ri=dense.ri,
         dense_n_accuracy=dense.n_accuracy,
         interior=interior,

@@ -33,7 +33,7 @@ class PredictionError(DataError):
 
 
 @dataclass(frozen=True)
-class Scored:
+class PredictionScores:
     """What predictions are worth.
 
     Attributes:
@@ -91,7 +91,7 @@ def read(content: bytes, protocol: Protocol, answers: Mapping[str, Tuples]) -> d
     return {name: log_normalize(tensor.double()) for name, tensor in tensors.items()}
 
 
-def score(posteriors: Mapping[str, Tensor], protocol: Protocol, answers: Mapping[str, Tuples]) -> Scored:
+def score(posteriors: Mapping[str, Tensor], protocol: Protocol, answers: Mapping[str, Tuples]) -> PredictionScores:
     """Score predictions that were read.
 
     Args:
@@ -118,7 +118,7 @@ def score(posteriors: Mapping[str, Tensor], protocol: Protocol, answers: Mapping
         correct.append(torch.stack([one.correct[0] for one in rows]))
         information.append(torch.stack([one.information[0] for one in rows]))
     scores = {"correct": torch.stack(correct), "information": torch.stack(information).half()}
-    return Scored(primary(scores["information"], answers["test"], prior), cells, scores)
+    return PredictionScores(primary(scores["information"], answers["test"], prior), cells, scores)
 
 
 def primary(information: Float[Tensor, "r s t k"], drawn: Tuples, prior: Float[Tensor, "c"]) -> float:
