@@ -21,9 +21,10 @@ from sharedlabel.aggregators._pool import pooled
 from sharedlabel.config import EvaluationConfig
 from sharedlabel.data import gaussian
 from sharedlabel.metrics.information import label_entropy
-from sharedlabel.scoring import stopping
+from sharedlabel.scoring import thresholds
 from sharedlabel.scoring.data import Data
-from sharedlabel.summary.stopping import Stopped, hull, summarize
+from sharedlabel.scoring.thresholds import FittedThreshold, Watched, watch
+from sharedlabel.summary.adaptive_n import Stopped, hull, summarize
 from sharedlabel.types import Role, Tuples
 
 CLASSES, N_MAX = 5, 8
@@ -130,13 +131,11 @@ def _repetition(drawn: _Drawn, each: int, number: int) -> dict[str, list[list[fl
         for role in splits
     }
     found = {role: _pooled(drawn, splits[role], own) for role, own in tuples_of.items()}
-    temperatures = stopping.temperatures({"aggregator": found["validation"]}, tuples_of["validation"])
-    seen = {
-        role: stopping.watch({"aggregator": found[role]}, own, temperatures, (RULE,)) for role, own in tuples_of.items()
-    }
-    fitted = stopping.fit(seen["validation"], tuples_of["validation"], (), None)
+    temperatures = thresholds.temperatures({"aggregator": found["validation"]}, tuples_of["validation"])
+    seen = {role: watch({"aggregator": found[role]}, own, temperatures, (RULE,)) for role, own in tuples_of.items()}
+    fitted = thresholds.fit(seen["validation"], tuples_of["validation"], (), None)
     evaluation = dataclasses.replace(EVALUATION, seed=number)
-    cell = _cell(seen["test"], tuples_of["test"], fitted, stopping.means(seen["validation"], tuples_of["validation"]))
+    cell = _cell(seen["test"], tuples_of["test"], fitted, thresholds.means(seen["validation"], tuples_of["validation"]))
     points = summarize([cell], data, evaluation)
     truth = _truth(seen["backbone"], fitted)
     return {
@@ -153,10 +152,13 @@ def _pooled(drawn: _Drawn, split: Tensor, own: Tuples) -> Tensor:
 
 
 def _cell(
-    seen: stopping.Watched, own: Tuples, fitted: list[stopping.FittedThreshold], validation: Mapping[str, list[float]]
+    seen: Watched,
+    own: Tuples,
+    fitted: list[FittedThreshold],
+    validation: Mapping[str, list[float]],
 ) -> Stopped:
     """Return what the stage `adaptive` would have stored, of a network whose passes are all that costs."""
-    shape, stops = own.labels.shape, stopping.stop(seen, fitted)
+    shape, stops = own.labels.shape, thresholds.stop(seen, fitted)
     row = made_row(macs_effective=1.0, macs_dense=1)
     tensors = {
         "correct": seen.right.to(torch.uint8),
@@ -177,9 +179,9 @@ def _cell(
     )
 
 
-def _truth(seen: stopping.Watched, fitted: list[stopping.FittedThreshold]) -> dict[str, Tensor]:
+def _truth(seen: Watched, fitted: list[FittedThreshold]) -> dict[str, Tensor]:
     """Return the gain of each threshold over the best mix of fixed numbers, on the tuples of the reference."""
-    used = stopping.stop(seen, fitted).instances
+    used = thresholds.stop(seen, fitted).instances
     fixed = list(range(1, N_MAX + 1))
     gains = {}
     for name, scores in {"n_accuracy": seen.right.double(), "information": seen.information}.items():

@@ -16,8 +16,8 @@ from sharedlabel.data import gaussian, tuples
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.metrics import stopping
 from sharedlabel.metrics.uncertainty import estimate
-from sharedlabel.scoring import stopping as adaptive
-from sharedlabel.summary.stopping import ratio
+from sharedlabel.scoring import thresholds as adaptive
+from sharedlabel.summary.adaptive_n import ratio
 from sharedlabel.types import Tuples
 
 RULES = ("threshold", "margin", "sprt")

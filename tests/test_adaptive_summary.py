@@ -18,8 +18,8 @@ from sharedlabel.config import EvaluationConfig
 from sharedlabel.metrics.uncertainty import seed_average
 from sharedlabel.records import Row
 from sharedlabel.scoring.data import Data
-from sharedlabel.summary import stopping
-from sharedlabel.summary.stopping import Stopped, costs, gain, hull, ratio, summarize
+from sharedlabel.summary import adaptive_n
+from sharedlabel.summary.adaptive_n import Stopped, costs, gain, hull, ratio, summarize
 from sharedlabel.types import Dataset, Tuples
 
 CLASSES, N_MAX, BITS = 4, 3, 2.0
@@ -196,7 +196,7 @@ def test_uncertainty_is_that_of_the_instances_that_were_looked_at(data, monkeypa
         asked.append(list(prefixes))
         return seed_average(scores, drawn, prefixes, *others)
 
-    monkeypatch.setattr(stopping, "seed_average", record)
+    monkeypatch.setattr(adaptive_n, "seed_average", record)
     one = cell(data)
     used = [math.ceil(loops(data, one, at)["used"] - 1e-6) for at in range(len(AIMS))]
     spent = [loops(data, one, at)["cost"] for at in range(len(AIMS))]
@@ -297,9 +297,9 @@ def test_what_one_more_unusual_tuple_would_change_is_in_the_gains_alone() -> Non
     scores[:, 0, 2, 4:] = torch.tensor([[0.5, -3.0], [1.5, -1.0]]).double()  # means over seeds 1 and -2
     drawn = Tuples(torch.arange(4).view(1, 4, 1), torch.tensor([[0, 0, 1, 1]]), torch.full((1, 4), 0.25))
     found = seed_average(scores, drawn, (1,) * 6, 4)
-    unseen = stopping._unseen(scores, found, torch.tensor([4.0, 2.0]).double(), 3.0)
+    unseen = adaptive_n._unseen(scores, found, torch.tensor([4.0, 2.0]).double(), 3.0)
     assert unseen.tolist() == pytest.approx([(1 - 0.25) / 4, (2 - 0.5) / 2])
-    wider = stopping._unsure(found, torch.tensor([0.1, 0.0]).double(), unseen)
+    wider = adaptive_n._unsure(found, torch.tensor([0.1, 0.0]).double(), unseen)
     added = wider.spread.of_images - found.spread.of_images
     assert added.tolist() == pytest.approx([0, 0, 0, 0, 0.75**2 / 16 + 0.01, 0.75**2])
 
@@ -308,5 +308,5 @@ def test_where_all_tuples_gain_the_same_an_unseen_one_may_gain_a_label() -> None
     scores = torch.full((2, 1, 4, 6), 0.125, dtype=torch.float64)
     drawn = Tuples(torch.arange(4).view(1, 4, 1), torch.tensor([[0, 0, 1, 1]]), torch.full((1, 4), 0.25))
     found = seed_average(scores, drawn, (1,) * 6, 4)
-    unseen = stopping._unseen(scores, found, torch.tensor([4.0, 2.0]).double(), 3.0)
+    unseen = adaptive_n._unseen(scores, found, torch.tensor([4.0, 2.0]).double(), 3.0)
     assert unseen.tolist() == pytest.approx([1 / 4, 3 / 2])

@@ -26,7 +26,7 @@ from sharedlabel.errors import DataError, DeploymentError
 from sharedlabel.metrics import stopping
 from sharedlabel.metrics.calibration import apply_temperature, calibrate_logits
 from sharedlabel.metrics.information import floor_posterior
-from sharedlabel.scoring import stopping as adaptive
+from sharedlabel.scoring import thresholds as adaptive
 from sharedlabel.scoring.scores import posterior_over
 from sharedlabel.stages import _read
 

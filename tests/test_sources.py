@@ -31,7 +31,7 @@ REACHED = [
     ("measurements.margin", "margins", {"margin"}),
     ("training.alignment", "align", {"crossfit"}),
     ("scoring.scores", "score", {"evaluate", "exact"}),
-    ("scoring.stopping", "fit", {"adaptive"}),
+    ("scoring.thresholds", "fit", {"adaptive"}),
     ("measurements.counts", "aggregator_macs", {"evaluate", "adaptive"}),
     ("backbones._restore", "state", {*NETWORKS, "joint", "latency"}),
     ("records.rows", "NetworkCosts", {"counts"}),  # another count trains no network again
@@ -192,7 +192,7 @@ def test_summaries_depend_on_the_code_that_they_reach():
         places = sources.reached(f"sharedlabel.{module}", "summarize")
         return any(place[0] == "sharedlabel.summary.ranks" for place in places)
 
-    assert [reaches("summary.tables"), reaches("summary.stopping")] == [True, False]
+    assert [reaches("summary.tables"), reaches("summary.adaptive_n")] == [True, False]
 
 
 PLUGIN = """

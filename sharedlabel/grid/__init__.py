@@ -1,8 +1,8 @@
 """A configuration becomes a grid of cells, each the end of a chain of stage calls; plan, run and resume them."""
 
+from sharedlabel.grid.calls import finished, missing, run_node, training_macs
 from sharedlabel.grid.layout import lay_out
 from sharedlabel.grid.nodes import Cell, Grid, Node
 from sharedlabel.grid.prepare import prepare
-from sharedlabel.grid.running import finished, missing, run_node, training_macs
 
 __all__ = ["Cell", "Grid", "Node", "finished", "lay_out", "missing", "prepare", "run_node", "training_macs"]

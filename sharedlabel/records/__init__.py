@@ -6,6 +6,7 @@ by the same machine. Records share their fields through small parts (`identity.p
 down and explained once. This package imports no torch.
 """
 
+from sharedlabel.records.adaptive import AdaptivePoint, Threshold
 from sharedlabel.records.dataset import ClassCount, DatasetFacts
 from sharedlabel.records.files import NAME, files, from_cell, read, to_csv, write
 from sharedlabel.records.identity import AXES, Identity, Metric, OfCell, OfMethod, OfPruned, Split
@@ -30,7 +31,6 @@ from sharedlabel.records.rows import (
     Scores,
     Spent,
 )
-from sharedlabel.records.stopping import AdaptivePoint, Threshold
 from sharedlabel.records.summaries import (
     MIN_SEEDS,
     OPPOSITE,

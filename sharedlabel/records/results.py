@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_type_hints
 
+from sharedlabel.records.adaptive import AdaptivePoint, Threshold
 from sharedlabel.records.dataset import DatasetFacts
 from sharedlabel.records.measurements import Failure, Latency, LayerWeights, Margin, ReliabilityBin, Search
 from sharedlabel.records.rows import Row
-from sharedlabel.records.stopping import AdaptivePoint, Threshold
 from sharedlabel.records.summaries import Comparison, Pooled, Rank, Summary, SweetSpot, Wins
 
 FORMAT = 4

@@ -14,7 +14,7 @@ from sharedlabel.aggregators._pool import pooled
 from sharedlabel.config import Experiment, Plugin, TrainerConfig
 from sharedlabel.measurements import counts
 from sharedlabel.records import AXES, Threshold
-from sharedlabel.scoring import stopping
+from sharedlabel.scoring import thresholds
 from sharedlabel.scoring.data import SCORED_ROLES, Data
 from sharedlabel.scoring.scores import posterior_over
 from sharedlabel.stages import _read
@@ -56,21 +56,21 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     aggregator = _read.aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     every = range(1, config.n_max + 1)
     seen, drawn = {}, {}
-    temperatures: dict[stopping.Source, Tensor] = {}
+    temperatures: dict[thresholds.Source, Tensor] = {}
     clusters = data.groups("validation", config.protocol)
     for role in SCORED_ROLES:
         sources = _read.calibrated(inputs["features"], inputs["calibrate"], role)
         drawn[role] = data.tuples(role, config.protocol, config.n_max, config.partitions, config.seed)
-        posteriors: dict[stopping.Source, Tensor] = {
+        posteriors: dict[thresholds.Source, Tensor] = {
             "aggregator": posterior_over(aggregator, sources, drawn[role], every)
         }
-        if "log_pool" in stopping.sources(config.rules):
+        if "log_pool" in thresholds.sources(config.rules):
             logits = sources[1][drawn[role].indices.flatten(0, 1)]
             posteriors["log_pool"] = pooled(logits, shape.log_prior)
-        temperatures = temperatures or stopping.temperatures(posteriors, drawn[role], clusters)
-        seen[role] = stopping.watch(posteriors, drawn[role], temperatures, config.rules)
-    fitted = stopping.fit(seen["validation"], drawn["validation"], config.errors, clusters)
-    stops = stopping.stop(seen["test"], fitted)
+        temperatures = temperatures or thresholds.temperatures(posteriors, drawn[role], clusters)
+        seen[role] = thresholds.watch(posteriors, drawn[role], temperatures, config.rules)
+    fitted = thresholds.fit(seen["validation"], drawn["validation"], config.errors, clusters)
+    stops = thresholds.stop(seen["test"], fitted)
     tuples_of = drawn["test"].labels.shape
     return Output(
         {
@@ -82,7 +82,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
         {
             "thresholds": [dataclasses.asdict(one) for one in fitted],
             "temperature": temperatures["aggregator"].tolist(),
-            "validation": stopping.means(seen["validation"], drawn["validation"]),
+            "validation": thresholds.means(seen["validation"], drawn["validation"]),
             "macs": list(counts.aggregator_macs(aggregator, shape, every, COUNTED).values()),
             "anytime_macs": list(counts.anytime_macs(aggregator, shape, every, COUNTED).values()),
         },
@@ -97,8 +97,8 @@ def work(config: Config, data: Data) -> int:
 def records(finished: Finished) -> Iterator[Threshold]:
     """Yield the threshold of every rule and nominal error; its numbers are empty where none attains the error."""
     config: Config = finished.config
-    thresholds = finished.facts["adaptive"]["thresholds"]
-    fitted = {(one["rule"], one["value"]): one for one in thresholds if one["aim"] == "error"}
+    every = finished.facts["adaptive"]["thresholds"]
+    fitted = {(one["rule"], one["value"]): one for one in every if one["aim"] == "error"}
     for rule, error in itertools.product(config.rules, config.errors):
         one = fitted.get((rule, error), {})
         yield Threshold(

@@ -21,9 +21,9 @@ from sharedlabel.config import canonical
 from sharedlabel.grid import Cell, Grid
 from sharedlabel.records import Row
 from sharedlabel.store import Artifact, Output, Store, artifact_key
-from sharedlabel.summary import stopping, tables
+from sharedlabel.summary import adaptive_n, tables
+from sharedlabel.summary.adaptive_n import Stopped
 from sharedlabel.summary.seeds import Method
-from sharedlabel.summary.stopping import Stopped
 
 
 def over_seeds(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -> Artifact:
@@ -58,10 +58,10 @@ def adaptive(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -> 
     def compute() -> dict[str, Any]:
         outputs = ((row, store.load(node.stage, node.key)) for row, node in cells)
         stopped = (Stopped(row, artifact.tensors(), artifact.meta) for row, artifact in outputs)
-        points = stopping.summarize(stopped, grid.data, scoring)
+        points = adaptive_n.summarize(stopped, grid.data, scoring)
         return {"points": [dataclasses.asdict(point) for point in points]}
 
-    return _stored(store, "summarize_adaptive", stopping, config, inputs, compute)
+    return _stored(store, "summarize_adaptive", adaptive_n, config, inputs, compute)
 
 
 def seconds(grid: Grid, store: Store, summaries: Iterable[Artifact | None]) -> float | None:
