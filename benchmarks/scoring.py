@@ -8,7 +8,7 @@ from benchmarks._measure import Result, seconds, summarize
 from benchmarks._synthetic import test_set
 from sharedlabel import rng
 from sharedlabel.aggregators.log_pool import LogPool
-from sharedlabel.metrics.uncertainty import estimate, multiplier_bootstrap
+from sharedlabel.metrics.uncertainty import draw_multipliers, estimate, replicate
 from sharedlabel.scoring.scores import posterior_over, score
 
 SIZES = (1, 2, 4, 8, 16)
@@ -29,7 +29,7 @@ def run(quick: bool) -> list[Result]:
 
     def replicated() -> object:
         found = estimate(scored(), data.drawn, SIZES * 2, images)
-        return multiplier_bootstrap([found], REPLICATES, rng.generator(0, "replicates"))
+        return replicate([found], draw_multipliers(REPLICATES, images, rng.generator(0, "replicates")))
 
     scored()
     size = f"{partitions} partitions of {images} images, n = {', '.join(map(str, SIZES))}; median of {rounds}"

@@ -31,8 +31,6 @@ CALLED = (
 # Why what vulture sees no use of is there.
 EXPLAINED = {
     "dense_weight": "what a butterfly layer computes, for readers; tests compare the layer with it",
-    "unpack": "the inverse of `pack`, whose result tells a size; tests show that nothing is lost",
-    "paired_difference": "the definition that the faster `paired.all_pairs` has to equal",
     "of_tensors": "public: a data module from tensors",
     "of_data": "public: a data module from the data of a grid",
 }

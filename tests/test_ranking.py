@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sharedlabel.config import ComparisonConfig
 from sharedlabel.data.tuples import partition
-from sharedlabel.metrics.uncertainty import independent, paired_difference, seed_average
+from sharedlabel.metrics.uncertainty import independent, seed_average
 from sharedlabel.names import Protocol
 from sharedlabel.records import Identity, Rank, Row
 from sharedlabel.rng import generator
@@ -102,17 +102,13 @@ def test_axes_compare_what_differs_in_them_alone(found, splits) -> None:
 
 def test_comparisons_of_every_axis_are_paired_differences(found, splits, split) -> None:
     for c in compare(found, splits).comparisons:
-        own = Identity(c.backbone, c.pruner, c.ratio, c.aggregator, c.training, c.protocol)
-        if c.axis == "compression":
-            other = own._replace(pruner="none", ratio=1.0)
-        else:
-            other = own._replace(**{c.axis: c.reference})
-        alone = paired_difference(found[own].scores(), found[other].scores(), split.drawn, [*N, *N], IMAGES)
+        own, other = c.pair
+        alone = seed_average(found[own].scores() - found[other].scores(), split.drawn, [*N, *N], IMAGES)
         column = (0 if c.metric == "n_accuracy" else len(N)) + N.index(c.n)
         scale = 1.0 if c.metric == "n_accuracy" else ENTROPY
-        assert c.difference == pytest.approx(float(alone.estimate.mean[column]) / scale)
+        assert c.difference == pytest.approx(float(alone.mean[column]) / scale)
         assert c.low <= c.difference <= c.high
-        images = alone.estimate.spread[column]  # the variance over seeds is moderated, that over images is not
+        images = alone.spread[column]  # the variance over seeds is moderated, that over images is not
         assert c.high - c.low >= 2 * 1.9 * float(images.of_images.sqrt()) / scale
         assert c.low_adjusted <= c.low <= c.high <= c.high_adjusted
 
@@ -227,17 +223,16 @@ def test_pooling_averages_each_tuple_over_networks_before_the_variance(found, sp
     frozen = [p for p in pooled if (p.axis, p.training) == ("aggregator", "frozen")]
     assert len(frozen) == 3 * (2 * len(N) + 1)
     for p in frozen:
-        alone = paired_difference(
-            pooled_scores(found, p.method), pooled_scores(found, p.reference), split.drawn, [*N, *N], IMAGES
-        )
-        bits = alone.estimate.mean[len(N) :]
+        apart = pooled_scores(found, p.method) - pooled_scores(found, p.reference)
+        alone = seed_average(apart, split.drawn, [*N, *N], IMAGES)
+        bits = alone.mean[len(N) :]
         assert (p.cells, p.seeds) == (len(NETWORKS), len(SEEDS))
         if p.endpoint:
             assert p.difference == pytest.approx(float(bits.mean()) / ENTROPY)
         else:
             column = (0 if p.metric == "n_accuracy" else len(N)) + N.index(p.n)
             scale = 1.0 if p.metric == "n_accuracy" else ENTROPY
-            assert p.difference == pytest.approx(float(alone.estimate.mean[column]) / scale)
+            assert p.difference == pytest.approx(float(alone.mean[column]) / scale)
     for r in (r for r in rank(found, splits, pooled, ASKED) if r.training == "frozen" and r.metric == "ri"):
         own = seed_average(pooled_scores(found, r.aggregator), split.drawn, [*N, *N], IMAGES).mean[len(N) :]
         assert r.mean == pytest.approx(1 + float(own.mean() if r.endpoint else own[N.index(r.n)]) / ENTROPY)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -34,27 +33,6 @@ def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return packed
 
 
-def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undo `pack`: removed weights are zero again.
-
-    Args:
-        packed: what `pack` returned.
-    """
-    tensors = {name: tensor for name, tensor in packed.items() if not name.endswith(_SHAPE)}
-    for name in [name for name in tensors if name.endswith(MASK)]:
-        prefix = name.removesuffix(MASK)
-        shape = packed[prefix + _SHAPE].tolist()
-        mask = _from_bits(packed[name], math.prod(shape)).view(shape)
-        weight = torch.zeros(shape, dtype=packed[f"{prefix}weight"].dtype)
-        weight[mask] = packed[f"{prefix}weight"]
-        tensors |= {name: mask, f"{prefix}weight": weight}
-    return tensors
-
-
 def _to_bits(mask: Bool[Tensor, "w"]) -> UInt8[Tensor, "bytes"]:
     padded = torch.nn.functional.pad(mask.to(torch.uint8), (0, -len(mask) % 8)).view(-1, 8)
     return (padded << torch.arange(8, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
-
-
-def _from_bits(bits: UInt8[Tensor, "bytes"], count: int) -> Bool[Tensor, "w"]:
-    return (bits[:, None] >> torch.arange(8, dtype=torch.uint8) & 1).flatten()[:count].bool()

@@ -1,6 +1,6 @@
 """All paired differences between many methods on the same tuples, from one matrix of covariances per prefix length.
 
-The variance of `uncertainty.paired_difference` is a quadratic form in the differences of two methods' scores. So
+The variance of `uncertainty.seed_average` is a quadratic form in the scores, here the differences of two methods'. So
 Var(a - b) = V_aa + V_bb - 2 V_ab with one matrix V for all methods, and a few products of matrices stand for
 m (m - 1) / 2 passes over all tuples.
 """
@@ -50,7 +50,7 @@ def all_pairs(
         clusters: group of each instance, for tuples cut inside groups; None for instances drawn independently.
 
     Returns:
-        For every pair what `uncertainty.paired_difference` returns, up to rounding.
+        For every pair what `uncertainty.seed_average` returns of the differences of their scores, up to rounding.
 
     Raises:
         DataError: too few tuples or groups, or tuples that span groups.

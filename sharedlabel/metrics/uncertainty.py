@@ -22,10 +22,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sharedlabel.errors import DataError
 from sharedlabel.metrics import _checks
 from sharedlabel.metrics._variance import center, over_clusters, over_instances
-from sharedlabel.metrics.behrens_fisher import Spread, p_value
+from sharedlabel.metrics.behrens_fisher import Spread
 from sharedlabel.types import Tuples
 
 
@@ -52,19 +51,6 @@ class Estimate:
     def __getitem__(self, columns: slice) -> Estimate:
         """Return the estimate of some of the columns."""
         return Estimate(self.mean[columns], self.spread[columns], self.influence[:, columns])
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A paired difference of two methods for each prefix length.
-
-    Attributes:
-        estimate: first minus second, with its uncertainty.
-        p_value: two-sided, of no difference.
-    """
-
-    estimate: Estimate
-    p_value: Float[Tensor, "k"]
 
 
 def estimate(
@@ -158,54 +144,6 @@ def seed_average(
     of_seeds = influence.square().sum(dim=0)
     spread = dataclasses.replace(images.spread, of_seeds=of_seeds, seed_freedom=torch.full_like(of_seeds, seeds - 1))
     return Estimate(images.mean, spread, torch.cat([images.influence, influence]))
-
-
-def paired_difference(
-    first: Float[Tensor, "s p t k"],
-    second: Float[Tensor, "s p t k"],
-    tuples: Tuples,
-    prefixes: Sequence[int],
-    instances: int,
-    clusters: Int64[Tensor, "N"] | None = None,
-) -> Difference:
-    """Compare two methods on identical tuples, by the differences of each tuple's scores.
-
-    Args:
-        first: scores of one method under each training seed.
-        second: scores of the other, same tuples, same seeds.
-        tuples: as for `estimate`.
-        prefixes: as for `estimate`.
-        instances: as for `estimate`.
-        clusters: as for `estimate`.
-    """
-    if first.shape != second.shape:
-        raise DataError(
-            f"expected scores of the same seeds, tuples and prefixes, got {list(first.shape)} and {list(second.shape)};"
-            " score both methods alike"
-        )
-    mean_difference = seed_average(first.double() - second.double(), tuples, prefixes, instances, clusters)
-    return Difference(mean_difference, p_value(mean_difference.mean, mean_difference.spread))
-
-
-def multiplier_bootstrap(
-    estimates: Sequence[Estimate], replicates: int, generator: torch.Generator
-) -> Float[Tensor, "b e k"]:
-    """Draw replicates of several means, keeping the pairing over methods, ratios and n.
-
-    Each unit gets one Gaussian multiplier per replicate, shared by all estimates.
-
-    Args:
-        estimates: over the same units and prefixes.
-        replicates: number of replicates, B.
-        generator: the random stream, on the CPU.
-
-    Returns:
-        Replicates of the mean of each estimate and prefix.
-    """
-    units = sorted({len(one.influence) for one in estimates})
-    if len(units) != 1:
-        raise DataError(f"expected estimates over the same units, got {units} of them; use the same data and seeds")
-    return replicate(estimates, draw_multipliers(replicates, units[0], generator))
 
 
 def draw_multipliers(replicates: int, units: int, generator: torch.Generator, seeds: int = 1) -> Float[Tensor, "b u"]:

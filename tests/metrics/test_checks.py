@@ -213,7 +213,6 @@ SCORES_WRONG = [
 OF_SCORES = {
     "estimate": uncertainty.estimate,
     "seed_average": lambda scores, **given: uncertainty.seed_average(scores.expand(3, -1, -1, -1), **given),
-    "paired_difference": lambda scores, **given: uncertainty.paired_difference(scores[None], SCORES[None], **given),
     "all_pairs": lambda scores, **given: paired.all_pairs(scores.expand(3, 3, -1, -1, -1), **given),
 }
 
@@ -221,9 +220,6 @@ OF_SCORES = {
 OF_GROUPS = {
     "estimate": lambda tuples, groups: uncertainty.estimate(SCORES[:1], tuples, (1, 3), 24, groups),
     "seed_average": lambda tuples, groups: uncertainty.seed_average(SCORES[None, :1], tuples, (1, 3), 24, groups),
-    "paired_difference": lambda tuples, groups: uncertainty.paired_difference(
-        SCORES[None, :1], SCORES[None, 1:], tuples, (1, 3), 24, groups
-    ),
     "all_pairs": lambda tuples, groups: paired.all_pairs(SCORES[:, None, None], tuples, (1, 3), 24, groups),
 }
 
@@ -240,9 +236,8 @@ def test_scores_that_do_not_belong_to_the_tuples_are_refused(name, change, messa
 @pytest.mark.parametrize("name", OF_SCORES)
 def test_no_prefixes_at_all_are_refused(name):
     given = {"tuples": DRAWN, "prefixes": (), "instances": 24, "clusters": None}
-    if name != "paired_difference":
-        with pytest.raises(DataError, match="from 1 to the 3 of a tuple, got none; change the prefixes"):
-            OF_SCORES[name](SCORES[..., :0], **given)
+    with pytest.raises(DataError, match="from 1 to the 3 of a tuple, got none; change the prefixes"):
+        OF_SCORES[name](SCORES[..., :0], **given)
 
 
 @pytest.mark.parametrize("name", OF_SCORES)
@@ -385,20 +380,8 @@ OTHERS = {
     "for_instances": [
         (lambda: stopping.for_instances(RATES, 0.5), r"a mean number of instances of at least 1, got 0\.5"),
     ],
-    "paired_difference": [
-        (
-            lambda: uncertainty.paired_difference(SCORES[None], SCORES[None, :, :, :1], DRAWN, (1, 3), 24),
-            r"the same seeds, tuples and prefixes, got \[1, 2, 8, 2\] and \[1, 2, 8, 1\]; score both",
-        ),
-    ],
-    "multiplier_bootstrap": [
-        (
-            lambda: uncertainty.multiplier_bootstrap([ESTIMATE], 0, torch.Generator()),
-            "a number of replicates of at least 1, got 0",
-        ),
-        (lambda: uncertainty.multiplier_bootstrap([], 5, torch.Generator()), r"the same units, got \[\] of them"),
-    ],
     "draw_multipliers": [
+        (lambda: uncertainty.draw_multipliers(0, 5, torch.Generator()), "a number of replicates of at least 1, got 0"),
         (lambda: uncertainty.draw_multipliers(5, 0, torch.Generator()), "a number of units of at least 1, got 0"),
     ],
     "fit_temperature": [

@@ -9,14 +9,12 @@ from torch import Tensor
 
 from sharedlabel.errors import DataError
 from sharedlabel.metrics import _variance
+from sharedlabel.metrics.behrens_fisher import p_value
 from sharedlabel.metrics.intervals import interval
 from sharedlabel.metrics.uncertainty import (
-    Estimate,
     draw_multipliers,
     estimate,
     independent,
-    multiplier_bootstrap,
-    paired_difference,
     replicate,
     seed_average,
 )
@@ -251,18 +249,18 @@ def test_paired_difference_cancels_what_methods_share() -> None:
     scores, tuples = _small()
     better = scores + 0.01 * (1 + scores)
     separate = estimate(scores[0], tuples, PREFIXES, 80)
-    found = paired_difference(better, scores, tuples, PREFIXES, 80)
-    torch.testing.assert_close(found.estimate.se, 0.01 * separate.se)
-    assert (found.p_value < 1e-3).all()
-    same = paired_difference(scores, scores, tuples, PREFIXES, 80)
-    assert same.p_value.tolist() == [1.0, 1.0, 1.0]
+    gain = seed_average(better - scores, tuples, PREFIXES, 80)
+    torch.testing.assert_close(gain.se, 0.01 * separate.se)
+    assert (p_value(gain.mean, gain.spread) < 1e-3).all()
+    same = seed_average(scores - scores, tuples, PREFIXES, 80)
+    assert p_value(same.mean, same.spread).tolist() == [1.0, 1.0, 1.0]
 
 
 def test_bootstrap_keeps_the_pairing() -> None:
     scores, tuples = _small()
     first = estimate(scores[0], tuples, PREFIXES, 80)
     second = estimate(scores[0] * 2 + 1, tuples, PREFIXES, 80)
-    drawn = multiplier_bootstrap([first, second], 4000, generator(5))
+    drawn = replicate([first, second], draw_multipliers(4000, 80, generator(5)))
     assert drawn.shape == (4000, 2, 3)
     torch.testing.assert_close(drawn[:, 1], drawn[:, 0] * 2 + 1)
     torch.testing.assert_close(drawn[:, 0].std(0), first.se, rtol=0.05, atol=0)
@@ -290,14 +288,6 @@ def test_multipliers_of_seeds_have_students_tails(seeds: int) -> None:
     torch.testing.assert_close(drawn[:, 9 - seeds :], plain[:, 9 - seeds :] * factor[:, None])
 
 
-def test_the_stream_of_a_bootstrap_is_the_given_one() -> None:
-    scores, tuples = _small()
-    found = [estimate(scores[0], tuples, PREFIXES, 80)]
-    once, twice = (multiplier_bootstrap(found, 3, generator(7)) for _ in range(2))
-    torch.testing.assert_close(once, twice)
-    torch.testing.assert_close(once, replicate(found, draw_multipliers(3, 80, generator(7))))
-
-
 def test_tuples_that_share_nothing_are_counted() -> None:
     assert independent((1, 4, 2.5), 80).tolist() == pytest.approx([80, 20, 32])
     assert independent((1, 4, 40), 80, torch.arange(80) // 4).tolist() == pytest.approx([20, 20, 2])
@@ -321,14 +311,6 @@ def test_seeds_of_grouped_tuples_add_to_the_groups_spread() -> None:
     means = (scores[..., 0] * tuples.weights).sum((1, 2)) / tuples.weights.sum()
     assert found.spread.of_seeds.item() == pytest.approx((means.var() / 4).item())
     assert found.spread.seed_freedom.tolist() == [3]
-
-
-def test_bootstrap_refuses_other_units() -> None:
-    scores, tuples = _small()
-    first = estimate(scores[0], tuples, PREFIXES, 80)
-    shorter = Estimate(first.mean, first.spread, first.influence[:70])
-    with pytest.raises(DataError, match=r"\[70, 80\]"):
-        multiplier_bootstrap([first, shorter], 2, generator(0))
 
 
 def test_user_errors() -> None:
