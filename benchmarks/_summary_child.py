@@ -16,7 +16,7 @@ from sharedlabel import rng
 from sharedlabel.config import EvaluationConfig, SweetSpotConfig
 from sharedlabel.records import Row
 from sharedlabel.scoring.data import Data
-from sharedlabel.summary.seeds import Method
+from sharedlabel.summary.seeds import ScoredCell
 from sharedlabel.summary.tables import summarize
 from sharedlabel.types import Dataset, Role
 
@@ -63,7 +63,7 @@ def main(images: int, aggregators: int, pruners: int, ratios: int, seeds: int) -
         missing = 1 / torch.tensor(SIZES) + 0.01 * which + 0.1 * torch.rand(shape, generator=stream)
         scores = {"correct": (missing < 1).to(torch.uint8), "information": -missing}
         stored = {f"{role}.{name}": value for role in ("validation", "test") for name, value in scores.items()}
-        methods.append(Method(_rows(pruner, ratio, f"aggregator {which}", seed), stored))
+        methods.append(ScoredCell(_rows(pruner, ratio, f"aggregator {which}", seed), stored))
     started = time.perf_counter(), time.process_time()
     found = summarize(methods, data, evaluation, SweetSpotConfig(replicates=1000))
     return {

@@ -90,7 +90,7 @@ def artifact_key(stage: str, version: int, config: Any, inputs: Mapping[str, str
         stage: name of the stage.
         version: the stage's version; raised when it computes something else for a reason that no digest sees.
         config: every value that the stage reads, defaults and seed included.
-        inputs: keys of its inputs by role.
+        inputs: keys of its inputs by name.
         code: digests of the code that computes it, the stage's own and those of its plugins, by module.
     """
     return digest({"stage": stage, "version": version, "config": config, "inputs": dict(inputs), "code": dict(code)})

@@ -15,7 +15,7 @@ from sharedlabel.config import EvaluationConfig, SweetSpotConfig
 from sharedlabel.names import EXACT
 from sharedlabel.records import Row
 from sharedlabel.scoring.data import Data
-from sharedlabel.summary.seeds import Method
+from sharedlabel.summary.seeds import ScoredCell
 from sharedlabel.summary.tables import summarize
 from sharedlabel.types import Dataset
 
@@ -85,7 +85,7 @@ def method(
     cost: float = 1.0,
     right: tuple[float, float] = (0.7, 0.7),
     missing: tuple[float, float] = (0.5, 0.5),
-) -> Method:
+) -> ScoredCell:
     """A cell that is right this often, and lacks this many bits on average, on validation and on test."""
     scores = {}
     for role, share, bits in zip(("validation", "test"), right, missing, strict=True):
@@ -94,7 +94,7 @@ def method(
         uniform = torch.rand(shape, generator=generator)
         scores[f"{role}.correct"] = (uniform < share).to(torch.uint8)
         scores[f"{role}.information"] = -(2 * bits * uniform).float()
-    return Method(rows(aggregator, ratio, seed, protocol, cost), scores)
+    return ScoredCell(rows(aggregator, ratio, seed, protocol, cost), scores)
 
 
 def weighted(data: Data, scores: torch.Tensor, role: Any, protocol: str = "iid") -> list[float]:
@@ -105,16 +105,16 @@ def weighted(data: Data, scores: torch.Tensor, role: Any, protocol: str = "iid")
     return mean.tolist()
 
 
-def summarized(data: Data, methods: list[Method], **changes: Any):
+def summarized(data: Data, methods: list[ScoredCell], **changes: Any):
     found = summarize(methods, data, dataclasses.replace(EVALUATION, **changes), RULES)
     between = [c for c in found.comparisons if c.axis == "aggregator"]
     return found.summaries, between, found.sweet_spots
 
 
-def seeded(methods: list[Method], seeds: int = 5) -> list[Method]:
+def seeded(methods: list[ScoredCell], seeds: int = 5) -> list[ScoredCell]:
     """The same scores under several seeds, which differ by nothing."""
     return [
-        Method(tuple(dataclasses.replace(row, seed=seed) for row in one.rows), one.scores)
+        ScoredCell(tuple(dataclasses.replace(row, seed=seed) for row in one.rows), one.scores)
         for seed in range(seeds)
         for one in methods
     ]
@@ -142,14 +142,14 @@ def test_summaries_average_over_seeds(data):
 
 def test_seeds_that_disagree_widen_the_interval(data):
     alike = [method(data, seed=0), dataclasses.replace(method(data, seed=0), rows=rows("a", 1.0, 1, "iid", 1.0))]
-    apart = [alike[0], Method(alike[1].rows, method(data, right=(0.3, 0.3), missing=(0.9, 0.9)).scores)]
+    apart = [alike[0], ScoredCell(alike[1].rows, method(data, right=(0.3, 0.3), missing=(0.9, 0.9)).scores)]
     narrow, wide = (summarized(data, seeds)[0][-1] for seeds in (alike, apart))
     assert wide.n_accuracy_high - wide.n_accuracy_low > 2 * (narrow.n_accuracy_high - narrow.n_accuracy_low)
     assert wide.ri_high - wide.ri_low > 2 * (narrow.ri_high - narrow.ri_low)
 
 
 @pytest.fixture(scope="module")
-def three(data) -> list[Method]:
+def three(data) -> list[ScoredCell]:
     """Two alike and one clearly worse on test, with validation the other way round."""
     return [
         method(data, "poor", right=(0.95, 0.4), missing=(0.1, 0.9)),
@@ -223,7 +223,7 @@ def test_the_exact_posterior_is_summarised_but_neither_compared_nor_chosen(data)
 
 
 @pytest.fixture(scope="module")
-def split_minds(data) -> list[Method]:
+def split_minds(data) -> list[ScoredCell]:
     """Ratio 4 is best on validation, ratio 2 on test; ratio 8 is poor."""
     return [
         method(data, ratio=1.0, cost=1.0, right=(0.8, 0.8), missing=(0.4, 0.4)),
@@ -302,7 +302,7 @@ def test_replicates_are_reproducible_and_follow_the_seed(data):
     ]
     rules = dataclasses.replace(RULES, replicates=400, retain=0.995)
 
-    def shares(methods: list[Method]) -> list[tuple[float, float]]:
+    def shares(methods: list[ScoredCell]) -> list[tuple[float, float]]:
         return [(s.interior_share, s.modal_share) for s in summarize(methods, data, EVALUATION, rules).sweet_spots]
 
     torch.manual_seed(1)

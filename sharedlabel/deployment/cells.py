@@ -34,7 +34,7 @@ class Trained:
         log_correction: of the calibration of single instances.
         temperature: likewise.
         posterior_temperatures: of the posterior after every number of instances; empty without adaptive n.
-        artifacts: by role, what was stored where, when and by which commit.
+        artifacts: by what it is for, what was stored where, when and by which commit.
     """
 
     backbone: Backbone
@@ -59,7 +59,7 @@ def restore(key: str, dataset: DatasetFacts, store: Store, stopping: str | None 
         StoreError: an artifact is absent or damaged, or the code of its backbone or aggregator has changed since.
     """
     scored = store.find(key)
-    inputs = {role: store.find(stored) for role, stored in scored.manifest["inputs"].items() if role != "data"}
+    inputs = {name: store.find(stored) for name, stored in scored.manifest["inputs"].items() if name != "data"}
     features, calibrate, aggregate = inputs["features"], inputs["calibrate"], inputs["aggregate"]
     if "features" in features.manifest["inputs"]:  # joined by cross-fitting: the deployed network made these of them
         features = store.find(features.manifest["inputs"]["features"])

@@ -30,7 +30,7 @@ def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, flo
     """
     if store.has(node.stage, node.key):
         return store.load(node.stage, node.key)
-    inputs = {role: run_node(needed, grid, store, progress) for role, needed in node.inputs}
+    inputs = {name: run_node(needed, grid, store, progress) for name, needed in node.inputs}
     progress(node, None)
     started, runtime = time.perf_counter(), grid.experiment.trainer
     with resume.at(_workplace(node, grid, store)) as workplace:

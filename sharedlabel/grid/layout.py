@@ -153,7 +153,7 @@ class _Layout:
         """Return the calls of the leaves that the experiment asks for, which read what is made."""
         configs = {stage: stage.configure(self.experiment, setting) for stage in leaves(per)}
         return {
-            stage.name: Node(stage.name, config, tuple((role, made[role]) for role in stage.inputs), data_key)
+            stage.name: Node(stage.name, config, tuple((name, made[name]) for name in stage.inputs), data_key)
             for stage, config in configs.items()
             if config is not None
         }

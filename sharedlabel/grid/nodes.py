@@ -31,8 +31,8 @@ class Node:
         return artifact_key(self.stage, STAGES[self.stage].version, self.config, self.input_keys(), self.code())
 
     def input_keys(self) -> dict[str, str]:
-        """Return the keys of the inputs by role."""
-        return {role: node.key for role, node in self.inputs} | {"data": self.data_key}
+        """Return the keys of the inputs by name."""
+        return {name: node.key for name, node in self.inputs} | {"data": self.data_key}
 
     def code(self) -> dict[str, str]:
         """Return the digests of the code that computes the output: the stage's, and those of the plugins it names."""

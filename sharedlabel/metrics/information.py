@@ -24,7 +24,7 @@ from sharedlabel.metrics._weights import normalized, weighted_mean
 from sharedlabel.metrics.accuracy import n_accuracy
 
 FLOOR = 1e-6
-_Margin: TypeAlias = tuple[tuple[float, int], ...]
+_Marginal: TypeAlias = tuple[tuple[float, int], ...]
 
 
 def label_entropy(log_prior: Float[Tensor, "c"]) -> float:
@@ -151,9 +151,9 @@ def _whole(probabilities: Float[Tensor, "n c"], samples: int) -> Float[Tensor, "
 
 
 @functools.lru_cache(maxsize=2**14)
-def _null(rows: _Margin, columns: _Margin, samples: int) -> float:
+def _null(rows: _Marginal, columns: _Marginal, samples: int) -> float:
     """Return the mean over permutations; few distinct counts occur, so the sum over c * c cells collapses to them."""
-    (a, times_a), (b, times_b) = (torch.tensor(margin, dtype=torch.float64).T for margin in (rows, columns))
+    (a, times_a), (b, times_b) = (torch.tensor(marginal, dtype=torch.float64).T for marginal in (rows, columns))
     a, b = a[:, None, None], b[None, :, None]
     shared = torch.arange(1, int(min(a.max(), b.max())) + 1, dtype=a.dtype)
     rest = samples - a - b + shared
@@ -173,11 +173,11 @@ def _null(rows: _Margin, columns: _Margin, samples: int) -> float:
 def decision_gain_null(joint: Float[Tensor, "n c c"], samples: int) -> Float[Tensor, "n"]:
     """Return what the plug-in `decision_gain` gives on average when labels and decisions are independent.
 
-    It is the exact mean over all permutations of the decisions (a hypergeometric sum), with the given margins
+    It is the exact mean over all permutations of the decisions (a hypergeometric sum), with the given marginals
     rounded to whole tuples: the asymptotic (c-1)^2 / (2 N ln 2) exceeds H(Y) itself when classes are many.
 
     Args:
-        joint: distribution of label and decision; only its margins matter.
+        joint: distribution of label and decision; only its marginals matter.
         samples: number of tuples, disjoint ones: those of one partition.
 
     Returns:
@@ -193,9 +193,9 @@ def decision_gain_null(joint: Float[Tensor, "n c c"], samples: int) -> Float[Ten
     return torch.tensor(nulls, dtype=torch.float64, device=joint.device)
 
 
-def _counts(margin: Sequence[float]) -> _Margin:
+def _counts(marginal: Sequence[float]) -> _Marginal:
     """Return the distinct counts above 0, each with how often it occurs."""
-    return tuple(sorted(Counter(count for count in margin if count > 0).items()))
+    return tuple(sorted(Counter(count for count in marginal if count > 0).items()))
 
 
 def decision_gain_adjusted(

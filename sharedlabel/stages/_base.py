@@ -87,7 +87,7 @@ class Stage:
         run: computes an output.
         leaf: `network` or `method`, where nothing else reads the output; empty otherwise.
         last: it measures the machine, so it is called when nothing else of the grid is at work.
-        inputs: roles of what a leaf reads.
+        inputs: names of what a leaf reads.
         table: of `records.Results`, that it fills; empty if it fills none.
         modules: whose functions `columns` it calls without naming them; their digests stand in its keys beside its own.
         module: the file.

@@ -17,7 +17,7 @@ from sharedlabel.types import Role, Tuples
 
 
 @dataclass(frozen=True)
-class Method:
+class ScoredCell:
     """A finished cell: its rows, and its scores per tuple."""
 
     rows: tuple[Row, ...]
@@ -25,7 +25,7 @@ class Method:
 
     @property
     def identity(self) -> Identity:
-        """Everything that names the method except the seed."""
+        """Everything that names the cell except the seed: its method."""
         return Identity.of(self.rows[0])
 
 
@@ -89,18 +89,18 @@ class SeedScores:
         return torch.cat(parts, dim=2)
 
 
-def over_seeds(methods: Sequence[Method], role: Role) -> dict[Identity, SeedScores]:
+def over_seeds(cells: Sequence[ScoredCell], role: Role) -> dict[Identity, SeedScores]:
     """Group finished cells that differ in the seed alone."""
-    grouped: dict[Identity, list[Method]] = {}
-    for method in methods:
-        grouped.setdefault(method.identity, []).append(method)
+    grouped: dict[Identity, list[ScoredCell]] = {}
+    for cell in cells:
+        grouped.setdefault(cell.identity, []).append(cell)
     return {
         identity: SeedScores(
             role,
-            tuple(tuple(row for row in cell.rows if row.split == role) for cell in cells),
-            tuple(cell.scores for cell in cells),
+            tuple(tuple(row for row in cell.rows if row.split == role) for cell in own),
+            tuple(cell.scores for cell in own),
         )
-        for identity, cells in grouped.items()
+        for identity, own in grouped.items()
     }
 
 

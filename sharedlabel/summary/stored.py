@@ -23,7 +23,7 @@ from sharedlabel.records import Row
 from sharedlabel.store import Artifact, Output, Store, artifact_key
 from sharedlabel.summary import adaptive_n, tables
 from sharedlabel.summary.adaptive_n import Stopped
-from sharedlabel.summary.seeds import Method
+from sharedlabel.summary.seeds import ScoredCell
 
 
 def over_seeds(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -> Artifact:
@@ -40,8 +40,8 @@ def over_seeds(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -
     inputs = {cell.id: cell.evaluate.key for cell in grid.cells} | {"data": grid.data.key}
 
     def compute() -> dict[str, Any]:
-        methods = [Method(tuple(by_cell[cell.id]), _tensors(cell, store)) for cell in grid.cells]
-        return dataclasses.asdict(tables.summarize(methods, grid.data, scoring, rules, asked))
+        cells = [ScoredCell(tuple(by_cell[cell.id]), _tensors(cell, store)) for cell in grid.cells]
+        return dataclasses.asdict(tables.summarize(cells, grid.data, scoring, rules, asked))
 
     return _stored(store, "summarize", tables, config, inputs, compute)
 

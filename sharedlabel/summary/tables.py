@@ -20,15 +20,15 @@ from sharedlabel.scoring.data import SCORED_ROLES, Data
 from sharedlabel.scoring.scores import accuracy_and_ri
 from sharedlabel.summary.comparisons import compare
 from sharedlabel.summary.ranks import count_wins, rank
-from sharedlabel.summary.seeds import Method, SeedScores, Split, over_seeds
+from sharedlabel.summary.seeds import ScoredCell, SeedScores, Split, over_seeds
 from sharedlabel.sweetspot import Point, Rule
 
 VERSION = 3
 
 
 @dataclass(frozen=True)
-class Tables:
-    """What is said of all finished cells together; the fields are those of `records.Results`."""
+class Summarized:
+    """What is said of all finished cells together; the fields are those of `records.Tables`."""
 
     summaries: list[Summary]
     comparisons: list[Comparison]
@@ -77,22 +77,22 @@ class _Estimated:
 
 
 def summarize(
-    methods: Sequence[Method],
+    cells: Sequence[ScoredCell],
     data: Data,
     evaluation: EvaluationConfig,
     rules: SweetSpotConfig,
     asked: ComparisonConfig = ComparisonConfig(),  # noqa: B008 (frozen)
-) -> Tables:
+) -> Summarized:
     """Summarise finished cells.
 
     Args:
-        methods: one per cell.
+        cells: of one grid, each of the methods with the same seeds.
         data: the splits that the tuples index.
         evaluation: how the tuples were drawn.
         rules: parameters of the sweet-spot rules.
         asked: the primary endpoint, the reference and the margin of comparisons.
     """
-    validation, test = (over_seeds(methods, role) for role in SCORED_ROLES)
+    validation, test = (over_seeds(cells, role) for role in SCORED_ROLES)
     on_validation, on_test = (
         {protocol: Split.of(data, role, protocol, evaluation) for protocol in evaluation.protocols}
         for role in SCORED_ROLES
@@ -100,7 +100,7 @@ def summarize(
     chosen_on = _estimates(validation, on_validation, rules.replicates, evaluation.seed)
     reported_on = _estimates(test, on_test, 0, evaluation.seed)
     comparisons, pooled = compare(test, on_test, asked)
-    return Tables(
+    return Summarized(
         summaries=[record for one in (*chosen_on.values(), *reported_on.values()) for record in _summaries(one)],
         comparisons=comparisons,
         pooled=pooled,
