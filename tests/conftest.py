@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+
+gc.disable()  # what is imported and collected now lives until the end: nothing to look for among it
+
 import shutil
 import signal
 from collections.abc import Callable
@@ -35,6 +39,17 @@ SMALL = (
     "--sweet_spot.replicates=20",
     "--tracking=none",
 )
+
+
+def pytest_collection_finish() -> None:
+    """From here on, look for garbage among what the tests make."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Let all be taken apart at the end, or libraries warn of what is left."""
+    gc.unfreeze()
 
 
 @dataclass(frozen=True)
