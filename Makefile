@@ -47,7 +47,7 @@ $(VENV)/bin/uv: requirements-build.lock
 
 $(VENV)/.installed: requirements.lock pyproject.toml $(VENV)/bin/uv
 	@echo "==> installing the locked dependencies into $(VENV) (about 5 GB with the CUDA libraries; needed once)"
-	$(VENV)/bin/uv pip install --python $(RUN) --quiet --require-hashes -r requirements.lock
+	$(VENV)/bin/uv pip install --python $(RUN) --quiet --compile-bytecode --require-hashes -r requirements.lock
 	$(VENV)/bin/uv pip install --python $(RUN) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

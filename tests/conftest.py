@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+
+gc.disable()  # what is imported and collected now lives until the end: nothing to look for among it
+
 import shutil
 import signal
 from collections.abc import Callable
@@ -17,6 +21,7 @@ from sharedlabel.config import Experiment, parse
 from sharedlabel.grid import Grid, prepare
 from sharedlabel.records import Results
 from sharedlabel.report import plots
+from sharedlabel.report.figures import ratio
 from sharedlabel.store import Store
 
 # A shell without job control starts what runs in the background with Ctrl-C ignored, and tests would inherit that.
@@ -35,6 +40,17 @@ SMALL = (
     "--sweet_spot.replicates=20",
     "--tracking=none",
 )
+
+
+def pytest_collection_finish() -> None:
+    """From here on, look for garbage among what the tests make."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Let all be taken apart at the end, or libraries warn of what is left."""
+    gc.unfreeze()
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,12 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw figures against the ratio alone: drawing all kinds takes longer than running a small grid."""
+    monkeypatch.setattr(plots, "_KINDS", [ratio])
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> tuple[str, ...]:
     """Command-line arguments of a small grid that writes below a temporary folder."""
@@ -76,7 +98,9 @@ def experiment(small: tuple[str, ...]) -> Experiment:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The small grid, run once for all tests that only read it."""
     folder = tmp_path_factory.mktemp("finished")
-    return run(parse([*SMALL, f"--output={folder / 'runs'}", f"--data_root={folder / 'data'}"])[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "_KINDS", [])
+        return run(parse([*SMALL, f"--output={folder / 'runs'}", f"--data_root={folder / 'data'}"])[0])
 
 
 @pytest.fixture
@@ -92,7 +116,7 @@ def run_fixture() -> Callable[[Experiment], Finished]:
 
     def without_figures(experiment: Experiment) -> Finished:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(plots, "figures", lambda results: {})
+            patch.setattr(plots, "_KINDS", [])
             return run(experiment)
 
     return without_figures

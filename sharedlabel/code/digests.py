@@ -19,7 +19,7 @@ Not covered:
 - other packages: manifests name their versions, and a stage's version can be raised. The package of a plugin from
   outside is its own, so it is covered, as is what lies beside a plugin that is a file of its own.
 
-Files are read, not run; once per process, unless they change between two grids.
+Files are read, not run; each once per process, unless it changes between two grids.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ _EVERYTHING = "*"  # what `from module import *` imports
 _INSTALLED = {"site-packages", "dist-packages"}  # folders in which packages of strangers lie side by side
 Place: TypeAlias = tuple[str, int]  # a module and the number of a statement at its top
 Imported: TypeAlias = tuple[str, str, Chain]  # a local name, the module it comes from, and its name there or nothing
+Stamp: TypeAlias = tuple[str, int, int]  # where a file is, when it was changed, how long it is
 Meaning: TypeAlias = tuple[Place | None, str]  # a definition, and what is taken of it; or what is not followed
 
 
@@ -106,9 +107,12 @@ def _uncollected() -> Iterator[None]:
 
 
 def refresh() -> None:
-    """Forget what was read if a file has changed since, so that the next grid of this process sees it."""
-    if any(map(has_changed, _read)):
-        forget()
+    """Forget the files that have changed since they were read, so that the next grid of this process sees them."""
+    changed = [module for module in _read if has_changed(module)]
+    if changed:
+        _forget_meanings()
+    for module in changed:
+        del _read[module]
 
 
 def read() -> tuple[str, ...]:
@@ -118,7 +122,7 @@ def read() -> tuple[str, ...]:
 
 def has_changed(module: str) -> bool:
     """Tell whether the file of a module that was read is another one now."""
-    return _stamp(module) != _read[module]
+    return _stamp(module) != _read[module].stamp
 
 
 def is_own(module: str) -> bool:
@@ -129,8 +133,13 @@ def is_own(module: str) -> bool:
 def forget() -> None:
     """Forget all that was read."""
     _read.clear()
+    _forget_meanings()
+
+
+def _forget_meanings() -> None:
+    """Forget what names stand for, which depends on all modules; what a module says does not."""
     _colors.clear()
-    for cached in (digest, _meanings, _followed, _module, _is_module, _is_followed):
+    for cached in (digest, _meanings, _followed, _is_module, _is_followed):
         cached.cache_clear()
 
 
@@ -169,11 +178,13 @@ class _Module:
     """The statements at the top of a module.
 
     Attributes:
+        stamp: which file was read.
         definitions: numbers of the statements that bind a name.
         always: numbers of the others, such as calls.
     """
 
-    def __init__(self, source: str, package: str) -> None:
+    def __init__(self, source: str, package: str, stamp: Stamp) -> None:
+        self.stamp = stamp
         self.statements = [_Statement(tree, package) for tree in ast.parse(source).body]
         self.definitions: dict[str, list[int]] = {}
         for number, statement in enumerate(self.statements):
@@ -307,11 +318,18 @@ def _is_module(name: str) -> bool:
     return inside and importlib.util.find_spec(name) is not None
 
 
-_read: dict[str, tuple[str, int, int]] = {}
+_read: dict[str, _Module] = {}
 
 
-@functools.cache
 def _module(name: str) -> _Module:
+    """Return a module, read once."""
+    if name not in _read:
+        _read[name] = _parsed(name)
+    return _read[name]
+
+
+def _parsed(name: str) -> _Module:
+    stamp = _stamp(name)  # before the file is read: if it changes meanwhile, it is read again
     spec = importlib.util.find_spec(name)
     loader = None if spec is None else spec.loader
     source = loader.get_source(name) if isinstance(loader, InspectLoader) else None
@@ -320,11 +338,10 @@ def _module(name: str) -> _Module:
             f"expected the source of {name}, on which the keys of stored results depend, got none; "
             f"install {name.partition('.')[0]} with its .py files"
         )
-    _read[name] = _stamp(name)
-    return _Module(source, spec.parent or "")
+    return _Module(source, spec.parent or "", stamp)
 
 
-def _stamp(name: str) -> tuple[str, int, int]:
+def _stamp(name: str) -> Stamp:
     """Return where a module's file is, when it was changed and how long it is."""
     spec = importlib.util.find_spec(name)
     path = Path("" if spec is None else spec.origin or "")

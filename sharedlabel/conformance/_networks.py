@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import unittest.mock
 import weakref
 from collections.abc import Iterator, Mapping
@@ -76,7 +77,16 @@ class Subject:
 
     def networks(self) -> Iterator[Backbone]:
         """Yield the networks that it takes, each new."""
-        yield from (dense for dense in map(build, NETWORKS) if not self.refusal(dense))
+        for name, top in self._taken.items():
+            dense = build(name)
+            self._ceilings[dense] = top
+            yield dense
+
+    @functools.cached_property
+    def _taken(self) -> dict[str, float]:
+        """The networks that it takes, by name, each with its ceiling: they are the same whenever they are built."""
+        dense = {name: build(name) for name in NETWORKS}
+        return {name: self.ceiling(network) for name, network in dense.items() if not self.refusal(network)}
 
     def ceiling(self, dense: Backbone) -> float:
         """Return the largest ratio that it says it reaches."""

@@ -171,7 +171,7 @@ def masks_nest(subject: Subject) -> None:
     only(not subject.structured, _MASKS)
     for dense in subject.networks():
         for options in subject.scopes():
-            masks = [kept(subject.prune(dense, ratio, **options)) for ratio in _ratios(subject, dense, 25)]
+            masks = [kept(subject.prune(dense, ratio, **options)) for ratio in _ratios(subject, dense, 9)]
             nested = all(not (more & ~less).any() for less, more in itertools.pairwise(masks))
             expect(nested, "expected fewer weights at every larger ratio, got others; set NESTED = False")
 
@@ -182,7 +182,7 @@ def channels_nest(subject: Subject) -> None:
     only(subject.module.NESTED, _NOT_NESTED)
     only(subject.structured, _REMOVED)
     for dense in subject.networks():
-        ratios = _ratios(subject, dense, 7)
+        ratios = _ratios(subject, dense, 5)
         for options in subject.scopes():
             with removals() as seen:
                 for ratio in ratios:

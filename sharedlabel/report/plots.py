@@ -7,6 +7,7 @@ import itertools
 import pkgutil
 import re
 from collections.abc import Collection, Iterator
+from types import ModuleType
 
 import matplotlib.style
 from matplotlib.figure import Figure
@@ -29,10 +30,14 @@ _KINDS = sorted(
     ),
     key=lambda kind: (kind.ORDER, kind.__name__),
 )
+
+
+def _name(kind: ModuleType) -> str:
+    return kind.__name__.rpartition(".")[2]
+
+
 # Heading and caption of every kind of figure, in reading order.
-CAPTIONS: dict[str, tuple[str, str]] = {
-    kind.__name__.rpartition(".")[2]: (kind.HEADING, kind.CAPTION) for kind in _KINDS
-}
+CAPTIONS: dict[str, tuple[str, str]] = {_name(kind): (kind.HEADING, kind.CAPTION) for kind in _KINDS}
 
 
 def figures(results: Results) -> dict[str, str]:
@@ -71,14 +76,14 @@ def _drawn(results: Results) -> Iterator[tuple[str, list[str], str, Figure]]:
     networks = {view.network: view for view in reversed(all_views)}
     aggregators = Palette(s.aggregator for s in results.summaries)
     pruners = Palette(pruner for view in all_views for pruner in view.pruners)
-    for kind, module in zip(CAPTIONS, _KINDS, strict=True):
-        for view in networks.values() if module.PER == "network" else all_views:
+    for kind in _KINDS:
+        for view in networks.values() if kind.PER == "network" else all_views:
             prefix = list(view.network) if len(networks) > 1 else []
-            for names, about, given in _subjects(module.PER, view):
-                palette = pruners if module.PER == "network" else aggregators
-                figure = module.draw(view, *given, palette)
+            for names, about, given in _subjects(kind.PER, view):
+                palette = pruners if kind.PER == "network" else aggregators
+                figure = kind.draw(view, *given, palette)
                 if figure is not None:
-                    yield kind, [*prefix, *names], about, figure
+                    yield _name(kind), [*prefix, *names], about, figure
 
 
 def _subjects(per: str, view: View) -> Iterator[tuple[list[str], str, list[str]]]:

@@ -47,12 +47,6 @@ TINY = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _no_figures(monkeypatch):
-    """They take most of the time, and say nothing of failures."""
-    monkeypatch.setattr("sharedlabel.report.plots.figures", lambda results: {"ratio-iid": "<svg></svg>"})
-
-
 @pytest.fixture
 def tiny(tmp_path) -> tuple[str, ...]:
     """Arguments of a grid of nine cells: two ratios, aggregators and seeds, and the exact posterior."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 import statistics
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -534,6 +536,22 @@ def hostile() -> records.Results:
 def small() -> records.Results:
     """One pruner, three ratios, one seed, one protocol."""
     return make("digits", (1.0, 8.0, 32.0), 1, ("magnitude",), ("iid",))
+
+
+@pytest.fixture(autouse=True)
+def _few_figures() -> None:
+    """Draw all kinds of figures, other than elsewhere."""
+
+
+@pytest.fixture
+def kinds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Draw figures of some kinds alone."""
+
+    def choose(*names: str) -> None:
+        chosen = [importlib.import_module(f"sharedlabel.report.figures.{name}") for name in names]
+        monkeypatch.setattr(plots, "_KINDS", chosen)
+
+    return choose
 
 
 @pytest.fixture(scope="session")

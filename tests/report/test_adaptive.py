@@ -81,7 +81,8 @@ def test_the_figure_names_ratios_and_both_ways(figures):
     assert "Adaptive against fixed n: residual_lstm, threshold rule" in " ".join(text)
 
 
-def test_an_error_of_zero_and_none_can_be_drawn(small):
+def test_an_error_of_zero_and_none_can_be_drawn(small, kinds):
+    kinds("stopping")
     changed = tuple(dataclasses.replace(p, error=p.error and 0.0, error_low=p.error and 0.0) for p in small.adaptive)
     svg = plots.figures(dataclasses.replace(small, adaptive=changed))["stopping-magnitude-iid"]
     assert not re.search(r"\b(nan|inf)\b", svg)
@@ -89,7 +90,8 @@ def test_an_error_of_zero_and_none_can_be_drawn(small):
     assert "stopping-magnitude-iid" in plots.figures(dataclasses.replace(small, adaptive=only))
 
 
-def test_without_adaptive_n_there_is_neither_figure_nor_table(small):
+def test_without_adaptive_n_there_is_neither_figure_nor_table(small, kinds):
+    kinds("ratio", "stopping")
     without = dataclasses.replace(small, adaptive=(), thresholds=())
     assert not any(name.startswith("stopping") for name in plots.figures(without))
     assert adaptive.table(views.split(without)[0]) is None

@@ -103,11 +103,13 @@ def test_speedups_are_medians_over_seeds(results):
     assert high == pytest.approx(middle / 0.9)
 
 
-def test_without_measurements_there_is_no_speedup_figure(small):
+def test_without_measurements_there_is_no_speedup_figure(small, kinds):
+    kinds("ratio", "speedup")
     assert "speedup" not in plots.figures(dataclasses.replace(small, latencies=()))
 
 
-def test_perfect_and_negative_information_can_be_drawn(small):
+def test_perfect_and_negative_information_can_be_drawn(small, kinds):
+    kinds("ratio")
     changed = tuple(
         dataclasses.replace(s, ri=-0.7, ri_low=-0.9, ri_high=-0.5, efficiency=-1.0)
         if s.ratio == 32
@@ -119,7 +121,8 @@ def test_perfect_and_negative_information_can_be_drawn(small):
     assert "-1" in [word.replace("\u2212", "-") for word in words(svg) if word]
 
 
-def test_the_exact_posterior_is_a_level_without_efficiency(small):
+def test_the_exact_posterior_is_a_level_without_efficiency(small, kinds):
+    kinds("ratio", "efficiency", "cost")
     oracle = tuple(
         dataclasses.replace(s, aggregator="exact", ri=0.99, efficiency=0.0)
         for s in small.summaries

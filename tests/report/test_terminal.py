@@ -64,7 +64,8 @@ def test_markup_in_names_is_printed_as_it_is(hostile):
     assert "</script><script>[bold]$x$" in printed(hostile)
 
 
-def test_command_writes_the_report_and_prints_the_tables(small, tmp_path, capsys):
+def test_command_writes_the_report_and_prints_the_tables(small, kinds, tmp_path, capsys):
+    kinds("ratio", "cost")
     records.write(small, tmp_path / "run")
     assert command.main([str(tmp_path / "run"), "--output", str(tmp_path / "out" / "page.html")]) == 0
     assert "Best method per ratio and n" in capsys.readouterr().out
@@ -73,7 +74,8 @@ def test_command_writes_the_report_and_prints_the_tables(small, tmp_path, capsys
     assert len(list((tmp_path / "out" / "plots").glob("*.svg"))) == page.count("<figure")
 
 
-def test_command_reports_errors_without_a_traceback(small, tmp_path, capsys):
+def test_command_reports_errors_without_a_traceback(small, kinds, tmp_path, capsys):
+    kinds("ratio")
     assert command.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"error: expected a results.json at {tmp_path / 'results.json'}")
     (tmp_path / "results.json").write_text('{"format": 99}')
