@@ -26,7 +26,7 @@ from sharedlabel.training import search
 def describe(node: Node, part: str = "") -> str:
     """Say in a few words what a call computes, on which network, and on which part of the images if any is named."""
     made = {call.stage: call.config for call in node.chain()}  # of several pruned networks the last is the one
-    network = made.get("prune", made.get("dense", node.config))
+    network: Any = made.get("prune", made.get("dense", made.get("early")))
     parts = [node.stage]
     for config, name in ((network, "backbone"), (network, "pruner"), (node.config, "aggregator")):
         plugin = getattr(config, name, None)
@@ -36,7 +36,7 @@ def describe(node: Node, part: str = "") -> str:
             parts.append(f"{network.ratio:g}x")
     if hasattr(node.config, "protocol"):
         parts.append(node.config.protocol)
-    if hasattr(network, "seed") and node.stage != "exact":
+    if hasattr(network, "seed"):
         parts.append(f"seed {network.seed}")
     return printable(" ".join(parts) + (f", {part}" if part else ""))
 
