@@ -104,6 +104,12 @@ def test_the_data_of_a_grid_keep_their_splits_and_prior():
         assert torch.equal(GROUPS[ids[::2]], GROUPS[ids[1::2]])
 
 
+def test_a_class_that_a_part_lacks_is_named():
+    labels = torch.cat([LABELS, torch.tensor([CLASSES, CLASSES])])
+    with pytest.raises(DataError, match=f"in training, validation and test, got too few .* of class {CLASSES}; add"):
+        SharedLabelDataModule.of_tensors(torch.arange(len(labels)), labels, n=2)
+
+
 def test_without_validation_nothing_is_validated():
     module = SharedLabelDataModule(Instances((IDS,), LABELS), n=4)
     assert module.val_dataloader() == module.test_dataloader() == module.predict_dataloader() == []
