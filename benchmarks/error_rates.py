@@ -39,7 +39,7 @@ from torch import Tensor
 
 from benchmarks._rows import made_row
 from sharedlabel import rng
-from sharedlabel.config import ComparisonConfig
+from sharedlabel.config.sections import ComparisonConfig
 from sharedlabel.data.tuples import partition
 from sharedlabel.leaderboard.board.standings import verdicts
 from sharedlabel.metrics.behrens_fisher import p_value

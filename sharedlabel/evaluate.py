@@ -13,7 +13,8 @@ from pathlib import Path
 
 from sharedlabel.config import parse
 from sharedlabel.errors import StoreError, WriteError, guarded, home, printable
-from sharedlabel.records import Failure, read
+from sharedlabel.records import read
+from sharedlabel.records.measurements import Failure
 
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}  # a place where others compute: its numbers can be shown
 

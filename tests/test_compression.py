@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sharedlabel import rng
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import Experiment, Plugin, Schedule, SplitConfig, TrainConfig, TrainerConfig, resolve
+from sharedlabel.config import Experiment, Plugin, resolve
+from sharedlabel.config.sections import Schedule, SplitConfig, TrainConfig, TrainerConfig
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import CompressionError, ConfigError, SharedLabelError
 from sharedlabel.grid import prepare

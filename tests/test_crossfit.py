@@ -12,7 +12,8 @@ import torch
 from rich.console import Console
 
 from sharedlabel import choose, grid, rng
-from sharedlabel.config import CrossfitConfig, Experiment
+from sharedlabel.config import Experiment
+from sharedlabel.config.sections import CrossfitConfig
 from sharedlabel.data.tuples import prior
 from sharedlabel.deployment import build, cells, selection
 from sharedlabel.deployment.predictor import load

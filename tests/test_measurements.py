@@ -19,7 +19,8 @@ from sharedlabel import collect, grid
 from sharedlabel.choosing.candidates import Request
 from sharedlabel.choosing.recommendation import recommend
 from sharedlabel.choosing.text import render
-from sharedlabel.config import LatencyConfig, MarginConfig, parse
+from sharedlabel.config import parse
+from sharedlabel.config.sections import LatencyConfig, MarginConfig
 from sharedlabel.errors import ConfigError
 from sharedlabel.grid import progress
 from sharedlabel.grid.executors import local

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sharedlabel.config import ComparisonConfig
+from sharedlabel.config.sections import ComparisonConfig
 from sharedlabel.data.tuples import partition
 from sharedlabel.metrics.uncertainty import independent, paired_difference, seed_average
 from sharedlabel.records import Identity, Rank, Row

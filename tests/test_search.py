@@ -16,7 +16,8 @@ from sharedlabel.aggregators import _space, lstm
 from sharedlabel.aggregators._base import prefix_loss
 from sharedlabel.aggregators._space import LogRange
 from sharedlabel.collect import collect
-from sharedlabel.config import FitConfig, TrainerConfig, resolve
+from sharedlabel.config import resolve
+from sharedlabel.config.sections import FitConfig, TrainerConfig
 from sharedlabel.data.tuples import partition
 from sharedlabel.deployment import cells, selection
 from sharedlabel.errors import ConfigError

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sharedlabel import rng, sweetspot
-from sharedlabel.config import EvaluationConfig, SweetSpotConfig
+from sharedlabel.config.sections import EvaluationConfig, SweetSpotConfig
 from sharedlabel.names import EXACT
 from sharedlabel.records import Row
 from sharedlabel.scoring.data import Data

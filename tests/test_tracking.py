@@ -16,7 +16,8 @@ import pytest
 from sharedlabel import tracking
 from sharedlabel.collect import losses, rows
 from sharedlabel.config import Experiment
-from sharedlabel.records import AXES, TABLES, Failure
+from sharedlabel.records import AXES, TABLES
+from sharedlabel.records.measurements import Failure
 from sharedlabel.tracking import CURVES, Tracker
 
 wandb = pytest.importorskip("wandb")

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from sharedlabel import rng
 from sharedlabel.aggregators._base import LEAST_DEVIATION, Aggregator, statistics
-from sharedlabel.config import FitConfig, Plugin, SplitConfig, TrainerConfig, build, resolve
+from sharedlabel.config import Plugin, build, resolve
+from sharedlabel.config.sections import FitConfig, SplitConfig, TrainerConfig
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.metrics import _checks

@@ -6,8 +6,8 @@ import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sharedlabel.config import SweetSpotConfig
 from sharedlabel.config.schema import shown
+from sharedlabel.config.sections import SweetSpotConfig
 from sharedlabel.errors import ConfigError, DataError, nearest
 from sharedlabel.sweetspot import Choice, Point, Rule, choose
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from sharedlabel.errors import ConfigError, DataError, nearest
 from sharedlabel.names import DENSE, EXACT
-from sharedlabel.records import Latency, Results, Row, Summary, quietest
+from sharedlabel.records import Results, Row, Summary
+from sharedlabel.records.measurements import Latency, quietest
 
 _FILTERS = ("protocol", "backbone", "pruner", "aggregator")
 _SCORES = ("n_accuracy", "n_accuracy_low", "n_accuracy_high", "ri", "ri_low", "ri_high")

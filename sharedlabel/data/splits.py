@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from sharedlabel import rng
-from sharedlabel.config import SplitConfig
+from sharedlabel.config.sections import SplitConfig
 from sharedlabel.data._shuffle import joint_cells, rank_within, shuffle_within
 from sharedlabel.errors import DataError
 from sharedlabel.types import Dataset, Role

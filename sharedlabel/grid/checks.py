@@ -8,7 +8,8 @@ import torch
 
 from sharedlabel import memory
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import ComparisonConfig, Experiment, Plugin, canonical
+from sharedlabel.config import Experiment, Plugin, canonical
+from sharedlabel.config.sections import ComparisonConfig
 from sharedlabel.data import _small
 from sharedlabel.errors import CompressionError, ConfigError, DataError, nearest
 from sharedlabel.names import DENSE, EXACT, GROUPED

@@ -20,7 +20,8 @@ from torch.nn.modules.module import (
 
 from sharedlabel import memory
 from sharedlabel.backbones._masking import count_parameters
-from sharedlabel.config import EvaluationConfig, Plugin
+from sharedlabel.config import Plugin
+from sharedlabel.config.sections import EvaluationConfig
 from sharedlabel.errors import ConfigError
 from sharedlabel.plugins import load
 from sharedlabel.scoring.data import SCORED_ROLES, Data

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TypeAlias
 
 from sharedlabel.names import DENSE
-from sharedlabel.records import Latency, Margin, quietest
+from sharedlabel.records.measurements import Latency, Margin, quietest
 from sharedlabel.report.views import View, usual
 
 Setting: TypeAlias = tuple[str, str, int]

@@ -9,20 +9,8 @@ from typing import Any, TypeVar
 
 from sharedlabel.errors import StoreError
 from sharedlabel.names import DENSE, EXACT
-from sharedlabel.records import (
-    AdaptivePoint,
-    Comparison,
-    Failure,
-    Latency,
-    Margin,
-    Rank,
-    ReliabilityBin,
-    Results,
-    Row,
-    Summary,
-    SweetSpot,
-    Wins,
-)
+from sharedlabel.records import AdaptivePoint, Comparison, Rank, Results, Row, Summary, SweetSpot, Wins
+from sharedlabel.records.measurements import Failure, Latency, Margin, ReliabilityBin
 
 TIMES = "latency"  # the stage whose failure costs a cell its times alone
 Network = TypeVar("Network", Row, Latency, Margin)

@@ -8,7 +8,8 @@ from types import ModuleType
 from typing import Any, Literal, TypeAlias
 
 from sharedlabel.code import digests
-from sharedlabel.config import Experiment, Plugin, TrainerConfig
+from sharedlabel.config import Experiment, Plugin
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.names import CROSSFIT
 from sharedlabel.records import TABLES
 from sharedlabel.scoring.data import FEATURE_ROLES, Data

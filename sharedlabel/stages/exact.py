@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sharedlabel.config import Experiment, Plugin, TrainerConfig, resolve
+from sharedlabel.config import Experiment, Plugin, resolve
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.plugins import load
-from sharedlabel.records import ReliabilityBin
+from sharedlabel.records.measurements import ReliabilityBin
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _scores
 from sharedlabel.stages._base import Finished, ProtocolSetting

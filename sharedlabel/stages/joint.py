@@ -12,7 +12,8 @@ from sharedlabel import rng
 from sharedlabel.aggregators import _contract
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._restore import state
-from sharedlabel.config import JointConfig, Plugin, TrainerConfig
+from sharedlabel.config import Plugin
+from sharedlabel.config.sections import JointConfig, TrainerConfig
 from sharedlabel.metrics.calibration import calibrate_logits
 from sharedlabel.networks.restore import LEARNED, searched
 from sharedlabel.scoring.data import Data

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from sharedlabel.config import ComparisonConfig
+from sharedlabel.config.sections import ComparisonConfig
 from sharedlabel.metrics.behrens_fisher import Spread
 from sharedlabel.metrics.moderation import moderate
 from sharedlabel.metrics.paired import Pairs, all_pairs

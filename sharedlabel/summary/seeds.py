@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sharedlabel.config import EvaluationConfig
+from sharedlabel.config.sections import EvaluationConfig
 from sharedlabel.metrics.information import label_entropy
 from sharedlabel.records import Identity, Row
 from sharedlabel.scoring.data import Data, clusters

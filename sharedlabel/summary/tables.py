@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sharedlabel import rng, sweetspot
-from sharedlabel.config import ComparisonConfig, EvaluationConfig, SweetSpotConfig
+from sharedlabel.config.sections import ComparisonConfig, EvaluationConfig, SweetSpotConfig
 from sharedlabel.metrics.uncertainty import draw_multipliers, independent, replicate, seed_average
 from sharedlabel.names import DENSE, EXACT
 from sharedlabel.records import Comparison, Identity, Pooled, Rank, Row, Summary, SweetSpot, Wins

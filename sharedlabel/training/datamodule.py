@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sharedlabel import rng
-from sharedlabel.config import SplitConfig
+from sharedlabel.config.sections import SplitConfig
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import DataError
 from sharedlabel.scoring.data import Data

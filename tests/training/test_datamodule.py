@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sharedlabel.config import SplitConfig
+from sharedlabel.config.sections import SplitConfig
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import DataError
 from sharedlabel.scoring.data import Data
