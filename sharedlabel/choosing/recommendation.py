@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from sharedlabel import sweetspot
 from sharedlabel.choosing.candidates import Option, Request, Unit, options
 from sharedlabel.choosing.differences import Contrast, Shift, contrast, shift
 from sharedlabel.errors import DataError
@@ -18,7 +17,8 @@ from sharedlabel.measurements.timing import BUSY
 from sharedlabel.names import DENSE
 from sharedlabel.records import Results, SweetSpot
 from sharedlabel.report.sentences import number, percent
-from sharedlabel.sweetspot import Point, Rule
+from sharedlabel.summary import sweetspot
+from sharedlabel.summary.sweetspot import Point, Rule
 
 _SLACK = 1 + 1e-9  # forgives the rounding of sums
 Edge: TypeAlias = Literal["only", "inside", "smallest", "largest"]
