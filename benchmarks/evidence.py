@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from sharedlabel import records
 from sharedlabel.errors import ConfigError, guarded, nearest
 from sharedlabel.files import together
-from sharedlabel.names import DENSE, EXACT
 from sharedlabel.records import Comparison, Pooled, Rank, Results, Summary
+from sharedlabel.records.names import DENSE, EXACT
 
 SHOWN = ("better", "worse")
 Record = TypeVar("Record", Comparison, Pooled)

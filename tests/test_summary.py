@@ -12,8 +12,8 @@ import torch
 
 from sharedlabel import rng
 from sharedlabel.config.sections import EvaluationConfig, SweetSpotConfig
-from sharedlabel.names import EXACT
 from sharedlabel.records import Row
+from sharedlabel.records.names import EXACT
 from sharedlabel.scoring.data import Data
 from sharedlabel.summary import sweetspot
 from sharedlabel.summary.seeds import Method

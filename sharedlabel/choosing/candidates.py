@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sharedlabel.errors import ConfigError, DataError, nearest
-from sharedlabel.names import DENSE, EXACT
 from sharedlabel.records import Results, Row, Summary
 from sharedlabel.records.measurements import Latency, quietest
+from sharedlabel.records.names import DENSE, EXACT
 
 _FILTERS = ("protocol", "backbone", "pruner", "aggregator")
 _SCORES = ("n_accuracy", "n_accuracy_low", "n_accuracy_high", "ri", "ri_low", "ri_high")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from sharedlabel.choosing.candidates import Option, Place
-from sharedlabel.names import DENSE
 from sharedlabel.records import MIN_SEEDS, OPPOSITE, Comparison, Verdict
+from sharedlabel.records.names import DENSE
 
 Metric = Literal["n_accuracy", "ri"]
 Ends: TypeAlias = tuple[float, float, float]  # estimate, lower and upper end of its interval

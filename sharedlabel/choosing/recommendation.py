@@ -14,8 +14,8 @@ from sharedlabel.choosing.candidates import Option, Request, Unit, options
 from sharedlabel.choosing.differences import Contrast, Shift, contrast, shift
 from sharedlabel.errors import DataError
 from sharedlabel.measurements.timing import BUSY
-from sharedlabel.names import DENSE
 from sharedlabel.records import Results, SweetSpot
+from sharedlabel.records.names import DENSE
 from sharedlabel.report.sentences import number, percent
 from sharedlabel.summary import sweetspot
 from sharedlabel.summary.sweetspot import Point, Rule

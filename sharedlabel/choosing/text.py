@@ -10,8 +10,8 @@ from sharedlabel.choosing.candidates import Option
 from sharedlabel.choosing.differences import Contrast, Gap, Shift
 from sharedlabel.choosing.recommendation import Recommendation, describe, intervals
 from sharedlabel.errors import printable
-from sharedlabel.names import DENSE
 from sharedlabel.records import MIN_SEEDS, shown
+from sharedlabel.records.names import DENSE
 from sharedlabel.report.costs import short
 from sharedlabel.report.sentences import number, percent
 

@@ -12,11 +12,11 @@ from sharedlabel.config import Experiment, Plugin, canonical
 from sharedlabel.config.sections import ComparisonConfig
 from sharedlabel.data import _small
 from sharedlabel.errors import CompressionError, ConfigError, DataError, nearest
-from sharedlabel.names import DENSE, EXACT, GROUPED
 from sharedlabel.networks import sizes
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import rounded_down
 from sharedlabel.pruners._methods import ceiling
+from sharedlabel.records.names import DENSE, EXACT, GROUPED
 from sharedlabel.scoring.data import FEATURE_ROLES, SCORED_ROLES, Data
 from sharedlabel.types import Dataset, Role, Tuples
 

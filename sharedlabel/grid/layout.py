@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from sharedlabel.config import Experiment, Plugin, Training, resolve, trainings
 from sharedlabel.grid.nodes import Cell, Node
-from sharedlabel.names import CROSSFIT, DENSE, FROZEN
+from sharedlabel.records.names import CROSSFIT, DENSE, FROZEN
 from sharedlabel.scoring.data import Crossfit, Data
 from sharedlabel.stages import (
     MethodSetting,

@@ -10,7 +10,7 @@ from typing import Any
 from sharedlabel import plugins
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, plugins_in
-from sharedlabel.names import FROZEN
+from sharedlabel.records.names import FROZEN
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import STAGES
 from sharedlabel.store import artifact_key

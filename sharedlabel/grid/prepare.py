@@ -17,10 +17,10 @@ from sharedlabel.grid import checks
 from sharedlabel.grid.layout import lay_out
 from sharedlabel.grid.nodes import Grid
 from sharedlabel.measurements import counts
-from sharedlabel.names import CROSSFIT, GROUPED
 from sharedlabel.networks import sizes
 from sharedlabel.plugins import load
 from sharedlabel.pruners._masks import prunable
+from sharedlabel.records.names import CROSSFIT, GROUPED
 from sharedlabel.scoring.data import FEATURE_ROLES, Data, crossfitted, data_key
 from sharedlabel.stages import STAGES
 from sharedlabel.training import callbacks, compression, search, trainer

@@ -26,7 +26,7 @@ from sharedlabel.grid import Grid, Node, lay_out
 from sharedlabel.grid.executors.local import Attempts
 from sharedlabel.grid.failures import Failed
 from sharedlabel.measurements import counts
-from sharedlabel.names import CROSSFIT
+from sharedlabel.records.names import CROSSFIT
 from sharedlabel.scoring.data import FEATURE_ROLES, Data, crossfitted
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Store

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from sharedlabel.names import DENSE
+from sharedlabel.records.names import DENSE
 
 Split: TypeAlias = Literal["validation", "test"]
 Metric: TypeAlias = Literal["n_accuracy", "ri"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from sharedlabel.names import DENSE, EXACT
 from sharedlabel.records import AdaptivePoint, Summary
+from sharedlabel.records.names import DENSE, EXACT
 from sharedlabel.report.costs import Table
 from sharedlabel.report.sentences import number, percent
 from sharedlabel.report.views import View, headline, method

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeAlias
 
-from sharedlabel.names import DENSE
 from sharedlabel.records.measurements import Latency, Margin, quietest
+from sharedlabel.records.names import DENSE
 from sharedlabel.report.views import View, usual
 
 Setting: TypeAlias = tuple[str, str, int]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sharedlabel.errors import StoreError
-from sharedlabel.names import DENSE, EXACT
 from sharedlabel.records import AdaptivePoint, Comparison, Rank, Results, Row, Summary, SweetSpot, Wins
 from sharedlabel.records.measurements import Failure, Latency, Margin, ReliabilityBin
+from sharedlabel.records.names import DENSE, EXACT
 
 TIMES = "latency"  # the stage whose failure costs a cell its times alone
 Network = TypeVar("Network", Row, Latency, Margin)

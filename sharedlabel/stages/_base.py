@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeAlias
 from sharedlabel.code import digests
 from sharedlabel.config import Experiment, Plugin
 from sharedlabel.config.sections import TrainerConfig
-from sharedlabel.names import CROSSFIT
 from sharedlabel.records import TABLES
+from sharedlabel.records.names import CROSSFIT
 from sharedlabel.scoring.data import FEATURE_ROLES, Data
 from sharedlabel.store import Artifact, Output
 

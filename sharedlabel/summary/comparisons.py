@@ -23,8 +23,8 @@ from sharedlabel.metrics.behrens_fisher import Spread
 from sharedlabel.metrics.moderation import moderate
 from sharedlabel.metrics.paired import Pairs, all_pairs
 from sharedlabel.metrics.uncertainty import independent
-from sharedlabel.names import DENSE, EXACT, FROZEN
 from sharedlabel.records import Axis, Comparison, Identity, Pooled
+from sharedlabel.records.names import DENSE, EXACT, FROZEN
 from sharedlabel.summary.seeds import Scored, Split, common_seeds
 from sharedlabel.summary.verdicts import Differences
 from sharedlabel.types import Protocol

@@ -14,8 +14,8 @@ from torch import Tensor
 from sharedlabel import rng
 from sharedlabel.config.sections import ComparisonConfig, EvaluationConfig, SweetSpotConfig
 from sharedlabel.metrics.uncertainty import draw_multipliers, independent, replicate, seed_average
-from sharedlabel.names import DENSE, EXACT
 from sharedlabel.records import Comparison, Identity, Pooled, Rank, Row, Summary, SweetSpot, Wins
+from sharedlabel.records.names import DENSE, EXACT
 from sharedlabel.scoring.data import SCORED_ROLES, Data
 from sharedlabel.scoring.scores import accuracy_and_ri
 from sharedlabel.summary import sweetspot

@@ -21,8 +21,8 @@ from matplotlib.axes import Axes
 
 from sharedlabel.api.plot._selection import Selection, check_name, known_number, listed, select
 from sharedlabel.errors import DataError
-from sharedlabel.names import EXACT
 from sharedlabel.records import AdaptivePoint, Summary
+from sharedlabel.records.names import EXACT
 from sharedlabel.report import adaptive as stops
 from sharedlabel.report import views
 from sharedlabel.report._panels import log_axis, ratio_axis, stretched_axis, subject

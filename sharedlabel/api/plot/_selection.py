@@ -8,9 +8,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from sharedlabel.errors import DataError, nearest, printable
-from sharedlabel.names import DENSE
 from sharedlabel.records import Summary
 from sharedlabel.records import shown as inert
+from sharedlabel.records.names import DENSE
 from sharedlabel.report import views
 from sharedlabel.report._theme import Palette
 from sharedlabel.report.views import View, method

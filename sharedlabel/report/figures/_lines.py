@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
 
-from sharedlabel.names import DENSE, EXACT
 from sharedlabel.records import Summary
+from sharedlabel.records.names import DENSE, EXACT
 from sharedlabel.report._panels import (
     label_ends,
     ratio_axis,

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sharedlabel.names import EXACT
 from sharedlabel.records import SweetSpot
+from sharedlabel.records.names import EXACT
 from sharedlabel.report._panels import (
     heading,
     log_axis,

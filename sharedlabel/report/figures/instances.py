@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sharedlabel.names import EXACT
 from sharedlabel.records import Summary
+from sharedlabel.records.names import EXACT
 from sharedlabel.report._panels import MAX_PANELS, heading, label_ends, panels, ratio_axis, stretched_axis, subject
 from sharedlabel.report._theme import Palette
 from sharedlabel.report.views import View, method

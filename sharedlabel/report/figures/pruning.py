@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sharedlabel.names import DENSE
 from sharedlabel.records import Row
+from sharedlabel.records.names import DENSE
 from sharedlabel.report._panels import (
     heading,
     label_ends,
