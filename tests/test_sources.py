@@ -56,7 +56,7 @@ NOT_REACHED = [
     ("stages.evaluate", "configure"),
     ("summary.tables", "summarize"),
     ("summary.ranks", "rank"),
-    ("provenance", "collect"),
+    ("machine.provenance", "collect"),
     ("grid.prepare", "prepare"),
     ("data.splits", "split"),
     ("store", "Output"),

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
-from sharedlabel import memory
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, canonical
 from sharedlabel.config.sections import ComparisonConfig
 from sharedlabel.data import _small
 from sharedlabel.errors import CompressionError, ConfigError, DataError, nearest
+from sharedlabel.machine import memory
 from sharedlabel.networks import sizes
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import rounded_down

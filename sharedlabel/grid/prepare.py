@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from sharedlabel import memory, plugins
+from sharedlabel import plugins
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.code import digests
 from sharedlabel.config import Experiment, Plugin, plugins_in, refresh, resolve, trainings
@@ -16,6 +16,7 @@ from sharedlabel.errors import home
 from sharedlabel.grid import checks
 from sharedlabel.grid.layout import lay_out
 from sharedlabel.grid.nodes import Grid
+from sharedlabel.machine import memory
 from sharedlabel.measurements import counts
 from sharedlabel.networks import sizes
 from sharedlabel.plugins import load
