@@ -27,10 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> None:
     experiment, _ = parse(arguments, "evaluate")
     # As in train.py: torch and Lightning take seconds to import, and mistakes should not wait for them.
-    from sharedlabel.collect import collect
     from sharedlabel.grid import finished, prepare
     from sharedlabel.report.html import publish
     from sharedlabel.report.terminal import open_console, print_report
+    from sharedlabel.running.collect import collect
     from sharedlabel.store import Store
 
     started = time.perf_counter()

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from sharedlabel import collect, grid
+from sharedlabel import grid
 from sharedlabel.choosing.candidates import Request
 from sharedlabel.choosing.recommendation import recommend
 from sharedlabel.choosing.text import render
@@ -25,6 +25,7 @@ from sharedlabel.errors import ConfigError
 from sharedlabel.grid import progress
 from sharedlabel.grid.executors import local
 from sharedlabel.records import read, write
+from sharedlabel.running import collect
 from sharedlabel.stages import latency
 from sharedlabel.store import Store
 

@@ -15,7 +15,6 @@ from sharedlabel import config, export, grid, rng, train
 from sharedlabel.aggregators import _space, lstm
 from sharedlabel.aggregators._base import prefix_loss
 from sharedlabel.aggregators._space import LogRange
-from sharedlabel.collect import collect
 from sharedlabel.config import resolve
 from sharedlabel.config.sections import FitConfig, TrainerConfig
 from sharedlabel.data.tuples import partition
@@ -24,6 +23,7 @@ from sharedlabel.errors import ConfigError
 from sharedlabel.grid import progress
 from sharedlabel.networks import restore
 from sharedlabel.records import read, write
+from sharedlabel.running.collect import collect
 from sharedlabel.training import search
 from sharedlabel.training.loaders import TupleLoader
 from sharedlabel.types import SetShape
