@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sharedlabel import conformance, new, plugins
+from sharedlabel import conformance, plugins
+from sharedlabel.cli.new import __main__ as new
 from sharedlabel.code import digests
 from sharedlabel.config import resolve
 from sharedlabel.conformance import __main__ as check

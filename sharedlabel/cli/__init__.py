@@ -32,7 +32,7 @@ COMMANDS = {
     "export": Command("sharedlabel.export", "write a cell's backbone and aggregator as programs with a card"),
     "predict": Command("sharedlabel.predict", "predict the shared label of tuples of images with an exported model"),
     "leaderboard": Command("sharedlabel.leaderboard.__main__", "make, check, run and rank submitted aggregators"),
-    "new": Command("sharedlabel.new", "write a plugin file that works, to be changed"),
+    "new": Command("sharedlabel.cli.new.__main__", "write a plugin file that works, to be changed"),
     "check": Command("sharedlabel.conformance.__main__", "run the conformance suite on a plugin"),
     "completion": Command("sharedlabel.cli.completion.__main__", "print a script that completes commands in a shell"),
 }
