@@ -21,9 +21,9 @@ from sharedlabel.data.tuples import partition
 from sharedlabel.deployment import cells, selection
 from sharedlabel.errors import ConfigError
 from sharedlabel.grid import progress
-from sharedlabel.networks import restore
 from sharedlabel.records import read, write
 from sharedlabel.running.collect import collect
+from sharedlabel.stages import _restore as restore
 from sharedlabel.training import search
 from sharedlabel.training.loaders import TupleLoader
 from sharedlabel.types import SetShape

@@ -11,8 +11,8 @@ from sharedlabel.config import Experiment, Plugin, canonical
 from sharedlabel.config.sections import ComparisonConfig
 from sharedlabel.data import _small
 from sharedlabel.errors import CompressionError, ConfigError, DataError, nearest
+from sharedlabel.grid import sizes
 from sharedlabel.machine import memory
-from sharedlabel.networks import sizes
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import rounded_down
 from sharedlabel.pruners._methods import ceiling

@@ -13,12 +13,11 @@ from sharedlabel.config import Experiment, Plugin, plugins_in, refresh, resolve,
 from sharedlabel.data import _small, splits, tuples
 from sharedlabel.data._copies import copies
 from sharedlabel.errors import home
-from sharedlabel.grid import checks
+from sharedlabel.grid import checks, sizes
 from sharedlabel.grid.layout import lay_out
 from sharedlabel.grid.nodes import Grid
 from sharedlabel.machine import memory
 from sharedlabel.measurements import counts
-from sharedlabel.networks import sizes
 from sharedlabel.plugins import load
 from sharedlabel.pruners._masks import prunable
 from sharedlabel.records.names import CROSSFIT, GROUPED

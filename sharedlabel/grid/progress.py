@@ -13,11 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sharedlabel.errors import printable
-from sharedlabel.grid import Grid, Node, missing, training_macs
+from sharedlabel.grid import Grid, Node, missing, sizes, training_macs
 from sharedlabel.grid.failures import Failed
 from sharedlabel.grid.rehearsal import Rehearsal
 from sharedlabel.machine import memory
-from sharedlabel.networks import sizes
 from sharedlabel.records import shown
 from sharedlabel.store import Store
 from sharedlabel.training import search
