@@ -75,7 +75,7 @@ except SystemExit as done:
     assert "tuple sizes to report" in text
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "choose", "export", "predict", "leaderboard.__main__"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "choose.__main__", "export", "predict", "leaderboard.__main__"])
 def test_entry_points_import_torch_where_an_interrupt_is_answered(name):
     done = python("-c", f"import sys; from sharedlabel.{name} import main; print('torch' in sys.modules)")
     assert done.stdout == "False\n", done.stderr

@@ -11,7 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from sharedlabel import choose, grid, rng
+from sharedlabel import grid, rng
+from sharedlabel.choose import __main__ as choose
 from sharedlabel.config import Experiment
 from sharedlabel.config.sections import CrossfitConfig
 from sharedlabel.data.tuples import prior

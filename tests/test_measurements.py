@@ -16,9 +16,9 @@ import pytest
 from rich.console import Console
 
 from sharedlabel import grid
-from sharedlabel.choosing.candidates import Request
-from sharedlabel.choosing.recommendation import recommend
-from sharedlabel.choosing.text import render
+from sharedlabel.choose.candidates import Request
+from sharedlabel.choose.recommendation import recommend
+from sharedlabel.choose.text import render
 from sharedlabel.config import parse
 from sharedlabel.config.sections import LatencyConfig, MarginConfig
 from sharedlabel.errors import ConfigError

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from sharedlabel.choosing.candidates import Option, Place
+from sharedlabel.choose.candidates import Option, Place
 from sharedlabel.records import MIN_SEEDS, OPPOSITE, Comparison, Verdict
 from sharedlabel.records.names import DENSE
 

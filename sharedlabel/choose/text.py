@@ -6,9 +6,9 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from sharedlabel.choosing.candidates import Option
-from sharedlabel.choosing.differences import Contrast, Gap, Shift
-from sharedlabel.choosing.recommendation import Recommendation, describe, intervals
+from sharedlabel.choose.candidates import Option
+from sharedlabel.choose.differences import Contrast, Gap, Shift
+from sharedlabel.choose.recommendation import Recommendation, describe, intervals
 from sharedlabel.errors import printable
 from sharedlabel.records import MIN_SEEDS, shown
 from sharedlabel.records.names import DENSE

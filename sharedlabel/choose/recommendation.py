@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from sharedlabel.choosing.candidates import Option, Request, Unit, options
-from sharedlabel.choosing.differences import Contrast, Shift, contrast, shift
+from sharedlabel.choose.candidates import Option, Request, Unit, options
+from sharedlabel.choose.differences import Contrast, Shift, contrast, shift
 from sharedlabel.errors import DataError
 from sharedlabel.measurements.timing import BUSY
 from sharedlabel.records import Results, SweetSpot

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedlabel import choose, records
-from sharedlabel.choosing.candidates import Request, options
-from sharedlabel.choosing.differences import Gap, square_and_add
-from sharedlabel.choosing.recommendation import recommend
-from sharedlabel.choosing.text import _points, _ri, render
+from sharedlabel import records
+from sharedlabel.choose import __main__ as choose
+from sharedlabel.choose.candidates import Request, options
+from sharedlabel.choose.differences import Gap, square_and_add
+from sharedlabel.choose.recommendation import recommend
+from sharedlabel.choose.text import _points, _ri, render
 from sharedlabel.errors import ConfigError, DataError, StoreError
 
 TYPES = {
@@ -395,7 +396,7 @@ def test_tables_that_are_not_needed_are_not_read(results, tmp_path) -> None:
 
 
 def test_choosing_needs_no_torch() -> None:
-    code = "import sys, sharedlabel.choose; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
+    code = "import sys, sharedlabel.choose.__main__; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
