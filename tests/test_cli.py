@@ -302,7 +302,7 @@ sys.exit(train.main(sys.argv[1:]))
         done.stderr,
     )
     kept = {name.partition("/")[0] for name in artifacts(experiment)}
-    assert kept == {"dense", "layers", "margin", "prune"}
+    assert kept == {"counts", "dense", "layers", "margin", "prune"}
     assert list((Path(experiment.output) / "store" / "partial").iterdir()) == []
 
 

@@ -264,7 +264,7 @@ print("wandb" in sys.modules, Path("nowhere").exists())
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))},
         check=False,
     )
     assert done.stdout == "False False\n", done.stderr

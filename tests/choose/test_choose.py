@@ -78,9 +78,9 @@ def made(backbones: tuple[str, ...] = ("mlp",), scale: float = 1.0) -> records.R
             )  # fmt: skip
     for backbone, pruner, batch, seed in itertools.product(backbones, MS, (1, 32), (0, 1)):
         latencies.append(
-            blank(records.measurements.Latency, backbone=backbone, pruner=pruner, ratio=1.0 if pruner == "none" else 4,
-                  seed=seed, device="cpu", mode="eager", batch=batch, threads=2, file_bytes_dense=4000,
-                  file_bytes_sparse=1000, measured_clock="wall", training="frozen",
+            blank(records.measurements.Latency, backbone=backbone, pruner=pruner,
+                  ratio=1.0 if pruner == "none" else 4.0, seed=seed, device="cpu", mode="eager", batch=batch, threads=2,
+                  file_bytes_dense=4000, file_bytes_sparse=1000, measured_clock="wall", training="frozen",
                   measured_median_ms=scale * MS[pruner] * (1 if batch == 1 else 16))
         )  # fmt: skip
     own = {"backbone": "mlp", "pruner": "prune", "ratio": 4.0, "n": 4}
