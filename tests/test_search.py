@@ -241,7 +241,7 @@ def test_a_searched_aggregator_is_rebuilt_evaluated_exported_and_shown(done, exp
     folder = tmp_path / "runs" / searched.name
     write(results, folder)
     assert read(folder).searches == (row,)
-    assert "lstm(hidden=16),iid,0,4,0," in (folder / "searches.csv").read_text()
+    assert "lstm(hidden=16),iid,0,frozen,4,0," in (folder / "searches.csv").read_text()
     for training in ("frozen", "joint"):
         rows = selection.choose(results, "", {"aggregator": "lstm(hidden=16)", "training": training})
         trained = cells.restore(rows[0].cell, results.dataset, done)
