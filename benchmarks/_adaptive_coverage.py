@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks._rows import made_row
 from sharedlabel.aggregators._pool import pooled
-from sharedlabel.config import EvaluationConfig
+from sharedlabel.config.sections import EvaluationConfig
 from sharedlabel.data import gaussian
 from sharedlabel.metrics.information import label_entropy
 from sharedlabel.scoring import thresholds

@@ -11,7 +11,8 @@ import torch
 
 from sharedlabel import rng
 from sharedlabel.backbones._restore import state
-from sharedlabel.config import TrainerConfig, resolve
+from sharedlabel.config import resolve
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.plugins import load
 from sharedlabel.scoring.data import FEATURE_ROLES, Data
 from sharedlabel.stages import features

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks._rows import made_row
 from sharedlabel import rng
-from sharedlabel.config import EvaluationConfig, SweetSpotConfig
+from sharedlabel.config.sections import EvaluationConfig, SweetSpotConfig
 from sharedlabel.records import Row
 from sharedlabel.scoring.data import Data
 from sharedlabel.summary.seeds import ScoredCell

@@ -11,7 +11,7 @@ from benchmarks._measure import Result, interleaved, ratios, summarize
 from sharedlabel import rng
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import TrainConfig, TrainerConfig
+from sharedlabel.config.sections import TrainConfig, TrainerConfig
 from sharedlabel.training.backbone import BackboneModule
 from sharedlabel.training.loaders import ImageLoader, augment
 from sharedlabel.training.trainer import device, fit

@@ -26,11 +26,11 @@ from benchmarks import evidence
 from benchmarks._measure import Result, python
 from sharedlabel import train
 from sharedlabel.config import parse
+from sharedlabel.config.names import EXACT
 from sharedlabel.errors import ConfigError, TrainingError, guarded
 from sharedlabel.files import together
 from sharedlabel.grid import Grid, prepare
 from sharedlabel.grid.progress import print_plan
-from sharedlabel.names import EXACT
 from sharedlabel.records import Results, to_csv
 from sharedlabel.report._panels import heading, label_ends, panel_ns, panels, ratio_axis
 from sharedlabel.report._theme import STYLE, Palette, to_svg

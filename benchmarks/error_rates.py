@@ -39,14 +39,14 @@ from torch import Tensor
 
 from benchmarks._rows import made_row
 from sharedlabel import rng
-from sharedlabel.config import ComparisonConfig
+from sharedlabel.config.names import Protocol
+from sharedlabel.config.sections import ComparisonConfig
 from sharedlabel.data.tuples import partition
 from sharedlabel.leaderboard.board.standings import verdicts
 from sharedlabel.metrics.behrens_fisher import p_value
 from sharedlabel.metrics.intervals import interval
 from sharedlabel.metrics.paired import all_pairs
 from sharedlabel.metrics.uncertainty import estimate, independent, seed_average
-from sharedlabel.names import Protocol
 from sharedlabel.records import MIN_SEEDS, Comparison, Identity, Pooled, Row
 from sharedlabel.scoring.scores import accuracy_and_ri
 from sharedlabel.summary.comparisons import compare

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sharedlabel import records
+from sharedlabel.config.names import DENSE, EXACT
 from sharedlabel.errors import ConfigError, guarded, nearest
 from sharedlabel.files import together
-from sharedlabel.names import DENSE, EXACT
 from sharedlabel.records import Comparison, Pooled, Rank, Results, Summary
 
 SHOWN = ("better", "worse")

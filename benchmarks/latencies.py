@@ -23,13 +23,14 @@ from typing import Any
 import matplotlib.style
 import torch
 
-from sharedlabel import provenance
 from sharedlabel.config import parse
 from sharedlabel.errors import ConfigError, guarded
 from sharedlabel.files import together
 from sharedlabel.grid import Cell, Grid, Node, prepare, run_node
 from sharedlabel.grid.progress import describe
-from sharedlabel.records import AXES, Latency, to_csv
+from sharedlabel.machine import provenance
+from sharedlabel.records import AXES, to_csv
+from sharedlabel.records.measurements import Latency
 from sharedlabel.report._theme import STYLE, Palette, to_svg
 from sharedlabel.report.figures import speedup
 from sharedlabel.report.views import View

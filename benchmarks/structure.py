@@ -2,24 +2,32 @@
 
 A commit that adds one thing of a kind, and nothing else, says so in the last line of its message, such as
 `Adds: metric`. The newest of each kind is counted here: how many files of the package it touches, tests and
-documentation aside. `python -m benchmarks.structure` prints the page `docs/results/structure.md`, with what vulture
+documentation aside. What a stage takes is counted in the source of today, too: the files that name the classes of its
+records and options. `python -m benchmarks.structure` prints the page `docs/results/structure.md`, with what vulture
 (unused code) and pylint's similarity checker (repeated code) report; both come with `requirements-tools.lock`.
 """
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import re
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks._measure import ROOT, Result
+from sharedlabel.config import sections
 from sharedlabel.errors import ConfigError, guarded
+from sharedlabel.records import TABLES
+from sharedlabel.stages import STAGES, Stage
 
 PACKAGE = "sharedlabel"
 TOUCHED = {"metric": 2, "column": 2, "plot": 1, "option": 2, "stage": 5}  # files, at most
+NAMED = {"layers": 3, "margin": 5}  # files, at most: a stage with a table, and one with options of its own besides
 MEDIAN, LONGEST = 120, 400  # lines of a file, at most
 ALIKE = 10  # lines that two files have in common to be listed
 # What frameworks call by name, and what is read by name from a file of a stage, a figure or a plugin.
@@ -64,6 +72,9 @@ def run(quick: bool) -> list[Result]:
     for change in changes():
         said = f"files of the package touched by adding a {change.kind}"
         results.append(_counted(said, float(len(change.files)), TOUCHED[change.kind], f"{change.commit}"))
+    for stage, bound in NAMED.items():
+        said = f"files of the package that know the records and options of the stage {stage}"
+        results.append(_counted(said, float(len(naming(STAGES[stage]))), bound, ""))
     return results
 
 
@@ -93,6 +104,27 @@ def changes() -> Iterator[Change]:
         commit, _, subject = logged.partition(" ")
         names = _git("show", "--format=", "--name-only", commit).split()
         yield Change(kind, commit, subject, tuple(name for name in names if name.startswith(f"{PACKAGE}/")))
+
+
+def naming(stage: Stage) -> tuple[str, ...]:
+    """Return the files that name the class of a stage's records, or its section; the report's are its own choice."""
+    classes = {TABLES[stage.table].__name__} | {
+        entry.type for entry in dataclasses.fields(stage.module.Config) if hasattr(sections, str(entry.type))
+    }
+    return tuple(
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / PACKAGE).rglob("*.py"))
+        if "report" not in path.parts
+        and any(_names(node, classes) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    )
+
+
+def _names(node: ast.AST, classes: set[Any]) -> bool:
+    """Tell whether code uses or defines one of the classes."""
+    match node:
+        case ast.Name(id=name) | ast.alias(name=name) | ast.ClassDef(name=name):
+            return name in classes
+    return False
 
 
 def _git(*arguments: str) -> str:
@@ -154,6 +186,16 @@ def page() -> str:
             f"| {one.kind} | {len(one.files)} | {TOUCHED[one.kind]} | {one.commit} {one.subject} | "
             f"{', '.join(f'`{name}`' for name in one.files)} |"
             for one in changes()
+        ),
+        "",
+        "Files that today name the class of a stage's records, or its section of options; those of the report are left "
+        "out.",
+        "",
+        "| stage | files | bound | which |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {stage} | {len(files)} | {bound} | {', '.join(f'`{name}`' for name in files)} |"
+            for stage, bound, files in ((name, bound, naming(STAGES[name])) for name, bound in NAMED.items())
         ),
         "",
         f"## Passages of {ALIKE} lines or more that files have in common",

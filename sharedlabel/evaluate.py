@@ -13,7 +13,8 @@ from pathlib import Path
 
 from sharedlabel.config import parse
 from sharedlabel.errors import StoreError, WriteError, guarded, home, printable
-from sharedlabel.records import Failure, read
+from sharedlabel.records import read
+from sharedlabel.records.measurements import Failure
 
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}  # a place where others compute: its numbers can be shown
 
@@ -26,10 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> None:
     experiment, _ = parse(arguments, "evaluate")
     # As in train.py: torch and Lightning take seconds to import, and mistakes should not wait for them.
-    from sharedlabel.collect import collect
     from sharedlabel.grid import finished, prepare
     from sharedlabel.report.html import publish
     from sharedlabel.report.terminal import open_console, print_report
+    from sharedlabel.running.collect import collect
     from sharedlabel.store import Store
 
     started = time.perf_counter()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks import _adaptive_coverage
 from sharedlabel import rng
-from sharedlabel.config import EvaluationConfig
+from sharedlabel.config.sections import EvaluationConfig
 from sharedlabel.metrics.uncertainty import seed_average
 from sharedlabel.records import Row
 from sharedlabel.scoring.data import Data

@@ -75,7 +75,7 @@ except SystemExit as done:
     assert "tuple sizes to report" in text
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "choose", "export", "predict", "leaderboard.__main__"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "choose.__main__", "export", "predict", "leaderboard.__main__"])
 def test_entry_points_import_torch_where_an_interrupt_is_answered(name):
     done = python("-c", f"import sys; from sharedlabel.{name} import main; print('torch' in sys.modules)")
     assert done.stdout == "False\n", done.stderr
@@ -302,7 +302,7 @@ sys.exit(train.main(sys.argv[1:]))
         done.stderr,
     )
     kept = {name.partition("/")[0] for name in artifacts(experiment)}
-    assert kept == {"dense", "layers", "margin", "prune"}
+    assert kept == {"counts", "dense", "layers", "margin", "prune"}
     assert list((Path(experiment.output) / "store" / "partial").iterdir()) == []
 
 

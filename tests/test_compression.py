@@ -13,18 +13,19 @@ from torch import Tensor
 
 from sharedlabel import rng
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import Experiment, Plugin, Schedule, SplitConfig, TrainConfig, TrainerConfig, resolve
+from sharedlabel.config import Experiment, Plugin, resolve
+from sharedlabel.config.sections import Schedule, SplitConfig, TrainConfig, TrainerConfig
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import CompressionError, ConfigError, SharedLabelError
 from sharedlabel.grid import prepare
 from sharedlabel.measurements import counts
-from sharedlabel.networks.restore import stored_backbone
 from sharedlabel.plugins import load
 from sharedlabel.pruners import _methods
 from sharedlabel.pruners._masks import masked, removed
 from sharedlabel.records import NetworkCosts
 from sharedlabel.scoring.data import Data, data_key
 from sharedlabel.stages import dense, early, prune
+from sharedlabel.stages._restore import stored_backbone
 from sharedlabel.store import Artifact, Store
 from sharedlabel.training import compression
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from sharedlabel import choose, grid, rng
-from sharedlabel.config import CrossfitConfig, Experiment
+from sharedlabel import grid, rng
+from sharedlabel.choose import __main__ as choose
+from sharedlabel.config import Experiment
+from sharedlabel.config.sections import CrossfitConfig
 from sharedlabel.data.tuples import prior
 from sharedlabel.deployment import build, cells, selection
 from sharedlabel.deployment.predictor import load

@@ -14,11 +14,12 @@ import torch
 
 import sharedlabel
 from sharedlabel import config, grid, stages, train
-from sharedlabel.collect import losses, rows
-from sharedlabel.config import ComparisonConfig, Experiment, TrainerConfig
+from sharedlabel.config import Experiment
+from sharedlabel.config.sections import ComparisonConfig, TrainerConfig
 from sharedlabel.errors import CompressionError, ConfigError, DataError
 from sharedlabel.grid import progress
 from sharedlabel.records import read
+from sharedlabel.running.collect import losses, rows
 from sharedlabel.stages import _read, dense, joint
 from sharedlabel.store import Artifact
 from sharedlabel.training import loaders

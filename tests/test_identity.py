@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 import sharedlabel.aggregators
-from sharedlabel import collect, grid
+from sharedlabel import grid
 from sharedlabel import plugins as plugins_of_package
 from sharedlabel.deployment import cells
 from sharedlabel.errors import StoreError
+from sharedlabel.running import collect
 from sharedlabel.store import Store
 
 SCRATCH = '''

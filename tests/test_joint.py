@@ -10,7 +10,7 @@ from sharedlabel import rng
 from sharedlabel.aggregators import deep_sets
 from sharedlabel.aggregators._base import Aggregator, Standardize, statistics
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import JointConfig, TrainerConfig
+from sharedlabel.config.sections import JointConfig, TrainerConfig
 from sharedlabel.logs import log_normalize
 from sharedlabel.training import joint, trainer
 from sharedlabel.training.loaders import TupleLoader

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sharedlabel import config, grid
-from sharedlabel.config import Experiment, Schedule, parse
+from sharedlabel.config import Experiment, parse
+from sharedlabel.config.sections import Schedule
 from sharedlabel.stages import STAGES
 
 # A grid in which every stage is called: synthetic data for `exact`, rewinding for `early`, every kind of training.

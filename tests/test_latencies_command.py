@@ -10,7 +10,7 @@ from benchmarks import __main__ as benchmarks
 from benchmarks import latencies
 from sharedlabel import stages
 from sharedlabel.measurements import timing
-from sharedlabel.records import Latency
+from sharedlabel.records.measurements import Latency
 
 
 def test_it_is_a_command_and_no_benchmark() -> None:

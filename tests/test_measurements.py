@@ -15,15 +15,17 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from sharedlabel import collect, grid
-from sharedlabel.choosing.candidates import Request
-from sharedlabel.choosing.recommendation import recommend
-from sharedlabel.choosing.text import render
-from sharedlabel.config import LatencyConfig, MarginConfig, parse
+from sharedlabel import grid
+from sharedlabel.choose.candidates import Request
+from sharedlabel.choose.recommendation import recommend
+from sharedlabel.choose.text import render
+from sharedlabel.config import parse
+from sharedlabel.config.sections import LatencyConfig, MarginConfig
 from sharedlabel.errors import ConfigError
 from sharedlabel.grid import progress
 from sharedlabel.grid.executors import local
 from sharedlabel.records import read, write
+from sharedlabel.running import collect
 from sharedlabel.stages import latency
 from sharedlabel.store import Store
 

@@ -17,7 +17,7 @@ from sharedlabel import rng
 from sharedlabel.aggregators import log_pool, lstm
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import FitConfig, JointConfig, TrainConfig, TrainerConfig
+from sharedlabel.config.sections import FitConfig, JointConfig, TrainConfig, TrainerConfig
 from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.pruners._masks import apply_masks, prunable
 from sharedlabel.training import loaders, trainer

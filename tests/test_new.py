@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sharedlabel import check, conformance, new, plugins
+from sharedlabel import conformance, plugins
+from sharedlabel.cli.new import __main__ as new
 from sharedlabel.code import digests
 from sharedlabel.config import resolve
+from sharedlabel.conformance import __main__ as check
 
 # What each kind can do wrong: what is replaced in what `new` writes, and the promise that is broken then.
 BROKEN = {

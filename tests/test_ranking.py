@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sharedlabel.config import ComparisonConfig
+from sharedlabel.config.names import Protocol
+from sharedlabel.config.sections import ComparisonConfig
 from sharedlabel.data.tuples import partition
 from sharedlabel.metrics.uncertainty import independent, seed_average
-from sharedlabel.names import Protocol
 from sharedlabel.records import Identity, Rank, Row
 from sharedlabel.rng import generator
 from sharedlabel.scoring.scores import accuracy_and_ri

@@ -15,14 +15,15 @@ from sharedlabel import config, export, grid, rng, train
 from sharedlabel.aggregators import _space, lstm
 from sharedlabel.aggregators._base import prefix_loss
 from sharedlabel.aggregators._space import LogRange
-from sharedlabel.collect import collect
-from sharedlabel.config import FitConfig, TrainerConfig, resolve
+from sharedlabel.config import resolve
+from sharedlabel.config.sections import FitConfig, TrainerConfig
 from sharedlabel.data.tuples import partition
 from sharedlabel.deployment import cells, selection
 from sharedlabel.errors import ConfigError
 from sharedlabel.grid import progress
-from sharedlabel.networks import restore
 from sharedlabel.records import read, write
+from sharedlabel.running.collect import collect
+from sharedlabel.stages import _restore as restore
 from sharedlabel.training import search
 from sharedlabel.training.loaders import TupleLoader
 from sharedlabel.types import SetShape
@@ -240,7 +241,7 @@ def test_a_searched_aggregator_is_rebuilt_evaluated_exported_and_shown(done, exp
     folder = tmp_path / "runs" / searched.name
     write(results, folder)
     assert read(folder).searches == (row,)
-    assert "lstm(hidden=16),iid,0,4,0," in (folder / "searches.csv").read_text()
+    assert "lstm(hidden=16),iid,0,frozen,4,0," in (folder / "searches.csv").read_text()
     for training in ("frozen", "joint"):
         rows = selection.choose(results, "", {"aggregator": "lstm(hidden=16)", "training": training})
         trained = cells.restore(rows[0].cell, results.dataset, done)

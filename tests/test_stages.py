@@ -35,9 +35,10 @@ def test_a_leaf_with_a_table_is_read():
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({**LEAF, "LEAF": "netwrok"}, "LEAF: expected network or method"),
+        ({**LEAF, "LEAF": "netwrok"}, "LEAF: expected network, method or protocol"),
         ({**LEAF, "INPUTS": ()}, "INPUTS: "),
         ({"INPUTS": ("backbone",)}, "INPUTS: "),
+        ({**LEAF, "LEAF": "protocol"}, "INPUTS: "),
         ({"LEAF": "network", "INPUTS": ("backbone",)}, "configure: "),
         ({**LEAF, "TABLE": "nosuch", "records": lambda _: []}, "TABLE: expected a table of records.Results"),
         ({**LEAF, "TABLE": "layers"}, "records: they belong to a TABLE"),

@@ -7,7 +7,7 @@ import torch
 
 from sharedlabel import config
 from sharedlabel.errors import StoreError
-from sharedlabel.networks import restore
+from sharedlabel.stages import _restore as restore
 from sharedlabel.types import SetShape
 
 PRIOR = torch.full((10,), 0.1).log()

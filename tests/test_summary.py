@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from sharedlabel import rng, sweetspot
-from sharedlabel.config import EvaluationConfig, SweetSpotConfig
-from sharedlabel.names import EXACT
+from sharedlabel import rng
+from sharedlabel.config.names import EXACT
+from sharedlabel.config.sections import EvaluationConfig, SweetSpotConfig
 from sharedlabel.records import Row
 from sharedlabel.scoring.data import Data
+from sharedlabel.summary import sweetspot
 from sharedlabel.summary.seeds import ScoredCell
 from sharedlabel.summary.tables import summarize
 from sharedlabel.types import Dataset

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import sharedlabel
-from sharedlabel import sweet_spot, sweetspot
+from sharedlabel import sweet_spot
 from sharedlabel.errors import ConfigError, DataError
-from sharedlabel.sweetspot import Choice, Point, Rule
+from sharedlabel.summary import sweetspot
+from sharedlabel.summary.sweetspot import Choice, Point, Rule
 
 # A grid of four ratios and two n, by hand; speedups 1, 2, 4 and 8.
 GRID = [
@@ -287,6 +288,6 @@ def test_replicates_of_another_shape_are_refused() -> None:
 
 
 def test_choosing_needs_no_torch() -> None:
-    code = "import sys, sharedlabel.sweetspot; sys.exit('torch' in sys.modules)"
+    code = "import sys, sharedlabel.summary.sweetspot; sys.exit('torch' in sys.modules)"
     root = Path(sharedlabel.__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

@@ -13,11 +13,12 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from sharedlabel import tracking
-from sharedlabel.collect import losses, rows
 from sharedlabel.config import Experiment
-from sharedlabel.records import AXES, TABLES, Failure
-from sharedlabel.tracking import CURVES, Tracker
+from sharedlabel.records import AXES, TABLES
+from sharedlabel.records.measurements import Failure
+from sharedlabel.running import tracking
+from sharedlabel.running.collect import losses, rows
+from sharedlabel.running.tracking import CURVES, Tracker
 
 wandb = pytest.importorskip("wandb")
 BLOCK, HEADER = 32_768, 7
@@ -252,7 +253,7 @@ def test_without_tracking_wandb_is_never_imported(tmp_path):
 from pathlib import Path
 import sys
 from sharedlabel.config import Experiment
-from sharedlabel.tracking import Tracker
+from sharedlabel.running.tracking import Tracker
 with Tracker(Experiment(tracking="none"), Path("nowhere")) as tracker:
     tracker.cell([type("Row", (), {"cell": "0"})()], {})
     tracker.summary(None, {}, "0")
@@ -263,7 +264,7 @@ print("wandb" in sys.modules, Path("nowhere").exists())
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))},
         check=False,
     )
     assert done.stdout == "False False\n", done.stderr

@@ -140,6 +140,61 @@ def check_some(
         check_same(aggregator, (some, texts[0]), (whole, texts[1]), tolerance, advice, prefixes)
 
 
+def check_repeatable(
+    aggregator: Aggregator, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"], tolerance: float
+) -> None:
+    """Refuse posteriors that are others the second time, by however little.
+
+    Raises:
+        ContractError: they are.
+    """
+    first, second = (posterior(aggregator, embeddings, logits, tolerance) for _ in range(2))
+    if not torch.equal(first, second):
+        raise ContractError("expected the same posterior from the same tuples, got another the second time")
+
+
+def check_order(
+    aggregator: Aggregator, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"], tolerance: float
+) -> None:
+    """Refuse posteriors of whole tuples that depend on the order of instances although the class says they do not.
+
+    Raises:
+        ContractError: they do, or the class says neither.
+    """
+    if not isinstance(getattr(aggregator, "permutation_invariant", None), bool):
+        raise ContractError("expected a class constant permutation_invariant, True or False, got none")
+    if aggregator.permutation_invariant:
+        turned = posterior(aggregator, embeddings.flip(1), logits.flip(1), tolerance)[:, -1:]
+        given = posterior(aggregator, embeddings, logits, tolerance)[:, -1:]
+        texts, advice = ("with the instances turned round", "as given"), "declare permutation_invariant = False"
+        check_same(aggregator, (turned, texts[0]), (given, texts[1]), tolerance, advice, [logits.shape[1]])
+
+
+def check_state(
+    aggregator: Aggregator,
+    other: Aggregator,
+    embeddings: Float[Tensor, "t n d"],
+    logits: Float[Tensor, "t n c"],
+    tolerance: float,
+) -> None:
+    """Refuse posteriors that follow from more than the state, which is what is stored.
+
+    Args:
+        aggregator: whose state is taken.
+        other: built anew with the same options; it is given the state.
+        embeddings: of the tuples, `[t n d]`.
+        logits: of the tuples, calibrated, `[t n c]`.
+        tolerance: as of `posterior`; the posteriors have to be the very same.
+
+    Raises:
+        ContractError: they do.
+    """
+    other.load_state_dict(aggregator.state_dict())
+    first, second = (posterior(one, embeddings, logits, tolerance) for one in (aggregator, other))
+    if not torch.equal(first, second):
+        raise ContractError("expected the posterior to follow from state_dict() alone, got another; register buffers")
+
+
 def check_same(
     aggregator: Aggregator,
     first: tuple[Float[Tensor, "t k c"], str],

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from sharedlabel import rng
 from sharedlabel.aggregators._base import LEAST_DEVIATION, Aggregator, statistics
-from sharedlabel.config import FitConfig, Plugin, SplitConfig, TrainerConfig, build, resolve
+from sharedlabel.config import Plugin, build, resolve
+from sharedlabel.config.names import GROUPED, IID
+from sharedlabel.config.sections import FitConfig, SplitConfig, TrainerConfig
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.metrics import _checks
 from sharedlabel.metrics.calibration import calibrate_logits, log_correction, single_temperature
-from sharedlabel.names import GROUPED, IID
 from sharedlabel.plugins import load
 from sharedlabel.training import search
-from sharedlabel.types import Dataset, SetShape
+from sharedlabel.types import SetShape
 
 
 class Fusion(nn.Module):
@@ -271,17 +272,13 @@ def held_out(
     Raises:
         DataError: a class has too few instances, or groups.
     """
-    names = tuple(str(label) for label in range(int(labels.max()) + 1))
-    dataset = Dataset("instances", torch.zeros(len(labels), 1, 1, 1), labels, names, groups, None, "")
-    every = torch.arange(len(labels))
-    try:
-        part = splits.folds(dataset, every, parts, SplitConfig(seed=seed))[0]
-    except DataError as error:  # it speaks of the folds of an experiment
+    part = splits.folded(labels, groups, parts, SplitConfig(seed=seed))
+    if splits.missing(labels, part, parts, int(labels.max()) + 1):
         raise DataError(
             f"validation: expected at least {parts} instances, or groups, of every label to hold some out, got fewer; "
             "add some, or pass validation=(embeddings, logits, labels)"
-        ) from error
-    return torch.isin(every, part)
+        )
+    return part == 0
 
 
 def some(images: search.Images, rows: Tensor) -> search.Images:

@@ -24,29 +24,14 @@ _WITH_GAPS = {int: "Int64", float: "float64", bool: "boolean", str: "object"}
 class Results:
     """What a grid gave: its tables as DataFrames, and the facts behind them.
 
-    A table is made when it is first asked for; pandas is needed for that alone. A column of `rows` is described at the
-    attribute of that name of `sharedlabel.records.Row`, and likewise for the other tables.
+    Every table of `sharedlabel.records.Results`, which says what is in each, is an attribute: `rows`, `summaries`,
+    `comparisons`, `sweet_spots`, `latencies` and all others that `tables` lists. A table is made when it is first asked
+    for; pandas is needed for that alone. What its columns mean is said by the class of its records, such as
+    `sharedlabel.records.TABLES["rows"]`.
 
     Args:
         records: everything as records; `sharedlabel.api.plot` draws from them.
         folder: where the files of the run lie, if they were written.
-
-    Attributes:
-        rows: a line per cell, n and split, with n-accuracy, RI and costs; `split == "test"` is what one reports.
-        summaries: the same over seeds, with intervals.
-        comparisons: paired differences between two methods, with verdicts.
-        pooled: paired differences over all cells.
-        ranks: ranks of aggregators, as intervals.
-        wins: wins, ties and losses of aggregators.
-        sweet_spots: how far to compress, by rule and method.
-        reliability: bins of reliability diagrams.
-        latencies: measured times of every network.
-        layers: weights that pruners have left, by layer.
-        margins: error margins of the dense networks, by layer.
-        adaptive: what it brings to look at instances only until the answer is sure.
-        thresholds: when to stop, by cell.
-        searches: settings that a search chose.
-        failures: cells that could not be computed, and why.
 
     Example::
 
@@ -54,22 +39,6 @@ class Results:
         test = results.summaries.query("split == 'test'")
         test.pivot_table(index="ratio", columns=["aggregator", "n"], values="ri")
     """
-
-    rows: DataFrame
-    summaries: DataFrame
-    comparisons: DataFrame
-    pooled: DataFrame
-    ranks: DataFrame
-    wins: DataFrame
-    sweet_spots: DataFrame
-    reliability: DataFrame
-    latencies: DataFrame
-    layers: DataFrame
-    margins: DataFrame
-    adaptive: DataFrame
-    thresholds: DataFrame
-    searches: DataFrame
-    failures: DataFrame
 
     def __init__(self, records: records.Results, folder: Path | None = None) -> None:
         self.records, self.folder = records, folder

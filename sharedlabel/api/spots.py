@@ -6,10 +6,10 @@ import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sharedlabel.config import SweetSpotConfig
 from sharedlabel.config.schema import shown
+from sharedlabel.config.sections import SweetSpotConfig
 from sharedlabel.errors import ConfigError, DataError, nearest
-from sharedlabel.sweetspot import Choice, Point, Rule, choose
+from sharedlabel.summary.sweetspot import Choice, Point, Rule, choose
 
 _USUAL = SweetSpotConfig()
 # The argument that each rule takes, and its value where it is left out.

@@ -28,12 +28,12 @@ COMMANDS = {
     "train": Command("sharedlabel.train", "run a grid, or what is missing of it, and report"),
     "evaluate": Command("sharedlabel.evaluate", "report the finished cells of a grid, compute nothing else"),
     "report": Command("sharedlabel.report.__main__", "render the report of a run again from its stored results"),
-    "choose": Command("sharedlabel.choose", "recommend a ratio, n and aggregator to deploy, with cost and loss"),
+    "choose": Command("sharedlabel.choose.__main__", "recommend a ratio, n and aggregator, with cost and loss"),
     "export": Command("sharedlabel.export", "write a cell's backbone and aggregator as programs with a card"),
     "predict": Command("sharedlabel.predict", "predict the shared label of tuples of images with an exported model"),
     "leaderboard": Command("sharedlabel.leaderboard.__main__", "make, check, run and rank submitted aggregators"),
-    "new": Command("sharedlabel.new", "write a plugin file that works, to be changed"),
-    "check": Command("sharedlabel.check", "run the conformance suite on a plugin"),
+    "new": Command("sharedlabel.cli.new.__main__", "write a plugin file that works, to be changed"),
+    "check": Command("sharedlabel.conformance.__main__", "run the conformance suite on a plugin"),
     "completion": Command("sharedlabel.cli.completion.__main__", "print a script that completes commands in a shell"),
 }
 

@@ -10,7 +10,7 @@ module, and a module may be renamed, without any digest changing; leading a name
 
 Not covered:
 
-- `errors.py`, `plugins/`, `memory.py`, `config/` and what reads configurations, what is logged of trainings and who
+- `errors.py`, `plugins/`, `machine/`, `config/` and what reads configurations, what is logged of trainings and who
   watches them (`training/scores.py`, `training/logged.py`, `training/callbacks.py`), which compute no number that is
   stored: values of options are in the keys themselves;
 - what writes numbers down and reads them back as they were: `store.py`, whose checksums and `FORMAT` say whether they
@@ -48,7 +48,7 @@ _FILES = f"{_PACKAGE}.plugins.files."  # how modules are called that are plugins
 # other code does not go on from it. Whether a training was killed is in no key, so the code for it need not be either.
 _RESUMING = ("training.resume", "files", "store")
 _WATCHING = ("training.scores", "training.logged", "training.callbacks")
-_NO_NUMBERS = {f"{_PACKAGE}.{name}" for name in ("errors", "plugins", "memory", "config", *_WATCHING, *_RESUMING)}
+_NO_NUMBERS = {f"{_PACKAGE}.{name}" for name in ("errors", "plugins", "machine", "config", *_WATCHING, *_RESUMING)}
 _EVERYTHING = "*"  # what `from module import *` imports
 _INSTALLED = {"site-packages", "dist-packages"}  # folders in which packages of strangers lie side by side
 Place: TypeAlias = tuple[str, int]  # a module and the number of a statement at its top

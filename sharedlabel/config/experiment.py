@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt
 
+from sharedlabel.config.names import FROZEN
 from sharedlabel.config.plugins import PluginSpec
 from sharedlabel.config.sections import (
     AdaptiveConfig,
@@ -22,7 +23,6 @@ from sharedlabel.config.sections import (
     TrainConfig,
     TrainerConfig,
 )
-from sharedlabel.names import FROZEN
 
 
 @dataclass(frozen=True)

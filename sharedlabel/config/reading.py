@@ -13,11 +13,11 @@ from sharedlabel.config import schema
 from sharedlabel.config.commandline import CommandLine, to_yaml
 from sharedlabel.config.experiment import Experiment
 from sharedlabel.config.keys import canonical
+from sharedlabel.config.names import DENSE
 from sharedlabel.config.plugins import PluginSpec
 from sharedlabel.config.sections import TrainerConfig, TrainerOptions
 from sharedlabel.config.trainings import trainings
 from sharedlabel.errors import ConfigError, nearest
-from sharedlabel.names import DENSE
 
 
 def command_line(program: str = "train") -> CommandLine:

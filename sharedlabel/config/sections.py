@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt
 
 from sharedlabel.config.fields import added
+from sharedlabel.config.names import IID, Protocol
 from sharedlabel.config.schema import Count, Fraction, Many, NonNegativeFloat, PositiveFloat, PositiveFraction
-from sharedlabel.names import IID, Protocol
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from sharedlabel.config.experiment import Experiment
 from sharedlabel.config.keys import canonical
+from sharedlabel.config.names import CROSSFIT, FROZEN, JOINT
 from sharedlabel.config.plugins import PluginSpec, build, described, given_label
 from sharedlabel.config.sections import JointConfig
 from sharedlabel.errors import ConfigError, nearest
-from sharedlabel.names import CROSSFIT, FROZEN, JOINT
 
 TRAININGS = (FROZEN, JOINT, CROSSFIT)
 

@@ -13,7 +13,8 @@ from types import ModuleType
 import torch
 
 from sharedlabel import plugins, rng
-from sharedlabel.config import Plugin, SplitConfig
+from sharedlabel.config import Plugin
+from sharedlabel.config.sections import SplitConfig
 from sharedlabel.conformance._promise import Inapplicable, Promises, expect, refused
 from sharedlabel.data.splits import split
 from sharedlabel.data.tuples import partition, prior

@@ -11,7 +11,7 @@ import torch
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._masking import count_parameters
-from sharedlabel.config import Schedule
+from sharedlabel.config.sections import Schedule
 from sharedlabel.conformance._networks import (
     NETWORKS,
     SHAPE,

@@ -14,9 +14,9 @@ import torch
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from sharedlabel import memory
 from sharedlabel.data._source import readable
 from sharedlabel.errors import DataError, first_line
+from sharedlabel.machine import memory
 
 SUFFIXES = (".npz", ".safetensors")
 _MEMBERS = 1000  # arrays of a file

@@ -26,10 +26,10 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharedlabel import memory
 from sharedlabel.data._source import BadFileError
 from sharedlabel.errors import DataError
 from sharedlabel.files.plain import read_json
+from sharedlabel.machine import memory
 
 STEP_BYTES, STEP_IMAGES = 64 << 20, 1000  # what a killed process loses at most
 _HEADER = 128  # bytes of the .npy header

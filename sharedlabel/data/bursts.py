@@ -20,13 +20,14 @@ from jaxtyping import Int64, UInt8
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from sharedlabel import memory, rng
+from sharedlabel import rng
 from sharedlabel.config import nested, resolve
 from sharedlabel.config.schema import Depth, Fraction
 from sharedlabel.data import _checks
 from sharedlabel.data._shuffle import joint_cells, rank_within, shuffle_within
 from sharedlabel.data.splits import sides
 from sharedlabel.errors import ConfigError, DataError
+from sharedlabel.machine import memory
 from sharedlabel.plugins import load as plugin
 from sharedlabel.types import Dataset
 

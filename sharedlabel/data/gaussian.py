@@ -19,10 +19,11 @@ from jaxtyping import Float, Float64, Int64
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from sharedlabel import memory, rng
+from sharedlabel import rng
 from sharedlabel.config.schema import Count, NonNegativeFloat, PositiveFloat, Width
 from sharedlabel.data import _checks
 from sharedlabel.errors import ConfigError
+from sharedlabel.machine import memory
 from sharedlabel.types import Dataset
 
 

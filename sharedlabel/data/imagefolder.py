@@ -24,12 +24,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharedlabel import memory
 from sharedlabel.code import digests
 from sharedlabel.data import _cache, _checks, _decode
 from sharedlabel.data._layout import Layout, arrange, group_names, sides_of, strays_of
 from sharedlabel.data._source import Source, readable
 from sharedlabel.errors import DataError, home
+from sharedlabel.machine import memory
 from sharedlabel.types import Dataset, Decoding
 
 CACHE = ".cache"  # below the root; hidden, so that no data set reads it

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from sharedlabel import rng
-from sharedlabel.config import SplitConfig
+from sharedlabel.config.sections import SplitConfig
 from sharedlabel.data._shuffle import joint_cells, rank_within, shuffle_within
 from sharedlabel.errors import DataError
 from sharedlabel.types import ROLES, Dataset, Role
@@ -35,21 +35,32 @@ def split(dataset: Dataset, config: SplitConfig) -> dict[Role, Int64[Tensor, "_"
         DataError: a class is missing from a role, or the data set's own sides divide a group that should stay whole.
     """
     kept = _limited(dataset, config)
-    roles = torch.full_like(kept, ROLES.index("test"))
-    shares = _shares(config)
     if dataset.holdout is None:
-        with_test = torch.cat([shares.new_tensor([config.test]), (1 - config.test) * shares])
-        roles = _assign(dataset, kept, ("test", *_NOT_TEST), with_test, config)
+        roles = assigned(*_labels_and_groups(dataset, kept), config)
     else:
-        side = sides(dataset)[kept]
+        roles = torch.full_like(kept, ROLES.index("test"))
+        side, shares = sides(dataset)[kept], _shares(config)
         _check_sides(dataset, kept, side, config)
         rest, drawn = side == 0, _NOT_TEST
         if dataset.validation is not None:
             roles[side == _VALIDATION] = ROLES.index("validation")
             drawn, shares = _NOT_TEST[1:], shares[1:] / shares[1:].sum()
-        roles[rest] = _assign(dataset, kept[rest], drawn, shares, config)
+        roles[rest] = _assign(*_labels_and_groups(dataset, kept[rest]), drawn, shares, config)
     _check_classes(dataset, kept, roles)
     return {role: kept[roles == index] for index, role in enumerate(ROLES)}
+
+
+def assigned(labels: Int64[Tensor, "m"], groups: Int64[Tensor, "m"] | None, config: SplitConfig) -> Int64[Tensor, "m"]:
+    """Return the role of each instance, as its place in `types.ROLES`, of instances without sides of their own.
+
+    Args:
+        labels: class index of each.
+        groups: group of each, or None.
+        config: shares, seed and treatment of groups.
+    """
+    shares = _shares(config)
+    with_test = torch.cat([shares.new_tensor([config.test]), (1 - config.test) * shares])
+    return _assign(labels, groups, ("test", *_NOT_TEST), with_test, config)
 
 
 def sides(dataset: Dataset) -> Int64[Tensor, "N"]:
@@ -79,15 +90,40 @@ def folds(
     Raises:
         DataError: a class is missing from a fold.
     """
-    equal = torch.full((count,), 1 / count, dtype=torch.float64)
-    dealt = _deal(dataset, kept, equal, config, rng.generator(config.seed, "split", "folds", count))
-    labels = dataset.labels[kept]
-    present = torch.bincount(dealt * dataset.num_classes + labels, minlength=count * dataset.num_classes)
-    missing = (present == 0).nonzero().flatten()
-    if missing.numel():
-        fold, label = divmod(int(missing[0]), dataset.num_classes)
+    labels, groups = _labels_and_groups(dataset, kept)
+    dealt = folded(labels, groups, count, config)
+    if lacking := missing(labels, dealt, count, dataset.num_classes):
+        fold, label = lacking
         raise DataError(_missing_from_fold(dataset, kept[labels == label], fold, count, config))
     return tuple(kept[dealt == fold] for fold in range(count))
+
+
+def folded(
+    labels: Int64[Tensor, "m"], groups: Int64[Tensor, "m"] | None, count: int, config: SplitConfig
+) -> Int64[Tensor, "m"]:
+    """Return the fold of each instance, see `folds`.
+
+    Args:
+        labels: class index of each.
+        groups: group of each, or None.
+        count: number of folds.
+        config: seed and treatment of groups.
+    """
+    equal = torch.full((count,), 1 / count, dtype=torch.float64)
+    return _deal(labels, groups, equal, config, rng.generator(config.seed, "split", "folds", count))
+
+
+def missing(labels: Int64[Tensor, "m"], part: Int64[Tensor, "m"], parts: int, classes: int) -> tuple[int, int] | None:
+    """Return the first part, and the first class in it, without an instance; None if every part has every class.
+
+    Args:
+        labels: class index of each instance.
+        part: that each instance is in.
+        parts: how many there are.
+        classes: how many there are.
+    """
+    absent = (torch.bincount(part * classes + labels, minlength=parts * classes) == 0).nonzero().flatten()
+    return divmod(int(absent[0]), classes) if absent.numel() else None
 
 
 def _missing_from_fold(dataset: Dataset, own: Tensor, fold: int, count: int, config: SplitConfig) -> str:
@@ -100,6 +136,10 @@ def _missing_from_fold(dataset: Dataset, own: Tensor, fold: int, count: int, con
         "validation and test); use fewer folds"
         + (", more groups or split.groups=divided" if whole else " or add instances")
     )
+
+
+def _labels_and_groups(dataset: Dataset, kept: Tensor) -> tuple[Tensor, Tensor | None]:
+    return dataset.labels[kept], None if dataset.groups is None else dataset.groups[kept]
 
 
 def _shares(config: SplitConfig) -> Float64[Tensor, "3"]:
@@ -120,18 +160,18 @@ def _limited(dataset: Dataset, config: SplitConfig) -> Int64[Tensor, "m"]:
 
 
 def _assign(
-    dataset: Dataset, kept: Tensor, roles: tuple[Role, ...], shares: Tensor, config: SplitConfig
+    labels: Tensor, groups: Tensor | None, roles: tuple[Role, ...], shares: Tensor, config: SplitConfig
 ) -> Int64[Tensor, "m"]:
-    """Return the role index of each kept instance."""
-    share = _deal(dataset, kept, shares, config, rng.generator(config.seed, "split", "roles"))
+    """Return the role index of each instance."""
+    share = _deal(labels, groups, shares, config, rng.generator(config.seed, "split", "roles"))
     return torch.tensor([ROLES.index(role) for role in roles])[share]
 
 
 def _deal(
-    dataset: Dataset, kept: Tensor, shares: Tensor, config: SplitConfig, generator: torch.Generator
+    labels: Tensor, groups: Tensor | None, shares: Tensor, config: SplitConfig, generator: torch.Generator
 ) -> Int64[Tensor, "m"]:
-    """Return which share each kept instance goes to."""
-    units, strata, cells = _units(dataset, kept, config)
+    """Return which share each instance goes to."""
+    units, strata, cells = _units(labels, groups, config)
     sizes = torch.bincount(strata)
     quotas = _quotas(sizes, shares)
     left = shuffle_within(joint_cells(strata, cells), 1, generator)[0]
@@ -149,17 +189,16 @@ def _evenly(sizes: Int64[Tensor, "k"], take: Int64[Tensor, "k"]) -> Bool[Tensor,
     return (rank + 1) * take // size > rank * take // size
 
 
-def _units(dataset: Dataset, kept: Tensor, config: SplitConfig) -> tuple[Tensor, Tensor, Tensor]:
+def _units(labels: Tensor, groups: Tensor | None, config: SplitConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Return the unit (what stays together) of each instance, and the stratum and the cell within it of each unit."""
-    labels = dataset.labels[kept]
-    alone = torch.arange(kept.numel())
-    if dataset.groups is None:
+    alone = torch.arange(labels.numel())
+    if groups is None:
         return alone, joint_cells(labels), torch.zeros_like(labels)
-    groups = joint_cells(dataset.groups[kept])
+    groups = joint_cells(groups)
     if config.groups == "divided":
         return alone, joint_cells(labels), groups
     # Groups may span classes (a speaker says every word): those that hold the same classes form a stratum.
-    present = torch.zeros(int(groups.max()) + 1, dataset.num_classes, dtype=torch.bool)
+    present = torch.zeros(int(groups.max()) + 1, int(labels.max()) + 1, dtype=torch.bool)
     present[groups, labels] = True
     strata = torch.unique(present, dim=0, return_inverse=True)[1]
     return groups, strata, torch.zeros_like(strata)
@@ -193,11 +232,8 @@ def _check_sides(dataset: Dataset, kept: Tensor, side: Tensor, config: SplitConf
 
 
 def _check_classes(dataset: Dataset, kept: Tensor, roles: Tensor) -> None:
-    classes = dataset.num_classes
-    counts = torch.bincount(roles * classes + dataset.labels[kept], minlength=len(ROLES) * classes)
-    missing = (counts == 0).nonzero().flatten()
-    if missing.numel():
-        role, label = divmod(int(missing[0]), classes)
+    if lacking := missing(dataset.labels[kept], roles, len(ROLES), dataset.num_classes):
+        role, label = lacking
         raise DataError(
             f"data set {dataset.name!r}: expected every class in every role, but {dataset.class_names[label]!r} has no "
             f"instance in {ROLES[role]!r} ({int((dataset.labels == label).sum())} instances in all); add instances"

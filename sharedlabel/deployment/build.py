@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharedlabel import provenance, rng
+from sharedlabel import rng
 from sharedlabel.deployment import _files, card, card_file, filling, programs
 from sharedlabel.deployment.card import Card, File
 from sharedlabel.deployment.cells import Trained, restore
@@ -19,6 +19,7 @@ from sharedlabel.deployment.programs import AGGREGATOR, BACKBONE, TOLERANCE, Run
 from sharedlabel.errors import DeploymentError
 from sharedlabel.files import together
 from sharedlabel.logs import log_normalize
+from sharedlabel.machine import provenance
 from sharedlabel.records import AXES, Results, Row, Threshold
 from sharedlabel.store import Store
 

@@ -15,9 +15,9 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._butterfly import unfold
 from sharedlabel.config import Plugin, plugins_in, remade
 from sharedlabel.errors import StoreError
-from sharedlabel.networks.restore import searched, stored_aggregator, stored_backbone, stored_shape
 from sharedlabel.pruners._masks import bake
 from sharedlabel.records import DatasetFacts
+from sharedlabel.stages._restore import searched, stored_aggregator, stored_backbone, stored_shape
 from sharedlabel.store import Artifact, Store
 from sharedlabel.types import SetShape
 

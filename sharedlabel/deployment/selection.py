@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 
+from sharedlabel.config.names import EXACT, FROZEN
 from sharedlabel.errors import DeploymentError, nearest
-from sharedlabel.names import EXACT, FROZEN
 from sharedlabel.records import AXES, Results, Row
 
 _LISTED = 8

@@ -7,10 +7,10 @@ import json
 import time
 from collections.abc import Callable
 
-from sharedlabel import provenance
 from sharedlabel.config import canonical
 from sharedlabel.errors import home
 from sharedlabel.grid.nodes import Grid, Node
+from sharedlabel.machine import provenance
 from sharedlabel.measurements import counts
 from sharedlabel.records import Identity
 from sharedlabel.stages import STAGES

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from sharedlabel import memory
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import ComparisonConfig, Experiment, Plugin, canonical
+from sharedlabel.config import Experiment, Plugin, canonical
+from sharedlabel.config.names import DENSE, DENSE_NETWORK, EXACT, GROUPED
+from sharedlabel.config.sections import ComparisonConfig
 from sharedlabel.data import _small
 from sharedlabel.errors import CompressionError, ConfigError, DataError, nearest
-from sharedlabel.names import DENSE, DENSE_NETWORK, EXACT, GROUPED
-from sharedlabel.networks import sizes
+from sharedlabel.grid import sizes
+from sharedlabel.machine import memory
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import rounded_down
 from sharedlabel.pruners._methods import ceiling

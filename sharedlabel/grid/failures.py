@@ -12,7 +12,8 @@ from typing import Any
 from sharedlabel.config import Experiment, PluginSpec, resolve, trainings
 from sharedlabel.errors import SharedLabelError, printable
 from sharedlabel.grid import Cell, Grid, Node
-from sharedlabel.records import AXES, Failure
+from sharedlabel.records import AXES
+from sharedlabel.records.measurements import Failure
 
 FOLDER = "failures"  # of the tracebacks, in the folder of the run
 _REASON = 500  # letters of a reason; the traceback has them all

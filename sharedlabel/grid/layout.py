@@ -22,18 +22,19 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sharedlabel.config import Experiment, Plugin, Training, resolve, trainings
+from sharedlabel.config.names import CROSSFIT, DENSE, FROZEN
 from sharedlabel.grid.nodes import Cell, Node
-from sharedlabel.names import CROSSFIT, DENSE, EXACT, FROZEN
 from sharedlabel.scoring.data import Crossfit, Data
 from sharedlabel.stages import (
     MethodSetting,
     NetworkSetting,
+    ProtocolSetting,
+    Setting,
     aggregate,
     calibrate,
     crossfit,
     dense,
     early,
-    exact,
     joint,
     leaves,
     prune,
@@ -97,7 +98,7 @@ class _Layout:
         self.trainings = trainings(experiment)
 
     def cells(self) -> Iterator[Cell]:
-        """Yield the cells of every seed, backbone, network, protocol and aggregator, then the exact posterior's."""
+        """Yield the cells of every seed, backbone, network, protocol and aggregator, then those of protocols alone."""
         experiment = self.experiment
         for seed in experiment.seeds:
             for backbone in self.backbones:
@@ -108,11 +109,9 @@ class _Layout:
                             setting = MethodSetting(**vars(network.setting), aggregator=aggregator, protocol=protocol)
                             yield from self._methods(networks[0], network, setting)
         for protocol in experiment.evaluation.protocols:
-            config = exact.configure(experiment, protocol)
-            if config is not None:
+            for name, scored in self._ends("protocol", ProtocolSetting(protocol), {}, self.data.key).items():
                 network = next(self._networks(self.backbones[0], experiment.seeds[0]))
-                scores = {"exact": Node("exact", config, (), self.data.key)}
-                yield _cell(network, EXACT, FROZEN, protocol, scores)
+                yield _cell(network, name, FROZEN, protocol, {name: scored}, name)
 
     def _networks(self, backbone: Plugin, seed: int) -> Iterator[_Network]:
         """Yield the networks of the configured splits, then those of cross-fitting; of each the dense one first."""
@@ -149,7 +148,7 @@ class _Layout:
             made = {"dense": trained, "reference": reference, "backbone": node}
             yield _Network(setting, node, self._ends("network", setting, made, data.key), embedded, starting)
 
-    def _ends(self, per: str, setting: NetworkSetting, made: Mapping[str, Node], data_key: str) -> dict[str, Node]:
+    def _ends(self, per: str, setting: Setting, made: Mapping[str, Node], data_key: str) -> dict[str, Node]:
         """Return the calls of the leaves that the experiment asks for, which read what is made."""
         configs = {stage: stage.configure(self.experiment, setting) for stage in leaves(per)}
         return {
@@ -206,7 +205,7 @@ class _Layout:
                 embedded = Node("features", config, (("backbone", fitted),), data_key)
             made = {"features": embedded, "calibrate": calibrated, "aggregate": fitted}
             ends = {"aggregate": aggregated, **self._ends("method", setting, made, data_key)}
-            yield _cell(network, setting.aggregator.label, training.label, setting.protocol, ends)
+            yield _cell(network, setting.aggregator.label, training.label, setting.protocol, ends, "evaluate")
 
     def _fitted(self, network: _Network, setting: MethodSetting) -> tuple[Node, Node]:
         """Return the calls that calibrate, and that fit an aggregator on the features of a fixed backbone."""
@@ -243,10 +242,11 @@ def _features(pruned: _Pruned, data: Data) -> Node:
     return Node("features", embedding.Config(pruned.setting.backbone), (("backbone", pruned.node),), data.key)
 
 
-def _cell(network: _Network, aggregator: str, training: str, protocol: str, ends: Mapping[str, Node]) -> Cell:
-    """Return a cell whose scores come last."""
+def _cell(
+    network: _Network, aggregator: str, training: str, protocol: str, ends: Mapping[str, Node], scores: str
+) -> Cell:
+    """Return a cell whose scores, the call of the stage that is named, come last."""
     setting = network.setting
-    scores = next(name for name in ("evaluate", "exact") if name in ends)
     ordered = {"prune": network.pruned, **network.ends, **ends}
     ordered[scores] = ordered.pop(scores)
     labels = setting.backbone.label, setting.pruner.label, setting.ratio, aggregator, training, protocol

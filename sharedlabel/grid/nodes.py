@@ -10,7 +10,7 @@ from typing import Any
 from sharedlabel import plugins
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, plugins_in
-from sharedlabel.names import FROZEN
+from sharedlabel.config.names import FROZEN
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import STAGES
 from sharedlabel.store import artifact_key
@@ -69,7 +69,7 @@ class Cell:
 
     @property
     def evaluate(self) -> Node:
-        """The call that scores: `evaluate`, or `exact` where the posterior is exact."""
+        """The call that scores: `evaluate`, or that of a leaf of a protocol, such as `exact`."""
         *_, scores = self.ends.values()
         return scores
 
@@ -85,7 +85,7 @@ class Cell:
 
     @property
     def aggregate(self) -> Node | None:
-        """The call that fits the aggregator on fixed features; None where the posterior is exact."""
+        """The call that fits the aggregator on fixed features; None where no network is asked."""
         return self.ends.get("aggregate")
 
     @property

@@ -6,19 +6,19 @@ import dataclasses
 
 import torch
 
-from sharedlabel import memory, plugins
+from sharedlabel import plugins
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.code import digests
 from sharedlabel.config import Experiment, Plugin, plugins_in, refresh, resolve, trainings
+from sharedlabel.config.names import CROSSFIT, GROUPED
 from sharedlabel.data import _small, splits, tuples
 from sharedlabel.data._copies import copies
 from sharedlabel.errors import home
-from sharedlabel.grid import checks
+from sharedlabel.grid import checks, sizes
 from sharedlabel.grid.layout import lay_out
 from sharedlabel.grid.nodes import Grid
+from sharedlabel.machine import memory
 from sharedlabel.measurements import counts
-from sharedlabel.names import CROSSFIT, GROUPED
-from sharedlabel.networks import sizes
 from sharedlabel.plugins import load
 from sharedlabel.pruners._masks import prunable
 from sharedlabel.scoring.data import FEATURE_ROLES, Data, crossfitted, data_key

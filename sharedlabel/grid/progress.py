@@ -12,12 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sharedlabel import memory
 from sharedlabel.errors import printable
-from sharedlabel.grid import Grid, Node, missing, training_macs
+from sharedlabel.grid import Grid, Node, missing, sizes, training_macs
 from sharedlabel.grid.failures import Failed
 from sharedlabel.grid.rehearsal import Rehearsal
-from sharedlabel.networks import sizes
+from sharedlabel.machine import memory
 from sharedlabel.records import shown
 from sharedlabel.store import Store
 from sharedlabel.training import search
@@ -26,7 +25,7 @@ from sharedlabel.training import search
 def describe(node: Node, part: str = "") -> str:
     """Say in a few words what a call computes, on which network, and on which part of the images if any is named."""
     made = {call.stage: call.config for call in node.chain()}  # of several pruned networks the last is the one
-    network = made.get("prune", made.get("dense", node.config))
+    network: Any = made.get("prune", made.get("dense", made.get("early")))
     parts = [node.stage]
     for config, name in ((network, "backbone"), (network, "pruner"), (node.config, "aggregator")):
         plugin = getattr(config, name, None)
@@ -36,7 +35,7 @@ def describe(node: Node, part: str = "") -> str:
             parts.append(f"{network.ratio:g}x")
     if hasattr(node.config, "protocol"):
         parts.append(node.config.protocol)
-    if hasattr(network, "seed") and node.stage != "exact":
+    if hasattr(network, "seed"):
         parts.append(f"seed {network.seed}")
     return printable(" ".join(parts) + (f", {part}" if part else ""))
 

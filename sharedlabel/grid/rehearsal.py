@@ -21,12 +21,12 @@ from torch import Tensor
 
 from sharedlabel import rng
 from sharedlabel.config import Experiment
+from sharedlabel.config.names import CROSSFIT, IID
 from sharedlabel.data import tuples
 from sharedlabel.grid import Grid, Node, lay_out
 from sharedlabel.grid.executors.local import Attempts
 from sharedlabel.grid.failures import Failed
 from sharedlabel.measurements import counts
-from sharedlabel.names import CROSSFIT, IID
 from sharedlabel.scoring.data import FEATURE_ROLES, Data, crossfitted
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Store

@@ -7,9 +7,9 @@ from typing import get_args
 
 import torch
 
+from sharedlabel.config.names import GROUPED
 from sharedlabel.data._small import smaller
 from sharedlabel.grid import Grid
-from sharedlabel.names import GROUPED
 from sharedlabel.records import ClassCount
 from sharedlabel.scoring.data import FEATURE_ROLES, SCORED_ROLES
 from sharedlabel.types import Role

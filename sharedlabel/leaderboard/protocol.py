@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from sharedlabel.config import FitConfig
+from sharedlabel.config.sections import FitConfig
 from sharedlabel.leaderboard.sandbox.limits import Limits
 from sharedlabel.leaderboard.schema import Name, Sha256, Strict
 
@@ -73,7 +73,7 @@ class Source(Strict):
 
 
 class Recipe(Strict):
-    """How aggregators that need it are trained by gradient descent; the words are those of `config.FitConfig`."""
+    """How aggregators that need it are trained by gradient descent; the words are those of `sections.FitConfig`."""
 
     epochs: PositiveInt
     steps: PositiveInt

@@ -24,7 +24,7 @@ from sharedlabel.pruners._examples import check_examples
 from sharedlabel.pruners._masks import parameter_name, prunable
 from sharedlabel.pruners._scores import check_weights
 from sharedlabel.pruners._select import keep_highest
-from sharedlabel.records import LayerMargin
+from sharedlabel.records.measurements import LayerMargin
 
 _BATCH = 512
 # Elementwise, 1-Lipschitz and 0 at 0 in evaluation mode; LeakyReLU is too if its slope is at most 1.

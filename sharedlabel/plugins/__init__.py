@@ -7,6 +7,10 @@ does.
 In the place of a name, a configuration may give `./file.py`, `package.module` or the name of an installed entry point
 of the group `sharedlabel.<kind>`. `take` loads it; from then on `load` finds it by its name, in this process. What is
 stored holds names alone, and `load` runs nothing that was not taken: a stored name starts no code of its own.
+
+What was taken belongs to the process, as imported modules do, and is their list: names that are stored or unpickled are
+looked up where nobody could hand over a registry. It lasts until `refresh` sees that code has changed, and a seal as
+long as its `with` block, in all threads.
 """
 
 from __future__ import annotations
@@ -25,8 +29,8 @@ from sharedlabel.plugins.outside import Outside
 from sharedlabel.plugins.outside import shown as shown
 
 _NOT_PLUGINS = {"splits", "tuples"}
-_taken: dict[tuple[str, str], Outside] = {}
-_seals: list[str] = []
+_taken: dict[tuple[str, str], Outside] = {}  # by kind and name
+_seals: list[str] = []  # why nothing is taken now, the innermost reason last
 _LONGEST = 1000  # letters of a path
 _ADVICE = "one from outside is given as ./NAME.py or package.module"
 

@@ -27,7 +27,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._butterfly import ButterflyLinear
 from sharedlabel.backbones._butterfly_paths import columns, draw_order, weight_counts
 from sharedlabel.backbones._masking import count_parameters
-from sharedlabel.config import Schedule
+from sharedlabel.config.sections import Schedule
 from sharedlabel.errors import CompressionError, nearest
 from sharedlabel.pruners._base import Context, check_ratio
 from sharedlabel.pruners._masks import called_layers, masked, prunable

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._masking import MASK
-from sharedlabel.config import Schedule
+from sharedlabel.config.sections import Schedule
 from sharedlabel.pruners._attention import written_out
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._gradients import refusals, replaced

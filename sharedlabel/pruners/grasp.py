@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import Schedule
 from sharedlabel.config.schema import Count, PositiveFloat
+from sharedlabel.config.sections import Schedule
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._examples import batches, of_each_class
 from sharedlabel.pruners._gradients import Statistics, check_reached, derivatives, differentiable_copy

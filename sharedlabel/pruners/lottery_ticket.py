@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import Schedule
+from sharedlabel.config.sections import Schedule
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._scores import Scope, magnitudes
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import Schedule
 from sharedlabel.config.schema import Count
+from sharedlabel.config.sections import Schedule
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._examples import batches
 from sharedlabel.pruners._gradients import Statistics, check_reached, derivatives, differentiable_copy

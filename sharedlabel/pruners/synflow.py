@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import Schedule
+from sharedlabel.config.sections import Schedule
 from sharedlabel.errors import CompressionError
 from sharedlabel.pruners._absolute import AbsoluteLayer, absolute
 from sharedlabel.pruners._base import Context

@@ -3,23 +3,14 @@
 Everything is in plain units: information in bits, MACs, bytes, milliseconds; intervals are at the 95% level. Columns
 whose name starts with `measured_` are measured times and what belongs to them; all others are reproduced bit for bit
 by the same machine. Records share their fields through small parts (`identity.py`, `rows.py`), so that each is written
-down and explained once. This package imports no torch.
+down and explained once. `TABLES` names the record of each table; those that a stage alone makes are imported from
+`measurements.py`. This package imports no torch.
 """
 
 from sharedlabel.records.adaptive import AdaptivePoint, Threshold
 from sharedlabel.records.dataset import ClassCount, DatasetFacts
 from sharedlabel.records.files import NAME, files, from_cell, read, to_csv, write
 from sharedlabel.records.identity import AXES, Identity, Metric, OfCell, OfMethod, OfPruned, Split
-from sharedlabel.records.measurements import (
-    Failure,
-    Latency,
-    LayerMargin,
-    LayerWeights,
-    Margin,
-    ReliabilityBin,
-    Search,
-    quietest,
-)
 from sharedlabel.records.results import FORMAT, TABLES, Results, Tables, meanings
 from sharedlabel.records.rows import (
     MainScores,
@@ -48,9 +39,8 @@ from sharedlabel.records.summaries import (
 
 __all__ = [
     "AXES", "FORMAT", "MIN_SEEDS", "NAME", "OPPOSITE", "TABLES", "VERDICTS", "AdaptivePoint", "Axis", "ClassCount",
-    "Comparison", "DatasetFacts", "Failure", "Identity", "Latency", "LayerMargin", "LayerWeights", "MainScores",
-    "Margin", "MeasuredTime", "Metric", "NetworkCosts", "NetworkSize", "NetworkTraining", "OfCell", "OfMethod",
-    "OfPruned", "PairedDifference", "Pooled", "Rank", "ReliabilityBin", "Results", "Row", "Scores", "Search",
-    "Spent", "Split", "Summary", "SweetSpot", "Tables", "Threshold", "Verdict", "Wins", "files", "from_cell",
-    "meanings", "quietest", "read", "to_csv", "write",
+    "Comparison", "DatasetFacts", "Identity", "MainScores", "MeasuredTime", "Metric", "NetworkCosts", "NetworkSize",
+    "NetworkTraining", "OfCell", "OfMethod", "OfPruned", "PairedDifference", "Pooled", "Rank", "Results", "Row",
+    "Scores", "Spent", "Split", "Summary", "SweetSpot", "Tables", "Threshold", "Verdict", "Wins", "files", "from_cell",
+    "meanings", "read", "to_csv", "write",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from sharedlabel.names import DENSE, Protocol
+from sharedlabel.config.names import DENSE, Protocol
 
 Split: TypeAlias = Literal["validation", "test"]
 Metric: TypeAlias = Literal["n_accuracy", "ri"]

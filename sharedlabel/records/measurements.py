@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sharedlabel.names import FROZEN, Protocol
+from sharedlabel.config.names import FROZEN, Protocol
 from sharedlabel.records.identity import OfBackbone, OfCell, OfMethod, OfPruned
 
 

@@ -45,10 +45,10 @@ class Tables:
     """Tables of records.
 
     Attributes:
-        rows: per seed.
-        summaries: over seeds.
+        rows: a line per cell, n and split, with n-accuracy, RI and costs; `split == "test"` is what one reports.
+        summaries: the same over seeds, with intervals.
         comparisons: paired differences between aggregators, trainings, pruners and compressions.
-        sweet_spots: per rule and method.
+        sweet_spots: how far to compress, per rule and method.
         reliability: bins of the reliability diagrams.
         latencies: size, memory and time of every compressed network.
         layers: weights that pruners have left, per layer.

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from sharedlabel.names import DENSE
+from sharedlabel.config.names import DENSE
 from sharedlabel.report._theme import INK, Mark
 from sharedlabel.report.views import View
 

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib.style
 from matplotlib.figure import Figure
 
-from sharedlabel.names import EXACT
+from sharedlabel.config.names import EXACT
 
 INK, MUTED, GRID, PAPER = "#1f2328", "#59636e", "#d8dee4", "#ffffff"
 # Okabe-Ito without black and yellow, then three of Paul Tol's muted set: told apart with every common colour blindness.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from sharedlabel.names import DENSE, EXACT, network_name
+from sharedlabel.config.names import DENSE, EXACT, network_name
 from sharedlabel.records import AdaptivePoint, Summary
 from sharedlabel.report.costs import Table
 from sharedlabel.report.sentences import number, percent

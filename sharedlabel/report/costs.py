@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeAlias
 
-from sharedlabel.names import CROSSFIT, DENSE, network_name
-from sharedlabel.records import Latency, Margin, quietest
+from sharedlabel.config.names import CROSSFIT, DENSE, network_name
+from sharedlabel.records.measurements import Latency, Margin, quietest
 from sharedlabel.report.views import View, usual
 
 Setting: TypeAlias = tuple[str, str, int]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sharedlabel.names import FROZEN
+from sharedlabel.config.names import FROZEN
 from sharedlabel.records import Rank
 from sharedlabel.report.views import View, method
 

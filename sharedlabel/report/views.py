@@ -6,18 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sharedlabel.config.names import CROSSFIT, DENSE, DENSE_NETWORK, EXACT, IID, method_name
 from sharedlabel.errors import StoreError
-from sharedlabel.names import CROSSFIT, DENSE, DENSE_NETWORK, EXACT, IID, method_name
 from sharedlabel.records import (
     TABLES,
     AdaptivePoint,
     Comparison,
-    Failure,
     Identity,
-    Latency,
-    Margin,
     Rank,
-    ReliabilityBin,
     Results,
     Row,
     Summary,
@@ -25,6 +21,7 @@ from sharedlabel.records import (
     Tables,
     Verdict,
 )
+from sharedlabel.records.measurements import Failure, Latency, Margin, ReliabilityBin
 
 TIMES = "latency"  # the stage whose failure costs a cell its times alone
 Network = TypeVar("Network", Row, Latency, Margin)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from sharedlabel import rng
-from sharedlabel.config import SplitConfig, digest
+from sharedlabel.config import digest
+from sharedlabel.config.names import IID
+from sharedlabel.config.sections import SplitConfig
 from sharedlabel.data import splits, tuples
-from sharedlabel.names import IID
 from sharedlabel.scoring.scores import Scores, score
 from sharedlabel.types import Dataset, Role, Tuples
 

@@ -5,11 +5,12 @@ that is said of the stage:
 
 - `VERSION`, raised when something else than code or options changes what is computed, such as a library;
 - `Config`, what a call depends on, and `run(config, data, inputs, runtime) -> Output`, which knows no path or store;
-- `LEAF`, where nothing else of the grid reads the output: it is called once per `network` or per `method` for which
-  `configure(experiment, setting)` returns a `Config`; `INPUTS` names what it reads;
+- `LEAF`, where nothing else of the grid reads the output: it is called once per `network`, `method` or `protocol` for
+  which `configure(experiment, setting)` returns a `Config`; `INPUTS` names what it reads of the network or the method,
+  and a leaf of a protocol, which reads the data alone, scores a posterior in a cell that bears the stage's name;
 - `LAST`, where it measures the machine, so that it is called when nothing else of the grid is at work;
 - `columns(facts)`, what the rows of a cell show of it; `TABLE` and `records(finished)`, the table that it fills: of
-  leaves, and of `prune`, `aggregate` and `exact`, whose calls a cell names;
+  leaves, and of `prune` and `aggregate`, whose calls a cell names;
 - `MODULES`, files whose code `run` calls without naming it, as it calls all metrics;
 - `work(config, data)`, how much a call has to do, in images, epochs and partitions, from which its time is estimated.
 
@@ -22,9 +23,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from sharedlabel.stages._base import Finished, MethodSetting, NetworkSetting, Stage
+from sharedlabel.stages._base import Finished, MethodSetting, NetworkSetting, ProtocolSetting, Setting, Stage
 
-__all__ = ["STAGES", "Finished", "MethodSetting", "NetworkSetting", "Stage", "leaves"]
+__all__ = ["STAGES", "Finished", "MethodSetting", "NetworkSetting", "ProtocolSetting", "Setting", "Stage", "leaves"]
 
 
 def _stages() -> dict[str, Stage]:
@@ -39,6 +40,6 @@ def leaves(per: str) -> list[Stage]:
     """Return the stages that nothing else of a grid reads.
 
     Args:
-        per: `network` or `method`.
+        per: `network`, `method` or `protocol`.
     """
     return [stage for stage in STAGES.values() if stage.leaf == per]

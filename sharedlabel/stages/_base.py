@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from sharedlabel.code import digests
-from sharedlabel.config import Experiment, JointConfig, Plugin, TrainerConfig
-from sharedlabel.names import CROSSFIT, FROZEN
+from sharedlabel.config import Experiment, Plugin
+from sharedlabel.config.names import CROSSFIT, FROZEN
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.records import TABLES
 from sharedlabel.scoring.data import FEATURE_ROLES, Data
 from sharedlabel.store import Artifact, Output
 
-_NAMED = ("prune", "aggregate", "exact")  # stages in the middle of a chain whose calls a cell names
+_NAMED = ("prune", "aggregate")  # stages in the middle of a chain whose calls a cell names
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,24 @@ class MethodSetting(NetworkSetting):
     Attributes:
         aggregator: plugin and options.
         protocol: `iid` or `grouped`.
-        recipe: of joint training; None where the backbone stays as it is.
     """
 
     aggregator: Plugin
     protocol: str
-    recipe: JointConfig | None = None
+
+
+@dataclass(frozen=True)
+class ProtocolSetting:
+    """The protocol that a call is about, which needs no network.
+
+    Attributes:
+        protocol: `iid` or `grouped`.
+    """
+
+    protocol: str
+
+
+Setting: TypeAlias = NetworkSetting | ProtocolSetting  # a method is a network with an aggregator
 
 
 @dataclass(frozen=True)
@@ -85,9 +98,9 @@ class Stage:
         name: of its file.
         version: raised when something that no digest sees changes what is computed.
         run: computes an output.
-        leaf: `network` or `method`, where nothing else reads the output; empty otherwise.
+        leaf: `network`, `method` or `protocol`, where nothing else reads the output; empty otherwise.
         last: it measures the machine, so it is called when nothing else of the grid is at work.
-        inputs: names of what a leaf reads.
+        inputs: names of what a leaf reads of a network or a method.
         table: of `records.Results`, that it fills; empty if it fills none.
         modules: whose functions `columns` it calls without naming them; their digests stand in its keys beside its own.
         module: the file.
@@ -128,13 +141,14 @@ class Stage:
         """Refuse mistakes when the file is imported, instead of after hours of training."""
         shows = bool(self.table) or hasattr(self.module, "columns")
         wrong = {
-            "LEAF: expected network or method": self.leaf not in ("", "network", "method"),
-            "INPUTS: a leaf, and only a leaf, names what it reads": bool(self.leaf) != bool(self.inputs),
+            "LEAF: expected network, method or protocol": self.leaf not in ("", "network", "method", "protocol"),
+            "INPUTS: a leaf of a network or a method, and no other stage, names what it reads": bool(self.inputs)
+            != (self.leaf in ("network", "method")),
             "configure: a leaf says what its calls depend on": bool(self.leaf)
             and not hasattr(self.module, "configure"),
             "TABLE: expected a table of records.Results": bool(self.table) and self.table not in TABLES,
             "records: they belong to a TABLE": bool(self.table) != hasattr(self.module, "records"),
-            "columns, TABLE: a cell names leaves, prune, aggregate and exact alone": shows
+            "columns, TABLE: a cell names leaves, prune and aggregate alone": shows
             and not (self.leaf or self.name in _NAMED),
         }
         for said, holds in wrong.items():
@@ -148,7 +162,7 @@ class Stage:
             code["modules"] = " ".join(sorted(digests.digest(name, "columns") for name in self.modules))
         return code
 
-    def configure(self, experiment: Experiment, setting: NetworkSetting) -> Any:
+    def configure(self, experiment: Experiment, setting: Setting) -> Any:
         """Return what a leaf's call depends on, or None where the experiment asks for none."""
         return self.module.configure(experiment, setting)
 

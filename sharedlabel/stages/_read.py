@@ -9,8 +9,8 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Plugin
 from sharedlabel.data import tuples
 from sharedlabel.metrics.calibration import calibrate_logits, log_correction
-from sharedlabel.networks.restore import stored_aggregator, stored_backbone, stored_shape
 from sharedlabel.scoring.data import FEATURE_ROLES, Data
+from sharedlabel.stages._restore import stored_aggregator, stored_backbone, stored_shape
 from sharedlabel.store import Artifact
 from sharedlabel.types import Role, SetShape
 

@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from sharedlabel.config import EvaluationConfig
+from sharedlabel.config.sections import EvaluationConfig
 from sharedlabel.measurements import counts
 from sharedlabel.metrics._temperature import anchors
 from sharedlabel.metrics.calibration import temperatures
-from sharedlabel.records import ReliabilityBin
+from sharedlabel.records.measurements import ReliabilityBin
 from sharedlabel.scoring.data import SCORED_ROLES, Data, score_tuples
 from sharedlabel.scoring.scores import METRICS, Scores
 from sharedlabel.stages._base import Finished

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from sharedlabel.aggregators._pool import pooled
-from sharedlabel.config import Experiment, Plugin, TrainerConfig
+from sharedlabel.config import Experiment, Plugin
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.measurements import counts
 from sharedlabel.records import AXES, Threshold
 from sharedlabel.scoring import thresholds

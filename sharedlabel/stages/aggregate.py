@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from sharedlabel import rng
 from sharedlabel.backbones._masking import count_parameters
-from sharedlabel.config import FitConfig, Plugin, TrainerConfig, canonical
-from sharedlabel.records import Search
+from sharedlabel.config import Plugin, canonical
+from sharedlabel.config.sections import FitConfig, TrainerConfig
+from sharedlabel.records.measurements import Search
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
 from sharedlabel.stages._base import Finished

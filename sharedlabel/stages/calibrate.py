@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sharedlabel.aggregators._base import LEAST_DEVIATION, statistics
-from sharedlabel.config import TrainerConfig
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.metrics.calibration import single_temperature
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read

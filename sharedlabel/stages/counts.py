@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sharedlabel.config import Experiment, Plugin, TrainerConfig
+from sharedlabel.config import Experiment, Plugin
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.measurements import counts
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sharedlabel.config import CrossfitConfig, TrainerConfig
+from sharedlabel.config.sections import CrossfitConfig, TrainerConfig
 from sharedlabel.metrics.calibration import single_temperature
 from sharedlabel.scoring.data import SCORED_ROLES, Data
 from sharedlabel.stages import _read

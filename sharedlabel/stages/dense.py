@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from sharedlabel import rng
 from sharedlabel.backbones._restore import state
-from sharedlabel.config import Plugin, TrainConfig, TrainerConfig
+from sharedlabel.config import Plugin
+from sharedlabel.config.sections import TrainConfig, TrainerConfig
 from sharedlabel.scoring.data import Data
 from sharedlabel.store import Artifact, Output
 from sharedlabel.training import compression

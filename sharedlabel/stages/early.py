@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sharedlabel.config import TrainerConfig
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import dense
 from sharedlabel.store import Artifact, Output

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sharedlabel.config import Experiment, Plugin, TrainerConfig
+from sharedlabel.config import Experiment, Plugin
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.measurements import counts
-from sharedlabel.records import ReliabilityBin
+from sharedlabel.records.measurements import ReliabilityBin
 from sharedlabel.scoring.data import Data
 from sharedlabel.scoring.scores import posterior_over
 from sharedlabel.stages import _read, _scores

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sharedlabel.config import Experiment, Plugin, TrainerConfig, resolve
+from sharedlabel.config import Experiment, Plugin, resolve
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.plugins import load
-from sharedlabel.records import ReliabilityBin
+from sharedlabel.records.measurements import ReliabilityBin
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _scores
-from sharedlabel.stages._base import Finished
+from sharedlabel.stages._base import Finished, ProtocolSetting
 from sharedlabel.store import Artifact, Output
 from sharedlabel.types import Role, Tuples
 
 VERSION = 2
-TABLE = "reliability"
+LEAF, TABLE = "protocol", "reliability"
 MODULES = _scores.MODULES
 work = _scores.scored_images
 
@@ -36,12 +37,12 @@ class Config(_scores.Sample):
     prior: str
 
 
-def configure(experiment: Experiment, protocol: str) -> Config | None:
+def configure(experiment: Experiment, setting: ProtocolSetting) -> Config | None:
     """Return what a call depends on; None where the data set has no exact posterior."""
     plugin, scoring = resolve("data", experiment.data), experiment.evaluation
     if not hasattr(load("data", plugin.name), "exact_log_posterior"):
         return None
-    return Config(data=plugin, prior=scoring.prior, **_scores.Sample.asked(scoring, protocol))
+    return Config(data=plugin, prior=scoring.prior, **_scores.Sample.asked(scoring, setting.protocol))
 
 
 def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from sharedlabel.config import Plugin, TrainerConfig
+from sharedlabel.config import Plugin
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.scoring.data import FEATURE_ROLES, Data
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output

@@ -12,11 +12,12 @@ from sharedlabel import rng
 from sharedlabel.aggregators import _contract
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._restore import state
-from sharedlabel.config import JointConfig, Plugin, TrainerConfig
+from sharedlabel.config import Plugin
+from sharedlabel.config.sections import JointConfig, TrainerConfig
 from sharedlabel.metrics.calibration import calibrate_logits
-from sharedlabel.networks.restore import LEARNED, searched
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
+from sharedlabel.stages._restore import LEARNED, searched
 from sharedlabel.store import Artifact, Output
 from sharedlabel.training.embedding import accuracy
 from sharedlabel.training.joint import SharedLabelModule

@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
-from sharedlabel.config import Experiment, LatencyConfig, Plugin, TrainerConfig
+from sharedlabel.config import Experiment, Plugin
+from sharedlabel.config.sections import LatencyConfig, TrainerConfig
 from sharedlabel.measurements import counts, timing
 from sharedlabel.measurements import latency as measure
-from sharedlabel.records import Latency, MeasuredTime
+from sharedlabel.records import MeasuredTime
+from sharedlabel.records.measurements import Latency
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
 from sharedlabel.stages._base import Finished, NetworkSetting

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sharedlabel.config import Experiment, Plugin, TrainerConfig
+from sharedlabel.config import Experiment, Plugin
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.pruners._masks import kept, prunable
-from sharedlabel.records import LayerWeights
+from sharedlabel.records.measurements import LayerWeights
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
 from sharedlabel.stages._base import Finished, NetworkSetting

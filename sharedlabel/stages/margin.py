@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from sharedlabel.config import Experiment, MarginConfig, Plugin, TrainerConfig
+from sharedlabel.config import Experiment, Plugin
+from sharedlabel.config.sections import MarginConfig, TrainerConfig
 from sharedlabel.measurements import margin as error_margin
-from sharedlabel.records import Margin
+from sharedlabel.records.measurements import Margin
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
 from sharedlabel.stages._base import Finished, NetworkSetting

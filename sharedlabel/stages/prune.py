@@ -10,7 +10,8 @@ from typing import Any
 from sharedlabel import rng
 from sharedlabel.backbones._masking import count_parameters, enforce
 from sharedlabel.backbones._restore import state
-from sharedlabel.config import Plugin, TrainConfig, TrainerConfig
+from sharedlabel.config import Plugin
+from sharedlabel.config.sections import TrainConfig, TrainerConfig
 from sharedlabel.records import NetworkTraining
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from sharedlabel.config import EvaluationConfig
+from sharedlabel.config.sections import EvaluationConfig
 from sharedlabel.metrics import cost
 from sharedlabel.metrics.information import label_entropy
 from sharedlabel.metrics.intervals import interval, wilson

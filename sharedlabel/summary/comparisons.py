@@ -18,12 +18,12 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from sharedlabel.config import ComparisonConfig
+from sharedlabel.config.names import DENSE_NETWORK, EXACT, FROZEN, Protocol, network_name
+from sharedlabel.config.sections import ComparisonConfig
 from sharedlabel.metrics.behrens_fisher import Spread
 from sharedlabel.metrics.moderation import moderate
 from sharedlabel.metrics.paired import Pairs, all_pairs
 from sharedlabel.metrics.uncertainty import independent
-from sharedlabel.names import DENSE_NETWORK, EXACT, FROZEN, Protocol, network_name
 from sharedlabel.records import Axis, Comparison, Identity, Pooled
 from sharedlabel.summary.seeds import SeedScores, Split, common_seeds
 from sharedlabel.summary.verdicts import Differences

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from sharedlabel.config import ComparisonConfig
+from sharedlabel.config.names import Protocol
+from sharedlabel.config.sections import ComparisonConfig
 from sharedlabel.metrics.uncertainty import independent, seed_average
-from sharedlabel.names import Protocol
 from sharedlabel.records import MIN_SEEDS, OPPOSITE, Comparison, Identity, Pooled, Rank, Verdict, Wins
 from sharedlabel.scoring.scores import accuracy_and_ri, relative_information_ends
 from sharedlabel.summary.comparisons import METRICS, Block, blocks, lengths, pooled_scores, shared_seeds, sizes

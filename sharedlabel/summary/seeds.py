@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sharedlabel.config import EvaluationConfig
+from sharedlabel.config.names import Protocol
+from sharedlabel.config.sections import EvaluationConfig
 from sharedlabel.metrics.information import label_entropy
-from sharedlabel.names import Protocol
 from sharedlabel.records import Identity, Row
 from sharedlabel.scoring.data import Data, clusters
 from sharedlabel.types import Role, Tuples

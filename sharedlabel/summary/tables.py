@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sharedlabel import rng, sweetspot
-from sharedlabel.config import ComparisonConfig, EvaluationConfig, SweetSpotConfig
+from sharedlabel import rng
+from sharedlabel.config.names import DENSE, EXACT, Protocol
+from sharedlabel.config.sections import ComparisonConfig, EvaluationConfig, SweetSpotConfig
 from sharedlabel.metrics.uncertainty import draw_multipliers, independent, replicate, seed_average
-from sharedlabel.names import DENSE, EXACT, Protocol
 from sharedlabel.records import Comparison, Identity, Pooled, Rank, Row, Summary, SweetSpot, Wins
 from sharedlabel.scoring.data import SCORED_ROLES, Data
 from sharedlabel.scoring.scores import accuracy_and_ri
+from sharedlabel.summary import sweetspot
 from sharedlabel.summary.comparisons import compare
 from sharedlabel.summary.ranks import count_wins, rank
 from sharedlabel.summary.seeds import ScoredCell, SeedScores, Split, over_seeds
-from sharedlabel.sweetspot import Point, Rule
+from sharedlabel.summary.sweetspot import Point, Rule
 
 VERSION = 3
 

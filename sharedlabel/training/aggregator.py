@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sharedlabel.aggregators._base import CHUNK, Aggregator, prefix_loss
-from sharedlabel.config import FitConfig
+from sharedlabel.config.sections import FitConfig
 from sharedlabel.training.base import TrainedModule, options_of
 from sharedlabel.training.loaders import TupleBatch
 

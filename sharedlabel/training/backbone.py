@@ -10,7 +10,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import TrainConfig
+from sharedlabel.config.sections import TrainConfig
 from sharedlabel.training.base import TrainedModule, options_of
 from sharedlabel.training.loaders import augment
 

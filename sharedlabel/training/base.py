@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sharedlabel.config import FitConfig, JointConfig, TrainConfig
+from sharedlabel.config.sections import FitConfig, JointConfig, TrainConfig
 from sharedlabel.errors import TrainingError
 from sharedlabel.training.logged import LoggingModule
 

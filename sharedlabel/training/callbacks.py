@@ -22,7 +22,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor, nn
 
 from sharedlabel.backbones._masking import masked_weights
-from sharedlabel.config import TrainerConfig
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import ConfigError
 from sharedlabel.training.resume import Unwatching, Workplace
 

@@ -25,7 +25,8 @@ from torch import Tensor
 from sharedlabel import rng
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._masking import enforce
-from sharedlabel.config import Plugin, Schedule, TrainConfig, TrainerConfig
+from sharedlabel.config import Plugin
+from sharedlabel.config.sections import Schedule, TrainConfig, TrainerConfig
 from sharedlabel.errors import CompressionError
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import Context

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from sharedlabel import rng
-from sharedlabel.config import SplitConfig
+from sharedlabel.config.names import IID, Protocol
+from sharedlabel.config.sections import SplitConfig
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import DataError
-from sharedlabel.names import IID, Protocol
 from sharedlabel.scoring.data import Data
 from sharedlabel.training.loaders import Lookup, TupleLoader
-from sharedlabel.types import Dataset, Role, Tuples
+from sharedlabel.types import ROLES, Role, Tuples
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 
@@ -145,14 +145,19 @@ class SharedLabelDataModule(pl.LightningDataModule):
                 f"{test:g}; without one of them, make the module of Instances"
             )
         every = Instances((inputs,) if isinstance(inputs, Tensor) else tuple(inputs), labels, groups)
-        names = tuple(str(label) for label in range(int(labels.max()) + 1))
-        plain = Dataset("tensors", torch.zeros(len(labels), 1, 1, 1), labels, names, groups, None, "")
+        classes = int(labels.max()) + 1
         # `train` is what the splits of a grid call `backbone` and `aggregator`.
         rest = (1 - test - validation) / (1 - test)
         shares = SplitConfig(rest / 2, rest / 2, validation / (1 - test), test, split_seed)
-        roles = splits.split(plain, shares)
-        train = torch.cat([roles["backbone"], roles["aggregator"]]).sort().values
-        return cls(every[train], every[roles["validation"]], every[roles["test"]], classes=len(names), **options)
+        roles = splits.assigned(labels, groups, shares)
+        if lacking := splits.missing(labels, roles, len(ROLES), classes):
+            raise DataError(
+                f"expected every class in training, validation and test, got too few instances or groups of class "
+                f"{lacking[1]}; add some"
+            )
+        validating, testing = (roles == ROLES.index(role) for role in ("validation", "test"))
+        parts = (~(validating | testing), validating, testing)
+        return cls(*(every[part.nonzero().flatten()] for part in parts), classes=classes, **options)
 
     @classmethod
     def of_data(cls, data: Data, *, protocol: Protocol = IID, train: Role = "aggregator", **options: Any) -> Any:

@@ -9,7 +9,7 @@ from jaxtyping import Int64, Num
 from torch import Tensor
 
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import TrainerConfig
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import TrainingError
 from sharedlabel.scoring.data import Data
 from sharedlabel.training.trainer import device

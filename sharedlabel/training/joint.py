@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import Aggregator, prefix_loss
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import JointConfig
+from sharedlabel.config.sections import JointConfig
 from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.training.base import TrainedModule, options_of
 

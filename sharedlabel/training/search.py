@@ -22,7 +22,8 @@ from sharedlabel import rng
 from sharedlabel.aggregators import _contract
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.aggregators._space import Choices, LogRange, Space, option, samples, space_of, with_options
-from sharedlabel.config import FitConfig, Plugin, TrainerConfig
+from sharedlabel.config import Plugin
+from sharedlabel.config.sections import FitConfig, TrainerConfig
 from sharedlabel.data import tuples
 from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.plugins import load

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from sharedlabel.config import TrainerConfig
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import ConfigError
 from sharedlabel.training import callbacks, resume
 from sharedlabel.training.base import TrainedModule

@@ -120,6 +120,58 @@ def test_the_first_wrong_n_is_named_with_both_numbers(broken: type[Aggregator]) 
         _contract.check(broken(), *tuples())
 
 
+class Wavers(Honest):
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes = 0
+
+    def forward(self, embeddings: Tensor, logits: Tensor) -> Tensor:
+        self.passes += 1
+        return super().forward(embeddings, logits * (1 + 1e-6 * self.passes))
+
+
+class WeighsTheLast(Honest):
+    def forward(self, embeddings: Tensor, logits: Tensor) -> Tensor:
+        return normalize(logits.cumsum(1) + logits)
+
+
+class SaysNothing(Honest):
+    permutation_invariant = None
+
+
+class Hides(Honest):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 1 + torch.rand(())  # no buffer
+
+    def forward(self, embeddings: Tensor, logits: Tensor) -> Tensor:
+        return super().forward(embeddings, logits * self.scale)
+
+
+@pytest.mark.parametrize(
+    ("check", "broken", "said"),
+    [
+        (_contract.check_repeatable, Wavers, "expected the same posterior from the same tuples, got another the sec"),
+        (
+            _contract.check_order,
+            WeighsTheLast,
+            rf"at n = 6, got {NUMBER} with the instances turned round and {NUMBER} ",
+        ),
+        (_contract.check_order, SaysNothing, "expected a class constant permutation_invariant, True or False, got no"),
+    ],
+)
+def test_what_wavers_or_minds_the_order_is_refused(check, broken: type[Aggregator], said: str) -> None:
+    check(Honest(), *tuples(), tolerance=1e-3)
+    with pytest.raises(ContractError, match=said):
+        check(broken(), *tuples(), tolerance=1e-3)
+
+
+def test_what_is_not_in_the_state_is_missed() -> None:
+    _contract.check_state(Honest(), Honest(), *tuples(), tolerance=1e-3)
+    with pytest.raises(ContractError, match=r"to follow from state_dict\(\) alone, got another; register buffers"):
+        _contract.check_state(Hides(), Hides(), *tuples(), tolerance=1e-3)
+
+
 def test_the_numbers_are_the_probabilities_of_the_class() -> None:
     """Two instances of two classes: the second turns .8 into .5, which the first must not know."""
     logits = torch.tensor([[[0.8, 0.2], [0.2, 0.8]]]).log()

@@ -13,10 +13,10 @@ import sharedlabel as sl
 from sharedlabel.api.fusion import Fusion
 from sharedlabel.data import tuples
 from sharedlabel.errors import ConfigError, DataError
-from sharedlabel.networks.restore import stored_aggregator, stored_shape
 from sharedlabel.plugins import available
 from sharedlabel.rng import generator
 from sharedlabel.scoring.data import FEATURE_ROLES
+from sharedlabel.stages._restore import stored_aggregator, stored_shape
 from sharedlabel.training import search
 
 CLASSES, WIDTH = 4, 6

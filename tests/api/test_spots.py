@@ -7,7 +7,7 @@ import pytest
 
 import sharedlabel as sl
 from sharedlabel.errors import ConfigError, DataError
-from sharedlabel.sweetspot import Point, Rule, choose
+from sharedlabel.summary.sweetspot import Point, Rule, choose
 
 POINTS = [(1, 1, 1.0, 0.70, 0.80), (2, 1, 0.5, 0.70, 0.79), (4, 1, 0.25, 0.69, 0.78), (4, 4, 1.0, 0.93, 0.95)]
 EXPECTED = choose([Point(float(p[0]), *p[1:]) for p in POINTS], Rule("budget", 1.0))

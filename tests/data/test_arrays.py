@@ -247,7 +247,7 @@ def test_files_of_strangers_are_refused(tmp_path, monkeypatch):
     zipped(path, **{f"a{number}": b"" for number in range(1001)})
     refused("expected at most 1000 arrays in .*, got 1001")
     np.savez(path, features=FEATURES, labels=LABELS)
-    monkeypatch.setattr("sharedlabel.memory.total", lambda: 100)
+    monkeypatch.setattr("sharedlabel.machine.memory.total", lambda: 100)
     refused("data.path: features of odd.npz: expected what fits into the 100 bytes of memory", kind=ConfigError)
     with pytest.raises(DataError, match=r"expected the path of a .npz or .safetensors file, got none; set `path`"):
         arrays.load(Config(), tmp_path)

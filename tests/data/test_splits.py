@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sharedlabel import rng
-from sharedlabel.config import SplitConfig, schema
+from sharedlabel.config import schema
+from sharedlabel.config.sections import SplitConfig
 from sharedlabel.data.splits import folds, split
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.types import ROLES, Dataset

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from sharedlabel import config, grid, memory, plugins, train
+from sharedlabel import config, grid, plugins, train
 from sharedlabel.config import Experiment, schema
 from sharedlabel.config.commandline import plain, to_yaml
 from sharedlabel.errors import ConfigError, SharedLabelError
 from sharedlabel.grid import checks
+from sharedlabel.machine import memory
 
 OBJECT = {"class_path": "os.system", "init_args": {"command": "touch ran"}}
 BAD: dict[str, Any] = {

@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from sharedlabel import memory
 from sharedlabel.data import _cache, _decode, _source, imagefolder
 from sharedlabel.data.imagefolder import Config
 from sharedlabel.deployment.groups import read_groups
 from sharedlabel.errors import ConfigError, DataError
+from sharedlabel.machine import memory
 from sharedlabel.types import Decoding
 
 

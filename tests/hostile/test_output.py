@@ -20,7 +20,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from sharedlabel import choose, errors, evaluate, export, predict, records, train
+from sharedlabel import errors, evaluate, export, predict, records, train
+from sharedlabel.choose import __main__ as choose
 from sharedlabel.records import shown as inert
 from sharedlabel.report import __main__ as report
 from sharedlabel.report import html, plots, terminal

@@ -358,7 +358,7 @@ def test_pipes_and_devices_are_neither_waited_for_nor_replaced(tmp_path):
 
 
 def test_a_full_or_absent_stderr_keeps_the_exit_code():
-    code = "import sys; from sharedlabel import choose; sys.exit(choose.main(['/nonexistent']))"
+    code = "import sys; from sharedlabel.choose.__main__ import main; sys.exit(main(['/nonexistent']))"
     for redirection in ("2>/dev/full", "2>&-"):
         run = subprocess.run(["sh", "-c", f'exec "{sys.executable}" -c "{code}" {redirection}'], check=False)
         assert run.returncode == 2

@@ -1,7 +1,7 @@
 """Mutation testing: change the code in one small way at a time and see whether a test notices.
 
     make mutants                                   # every module below; needs mutmut, which the target installs
-    python tests/mutation/run.py sweetspot cost    # some of them
+    python tests/mutation/run.py summary/sweetspot metrics/cost    # some of them
 
 mutmut makes the changes: of operators, comparisons, numbers, arguments, conditions, names of options. Every function of
 a module is there in all its versions, and says at its call which one runs. Its own runner starts a pytest for each
@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 # What is tested by mutation, and the tests that have to notice: those of the module itself.
 MODULES = {
-    "sweetspot": ["tests/test_sweetspot.py"],
+    "summary/sweetspot": ["tests/test_sweetspot.py"],
     "store": ["tests/test_store.py", "tests/test_measurements.py"],
     "measurements/counts": ["tests/test_cost.py"],
     "data/splits": ["tests/data/test_splits.py"],

@@ -330,7 +330,7 @@ def reliability(rows: list[Any]) -> list[Any]:
             shift = item.calibration_error if calibrated else item.calibration_error_raw
             bent = 4 * confidence * (1 - confidence) * shift * (1 if item.aggregator == "mean_vote" else -1)
             found.append(
-                records.ReliabilityBin(
+                records.measurements.ReliabilityBin(
                     data=item.data,
                     **records.Identity.of(item)._asdict(),
                     n=item.n,
@@ -352,7 +352,7 @@ def latencies(data: str, networks: list[tuple[str, float]], seeds: int) -> list[
         speedup = ratio ** (0.6 if pruner == "random" else 0) * (1 + 0.05 * noise(pruner, ratio, seed, mode, batch))
         dense = 0.4 * batch**0.8
         found.append(
-            records.Latency(
+            records.measurements.Latency(
                 data=data,
                 backbone="resnet_cifar-8",
                 pruner=pruner,
@@ -387,7 +387,7 @@ def latencies(data: str, networks: list[tuple[str, float]], seeds: int) -> list[
 def margins(data: str, seeds: int) -> list[Any]:
     """Two layers, one of them without a certificate."""
     return [
-        records.Margin(
+        records.measurements.Margin(
             data=data,
             backbone="resnet_cifar-8",
             seed=seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sharedlabel.config import SplitConfig
+from sharedlabel.config.sections import SplitConfig
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import DataError
 from sharedlabel.scoring.data import Data
@@ -102,6 +102,12 @@ def test_the_data_of_a_grid_keep_their_splits_and_prior():
         ids = seen(loader).flatten().long()
         assert set(ids.tolist()) <= set(roles[role].tolist())
         assert torch.equal(GROUPS[ids[::2]], GROUPS[ids[1::2]])
+
+
+def test_a_class_that_a_part_lacks_is_named():
+    labels = torch.cat([LABELS, torch.tensor([CLASSES, CLASSES])])
+    with pytest.raises(DataError, match=f"in training, validation and test, got too few .* of class {CLASSES}; add"):
+        SharedLabelDataModule.of_tensors(torch.arange(len(labels)), labels, n=2)
 
 
 def test_without_validation_nothing_is_validated():

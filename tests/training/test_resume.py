@@ -19,7 +19,8 @@ from sharedlabel import rng
 from sharedlabel.aggregators import lstm
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import FitConfig, JointConfig, Plugin, Schedule, TrainConfig, TrainerConfig, resolve
+from sharedlabel.config import Plugin, resolve
+from sharedlabel.config.sections import FitConfig, JointConfig, Schedule, TrainConfig, TrainerConfig
 from sharedlabel.data import tuples
 from sharedlabel.files.unfinished import KEPT, Unfinished
 from sharedlabel.pruners import _methods, magnitude

@@ -20,8 +20,8 @@ import matplotlib.style
 from matplotlib.axes import Axes
 
 from sharedlabel.api.plot._selection import Selection, check_name, known_number, listed, select
+from sharedlabel.config.names import EXACT
 from sharedlabel.errors import DataError
-from sharedlabel.names import EXACT
 from sharedlabel.records import AdaptivePoint, Summary
 from sharedlabel.report import adaptive as stops
 from sharedlabel.report import views

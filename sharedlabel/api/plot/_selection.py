@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from sharedlabel.config.names import DENSE
 from sharedlabel.errors import DataError, nearest, printable
-from sharedlabel.names import DENSE
 from sharedlabel.records import Summary
 from sharedlabel.records import shown as inert
 from sharedlabel.report import views

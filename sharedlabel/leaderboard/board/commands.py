@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from sharedlabel import provenance
 from sharedlabel.errors import DataError, StoreError, printable
 from sharedlabel.files import together
 from sharedlabel.leaderboard.board import facts, records, score, writing
@@ -25,6 +24,7 @@ from sharedlabel.leaderboard.sandbox.limits import Kind, SandboxError
 from sharedlabel.leaderboard.schema import explain
 from sharedlabel.leaderboard.submission import reading
 from sharedlabel.leaderboard.submission.reading import Submission
+from sharedlabel.machine import provenance
 
 Progress = Callable[[str], None]
 EXIT_USER = 2  # of a command that refuses what it was given

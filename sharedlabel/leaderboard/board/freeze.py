@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sharedlabel import rng
 from sharedlabel.config import Experiment
+from sharedlabel.config.names import DENSE_NETWORK, FROZEN
 from sharedlabel.data import tuples
 from sharedlabel.data._shuffle import rank_within, shuffle_within
 from sharedlabel.errors import ConfigError, StoreError, nearest
@@ -23,7 +24,6 @@ from sharedlabel.leaderboard.protocol import METRICS, SCORED, Protocol, Recipe
 from sharedlabel.leaderboard.sandbox.limits import Limits
 from sharedlabel.leaderboard.schema import NAMES, explain, is_name, to_toml
 from sharedlabel.metrics.calibration import calibrate_logits
-from sharedlabel.names import DENSE_NETWORK, FROZEN
 from sharedlabel.scoring.data import FEATURE_ROLES, Data
 from sharedlabel.store import Store, serialize
 

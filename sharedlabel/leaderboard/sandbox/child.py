@@ -106,7 +106,8 @@ def _trained(folder: str, job: dict[str, Any], tensors: dict[str, Tensor]) -> Ag
     import torch
 
     from sharedlabel import rng
-    from sharedlabel.config import FitConfig, TrainerConfig, resolve
+    from sharedlabel.config import resolve
+    from sharedlabel.config.sections import FitConfig, TrainerConfig
     from sharedlabel.data import tuples
     from sharedlabel.training import search
     from sharedlabel.types import SetShape, Tuples

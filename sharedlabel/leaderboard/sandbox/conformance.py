@@ -5,6 +5,7 @@ Fitted aggregators go through the same code: it says whether one is normalised, 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ import torch
 
 from sharedlabel import rng
 from sharedlabel.aggregators._base import Aggregator
+from sharedlabel.backbones._masking import count_parameters
 from sharedlabel.config import resolve
 from sharedlabel.errors import SharedLabelError, printable
 from sharedlabel.leaderboard.sandbox import child
@@ -80,8 +82,7 @@ def _examined(build: Build, shape: SetShape, sizes: list[int]) -> tuple[list[str
             check_counted(built, shape, macs)
     except Exception as error:  # whatever submitted code raises is a finding, not a crash
         return [_told(error, "counted")], {}
-    parameters = sum(parameter.numel() for parameter in built.parameters())
-    return [], {"macs": {str(n): value for n, value in macs.items()}, "parameters": parameters}
+    return [], {"macs": {str(n): value for n, value in macs.items()}, "parameters": count_parameters(built)}
 
 
 def _told(error: Exception, name: str = "") -> str:
@@ -124,7 +125,7 @@ def _violations(build: Build, width: int, classes: int) -> Iterator[str]:
     for name, check in PROPERTIES.items():
         try:
             with torch.no_grad(), rng.seeded(0, "conformance", name):
-                check(_shaken(build), width, classes)
+                check(functools.partial(_shaken, build), width, classes)
         except Exception as problem:  # whatever submitted code raises is a finding, not a crash
             if _told(problem) not in seen:
                 yield _told(problem, name)

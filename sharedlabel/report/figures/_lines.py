@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
 
-from sharedlabel.names import DENSE, EXACT
+from sharedlabel.config.names import DENSE, EXACT
 from sharedlabel.records import Summary
 from sharedlabel.report._panels import (
     label_ends,

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sharedlabel.records import ReliabilityBin, Row
+from sharedlabel.records import Row
+from sharedlabel.records.measurements import ReliabilityBin
 from sharedlabel.report._panels import heading, panels, subject
 from sharedlabel.report._theme import MUTED, PAPER, Palette
 from sharedlabel.report.views import View, headline, method

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sharedlabel.names import DENSE, EXACT
+from sharedlabel.config.names import DENSE, EXACT
 from sharedlabel.records import Summary
 from sharedlabel.report._panels import heading, log_axis, panels, stretched_axis, subject
 from sharedlabel.report._theme import INK, MUTED, PAPER, Palette

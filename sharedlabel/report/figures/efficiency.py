@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sharedlabel.names import EXACT
+from sharedlabel.config.names import EXACT
 from sharedlabel.records import SweetSpot
 from sharedlabel.report._panels import (
     heading,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sharedlabel.names import EXACT
+from sharedlabel.config.names import EXACT
 from sharedlabel.records import Summary
 from sharedlabel.report._panels import MAX_PANELS, heading, label_ends, panels, ratio_axis, stretched_axis, subject
 from sharedlabel.report._theme import Palette

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sharedlabel.names import DENSE
+from sharedlabel.config.names import DENSE
 from sharedlabel.records import Row
 from sharedlabel.report._panels import (
     heading,

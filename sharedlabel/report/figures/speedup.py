@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sharedlabel.names import DENSE
-from sharedlabel.records import Latency, quietest
+from sharedlabel.config.names import DENSE
+from sharedlabel.records.measurements import Latency, quietest
 from sharedlabel.report._panels import heading, log_axis, panel_ns, panels, subject
 from sharedlabel.report._theme import MUTED, Mark, Palette
 from sharedlabel.report.costs import conditions

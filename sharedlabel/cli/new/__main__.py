@@ -67,7 +67,7 @@ def write(kind: str, name: str, folder: Path = Path()) -> Path:
     path = folder / f"{name}.py"
     if path.exists():
         raise ConfigError(f"expected a new file, got {path}, which is there; choose another name")
-    template = importlib.resources.files("sharedlabel").joinpath("templates", f"{kind}.txt").read_text("utf-8")
+    template = importlib.resources.files("sharedlabel.cli.new").joinpath(f"{kind}.txt").read_text("utf-8")
     # Each word of the name begins with a capital, as names of classes do.
     path.write_text(template.replace("@NAME@", name).replace("@CLASS@", name.title().replace("_", "")), "utf-8")
     return path

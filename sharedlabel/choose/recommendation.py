@@ -10,15 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from sharedlabel import sweetspot
-from sharedlabel.choosing.candidates import Option, Request, Unit, options
-from sharedlabel.choosing.differences import Contrast, Shift, contrast, shift
+from sharedlabel.choose.candidates import Option, Request, Unit, options
+from sharedlabel.choose.differences import Contrast, Shift, contrast, shift
+from sharedlabel.config.names import DENSE, method_name, network_name
 from sharedlabel.errors import DataError
 from sharedlabel.measurements.timing import BUSY
-from sharedlabel.names import DENSE, method_name, network_name
 from sharedlabel.records import Identity, Results, SweetSpot
 from sharedlabel.report.sentences import number, percent
-from sharedlabel.sweetspot import Point, Rule
+from sharedlabel.summary import sweetspot
+from sharedlabel.summary.sweetspot import Point, Rule
 
 _SLACK = 1 + 1e-9  # forgives the rounding of sums
 Edge: TypeAlias = Literal["only", "inside", "smallest", "largest"]

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 from sharedlabel.config import Experiment, digest
 from sharedlabel.errors import TrackingError, interrupted, printable
-from sharedlabel.records import AXES, TABLES, Failure, Results, Row
+from sharedlabel.records import AXES, TABLES, Results, Row
+from sharedlabel.records.measurements import Failure
 
 CURVES = (
     "n_accuracy",

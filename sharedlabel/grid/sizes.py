@@ -18,10 +18,11 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from sharedlabel import memory
 from sharedlabel.backbones._masking import count_parameters
-from sharedlabel.config import EvaluationConfig, Plugin
+from sharedlabel.config import Plugin
+from sharedlabel.config.sections import EvaluationConfig
 from sharedlabel.errors import ConfigError
+from sharedlabel.machine import memory
 from sharedlabel.plugins import load
 from sharedlabel.scoring.data import SCORED_ROLES, Data
 from sharedlabel.types import SetShape

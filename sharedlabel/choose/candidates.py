@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from sharedlabel.config.names import CROSSFIT, DENSE, EXACT, IID
 from sharedlabel.errors import ConfigError, DataError, nearest
-from sharedlabel.names import CROSSFIT, DENSE, EXACT, IID
-from sharedlabel.records import Identity, Latency, Results, Row, Summary, quietest
+from sharedlabel.records import Identity, Results, Row, Summary
+from sharedlabel.records.measurements import Latency, quietest
 
 _FILTERS = ("protocol", "backbone", "pruner", "aggregator")
 _SCORES = ("n_accuracy", "n_accuracy_low", "n_accuracy_high", "ri", "ri_low", "ri_high")

@@ -7,11 +7,12 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from sharedlabel import provenance
 from sharedlabel.config import canonical, public
 from sharedlabel.grid import Cell, Grid, Node, survey
+from sharedlabel.machine import provenance
 from sharedlabel.metrics import cost
-from sharedlabel.records import AXES, FORMAT, TABLES, AdaptivePoint, DatasetFacts, Failure, Results, Row
+from sharedlabel.records import AXES, FORMAT, TABLES, AdaptivePoint, DatasetFacts, Results, Row
+from sharedlabel.records.measurements import Failure
 from sharedlabel.scoring.data import SCORED_ROLES
 from sharedlabel.stages import STAGES, Finished
 from sharedlabel.store import Store

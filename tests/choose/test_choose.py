@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedlabel import choose, records
-from sharedlabel.choosing.candidates import Request, options
-from sharedlabel.choosing.differences import Gap, square_and_add
-from sharedlabel.choosing.recommendation import recommend
-from sharedlabel.choosing.text import _points, _ri, render
+from sharedlabel import records
+from sharedlabel.choose import __main__ as choose
+from sharedlabel.choose.candidates import Request, options
+from sharedlabel.choose.differences import Gap, square_and_add
+from sharedlabel.choose.recommendation import recommend
+from sharedlabel.choose.text import _points, _ri, render
 from sharedlabel.errors import ConfigError, DataError, StoreError
 
 TYPES = {
@@ -77,9 +78,9 @@ def made(backbones: tuple[str, ...] = ("mlp",), scale: float = 1.0) -> records.R
             )  # fmt: skip
     for backbone, pruner, batch, seed in itertools.product(backbones, MS, (1, 32), (0, 1)):
         latencies.append(
-            blank(records.Latency, backbone=backbone, pruner=pruner, ratio=1.0 if pruner == "none" else 4.0, seed=seed,
-                  device="cpu", mode="eager", batch=batch, threads=2, file_bytes_dense=4000, file_bytes_sparse=1000,
-                  measured_clock="wall", training="frozen",
+            blank(records.measurements.Latency, backbone=backbone, pruner=pruner,
+                  ratio=1.0 if pruner == "none" else 4.0, seed=seed, device="cpu", mode="eager", batch=batch, threads=2,
+                  file_bytes_dense=4000, file_bytes_sparse=1000, measured_clock="wall", training="frozen",
                   measured_median_ms=scale * MS[pruner] * (1 if batch == 1 else 16))
         )  # fmt: skip
     own = {"backbone": "mlp", "pruner": "prune", "ratio": 4.0, "n": 4}
@@ -395,7 +396,7 @@ def test_tables_that_are_not_needed_are_not_read(results, tmp_path) -> None:
 
 
 def test_choosing_needs_no_torch() -> None:
-    code = "import sys, sharedlabel.choose; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
+    code = "import sys, sharedlabel.choose.__main__; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

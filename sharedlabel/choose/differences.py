@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from sharedlabel.choosing.candidates import Option
+from sharedlabel.choose.candidates import Option
 from sharedlabel.records import MIN_SEEDS, OPPOSITE, Comparison, Identity, Verdict
 
 Metric = Literal["n_accuracy", "ri"]

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sharedlabel import records
-from sharedlabel.choosing.candidates import Request
-from sharedlabel.choosing.recommendation import recommend
-from sharedlabel.choosing.text import render
+from sharedlabel.choose.candidates import Request
+from sharedlabel.choose.recommendation import recommend
+from sharedlabel.choose.text import render
 from sharedlabel.config.arguments import Parser, number, whole
 from sharedlabel.errors import guarded
 

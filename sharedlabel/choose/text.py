@@ -6,11 +6,11 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from sharedlabel.choosing.candidates import Option
-from sharedlabel.choosing.differences import Contrast, Gap, Shift
-from sharedlabel.choosing.recommendation import Recommendation, describe, intervals
+from sharedlabel.choose.candidates import Option
+from sharedlabel.choose.differences import Contrast, Gap, Shift
+from sharedlabel.choose.recommendation import Recommendation, describe, intervals
+from sharedlabel.config.names import DENSE
 from sharedlabel.errors import printable
-from sharedlabel.names import DENSE
 from sharedlabel.records import MIN_SEEDS, shown
 from sharedlabel.report.costs import short
 from sharedlabel.report.sentences import number, percent

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from sharedlabel.grid import Grid
     from sharedlabel.records import Results
+    from sharedlabel.running.tracking import Tracker
     from sharedlabel.store import Store
-    from sharedlabel.tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False) -> 
     """
     from sharedlabel.report.html import publish
     from sharedlabel.report.terminal import print_report
-    from sharedlabel.tracking import Tracker
+    from sharedlabel.running.tracking import Tracker
 
     experiment = grid.experiment
     folder = home(experiment.output) / experiment.name
@@ -126,11 +126,11 @@ def compute(grid: Grid, store: Store, console: Console, fail_fast: bool = False)
 
 def _compute(grid: Grid, store: Store, console: Console, fail_fast: bool, folder: Path | None) -> _Computed:
     """Compute what is missing and collect everything; tracebacks are kept in the folder at once, if there is one."""
-    from sharedlabel.collect import collect
     from sharedlabel.grid import finished, missing
     from sharedlabel.grid.executors.local import finish
     from sharedlabel.grid.failures import failures
     from sharedlabel.grid.progress import described, reporting
+    from sharedlabel.running.collect import collect
 
     started = time.perf_counter()
     with reporting(console, grid, len(missing(grid, store)), folder) as progress:
@@ -148,7 +148,7 @@ def _compute(grid: Grid, store: Store, console: Console, fail_fast: bool, folder
 
 def _track(tracker: Tracker, grid: Grid, store: Store, results: Results, drawn: Mapping[str, str]) -> None:
     """Publish last: what publishes goes on in the background, where it would slow what is timed, and it may fail."""
-    from sharedlabel.collect import losses, rows
+    from sharedlabel.running.collect import losses, rows
 
     failed = {failure.cell for failure in results.failures}
     for cell in grid.cells:

@@ -36,7 +36,7 @@ def collect(device: str) -> dict[str, str | int]:
 
 def _commit() -> str:
     """Return the commit of the checkout this package lies in, with `+` if it has uncommitted changes."""
-    folder = Path(__file__).resolve().parent.parent
+    folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return ""
     # Without optional locks: a run that may not write, or is killed here, would leave the index of the checkout locked.

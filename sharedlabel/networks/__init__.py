@@ -1,1 +1,0 @@
-"""Networks rebuilt from stored outputs, and whether they fit into memory."""
