@@ -91,11 +91,14 @@ def nearest(name: str, available: Iterable[str]) -> str:
 
     >>> nearest("magntude", ["random", "magnitude"])
     "did you mean 'magnitude'? available: magnitude, random"
+    >>> nearest("nope", ["new", "train"])
+    'available: new, train'
     """
     names = sorted(available)
     if not names:
         return "there are none"
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    begun = [each for each in names if name and each.startswith(name)][:3]
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6) or begun
     hint = f"did you mean {close[0]!r}? " if close else ""
     if len(names) > _LISTED:
         return f"{hint}nearest: {', '.join(close)}" if close else f"there are {len(names)}; see --help"

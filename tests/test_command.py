@@ -25,7 +25,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
 def test_the_help_lists_every_command_with_a_line(capsys, arguments):
     assert cli.main(arguments) == 0
     text = capsys.readouterr().out
@@ -49,6 +49,8 @@ def test_the_version(capsys):
     ("arguments", "message"),
     [
         (["trian"], "unknown command 'trian'; did you mean 'train'? available: "),
+        (["nope"], "unknown command 'nope'; available: "),
+        (["help", "trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["Train"], "unknown command 'Train'; did you mean 'train'? available: "),
         ([""], "unknown command ''; available: "),
         (["--config", "grid.yaml"], "expected a command before --config, got none; write sharedlabel COMMAND --config"),
@@ -70,6 +72,13 @@ def test_every_command_explains_itself_under_its_name(capsys, name):
         cli.main([name, "--help"])
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: sharedlabel {name} ")
+
+
+def test_help_may_come_first(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["help", "new"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: sharedlabel new")
 
 
 @pytest.mark.parametrize("name", THERE)

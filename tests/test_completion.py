@@ -65,6 +65,7 @@ LINES = [
     (["train", "--data", "dig"], ["digits"]),
     (["predict", "--on-bad-image", ""], ["error", "skip"]),
     (["predict", "--threshold", ""], []),
+    (["new", ""], ["data", "backbone", "pruner", "aggregator"]),
     (["completion", ""], ["bash", "zsh", "fish"]),
     (["choose", "runs/digits", "--tar"], ["--target-accuracy"]),
     (["trian", "--dense"], []),
@@ -80,6 +81,7 @@ def test_bash_completes(written, line, proposed):
 def test_bash_completes_after_an_equals_sign_and_quotes_brackets(written):
     assert in_bash(written, "sharedlabel", "train", "--pruners", "=", "[magn") == [r"\[magnitude\]"]
     assert in_bash(written, "sharedlabel", "train", "--pruners", "=", r"\[magn") == [r"\[magnitude\]"]
+    assert in_bash(written, "sharedlabel", "train", "--pruners", "=", "magn") == [r"\[magnitude\]"]
     every = in_bash(written, "sharedlabel", "train", "--aggregators", "=")
     assert [word[2:-2] for word in every] == list(plugins.available("aggregators"))
 

@@ -58,14 +58,10 @@ def test_its_plugins_keep_their_promises_as_tests_of_its_own(installed):
     assert "failed" not in out.splitlines()[-1]
 
 
-def test_its_grid_runs(installed, tmp_path, run):
+def test_its_grid_runs_and_gives_what_its_configuration_announces(installed, tmp_path, run):
     experiment = parse(
         [
             f"--config={installed / 'kites.yaml'}",
-            "--dense.epochs=2",
-            "--retrain.epochs=1",
-            "--ratios=[1, 4]",
-            "--pruners=[scaled_magnitude]",
             "--evaluation.partitions=2",
             "--sweet_spot.replicates=20",
             "--adaptive.rules=[]",
@@ -81,7 +77,15 @@ def test_its_grid_runs(installed, tmp_path, run):
         ("squeezenet", "cautious_pool"),
         ("squeezenet", "log_pool"),
     }
-    assert {(row.pruner, row.ratio) for row in rows} == {("none", 1.0), ("scaled_magnitude", 4.0)}
+    assert {(row.pruner, row.ratio) for row in rows} == {("none", 1), ("magnitude", 4), ("scaled_magnitude", 4)}
+    tested = [row for row in rows if row.split == "test"]
+    for aggregator, pruner in {(row.aggregator, row.pruner) for row in tested}:
+        one, four = sorted(
+            (row for row in tested if (row.aggregator, row.pruner) == (aggregator, pruner)), key=lambda row: row.n
+        )
+        assert (one.n, four.n) == (1, 4)
+        assert 0.85 < one.n_accuracy < four.n_accuracy
+        assert one.ri < four.ri
     assert any("aggregators.cautious_pool" in cell.evaluate.code() for cell in finished.grid.cells)
     text = "".join(path.read_text() for path in tmp_path.rglob("*.json"))
     assert "cautious_pool" in text

@@ -144,7 +144,7 @@ def test_data_that_are_not_there_are_not_tried(capsys):
     [
         (
             ["aggregators", "my_own"],
-            "unknown kind 'aggregators'; did you mean 'aggregator'? available: aggregator, back",
+            "unknown value 'aggregators'; did you mean 'aggregator'? available: aggregator, back",
         ),
         (["pruner", "magnitude"], "expected a name that this package does not use, got 'magnitude'; choose another"),
         (["pruner", "there"], "expected a new file, got there.py, which is there; choose another name"),
@@ -152,6 +152,12 @@ def test_data_that_are_not_there_are_not_tried(capsys):
             ["pruner", "../mine"],
             "expected a name of small letters, digits and '_' that starts with a letter, got '../m",
         ),
+        (
+            ["aggregator", "torch"],
+            "expected a name that no module has, got 'torch', for which Python would then import",
+        ),
+        (["data", "json"], "expected a name that no module has, got 'json'"),
+        (["data", "sys"], "import this file instead of built-in; choose another"),
         (["pruner", "class"], "starts with a letter, got 'class'; rename it"),
         (["pruner"], "expected NAME after sharedlabel new, got none; sharedlabel new --help"),
     ],

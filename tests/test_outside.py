@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sharedlabel import config, plugins
+from sharedlabel import config, plugins, train
 from sharedlabel.code import digests as sources
 from sharedlabel.errors import ConfigError
 from sharedlabel.plugins import outside
@@ -447,6 +448,70 @@ def test_what_is_wrong_is_one_sentence(case):
     assert "\n" not in str(caught.value)
     assert "aggregator" in str(caught.value)
     assert not plugins._taken
+
+
+DATA = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Config:
+    pass
+
+def load(config, root):
+    return 3
+"""
+BACKBONE = DATA.replace("load(config, root)", "build(config, image_shape, num_classes)")
+RAISING = {
+    "an option": (
+        POOL.replace("class Pool", "    def __post_init__(self):\n        {}['k']\n\nclass Pool"),
+        "aggregators=[./p.py]",
+        r"expected a plugin that raises no error, got KeyError: 'k', from line 16 of .*p.py \(in __post_init__\); corr",
+    ),
+    "an aggregator": (
+        POOL.replace("return Pool(", "raise ValueError('odd')\n    return Pool("),
+        "aggregators=[./p.py]",
+        r"got ValueError: odd, from line 26 of .*p.py \(in build\); correct it",
+    ),
+    "deeper": (
+        POOL.replace("return Pool(", "shape.log_prior.cumsum(7)\n    return Pool("),
+        "aggregators=[./p.py]",
+        r"got IndexError: Dimension .*, from line 26 of .*p.py \(in build\); correct it",
+    ),
+    "an exit": (
+        POOL.replace("return Pool(", "exit(0)\n    return Pool("),
+        "aggregators=[./p.py]",
+        r"got SystemExit: 0, from line 26 of .*p.py \(in build\)",
+    ),
+    "a space": (
+        POOL + "\ndef space(config):\n    assert False\n",
+        "space",
+        r"got AssertionError, from line 29 of .*p.py",
+    ),
+    "data": (
+        DATA.replace("return 3", "open('x.bin')"),
+        "data=./p.py",
+        r"got FileNotFoundError: .*x.bin.*line 9 of .*p.py",
+    ),
+    "no data": (DATA, "data=./p.py", "data: expected a Dataset from p, got a int; return one"),
+    "no backbone": (BACKBONE, "backbones=[./p.py]", "backbones: expected a Backbone from p, got a int; return one"),
+    "a pruner": (
+        DATA.replace("load(config, root)", "ceiling(backbone, config)").replace("return 3", "1 / 0")
+        + "\nSTRUCTURED, NESTED, NEEDS = False, True, frozenset()"
+        + "\ndef prune(backbone, ratio, config, context):\n    pass\n",
+        "pruners=[./p.py]",
+        r"got ZeroDivisionError: division by zero, from line 9 of .*p.py \(in ceiling\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RAISING)
+def test_what_a_plugin_raises_while_a_run_is_prepared_is_one_sentence_with_its_place(case, capsys):
+    text, option, message = RAISING[case]
+    write("p.py", text)
+    options = ["--aggregators=[./p.py]", "--fit.trials=2"] if option == "space" else [f"--{option}"]
+    assert train.main(["--plan", "--tracking=none", *options]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(f"error: .*{message}.*\n", error), error
 
 
 def test_two_files_of_one_name_are_not_told_apart():

@@ -259,6 +259,21 @@ def test_a_nominal_error_stands_for_the_threshold_that_was_fitted_for_it(copied,
         assert printed[0] == printed[1]
 
 
+def test_a_model_that_is_good_enough_after_one_image_stops_there(copied, tuples, capsys):
+    fitted(copied, (0.1, 0.0))
+    assert predict.main([str(copied), str(tuples), "--error=0.1", "--runtime=torch", "--trust", "--json"]) == 0
+    assert {json.loads(line)["instances"] for line in capsys.readouterr().out.splitlines()} == {1}
+
+
+def test_a_card_takes_whatever_can_be_measured(copied):
+    facts = json.loads((fitted(copied, (0.1, 0.0)) / "card.json").read_text())
+    facts["stopping"][0] |= {"validation_error": 0.0, "validation_instances": 1.0, "validation_truncated": 0.0}
+    facts["quality"][0] |= {"n_accuracy": 1 + 4e-16, "n_accuracy_high": 1.0, "ri": -0.5, "calibration_error": 0.0}
+    facts["costs"] |= {"macs_effective": 0.0, "aggregator_macs": {"1": 0}, "measured_latency_ms": None}
+    (copied / "card.json").write_text(json.dumps(facts))
+    assert card_file.read(copied).quality[0].ri == -0.5
+
+
 def test_an_error_that_was_not_fitted_is_refused(copied, tuples, refused):
     fitted(copied, (0.1, 0.3), (0.02, 0.6))
     line = refused(copied, tuples, "--error=0.05", "--runtime=torch", "--trust")

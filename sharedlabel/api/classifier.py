@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import resolve
 from sharedlabel.data import tuples
 from sharedlabel.errors import DataError
+from sharedlabel.metrics import _checks
 from sharedlabel.metrics.calibration import log_correction
 from sharedlabel.plugins import load
 from sharedlabel.pruners._modules import as_backbone
@@ -117,7 +119,9 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
 
         Raises:
             ValueError: arguments that scikit-learn refuses, fewer than two classes, or a group of two labels.
+            SharedLabelError: an option that cannot work, or a backbone with other outputs than classes.
         """
+        self._check_options()
         X, y = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
         check_classification_targets(y)
         self.classes_, encoded = np.unique(y, return_inverse=True)
@@ -196,10 +200,24 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         """
         return float(accuracy_score(y, self.predict(X, groups), sample_weight=sample_weight))
 
+    def _check_options(self) -> None:
+        """Refuse options that cannot work before anything is trained."""
+        for name, least in (("n", 1), ("epochs", 0), ("batch_size", 1)):
+            _checks.whole(name, getattr(self, name), least)
+        for name in ("learning_rate", "ratio"):
+            if not isinstance(value := getattr(self, name), Real):
+                raise DataError(f"expected {name} as a number, got {value!r}; pass one")
+        _checks.positive("learning_rate", float(self.learning_rate))
+        _checks.number("ratio", float(self.ratio), 1)
+        resolve("pruners", self.pruner)
+        resolve("aggregators", self.aggregator)
+        self._prior()
+
     def _network(self, inputs: Tensor, labels: Tensor, seed: int) -> nn.Module:
         """Return the trained network, compressed and trained on."""
         with rng.seeded(seed, "classifier"):
             network = self._built(inputs)
+            self._check_outputs(network, inputs[:1])
             self._train(network, inputs, labels, float(self.learning_rate), int(self.epochs))
             if float(self.ratio) != 1:
                 network = prune(
@@ -207,6 +225,20 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
                 )
                 self._train(network, inputs, labels, float(self.learning_rate) / 3, int(self.epochs) // 2)
         return network.eval()
+
+    @torch.no_grad()
+    def _check_outputs(self, network: nn.Module, inputs: Tensor) -> None:
+        """Refuse a network that does not return a score for each class."""
+        returned = network.eval()(inputs)
+        given, classes = (
+            list(returned.shape) if isinstance(returned, Tensor) else type(returned).__name__,
+            self.classes_,
+        )
+        if given != [len(inputs), len(classes)]:
+            raise DataError(
+                f"backbone: expected logits [b, {len(classes)}], one for each of the {len(classes)} classes of y, got "
+                f"{given} for b = {len(inputs)}; change its last layer"
+            )
 
     def _built(self, inputs: Tensor) -> nn.Module:
         """Build the network, or copy the one that was given."""

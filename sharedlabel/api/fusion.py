@@ -130,7 +130,10 @@ class Fusion(nn.Module):
         usual = tuples.prior(labels, "empirical", classes)
         if bool((usual == 0).any()):
             missing = int((usual == 0).nonzero()[0])
-            raise DataError(f"expected instances of all {classes} labels, got none of label {missing}; add some")
+            raise DataError(
+                f"expected instances of all {classes} labels that logits have scores of, got none of label {missing}; "
+                "add some, or leave its scores out"
+            )
         if validation is None:
             watched_ones = held_out(labels, groups, seed)
             learn, watch = some(learn, ~watched_ones), some(learn, watched_ones)

@@ -27,7 +27,7 @@ def prune(
     method: str | Mapping[str, Any] = "magnitude",
     *,
     example_inputs: Any = None,
-    classifier: str = "",
+    classifier: str | None = "",
     data: tuple[Tensor, Tensor] | None = None,
     validation: Tensor | None = None,
     train: Callable[[nn.Module], Any] | None = None,
@@ -42,7 +42,7 @@ def prune(
     the masks in.
 
     Weights of convolutions, linear layers and attention are prunable; biases and normalisation are not, nor is the
-    classifier: the linear layer whose output the module returns.
+    classifier: the linear layer whose output the module returns, alone or in a dict or tuple.
 
     Args:
         module: any module, trained or not; it is left as it is.
@@ -52,7 +52,8 @@ def prune(
             `sharedlabel.run` has.
         example_inputs: a batch that the module can be called with: a tensor, a tuple of arguments, or a mapping of
             keywords. The module is run on it once, as a copy in evaluation mode. The inputs of `data` if left out.
-        classifier: name of the linear layer that stays whole, where it is not the one that the module returns.
+        classifier: name of the linear layer that stays whole, where it is not the one that the module returns, or where
+            several are in a dict or tuple; None leaves none whole.
         data: training inputs `[b ...]` and labels `[b]`, for methods that look at some (`snip`, `grasp`, `obd`, ...).
         validation: other inputs `[v ...]`, for methods that measure sensitivities (`sipp`, `pfp`).
         train: trains a module in place, for methods that train (`edge_popup`); the module that it is given maps

@@ -68,10 +68,10 @@ def backbone(network: nn.Module, example_inputs: Tensor) -> SplitClassifier:
         module = sl.SharedLabelModule(sl.backbone(net, images[:8]), sl.aggregator("log_pool", num_classes=10))
         pl.Trainer(max_epochs=10).fit(module, datamodule)
     """
-    name = as_backbone(network, example_inputs).place
-    if not name:
+    apart = as_backbone(network, example_inputs)
+    if not apart.runs:
         raise CompressionError(
             f"expected a network that returns the output of a linear layer, got {type(network).__name__}, which does "
             "not; return its logits as they are"
         )
-    return SplitClassifier(network, name)
+    return SplitClassifier(network, apart.place)

@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         What the command returns; 2 if there is no such command.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["help"]:
+        given = [*given[1:2], "--help"]
     if given and given[0] in COMMANDS:
         code: int = importlib.import_module(COMMANDS[given[0]].module).main(given[1:])
         return code

@@ -49,6 +49,7 @@ class Plugin:
         return {"name": self.name, **key_options(self.config), **timing}
 
 
+@plugins.blamed()
 def resolve(kind: str, spec: PluginSpec) -> Plugin:
     """Load a plugin and check its options.
 
@@ -60,6 +61,7 @@ def resolve(kind: str, spec: PluginSpec) -> Plugin:
 
     Raises:
         ConfigError: unknown plugin or option (the nearest valid one is named), or a value of the wrong type.
+        ContractError: code of a plugin from outside raises.
     """
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
     name, label = options.pop("name", None), given_label(options.pop("label", None), kind)

@@ -15,7 +15,8 @@ NAME = "card.json"
 Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+# A mean over tuples that are all right may be more than 1 by rounding.
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1 + 1e-9, allow_inf_nan=False)]
 # Far beyond what is ever fitted; nearer to 0, or larger, a posterior would overflow.
 Temperature: TypeAlias = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 Correction: TypeAlias = Annotated[float, Field(ge=-1e3, le=1e3, allow_inf_nan=False)]
@@ -79,14 +80,14 @@ class Stopping:
 
     Attributes:
         nominal_error: share of wrong answers, among those whose probability reaches the threshold, to be kept.
-        threshold: largest posterior probability at which to stop.
+        threshold: largest posterior probability at which to stop; 0 stops after the first instance.
         validation_error: that share on validation.
         validation_instances: mean number of instances looked at, of at most the largest fitted size.
         validation_truncated: share of the tuples whose probability never reached the threshold.
     """
 
     nominal_error: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-    threshold: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     validation_error: Share
     validation_instances: Annotated[float, Field(ge=1, allow_inf_nan=False)]
     validation_truncated: Share

@@ -90,7 +90,7 @@ class Predictor:
 
         Args:
             instances: of one tuple, one at least.
-            threshold: probability in (0, 1]; None looks at all instances.
+            threshold: probability in [0, 1], 0 stops after the first instance; None looks at all instances.
             most: look at no more than this many instances; None for no limit.
 
         Raises:

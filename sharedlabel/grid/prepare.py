@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,7 +14,7 @@ from sharedlabel.config import Experiment, Plugin, plugins_in, refresh, resolve,
 from sharedlabel.config.names import CROSSFIT, GROUPED
 from sharedlabel.data import _small, splits, tuples
 from sharedlabel.data._copies import copies
-from sharedlabel.errors import home
+from sharedlabel.errors import ContractError, home
 from sharedlabel.grid import checks, sizes
 from sharedlabel.grid.layout import lay_out
 from sharedlabel.grid.nodes import Grid
@@ -26,12 +27,16 @@ from sharedlabel.stages import STAGES
 from sharedlabel.training import callbacks, compression, search, trainer
 from sharedlabel.types import Dataset, Role
 
+Made = TypeVar("Made")
 
+
+@plugins.blamed()
 def prepare(experiment: Experiment) -> Grid:
     """Load the data, check everything that can be checked before the first training step, and lay out the cells.
 
     Raises:
-        SharedLabelError: a plugin, option, ratio, tuple size or device that cannot work.
+        SharedLabelError: a plugin, option, ratio, tuple size or device that cannot work, or code of a plugin from
+            outside that raises.
     """
     trainer.trainer(experiment.trainer, epochs=1)
     callbacks.check(experiment.trainer)
@@ -48,7 +53,7 @@ def prepare(experiment: Experiment) -> Grid:
     checks.check_count(experiment)
     code = _code(plugin, *backbones, *pruners, *aggregators)
     with memory.fitting(f"data: {plugin.label}", "choose a smaller data set"):
-        dataset = load("data", plugin.name).load(plugin.config, home(experiment.data_root))
+        dataset = _made(Dataset, plugin, load("data", plugin.name).load(plugin.config, home(experiment.data_root)))
     if isinstance(experiment.data, dict) and experiment.data.get("label") is not None:
         dataset = dataclasses.replace(dataset, name=plugin.label)
     kinds = {entry.name for entry in trainings(experiment)}
@@ -79,12 +84,21 @@ def prepare(experiment: Experiment) -> Grid:
     return Grid(experiment, data, cells, networks, {part.key: part for part in parts}, remarks)
 
 
+def _made(kind: type[Made], plugin: Plugin, value: Any) -> Made:
+    """Return what a plugin has made; refuse something else."""
+    if not isinstance(value, kind):
+        raise ContractError(
+            f"{plugin.kind}: expected a {kind.__name__} from {plugin.name}, got a {type(value).__name__}; return one"
+        )
+    return value
+
+
 def _network(plugin: Plugin, dataset: Dataset) -> Backbone:
     """Return a backbone as it is initialised, once it is known to fit into memory, to be prunable and countable."""
     sizes.check_backbone(plugin, dataset.image_shape, dataset.num_classes)
     with memory.fitting(f"backbones: {plugin.label}", "choose smaller options"), torch.random.fork_rng(devices=[]):
         build = load("backbones", plugin.name).build
-        network: Backbone = build(plugin.config, dataset.image_shape, dataset.num_classes)
+        network = _made(Backbone, plugin, build(plugin.config, dataset.image_shape, dataset.num_classes))
     prunable(network)  # refuses layers that share a weight
     counts.macs(network, dataset.image_shape)  # refuses operations that cannot be counted
     return network

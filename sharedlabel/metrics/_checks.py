@@ -132,7 +132,8 @@ def labels(values: Any, tuples: int, classes: int) -> None:
     tensor("labels", values, "t")
     if values.dtype != torch.int64 or list(values.shape) != [tuples]:
         kind = str(values.dtype).removeprefix("torch.")
-        raise DataError(f"expected labels as int64 [{tuples}], got {kind} {list(values.shape)}; give one to each tuple")
+        advice = "give one to each tuple" if values.dtype == torch.int64 else "pass labels.long()"
+        raise DataError(f"expected labels as int64 [{tuples}], got {kind} {list(values.shape)}; {advice}")
     outside = (values < 0) | (values >= classes)
     if bool(outside.any()):
         wrong = int(values[outside][0])

@@ -18,11 +18,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import pkgutil
+import traceback
 from collections.abc import Collection, Iterable, Iterator
 from types import ModuleType
 
 from sharedlabel.code import digests
-from sharedlabel.errors import ConfigError, nearest
+from sharedlabel.errors import ConfigError, ContractError, SharedLabelError, first_line, nearest
 from sharedlabel.plugins import outside
 from sharedlabel.plugins.contract import KINDS as KINDS
 from sharedlabel.plugins.outside import Outside
@@ -132,6 +133,38 @@ def sealed(why: str) -> Iterator[None]:
         yield
     finally:
         _seals.pop()
+
+
+@contextlib.contextmanager
+def blamed() -> Iterator[None]:
+    """Turn what code of a plugin from outside raises inside this context into a sentence that says where.
+
+    Raises:
+        ContractError: names the last file and line of such code that was reached.
+    """
+    try:
+        yield
+    except SharedLabelError:
+        raise
+    except (Exception, SystemExit) as error:
+        places = [
+            f"line {line} of {frame.f_code.co_filename} (in {frame.f_code.co_name})"
+            for frame, line in traceback.walk_tb(error.__traceback__)
+            if _is_outside(frame.f_globals.get("__name__", ""))
+        ]
+        if not places:
+            raise
+        said = first_line(error)
+        what = type(error).__name__ + (f": {said}" if said != type(error).__name__ else "")
+        raise ContractError(
+            f"expected a plugin that raises no error, got {what}, from {places[-1]}; correct it"
+        ) from error
+
+
+def _is_outside(module: str) -> bool:
+    """Tell whether a module is a plugin that was taken, or is in the package of one."""
+    tops = {outside.top(plugin.module) for plugin in _taken.values()}
+    return any(f"{module}.".startswith(f"{top}.") for top in tops)
 
 
 def refresh() -> None:

@@ -123,15 +123,15 @@ def forget(modules: Iterable[str]) -> None:
 
     A package that has no code of its own (a namespace, which may be shared with others) keeps its other modules.
     """
-    tops = {_top(name) for name in modules}
-    for name in [name for name in sys.modules if any(f"{name}.".startswith(f"{top}.") for top in tops)]:
+    tops = {top(name) for name in modules}
+    for name in [name for name in sys.modules if any(f"{name}.".startswith(f"{outer}.") for outer in tops)]:
         del sys.modules[name]
-    for package, _, name in (top.rpartition(".") for top in tops):
+    for package, _, name in (outer.rpartition(".") for outer in tops):
         if package in sys.modules:  # it holds the module, too
             vars(sys.modules[package]).pop(name, None)
 
 
-def _top(module: str) -> str:
+def top(module: str) -> str:
     """Return the outermost package with code of its own that a module is in; the module itself if it is a file."""
     if module.startswith(f"{files.__name__}."):
         return module

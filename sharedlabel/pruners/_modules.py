@@ -43,7 +43,11 @@ class ModuleBackbone(Backbone):
 
     Attributes:
         runs: whether it can be run, from one tensor to logits. Otherwise there are only its weights to look at.
+        linear: names of the linear layers whose outputs the module returns, where it returns a dict or tuple of which
+            none can be told to be the classifier; None elsewhere.
     """
+
+    linear: tuple[str, ...] | None = None
 
     def __init__(self, body: nn.Module, classifier: nn.Linear, place: str, shape: tuple[int, ...]) -> None:
         super().__init__(body, classifier, (1, 1, 1))
@@ -77,7 +81,7 @@ def prune_module(
     config: Any,
     context: Context,
     example_inputs: Any,
-    classifier: str = "",
+    classifier: str | None = "",
 ) -> nn.Module:
     """Return a pruned copy of any module, which stays pruned under any optimiser and loop.
 
@@ -90,12 +94,20 @@ def prune_module(
         context: what the pruner may draw on; inputs stand in the place of images.
         example_inputs: a batch that the module can be called with: a tensor, a tuple of arguments, or a mapping of
             keywords.
-        classifier: name of a linear layer that stays whole; that which returns what the module returns if left out.
+        classifier: name of a linear layer that stays whole; that which returns what the module returns if left out,
+            alone or in a dict or tuple; None leaves none whole.
 
     Raises:
-        CompressionError: the module does not run, the pruner does not take it, or the ratio cannot be reached.
+        CompressionError: the module does not run, its classifier cannot be told, the pruner does not take it, or the
+            ratio cannot be reached.
     """
     backbone, name = as_backbone(network, example_inputs, classifier), method.__name__.rpartition(".")[2]
+    if backbone.linear is not None:
+        raise CompressionError(
+            "classifier: expected one linear layer whose output is in the dict or tuple that the module returns, got "
+            f"{' and '.join(map(repr, backbone.linear)) or 'none'}; pass classifier=NAME of the layer that stays "
+            "whole, or classifier=None to prune all"
+        )
     if not backbone.runs and (method.STRUCTURED or method.NEEDS):
         raise CompressionError(
             f"expected, for {name}, a module from one tensor to the output of a linear layer, got one that takes or "
@@ -114,7 +126,7 @@ def prune_module(
     return as_module(pruned)
 
 
-def as_backbone(network: nn.Module, example_inputs: Any, classifier: str = "") -> ModuleBackbone:
+def as_backbone(network: nn.Module, example_inputs: Any, classifier: str | None = "") -> ModuleBackbone:
     """Copy a module and take it apart; the classifier is the linear layer that returns what the module returns.
 
     Args:
@@ -127,8 +139,11 @@ def as_backbone(network: nn.Module, example_inputs: Any, classifier: str = "") -
     """
     body = _copied(network)
     release_masks(body)
-    place, output = _classifier(copy.deepcopy(body).eval(), example_inputs)
+    linear, output = _returned(copy.deepcopy(body).eval(), example_inputs)
     shape = tuple(example_inputs.shape[1:]) if isinstance(example_inputs, Tensor) else ()
+    alone, place = isinstance(output, Tensor), linear[0] if len(linear) == 1 and classifier is not None else ""
+    if not alone and classifier == "":
+        classifier, place = place, ""
     if classifier and classifier != place:  # it is somewhere inside: there are only weights to look at
         layer = _named(body, classifier)
         body.set_submodule(classifier, nn.Identity())
@@ -142,7 +157,9 @@ def as_backbone(network: nn.Module, example_inputs: Any, classifier: str = "") -
         body.set_submodule(place, layer)
     nothing = nn.Linear(1, 1, bias=False)
     nothing.weight = nn.Parameter(torch.empty(0, 1))
-    return ModuleBackbone(body, nothing, "", shape)
+    whole = ModuleBackbone(body, nothing, "", shape)
+    whole.linear = None if alone or classifier is None else tuple(linear)
+    return whole
 
 
 def as_module(backbone: Backbone) -> nn.Module:
@@ -186,8 +203,8 @@ def _copied(network: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def _classifier(network: nn.Module, inputs: Any) -> tuple[str, Any]:
-    """Run a module; return the name of the linear layer that its output comes from, if there is one, and the output."""
+def _returned(network: nn.Module, inputs: Any) -> tuple[list[str], Any]:
+    """Run a module; return the names of the linear layers whose output `[b c]` is in what it returns, and that."""
     outputs: dict[str, list[Any]] = {}
     names: dict[nn.Module, list[str]] = {}
     for name, module in network.named_modules(remove_duplicate=False):
@@ -203,12 +220,8 @@ def _classifier(network: nn.Module, inputs: Any) -> tuple[str, Any]:
             f"expected a module that runs on example_inputs, got {type(error).__name__}: {first_line(error)}; pass a "
             "batch as the module takes it: a tensor, a tuple of arguments or a mapping of keywords"
         ) from error
-    leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-    if len(leaves) == 1 and leaves[0].ndim == 2:
-        for name, returned in outputs.items():
-            if len(returned) == 1 and returned[0] is leaves[0]:
-                return name, output
-    return "", output
+    leaves = {id(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.ndim == 2}
+    return [name for name, made in outputs.items() if len(made) == 1 and id(made[0]) in leaves], output
 
 
 def _call(network: nn.Module, inputs: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from sharedlabel.config.names import IID, Protocol
 from sharedlabel.config.sections import SplitConfig
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import DataError
+from sharedlabel.metrics import _checks
 from sharedlabel.scoring.data import Data
 from sharedlabel.training.loaders import Lookup, TupleLoader
 from sharedlabel.types import ROLES, Role, Tuples
@@ -38,17 +40,26 @@ class Instances:
     groups: Tensor | None = None
 
     def __post_init__(self) -> None:
+        given: dict[str, Any] = {f"input {number}": one for number, one in enumerate(self.inputs)}
+        given |= {"labels": self.labels} | ({} if self.groups is None else {"groups": self.groups})
+        for name, part in given.items():
+            if isinstance(part, np.ndarray):
+                _checks.tensor(name, part, "m ...")
         if self.labels.dtype != torch.int64 or self.labels.ndim != 1 or not len(self.labels) or self.labels.min() < 0:
+            advice = "number the classes from 0" if self.labels.dtype == torch.int64 else "pass labels.long()"
             raise DataError(
                 f"expected labels as class indices [m] of type int64, 0 or more, got {self.labels.dtype} "
-                f"{list(self.labels.shape)}{_least(self.labels)}; number the classes from 0"
+                f"{list(self.labels.shape)}{_least(self.labels)}; {advice}"
             )
-        parts = {f"input {number}": one for number, one in enumerate(self.inputs) if isinstance(one, Tensor)}
-        for name, part in (parts | ({} if self.groups is None else {"groups": self.groups})).items():
-            if len(part) != len(self.labels):
+        for name, part in given.items():
+            if isinstance(part, Tensor) and len(part) != len(self.labels):
                 raise DataError(
                     f"expected as many instances as labels, got {len(self.labels)} labels and {name} of "
                     f"{len(part)}; pass what belongs together"
+                )
+            if isinstance(part, Tensor) and part.is_floating_point() and (wrong := int((~part.isfinite()).sum())):
+                raise DataError(
+                    f"expected finite values in {name}, got {wrong:,} that are NaN or infinite; remove these instances"
                 )
 
     def __getitem__(self, index: Tensor) -> Instances:
@@ -144,7 +155,7 @@ class SharedLabelDataModule(pl.LightningDataModule):
                 f"expected shares validation and test above 0 that leave some for training, got {validation:g} and "
                 f"{test:g}; without one of them, make the module of Instances"
             )
-        every = Instances((inputs,) if isinstance(inputs, Tensor) else tuple(inputs), labels, groups)
+        every = Instances((inputs,) if isinstance(inputs, Tensor | np.ndarray) else tuple(inputs), labels, groups)
         classes = int(labels.max()) + 1
         # `train` is what the splits of a grid call `backbone` and `aggregator`.
         rest = (1 - test - validation) / (1 - test)
@@ -176,6 +187,16 @@ class SharedLabelDataModule(pl.LightningDataModule):
 
         roles: tuple[Role, ...] = (train, "validation", "test")
         return cls(*map(instances, roles), protocol=protocol, prior=data.prior, **options)
+
+    def __repr__(self) -> str:
+        """Say how many instances there are, and what tuples are formed of them."""
+        sizes = ", ".join(f"{name}: {len(one.labels)} instances" for name, one in self.instances.items())
+        return (
+            f"{type(self).__name__}({sizes}; {len(self.prior)} classes, n={self.n}, batch_size={self.batch_size}, "
+            f"protocol={self.protocol!r})"
+        )
+
+    __str__ = __repr__  # Lightning's own looks for data sets of loaders
 
     def train_dataloader(self) -> TupleLoader:
         """Return training tuples, formed anew every epoch."""

@@ -15,7 +15,7 @@ from torch import nn
 
 import sharedlabel as sl
 from sharedlabel.api.fusion import Fusion
-from sharedlabel.errors import ConfigError
+from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.rng import seeded
 
 QUICK = {"epochs": 8, "learning_rate": 0.03, "batch_size": 32, "n": 4, "random_state": 0}
@@ -159,6 +159,19 @@ def test_where_there_is_too_little_the_pool_stands_in() -> None:
         (lambda: _quick(prior="flat").fit(X, Y), ValueError, "prior: expected 'empirical' or 'uniform', got 'flat'"),
         (lambda: _quick(aggregator="lgo_pool").fit(X, Y), ConfigError, "did you mean 'log_pool'"),
         (lambda: _quick(backbone="mpl").fit(X, Y), ConfigError, "did you mean 'mlp'"),
+        (lambda: _quick(epochs=-1).fit(X, Y), DataError, "expected epochs of at least 0, got -1"),
+        (lambda: _quick(epochs=1.5).fit(X, Y), DataError, "epochs as a whole number of at least 0, got 1.5"),
+        (lambda: _quick(batch_size=0).fit(X, Y), DataError, "expected batch_size of at least 1, got 0"),
+        (lambda: _quick(n=0).fit(X, Y), DataError, "expected n of at least 1, got 0"),
+        (lambda: _quick(learning_rate=0).fit(X, Y), DataError, "expected learning_rate above 0, got 0"),
+        (lambda: _quick(learning_rate="high").fit(X, Y), DataError, "learning_rate as a number, got 'high'"),
+        (lambda: _quick(ratio=0.5).fit(X, Y), DataError, "expected ratio of at least 1, got 0.5"),
+        (lambda: _quick(ratio=1, pruner="x").fit(X, Y), ConfigError, "unknown pruner 'x'"),
+        (
+            lambda: _quick(backbone=torch.nn.Linear(X.shape[1], 5)).fit(X, Y),
+            DataError,
+            r"backbone: expected logits \[b, \d\], one for each of the \d classes of y, got \[1, 5\] for b = 1; change",
+        ),
         (lambda: _quick(recipe={"epoch": 1}).fit(X, Y), ConfigError, "fit: unknown option 'epoch'"),
     ],
 )

@@ -142,7 +142,11 @@ def test_a_quarter_is_held_out_and_groups_stay_whole(monkeypatch) -> None:
         (lambda: _fit(epoch=3), ConfigError, "fit: unknown option 'epoch'; did you mean 'epochs'"),
         (lambda: _fit(n=90), DataError, "expected at least n = 90 instances, got 18 in class '0'"),
         (lambda: _fit(labels=LABELS.float()), DataError, r"expected labels as int64 \[96\], got float32"),
-        (lambda: _fit(labels=LABELS % 3), DataError, "instances of all 4 labels, got none of label 3"),
+        (
+            lambda: _fit(labels=LABELS % 3),
+            DataError,
+            "instances of all 4 labels that logits have .*, got none of label 3",
+        ),
         (lambda: _fit(labels=LABELS + 1), DataError, "expected labels from 0 to 3, got 4"),
         (lambda: _fit(logits=LOGITS[:3]), DataError, r"expected logits \[m c\] with m = 96, got \[3, 4\]"),
         (lambda: _fit(logits=LOGITS * torch.nan), DataError, "expected logits without NaN"),

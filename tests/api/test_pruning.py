@@ -256,6 +256,38 @@ def test_arguments_of_other_types_are_a_sentence(monkeypatch, module, ratio, met
         sl.prune(module, ratio, method, example_inputs=torch.zeros(1, 3))
 
 
+class Several(nn.Module):
+    """Returns a dict or tuple of some of its layers' outputs."""
+
+    def __init__(self, *returned: str, apart: bool = False) -> None:
+        super().__init__()
+        self.line, self.out, self.aside = nn.Linear(6, 20), nn.Linear(20, 5), nn.Linear(20, 5)
+        self.returned, self.apart = returned, apart
+
+    def forward(self, x: torch.Tensor) -> object:
+        hidden = self.line(x).relu()
+        made = {"out": self.out(hidden), "aside": self.aside(hidden), "hidden": hidden}
+        return (
+            tuple(made[name] for name in self.returned) if self.apart else {name: made[name] for name in self.returned}
+        )
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_classifier_in_a_dict_or_tuple_stays_whole_or_is_asked_for(apart) -> None:
+    def masked(module, **options):
+        pruned = sl.prune(module, 1.3, example_inputs=torch.zeros(2, 6), **options)
+        return [name.removesuffix(".weight_mask") for name in pruned.state_dict() if name.endswith("weight_mask")]
+
+    assert masked(Several("hidden", "out", apart=apart)) == ["line", "aside"]
+    two = Several("out", "aside", apart=apart)
+    with pytest.raises(CompressionError, match=r"dict or tuple .*, got 'out' and 'aside'; pass classifier=NAME"):
+        masked(two)
+    assert masked(two, classifier="out") == ["line", "aside"]
+    assert masked(two, classifier=None) == ["line", "out", "aside"]
+    with pytest.raises(CompressionError, match="that the module returns, got none; pass classifier=NAME"):
+        masked(Several("hidden", apart=apart))
+
+
 def test_masks_of_torch_and_empty_modules_are_refused() -> None:
     layer = nn.Linear(4, 2)
     torch.nn.utils.prune.random_unstructured(layer, "weight", 0.5)

@@ -168,9 +168,10 @@ def test_posteriors_may_have_any_scale_where_it_does_not_count(name):
         (LABELS - 1, "expected labels from 0 to 3, got -1"),
         (LABELS[1:], r"expected labels as int64 \[12\], got int64 \[11\]; give one to each tuple"),
         (LABELS[:, None], r"expected labels as int64 \[12\], got int64 \[12, 1\]"),
-        (LABELS.double(), r"expected labels as int64 \[12\], got float64 \[12\]"),
+        (LABELS.double(), r"expected labels as int64 \[12\], got float64 \[12\]; pass labels.long\(\)"),
+        (LABELS.int(), r"expected labels as int64 \[12\], got int32 \[12\]; pass labels.long\(\)"),
     ],
-    ids=["three", "one", "above", "below", "short", "column", "floats"],
+    ids=["three", "one", "above", "below", "short", "column", "floats", "narrow"],
 )
 def test_labels_that_there_are_not_are_refused(name, wrong, message):
     with pytest.raises(DataError, match=message):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import jaxtyping
 import pytest
 import torch
 
@@ -131,7 +134,8 @@ def test_what_makes_no_tuples_is_refused_when_the_module_is_made(options, said):
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        (LABELS.float(), r"got torch\.float32 \[180\] from 0 on; number the classes from 0"),
+        (LABELS.float(), r"got torch\.float32 \[180\] from 0 on; pass labels.long\(\)"),
+        (LABELS.int(), r"got torch\.int32 \[180\] from 0 on; pass labels.long\(\)"),
         (LABELS - 1, r"got torch\.int64 \[180\] from -1 on"),
         (LABELS[:0], r"got torch\.int64 \[0\]; number"),
     ],
@@ -145,6 +149,37 @@ def test_labels_that_are_no_class_indices_are_refused(labels, said):
 def test_shares_that_leave_nothing_are_refused(shares):
     with pytest.raises(DataError, match="expected shares validation and test above 0 that leave some for training"):
         SharedLabelDataModule.of_tensors(IDS, LABELS, validation=shares[0], test=shares[1])
+
+
+def test_arrays_of_numpy_are_refused(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    for arguments, name in (
+        ((IDS.numpy(), LABELS.numpy()), "input 0"),
+        ((IDS, LABELS.numpy()), "labels"),
+        ((IDS, LABELS, GROUPS.numpy()), "groups"),
+    ):
+        said = rf"expected {name} as a tensor \[m.*\], got a ndarray; use torch.as_tensor"
+        with pytest.raises(DataError, match=said):
+            SharedLabelDataModule.of_tensors(*arguments, n=4)
+
+
+def test_values_that_are_not_finite_are_refused():
+    images = torch.zeros(180, 3)
+    images[7, 1] = float("nan")
+    with pytest.raises(DataError, match="expected finite values in input 0, got 1 that are NaN or infinite; remove"):
+        SharedLabelDataModule.of_tensors(images, LABELS, n=4)
+
+
+def test_it_says_what_it_holds():
+    module = SharedLabelDataModule.of_tensors(IDS, LABELS, n=4, batch_size=2)
+    said = re.fullmatch(
+        r"SharedLabelDataModule\(train: (\d+) instances, validation: (\d+) instances, test: (\d+) instances; "
+        r"\d+ classes, n=4, batch_size=2, protocol='iid'\)",
+        str(module),
+    )
+    assert sum(map(int, said.groups())) == 180
+    module.setup("fit")
+    assert repr(module) == str(module)
 
 
 def test_inputs_that_do_not_belong_together_are_refused():

@@ -30,7 +30,7 @@ _sharedlabel() {
     COMPREPLY=()
     while IFS= read -r word; do
         printf -v quoted %q "$word"
-        if [[ -n $word && ( $word == "$current"* || $quoted == "$current"* ) ]]; then
+        if [[ -n $word && ( $word == "$current"* || $quoted == "$current"* || $word == "[$current"* ) ]]; then
             COMPREPLY+=("$quoted")
         fi
     done <<< "$words"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import importlib.util
 import keyword
 import re
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sharedlabel import plugins
-from sharedlabel.config.arguments import Parser
+from sharedlabel.config.arguments import Parser, one_of
 from sharedlabel.errors import ConfigError, guarded, nearest, printable
 
 # By what the command is asked for: the kind of plugin, and how a YAML names it.
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> Parser:
     """Return what the command takes."""
     made = Parser("sharedlabel new", "Write a plugin that works, to be changed.")
-    made.add_argument("kind", metavar="{" + ",".join(KINDS) + "}", help="what it is to be")
+    made.add_argument("kind", type=one_of(*KINDS), metavar="{" + ",".join(KINDS) + "}", help="what it is to be")
     made.add_argument("name", metavar="NAME", help="what it is called: the file is NAME.py in this folder")
     return made
 
@@ -53,7 +54,8 @@ def write(kind: str, name: str, folder: Path = Path()) -> Path:
         folder: where to write it.
 
     Raises:
-        ConfigError: unknown kind, a name that no plugin can have, or one that is taken.
+        ConfigError: unknown kind, a name that no plugin can have, or one that is taken, by a module of Python's or of
+            a package, too.
     """
     if kind not in KINDS:
         raise ConfigError(f"unknown kind {kind!r}; {nearest(kind, KINDS)}")
@@ -67,10 +69,21 @@ def write(kind: str, name: str, folder: Path = Path()) -> Path:
     path = folder / f"{name}.py"
     if path.exists():
         raise ConfigError(f"expected a new file, got {path}, which is there; choose another name")
+    if module := _module(name):
+        raise ConfigError(
+            f"expected a name that no module has, got {name!r}, for which Python would then import this file instead "
+            f"of {module}; choose another"
+        )
     template = importlib.resources.files("sharedlabel.cli.new").joinpath(f"{kind}.txt").read_text("utf-8")
     # Each word of the name begins with a capital, as names of classes do.
     path.write_text(template.replace("@NAME@", name).replace("@CLASS@", name.title().replace("_", "")), "utf-8")
     return path
+
+
+def _module(name: str) -> str | None:
+    """Say where a module is imported from that a file of its name would hide; None where there is none."""
+    spec = importlib.util.find_spec(name)
+    return None if spec is None or spec.origin is None else spec.origin
 
 
 if __name__ == "__main__":
