@@ -49,6 +49,15 @@ MODULES = {
     "summary/verdicts": ["tests/test_verdicts.py"],
     "summary/comparisons": ["tests/test_ranking.py", "tests/test_summary.py"],
     "summary/ranks": ["tests/test_ranking.py"],
+    "metrics/gain": ["tests/metrics/test_gain.py", "tests/metrics/test_checks.py"],
+    "metrics/brier": ["tests/metrics/test_brier.py", "tests/metrics/test_checks.py"],
+    "api/spots": ["tests/api/test_spots.py"],
+    "plugins/contract": ["tests/test_outside.py"],
+    "plugins/outside": ["tests/test_outside.py"],
+    "code/syntax": ["tests/test_sources.py", "tests/test_syntax.py"],
+    "code/graphs": ["tests/test_sources.py"],
+    "code/digests": ["tests/test_sources.py", "tests/test_outside.py"],
+    "training/resume": ["tests/training/test_resume.py"],
 }
 
 # They look at code instead of calling it, and would see the versions.
