@@ -84,7 +84,7 @@ def coverage(repetitions: int, seed: int) -> dict[str, float]:
         which adaptive n is a fixed n); of those that have no width, though the estimate is wrong; and the median width
         in units of that of an interval by the actual spread.
     """
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, population in POPULATIONS.items():
         drawn = _draw(population, repetitions, seed)
         points = [_repetition(drawn, population.each, number) for number in range(repetitions)]
@@ -92,12 +92,12 @@ def coverage(repetitions: int, seed: int) -> dict[str, float]:
             estimate, low, high, truth = torch.tensor([one[score] for one in points], dtype=torch.float64).unbind(-1)
             actual = 2 * 1.96 * (estimate - truth).square().mean(dim=0).sqrt()
             width, wrong = high - low, (estimate - truth).abs() > _EXACT
-            found[f"{name}, {gain}: covered"] = float(
+            values[f"{name}, {gain}: covered"] = float(
                 ((low <= truth + _EXACT) & (truth <= high + _EXACT))[:, actual > _EXACT].double().mean()
             )
-            found[f"{name}, {gain}: no width"] = float((wrong & (width < _EXACT)).double().mean())
-            found[f"{name}, {gain}: width"] = float((width / actual)[:, actual > _EXACT].median())
-    return found
+            values[f"{name}, {gain}: no width"] = float((wrong & (width < _EXACT)).double().mean())
+            values[f"{name}, {gain}: width"] = float((width / actual)[:, actual > _EXACT].median())
+    return values
 
 
 def _draw(population: Population, repetitions: int, seed: int) -> _Drawn:
@@ -130,9 +130,11 @@ def _repetition(drawn: _Drawn, each: int, number: int) -> dict[str, list[list[fl
         role: data.tuples(role, "iid", N_MAX, 1 if role == "backbone" else EVALUATION.partitions, number)
         for role in splits
     }
-    found = {role: _pooled(drawn, splits[role], own) for role, own in tuples_of.items()}
-    temperatures = thresholds.temperatures({"aggregator": found["validation"]}, tuples_of["validation"])
-    seen = {role: watch({"aggregator": found[role]}, own, temperatures, (RULE,)) for role, own in tuples_of.items()}
+    posteriors = {role: _pooled(drawn, splits[role], own) for role, own in tuples_of.items()}
+    temperatures = thresholds.temperatures({"aggregator": posteriors["validation"]}, tuples_of["validation"])
+    seen = {
+        role: watch({"aggregator": posteriors[role]}, own, temperatures, (RULE,)) for role, own in tuples_of.items()
+    }
     fitted = thresholds.fit(seen["validation"], tuples_of["validation"], (), None)
     evaluation = dataclasses.replace(EVALUATION, seed=number)
     cell = _cell(seen["test"], tuples_of["test"], fitted, thresholds.means(seen["validation"], tuples_of["validation"]))

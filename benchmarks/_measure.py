@@ -34,8 +34,8 @@ class Times(list[float]):
 
 def bytecode() -> bool:
     """Tell whether Python finds this package compiled; else every start of it compiles first, which takes seconds."""
-    found = importlib.util.find_spec("sharedlabel.config")
-    return found is not None and found.cached is not None and Path(found.cached).exists()
+    spec = importlib.util.find_spec("sharedlabel.config")
+    return spec is not None and spec.cached is not None and Path(spec.cached).exists()
 
 
 @dataclass(frozen=True)

@@ -54,5 +54,5 @@ def growth(arguments: Sequence[str], environment: Mapping[str, str] | None = Non
 
 def _anonymous(process: int) -> float:
     """Return the anonymous memory of a process in MiB; 0 once it has ended."""
-    found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
-    return int(found.group(1)) / 1024 if found else 0.0
+    match = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return int(match.group(1)) / 1024 if match else 0.0

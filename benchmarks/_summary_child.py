@@ -65,12 +65,12 @@ def main(images: int, aggregators: int, pruners: int, ratios: int, seeds: int) -
         stored = {f"{role}.{name}": value for role in ("validation", "test") for name, value in scores.items()}
         methods.append(ScoredCell(_rows(pruner, ratio, f"aggregator {which}", seed), stored))
     started = time.perf_counter(), time.process_time()
-    found = summarize(methods, data, evaluation, SweetSpotConfig(replicates=1000))
+    summary = summarize(methods, data, evaluation, SweetSpotConfig(replicates=1000))
     return {
         "seconds": time.perf_counter() - started[0],
         "processor_seconds": time.process_time() - started[1],
         "mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "comparisons": len(found.comparisons),
+        "comparisons": len(summary.comparisons),
     }
 
 

@@ -59,8 +59,8 @@ def splits(each: int, groups: int, seed: int) -> tuple[Split, Split]:
         exact = gaussian.exact_log_posterior(config, dataset, index, _PRIOR.log())
         single = gaussian.exact_log_posterior(config, dataset, index.reshape(-1, 1), _PRIOR.log()).view_as(exact)
         sums = log_evidence(single, _PRIOR.log()).cumsum(1)
-        found = {"exact": exact, "mean": log_normalize(sums / torch.tensor(EVERY)[:, None])}
-        return Split(drawn, clusters, found | ({"pooled": log_normalize(sums)} if groups else {}))
+        posteriors = {"exact": exact, "mean": log_normalize(sums / torch.tensor(EVERY)[:, None])}
+        return Split(drawn, clusters, posteriors | ({"pooled": log_normalize(sums)} if groups else {}))
 
     return split("seen", seen.nonzero().flatten()), split("fresh", (~seen).nonzero().flatten())
 

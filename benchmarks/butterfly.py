@@ -28,19 +28,19 @@ PUBLIC = "torch_butterfly"
 def run(quick: bool) -> list[Result]:
     """Compare layers with as many outputs as inputs, without a bias, k = log2 of the width."""
     widths, rounds = ((64, 128), 1) if quick else (WIDTHS, 50 if torch.cuda.is_available() else 7)  # a GPU is fast
-    found: list[Result] = []
+    results: list[Result] = []
     won: dict[str, dict[int, bool]] = {}
     for width in widths:
         layer = ButterflyLinear(width, width, bias=False, generator=rng.generator(0, "benchmarks", "butterfly", width))
-        found.append(_share(layer))
+        results.append(_share(layer))
         for what, result in _times(layer, rounds).items():
-            found.append(result)
+            results.append(result)
             won.setdefault(what, {})[width] = result.measured > 1
         if torch.cuda.is_available() and importlib.util.find_spec("triton"):
-            found += [_kernel_error(layer), *_kernel_times(layer, rounds)]
+            results += [_kernel_error(layer), *_kernel_times(layer, rounds)]
         if importlib.util.find_spec(PUBLIC):
-            found.append(_against_public(layer, rounds))
-    return found + [_crossing(what, faster) for what, faster in won.items()]
+            results.append(_against_public(layer, rounds))
+    return results + [_crossing(what, faster) for what, faster in won.items()]
 
 
 def _share(layer: ButterflyLinear) -> Result:
@@ -69,7 +69,7 @@ def _times(layer: ButterflyLinear, rounds: int) -> dict[str, Result]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     width, dense = layer.in_features, nn.Linear(layer.in_features, layer.out_features, bias=False, device=device)
     layer.to(device)
-    found = {}
+    results = {}
     for what, batch, step in (
         (f"prediction, batch {BATCH}", BATCH, _predict),
         ("prediction, batch 1", 1, _predict),
@@ -79,8 +79,8 @@ def _times(layer: ButterflyLinear, rounds: int) -> dict[str, Result]:
         slow, fast = interleaved(step(dense, inputs), step(layer, inputs), rounds, PASSES)
         note = f"{1000 * min(fast):.3g} ms against {1000 * min(slow):.3g} ms (best of {rounds} turns)"
         title = f"butterfly {width} x {width}: times as fast as dense, {what}"
-        found[what] = summarize(title, "x", ratios(slow, fast), note=note)
-    return found
+        results[what] = summarize(title, "x", ratios(slow, fast), note=note)
+    return results
 
 
 def _fused(layer: ButterflyLinear) -> ButterflyLinear:
@@ -94,12 +94,12 @@ def _kernel_error(layer: ButterflyLinear) -> Result:
     """Compare outputs and gradients of the fused kernel with those of the plain form in double precision."""
     fused, exact = _fused(layer), copy.deepcopy(layer).double()
     inputs = torch.randn(BATCH, layer.in_features, generator=rng.generator(0, "benchmarks", "inputs"))
-    found = []
+    tensors = []
     for one in (fused, exact):
         outputs = one(inputs.to(one.core))
         outputs.square().sum().backward()
-        found.append([outputs.detach(), *(parameter.grad for parameter in one.parameters())])
-    errors = [float((ours - true).norm() / true.norm()) for ours, true in zip(*found, strict=True)]
+        tensors.append([outputs.detach(), *(parameter.grad for parameter in one.parameters())])
+    errors = [float((ours - true).norm() / true.norm()) for ours, true in zip(*tensors, strict=True)]
     return Result(
         f"butterfly {layer.in_features} x {layer.in_features}: relative error of the fused kernel",
         max(errors),
@@ -115,13 +115,13 @@ def _kernel_times(layer: ButterflyLinear, rounds: int) -> list[Result]:
     """Time the fused kernel beside the plain form of the same layer."""
     width, fused = layer.in_features, _fused(layer)
     inputs = torch.randn(BATCH, width, generator=rng.generator(0, "benchmarks", "inputs")).to(layer.core.device)
-    found = []
+    results = []
     for what, step in (("prediction", _predict), ("forward and backward", _train)):
         slow, fast = interleaved(step(layer, inputs), step(fused, inputs), rounds)
         title = f"butterfly {width} x {width}: fused kernel, times as fast as the plain form, {what}, batch {BATCH}"
         note = f"{1000 * min(fast):.3g} ms against {1000 * min(slow):.3g} ms (best of {rounds})"
-        found.append(summarize(title, "x", ratios(slow, fast), note=note))
-    return found
+        results.append(summarize(title, "x", ratios(slow, fast), note=note))
+    return results
 
 
 def _against_public(layer: ButterflyLinear, rounds: int) -> Result:

@@ -153,8 +153,8 @@ def _prune(module: Any, dense: Backbone, ratio: float, config: Any) -> tuple[Bac
     """Prune, and compare with the masked network where channels were removed."""
     seen: list[tuple[Backbone, Backbone, Mapping[str, Tensor]]] = []
 
-    def remove(before: Backbone, found: Any, keep: Mapping[str, Tensor]) -> Backbone:
-        small = _removal.remove(before, found, keep)
+    def remove(before: Backbone, channel_groups: Any, keep: Mapping[str, Tensor]) -> Backbone:
+        small = _removal.remove(before, channel_groups, keep)
         seen.append((small, before, keep))
         return small
 

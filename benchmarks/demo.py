@@ -27,8 +27,8 @@ def run(quick: bool) -> list[Result]:
         second, again = python(arguments, Path(folder))
     if "computed nothing" not in again:
         raise RuntimeError(f"expected the second run to compute nothing, got:\n{again[-2000:]}")
-    found = re.search(r"(\d+) cells", output)
-    cells = found.group(1) if found else "unknown"
+    match = re.search(r"(\d+) cells", output)
+    cells = match.group(1) if match else "unknown"
     return [
         summarize("demo: the default experiment", "s", [first], bound=BOUND, note=f"one run, {cells} cells"),
         summarize("demo: second run", "s", [second], note="computes nothing: reads the store, reports"),

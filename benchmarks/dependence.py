@@ -92,9 +92,9 @@ def run(quick: bool) -> list[Result]:
         taken, _ = python(sweep, Path(folder))
         with (Path(folder) / "runs" / "dependence" / FILES[0]).open() as file:
             rows = [row for row in csv.DictReader(file) if (row["aggregator"], row["n"]) == ("log_pool", "4")]
-    found = {float(row["value"]): float(row["ri"]) for row in rows if row["protocol"] == "grouped"}
-    lost = found[0.0] - found[1.0]
-    note = f"Gaussian classes, n = 4, log-pool; RI {found[0.0]:.3f} without and {found[1.0]:.3f} with it; {taken:.0f} s"
+    ri = {float(row["value"]): float(row["ri"]) for row in rows if row["protocol"] == "grouped"}
+    lost = ri[0.0] - ri[1.0]
+    note = f"Gaussian classes, n = 4, log-pool; RI {ri[0.0]:.3f} without and {ri[1.0]:.3f} with it; {taken:.0f} s"
     return [Result("dependence: RI lost when instances of a tuple share an offset", lost, "", lost, lost, note=note)]
 
 
@@ -124,15 +124,15 @@ def sweep(option: str, values: Sequence[float], arguments: Sequence[str]) -> lis
     Raises:
         SharedLabelError: a run that fails.
     """
-    found: list[Point] = []
+    points: list[Point] = []
     for value, grid, store in grids(option, values, arguments):
         console = open_console()
         console.print(f"{grid.experiment.name}: {option} = {value!r}", highlight=False)
         results = train.run(grid, store, console)
         if results.failures:
             raise TrainingError(f"{option} = {value!r}: {shortfall(results)}")
-        found += _points(value, results)
-    return found
+        points += _points(value, results)
+    return points
 
 
 def tables(option: str, points: Sequence[Point]) -> Iterator[str]:

@@ -138,7 +138,7 @@ class Drawn:
             return draw.normal(size=shape)
         return draw.standard_t(setting.tails, size=shape) / math.sqrt(setting.tails / (setting.tails - 2))
 
-    def found(self) -> dict[Identity, SeedScores]:
+    def scored(self) -> dict[Identity, SeedScores]:
         """Return what `compare` takes: methods on networks, over seeds."""
         methods, networks, seeds, _ = self.latent.shape
         result = {}
@@ -169,9 +169,9 @@ def split() -> Split:
 def repetition(setting: Setting, number: int) -> dict[str, float]:
     """Return what one repetition found: errors (0 or 1), shares covered and shown."""
     drawn = Drawn(setting, number)
-    found, splits = drawn.found(), _splits()
+    scored, splits = drawn.scored(), _splits()
     asked = ComparisonConfig(reference="m0")
-    comparisons, pooled = compare(found, splits, asked)
+    comparisons, pooled = compare(scored, splits, asked)
     truth = {f"m{at}": float(value) for at, value in enumerate(drawn.truth)}
     result: dict[str, float] = {}
     for name, records in (("pooled", pooled), ("single", comparisons)):
@@ -187,7 +187,7 @@ def repetition(setting: Setting, number: int) -> dict[str, float]:
     standing = verdicts(list(truth), columns, splits["iid"].drawn, (1,), TUPLES, 1.0)
     shown = {pair for pair, verdict in standing.items() if verdict in {"better", "worse"}}
     result["error standings"] = float(any(truth[a] == truth[b] for a, b in shown))
-    ranks = rank(found, splits, pooled, asked)
+    ranks = rank(scored, splits, pooled, asked)
     order = {
         name: [1 + sum(other > own for other in truth.values()), sum(other >= own for other in truth.values())]
         for name, own in truth.items()
@@ -236,13 +236,13 @@ def holm(p_values: Tensor) -> Tensor:
     return torch.empty_like(adjusted).scatter_(0, order, adjusted)
 
 
-def faults(setting: Setting, found: dict[str, list[float]]) -> list[str]:
+def faults(setting: Setting, columns: dict[str, list[float]]) -> list[str]:
     """Say which promises a setting breaks, beyond what the number of repetitions leaves open."""
     if setting.seeds < MIN_SEEDS:
-        said = [name for name in found if name.startswith("error") and "before" not in name and any(found[name])]
+        said = [name for name in columns if name.startswith("error") and "before" not in name and any(columns[name])]
         return [f"{name}: a verdict with {setting.seeds} seeds" for name in said]
     broken = []
-    for name, values in found.items():
+    for name, values in columns.items():
         if "before" in name:
             continue
         mean, count = float(np.mean(values)), len(values)
@@ -330,19 +330,19 @@ def saturated(setting: Saturated, number: int) -> dict[str, float]:
     exact = 1 - (1 - truth) - 1e-4 * truth
     result["cover n-accuracy"] = float(accuracy[1] <= truth <= accuracy[2])
     result["cover RI"] = float(ri[1] <= exact <= ri[2])
-    found = estimate(scores[0, 0], drawn, [setting.n] * 2, images)
-    low, high = interval(found.mean, found.spread)
+    estimated = estimate(scores[0, 0], drawn, [setting.n] * 2, images)
+    low, high = interval(estimated.mean, estimated.spread)
     result["cover symmetric"] = float(low[1] <= exact - 1 <= high[1])
     return result
 
 
-def near_saturation(setting: Saturated, found: dict[str, list[float]]) -> list[str]:
+def near_saturation(setting: Saturated, columns: dict[str, list[float]]) -> list[str]:
     """Say which promises are broken; intervals may cover too much here, where the variance has a floor."""
-    count, broken = len(found["error alike"]), []
+    count, broken = len(columns["error alike"]), []
     for name, nominal, side in (("error alike", FAMILY_WISE, "greater"), ("cover n-accuracy", COVERED[0], "less"),
                                 ("cover RI", COVERED[0], "less")):  # fmt: skip
-        if stats.binomtest(round(sum(found[name])), count, nominal, side).pvalue < 0.01:
-            broken.append(f"{setting.name}: {name}: {np.mean(found[name]):.3f}, expected {nominal}")
+        if stats.binomtest(round(sum(columns[name])), count, nominal, side).pvalue < 0.01:
+            broken.append(f"{setting.name}: {name}: {np.mean(columns[name]):.3f}, expected {nominal}")
     return broken
 
 
@@ -374,15 +374,15 @@ def main(arguments: list[str] | None = None) -> int:
     with contextlib.ExitStack() as stack:
         run = map if asked.workers == 1 else stack.enter_context(context.Pool(asked.workers)).imap
         for setting in wanted:
-            found = collected(run(_task, [(setting, number) for number in range(repetitions)]))
+            columns = collected(run(_task, [(setting, number) for number in range(repetitions)]))
             few = " (no verdict)" if setting.seeds < MIN_SEEDS else ""
-            print(f"{setting.name}{few}: " + " ".join(f"{np.mean(found[name]):.3f}" for name in COLUMNS), flush=True)
-            broken += [f"{setting.name}: {fault}" for fault in faults(setting, found)]
+            print(f"{setting.name}{few}: " + " ".join(f"{np.mean(columns[name]):.3f}" for name in COLUMNS), flush=True)
+            broken += [f"{setting.name}: {fault}" for fault in faults(setting, columns)]
         print("two methods that are alike, nearly always right: " + ", ".join(NEAR))
         for one in near:
-            found = collected(run(_task, [(one, number) for number in range(5 * repetitions)]))
-            print(f"{one.name}: " + " ".join(f"{np.mean(found[name]):.3f}" for name in NEAR), flush=True)
-            broken += near_saturation(one, found)
+            columns = collected(run(_task, [(one, number) for number in range(5 * repetitions)]))
+            print(f"{one.name}: " + " ".join(f"{np.mean(columns[name]):.3f}" for name in NEAR), flush=True)
+            broken += near_saturation(one, columns)
     print(*(broken or ["every promise holds"]), f"{time.perf_counter() - started:.0f} s", sep="\n")
     return 1 if broken else 0
 
@@ -390,9 +390,9 @@ def main(arguments: list[str] | None = None) -> int:
 NEAR = ("error alike", "cover n-accuracy", "cover RI", "cover symmetric")
 
 
-def collected(found: Iterable[dict[str, float]]) -> dict[str, list[float]]:
+def collected(repetitions: Iterable[dict[str, float]]) -> dict[str, list[float]]:
     """Turn what every repetition found into a list per name."""
-    every = list(found)
+    every = list(repetitions)
     return {name: [one[name] for one in every] for name in every[0]}
 
 

@@ -37,40 +37,40 @@ def _main(arguments: Sequence[str] | None) -> None:
     parser.add_argument("--show", nargs="*", default=[], help="aggregators of the tables by ratio; all by default")
     parser.add_argument("--csv", type=Path, help="folder for the CSV files")
     chosen = parser.parse_args(arguments)
-    found = records.read(chosen.run)
-    check(found, chosen.method, chosen.reference, chosen.show)
-    for text in sections(found, chosen.method, chosen.reference, chosen.show):
+    results = records.read(chosen.run)
+    check(results, chosen.method, chosen.reference, chosen.show)
+    for text in sections(results, chosen.method, chosen.reference, chosen.show):
         print(text, end="\n\n")
     if chosen.csv:
-        write(found, chosen.method, chosen.reference, chosen.csv)
+        write(results, chosen.method, chosen.reference, chosen.csv)
 
 
-def check(found: Results, method: str, reference: str, shown: Sequence[str]) -> None:
+def check(results: Results, method: str, reference: str, shown: Sequence[str]) -> None:
     """Refuse names that the run does not have, and runs without anything to compare: aggregators or trainings.
 
     Raises:
         ConfigError: says which, and what there is.
     """
-    names = aggregators(found)
-    if len(names) == 1 and len({s.training for s in found.summaries}) > 1:  # only trainings are compared
+    names = aggregators(results)
+    if len(names) == 1 and len({s.training for s in results.summaries}) > 1:  # only trainings are compared
         return
     for option, name in (("--method", method), ("--reference", reference), *(("--show", name) for name in shown)):
         if name not in names:
             raise ConfigError(f"{option}: this run has no aggregator {name!r}; {nearest(name, names)}")
-    if max((s.n for s in found.summaries), default=1) == 1 or len(names) == 1:
+    if max((s.n for s in results.summaries), default=1) == 1 or len(names) == 1:
         raise ConfigError("expected a run with two aggregators and n above 1, got a smaller one; run a wider grid")
 
 
-def aggregators(found: Results) -> list[str]:
+def aggregators(results: Results) -> list[str]:
     """Return the aggregators of a run in its order, without the exact posterior."""
-    return list(dict.fromkeys(s.aggregator for s in found.summaries if s.aggregator != EXACT))
+    return list(dict.fromkeys(s.aggregator for s in results.summaries if s.aggregator != EXACT))
 
 
-def sections(found: Results, method: str, reference: str, shown: Sequence[str] = ()) -> Iterator[str]:
+def sections(results: Results, method: str, reference: str, shown: Sequence[str] = ()) -> Iterator[str]:
     """Yield the tables as Markdown, backbone by backbone; methods are compared within the first training."""
-    backbones = list(dict.fromkeys(s.backbone for s in found.summaries if s.aggregator != EXACT))
+    backbones = list(dict.fromkeys(s.backbone for s in results.summaries if s.aggregator != EXACT))
     for backbone in backbones:
-        every = _only(found, "backbone", backbone)
+        every = _only(results, "backbone", backbone)
         own = _only(every, "training", next(s.training for s in every.summaries if s.aggregator != EXACT))
         for protocol in dict.fromkeys(s.protocol for s in own.summaries):
             yield f"### {f'{backbone}, ' if len(backbones) > 1 else ''}{protocol}"
@@ -86,20 +86,20 @@ def sections(found: Results, method: str, reference: str, shown: Sequence[str] =
             yield "\n".join(budgets(own, protocol))
 
 
-def _only(found: Results, column: str, value: str) -> Results:
+def _only(results: Results, column: str, value: str) -> Results:
     """Return the records with a value in a column; those of the exact posterior belong to all."""
     kept: dict[str, Any] = {
         name: tuple(
-            r for r in getattr(found, name) if getattr(r, column) == value or getattr(r, "aggregator", "") == EXACT
+            r for r in getattr(results, name) if getattr(r, column) == value or getattr(r, "aggregator", "") == EXACT
         )
         for name in TABLES
     }
-    return dataclasses.replace(found, **kept)
+    return dataclasses.replace(results, **kept)
 
 
-def trainings(found: Results, protocol: str) -> Iterator[str]:
+def trainings(results: Results, protocol: str) -> Iterator[str]:
     """Compare every way of training with frozen features, aggregator by aggregator and network by network: RI."""
-    own = [c for c in found.comparisons if (c.axis, c.metric, c.protocol) == ("training", "ri", protocol)]
+    own = [c for c in results.comparisons if (c.axis, c.metric, c.protocol) == ("training", "ri", protocol)]
     first = own[0].reference
     own = [c for c in own if c.reference == first]
     sizes = sorted({c.n for c in own})
@@ -133,12 +133,12 @@ def interval(middle: float, low: float, high: float, digits: int) -> str:
     return f"{first} [{second}, {third}]"
 
 
-def verdicts(found: Results, protocol: str, method: str, names: Sequence[str]) -> Iterator[str]:
+def verdicts(results: Results, protocol: str, method: str, names: Sequence[str]) -> Iterator[str]:
     """Compare the method with every other: RI on each network, and on all at once."""
     yield f"**{method} against each, RI on all networks: {' / '.join(records.VERDICTS)} (ahead in the mean)**"
     yield ""
-    single = planned(found.comparisons, protocol, method)
-    pooled = list(oriented(found.pooled, method))
+    single = planned(results.comparisons, protocol, method)
+    pooled = list(oriented(results.pooled, method))
     whole = {(p.reference, p.n): p for p in planned(pooled, protocol, method) if not p.endpoint}
     primary = {p.reference: p for p in pooled if p.protocol == protocol and p.endpoint}
     sizes = sorted({c.n for c in single})
@@ -159,9 +159,9 @@ def verdicts(found: Results, protocol: str, method: str, names: Sequence[str]) -
             yield line([other, *cells, count(own), *(_whole(whole[other, n]) for n in shown), _whole(primary[other])])
 
 
-def _whole(found: Pooled) -> str:
-    text = interval(found.difference, found.low, found.high, 4)
-    return f"**{text}**" if found.verdict in SHOWN else text
+def _whole(pooled: Pooled) -> str:
+    text = interval(pooled.difference, pooled.low, pooled.high, 4)
+    return f"**{text}**" if pooled.verdict in SHOWN else text
 
 
 def planned(records_: Iterable[Record], protocol: str, method: str) -> list[Record]:
@@ -194,9 +194,9 @@ def oriented(records_: Iterable[Record], method: str) -> Iterator[Record]:
             )
 
 
-def standing(found: Results, protocol: str) -> Iterator[str]:
+def standing(results: Results, protocol: str) -> Iterator[str]:
     """Tabulate the rank of every aggregator as an interval: mean RI over networks, at every n."""
-    own = [r for r in found.ranks if (r.protocol, r.metric, r.endpoint) == (protocol, "ri", False)]
+    own = [r for r in results.ranks if (r.protocol, r.metric, r.endpoint) == (protocol, "ri", False)]
     sizes = sorted({r.n for r in own if r.n is not None})
     cells = {(r.aggregator, r.n): r for r in own}
     yield "**Mean RI over networks and rank: from 1 + those shown to be better, to all but those shown to be worse**"
@@ -206,9 +206,9 @@ def standing(found: Results, protocol: str) -> Iterator[str]:
         yield line([name, *(_rank(cells[name, n]) for n in sizes)])
 
 
-def _rank(found: Rank) -> str:
-    worst = f" to {found.rank_worst}" if found.rank_worst > found.rank_best else ""
-    return f"{found.mean:.4f}, {found.rank_best}{worst}"
+def _rank(rank: Rank) -> str:
+    worst = f" to {rank.rank_worst}" if rank.rank_worst > rank.rank_best else ""
+    return f"{rank.mean:.4f}, {rank.rank_best}{worst}"
 
 
 def count(own: Sequence[Comparison]) -> str:
@@ -218,9 +218,9 @@ def count(own: Sequence[Comparison]) -> str:
     return f"{tally} ({ahead} of {len(own)})"
 
 
-def by_ratio(found: Results, protocol: str, n: int, names: Sequence[str]) -> Iterator[str]:
+def by_ratio(results: Results, protocol: str, n: int, names: Sequence[str]) -> Iterator[str]:
     """Tabulate RI on test by network; the highest of a column is bold."""
-    own = [s for s in found.summaries if s.split == "test" and s.protocol == protocol and s.n == n]
+    own = [s for s in results.summaries if s.split == "test" and s.protocol == protocol and s.n == n]
     networks = sorted({(s.pruner, s.ratio) for s in own}, key=lambda key: (key[0] != DENSE, key))
     cells = {(s.aggregator, s.pruner, s.ratio): s for s in own}
     best = {key: max(cells[name, *key].ri for name in names if (name, *key) in cells) for key in networks}
@@ -242,11 +242,11 @@ def _bold(summary: Summary | None, best: float) -> str:
     return f"**{text}**" if summary.ri == best else text
 
 
-def ceiling(found: Results, protocol: str, reference: str, method: str) -> Iterator[str]:
+def ceiling(results: Results, protocol: str, reference: str, method: str) -> Iterator[str]:
     """Tabulate the gap between the reference and the best, or the exact posterior where it is known."""
     yield f"**Gap above {reference} in RI, means over networks**"
     yield ""
-    own = [s for s in found.summaries if s.split == "test" and s.protocol == protocol]
+    own = [s for s in results.summaries if s.split == "test" and s.protocol == protocol]
     exact = {s.n: s.ri for s in own if s.aggregator == EXACT}
     largest = max(s.ratio for s in own)
     yield from header(
@@ -277,14 +277,14 @@ def ceiling(found: Results, protocol: str, reference: str, method: str) -> Itera
             yield line(row)
 
 
-def budgets(found: Results, protocol: str) -> Iterator[str]:
+def budgets(results: Results, protocol: str) -> Iterator[str]:
     """Tabulate the sweet spot of one dense pass for every aggregator and pruner."""
     yield "**Sweet spot of one dense pass, chosen on validation**"
     yield ""
     yield from header(
         ["aggregator", "pruner", "chosen", "passes", "n-accuracy, % [95%]", "RI", "inside", "same choice"]
     )
-    for spot in found.sweet_spots:
+    for spot in results.sweet_spots:
         if (spot.rule, spot.value, spot.protocol) != ("budget", 1.0, protocol) or spot.aggregator == EXACT:
             continue
         if spot.ratio is None:
@@ -320,16 +320,16 @@ def line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def write(found: Results, method: str, reference: str, folder: Path) -> None:
+def write(results: Results, method: str, reference: str, folder: Path) -> None:
     """Write the tables behind the Markdown: test rows, and the comparisons of the method and of trainings."""
     tables: dict[str, Sequence[Any]] = {
-        "summaries": [s for s in found.summaries if s.split == "test"],
-        "ranks": found.ranks,
-        "sweet_spots": found.sweet_spots,
-        "adaptive": [a for a in found.adaptive if a.aggregator in {method, reference}],
-        "searches": found.searches,
+        "summaries": [s for s in results.summaries if s.split == "test"],
+        "ranks": results.ranks,
+        "sweet_spots": results.sweet_spots,
+        "adaptive": [a for a in results.adaptive if a.aggregator in {method, reference}],
+        "searches": results.searches,
     }
-    for name, records_ in (("comparisons", found.comparisons), ("pooled", found.pooled), ("wins", found.wins)):
+    for name, records_ in (("comparisons", results.comparisons), ("pooled", results.pooled), ("wins", results.wins)):
         own = [r for r in records_ if method in {r.method, r.reference} or getattr(r, "axis", "") == "training"]
         tables[name] = own
     csv = {f"{name}.csv": records.to_csv(type(rows[0]), rows, digits=6) for name, rows in tables.items() if rows}

@@ -81,8 +81,8 @@ def compare(kills: int, seed: int) -> tuple[list[Kill], list[Place], int]:
         suffered = list(_kill_and_resume(killed, kills, random.Random(seed)))
         for output in (killed, whole):
             python(_arguments(output), Path(folder))
-        found, expected = (_numbers(read(output / "digits")) for output in (killed, whole))
-    differing = [place for place in found.keys() | expected.keys() if found.get(place) != expected.get(place)]
+        resumed, expected = (_numbers(read(output / "digits")) for output in (killed, whole))
+    differing = [place for place in resumed.keys() | expected.keys() if resumed.get(place) != expected.get(place)]
     return suffered, sorted(differing), len(expected)
 
 
@@ -125,13 +125,13 @@ def _killed_after(output: Path, lines: int, seconds: float) -> str:
 
 def _numbers(results: Results) -> dict[Place, Any]:
     """Return every value of every table by its place, without what was measured with a clock."""
-    found: dict[Place, Any] = {}
+    numbers: dict[Place, Any] = {}
     for table in TABLES:
         for index, record in enumerate(getattr(results, table)):
             for name, value in asdict(record).items():
                 if not name.startswith("measured_"):
-                    found[table, index, name] = value
-    return found
+                    numbers[table, index, name] = value
+    return numbers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -105,9 +105,9 @@ def _main(arguments: Sequence[str] | None) -> None:
             networks = [prepared(name, part, chosen.data, work) for part in parts]
             if chosen.prepare:
                 continue
-            found = list(itertools.chain.from_iterable(measured(*part) for part in networks))
-            text = "\n".join(page(name, found, before(name)))
-            made = {"csv": to_csv(Latency, found, DIGITS), "md": f"{text}\n", "svg": figure(found)}
+            records = list(itertools.chain.from_iterable(measured(*part) for part in networks))
+            text = "\n".join(page(name, records, before(name)))
+            made = {"csv": to_csv(Latency, records, DIGITS), "md": f"{text}\n", "svg": figure(records)}
             together.replace(out, {f"{name}.{kind}": content for kind, content in made.items()})
             print(text, end="\n\n")
 
@@ -175,35 +175,35 @@ def _waiting() -> None:
 def before(name: str) -> dict[tuple[str, float, int], float]:
     """Return the published speedups by pruner, ratio and batch, means over seeds; empty where none were published."""
     path = ROOT / "docs" / "results" / name / "latencies.csv"
-    found: dict[tuple[str, float, int], list[float]] = {}
+    speedups: dict[tuple[str, float, int], list[float]] = {}
     if path.exists():
         with path.open() as file:
             for row in csv.DictReader(file):
                 key = row["pruner"].removesuffix(MASKS), float(row["ratio"]), int(row["batch"])
-                found.setdefault(key, []).append(float(row["measured_speedup"]))
-    return {key: statistics.fmean(values) for key, values in found.items()}
+                speedups.setdefault(key, []).append(float(row["measured_speedup"]))
+    return {key: statistics.fmean(values) for key, values in speedups.items()}
 
 
-def page(name: str, found: Sequence[Latency], published: dict[tuple[str, float, int], float]) -> Iterator[str]:
+def page(name: str, records: Sequence[Latency], published: dict[tuple[str, float, int], float]) -> Iterator[str]:
     """Write the speedups of a grid as a table, with what was published before, and how they were measured."""
-    batches = sorted({record.batch for record in found})
-    networks = list(dict.fromkeys((record.pruner, record.ratio) for record in found))
+    batches = sorted({record.batch for record in records})
+    networks = list(dict.fromkeys((record.pruner, record.ratio) for record in records))
     facts = provenance.collect("cpu")
-    busy = [record for record in found if record.measured_contended]
-    loads = [record.measured_load for record in found if record.measured_load is not None]
-    yield f"**{name}**: speedup over the dense network, mean of {len({r.seed for r in found})} seeds"
+    busy = [record for record in records if record.measured_contended]
+    loads = [record.measured_load for record in records if record.measured_load is not None]
+    yield f"**{name}**: speedup over the dense network, mean of {len({r.seed for r in records})} seeds"
     yield ""
     yield (
         f"{datetime.now(UTC):%Y-%m-%d}, commit {facts['commit'] or 'unknown'}, {facts['processor']}, {facts['cores']} "
         f"cores, {facts['threads']} thread, torch {facts['torch']}; processor time; load "
-        f"{min(loads, default=0.0):.2f} to {max(loads, default=0.0):.2f}; {len(busy)} of {len(found)} measurements on "
-        "a busy machine (marked *). In brackets: what was published before."
+        f"{min(loads, default=0.0):.2f} to {max(loads, default=0.0):.2f}; {len(busy)} of {len(records)} measurements "
+        "on a busy machine (marked *). In brackets: what was published before."
     )
     yield ""
     yield _line(["method", "ratio", "theoretical", *(f"batch {batch}" for batch in batches)])
     yield _line(["---"] * (3 + len(batches)))
     for pruner, ratio in networks:
-        own = [record for record in found if (record.pruner, record.ratio) == (pruner, ratio)]
+        own = [record for record in records if (record.pruner, record.ratio) == (pruner, ratio)]
         theory = statistics.fmean(record.theoretical_speedup for record in own)
         label, old, value = ("dense, ms", {}, _milliseconds) if ratio == 1 else (pruner, published, _speedup)
         cells = (_cell([record for record in own if record.batch == batch], old, value) for batch in batches)
@@ -229,11 +229,11 @@ def _cell(
     return f"{statistics.fmean(map(value, records)):.3g}{mark}" + ("" if old is None else f" ({old:.2f})")
 
 
-def figure(found: Sequence[Latency]) -> str:
+def figure(records: Sequence[Latency]) -> str:
     """Draw the figure of a report for networks of one backbone, as SVG."""
     nothing: dict[str, Any] = dict.fromkeys(("rows", "summaries", "comparisons", "sweet_spots", "reliability"), ())
-    some = found[0]
-    view = View(data=some.data, backbone=some.backbone, protocol="iid", latencies=tuple(found), **nothing)
+    some = records[0]
+    view = View(data=some.data, backbone=some.backbone, protocol="iid", latencies=tuple(records), **nothing)
     with matplotlib.style.context(STYLE, after_reset=True):
         drawn = speedup.draw(view, Palette(view.pruners))
         assert drawn is not None

@@ -124,14 +124,14 @@ def _filled(root: Path, entries: int) -> Board:
 
 def _noise(protocol: Protocol, board: Board) -> dict[str, torch.Tensor]:
     """Return logits with some truth in them."""
-    draw, found = rng.generator(0, "benchmark", "logits"), {}
+    draw, logits = rng.generator(0, "benchmark", "logits"), {}
     for role, drawn in board.answers(protocol).items():
         truth = torch.nn.functional.one_hot(drawn.labels[0], protocol.source.classes)[:, None]
         for network in protocol.networks:
             for seed in protocol.seeds:
                 shape = (len(truth), len(protocol.n), protocol.source.classes)
-                found[f"{network.name}.{seed}.{role}"] = 2 * truth + torch.randn(shape, generator=draw)
-    return found
+                logits[f"{network.name}.{seed}.{role}"] = 2 * truth + torch.randn(shape, generator=draw)
+    return logits
 
 
 def _opened(page: Path, entries: int) -> tuple[float, float]:

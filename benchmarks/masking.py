@@ -58,7 +58,7 @@ def _times(side: int, batch: int, rounds: int) -> list[Result]:
         "snip": lambda: _methods.prune(snip, network, RATIO, snip.Config(examples=batch), context),
         "synflow, one round": lambda: prune(network, "synflow", 1),
     }
-    found = []
+    results = []
     for name, call in calls.items():
         taken, passes = interleaved(call, reference, rounds)
         note = (
@@ -66,16 +66,16 @@ def _times(side: int, batch: int, rounds: int) -> list[Result]:
             f"median of {rounds}"
         )
         what = f"masking: {name}, ResNet-50 to {RATIO:g}x"
-        found.append(summarize(what, "x", ratios(taken, passes), bound=TIME_BOUND, note=note))
+        results.append(summarize(what, "x", ratios(taken, passes), bound=TIME_BOUND, note=note))
     whole = seconds(weights.sort)
-    found.append(summarize("masking: one sort of all weights", "s", whole, note="for comparison"))
-    return found
+    results.append(summarize("masking: one sort of all weights", "s", whole, note="for comparison"))
+    return results
 
 
 def _memory(rounds: int, side: int | None) -> list[Result]:
     """Watch the memory of processes that mask the network; `side` stands in for every size of images."""
     size = sum(parameter.numel() * parameter.element_size() for parameter in resnet50(64).parameters()) / 2**20
-    found = []
+    results = []
     for name, pixels, steps in MEASURED:
         arguments = ["-m", "benchmarks._masking_child", name, str(side or pixels), str(steps)]
         values = [growth(arguments, RETURN_MEMORY) / size for _ in range(rounds)]
@@ -86,8 +86,8 @@ def _memory(rounds: int, side: int | None) -> list[Result]:
             "what is freed"
         )
         what = f"masking: memory of {name} / weights, images of {side or pixels} x {side or pixels}"
-        found.append(summarize(what, "x", values, bound=MEMORY_BOUND, note=note))
-    return found
+        results.append(summarize(what, "x", values, bound=MEMORY_BOUND, note=note))
+    return results
 
 
 class _Weights(nn.Module):

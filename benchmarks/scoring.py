@@ -24,12 +24,12 @@ def run(quick: bool) -> list[Result]:
     posterior = posterior_over(aggregator, data.sources, data.drawn, SIZES)
 
     def scored() -> torch.Tensor:
-        found = score(posterior, data.drawn, data.prior, SIZES, images, None, None)
-        return torch.cat([found.correct.double(), found.information.double()], dim=2)
+        scores = score(posterior, data.drawn, data.prior, SIZES, images, None, None)
+        return torch.cat([scores.correct.double(), scores.information.double()], dim=2)
 
     def replicated() -> object:
-        found = estimate(scored(), data.drawn, SIZES * 2, images)
-        return replicate([found], draw_multipliers(REPLICATES, images, rng.generator(0, "replicates")))
+        estimated = estimate(scored(), data.drawn, SIZES * 2, images)
+        return replicate([estimated], draw_multipliers(REPLICATES, images, rng.generator(0, "replicates")))
 
     scored()
     size = f"{partitions} partitions of {images} images, n = {', '.join(map(str, SIZES))}; median of {rounds}"

@@ -72,12 +72,12 @@ def measured_on_gpu(width: int, mode: latency.Mode, batch: int) -> Result:
         batch: images per pass.
     """
     dense, pruned, theoretical = dense_and_pruned(width)
-    found = latency.latency(pruned, SHAPE, batch, torch.device("cuda"), mode=mode, reference=dense)
+    times = latency.latency(pruned, SHAPE, batch, torch.device("cuda"), mode=mode, reference=dense)
     share, low, high = (
-        found.reference_ms / taken / theoretical for taken in (found.median_ms, found.high_ms, found.low_ms)
+        times.reference_ms / taken / theoretical for taken in (times.median_ms, times.high_ms, times.low_ms)
     )
     note = (
-        f"ResNet-20 of width {width}, batch {batch}: {found.reference_ms:.3g} against {found.median_ms:.3g} ms "
+        f"ResNet-20 of width {width}, batch {batch}: {times.reference_ms:.3g} against {times.median_ms:.3g} ms "
         f"(medians; the range is that of the quartiles), {theoretical:.2f} times fewer MACs"
     )
     what = f"structured pruning: share of the theoretical speedup on the GPU, {mode}"

@@ -89,8 +89,8 @@ def realised(split: Split, stops: stopping.Stops, right: Tensor) -> tuple[Tensor
     wrong = reached * (1 - right.double().gather(1, stops.instances - 1))
     mass = split.drawn.weights.double() / split.drawn.weights.double().sum()
     scores = ratio(wrong.view(shape), reached.view(shape), mass)
-    found = estimate(scores, split.drawn, [N_MAX] * scores.shape[2], HALF)
-    return found.mean, found.se
+    estimated = estimate(scores, split.drawn, [N_MAX] * scores.shape[2], HALF)
+    return estimated.mean, estimated.se
 
 
 @pytest.mark.parametrize("alpha", [0.2, 0.05, 0.01])
@@ -117,9 +117,9 @@ def test_fitted_thresholds_keep_their_error_on_fresh_images():
         error, _ = realised(fresh, adaptive.stop(seen, own), seen.right)
         nominal = torch.tensor([one.value for one in own], dtype=torch.float64)
         excess.append((error / nominal - 1)[:3])
-    found = torch.stack(excess)
-    assert bool((found.mean(0) <= 2 * found.std(0) / len(found) ** 0.5).all())
-    assert bool((found.mean(0) >= -0.3).all())
+    excesses = torch.stack(excess)
+    assert bool((excesses.mean(0) <= 2 * excesses.std(0) / len(excesses) ** 0.5).all())
+    assert bool((excesses.mean(0) >= -0.3).all())
 
 
 def grouped(seed: int, groups: int, errors: tuple[float, ...]) -> dict[float, float]:
@@ -165,9 +165,9 @@ def test_few_groups_promise_no_small_error():
 
 def test_thresholds_keep_their_error_on_fresh_groups():
     errors = (0.2, 0.1)
-    found = [grouped(seed, 15, errors) for seed in range(10)]
+    by_seed = [grouped(seed, 15, errors) for seed in range(10)]
     for error in errors:
-        realised = torch.tensor([one[error] for one in found if error in one])
+        realised = torch.tensor([one[error] for one in by_seed if error in one])
         assert len(realised) > 5
         assert float(realised.mean()) <= error + 2 * float(realised.std()) / len(realised) ** 0.5
         assert float(realised.mean()) > 0.5 * error
@@ -197,26 +197,26 @@ def test_temperatures_undo_wrong_confidence(validation):
     """Posteriors that are twice too sure get a temperature of two after every number of instances."""
     sure = make(0, sharpness=1.0)
     doubled = {name: 2 * logs for name, logs in sure.posteriors.items()}
-    found = adaptive.temperatures(doubled, sure.drawn)
+    temperatures = adaptive.temperatures(doubled, sure.drawn)
     usual = adaptive.temperatures(validation.posteriors, validation.drawn)
-    assert found["aggregator"].shape == (N_MAX,)
-    torch.testing.assert_close(found["aggregator"], 2 * usual["aggregator"], rtol=1e-5, atol=0)
+    assert temperatures["aggregator"].shape == (N_MAX,)
+    torch.testing.assert_close(temperatures["aggregator"], 2 * usual["aggregator"], rtol=1e-5, atol=0)
     torch.testing.assert_close(usual["aggregator"], torch.ones_like(usual["aggregator"]), rtol=0, atol=0.25)
 
 
 def test_what_no_threshold_attains_is_left_out(validation, fitted):
     seen, _ = fitted
-    found = adaptive.fit(seen, validation.drawn, (0.1, 1e-6))
-    assert {one.value for one in found if one.aim == "error"} == {0.1}
+    thresholds = adaptive.fit(seen, validation.drawn, (0.1, 1e-6))
+    assert {one.value for one in thresholds if one.aim == "error"} == {0.1}
 
 
 def test_means_are_those_of_every_prefix(validation, fitted):
     seen, _ = fitted
-    found = adaptive.means(seen, validation.drawn)
+    means = adaptive.means(seen, validation.drawn)
     mass = (validation.drawn.weights / validation.drawn.weights.sum()).flatten()
     for k in range(N_MAX):
-        assert found["n_accuracy"][k] == pytest.approx(float(mass @ seen.right[:, k].double()))
-        assert found["information"][k] == pytest.approx(float(mass @ seen.information[:, k]))
+        assert means["n_accuracy"][k] == pytest.approx(float(mass @ seen.right[:, k].double()))
+        assert means["information"][k] == pytest.approx(float(mass @ seen.information[:, k]))
 
 
 def test_only_the_sequential_test_needs_the_log_pool():

@@ -116,8 +116,8 @@ def test_points_equal_a_loop_over_tuples(data, protocol):
         ("threshold", aim, value, 2, N_MAX) for aim, value in AIMS
     ]
     for at, point in enumerate(points):
-        found = [loops(data, seed, at, protocol) for seed in seeds]
-        mean = {name: statistics.fmean(one[name] for one in found) for name in found[0]}
+        by_seed = [loops(data, seed, at, protocol) for seed in seeds]
+        mean = {name: statistics.fmean(one[name] for one in by_seed) for name in by_seed[0]}
         assert point.n_accuracy == pytest.approx(mean["right"])
         assert point.ri == pytest.approx(1 + mean["bits"] / BITS, rel=1e-6)
         assert point.instances == pytest.approx(mean["used"])
@@ -130,7 +130,7 @@ def test_points_equal_a_loop_over_tuples(data, protocol):
             assert low <= middle <= high
         assert 1 <= point.instances_low <= point.instances_high <= N_MAX
         if point.value != 3.0:
-            assert point.error == pytest.approx(statistics.fmean(one["wrong"] / one["reached"] for one in found))
+            assert point.error == pytest.approx(statistics.fmean(one["wrong"] / one["reached"] for one in by_seed))
             assert 0 <= point.error_low < point.error < point.error_high <= 1
 
 
@@ -225,11 +225,11 @@ def test_numbers_that_validation_chose_badly_widen_the_interval_of_the_gain(data
 
 def test_intervals_of_the_gain_cover_it():
     """On 45 images of each class, a third did, and two thirds had no width, when every column was said to use n_max."""
-    found = _adaptive_coverage.coverage(6, 0)
-    assert len(found) == 3 * len(_adaptive_coverage.POPULATIONS) * 2
-    assert all(value > 0.6 for name, value in found.items() if name.endswith("covered"))
-    assert all(value < 0.15 for name, value in found.items() if name.endswith("no width"))
-    assert all(0.3 < value < 3 for name, value in found.items() if name.endswith(": width"))
+    values = _adaptive_coverage.coverage(6, 0)
+    assert len(values) == 3 * len(_adaptive_coverage.POPULATIONS) * 2
+    assert all(value > 0.6 for name, value in values.items() if name.endswith("covered"))
+    assert all(value < 0.15 for name, value in values.items() if name.endswith("no width"))
+    assert all(0.3 < value < 3 for name, value in values.items() if name.endswith(": width"))
 
 
 def test_hull_is_above_every_mix_of_two():
@@ -296,17 +296,17 @@ def test_what_one_more_unusual_tuple_would_change_is_in_the_gains_alone() -> Non
     scores = torch.zeros(2, 1, 4, 6, dtype=torch.float64)
     scores[:, 0, 2, 4:] = torch.tensor([[0.5, -3.0], [1.5, -1.0]]).double()  # means over seeds 1 and -2
     drawn = Tuples(torch.arange(4).view(1, 4, 1), torch.tensor([[0, 0, 1, 1]]), torch.full((1, 4), 0.25))
-    found = seed_average(scores, drawn, (1,) * 6, 4)
-    unseen = adaptive_n._unseen(scores, found, torch.tensor([4.0, 2.0]).double(), 3.0)
+    averaged = seed_average(scores, drawn, (1,) * 6, 4)
+    unseen = adaptive_n._unseen(scores, averaged, torch.tensor([4.0, 2.0]).double(), 3.0)
     assert unseen.tolist() == pytest.approx([(1 - 0.25) / 4, (2 - 0.5) / 2])
-    wider = adaptive_n._unsure(found, torch.tensor([0.1, 0.0]).double(), unseen)
-    added = wider.spread.of_images - found.spread.of_images
+    wider = adaptive_n._unsure(averaged, torch.tensor([0.1, 0.0]).double(), unseen)
+    added = wider.spread.of_images - averaged.spread.of_images
     assert added.tolist() == pytest.approx([0, 0, 0, 0, 0.75**2 / 16 + 0.01, 0.75**2])
 
 
 def test_where_all_tuples_gain_the_same_an_unseen_one_may_gain_a_label() -> None:
     scores = torch.full((2, 1, 4, 6), 0.125, dtype=torch.float64)
     drawn = Tuples(torch.arange(4).view(1, 4, 1), torch.tensor([[0, 0, 1, 1]]), torch.full((1, 4), 0.25))
-    found = seed_average(scores, drawn, (1,) * 6, 4)
-    unseen = adaptive_n._unseen(scores, found, torch.tensor([4.0, 2.0]).double(), 3.0)
+    averaged = seed_average(scores, drawn, (1,) * 6, 4)
+    unseen = adaptive_n._unseen(scores, averaged, torch.tensor([4.0, 2.0]).double(), 3.0)
     assert unseen.tolist() == pytest.approx([1 / 4, 3 / 2])

@@ -45,9 +45,9 @@ def test_short_calls_take_turns_in_blocks_and_ratios_are_of_processor_time() -> 
     slow, fast = interleaved(lambda: machine.call("a", 0.004), lambda: machine.call("b", 0.001), 2, 6, clock=machine)
     assert machine.order == ["a", "b", *["a"] * 8, *["b"] * 16, *["a"] * 8]
     assert list(ratios(slow, fast)) == pytest.approx([4, 4])
-    found = summarize("speed", "x", ratios(slow, fast))
-    assert found.contention == pytest.approx(11)
-    assert "11.00 times as long on the wall as on the processor: busy" in found.conditions
+    result = summarize("speed", "x", ratios(slow, fast))
+    assert result.contention == pytest.approx(11)
+    assert "11.00 times as long on the wall as on the processor: busy" in result.conditions
 
 
 def test_long_calls_alternate_one_by_one() -> None:
@@ -73,12 +73,12 @@ def test_every_number_says_the_load_and_whether_there_was_byte_code(monkeypatch,
     spec.cached = str(cached)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     monkeypatch.setattr("os.getloadavg", lambda: (3.25, 0.0, 0.0))
-    found = summarize("start", "s", [1.0])
-    assert (found.load, found.bytecode, found.contention) == (3.25, there, None)
-    assert found.conditions == ("load 3.25, byte code there" if there else "load 3.25, no byte code")
-    assert found.record().items() >= {"load": 3.25, "bytecode": there, "contended": False}.items()
-    cell = next(iter(command._table([found], [], False).columns[0].cells))
-    assert found.conditions in str(cell)
+    result = summarize("start", "s", [1.0])
+    assert (result.load, result.bytecode, result.contention) == (3.25, there, None)
+    assert result.conditions == ("load 3.25, byte code there" if there else "load 3.25, no byte code")
+    assert result.record().items() >= {"load": 3.25, "bytecode": there, "contended": False}.items()
+    cell = next(iter(command._table([result], [], False).columns[0].cells))
+    assert result.conditions in str(cell)
 
 
 def test_a_ratio_is_as_contended_as_the_worse_of_its_times() -> None:
@@ -91,9 +91,9 @@ def test_a_ratio_is_as_contended_as_the_worse_of_its_times() -> None:
 
 def test_a_call_alone_is_timed_on_the_wall() -> None:
     machine = Machine(away=0.03)
-    found = _measure.seconds(lambda: machine.call("a", 0.01), 2, machine)
-    assert list(found) == pytest.approx([0.04, 0.04])
-    assert summarize("call", "s", found).contention == pytest.approx(4)
+    taken = _measure.seconds(lambda: machine.call("a", 0.01), 2, machine)
+    assert list(taken) == pytest.approx([0.04, 0.04])
+    assert summarize("call", "s", taken).contention == pytest.approx(4)
 
 
 def test_ratios_are_scaled() -> None:

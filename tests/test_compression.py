@@ -186,13 +186,13 @@ def test_iterative_rounds_reach_the_ratio_of_the_dense_network(data: Data, tmp_p
         inputs = {"dense": original}
         for ratio in (2.0, 4.0):
             config = prune.Config(recipe, plugin, ratio, TRAIN, TRAIN, "32-true", 0)
-            found = prune.run(config, data, inputs, RUNTIME)
-            previous = store.save("prune", f"{name}{ratio:g}", found, {}, 0.0)
+            pruned = prune.run(config, data, inputs, RUNTIME)
+            previous = store.save("prune", f"{name}{ratio:g}", pruned, {}, 0.0)
             inputs = {"dense": original, "previous": previous}
         assert costs(recipe, original, previous).achieved_ratio == pytest.approx(
             4.0, rel=0.04 if name == "unit" else 1e-3
         )
-        assert found.meta["training_epochs"] == 3 * TRAIN.epochs
+        assert pruned.meta["training_epochs"] == 3 * TRAIN.epochs
 
 
 def test_rounds_smaller_than_a_channel_only_retrain(data: Data, tmp_path: Path) -> None:
@@ -207,8 +207,8 @@ def test_rounds_smaller_than_a_channel_only_retrain(data: Data, tmp_path: Path) 
     left = []
     for ratio in compression.rounds(ceiling, plugin.schedule or Schedule()):
         config = prune.Config(recipe, plugin, ratio, short, short, "32-true", 0)
-        found = prune.run(config, data, inputs, RUNTIME)
-        inputs = {**inputs, "previous": store.save("prune", f"{ratio:.6g}", found, {}, 0.0)}
+        pruned = prune.run(config, data, inputs, RUNTIME)
+        inputs = {**inputs, "previous": store.save("prune", f"{ratio:.6g}", pruned, {}, 0.0)}
         left.append(costs(recipe, inputs["dense"], inputs["previous"]).parameters)
     assert any(after == before for before, after in itertools.pairwise(left))
     assert all(after <= before for before, after in itertools.pairwise(left))

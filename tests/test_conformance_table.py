@@ -72,8 +72,8 @@ def test_rows_are_written_read_and_replaced(
     tmp_path /= "new"
     conformance.write([kept, old], tmp_path)
     assert list(conformance.read(tmp_path).values()) == [old, kept]  # in the order of the networks
-    found = conformance.main(["--network", MOBILE, "--pruner", "magnitude", "--output", str(tmp_path)])
-    assert found == 1  # what is failed in the table fails the command
+    code = conformance.main(["--network", MOBILE, "--pruner", "magnitude", "--output", str(tmp_path)])
+    assert code == 1  # what is failed in the table fails the command
     rows = conformance.read(tmp_path)
     assert rows["ViT-B/16", "none"] == kept
     assert rows[MOBILE, "magnitude"].outcome == "pruned"

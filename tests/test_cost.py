@@ -222,9 +222,9 @@ def local() -> Aggregator:
 
 
 def parametrised() -> Aggregator:
-    found = Costly()
-    nn.utils.parametrizations.weight_norm(found.read)
-    return found
+    aggregator = Costly()
+    nn.utils.parametrizations.weight_norm(aggregator.read)
+    return aggregator
 
 
 @pytest.mark.parametrize("make", [local, parametrised])

@@ -40,19 +40,19 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_a_known_affine_map_is_recovered_for_new_images_and_other_widths(width, onto):
     weight, offset = drawn(width, onto, seed=1), 5 * drawn(onto, seed=2)
     seen, new = drawn(60, width), drawn(20, width, seed=3)
-    found = align(seen, seen @ weight + offset, (1e-10, 0.1))
-    assert found.strength == 1e-10
-    assert found.r2 == pytest.approx(1)
-    torch.testing.assert_close(found(new), new @ weight + offset)
-    torch.testing.assert_close(found.weight, weight.double(), atol=1e-5, rtol=1e-5)
+    alignment = align(seen, seen @ weight + offset, (1e-10, 0.1))
+    assert alignment.strength == 1e-10
+    assert alignment.r2 == pytest.approx(1)
+    torch.testing.assert_close(alignment(new), new @ weight + offset)
+    torch.testing.assert_close(alignment.weight, weight.double(), atol=1e-5, rtol=1e-5)
 
 
 def test_a_turned_space_is_turned_back():
     """What no alignment would do: the embeddings of two networks are equal but for a rotation."""
     source = drawn(80, 5)
     target = source @ torch.linalg.qr(drawn(5, 5, seed=1))[0] + 0.1 * drawn(80, 5, seed=2)
-    found = align(source[:60], target[:60], STRENGTHS)
-    aligned, as_it_is = ((made - target[60:]).square().mean() for made in (found(source[60:]), source[60:]))
+    alignment = align(source[:60], target[:60], STRENGTHS)
+    aligned, as_it_is = ((made - target[60:]).square().mean() for made in (alignment(source[60:]), source[60:]))
     assert aligned < 0.02
     assert as_it_is > 1
 
@@ -73,28 +73,28 @@ def test_the_penalty_has_the_smallest_error_when_every_image_is_left_out_and_the
             )
             error += float((target[out] - y.mean(0) - (source[out] - x.mean(0)) @ weight).square().sum())
         errors.append(error)
-    found = align(source, target, STRENGTHS)
+    alignment = align(source, target, STRENGTHS)
     assert errors[0] > min(errors) < errors[-1]
-    assert found.strength == STRENGTHS[errors.index(min(errors))]
+    assert alignment.strength == STRENGTHS[errors.index(min(errors))]
     total = float((target - target.mean(0)).square().sum())
-    assert found.r2 == pytest.approx(1 - min(errors) / total)
+    assert alignment.r2 == pytest.approx(1 - min(errors) / total)
 
 
 def test_networks_that_share_nothing_get_the_mean_and_no_credit():
-    found = align(drawn(40, 30), drawn(40, 4, seed=1), (1e-6, 1.0, 1e6))
-    assert found.strength == 1e6
-    assert -0.1 < found.r2 < 0.01
+    alignment = align(drawn(40, 30), drawn(40, 4, seed=1), (1e-6, 1.0, 1e6))
+    assert alignment.strength == 1e6
+    assert -0.1 < alignment.r2 < 0.01
 
 
 @pytest.mark.parametrize("collapsed", ["source", "target"])
 @pytest.mark.parametrize("value", [0.0, 0.1])
 def test_a_collapsed_network_is_no_error(collapsed, value):
     networks = {"source": drawn(20, 4), "target": drawn(20, 4, seed=1)} | {collapsed: torch.full((20, 4), value)}
-    found = align(**networks, strengths=STRENGTHS)
-    assert found(networks["source"]).isfinite().all()
+    alignment = align(**networks, strengths=STRENGTHS)
+    assert alignment(networks["source"]).isfinite().all()
     mean = networks["target"].mean(0).expand(20, 4)
-    torch.testing.assert_close(found(networks["source"]), mean, atol=1e-6, rtol=0)
-    assert found.r2 <= 1
+    torch.testing.assert_close(alignment(networks["source"]), mean, atol=1e-6, rtol=0)
+    assert alignment.r2 <= 1
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +106,9 @@ def both(finished, run, tmp_path_factory):
     return run(dataclasses.replace(finished.experiment, output=str(output), crossfit=CrossfitConfig(FOLDS), **axes))
 
 
-def crossfitted(found, **labels) -> list[grid.Cell]:
+def crossfitted(outcome, **labels) -> list[grid.Cell]:
     wanted = {"training": "crossfit", **labels}
-    return [c for c in found.grid.cells if all(getattr(c, name) == value for name, value in wanted.items())]
+    return [c for c in outcome.grid.cells if all(getattr(c, name) == value for name, value in wanted.items())]
 
 
 def joined(cell: grid.Cell) -> grid.Node:
@@ -150,13 +150,13 @@ def test_features_are_those_of_the_folds_in_the_space_of_the_deployed_network(bo
     for cell in crossfitted(both, aggregator="lstm"):
         node = joined(cell)
         data, inputs = known[node.data_key], dict(node.inputs)
-        found, deployed = (store.load(call.stage, call.key) for call in (node, inputs["features"]))
+        folded, deployed = (store.load(call.stage, call.key) for call in (node, inputs["features"]))
         for role in ("validation", "test"):
-            for ours, theirs in zip(_read.features(found, role), _read.features(deployed, role), strict=True):
+            for ours, theirs in zip(_read.features(folded, role), _read.features(deployed, role), strict=True):
                 assert torch.equal(ours, theirs)
         classes, labels = data.dataset.num_classes, data.labels("validation")
-        assert len(found.tensors()["logits"]) == sum(found.meta["lengths"].values())
-        embeddings, logits = _read.features(found, "aggregator")
+        assert len(folded.tensors()["logits"]) == sum(folded.meta["lengths"].values())
+        embeddings, logits = _read.features(folded, "aggregator")
         target, target_logits = _read.features(deployed, "validation")
         # Classes are balanced as far as possible in training, so corrections are small; temperatures are not.
         own = data.prior.log() - prior(data.labels("backbone"), "empirical", classes).log()
@@ -165,8 +165,8 @@ def test_features_are_those_of_the_folds_in_the_space_of_the_deployed_network(bo
         def temperature(adjusted, labels=labels, weights=weights):
             return float(fit_temperature(log_normalize(adjusted.float())[:, None], labels, weights)[0])
 
-        assert found.meta["temperature"] == pytest.approx(temperature(target_logits + own), rel=1e-4)
-        for number, facts in enumerate(found.meta["folds"], start=1):
+        assert folded.meta["temperature"] == pytest.approx(temperature(target_logits + own), rel=1e-4)
+        for number, facts in enumerate(folded.meta["folds"], start=1):
             part = store.load("features", inputs[f"fold {number}"].key)
             fold = known[inputs[f"fold {number}"].data_key]
             inside = torch.isin(data.splits["aggregator"], fold.splits["aggregator"])
@@ -182,7 +182,7 @@ def test_features_are_those_of_the_folds_in_the_space_of_the_deployed_network(bo
             shift = data.prior.log() - prior(fold.labels("backbone"), "empirical", classes).log()
             assert facts["temperature"] == pytest.approx(temperature(source_logits + shift), rel=1e-4)
             calibrated = log_normalize((raw_logits + shift) / facts["temperature"])
-            ours = log_normalize((logits[inside] + own) / found.meta["temperature"])
+            ours = log_normalize((logits[inside] + own) / folded.meta["temperature"])
             torch.testing.assert_close(ours, calibrated, atol=1e-5, rtol=1e-4)
 
 
@@ -266,8 +266,8 @@ def test_an_exported_cell_predicts_what_the_evaluation_saw(both, tmp_path):
     posterior = floor_posterior(apply_temperature(posterior, temperature)).exp()
     images = data.dataset.images[data.splits["test"][tuples.indices.flatten(0, 1)[:5]]]
     for own, expected in zip(images, posterior, strict=False):
-        found = torch.stack(list(model.stream(own))).exp()[torch.tensor(node.config.n) - 1]
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        predicted = torch.stack(list(model.stream(own))).exp()[torch.tensor(node.config.n) - 1]
+        torch.testing.assert_close(predicted, expected, atol=1e-4, rtol=1e-4)
 
 
 def gaussian(experiment: Experiment, **values) -> Experiment:
@@ -284,16 +284,16 @@ def gaussian(experiment: Experiment, **values) -> Experiment:
 
 def test_groups_stay_whole_in_the_folds_and_tuples_are_formed_within_them(experiment):
     scoring = dataclasses.replace(experiment.evaluation, protocols=("iid", "grouped"), n=(1, 4), partitions=5)
-    found = grid.prepare(gaussian(experiment, evaluation=scoring))
-    folds = [data for data in found.data_by_key.values() if data.part.startswith("fold")]
+    planned = grid.prepare(gaussian(experiment, evaluation=scoring))
+    folds = [data for data in planned.data_by_key.values() if data.part.startswith("fold")]
     groups = [data.dataset.groups[data.splits["aggregator"]].unique() for data in folds]
     assert len(torch.cat(groups).unique()) == sum(map(len, groups))
     assert len(folds) == 5
-    (whole,) = (data for data in found.data_by_key.values() if data.folds)
+    (whole,) = (data for data in planned.data_by_key.values() if data.folds)
     assert [fold.tolist() for fold in whole.folds] == [data.splits["aggregator"].tolist() for data in folds]
-    assert {cell.training for cell in found.cells if cell.aggregator != "exact"} == {"crossfit"}
+    assert {cell.training for cell in planned.cells if cell.aggregator != "exact"} == {"crossfit"}
     # The exact posterior leans on no network that would have to be trained for it alone.
-    assert all(found.data_by_key[cell.pruned.data_key] is whole for cell in found.cells)
+    assert all(planned.data_by_key[cell.pruned.data_key] is whole for cell in planned.cells)
 
 
 def test_folds_that_lack_a_class_are_refused_before_training(experiment):

@@ -63,8 +63,8 @@ def test_a_plan_runs_nothing(tmp_path, capsys):
 def test_values_reach_the_grid_as_they_are_written(tmp_path):
     close, whole = [0.12345671, 0.12345672], [960, 1_920]
     arguments = [*TINY, f"--output={tmp_path}", f"--data_root={tmp_path / 'data'}"]
-    found = [grid.experiment.data["nuisance"] for _, grid, _ in dependence.grids("data.nuisance", close, arguments)]
-    assert found == close
+    nuisances = [grid.experiment.data["nuisance"] for _, grid, _ in dependence.grids("data.nuisance", close, arguments)]
+    assert nuisances == close
     grids = list(dependence.grids("data.instances_per_class", whole, arguments))
     assert [grid.experiment.data["instances_per_class"] for _, grid, _ in grids] == whole
     assert len({grid.experiment.name for _, grid, _ in grids}) == 2

@@ -160,27 +160,27 @@ def test_asymptotic_count(weights: int, alpha: float, count: int) -> None:
 def test_observed_counts_against_brute_force() -> None:
     backbone, images = chain((5, 4)), inputs(40)
     scale = float(backbone(images).detach().norm(dim=1).mean())
-    for found in margin.margins(backbone, images, (0.02, 0.3, 50.0), 0.5):
-        assert found.epsilon_absolute == pytest.approx(found.epsilon * scale)
-        by_count = [gaps(backbone, without(backbone, {found.layer: k}), images) for k in range(found.weights + 1)]
-        holds = [bool(gap.max() <= found.epsilon_absolute) for gap in by_count]
-        assert holds[found.observed_weights]
-        assert found.observed_weights == found.weights or not holds[found.observed_weights + 1]
+    for layer in margin.margins(backbone, images, (0.02, 0.3, 50.0), 0.5):
+        assert layer.epsilon_absolute == pytest.approx(layer.epsilon * scale)
+        by_count = [gaps(backbone, without(backbone, {layer.layer: k}), images) for k in range(layer.weights + 1)]
+        holds = [bool(gap.max() <= layer.epsilon_absolute) for gap in by_count]
+        assert holds[layer.observed_weights]
+        assert layer.observed_weights == layer.weights or not holds[layer.observed_weights + 1]
         for count, largest, mean in (
-            (found.observed_weights, found.observed_gap_max, found.observed_gap_mean),
-            (found.certified_weights, found.certified_gap_max, found.certified_gap_mean),
+            (layer.observed_weights, layer.observed_gap_max, layer.observed_gap_mean),
+            (layer.certified_weights, layer.certified_gap_max, layer.certified_gap_mean),
         ):
             assert (largest, mean) == pytest.approx((float(by_count[count].max()), float(by_count[count].mean())))
-        assert found.certified_weights <= found.observed_weights
+        assert layer.certified_weights <= layer.observed_weights
 
 
 def test_layers_that_the_certificate_does_not_cover_are_observed() -> None:
     with rng.seeded(0):
         backbone = resnet_cifar.build(resnet_cifar.Config(depth=8, width=2, shortcut="projection"), (3, 8, 8), 4)
     images = torch.randint(0, 256, (9, 3, 8, 8), generator=rng.generator(0, "images"), dtype=torch.uint8)
-    found = margin.margins(backbone, images, (0.2,), 0.5)
-    assert [layer.layer for layer in found] == list(prunable(backbone))
-    for layer in found:
+    layers = margin.margins(backbone, images, (0.2,), 0.5)
+    assert [layer.layer for layer in layers] == list(prunable(backbone))
+    for layer in layers:
         assert (layer.certified_weights, layer.certified_gap_max, layer.certified_gap_mean) == (None, None, None)
         assert "got Conv2d at 'body.0'" in layer.refusal
         assert 0 < layer.observed_weights < layer.weights
@@ -272,5 +272,5 @@ def test_what_no_margin_can_be_stated_for_is_refused(changed: dict[str, Any], me
 
 
 def test_epsilons_may_come_from_a_generator() -> None:
-    found = margin.margins(chain((3, 2)), inputs(3), (epsilon for epsilon in (0.1, 0.5)), 0.5)
-    assert [layer.epsilon for layer in found] == [0.1, 0.1, 0.5, 0.5]
+    layers = margin.margins(chain((3, 2)), inputs(3), (epsilon for epsilon in (0.1, 0.5)), 0.5)
+    assert [layer.epsilon for layer in layers] == [0.1, 0.1, 0.5, 0.5]

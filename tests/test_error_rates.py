@@ -43,9 +43,9 @@ def test_near_saturation_intervals_may_cover_more_but_not_less() -> None:
 
 
 def test_repetitions_repeat_and_show_true_differences() -> None:
-    found = [error_rates.repetition(SMALL, number) for number in range(6)]
-    assert found[0] == error_rates.repetition(SMALL, 0)
-    assert len({one["cover single"] for one in found}) > 1
+    repetitions = [error_rates.repetition(SMALL, number) for number in range(6)]
+    assert repetitions[0] == error_rates.repetition(SMALL, 0)
+    assert len({one["cover single"] for one in repetitions}) > 1
     steps = dataclasses.replace(SMALL, step=8.0, ratio=0.5)
     assert error_rates.repetition(steps, 0)["power primary"] == 1
     assert not any(value for name, value in error_rates.repetition(steps, 0).items() if name.startswith("error"))
@@ -53,10 +53,10 @@ def test_repetitions_repeat_and_show_true_differences() -> None:
 
 def test_methods_that_are_alike_and_nearly_always_right() -> None:
     """In 41% of repetitions p was below .05 while variances were clamped at zero."""
-    found = [error_rates.saturated(Saturated(45, 8, 20, 3.1), number) for number in range(40)]
-    assert sum(one["error alike"] for one in found) <= 2
-    assert sum(one["cover RI"] for one in found) >= 37
-    assert sum(one["cover symmetric"] for one in found) < 30
+    repetitions = [error_rates.saturated(Saturated(45, 8, 20, 3.1), number) for number in range(40)]
+    assert sum(one["error alike"] for one in repetitions) <= 2
+    assert sum(one["cover RI"] for one in repetitions) >= 37
+    assert sum(one["cover symmetric"] for one in repetitions) < 30
 
 
 def test_the_command_prints_every_setting_and_says_whether_promises_hold(capsys) -> None:

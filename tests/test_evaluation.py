@@ -46,7 +46,7 @@ def brute(posterior: torch.Tensor, drawn: Tuples, temperature: list[float]) -> l
     """Every metric that has a plain definition, one tuple after the other."""
     labels, counts = drawn.labels.flatten().tolist(), torch.bincount(drawn.labels.flatten()).tolist()
     entropy = -sum(p * math.log2(p) for p in PRIOR.tolist())
-    found = []
+    metrics = []
     for k in range(len(N)):
         right = raw_bits = bits = 0.0
         bins = {version: [[0.0, 0.0, 0.0] for _ in range(15)] for version in ("", "_raw")}
@@ -64,7 +64,7 @@ def brute(posterior: torch.Tensor, drawn: Tuples, temperature: list[float]) -> l
                 entry[0] += weight * top
                 entry[1] += weight * (probabilities.index(top) == label)
                 entry[2] += weight
-        found.append(
+        metrics.append(
             {
                 "n_accuracy": right,
                 "label_entropy": entropy,
@@ -79,22 +79,22 @@ def brute(posterior: torch.Tensor, drawn: Tuples, temperature: list[float]) -> l
                 "temperature": temperature[k],
             }
         )
-    return found
+    return metrics
 
 
 def test_scores_equal_a_loop_over_tuples():
     drawn = draw()
     posterior = posterior_for(drawn)
     temperature = torch.tensor([0.7, 1.0, 2.5], dtype=torch.float64)
-    found = score(posterior, drawn, PRIOR, N, len(LABELS), None, temperature)
-    for metrics, expected in zip(found.metrics, brute(posterior, drawn, temperature.tolist()), strict=True):
+    scores = score(posterior, drawn, PRIOR, N, len(LABELS), None, temperature)
+    for metrics, expected in zip(scores.metrics, brute(posterior, drawn, temperature.tolist()), strict=True):
         assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-9)
     weights = drawn.weights / len(drawn.weights)
-    assert torch.einsum("pt,ptk->k", weights, found.correct.double()).tolist() == pytest.approx(
-        [metrics["n_accuracy"] for metrics in found.metrics]
+    assert torch.einsum("pt,ptk->k", weights, scores.correct.double()).tolist() == pytest.approx(
+        [metrics["n_accuracy"] for metrics in scores.metrics]
     )
-    assert torch.einsum("pt,ptk->k", weights, found.information.double()).tolist() == pytest.approx(
-        [-metrics["negative_log_likelihood"] for metrics in found.metrics], rel=1e-6
+    assert torch.einsum("pt,ptk->k", weights, scores.information.double()).tolist() == pytest.approx(
+        [-metrics["negative_log_likelihood"] for metrics in scores.metrics], rel=1e-6
     )
 
 
@@ -102,9 +102,9 @@ def test_the_temperature_goes_where_the_likelihood_is_largest_but_not_so_far():
     """Sixty images say little: temperatures of three sizes that agree are held together."""
     drawn = draw()
     posterior = posterior_for(drawn, sharpness=3.0)
-    found = score(posterior, drawn, PRIOR, N, len(LABELS), None, None)
+    scores = score(posterior, drawn, PRIOR, N, len(LABELS), None, None)
     labels, weights = drawn.labels.flatten(), drawn.weights.flatten()
-    for k, temperature in enumerate(found.temperature.tolist()):
+    for k, temperature in enumerate(scores.temperature.tolist()):
 
         def loss(log_temperature: float, k: int = k) -> float:
             tempered = (posterior[:, k] / math.exp(log_temperature)).log_softmax(-1)
@@ -113,7 +113,7 @@ def test_the_temperature_goes_where_the_likelihood_is_largest_but_not_so_far():
         best = minimize_scalar(loss, bounds=(-3, 3), method="bounded").x
         assert loss(best) < loss(math.log(temperature)) < loss(0)
         assert temperature > 1.2
-        assert found.metrics[k]["ri"] > found.metrics[k]["ri_raw"]
+        assert scores.metrics[k]["ri"] > scores.metrics[k]["ri_raw"]
 
 
 def test_a_temperature_from_elsewhere_is_applied_as_it_is():
@@ -130,13 +130,13 @@ def test_a_temperature_from_elsewhere_is_applied_as_it_is():
 
 def test_reliability_bins_hold_every_tuple_once():
     drawn = draw()
-    found = score(posterior_for(drawn), drawn, PRIOR, N, len(LABELS), None, None)
-    assert [(entry["n"], entry["calibrated"]) for entry in found.reliability] == [
+    scores = score(posterior_for(drawn), drawn, PRIOR, N, len(LABELS), None, None)
+    assert [(entry["n"], entry["calibrated"]) for entry in scores.reliability] == [
         (n, calibrated) for calibrated in (True, False) for n in N
     ]
-    for entry in found.reliability:
+    for entry in scores.reliability:
         assert sum(entry["mass"]) == pytest.approx(1)
-        metrics = found.metrics[N.index(entry["n"])]
+        metrics = scores.metrics[N.index(entry["n"])]
         gap = sum(m * abs(c - a) for c, a, m in zip(entry["confidence"], entry["accuracy"], entry["mass"], strict=True))
         assert gap == pytest.approx(metrics["calibration_error" if entry["calibrated"] else "calibration_error_raw"])
         assert sum(a * m for a, m in zip(entry["accuracy"], entry["mass"], strict=True)) == pytest.approx(
@@ -179,11 +179,11 @@ def features() -> tuple[torch.Tensor, torch.Tensor]:
 def test_one_pass_gives_every_tuple_its_prefixes_in_order(pool, monkeypatch, chunk):
     monkeypatch.setattr(evaluation, "CHUNK", chunk)
     drawn, (embeddings, logits) = draw(), features()
-    found = posterior_over(pool, (embeddings, logits), drawn, N)
+    posterior = posterior_over(pool, (embeddings, logits), drawn, N)
     for row, members in enumerate(drawn.indices.flatten(0, 1)):
         for column, n in enumerate(N):
             alone = pool(embeddings[members[:n]][None], logits[members[:n]][None])[0, -1]
-            torch.testing.assert_close(found[row, column], alone)
+            torch.testing.assert_close(posterior[row, column], alone)
 
 
 def test_posteriors_that_are_not_finite_are_an_error(pool):
@@ -213,8 +213,8 @@ def test_the_temperature_of_validation_is_used_on_test(finished):
     own = score(posterior, drawn, data.prior, config.n, len(data.splits["test"]), None, None)
     assert own.temperature.tolist() != temperature.tolist()
     rows = {(row.split, row.n): row for row in finished.results.rows if row.cell == cell.id}
-    for role, found in scores.items():
-        for n, metrics in zip(config.n, found.metrics, strict=True):
+    for role, scored in scores.items():
+        for n, metrics in zip(config.n, scored.metrics, strict=True):
             stored = {name: getattr(rows[role, n], name) for name in metrics}
             assert stored == pytest.approx(metrics)
             assert rows[role, n].temperature == pytest.approx(float(temperature[config.n.index(n)]))
@@ -264,17 +264,17 @@ def decisions(signal: float, seed: int) -> dict[str, float]:
 
 def test_the_information_of_decisions_is_nothing_where_features_know_nothing():
     """One partition has 120 independent tuples, all ten together no more than 1,000 images allow."""
-    found = [decisions(0.0, seed) for seed in range(8)]
-    plug_in, null, corrected = (statistics.mean(one[name] for one in found) for name in ("", "_null", "_corrected"))
+    by_seed = [decisions(0.0, seed) for seed in range(8)]
+    plug_in, null, corrected = (statistics.mean(one[name] for one in by_seed) for name in ("", "_null", "_corrected"))
     assert null == pytest.approx(plug_in, abs=0.025)
     assert null == pytest.approx(0.59, abs=0.01)
     assert corrected == pytest.approx(0, abs=0.025)
 
 
 def test_the_information_of_decisions_that_are_all_right_is_that_of_the_label():
-    found = decisions(20.0, 0)
-    assert found[""] == pytest.approx(math.log2(10))
-    assert found["_corrected"] == pytest.approx(math.log2(10))
+    gain = decisions(20.0, 0)
+    assert gain[""] == pytest.approx(math.log2(10))
+    assert gain["_corrected"] == pytest.approx(math.log2(10))
 
 
 def test_all_right_is_one_though_weights_sum_to_a_little_less():

@@ -97,10 +97,10 @@ def test_a_scanned_lstm_is_the_lstm(options):
     inputs = torch.randn(2, 7, 3)
     with torch.no_grad():
         expected, (hidden, cell) = lstm(inputs)
-        found, (found_hidden, found_cell) = ScannedLstm(lstm)(inputs)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(found_hidden, hidden)
-    torch.testing.assert_close(found_cell, cell)
+        scanned, (scanned_hidden, scanned_cell) = ScannedLstm(lstm)(inputs)
+    torch.testing.assert_close(scanned, expected)
+    torch.testing.assert_close(scanned_hidden, hidden)
+    torch.testing.assert_close(scanned_cell, cell)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bias": False}, {"batch_first": False}])
@@ -110,9 +110,9 @@ def test_a_scanned_gru_is_the_gru(options):
     inputs = torch.randn(2, 7, 3)
     with torch.no_grad():
         expected, hidden = gru(inputs)
-        found, found_hidden = ScannedGru(gru)(inputs)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(found_hidden, hidden)
+        scanned, scanned_hidden = ScannedGru(gru)(inputs)
+    torch.testing.assert_close(scanned, expected)
+    torch.testing.assert_close(scanned_hidden, hidden)
 
 
 def test_a_gru_that_reads_both_ways_is_refused():
@@ -256,8 +256,8 @@ import sys, torch, onnxruntime
 images = torch.arange(3 * 6 * 5).reshape(3, 1, 6, 5).to(torch.uint8)
 embedding, logits = torch.export.load("backbone.pt2").module()(images)
 session = onnxruntime.InferenceSession("backbone.onnx")
-found = session.run(["embeddings", "logits"], {"images": images.numpy()})
-assert abs(found[1] - logits.detach().numpy()).max() < 1e-4
+outputs = session.run(["embeddings", "logits"], {"images": images.numpy()})
+assert abs(outputs[1] - logits.detach().numpy()).max() < 1e-4
 assert not any(name.startswith("sharedlabel") for name in sys.modules)
 print(session.get_inputs()[0].shape[1:], session.get_outputs()[0].shape[1:])
 """
@@ -296,34 +296,34 @@ def test_the_command_line_exports_a_cell_with_its_card(finished, tmp_path):
     files = {path.name for path in output.iterdir()}
     assert files == {"card.json", *(f"{part}{end}" for part in ("backbone", "aggregator") for end in (".onnx", ".pt2"))}
     assert [path.name for path in output.parent.iterdir()] == ["model"]
-    found = card_file.read(output)
+    model_card = card_file.read(output)
     rows = [row for row in finished.results.rows if row.cell == key and row.split == "test"]
-    assert found.labels == tuple("0123456789")
-    assert found.prior == pytest.approx([0.1] * 10)
-    assert found.preprocessing == card.Preprocessing(1, 8, 8, "uint8", None, None)
-    fitted = dict(zip(found.calibration.n, found.calibration.posterior_temperature, strict=True))
+    assert model_card.labels == tuple("0123456789")
+    assert model_card.prior == pytest.approx([0.1] * 10)
+    assert model_card.preprocessing == card.Preprocessing(1, 8, 8, "uint8", None, None)
+    fitted = dict(zip(model_card.calibration.n, model_card.calibration.posterior_temperature, strict=True))
     assert list(fitted) == [1, 2, 3, 4]
     assert [fitted[row.n] for row in rows] == pytest.approx([row.temperature for row in rows])
-    assert [(q.n, q.n_accuracy, q.ri_low, q.ri_high) for q in found.quality] == [
+    assert [(q.n, q.n_accuracy, q.ri_low, q.ri_high) for q in model_card.quality] == [
         (row.n, row.n_accuracy, row.ri_low, row.ri_high) for row in rows
     ]
-    assert found.costs.parameters == rows[0].parameters
-    assert found.costs.aggregator_macs == {str(row.n): row.aggregator_macs for row in rows}
-    assert found.provenance["data_sha256"] == finished.grid.data.dataset.fingerprint
-    assert found.provenance["licence"]["software"] == "MIT"
-    assert found.provenance["export"]["onnxruntime"]
-    assert {source["stage"] for source in found.provenance["artifacts"].values()} == {
+    assert model_card.costs.parameters == rows[0].parameters
+    assert model_card.costs.aggregator_macs == {str(row.n): row.aggregator_macs for row in rows}
+    assert model_card.provenance["data_sha256"] == finished.grid.data.dataset.fingerprint
+    assert model_card.provenance["licence"]["software"] == "MIT"
+    assert model_card.provenance["export"]["onnxruntime"]
+    assert {source["stage"] for source in model_card.provenance["artifacts"].values()} == {
         "prune",
         "calibrate",
         "aggregate",
         "evaluate",
         "adaptive",
     }
-    assert all(file.difference <= found.tolerance for file in found.files.values())
+    assert all(file.difference <= model_card.tolerance for file in model_card.files.values())
     node = next(c.evaluate for c in finished.grid.cells if c.id == key)
     calibrate = dict(node.inputs)["calibrate"]
     tensors = finished.store.load("calibrate", calibrate.key).tensors()
-    assert torch.equal(torch.tensor(found.calibration.log_correction), tensors["log_correction"])
+    assert torch.equal(torch.tensor(model_card.calibration.log_correction), tensors["log_correction"])
 
 
 def test_a_joint_cell_is_rebuilt_from_the_joint_training(done, experiment, run, tmp_path):
@@ -375,9 +375,9 @@ def test_a_run_that_is_not_there_is_refused(tmp_path, capsys):
 
 def test_the_exact_posterior_has_no_networks(finished):
     rows = tuple(dataclasses.replace(row, aggregator="exact") for row in finished.results.rows if row.ratio == 1)
-    found = dataclasses.replace(finished.results, rows=rows)
+    results = dataclasses.replace(finished.results, rows=rows)
     with pytest.raises(DeploymentError, match=r"got [0-9a-f]{16} .*exact posterior .*; choose a cell of an aggregator"):
-        selection.choose(found, rows[0].cell, {})
+        selection.choose(results, rows[0].cell, {})
 
 
 def test_an_output_that_is_there_is_replaced_only_by_force(finished, tmp_path, capsys):

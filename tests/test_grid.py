@@ -69,10 +69,10 @@ def test_adaptive_n_is_fitted_for_every_cell(finished):
     points = {(p.ratio, p.aggregator, p.value): p for p in results.adaptive if p.aim == "instances"}
     assert len(points) == 6 * 9
     for cell in finished.grid.cells:
-        found, scored = (store.load(node.stage, node.key) for node in (cell.adaptive, cell.evaluate))
+        stopping, scored = (store.load(node.stage, node.key) for node in (cell.adaptive, cell.evaluate))
         at = torch.tensor(experiment.evaluation.n) - 1
-        assert torch.equal(found.tensors()["correct"][..., at], scored.tensors()["test.correct"])
-        torch.testing.assert_close(found.tensors()["information"][..., at], scored.tensors()["test.information"])
+        assert torch.equal(stopping.tensors()["correct"][..., at], scored.tensors()["test.correct"])
+        torch.testing.assert_close(stopping.tensors()["information"][..., at], scored.tensors()["test.information"])
         rows = {r.n: r for r in results.rows if (r.cell, r.split) == (cell.id, "test")}
         least, most = (points[cell.ratio, cell.aggregator, value] for value in (1.0, 4.0))
         assert most.instances == pytest.approx(4)
@@ -179,13 +179,13 @@ def test_the_plan_counts_what_is_done(finished, experiment, capsys, small):
 
 def test_joint_training_is_an_axis(done, experiment, run):
     joint = dataclasses.replace(experiment.joint, epochs=1, batch_size=8)
-    found = run(changed(experiment, training=("frozen", "joint"), aggregators=("log_pool", "lstm"), joint=joint))
-    results, store = found.results, found.store
-    found = {
+    outcome = run(changed(experiment, training=("frozen", "joint"), aggregators=("log_pool", "lstm"), joint=joint))
+    results, store = outcome.results, outcome.store
+    test = {
         (row.training, row.ratio, row.aggregator): row for row in results.rows if row.split == "test" and row.n == 4
     }
-    assert len(found) == 8
-    assert found["joint", 2.0, "lstm"].ri != found["frozen", 2.0, "lstm"].ri
+    assert len(test) == 8
+    assert test["joint", 2.0, "lstm"].ri != test["frozen", 2.0, "lstm"].ri
     for manifest in store.manifests("joint"):
         folder = store.root / "artifacts" / "joint" / manifest["key"]
         tensors = Artifact(manifest["key"], manifest, folder).tensors()
@@ -208,40 +208,40 @@ RECIPES = (
 def test_recipes_of_joint_training_are_rows_and_are_compared_with_each_other(done, experiment, run):
     joint = dataclasses.replace(experiment.joint, epochs=1, batch_size=8)
     axes = {"training": RECIPES, "aggregators": ("log_pool", "lstm"), "joint": joint}
-    found = run(changed(experiment, **axes))
-    results, labels = found.results, ["frozen", "set loss", "diverse", "distilled", "control"]
+    outcome = run(changed(experiment, **axes))
+    results, labels = outcome.results, ["frozen", "set loss", "diverse", "distilled", "control"]
     test = {(r.training, r.ratio, r.aggregator): r.ri for r in results.rows if r.split == "test" and r.n == 4}
     assert set(test) == set(itertools.product(labels, (1.0, 2.0), ("log_pool", "lstm")))
     assert len({test[label, 2.0, "lstm"] for label in labels}) == len(labels)
     pairs = {(c.reference, c.method) for c in results.comparisons if c.axis == "training"}
     assert pairs == set(itertools.combinations(labels, 2))
     assert {rank.training for rank in results.ranks} == set(labels)
-    cell = next(cell for cell in found.grid.cells if cell.training == "set loss" and cell.ratio == 2)
+    cell = next(cell for cell in outcome.grid.cells if cell.training == "set loss" and cell.ratio == 2)
     assert str(cell) == "mlp magnitude 2x log_pool set loss iid seed 0"
-    assert read(Path(found.experiment.output) / found.experiment.name) == results
+    assert read(Path(outcome.experiment.output) / outcome.experiment.name) == results
     # A student's losses are those of its own stages, not of its teacher's.
-    student = next(c for c in found.grid.cells if (c.training, c.ratio, c.aggregator) == ("distilled", 2.0, "lstm"))
-    frozen = next(c for c in found.grid.cells if (c.training, c.ratio, c.aggregator) == ("frozen", 2.0, "lstm"))
-    own = losses(frozen, found.store)
-    assert {name: values for name, values in losses(student, found.store).items() if name in own} == own
+    student = next(c for c in outcome.grid.cells if (c.training, c.ratio, c.aggregator) == ("distilled", 2.0, "lstm"))
+    frozen = next(c for c in outcome.grid.cells if (c.training, c.ratio, c.aggregator) == ("frozen", 2.0, "lstm"))
+    own = losses(frozen, outcome.store)
+    assert {name: values for name, values in losses(student, outcome.store).items() if name in own} == own
     assert "distilled" not in progress.describe(student.pruned)
 
 
 def test_the_teacher_is_the_dense_network_with_its_own_aggregator(done, experiment, run):
     """The posteriors that a student learns from are those of the dense network run on the same images."""
     training = ("frozen", {"name": "joint", "label": "distilled", "distill": 1.0, "epochs": 1})
-    found = run(changed(experiment, training=training, aggregators=("lstm",)))
-    cells = {(cell.training, cell.ratio): cell for cell in found.grid.cells}
+    outcome = run(changed(experiment, training=training, aggregators=("lstm",)))
+    cells = {(cell.training, cell.ratio): cell for cell in outcome.grid.cells}
     dense, student = cells["frozen", 1.0], cells["distilled", 2.0]
     node = dict(student.evaluate.inputs)["aggregate"]
     given = dict(node.inputs)
     assert [given[role].key for role in joint.TEACHER] == [
         dict(dense.evaluate.inputs)[role].key for role in ("features", "calibrate", "aggregate")
     ]
-    inputs = {role: found.store.load(n.stage, n.key) for role, n in node.inputs}
-    data, index = found.grid.data, torch.arange(12).view(3, 4)
+    inputs = {role: outcome.store.load(n.stage, n.key) for role, n in node.inputs}
+    data, index = outcome.grid.data, torch.arange(12).view(3, 4)
     taught = joint.teacher(node.config.aggregator, data, inputs)[index]
-    pruned = found.store.load(dense.pruned.stage, dense.pruned.key)
+    pruned = outcome.store.load(dense.pruned.stage, dense.pruned.key)
     backbone = _read.backbone(node.config.backbone, data, pruned)
     images = data.dataset.images[data.splits["aggregator"][index.flatten()]]
     calibration = inputs["teacher_calibrate"]
@@ -395,11 +395,9 @@ def test_one_new_file_is_a_pruner_or_an_aggregator(done, experiment, tmp_path, m
 def test_the_exact_weights_of_the_rows_come_from_the_cells(finished):
     prepared, store = finished.grid, finished.store
     for cell in prepared.cells:
-        found = rows(cell, prepared, store)
-        assert {row.cell for row in found} == {cell.id}
-        assert {(row.pruner, row.ratio, row.aggregator) for row in found} == {
-            (cell.pruner, cell.ratio, cell.aggregator)
-        }
+        own = rows(cell, prepared, store)
+        assert {row.cell for row in own} == {cell.id}
+        assert {(row.pruner, row.ratio, row.aggregator) for row in own} == {(cell.pruner, cell.ratio, cell.aggregator)}
 
 
 def test_two_processes_train_on_disjoint_halves_of_each_batch(experiment):

@@ -85,9 +85,11 @@ def test_an_edited_plugin_is_computed_again(done, experiment, plugins, run):
     experiment = dataclasses.replace(experiment, aggregators=("log_pool", "scratch"))
 
     def ri() -> dict[str, float]:
-        found = {r.aggregator: r.ri for r in run(experiment).results.rows if (r.split, r.ratio, r.n) == ("test", 1, 4)}
+        by_aggregator = {
+            r.aggregator: r.ri for r in run(experiment).results.rows if (r.split, r.ratio, r.n) == ("test", 1, 4)
+        }
         assert not missing(experiment)
-        return found
+        return by_aggregator
 
     plugins.write(scratch=SCRATCH, _scratch_share=HELPER)
     usual = ri()

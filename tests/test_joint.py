@@ -57,8 +57,8 @@ def trained(backbone: Backbone, images: Tensor, labels: Tensor) -> Aggregator:
     aggregator = deep_sets.build(deep_sets.Config(), shape)
     optimizer = torch.optim.Adam(aggregator.parameters(), 0.01)
     for _ in range(10):
-        for found, targets, _ in tuples_of(torch.arange(len(labels)), labels):
-            posterior = aggregator(embeddings[found], log_normalize(logits)[found])
+        for indices, targets, _ in tuples_of(torch.arange(len(labels)), labels):
+            posterior = aggregator(embeddings[indices], log_normalize(logits)[indices])
             loss = nn.functional.nll_loss(posterior.flatten(0, 1), targets.repeat_interleave(N))
             optimizer.zero_grad()
             loss.backward()

@@ -187,7 +187,7 @@ def keys() -> Iterator[Callable[[Experiment], dict[str, set[str]]]]:
             known[asked] = built(config_class, given, where)
         return known[asked]
 
-    def found(experiment: Experiment) -> dict[str, set[str]]:
+    def keys_of(experiment: Experiment) -> dict[str, set[str]]:
         by_stage: dict[str, set[str]] = {}
         for cell in grid.prepare(experiment).cells:
             for call in (*cell.calls(), cell.latency):
@@ -197,7 +197,7 @@ def keys() -> Iterator[Callable[[Experiment], dict[str, set[str]]]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config.plugins, "build", build)
-        yield found
+        yield keys_of
 
 
 @pytest.fixture(scope="module")
@@ -207,14 +207,14 @@ def base() -> Experiment:
 
 @pytest.fixture(scope="module")
 def usual(keys, base) -> dict[str, set[str]]:
-    found = keys(base)
-    assert set(found) == ALL
-    return found
+    by_stage = keys(base)
+    assert set(by_stage) == ALL
+    return by_stage
 
 
 def gone(before: dict[str, set[str]], after: dict[str, set[str]]) -> set[str]:
     """Return the stages of which something that was stored is not used any more."""
-    return {stage for stage, found in before.items() if not found <= after.get(stage, set())}
+    return {stage for stage, stored in before.items() if not stored <= after.get(stage, set())}
 
 
 def test_every_option_has_a_line_in_the_list():

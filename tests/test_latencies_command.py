@@ -80,10 +80,10 @@ def test_a_page_sets_new_speedups_beside_old_ones_and_marks_a_busy_machine(tmp_p
         writer.writerow(["pruner", "ratio", "batch", "measured_speedup"])
         writer.writerows([["unit", "4.0", "1", "5.0"], ["unit", "4.0", "1", "7.0"], ["magnitude", "4.0", "1", "1.05"]])
     monkeypatch.setattr(latencies, "ROOT", tmp_path)
-    found = [record("none", 1.0, seed, 1.0) for seed in (0, 1)]
-    found += [record("unit", 4.0, 0, 2.0), record("unit", 4.0, 1, 3.0, busy=True)]
-    found += [record("magnitude (masks)", 4.0, seed, 1.0) for seed in (0, 1)]
-    lines = list(latencies.page("made", found, latencies.before("made")))
+    records = [record("none", 1.0, seed, 1.0) for seed in (0, 1)]
+    records += [record("unit", 4.0, 0, 2.0), record("unit", 4.0, 1, 3.0, busy=True)]
+    records += [record("magnitude (masks)", 4.0, seed, 1.0) for seed in (0, 1)]
+    lines = list(latencies.page("made", records, latencies.before("made")))
     assert lines[-3:] == [
         "| dense, ms | 1x | 1.0 | 2 |",
         "| unit | 4x | 4.0 | 2.5* (6.00) |",

@@ -34,11 +34,11 @@ def stored_bytes(network: nn.Module) -> int:
 
 def test_latency_says_how_it_was_measured_and_leaves_the_network_alone() -> None:
     backbone = build(20, 10).train()
-    found = latency.latency(backbone, SHAPE, 3, repeats=4)
-    assert 0 < found.low_ms <= found.median_ms <= found.high_ms
-    assert (found.device, found.mode, found.batch, found.threads) == ("cpu", "eager", 3, torch.get_num_threads())
-    assert found.reference_ms == found.median_ms
-    assert (found.clock, found.wall_ms > 0) == ("cpu", True)
+    times = latency.latency(backbone, SHAPE, 3, repeats=4)
+    assert 0 < times.low_ms <= times.median_ms <= times.high_ms
+    assert (times.device, times.mode, times.batch, times.threads) == ("cpu", "eager", 3, torch.get_num_threads())
+    assert times.reference_ms == times.median_ms
+    assert (times.clock, times.wall_ms > 0) == ("cpu", True)
     assert backbone.training
     assert all(parameter.grad is None for parameter in backbone.parameters())
 
@@ -113,10 +113,10 @@ def timed(clocks: Clocks) -> latency.PassTimes:
 
 def test_other_work_on_the_core_leaves_the_times_alone_and_is_told() -> None:
     quiet, busy = timed(Clocks()), timed(Clocks(0.0, 0.06, 0.01))
-    for found in (quiet, busy):
-        assert found.clock == "cpu"
-        assert (found.low_ms, found.median_ms, found.high_ms) == pytest.approx((2, 2, 2))
-        assert found.reference_ms / found.median_ms == pytest.approx(4)
+    for times in (quiet, busy):
+        assert times.clock == "cpu"
+        assert (times.low_ms, times.median_ms, times.high_ms) == pytest.approx((2, 2, 2))
+        assert times.reference_ms / times.median_ms == pytest.approx(4)
     assert quiet.wall_ms == pytest.approx(2)
     assert quiet.contention == pytest.approx(1)
     assert busy.wall_ms == pytest.approx(12)
@@ -125,10 +125,10 @@ def test_other_work_on_the_core_leaves_the_times_alone_and_is_told() -> None:
 
 def test_with_several_threads_the_wall_is_read_and_waits_are_told() -> None:
     torch.set_num_threads(2)
-    found = timed(Clocks(0.001))
-    assert (found.clock, found.threads) == ("wall", 2)
-    assert (found.median_ms, found.wall_ms, found.reference_ms) == pytest.approx((3, 3, 9))
-    assert found.contention == pytest.approx(1.5)
+    times = timed(Clocks(0.001))
+    assert (times.clock, times.threads) == ("wall", 2)
+    assert (times.median_ms, times.wall_ms, times.reference_ms) == pytest.approx((3, 3, 9))
+    assert times.contention == pytest.approx(1.5)
 
 
 def test_measuring_stops_when_its_time_is_up() -> None:
@@ -156,8 +156,8 @@ def test_compiled_networks_stay_compiled_however_many_come(monkeypatch: pytest.M
     with torch._dynamo.config.patch(recompile_limit=1):
         for width in (2, 3):
             before = len(compiled)
-            found = latency.latency(build(width), SHAPE, 2, mode="compiled", repeats=1)
-            assert found.mode == "compiled"
+            times = latency.latency(build(width), SHAPE, 2, mode="compiled", repeats=1)
+            assert times.mode == "compiled"
             assert len(compiled) > before
 
 

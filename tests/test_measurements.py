@@ -31,11 +31,11 @@ from sharedlabel.store import Store
 
 
 def test_every_network_has_a_row_per_batch(finished):
-    found = finished.results.latencies
-    assert [(r.pruner, r.ratio, r.batch) for r in found] == [
+    latencies = finished.results.latencies
+    assert [(r.pruner, r.ratio, r.batch) for r in latencies] == [
         (pruner, ratio, batch) for pruner, ratio in (("none", 1.0), ("magnitude", 2.0)) for batch in (1, 32, 256)
     ]
-    for record in found:
+    for record in latencies:
         assert (record.device, record.mode, record.threads, record.seed) == ("cpu", "eager", 1, 0)
         assert record.measured_low_ms <= record.measured_median_ms <= record.measured_high_ms
         assert record.measured_images_per_second == pytest.approx(1000 * record.batch / record.measured_median_ms)
@@ -136,9 +136,9 @@ def test_sizes_agree_with_the_rows(finished):
 
 
 def test_rows_show_the_measurement_of_32_images(finished):
-    found = {r.ratio: r.measured_median_ms for r in finished.results.latencies if r.batch == 32}
+    medians = {r.ratio: r.measured_median_ms for r in finished.results.latencies if r.batch == 32}
     for row in finished.results.rows:
-        assert (row.measured_latency_ms, row.measured_latency_batch) == (found[row.ratio], 32)
+        assert (row.measured_latency_ms, row.measured_latency_batch) == (medians[row.ratio], 32)
 
 
 def measured(device: str, mode: str, batch: int) -> dict[str, object]:
@@ -154,12 +154,12 @@ def test_rows_prefer_the_first_device_eager_and_32_images_else_the_largest_batch
 
 
 def test_every_layer_has_a_margin(finished):
-    found = finished.results.margins
-    assert [(r.layer, r.weights, r.epsilon, r.inputs) for r in found] == [
+    margins = finished.results.margins
+    assert [(r.layer, r.weights, r.epsilon, r.inputs) for r in margins] == [
         ("body.1", 64 * 32, 0.1, 256),
         ("body.3", 32 * 16, 0.1, 256),
     ]
-    for record in found:
+    for record in margins:
         assert 0 <= record.certified_weights <= record.observed_weights <= record.weights
         assert record.certified_gap_max <= record.epsilon_absolute
         assert record.observed_gap_max <= record.epsilon_absolute
@@ -201,9 +201,9 @@ def test_the_weights_of_all_layers_together_are_those_of_the_network(finished):
 
 
 def test_without_epsilons_there_are_no_margins(done, experiment, run):
-    found = run(dataclasses.replace(experiment, margin=MarginConfig(epsilons=())))
-    assert found.results.margins == ()
-    assert grid.missing(found.grid, done) == []
+    outcome = run(dataclasses.replace(experiment, margin=MarginConfig(epsilons=())))
+    assert outcome.results.margins == ()
+    assert grid.missing(outcome.grid, done) == []
     assert (Path(experiment.output) / experiment.name / "margins.csv").read_text().count("\n") == 1
 
 
@@ -232,12 +232,14 @@ def test_what_is_finished_is_reported_before_times_are_measured_which_is_last(do
     prepared = grid.prepare(experiment)
     part = grid.finished(prepared, done)
     assert part.cells == prepared.cells
-    found = collect.collect(part, done, 0.0)
-    assert found.latencies == ()
-    assert {row.measured_latency_ms for row in found.rows} == {row.measured_contended for row in found.rows} == {None}
-    write(found, Path(experiment.output) / "early")
-    assert read(Path(experiment.output) / "early") == found
-    assert "latency not measured" in render(recommend(found, Request(budget=9)))
+    results = collect.collect(part, done, 0.0)
+    assert results.latencies == ()
+    assert (
+        {row.measured_latency_ms for row in results.rows} == {row.measured_contended for row in results.rows} == {None}
+    )
+    write(results, Path(experiment.output) / "early")
+    assert read(Path(experiment.output) / "early") == results
+    assert "latency not measured" in render(recommend(results, Request(budget=9)))
 
 
 def test_a_method_counts_as_finished_when_its_margin_is_there(done, experiment):
@@ -274,4 +276,4 @@ def test_two_devices_that_are_the_same_are_measured_once(finished):
     config = latency.Config(cell.latency.config.backbone, options)
     runtime = dataclasses.replace(finished.experiment.trainer, accelerator="cpu")
     output = latency.run(config, data, {"backbone": artifact, "reference": artifact}, runtime)
-    assert [SimpleNamespace(**found).device for found in output.meta["latencies"]] == ["cpu"]
+    assert [SimpleNamespace(**entry).device for entry in output.meta["latencies"]] == ["cpu"]

@@ -64,9 +64,9 @@ def test_every_image_comes_once_per_epoch_with_its_label():
     loader = ImageLoader(images, labels, indices, batch_size=8, seed=0)
     batches = list(loader)
     assert len(batches) == len(loader) == 4
-    found = torch.cat([batch[0][:, 0, 0, 0] for batch in batches]).long()
-    assert sorted(found.tolist()) == indices.tolist()
-    assert torch.equal(torch.cat([batch[1] for batch in batches]), labels[found])
+    ids = torch.cat([batch[0][:, 0, 0, 0] for batch in batches]).long()
+    assert sorted(ids.tolist()) == indices.tolist()
+    assert torch.equal(torch.cat([batch[1] for batch in batches]), labels[ids])
 
 
 def test_an_incomplete_batch_is_left_out_but_a_small_split_is_one_batch():
@@ -150,7 +150,7 @@ def test_fixed_tuples_are_those_of_the_first_epoch_in_another_order(fresh):
     loader = TupleLoader((ids,), labels, 4, 6, torch.full((CLASSES,), 1 / CLASSES), 0, None, fresh=fresh)
     epochs = [torch.cat([batch[0] for batch in loader]) for _ in range(3)]
     whole = [{tuple(row) for row in epoch.tolist()} for epoch in epochs]
-    assert all(len(found) == len(loader) * 6 == 24 for found in whole)
+    assert all(len(drawn) == len(loader) * 6 == 24 for drawn in whole)
     assert (whole[0] == whole[1] == whole[2]) is not fresh
     assert not torch.equal(epochs[0], epochs[1])
     assert not torch.equal(epochs[1], epochs[2])
@@ -205,11 +205,11 @@ def test_diverse_batches_hold_the_tuples_and_weights_of_the_shuffled_ones():
     shuffled, diverse, again = (TupleLoader(*given, batches=kind) for kind in ("shuffled", "diverse", "diverse"))
     orders = set()
     for _ in range(4):
-        found = [(tuple(i.tolist()), int(y), float(w)) for batch in diverse for i, y, w in zip(*batch, strict=True)]
+        drawn = [(tuple(i.tolist()), int(y), float(w)) for batch in diverse for i, y, w in zip(*batch, strict=True)]
         usual = [(tuple(i.tolist()), int(y), float(w)) for batch in shuffled for i, y, w in zip(*batch, strict=True)]
-        assert sorted(found) == sorted(usual)
-        assert found == [(tuple(i.tolist()), int(y), float(w)) for b in again for i, y, w in zip(*b, strict=True)]
-        orders.add(tuple(label for _, label, _ in found))
+        assert sorted(drawn) == sorted(usual)
+        assert drawn == [(tuple(i.tolist()), int(y), float(w)) for b in again for i, y, w in zip(*b, strict=True)]
+        orders.add(tuple(label for _, label, _ in drawn))
     assert len(orders) > 1  # classes come in another order every epoch
 
 
@@ -232,12 +232,12 @@ def test_a_crop_is_a_window_of_the_padded_image_chosen_for_each_image(dtype, cha
 
 def test_flips_mirror_about_half_of_the_images():
     images = torch.randint(0, 256, (200, 3, 4, 5), dtype=torch.uint8)
-    found = augment(images, 0, True)
-    kept = (found == images).flatten(1).all(1)
-    mirrored = (found == images.flip(-1)).flatten(1).all(1)
+    flipped = augment(images, 0, True)
+    kept = (flipped == images).flatten(1).all(1)
+    mirrored = (flipped == images.flip(-1)).flatten(1).all(1)
     assert torch.all(kept ^ mirrored)
     assert 60 < int(mirrored.sum()) < 140
-    assert found.dtype == torch.uint8
+    assert flipped.dtype == torch.uint8
 
 
 def test_without_augmentation_images_are_untouched():
@@ -442,12 +442,12 @@ def test_the_joint_module_gives_what_the_features_path_gives(make):
     images, _ = images_of(12)
     index = torch.arange(12).view(4, 3)
     with torch.no_grad():
-        found = module(images[index])
+        posterior = module(images[index])
         embeddings = backbone.embed(images)
         logits = ((backbone.classify(embeddings) + correction) / 1.7).log_softmax(-1)
         expected = aggregator(embeddings[index], logits[index])
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(found.exp().sum(-1), torch.ones(4, 3))
+    torch.testing.assert_close(posterior, expected)
+    torch.testing.assert_close(posterior.exp().sum(-1), torch.ones(4, 3))
 
 
 def test_joint_training_moves_backbone_and_aggregator_and_lowers_the_loss():
@@ -500,8 +500,8 @@ def test_the_weights_of_the_joint_losses(set_loss, distill):
             torch.distributions.Categorical(logits=teacher), torch.distributions.Categorical(logits=posterior)
         )
         losses = set_loss * whole.view(4, 3) + 0.25 * single.view(4, 3) + distill * apart
-        found = module.training_step((images, *([teacher] if distill else []), labels, weights))
-    torch.testing.assert_close(found, (losses.mean(1) * weights).mean())
+        loss = module.training_step((images, *([teacher] if distill else []), labels, weights))
+    torch.testing.assert_close(loss, (losses.mean(1) * weights).mean())
 
 
 def test_a_teacher_that_is_certain_gives_the_likelihood_of_its_label():
@@ -517,8 +517,8 @@ def test_without_the_set_loss_the_backbone_learns_from_single_instances_and_the_
     images, labels, weights = next(iter(loader))
 
     def gradients(loss) -> dict[str, torch.Tensor]:
-        found = torch.autograd.grad(loss, list(module.parameters()), allow_unused=True, materialize_grads=True)
-        return dict(zip(dict(module.named_parameters()), found, strict=True))
+        slopes = torch.autograd.grad(loss, list(module.parameters()), allow_unused=True, materialize_grads=True)
+        return dict(zip(dict(module.named_parameters()), slopes, strict=True))
 
     def of_recipe(set_loss: float) -> dict[str, torch.Tensor]:
         module.instance_loss, module.set_loss = 1.0, set_loss

@@ -58,8 +58,8 @@ def unexported(finished, cell) -> Predictor:
     """Predict with the networks themselves."""
     rows = selection.choose(finished.results, cell.id, {})
     trained = cells.restore(cell.id, finished.results.dataset, finished.store)
-    found = build._card(finished.results, rows, trained, {})
-    return Predictor(found, programs._Embedder(trained.backbone), lambda *inputs: (trained.aggregator(*inputs),))
+    model_card = build._card(finished.results, rows, trained, {})
+    return Predictor(model_card, programs._Embedder(trained.backbone), lambda *inputs: (trained.aggregator(*inputs),))
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +112,8 @@ def test_an_exported_model_gives_the_posterior_of_the_evaluation(finished, model
     images, expected = reference(finished, cell_of(finished))
     predictor = load(model, runtime, trust=True)
     for group, wanted in zip(images, expected, strict=True):
-        found = torch.stack(list(predictor.stream(group))).exp()
-        torch.testing.assert_close(found[torch.tensor(N) - 1], wanted, rtol=0, atol=1e-5)
+        posterior = torch.stack(list(predictor.stream(group))).exp()
+        torch.testing.assert_close(posterior[torch.tensor(N) - 1], wanted, rtol=0, atol=1e-5)
 
 
 def test_an_exported_model_decides_as_the_stored_rule_did_on_every_tuple(finished, model):
@@ -142,9 +142,9 @@ def test_an_exported_model_decides_as_the_stored_rule_did_on_every_tuple(finishe
         tops = [[predictor._fuse(embeddings[at], logits[at]).exp().max() for at in of_tuple] for of_tuple in prefixes]
         exported = torch.tensor(tops, dtype=torch.float64)
         assert not torch.equal(exported, seen.confidence["threshold"])  # programs round differently
-        found = stopping.stops(exported, torch.tensor([one.threshold for one in fitted], dtype=torch.float64))
-        assert torch.equal(found.instances, expected.instances)
-        assert torch.equal(found.reached, expected.reached)
+        stops = stopping.stops(exported, torch.tensor([one.threshold for one in fitted], dtype=torch.float64))
+        assert torch.equal(stops.instances, expected.instances)
+        assert torch.equal(stops.reached, expected.reached)
     for one in fitted:
         if one.aim == "error":
             assert predictor.threshold(one.value) == one.threshold
@@ -155,8 +155,8 @@ def test_every_cell_gives_the_posterior_of_the_evaluation(finished):
         images, expected = reference(finished, cell)
         predictor = unexported(finished, cell)
         for group, wanted in zip(images, expected, strict=True):
-            found = torch.stack(list(predictor.stream(group))).exp()
-            torch.testing.assert_close(found[torch.tensor(N) - 1], wanted, rtol=0, atol=1e-5)
+            posterior = torch.stack(list(predictor.stream(group))).exp()
+            torch.testing.assert_close(posterior[torch.tensor(N) - 1], wanted, rtol=0, atol=1e-5)
 
 
 def test_it_stops_at_the_first_instance_that_makes_it_sure_and_reads_no_more(finished):
@@ -168,11 +168,11 @@ def test_it_stops_at_the_first_instance_that_makes_it_sure_and_reads_no_more(fin
         tops = torch.stack(list(predictor.stream(group))).exp().amax(1).tolist()
         for threshold in (*tops, 1.0):
             read = []
-            found = predictor.predict((read.append(0) or image for image in group), threshold)
+            prediction = predictor.predict((read.append(0) or image for image in group), threshold)
             reached = [top >= threshold for top in tops]
             stop = reached.index(True) + 1 if any(reached) else len(group)
-            assert (found.instances, found.reached, len(read)) == (stop, any(reached), stop)
-            assert found.probability == tops[stop - 1]
+            assert (prediction.instances, prediction.reached, len(read)) == (stop, any(reached), stop)
+            assert prediction.probability == tops[stop - 1]
             stops.add(stop)
     assert len(stops) > 2
 
@@ -189,11 +189,11 @@ def test_an_image_is_embedded_once(finished):
 def test_a_limit_and_more_instances_than_in_training(finished):
     predictor = unexported(finished, cell_of(finished))
     images, _ = reference(finished, cell_of(finished))
-    found = predictor.predict(images[0], most=2)
-    assert (found.instances, found.reached, found.extrapolated) == (2, None, False)
-    assert found == predictor.predict(images[0][:2])
-    assert sum(found.posterior.values()) == pytest.approx(1)
-    assert found.posterior[found.label] == found.probability == max(found.posterior.values())
+    prediction = predictor.predict(images[0], most=2)
+    assert (prediction.instances, prediction.reached, prediction.extrapolated) == (2, None, False)
+    assert prediction == predictor.predict(images[0][:2])
+    assert sum(prediction.posterior.values()) == pytest.approx(1)
+    assert prediction.posterior[prediction.label] == prediction.probability == max(prediction.posterior.values())
     assert predictor.predict(torch.cat([images[0], images[1]])).extrapolated
 
 
@@ -235,8 +235,8 @@ def test_json_has_one_object_per_tuple(finished, model, tuples, capsys):
     images, _ = reference(finished, cell_of(finished))
     predictor = load(model, "torch", trust=True)
     for record, group in zip(records, images, strict=False):
-        found = predictor.predict(group, 0.6, 2)
-        assert record == {"tuple": record["tuple"], "available": 4, **vars(found)}
+        prediction = predictor.predict(group, 0.6, 2)
+        assert record == {"tuple": record["tuple"], "available": 4, **vars(prediction)}
 
 
 def fitted(folder: Path, *stopping: tuple[float, float]) -> Path:
@@ -285,14 +285,14 @@ def test_an_error_that_was_not_fitted_is_refused(copied, tuples, refused):
 
 
 def test_the_card_carries_the_temperature_of_every_n_and_the_thresholds_of_the_cell(finished, model):
-    cell, found = cell_of(finished), card_file.read(model)
+    cell, model_card = cell_of(finished), card_file.read(model)
     stored = finished.store.load(cell.adaptive.stage, cell.adaptive.key)
-    assert found.calibration.n == (1, 2, 3, 4)
-    assert list(found.calibration.posterior_temperature) == stored.meta["temperature"]
-    assert found.provenance["artifacts"]["stopping"]["key"] == cell.adaptive.key
+    assert model_card.calibration.n == (1, 2, 3, 4)
+    assert list(model_card.calibration.posterior_temperature) == stored.meta["temperature"]
+    assert model_card.provenance["artifacts"]["stopping"]["key"] == cell.adaptive.key
     own = [t for t in finished.results.thresholds if t.cell == cell.id]
     assert [t.nominal_error for t in own] == [0.1, 0.05, 0.02, 0.01]
-    assert [(s.nominal_error, s.threshold) for s in found.stopping] == [
+    assert [(s.nominal_error, s.threshold) for s in model_card.stopping] == [
         (t.nominal_error, t.threshold) for t in own if t.threshold is not None
     ]
 
@@ -305,9 +305,9 @@ def test_cards_list_the_thresholds_of_the_largest_posterior_that_exist(finished)
         for rule, error, threshold in (("threshold", 0.05, 0.9), ("margin", 0.05, 0.8), ("threshold", 0.1, 0.7))
     ]
     none = dataclasses.replace(some, nominal_error=0.01, threshold=None)
-    found = filling.stopping([*made, none])
-    assert [(s.nominal_error, s.threshold) for s in found] == [(0.1, 0.7), (0.05, 0.9)]
-    assert (found[0].validation_error, found[0].validation_instances, found[0].validation_truncated) == (0.04, 2.0, 0.1)
+    rules = filling.stopping([*made, none])
+    assert [(s.nominal_error, s.threshold) for s in rules] == [(0.1, 0.7), (0.05, 0.9)]
+    assert (rules[0].validation_error, rules[0].validation_instances, rules[0].validation_truncated) == (0.04, 2.0, 0.1)
 
 
 def test_what_is_not_sure_enough_says_so(model, tuples, capsys):
@@ -364,8 +364,8 @@ def test_new_images_are_decoded_as_the_training_images_were(tmp_path):
     dataset = imagefolder.load(imagefolder.Config(str(tmp_path / "pets"), size=6, channels=3), tmp_path / "data")
     decoding = dataset.decoding
     wanted = Preprocessing(*dataset.image_shape, "uint8", decoding.size, decoding.channels)
-    found = [image for group in read_groups(tmp_path / "pets").groups for image in read_images(group, wanted)]
-    assert torch.equal(torch.stack(found), dataset.images)
+    images = [image for group in read_groups(tmp_path / "pets").groups for image in read_images(group, wanted)]
+    assert torch.equal(torch.stack(images), dataset.images)
 
 
 def empty(folder: Path) -> None:

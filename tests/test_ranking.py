@@ -71,7 +71,7 @@ def grid(split: Split) -> Iterator[tuple[Identity, SeedScores]]:
 
 
 @pytest.fixture(scope="module")
-def found(split: Split) -> dict[Identity, SeedScores]:
+def methods(split: Split) -> dict[Identity, SeedScores]:
     return dict(grid(split))
 
 
@@ -80,8 +80,8 @@ def splits(split: Split) -> dict[Protocol, Split]:
     return {"iid": split}
 
 
-def test_axes_compare_what_differs_in_them_alone(found, splits) -> None:
-    comparisons = compare(found, splits).comparisons
+def test_axes_compare_what_differs_in_them_alone(methods, splits) -> None:
+    comparisons = compare(methods, splits).comparisons
     pairs = {axis: set() for axis in ("aggregator", "training", "pruner", "compression")}
     for c in comparisons:
         place = (c.pruner, c.ratio, c.aggregator, c.training)
@@ -100,10 +100,10 @@ def test_axes_compare_what_differs_in_them_alone(found, splits) -> None:
     }
 
 
-def test_comparisons_of_every_axis_are_paired_differences(found, splits, split) -> None:
-    for c in compare(found, splits).comparisons:
+def test_comparisons_of_every_axis_are_paired_differences(methods, splits, split) -> None:
+    for c in compare(methods, splits).comparisons:
         own, other = c.pair
-        alone = seed_average(found[own].scores() - found[other].scores(), split.drawn, [*N, *N], IMAGES)
+        alone = seed_average(methods[own].scores() - methods[other].scores(), split.drawn, [*N, *N], IMAGES)
         column = (0 if c.metric == "n_accuracy" else len(N)) + N.index(c.n)
         scale = 1.0 if c.metric == "n_accuracy" else ENTROPY
         assert c.difference == pytest.approx(float(alone.mean[column]) / scale)
@@ -121,8 +121,8 @@ def by_pair(records):
     return groups
 
 
-def test_every_pair_has_one_primary_question_that_opens_the_others(found, splits) -> None:
-    comparisons, pooled = compare(found, splits, ASKED)
+def test_every_pair_has_one_primary_question_that_opens_the_others(methods, splits) -> None:
+    comparisons, pooled = compare(methods, splits, ASKED)
     single, gates = by_pair(comparisons), {}
     for pair, records in by_pair(pooled).items():
         (gates[pair],) = (r for r in records if r.endpoint)
@@ -151,8 +151,8 @@ def test_every_pair_has_one_primary_question_that_opens_the_others(found, splits
                 assert r.low_adjusted <= 0 <= r.high_adjusted
 
 
-def test_verdicts_are_read_off_the_adjusted_interval(found, splits) -> None:
-    comparisons, pooled = compare(found, splits, dataclasses.replace(ASKED, margin=0.03))
+def test_verdicts_are_read_off_the_adjusted_interval(methods, splits) -> None:
+    comparisons, pooled = compare(methods, splits, dataclasses.replace(ASKED, margin=0.03))
     seen = set()
     for r in (*comparisons, *pooled):
         inside = r.low_adjusted > -0.03 and r.high_adjusted < 0.03
@@ -180,19 +180,19 @@ def test_there_is_no_verdict_with_fewer_than_five_seeds(split, splits, seeds: in
     assert all(w.wins == w.losses == w.equivalent == 0 < w.undecided for w in count_wins(comparisons))
 
 
-def test_the_primary_endpoint_may_be_one_n(found, splits) -> None:
+def test_the_primary_endpoint_may_be_one_n(methods, splits) -> None:
     asked = dataclasses.replace(ASKED, n=2)
-    pooled = compare(found, splits, asked).pooled
+    pooled = compare(methods, splits, asked).pooled
     for records in by_pair(pooled).values():
         (gate,) = (r for r in records if r.endpoint)
         (same,) = (r for r in records if not r.endpoint and (r.metric, r.n) == ("ri", 2))
         assert gate.n == 2
         assert (gate.difference, gate.p_value) == pytest.approx((same.difference, same.p_value))
-    assert {r.n for r in rank(found, splits, pooled, asked) if r.endpoint} == {2}
+    assert {r.n for r in rank(methods, splits, pooled, asked) if r.endpoint} == {2}
 
 
-def test_without_the_reference_every_pair_is_primary(found, splits) -> None:
-    pooled = compare(found, splits, ComparisonConfig(reference="absent")).pooled
+def test_without_the_reference_every_pair_is_primary(methods, splits) -> None:
+    pooled = compare(methods, splits, ComparisonConfig(reference="absent")).pooled
     own = [p for p in pooled if p.axis == "aggregator" and p.endpoint]
     assert len(own) == 3 * 2
     assert {p.correction for p in own} == {"Bonferroni over 6 primary pairs"}
@@ -213,17 +213,17 @@ def test_what_was_not_seen_is_not_excluded(split, splits) -> None:
         assert r.verdict == "undecided"
 
 
-def pooled_scores(found: dict[Identity, SeedScores], name: str) -> Tensor:
-    networks = [one.scores() for who, one in found.items() if (who.aggregator, who.training) == (name, "frozen")]
+def pooled_scores(methods: dict[Identity, SeedScores], name: str) -> Tensor:
+    networks = [one.scores() for who, one in methods.items() if (who.aggregator, who.training) == (name, "frozen")]
     return torch.stack(networks).mean(dim=0)
 
 
-def test_pooling_averages_each_tuple_over_networks_before_the_variance(found, splits, split) -> None:
-    pooled = compare(found, splits, ASKED).pooled
+def test_pooling_averages_each_tuple_over_networks_before_the_variance(methods, splits, split) -> None:
+    pooled = compare(methods, splits, ASKED).pooled
     frozen = [p for p in pooled if (p.axis, p.training) == ("aggregator", "frozen")]
     assert len(frozen) == 3 * (2 * len(N) + 1)
     for p in frozen:
-        apart = pooled_scores(found, p.method) - pooled_scores(found, p.reference)
+        apart = pooled_scores(methods, p.method) - pooled_scores(methods, p.reference)
         alone = seed_average(apart, split.drawn, [*N, *N], IMAGES)
         bits = alone.mean[len(N) :]
         assert (p.cells, p.seeds) == (len(NETWORKS), len(SEEDS))
@@ -233,16 +233,18 @@ def test_pooling_averages_each_tuple_over_networks_before_the_variance(found, sp
             column = (0 if p.metric == "n_accuracy" else len(N)) + N.index(p.n)
             scale = 1.0 if p.metric == "n_accuracy" else ENTROPY
             assert p.difference == pytest.approx(float(alone.mean[column]) / scale)
-    for r in (r for r in rank(found, splits, pooled, ASKED) if r.training == "frozen" and r.metric == "ri"):
-        own = seed_average(pooled_scores(found, r.aggregator), split.drawn, [*N, *N], IMAGES).mean[len(N) :]
+    for r in (r for r in rank(methods, splits, pooled, ASKED) if r.training == "frozen" and r.metric == "ri"):
+        own = seed_average(pooled_scores(methods, r.aggregator), split.drawn, [*N, *N], IMAGES).mean[len(N) :]
         assert r.mean == pytest.approx(1 + float(own.mean() if r.endpoint else own[N.index(r.n)]) / ENTROPY)
         assert r.low < r.mean < r.high
 
 
-def test_ranks_are_intervals_and_name_those_that_share_them(found, splits) -> None:
-    pooled = compare(found, splits, ASKED).pooled
+def test_ranks_are_intervals_and_name_those_that_share_them(methods, splits) -> None:
+    pooled = compare(methods, splits, ASKED).pooled
     ranks = {
-        (r.aggregator, r.n): r for r in rank(found, splits, pooled, ASKED) if (r.metric, r.training) == ("ri", "frozen")
+        (r.aggregator, r.n): r
+        for r in rank(methods, splits, pooled, ASKED)
+        if (r.metric, r.training) == ("ri", "frozen")
     }
     for n in (*N, None):
         assert (ranks["c", n].rank_best, ranks["c", n].rank_worst, ranks["c", n].alike) == (3, 3, "[]")
@@ -250,8 +252,8 @@ def test_ranks_are_intervals_and_name_those_that_share_them(found, splits) -> No
             assert (ranks[name, n].rank_best, ranks[name, n].rank_worst, ranks[name, n].alike) == (1, 2, f'["{other}"]')
 
 
-def test_pooling_leaves_out_networks_and_seeds_that_not_all_have(found, splits, split) -> None:
-    partial = dict(found)
+def test_pooling_leaves_out_networks_and_seeds_that_not_all_have(methods, splits, split) -> None:
+    partial = dict(methods)
     del partial["mlp", "random", 4.0, "c", "frozen", "iid"]
     late = Identity("mlp", "magnitude", 4.0, "b", "frozen", "iid")
     partial[late] = scored(split, late, 0.05, seeds=(2, 1))
@@ -272,8 +274,8 @@ def test_pooling_leaves_out_networks_and_seeds_that_not_all_have(found, splits, 
     assert {c.verdict for c in left} == {"undecided"}  # nothing pooled opens them
 
 
-def test_wins_count_verdicts_both_ways(found, splits) -> None:
-    comparisons = compare(found, splits, ASKED).comparisons
+def test_wins_count_verdicts_both_ways(methods, splits) -> None:
+    comparisons = compare(methods, splits, ASKED).comparisons
     wins = {(w.training, w.n, w.method, w.reference, w.metric): w for w in count_wins(comparisons)}
     assert len(wins) == 2 * len(N) * 6 * 2
     for (training, n, method, reference, metric), w in wins.items():
@@ -298,22 +300,22 @@ def test_rank_intervals_hold_every_order_that_the_verdicts_allow(case) -> None:
     count, verdicts = case
     names = "abcde"[:count]
     judged = dict(zip(itertools.combinations(names, 2), verdicts, strict=True))
-    found = rank_intervals(names, judged)
+    intervals = rank_intervals(names, judged)
     for order in itertools.permutations(names):
         place = {name: position for position, name in enumerate(order, start=1)}
         if all(
             verdict in {"undecided", "equivalent"} or (place[a] < place[b]) == (verdict == "better")
             for (a, b), verdict in judged.items()
         ):
-            assert all(best <= place[name] <= worst for name, (best, worst, _) in found.items())
-    for name, (best, worst, alike) in found.items():
+            assert all(best <= place[name] <= worst for name, (best, worst, _) in intervals.items())
+    for name, (best, worst, alike) in intervals.items():
         assert worst - best == len(alike)
         assert name not in alike
 
 
-def test_ranks_say_whose_they_are_from_best_to_worst(found, splits, split) -> None:
-    pooled = compare(found, splits, ASKED).pooled
-    ranks = rank(found, splits, pooled, ASKED)
+def test_ranks_say_whose_they_are_from_best_to_worst(methods, splits, split) -> None:
+    pooled = compare(methods, splits, ASKED).pooled
+    ranks = rank(methods, splits, pooled, ASKED)
     assert {(r.data, r.backbone, r.protocol, r.networks, r.seeds) for r in ranks} == {("made", "mlp", "iid", 3, 5)}
     tables = [list(own) for _, own in itertools.groupby(ranks, lambda r: (r.training, r.metric, r.n, r.endpoint))]
     assert [(t[0].training, t[0].metric, t[0].n, t[0].endpoint) for t in tables] == [
@@ -326,12 +328,12 @@ def test_ranks_say_whose_they_are_from_best_to_worst(found, splits, split) -> No
         assert [r.mean for r in table] == sorted((r.mean for r in table), reverse=True)
         if table[0].training == "frozen" and not table[0].endpoint:
             for r in table:
-                assert (r.low, r.mean, r.high) == pytest.approx(ends(found, split, r, None))
+                assert (r.low, r.mean, r.high) == pytest.approx(ends(methods, split, r, None))
 
 
-def ends(found, split: Split, record: Rank, groups: Tensor | None) -> tuple[float, float, float]:
+def ends(methods, split: Split, record: Rank, groups: Tensor | None) -> tuple[float, float, float]:
     """The interval of an aggregator's mean over networks, in another way: method by method."""
-    scores = pooled_scores(found, record.aggregator)
+    scores = pooled_scores(methods, record.aggregator)
     estimate = seed_average(scores, split.drawn, [*N, *N], IMAGES, groups)
     accuracy, ri = accuracy_and_ri(estimate, independent(N, IMAGES, groups), ENTROPY)
     mean, low, high = (end[N.index(record.n)] for end in (accuracy if record.metric == "n_accuracy" else ri))
@@ -343,14 +345,14 @@ def test_ranks_of_grouped_tuples_are_over_groups() -> None:
     labels = torch.arange(IMAGES) % CLASSES
     prior = torch.full((CLASSES,), 1 / CLASSES, dtype=torch.float64)
     cut = Split(partition(labels, 2, 3, prior, generator(0, "tuples"), groups), IMAGES, groups, ENTROPY)
-    found = {who._replace(protocol="grouped"): scores for who, scores in grid(cut) if who.training == "frozen"}
+    methods = {who._replace(protocol="grouped"): scores for who, scores in grid(cut) if who.training == "frozen"}
     splits: dict[Protocol, Split] = {"grouped": cut}
-    ranks = [r for r in rank(found, splits, compare(found, splits, ASKED).pooled, ASKED) if not r.endpoint]
+    ranks = [r for r in rank(methods, splits, compare(methods, splits, ASKED).pooled, ASKED) if not r.endpoint]
     assert len(ranks) == 3 * 2 * len(N)
     for r in ranks:
         assert r.protocol == "grouped"
-        assert (r.low, r.mean, r.high) == pytest.approx(ends(found, cut, r, groups))
-        assert (r.low, r.high) != pytest.approx(ends(found, cut, r, None)[::2])
+        assert (r.low, r.mean, r.high) == pytest.approx(ends(methods, cut, r, groups))
+        assert (r.low, r.high) != pytest.approx(ends(methods, cut, r, None)[::2])
 
 
 TESTS, COLUMNS = 6, 4  # pairs at the gate: three aggregators, two kinds of training; two n and two metrics behind it
@@ -367,7 +369,7 @@ TESTS, COLUMNS = 6, 4  # pairs at the gate: three aggregators, two kinds of trai
     ids=["better", "worse", "not shown at this n", "gate shut"],
 )
 def test_two_aggregators_are_ordered_where_the_gate_and_the_table_say_so(
-    found, splits, gate: float, behind: float, difference: float, shown: bool
+    methods, splits, gate: float, behind: float, difference: float, shown: bool
 ) -> None:
     """Of b and a alone; every other pair has p = 1."""
     pooled = [
@@ -380,9 +382,9 @@ def test_two_aggregators_are_ordered_where_the_gate_and_the_table_say_so(
             else behind,
             difference=difference,
         )
-        for p in compare(found, splits, ASKED).pooled
+        for p in compare(methods, splits, ASKED).pooled
     ]
-    ranks = [r for r in rank(found, splits, pooled, ASKED) if r.training == "frozen"]
+    ranks = [r for r in rank(methods, splits, pooled, ASKED) if r.training == "frozen"]
     for (endpoint, _), own in itertools.groupby(ranks, lambda r: (r.endpoint, (r.metric, r.n))):
         places = {r.aggregator: (r.rank_best, r.rank_worst) for r in own}
         open_ = gate < 0.05 / TESTS if endpoint else shown

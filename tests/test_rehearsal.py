@@ -34,15 +34,15 @@ def rehearsal(prepared) -> Rehearsal:
     return Rehearsal(prepared)
 
 
-def nodes(found: grid.Grid) -> dict[str, grid.Node]:
-    calls = [call for cell in found.cells for call in (*cell.calls(), cell.latency)]
+def nodes(planned: grid.Grid) -> dict[str, grid.Node]:
+    calls = [call for cell in planned.cells for call in (*cell.calls(), cell.latency)]
     return {node.stage: node for call in calls for node in call.chain()}
 
 
 def test_every_stage_has_an_estimate(prepared, rehearsal):
-    found = {stage: rehearsal.seconds(node) for stage, node in nodes(prepared).items()}
-    assert set(found) == set(STAGES)
-    assert all(seconds is not None and 0 < seconds < 600 for seconds in found.values()), found
+    estimates = {stage: rehearsal.seconds(node) for stage, node in nodes(prepared).items()}
+    assert set(estimates) == set(STAGES)
+    assert all(seconds is not None and 0 < seconds < 600 for seconds in estimates.values()), estimates
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_a_plan_says_what_fails_in_the_rehearsal_and_goes_on(tmp_path, capsys, m
 
 @pytest.mark.parametrize("option", [f"--{part}.batch_size=1000000" for part in ("dense", "retrain", "fit")])
 def test_a_rehearsal_has_no_more_images_than_the_data(prepared, option):
-    found = grid.prepare(config.parse([*EVERYTHING, option])[0])
-    usual, large = (rehearsal_module._small(one, 4).data.splits["backbone"] for one in (prepared, found))
+    planned = grid.prepare(config.parse([*EVERYTHING, option])[0])
+    usual, large = (rehearsal_module._small(one, 4).data.splits["backbone"] for one in (prepared, planned))
     assert len(large) <= 4 * len(prepared.data.splits["backbone"])
     assert len(usual) <= len(large)
 

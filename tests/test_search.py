@@ -70,24 +70,24 @@ def without_seconds(meta):
 
 def test_a_better_setting_than_a_bad_given_one_is_found_and_kept():
     recipe = dataclasses.replace(SLOW, trials=6)
-    found = search.fit(resolve("aggregators", SMALL), recipe, task())
-    trials, chosen = found.meta["search"]["trials"], found.meta["search"]["chosen"]
+    fitted = search.fit(resolve("aggregators", SMALL), recipe, task())
+    trials, chosen = fitted.meta["search"]["trials"], fitted.meta["search"]["chosen"]
     losses = [trial["loss"] for trial in trials]
     assert len(trials) == 6
     assert losses[0] > 1.05
-    assert losses[chosen] == min(losses) == found.meta["validation_loss"] < 0.9
-    assert stopping_loss(found.aggregator) == pytest.approx(min(losses), rel=1e-5)
+    assert losses[chosen] == min(losses) == fitted.meta["validation_loss"] < 0.9
+    assert stopping_loss(fitted.aggregator) == pytest.approx(min(losses), rel=1e-5)
     options = trials[chosen]["options"]
     assert (
-        found.meta["options"]
-        == found.plugin.payload()
+        fitted.meta["options"]
+        == fitted.plugin.payload()
         == {
             "name": "lstm",
             "layers": 1,
             **{name: options[name] for name in ("hidden", "dropout")},
         }
     )
-    assert found.aggregator.lstm.hidden_size == options["hidden"]
+    assert fitted.aggregator.lstm.hidden_size == options["hidden"]
     assert all(trial["epochs"] == 8 for trial in trials)
 
 
@@ -131,10 +131,10 @@ def test_without_gradient_descent_there_is_nothing_to_search(name, monkeypatch):
 def test_a_setting_that_diverges_is_ruled_out_and_ends_no_search(monkeypatch):
     monkeypatch.setattr(search, "RECIPE", {"learning_rate": LogRange(1e30, 1e36)})
     recipe = FitConfig(epochs=3, trials=4)
-    found = search.fit(resolve("aggregators", {"name": "deep_sets", "hidden": 32}), recipe, task())
-    trials = found.meta["search"]["trials"]
-    assert found.meta["search"]["chosen"] == 0
-    assert trials[0]["loss"] == found.meta["validation_loss"]
+    fitted = search.fit(resolve("aggregators", {"name": "deep_sets", "hidden": 32}), recipe, task())
+    trials = fitted.meta["search"]["trials"]
+    assert fitted.meta["search"]["chosen"] == 0
+    assert trials[0]["loss"] == fitted.meta["validation_loss"]
     assert any(trial["loss"] is None and trial["epochs"] is None for trial in trials[1:])
 
 
@@ -178,8 +178,8 @@ def test_a_space_that_contradicts_a_given_option_is_refused(experiment):
 
 def test_a_range_is_searched_on_a_logarithmic_scale_from_the_given_value(experiment, monkeypatch):
     monkeypatch.setattr(lstm, "SPACE", {"dropout": LogRange(0.1, 0.4)})
-    found = search.fit(resolve("aggregators", {**SMALL, "dropout": 0.2}), FitConfig(epochs=1, trials=3), task())
-    tried = [trial["options"]["dropout"] for trial in found.meta["search"]["trials"]]
+    fitted = search.fit(resolve("aggregators", {**SMALL, "dropout": 0.2}), FitConfig(epochs=1, trials=3), task())
+    tried = [trial["options"]["dropout"] for trial in fitted.meta["search"]["trials"]]
     assert tried[0] == 0.2
     assert len(set(tried)) == 3
     assert all(0.1 <= value <= 0.4 for value in tried)

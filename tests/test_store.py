@@ -75,15 +75,15 @@ def test_a_manifest_says_what_was_stored_when_and_how_long_it_took(tmp_path):
     before = datetime.now(UTC).replace(microsecond=0)
     root = tmp_path / "new" / "store"
     output, started = Output({"x": torch.ones(1)}), time.perf_counter() - 1.23456
-    found = Store(root).save("dense", "c" * 64, output, {"device": "cpu"}, started)
-    facts = found.manifest
+    artifact = Store(root).save("dense", "c" * 64, output, {"device": "cpu"}, started)
+    facts = artifact.manifest
     assert (facts["format"], facts["key"], facts["stage"], facts["device"]) == (1, "c" * 64, "dense", "cpu")
     assert before <= datetime.fromisoformat(facts["created"]) <= datetime.now(UTC)
     assert facts["created"].endswith("+00:00")
     assert facts["seconds"] == round(facts["seconds"], 3)
     assert 1.234 < facts["seconds"] < 60
-    assert found.folder == root / "artifacts" / "dense" / ("c" * 64)
-    assert (found.folder / "manifest.json").read_text().startswith('{\n "sha256": "')
+    assert artifact.folder == root / "artifacts" / "dense" / ("c" * 64)
+    assert (artifact.folder / "manifest.json").read_text().startswith('{\n "sha256": "')
     assert sorted(path.name for path in root.iterdir()) == ["artifacts", "partial", "store.json"]
 
 
@@ -91,8 +91,8 @@ def test_an_artifact_is_found_by_the_first_digits_of_its_key(tmp_path):
     store = Store(tmp_path)
     for stage, key in (("dense", "ab" * 32), ("prune", "ac" * 32)):
         store.save(stage, key, Output({"x": torch.ones(1)}), {}, time.perf_counter())
-    found = store.find("ac")
-    assert (found.key, found.manifest["stage"]) == ("ac" * 32, "prune")
+    artifact = store.find("ac")
+    assert (artifact.key, artifact.manifest["stage"]) == ("ac" * 32, "prune")
     for digits, count in (("a", 2), ("b", 0), ("*", 0), ("ac/..", 0), ("", 0)):
         message = f"expected one artifact whose key begins with {digits!r} in {tmp_path}, got {count}; run the grid"
         with pytest.raises(StoreError, match=re.escape(message)):
@@ -107,8 +107,8 @@ def test_the_manifests_of_a_stage_come_in_the_order_of_their_keys(tmp_path):
     store.save("prune", "d" * 64, Output({"x": torch.ones(1)}), {}, time.perf_counter())
     (tmp_path / "artifacts" / "dense" / ("b" * 64) / "manifest.json").unlink()
     with pytest.warns(RuntimeWarning, match=r"dense/bbbbbbbbbbbb is damaged \(FileNotFoundError: "):
-        found = Store(tmp_path).manifests("dense")
-    assert [manifest["key"] for manifest in found] == ["a" * 64, "c" * 64]
+        manifests = Store(tmp_path).manifests("dense")
+    assert [manifest["key"] for manifest in manifests] == ["a" * 64, "c" * 64]
 
 
 def test_what_cannot_be_written_is_said_in_a_sentence(tmp_path):
@@ -240,8 +240,8 @@ def test_keys_stay_what_they_are():
 
 def test_seconds_are_those_since_the_start_in_milliseconds(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: 10.0)
-    found = Store(tmp_path).save("dense", KEY, Output({"x": torch.ones(1)}), {}, 10.0 - 1.23456)
-    assert found.manifest["seconds"] == 1.235
+    artifact = Store(tmp_path).save("dense", KEY, Output({"x": torch.ones(1)}), {}, 10.0 - 1.23456)
+    assert artifact.manifest["seconds"] == 1.235
 
 
 def test_an_absent_artifact_is_named(tmp_path: Path):

@@ -107,9 +107,9 @@ def weighted(data: Data, scores: torch.Tensor, role: Any, protocol: str = "iid")
 
 
 def summarized(data: Data, methods: list[ScoredCell], **changes: Any):
-    found = summarize(methods, data, dataclasses.replace(EVALUATION, **changes), RULES)
-    between = [c for c in found.comparisons if c.axis == "aggregator"]
-    return found.summaries, between, found.sweet_spots
+    summary = summarize(methods, data, dataclasses.replace(EVALUATION, **changes), RULES)
+    between = [c for c in summary.comparisons if c.axis == "aggregator"]
+    return summary.summaries, between, summary.sweet_spots
 
 
 def seeded(methods: list[ScoredCell], seeds: int = 5) -> list[ScoredCell]:
@@ -128,17 +128,17 @@ def test_summaries_average_over_seeds(data):
     assert [(s.split, s.n, s.seeds) for s in summaries] == [
         (split, n, 3) for split in ("validation", "test") for n in N
     ]
-    for found in summaries:
-        column = N.index(found.n)
-        accuracy = [weighted(data, m.scores[f"{found.split}.correct"], found.split)[column] for m in seeds]
-        bits = [weighted(data, m.scores[f"{found.split}.information"], found.split)[column] for m in seeds]
-        assert found.n_accuracy == pytest.approx(statistics.fmean(accuracy))
-        assert found.ri == pytest.approx(1 + statistics.fmean(bits) / BITS)
-        assert found.n_accuracy_low < found.n_accuracy < found.n_accuracy_high
-        assert found.ri_low < found.ri < found.ri_high
-        assert found.efficiency == pytest.approx(4.0)
-        assert found.cost_dense_passes == found.n
-        assert found.measured_latency_ms == 11.0  # the median of 10, 11, 14
+    for summary in summaries:
+        column = N.index(summary.n)
+        accuracy = [weighted(data, m.scores[f"{summary.split}.correct"], summary.split)[column] for m in seeds]
+        bits = [weighted(data, m.scores[f"{summary.split}.information"], summary.split)[column] for m in seeds]
+        assert summary.n_accuracy == pytest.approx(statistics.fmean(accuracy))
+        assert summary.ri == pytest.approx(1 + statistics.fmean(bits) / BITS)
+        assert summary.n_accuracy_low < summary.n_accuracy < summary.n_accuracy_high
+        assert summary.ri_low < summary.ri < summary.ri_high
+        assert summary.efficiency == pytest.approx(4.0)
+        assert summary.cost_dense_passes == summary.n
+        assert summary.measured_latency_ms == 11.0  # the median of 10, 11, 14
 
 
 def test_seeds_that_disagree_widen_the_interval(data):
@@ -167,12 +167,14 @@ def test_comparisons_are_paired_differences_on_test(data, three):
         ("same", "good"),
     ]
     scores = {m.rows[0].aggregator: m.scores for m in three}
-    for found in comparisons:
-        name, scale = ("correct", 1.0) if found.metric == "n_accuracy" else ("information", BITS)
-        difference = scores[found.method][f"test.{name}"].double() - scores[found.reference][f"test.{name}"].double()
-        expected = weighted(data, difference, "test")[N.index(found.n)] / scale
-        assert found.difference == pytest.approx(expected)
-        assert found.low <= found.difference <= found.high
+    for comparison in comparisons:
+        name, scale = ("correct", 1.0) if comparison.metric == "n_accuracy" else ("information", BITS)
+        difference = (
+            scores[comparison.method][f"test.{name}"].double() - scores[comparison.reference][f"test.{name}"].double()
+        )
+        expected = weighted(data, difference, "test")[N.index(comparison.n)] / scale
+        assert comparison.difference == pytest.approx(expected)
+        assert comparison.low <= comparison.difference <= comparison.high
 
 
 def test_verdicts_follow_the_sign_and_equals_are_undecided(data, three):
@@ -237,12 +239,12 @@ def split_minds(data) -> list[ScoredCell]:
 def test_sweet_spots_are_chosen_on_validation_and_reported_on_test(data, split_minds):
     summaries, _, spots = summarized(data, split_minds)
     at = {(s.split, s.ratio, s.n): s for s in summaries}
-    found = {(s.rule, s.rule_n): s for s in spots}
-    assert set(found) == {(rule, None) for rule in ("budget", "target", "knee", "marginal")} | {
+    by_rule = {(s.rule, s.rule_n): s for s in spots}
+    assert set(by_rule) == {(rule, None) for rule in ("budget", "target", "knee", "marginal")} | {
         ("retain", n) for n in N
     }
     for key in (("budget", None), ("target", None), ("retain", 1), ("retain", 2)):
-        spot = found[key]
+        spot = by_rule[key]
         assert spot.ratio == 4.0
         assert spot.interior
         test, dense = at["test", 4.0, spot.n], at["test", 1.0, spot.n]
@@ -260,9 +262,9 @@ def test_a_choice_whose_interval_holds_zero_is_no_better_than_guessing(data):
     """Bits are missing as from a prior: RI is about 0 on test, whatever validation says."""
     for missing, guessing in (((0.2, 2.0), True), ((2.0, 0.2), True), ((0.6, 0.6), False)):
         _, _, spots = summarized(data, [method(data, missing=missing)])
-        found = [s for s in spots if s.rule == "budget"]
-        assert [s.guessing for s in found] == [guessing]
-        assert (min(s.ri_low for s in found) <= 0) == (missing[1] == 2.0)
+        chosen = [s for s in spots if s.rule == "budget"]
+        assert [s.guessing for s in chosen] == [guessing]
+        assert (min(s.ri_low for s in chosen) <= 0) == (missing[1] == 2.0)
 
 
 def test_nothing_that_qualifies_is_said(data, split_minds):
@@ -279,8 +281,8 @@ def test_a_choice_whose_relative_information_may_be_zero_is_called_guessing(data
             method(data, ratio=ratio, cost=1 / ratio, right=(0.7, 0.7), missing=(validation, test))
             for ratio in (1.0, 4.0)
         ]
-        found = summarize(some, data, EVALUATION, RULES).sweet_spots
-        assert {spot.guessing for spot in found if spot.ratio is not None} == {True}
+        spots = summarize(some, data, EVALUATION, RULES).sweet_spots
+        assert {spot.guessing for spot in spots if spot.ratio is not None} == {True}
     clear = [method(data, ratio=ratio, cost=1 / ratio, right=(0.7, 0.7), missing=(0.5, 0.5)) for ratio in (1.0, 4.0)]
     assert not any(spot.guessing for spot in summarize(clear, data, EVALUATION, RULES).sweet_spots)
 

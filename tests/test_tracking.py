@@ -37,7 +37,7 @@ def records(path: Path) -> list[Any]:
     """Read an offline run: a log of blocks, each record in one or several pieces with a header of seven bytes."""
     from wandb.proto import wandb_internal_pb2
 
-    data, at, found, whole = path.read_bytes(), HEADER, [], b""
+    data, at, parsed, whole = path.read_bytes(), HEADER, [], b""
     while at + HEADER <= len(data):
         left = BLOCK - at % BLOCK
         if left < HEADER:
@@ -47,19 +47,19 @@ def records(path: Path) -> list[Any]:
         whole += data[at + HEADER : at + HEADER + length]
         at += HEADER + length
         if kind in {1, 4}:  # complete, or the last piece
-            found.append(wandb_internal_pb2.Record.FromString(whole))
+            parsed.append(wandb_internal_pb2.Record.FromString(whole))
             whole = b""
-    return found
+    return parsed
 
 
 def read_run(folder: Path) -> dict[str, Any]:
     """Return a run's identity, configuration, history and files."""
     (log,) = folder.glob("run-*.wandb")
-    found = records(log)
-    run = next(record.run for record in found if record.HasField("run"))
+    parsed = records(log)
+    run = next(record.run for record in parsed if record.HasField("run"))
     history = [
         {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
-        for record in found
+        for record in parsed
         if record.HasField("history")
     ]
     return {
@@ -78,10 +78,10 @@ def read_run(folder: Path) -> dict[str, Any]:
             for path in folder.glob("files/media/table/**/*.table.json")
         },
         "html": sorted(path.name for path in folder.glob("files/media/html/**/*.html")),
-        "exit": next(record.exit.exit_code for record in found if record.HasField("exit")),
+        "exit": next(record.exit.exit_code for record in parsed if record.HasField("exit")),
         "summary": {
             item.key: json.loads(item.value_json)
-            for record in found
+            for record in parsed
             if record.HasField("summary")
             for item in record.summary.update
         },
@@ -146,8 +146,8 @@ def test_experiments_that_share_cells_do_not_share_runs(finished, tmp_path):
 def test_a_cell_that_failed_is_a_failed_run_with_its_reason_once_and_then_a_run_of_its_own(finished, tmp_path):
     experiment = dataclasses.replace(finished.experiment, tracking="offline")
     cell = finished.grid.cells[1]
-    found = rows(cell, finished.grid, finished.store)
-    identity = {name: getattr(found[0], name) for name in ("cell", "data", *AXES)}
+    cell_rows = rows(cell, finished.grid, finished.store)
+    identity = {name: getattr(cell_rows[0], name) for name in ("cell", "data", *AXES)}
     told = Failure(**identity, stage="prune", key="0" * 16, call="c", reason="it broke", details="d", repeat="again")
     for _ in range(2):
         with Tracker(experiment, tmp_path) as tracker:
@@ -158,7 +158,7 @@ def test_a_cell_that_failed_is_a_failed_run_with_its_reason_once_and_then_a_run_
     assert {name: failed["config"][name] for name in AXES} == {name: identity[name] for name in AXES}
     with Tracker(experiment, tmp_path) as tracker:
         tracker.failed(dataclasses.replace(told, reason="it broke otherwise"))
-        tracker.cell(found, {})
+        tracker.cell(cell_rows, {})
     runs = {run["name"]: run for run in map(read_run, (tmp_path / "wandb").glob("offline-run-*"))}
     assert runs["digits-mlp-none-1x-log_pool-frozen-iid-s0"]["exit"] == 0
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 3
@@ -170,10 +170,10 @@ def test_names_of_runs_tell_every_axis(finished, tmp_path, monkeypatch, axis):
     monkeypatch.setattr(Tracker, "_run", lambda self, identifier, name, *_: started.append(name) or MagicMock())
     monkeypatch.setattr(tracking, "_table", lambda records: None)
     tracker = Tracker(dataclasses.replace(finished.experiment, tracking="offline"), tmp_path)
-    found = rows(finished.grid.cells[0], finished.grid, finished.store)
+    cell_rows = rows(finished.grid.cells[0], finished.grid, finished.store)
     other = {"ratio": 8.0, "seed": 7, "protocol": "grouped"}.get(axis, "other")
-    tracker.cell(found, {})
-    tracker.cell([dataclasses.replace(row, cell="another", **{axis: other}) for row in found], {})
+    tracker.cell(cell_rows, {})
+    tracker.cell([dataclasses.replace(row, cell="another", **{axis: other}) for row in cell_rows], {})
     assert len(set(started)) == 2
 
 

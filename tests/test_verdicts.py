@@ -24,9 +24,9 @@ def differences(
     return Differences(column[0], spread, column[2, 0], column[3, 0], seeds)
 
 
-def judged(found: Differences, margin: float = 0.01, gate: float | None = None, tests: int = 1) -> Numbers:
+def judged(gaps: Differences, margin: float = 0.01, gate: float | None = None, tests: int = 1) -> Numbers:
     opened = None if gate is None else torch.tensor([[gate]], dtype=torch.float64)
-    ((numbers,),) = found.judged(tests * ONE_TEST, margin, opened)
+    ((numbers,),) = gaps.judged(tests * ONE_TEST, margin, opened)
     return numbers
 
 
@@ -49,11 +49,11 @@ def test_an_interval_that_ends_at_zero_decides_nothing(sign: int) -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_an_interval_that_ends_at_the_margin_is_not_inside(sign: int) -> None:
-    found = differences(sign * 1.0)
-    numbers = judged(found)
+    gaps = differences(sign * 1.0)
+    numbers = judged(gaps)
     margin = max(-numbers.low_adjusted, numbers.high_adjusted)
-    assert judged(found, margin).verdict == "undecided"
-    assert judged(found, margin * 1.001).verdict == "equivalent"
+    assert judged(gaps, margin).verdict == "undecided"
+    assert judged(gaps, margin * 1.001).verdict == "equivalent"
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(5.0, "better"), (-5.0, "worse")])

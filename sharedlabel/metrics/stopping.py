@@ -84,8 +84,8 @@ def stops(confidence: Float[Tensor, "t n"], thresholds: Float[Tensor, "m"]) -> S
         confidence: after every instance.
         thresholds: 0 stops at the first instance.
 
-    >>> found = stops(torch.tensor([[0.4, 0.9, 0.7]]), torch.tensor([0.4, 0.8, 0.95]))
-    >>> found.instances, found.reached
+    >>> stopped = stops(torch.tensor([[0.4, 0.9, 0.7]]), torch.tensor([0.4, 0.8, 0.95]))
+    >>> stopped.instances, stopped.reached
     (tensor([[1, 2, 3]]), tensor([[ True,  True, False]]))
     """
     _check_confidence(confidence)

@@ -77,9 +77,9 @@ def test_orders_put_every_instance_everywhere_equally_often() -> None:
         for k, row in enumerate(permuted, start=30):
             for instance, list_of_places in places.items():
                 list_of_places.append(float((row[:k] == instance % k).nonzero()[0, 0] + 0.5) / k)
-    for found_places in places.values():
-        histogram = torch.histc(torch.tensor(found_places), bins=10, min=0, max=1)
-        assert (histogram / len(found_places) - 0.1).abs().max() < 0.03
+    for own_places in places.values():
+        histogram = torch.histc(torch.tensor(own_places), bins=10, min=0, max=1)
+        assert (histogram / len(own_places) - 0.1).abs().max() < 0.03
 
 
 def test_averaging_is_no_worse_than_the_orders_on_average() -> None:

@@ -110,10 +110,10 @@ def test_every_option_of_every_plugin_refuses_bad_values_in_a_sentence(kind, plu
             assert what not in ALWAYS_REFUSED
 
 
-def _value(found: Any, name: str) -> Any:
+def _value(value: Any, name: str) -> Any:
     for part in name.split("."):
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 @pytest.fixture
@@ -277,20 +277,20 @@ def test_mistakes_on_the_command_line_are_sentences(arguments, message, folder, 
 def test_arguments_are_taken_from_left_to_right(folder):
     Path("a.yaml").write_text("dense: {epochs: 7, crop: 2}\nseeds: [4]\n")
     Path("b.yaml").write_text("dense: {epochs: 8}\n")
-    found, _ = config.parse(
+    parsed, _ = config.parse(
         ["--dense.crop=1", "--config=a.yaml", "--seeds", "[5]", "--config", "b.yaml", "--dense.flip=true"]
     )
-    assert (found.dense.epochs, found.dense.crop, found.dense.flip, found.seeds) == (8, 2, True, (5,))
-    assert found.retrain == Experiment().retrain
+    assert (parsed.dense.epochs, parsed.dense.crop, parsed.dense.flip, parsed.seeds) == (8, 2, True, (5,))
+    assert parsed.retrain == Experiment().retrain
     assert config.parse(["--retrain={epochs: 3}"])[0].retrain == dataclasses.replace(Experiment().retrain, epochs=3)
 
 
 def test_text_is_taken_as_it_is_written(folder):
-    found, _ = config.parse(
+    parsed, _ = config.parse(
         ["--name=2026", "--output=a: b", "--data=imagefolder", "--data.path=@odd", "--data.groups=~", "--data.size=8"]
     )
-    assert (found.name, found.output) == ("2026", "a: b")
-    assert found.data == {"name": "imagefolder", "path": "@odd", "groups": None, "size": 8}
+    assert (parsed.name, parsed.output) == ("2026", "a: b")
+    assert parsed.data == {"name": "imagefolder", "path": "@odd", "groups": None, "size": 8}
 
 
 def test_the_printed_configuration_is_read_back(folder, capsys):
@@ -298,9 +298,9 @@ def test_the_printed_configuration_is_read_back(folder, capsys):
         config.parse(["--print_config", "--seeds=[3]", "--fit.learning_rate=1e-6", "--name=no"])
     assert done.value.code == 0
     Path("printed.yaml").write_text(capsys.readouterr().out)
-    found = config.from_yaml(Path("printed.yaml"))
-    assert (found.seeds, found.fit.learning_rate, found.name) == ((3,), 1e-6, "no")
-    assert to_yaml(found) == Path("printed.yaml").read_text()
+    parsed = config.from_yaml(Path("printed.yaml"))
+    assert (parsed.seeds, parsed.fit.learning_rate, parsed.name) == ((3,), 1e-6, "no")
+    assert to_yaml(parsed) == Path("printed.yaml").read_text()
 
 
 SMALL = (

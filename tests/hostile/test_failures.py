@@ -92,11 +92,11 @@ def test_what_fails_costs_its_own_cells_their_numbers_and_is_tried_again(tiny, f
     tried = failing("prune", error, lambda config: config.pruner.name == "magnitude" and config.seed == 1)
     assert train.main(tiny) == 3
     assert len(tried) == 1  # not once for every cell that needs it
-    found, output = read(folder), " ".join(capsys.readouterr().out.split())
-    assert {labels(failure) for failure in found.failures} == {(2.0, "mean_vote", 1), (2.0, "log_pool", 1)}
-    assert {(row.ratio, row.seed) for row in found.rows if row.aggregator != "exact"} == {(1.0, 0), (1.0, 1)}
-    assert {(f.stage, f.reason, f.call) for f in found.failures} == {("prune", str(error), found.failures[0].call)}
-    assert found.cells == 9
+    results, output = read(folder), " ".join(capsys.readouterr().out.split())
+    assert {labels(failure) for failure in results.failures} == {(2.0, "mean_vote", 1), (2.0, "log_pool", 1)}
+    assert {(row.ratio, row.seed) for row in results.rows if row.aggregator != "exact"} == {(1.0, 0), (1.0, 1)}
+    assert {(f.stage, f.reason, f.call) for f in results.failures} == {("prune", str(error), results.failures[0].call)}
+    assert results.cells == 9
     for said in (
         "failed: prune mlp magnitude 2x seed 1: expected a finite loss",
         "2 of 9 cells failed. 2 cells that did not fail are in no table: not computed, or of a method that lacks a",
@@ -109,13 +109,13 @@ def test_what_fails_costs_its_own_cells_their_numbers_and_is_tried_again(tiny, f
     with (folder / "failures.csv").open() as file:
         assert [line["reason"] for line in csv.DictReader(file)] == [str(error)] * 2
     (details,) = (folder / "failures").iterdir()
-    assert f"failures/{details.name}" == found.failures[0].details
+    assert f"failures/{details.name}" == results.failures[0].details
     assert "raise error" in details.read_text()
     assert f"TrainingError: {error}" in details.read_text()
 
     # `evaluate` knows the store alone, and keeps what the run has told.
     assert evaluate.main([part for part in tiny if part != "--fail-fast"]) == 0
-    assert read(folder).failures == found.failures
+    assert read(folder).failures == results.failures
     assert details.exists()
     assert report.main([str(folder)]) == 0
     assert "2 of 9 cells failed." in capsys.readouterr().out
@@ -125,17 +125,17 @@ def test_the_next_run_tries_again_and_then_nothing_is_left_of_the_failure(tiny, 
     real = stages.STAGES["aggregate"]
     failing("aggregate", RuntimeError("a bug of\nits \x1b[31mown"), lambda c: c.aggregator.name == "log_pool")
     assert train.main(tiny) == 3
-    found = read(folder)
-    assert {failure.reason for failure in found.failures} == {r"RuntimeError: a bug of its \x1b[31mown"}
-    assert {labels(f)[1] for f in found.failures} == {"log_pool"}
+    results = read(folder)
+    assert {failure.reason for failure in results.failures} == {r"RuntimeError: a bug of its \x1b[31mown"}
+    assert {labels(f)[1] for f in results.failures} == {"log_pool"}
     assert len(list((folder / "failures").iterdir())) == 4
-    repeated = found.failures[0]
+    repeated = results.failures[0]
     words = shlex.split(repeated.repeat.removeprefix("the same command with "))
     capsys.readouterr()
     assert train.main([*tiny, *words]) == 3  # it fails alone, too, beside the run
     alone = read(folder.with_name("tiny-again"))
     assert [f.cell for f in learned(alone)] == [repeated.cell]
-    assert read(folder) == found
+    assert read(folder) == results
 
     capsys.readouterr()
     monkeypatch.setitem(stages.STAGES, "aggregate", real)
@@ -153,8 +153,8 @@ def test_where_no_method_is_whole_that_is_told_and_nothing_crashes(tiny, folder,
     failing("dense", MemoryError())
     failing("exact", ZeroDivisionError("division by zero"))
     assert train.main(tiny) == 3
-    found, output = read(folder), " ".join(capsys.readouterr().out.split())
-    assert (len(found.failures), found.rows, found.summaries) == (9, (), ())
+    results, output = read(folder), " ".join(capsys.readouterr().out.split())
+    assert (len(results.failures), results.rows, results.summaries) == (9, (), ())
     assert "9 of 9 cells failed. No method is whole, so there are no tables." in output
     assert "- dense mlp seed 0 (5 cells without numbers): MemoryError" in output
     assert "9 of 9 cells failed." in (folder / "report.html").read_text()
@@ -165,20 +165,20 @@ def test_with_fail_fast_nothing_more_is_computed(tiny, folder, failing):
     failing("dense", TrainingError("no"), lambda config: config.seed == 0)
     evaluated = failing("evaluate", AssertionError("computed"))
     assert train.main([*tiny, "--fail-fast"]) == 3
-    found = read(folder)
-    assert len(found.failures) == 5  # the exact posterior stands beside the dense network
-    assert {failure.stage for failure in found.failures} == {"dense"}
+    results = read(folder)
+    assert len(results.failures) == 5  # the exact posterior stands beside the dense network
+    assert {failure.stage for failure in results.failures} == {"dense"}
     assert evaluated == []
 
 
 def test_times_that_cannot_be_measured_cost_nothing_but_themselves(tiny, folder, failing, capsys):
     failing("latency", RuntimeError("no clock"), lambda config: True)
     assert train.main(tiny) == 3
-    found = read(folder)
-    assert {failure.stage for failure in found.failures} == {"latency"}
-    assert {row.cell for row in found.rows} >= {failure.cell for failure in found.failures}
-    assert {row.measured_latency_ms for row in found.rows} == {None}
-    assert found.latencies == ()
+    results = read(folder)
+    assert {failure.stage for failure in results.failures} == {"latency"}
+    assert {row.cell for row in results.rows} >= {failure.cell for failure in results.failures}
+    assert {row.measured_latency_ms for row in results.rows} == {None}
+    assert results.latencies == ()
     assert "the times of 9 cells could not be measured." in " ".join(capsys.readouterr().out.split())
 
 
@@ -293,8 +293,8 @@ def test_where_others_compute_evaluate_shows_what_it_may_not_write(tiny, compute
 
 
 def test_a_place_that_is_absent_is_not_made(tmp_path):
-    found = Store(tmp_path / "none", readonly=True)
-    assert not found.has("dense", "a" * 64)
+    absent = Store(tmp_path / "none", readonly=True)
+    assert not absent.has("dense", "a" * 64)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -326,8 +326,8 @@ def test_a_marker_that_nobody_wrote_is_a_message(tmp_path, text, readonly, capsy
     ],
 )
 def test_a_manifest_that_nobody_wrote_is_damage(tmp_path, change):
-    found = Store(tmp_path).save("dense", "a" * 64, store.Output({"x": torch.ones(1)}), {}, 0.0)
-    file = found.folder / "manifest.json"
+    artifact = Store(tmp_path).save("dense", "a" * 64, store.Output({"x": torch.ones(1)}), {}, 0.0)
+    file = artifact.folder / "manifest.json"
     file.write_text(change(json.loads(file.read_text())))
     with pytest.warns(RuntimeWarning, match="dense/aaaaaaaaaaaa is damaged"):
         assert not Store(tmp_path).has("dense", "a" * 64)

@@ -80,9 +80,9 @@ def test_stray_files_are_left_out_with_one_line(pets: Path, form: Callable[[Path
     for name in STRAYS:
         (pets / "cat" / name).write_bytes(b"x")
     written(pets, ["@eaDir/cat/SYNOPHOTO_THUMB_M.png", "cat/@eaDir/0.png/thumb.jpg", "meta/readme.txt", ".git/x.png"])
-    found = load(form(pets))
-    assert torch.equal(found.images, clean.images)
-    (line,) = found.remarks
+    dataset = load(form(pets))
+    assert torch.equal(dataset.images, clean.images)
+    (line,) = dataset.remarks
     assert line.startswith(
         f"left out {len(STRAYS) + 3} files that are no images by their names: 2 .crdownload, 2 .db, "
     )
@@ -107,12 +107,12 @@ def test_bad_images_are_an_error_or_are_skipped_and_listed(pets: Path, form: Cal
     with pytest.raises(DataError, match=r"cat/1\.png"):
         load(form(pets))
     for _ in range(2):  # decoded, and read again
-        found = load(form(pets), on_bad_image="skip")
-        assert torch.equal(found.images, whole.images[[0, 2, 4, 5]])
-        assert found.labels.tolist() == [0, 0, 1, 1]
-        assert [name[-9:] for name, _ in found.skipped] == ["cat/1.png", "dog/0.png"]
-        assert all("expected an image in" in reason for _, reason in found.skipped)
-    assert found.fingerprint != whole.fingerprint
+        dataset = load(form(pets), on_bad_image="skip")
+        assert torch.equal(dataset.images, whole.images[[0, 2, 4, 5]])
+        assert dataset.labels.tolist() == [0, 0, 1, 1]
+        assert [name[-9:] for name, _ in dataset.skipped] == ["cat/1.png", "dog/0.png"]
+        assert all("expected an image in" in reason for _, reason in dataset.skipped)
+    assert dataset.fingerprint != whole.fingerprint
     for file in (pets / "dog").iterdir():
         file.write_bytes(b"x")
     with pytest.raises(DataError, match="expected instances of every class, got none of 'dog'"):
@@ -155,11 +155,11 @@ def test_levels_count_from_the_class_folder_and_take_its_name_along(
         for track in range(12)
         for index in "01"
     ]
-    found = load(form(written(tmp_path / "tracks", names)), groups="level:1")
-    assert found.groups is not None
-    assert len(found.groups.unique()) == 36
-    assert found.group_names is not None
-    assert found.group_names[:2] == ("a/0", "a/1")
+    dataset = load(form(written(tmp_path / "tracks", names)), groups="level:1")
+    assert dataset.groups is not None
+    assert len(dataset.groups.unique()) == 36
+    assert dataset.group_names is not None
+    assert dataset.group_names[:2] == ("a/0", "a/1")
     sided = written(tmp_path / "sided", [f"{side}/{name}" for side in ("train", "test") for name in names])
     assert len(load(form(sided), groups="level:1").groups.unique()) == 36  # type: ignore[union-attr]
     with pytest.raises(
@@ -187,11 +187,11 @@ def test_tables_as_programs_write_them(pets: Path, form: Callable[[Path], Path],
     order = ("ö", "{}") if "group" in header.lower().split(delimiter)[0] else ("{}", "ö")
     rows += [delimiter.join(order).format(path) + "\n" for path in rest]
     (pets / "groups.csv").write_bytes("".join([header, *rows]).encode(encoding))
-    found = load(form(pets), groups="groups.csv", encoding=encoding)
-    assert found.group_names == ("ä", "ö")
-    assert found.groups is not None
-    assert found.groups.tolist() == [0, 1, 1, 1, 1, 1]
-    assert found.remarks == ()
+    dataset = load(form(pets), groups="groups.csv", encoding=encoding)
+    assert dataset.group_names == ("ä", "ö")
+    assert dataset.groups is not None
+    assert dataset.groups.tolist() == [0, 1, 1, 1, 1, 1]
+    assert dataset.remarks == ()
     tuples = read_groups(pets / "groups.csv", encoding).groups
     assert [(group.name, len(group.paths), group.flaw) for group in tuples] == [("ä", 1, ""), ("ö", 5, "")]
 
@@ -255,9 +255,9 @@ def test_a_killed_decode_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytes
             _cache.cached(tmp_path, "key", names, lambda name, last=last: decode(name, last))
         assert sorted(file.suffix for file in tmp_path.iterdir()) == [".partial", ".progress"]
         seen.clear()
-    found = _cache.cached(tmp_path, "key", names, lambda name: decode(name, -1)).images
+    images = _cache.cached(tmp_path, "key", names, lambda name: decode(name, -1)).images
     assert seen == names[16:]
-    assert found[:, 0, 0, 0].tolist() == list(range(20))
+    assert images[:, 0, 0, 0].tolist() == list(range(20))
     assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json", ".npy"]
 
 
@@ -266,8 +266,8 @@ def _slowly(folder: str, key: str, results: multiprocessing.Queue) -> None:  # t
         time.sleep(0.01)
         return np.full((1, 2, 2), int(name), dtype=np.uint8) + np.arange(4, dtype=np.uint8).reshape(1, 2, 2)
 
-    found = _cache.cached(Path(folder), key, [str(index) for index in range(30)], decode).images
-    results.put(found[:, 0, 0, 0].tolist())
+    images = _cache.cached(Path(folder), key, [str(index) for index in range(30)], decode).images
+    results.put(images[:, 0, 0, 0].tolist())
 
 
 def test_two_processes_decode_the_same_images_and_one_may_be_killed(tmp_path: Path) -> None:
@@ -341,14 +341,14 @@ GROUPED = ("--evaluation.protocols=[iid, grouped]", "--evaluation.n=[1, 2, 4]")
 
 
 def test_groups_smaller_than_n_are_dropped_and_counted_or_an_error(tracks: Path) -> None:
-    found = prepared(tracks, *GROUPED)
-    assert survey.dropped(found)["test"] == {"1": 0, "2": 0, "4": 2}
-    (line,) = [line for line in survey.remarks(found) if line.startswith("groups with")]
+    planned = prepared(tracks, *GROUPED)
+    assert survey.dropped(planned)["test"] == {"1": 0, "2": 0, "4": 2}
+    (line,) = [line for line in survey.remarks(planned) if line.startswith("groups with")]
     assert line.startswith("groups with fewer than 4 images have no tuples of `grouped` (")
     assert "validation 2 of 6 (2 with fewer than 4); test 2 of 8 (2 with fewer than 4)" in line
-    drawn = found.data.tuples("test", "grouped", 4, 4, 0)
+    drawn = planned.data.tuples("test", "grouped", 4, 4, 0)
     assert drawn.weights.sum(1).tolist() == pytest.approx([1] * 4)
-    counted = clusters(found.data, "test", "grouped", drawn)
+    counted = clusters(planned.data, "test", "grouped", drawn)
     assert counted is not None
     assert len(counted.unique()) == 6  # intervals are over the groups that scores come from
     message = "got [23] in group '.*/.*' of class '.*'; use n <= [23], .*groups_smaller_than_n to drop"
@@ -368,11 +368,11 @@ def test_classes_smaller_than_n_are_an_error_or_leave_the_experiment(tracks: Pat
         (tracks / name).write_bytes(picture(1000 + index))
     with pytest.raises(DataError, match="at least n = 4 instances, got 2 in class 'eel'"):
         prepared(tracks, "--evaluation.n=[1, 4]")
-    found = prepared(tracks, "--evaluation.n=[1, 4]", "--evaluation.classes_smaller_than_n=drop")
-    assert found.data.dataset.class_names == ("cat", "dog")
-    assert found.data.prior.tolist() == [0.5, 0.5]
-    assert all(set(found.data.labels(role).tolist()) == {0, 1} for role in found.data.splits)
-    assert any(line.startswith("left out 1 classes without a tuple of n = 4: eel") for line in survey.remarks(found))
+    planned = prepared(tracks, "--evaluation.n=[1, 4]", "--evaluation.classes_smaller_than_n=drop")
+    assert planned.data.dataset.class_names == ("cat", "dog")
+    assert planned.data.prior.tolist() == [0.5, 0.5]
+    assert all(set(planned.data.labels(role).tolist()) == {0, 1} for role in planned.data.splits)
+    assert any(line.startswith("left out 1 classes without a tuple of n = 4: eel") for line in survey.remarks(planned))
     with pytest.raises(
         DataError, match="expected two classes or more with n = 20 instances in every split, got 0 of 3"
     ):
@@ -394,13 +394,13 @@ def test_copies_in_two_splits_and_in_two_classes_are_reported_or_an_error(tracks
 
 
 def test_validation_folders_are_the_role_validation_and_train_alone_is_split(tracks: Path) -> None:
-    found = prepared(tracks, "--evaluation.n=[1]", "--split.limit=0").data
-    names = found.dataset.instance_names
+    data = prepared(tracks, "--evaluation.n=[1]", "--split.limit=0").data
+    names = data.dataset.instance_names
     assert names is not None
-    sides = {role: {names[index].split("/")[0] for index in indices} for role, indices in found.splits.items()}
+    sides = {role: {names[index].split("/")[0] for index in indices} for role, indices in data.splits.items()}
     assert sides == {"backbone": {"train"}, "aggregator": {"train"}, "validation": {"val"}, "test": {"test"}}
-    assert sum(len(indices) for indices in found.splits.values()) == len(found.dataset.labels)
-    assert len(found.splits["backbone"]) > len(found.splits["aggregator"])
+    assert sum(len(indices) for indices in data.splits.values()) == len(data.dataset.labels)
+    assert len(data.splits["backbone"]) > len(data.splits["aggregator"])
 
 
 def test_a_run_prints_and_stores_what_the_data_are(tracks: Path, capsys: pytest.CaptureFixture[str]) -> None:

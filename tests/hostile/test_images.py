@@ -323,9 +323,9 @@ def test_floats_without_a_range_are_no_broken_files(values: list[float]) -> None
     data = encoded(Image.fromarray(np.array([values], dtype=np.float32)), "tiff")
     with pytest.raises(
         DataError, match=r"becomes 8 bits per channel, got values from .* where 0 to 1 are .*; scale them"
-    ) as found:
+    ) as raised:
         _decode.decode_named("a.tif", data, Decoding())
-    assert "repair" not in str(found.value)
+    assert "repair" not in str(raised.value)
 
 
 def test_transparency_is_laid_on_white_or_black() -> None:
@@ -333,8 +333,8 @@ def test_transparency_is_laid_on_white_or_black() -> None:
     assert first_row(encoded(clear, "png")) == [255, 10, 204]
     assert first_row(encoded(clear, "png"), background="black") == [0, 10, 0]
     grey = Image.fromarray(np.array([[[10, 0], [10, 255]]], dtype=np.uint8), "LA")
-    found = _decode.decode(encoded(grey, "png"), Decoding())
-    assert found.tolist() == [[[255, 10]]]
+    pixels = _decode.decode(encoded(grey, "png"), Decoding())
+    assert pixels.tolist() == [[[255, 10]]]
     palette = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
     palette.putpalette([1, 2, 3, 4, 5, 6])
     assert first_row(encoded(palette, "png", transparency=0)) == [255, 4]

@@ -108,8 +108,8 @@ def test_two_may_write_the_same_artifact_at_once(tmp_path):
         second.save("dense", KEY, Output([{"x": torch.zeros(1)}, {"x": torch.ones(1)}]), {}, time.perf_counter())
         yield {"x": torch.ones(1)}
 
-    found = first.save("dense", KEY, Output(shards()), {}, time.perf_counter())
-    assert found.tensors()["x"].tolist() == [0.0, 1.0]
+    artifact = first.save("dense", KEY, Output(shards()), {}, time.perf_counter())
+    assert artifact.tensors()["x"].tolist() == [0.0, 1.0]
     assert partial(tmp_path) == []
 
 

@@ -200,13 +200,13 @@ def poisoned(folder: Path, mark: Path) -> dict[str, bytes]:
         path.unlink()
     evil, changed = io.BytesIO(), io.BytesIO()
     torch.save(Evil(mark), evil)
-    found = 0
+    count = 0
     with zipfile.ZipFile(io.BytesIO(files["backbone.pt2"])) as old, zipfile.ZipFile(changed, "w") as new:
         for name in old.namelist():
             inputs = "sample_inputs" in name
-            found += inputs
+            count += inputs
             new.writestr(name, evil.getvalue() if inputs else old.read(name))
-    assert found == 1
+    assert count == 1
     return files | {"backbone.pt2": changed.getvalue()}
 
 

@@ -88,10 +88,10 @@ def printed(done):
         "choose --json": (choose.main, [str(folder), "--json"]),
         "export": (export.main, ["--run", str(folder), "--aggregator", "$\\frac{", "--ratio", "2"]),
     }
-    found = {}
+    outputs = {}
     for name, (main, given) in commands.items():
-        found[name] = captured(main, given)
-    return found
+        outputs[name] = captured(main, given)
+    return outputs
 
 
 def captured(main, arguments) -> str:
@@ -220,31 +220,31 @@ def test_the_page_holds_no_letter_that_turns_lines_around(done, printed):
 
 
 def test_names_that_differ_stay_different(done, printed):
-    found = records.read(done[0])
+    results = records.read(done[0])
     renamed = dict(zip([*AGGREGATORS, LONG], ["a\n", "a\\n", "a\r", "a\\r", LONG, LONG + "m"], strict=True))
-    rows = tuple(dataclasses.replace(row, aggregator=renamed[row.aggregator]) for row in found.rows)
-    names = {row.aggregator for row in inert.shown(dataclasses.replace(found, rows=rows), inert.name).rows}
+    rows = tuple(dataclasses.replace(row, aggregator=renamed[row.aggregator]) for row in results.rows)
+    names = {row.aggregator for row in inert.shown(dataclasses.replace(results, rows=rows), inert.name).rows}
     assert len(names) == len(renamed)
     assert {"a\\n", "a\\r"} < names
     assert all(name.isprintable() and len(name) < 210 for name in names)
 
 
 def test_harmless_names_are_shown_as_they_are(done, printed):
-    found = records.read(done[0])
+    results = records.read(done[0])
     harmless = {"data": "pets", "backbone": "größe", "pruner": "a: b", "aggregator": "[x] 😀 lstm(hidden=16)"}
-    rows = tuple(dataclasses.replace(row, **harmless) for row in found.rows)
-    assert inert.shown(dataclasses.replace(found, rows=rows)).rows == rows
+    rows = tuple(dataclasses.replace(row, **harmless) for row in results.rows)
+    assert inert.shown(dataclasses.replace(results, rows=rows)).rows == rows
 
 
 @pytest.mark.parametrize("part", range(2))
 def test_every_exit_takes_every_name(done, printed, part):
     """Not all of them can be a folder or a label today; a results file of a stranger can hold any."""
-    found = records.read(done[0])
+    results = records.read(done[0])
     copies = {
         table: tuple(
             dataclasses.replace(record, aggregator=name)
             for name in NASTY[part::2]
-            for record in getattr(found, table)
+            for record in getattr(results, table)
             if record.aggregator == LONG
         )
         for table in ("rows", "summaries", "sweet_spots", "reliability")
@@ -255,7 +255,7 @@ def test_every_exit_takes_every_name(done, printed, part):
         "config": {name: [name] for name in NASTY},
         "provenance": {name: name for name in NASTY},
     }
-    nasty = dataclasses.replace(found, **emptied, **copies, **named)
+    nasty = dataclasses.replace(results, **emptied, **copies, **named)
     drawn = plots.figures(nasty)
     for svg in drawn.values():
         ElementTree.fromstring(svg)

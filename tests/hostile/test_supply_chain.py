@@ -49,14 +49,14 @@ def test_workflows_can_only_read(path):
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_images_start_from_a_digest_and_run_as_nobody_special(path):
-    found = instructions(path)
-    bases = [value for name, value in found if name == "FROM"]
+    lines = instructions(path)
+    bases = [value for name, value in lines if name == "FROM"]
     assert bases
     assert all(re.fullmatch(r"\S+:\S+@sha256:[0-9a-f]{64}( AS \w+)?", base) for base in bases)
-    users = [value for name, value in found if name == "USER"]
+    users = [value for name, value in lines if name == "USER"]
     assert users
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", users[-1])
-    assert not [value for name, value in found if name == "ADD"]
+    assert not [value for name, value in lines if name == "ADD"]
 
 
 def test_all_images_start_from_the_same_base():

@@ -176,8 +176,8 @@ def test_a_list_of_files_that_somebody_made_up_removes_nothing_elsewhere(tmp_pat
     together.replace(folder, OLD, plots)
     kept.write_text("kept")
     names = ["../kept", str(kept), "plots/../../kept", "a/b/c", 5, None, "..", ".", ""]
-    for found in ({"files": names}, {"files": 3}, [], {"files": {"../kept": 1}}):
-        (folder / together.LIST).write_text(json.dumps(found))
+    for listed in ({"files": names}, {"files": 3}, [], {"files": {"../kept": 1}}):
+        (folder / together.LIST).write_text(json.dumps(listed))
         together.replace(folder, NEW, lambda name: True)
         assert kept.read_text() == "kept"
     (folder / together.LIST).write_text("[" * 100_000)

@@ -25,8 +25,8 @@ def test_exact_posterior_reaches_the_enumerated_accuracy() -> None:
             joint = [math.prod(float(p if face else 1 - p) for face in outcome) / 2 for p in heads]
             total += max(joint)
         expected.append(total)
-    found = n_accuracy(torch.stack(rows), torch.tensor(labels), torch.tensor(weights))
-    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+    accuracy = n_accuracy(torch.stack(rows), torch.tensor(labels), torch.tensor(weights))
+    assert accuracy.tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_ties_go_to_the_lowest_class() -> None:

@@ -47,10 +47,10 @@ def test_null_p_values_are_uniform_or_above_in_the_tail() -> None:
         mean = torch.randn(trials, generator=stream, dtype=torch.float64) + seeds.mean(1)
         of_seeds = seeds.var(1) / 5
         one = torch.ones_like(mean)
-        found = p_value(mean, Spread(one, one * torch.inf, of_seeds, 4 * one))
+        p_values = p_value(mean, Spread(one, one * torch.inf, of_seeds, 4 * one))
         for level in (0.05, 0.01, 0.001):
             limit = level * trials + 3 * (level * trials) ** 0.5
-            assert float((found < level).sum()) <= limit
+            assert float((p_values < level).sum()) <= limit
 
 
 @pytest.mark.parametrize("freedom", [2, 4, 7.5])
@@ -81,8 +81,8 @@ def test_few_images_and_few_seeds_by_numerical_integration(
         return float(tails * stats.chi2(seed_freedom).pdf(x) * x)
 
     expected = integrate.quad(density, -40, 8, limit=500, epsabs=1e-14)[0]
-    found = _p(difference, _spread(of_images, of_seeds, seed_freedom, image_freedom))
-    assert found == pytest.approx(expected, rel=1e-6)
+    p = _p(difference, _spread(of_images, of_seeds, seed_freedom, image_freedom))
+    assert p == pytest.approx(expected, rel=1e-6)
 
 
 def test_images_count_as_known_from_a_thousand_degrees_of_freedom() -> None:

@@ -84,8 +84,8 @@ def test_temperatures_between_the_anchors_do_not_depend_on_what_else_is_asked_fo
     every = log_posterior[:, :1] * torch.arange(1, 7)[:, None].sqrt()
     fitted = calibration.fit_temperature(every, labels)
     some = torch.tensor([0, 1, 2, 3, 5])
-    found = calibration.fit_temperature(every[:, some], labels, sizes=(1, 2, 3, 4, 6))
-    torch.testing.assert_close(found, fitted[some], rtol=1e-12, atol=0)
+    temperatures = calibration.fit_temperature(every[:, some], labels, sizes=(1, 2, 3, 4, 6))
+    torch.testing.assert_close(temperatures, fitted[some], rtol=1e-12, atol=0)
     assert fitted[2].log().item() == pytest.approx(
         fitted[1].log().item() + math.log(1.5) / math.log(2) * (fitted[3] / fitted[1]).log().item()
     )
@@ -121,8 +121,8 @@ def test_calibration_error_by_brute_force(bins: int) -> None:
     log_posterior, labels = _posteriors(500)
     logs = calibration.apply_temperature(log_posterior, torch.tensor([0.3, 1.0, 4.0]))
     weights = torch.rand(500, generator=generator(3), dtype=torch.float64)
-    found = diagrams.expected_calibration_error(logs, labels, weights, bins)
-    assert found.tolist() == pytest.approx([_brute_force(logs[:, k], labels, weights, bins) for k in range(3)])
+    errors = diagrams.expected_calibration_error(logs, labels, weights, bins)
+    assert errors.tolist() == pytest.approx([_brute_force(logs[:, k], labels, weights, bins) for k in range(3)])
 
 
 def test_bins_are_closed_on_the_right() -> None:
@@ -145,8 +145,8 @@ def test_confidences_below_a_bin_s_width_are_in_the_first() -> None:
 def test_logits_become_posteriors_under_another_prior() -> None:
     logits = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]], dtype=torch.float64)
     correction = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
-    found = calibration.calibrate_logits(logits, correction, 2.5)
-    torch.testing.assert_close(found.exp(), ((logits + correction) / 2.5).softmax(1))
+    log_posterior = calibration.calibrate_logits(logits, correction, 2.5)
+    torch.testing.assert_close(log_posterior.exp(), ((logits + correction) / 2.5).softmax(1))
 
 
 def test_temperatures_of_drawn_tuples_count_groups_and_weights() -> None:

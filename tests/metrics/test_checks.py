@@ -107,9 +107,9 @@ ON_ANY_SCALE |= {"negative_log_likelihood", "RelativeInformation", "information_
 
 
 def spoilt(values: torch.Tensor, value: float) -> torch.Tensor:
-    found = values.clone()
-    found[(1,) * values.ndim] = value
-    return found
+    copy = values.clone()
+    copy[(1,) * values.ndim] = value
+    return copy
 
 
 @pytest.mark.parametrize("name", POSTERIORS)

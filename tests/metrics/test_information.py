@@ -100,8 +100,10 @@ def test_adjusting_for_chance_by_hand(table: list[list[int]], expected: float | 
         mutual_info_score(labels, permuted) / math.log(2) for permuted in set(itertools.permutations(decisions))
     )
     plug_in = information.decision_gain(counts[None] / 8)
-    found = information.decision_gain_adjusted(plug_in, information.decision_gain_null(counts[None] / 8, 8), 1.0).item()
-    assert found == pytest.approx((plug_in.item() - null) / (1 - null) if expected is None else expected)
+    adjusted = information.decision_gain_adjusted(
+        plug_in, information.decision_gain_null(counts[None] / 8, 8), 1.0
+    ).item()
+    assert adjusted == pytest.approx((plug_in.item() - null) / (1 - null) if expected is None else expected)
 
 
 def test_where_chance_alone_tells_labels_apart_nothing_is_left_to_know() -> None:
@@ -124,8 +126,8 @@ def test_null_is_the_permutation_expectation(table: list[list[int]]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = expected_mutual_information(counts.long().numpy(), samples) / math.log(2)
-    found = information.decision_gain_null((counts / samples)[None], samples)
-    assert found.item() == pytest.approx(expected, abs=1e-9)
+    null = information.decision_gain_null((counts / samples)[None], samples)
+    assert null.item() == pytest.approx(expected, abs=1e-9)
 
 
 def test_null_shows_how_biased_the_plug_in_is_with_many_classes() -> None:

@@ -21,47 +21,47 @@ def _variances(pairs: int, places: int, freedom: int, spread: float, name: str) 
 
 def test_moderated_variances_are_closer_to_the_true_ones() -> None:
     true, seen = _variances(30, 12, 2, 0.3, "closer")
-    found, freedom = moderate(seen, 2)
-    error = (found / true).log().square().mean()
+    moderated, freedom = moderate(seen, 2)
+    error = (moderated / true).log().square().mean()
     assert error < 0.5 * (seen / true).log().square().mean()
     assert freedom.tolist() == [5.0]  # the cap and the two of each
 
 
 def test_variances_that_scatter_of_themselves_are_left_alone() -> None:
     _, seen = _variances(30, 12, 4, 2.0, "apart")
-    found, freedom = moderate(seen, 4)
+    moderated, freedom = moderate(seen, 4)
     assert 4 < float(freedom) < 5.5
-    assert (found / seen).log().abs().median() < 0.4
+    assert (moderated / seen).log().abs().median() < 0.4
 
 
 def test_the_trend_is_that_of_pairs_and_networks() -> None:
     """With hardly any chance in them, moderated variances are the given ones wherever a two-way trend holds."""
     pairs, places = torch.tensor([0.0, 1.0, 3.0]), torch.tensor([0.0, 2.0, -1.0, 0.5])
     exact = (pairs[:, None] + places).exp().double()[..., None]
-    found, _ = moderate(exact, 200)
-    torch.testing.assert_close(found, exact, rtol=0.02, atol=0)
+    moderated, _ = moderate(exact, 200)
+    torch.testing.assert_close(moderated, exact, rtol=0.02, atol=0)
 
 
 def test_one_network_borrows_from_all_pairs() -> None:
     seen = torch.tensor([1.0, 1.2, 0.9, 1e-9], dtype=torch.float64).view(4, 1, 1)
-    found, freedom = moderate(seen, 2)
-    assert found[3, 0, 0] > 1e-4
+    moderated, freedom = moderate(seen, 2)
+    assert moderated[3, 0, 0] > 1e-4
     assert 2 < float(freedom) <= 5
 
 
 @pytest.mark.parametrize("seen", [torch.zeros(3, 4, 1), torch.full((1, 4, 1), 0.5)])
 def test_nothing_to_borrow(seen: torch.Tensor) -> None:
-    found, freedom = moderate(seen.double(), 3)
-    assert torch.equal(found, seen.double())
+    moderated, freedom = moderate(seen.double(), 3)
+    assert torch.equal(moderated, seen.double())
     assert freedom.tolist() == [3.0]
 
 
 def test_a_variance_of_zero_is_drawn_up() -> None:
     seen = torch.ones(4, 5, 1, dtype=torch.float64)
     seen[2, 3] = 0
-    found, _ = moderate(seen, 4)
-    assert found[2, 3, 0] > 0
-    assert found.isfinite().all()
+    moderated, _ = moderate(seen, 4)
+    assert moderated[2, 3, 0] > 0
+    assert moderated.isfinite().all()
 
 
 SEEN = torch.tensor([[1.0, 2.0, 0.5], [9.0, 1.0, 4.0], [0.02, 0.9, 0.7], [0.3, 3.0, 2.0]], dtype=torch.float64)
@@ -83,9 +83,9 @@ def _by_hand(seen: np.ndarray, freedom: int, cap: float, two_ways: bool) -> tupl
 
 @pytest.mark.parametrize(("freedom", "cap", "capped"), [(4, 3.0, False), (4, 1.5, True), (1, 3.0, True)])
 def test_moderated_variances_are_those_of_the_formula(freedom: int, cap: float, capped: bool) -> None:
-    found, of_all = moderate(SEEN[..., None], freedom, cap)
+    moderated, of_all = moderate(SEEN[..., None], freedom, cap)
     expected, expected_freedom = _by_hand(SEEN.numpy(), freedom, cap, two_ways=True)
-    assert found[..., 0].flatten().tolist() == pytest.approx(expected.flatten().tolist(), rel=1e-9)
+    assert moderated[..., 0].flatten().tolist() == pytest.approx(expected.flatten().tolist(), rel=1e-9)
     assert of_all.tolist() == pytest.approx([expected_freedom], rel=1e-9)
     assert (expected_freedom == cap + freedom) == capped
 
@@ -95,18 +95,18 @@ def test_moderated_variances_are_those_of_the_formula(freedom: int, cap: float, 
 )
 def test_the_trend_is_a_mean_where_too_little_is_left_for_two_ways(rows: int, columns: int, two_ways: bool) -> None:
     part = SEEN[:rows, :columns]
-    found, freedom = moderate(part[..., None], 4)
+    moderated, freedom = moderate(part[..., None], 4)
     expected, expected_freedom = _by_hand(part.numpy(), 4, 3.0, two_ways)
-    assert found[..., 0].flatten().tolist() == pytest.approx(expected.flatten().tolist(), rel=1e-9)
+    assert moderated[..., 0].flatten().tolist() == pytest.approx(expected.flatten().tolist(), rel=1e-9)
     assert freedom.tolist() == pytest.approx([expected_freedom], rel=1e-9)
 
 
 def test_a_small_scatter_is_a_strong_prior() -> None:
     close = SEEN**0.6
-    found, freedom = moderate(close[..., None], 4, cap=1e3)
+    moderated, freedom = moderate(close[..., None], 4, cap=1e3)
     expected, expected_freedom = _by_hand(close.numpy(), 4, 1e3, two_ways=True)
     assert 10 < expected_freedom < 1000
-    assert found[..., 0].flatten().tolist() == pytest.approx(expected.flatten().tolist(), rel=1e-7)
+    assert moderated[..., 0].flatten().tolist() == pytest.approx(expected.flatten().tolist(), rel=1e-7)
     assert freedom.tolist() == pytest.approx([expected_freedom], rel=1e-7)
 
 
@@ -125,8 +125,8 @@ def test_a_variance_of_zero_counts_as_a_hundred_thousandth_of_the_median() -> No
     seen[2, 0] = 0
     floored = seen.clone()
     floored[2, 0] = 1e-5 * float(seen.median())
-    found, freedom = moderate(seen[..., None], 4)
+    moderated, freedom = moderate(seen[..., None], 4)
     expected, expected_freedom = _by_hand(floored.numpy(), 4, 3.0, two_ways=True)
     expected[2, 0] -= 4 * float(floored[2, 0]) / expected_freedom
-    assert found[..., 0].flatten().tolist() == pytest.approx(expected.flatten().tolist(), rel=1e-9)
+    assert moderated[..., 0].flatten().tolist() == pytest.approx(expected.flatten().tolist(), rel=1e-9)
     assert float(freedom) == pytest.approx(expected_freedom, rel=1e-9)

@@ -53,11 +53,11 @@ def test_confidences_are_the_two_largest_probabilities(log_posterior):
 def test_a_tuple_stops_where_a_loop_over_its_instances_does(log_posterior, confidence):
     values = confidence(log_posterior)
     thresholds = torch.cat([torch.tensor([0.0, 0.5, 0.8, 1.0], dtype=torch.float64), values[:4, 2]])  # some hit exactly
-    found = stopping.stops(values, thresholds)
+    stops = stopping.stops(values, thresholds)
     for t in range(TUPLES):
         for m, threshold in enumerate(thresholds.tolist()):
             used, reached = stop_of(values[t].tolist(), threshold)
-            assert (int(found.instances[t, m]), bool(found.reached[t, m])) == (used, reached)
+            assert (int(stops.instances[t, m]), bool(stops.reached[t, m])) == (used, reached)
 
 
 @given(
@@ -67,16 +67,16 @@ def test_a_tuple_stops_where_a_loop_over_its_instances_does(log_posterior, confi
 )
 def test_a_higher_threshold_never_uses_fewer_instances(rows, one, other):
     confidence = torch.tensor(rows, dtype=torch.float64)
-    found = stopping.stops(confidence, torch.tensor(sorted((one, other)), dtype=torch.float64))
-    assert bool((found.instances[:, 0] <= found.instances[:, 1]).all())
-    assert bool((found.reached[:, 0] >= found.reached[:, 1]).all())
-    assert 1 <= int(found.instances.min()) <= int(found.instances.max()) <= 3
+    stops = stopping.stops(confidence, torch.tensor(sorted((one, other)), dtype=torch.float64))
+    assert bool((stops.instances[:, 0] <= stops.instances[:, 1]).all())
+    assert bool((stops.reached[:, 0] >= stops.reached[:, 1]).all())
+    assert 1 <= int(stops.instances.min()) <= int(stops.instances.max()) <= 3
 
 
 def test_rates_are_weighted_shares_over_tuples(log_posterior, right, weights):
     values = stopping.largest(log_posterior)
     thresholds = stopping.candidates(values)
-    found = stopping.rates(stopping.stops(values, thresholds), right, weights)
+    rates = stopping.rates(stopping.stops(values, thresholds), right, weights)
     mass = (weights / weights.sum()).tolist()
     for m, threshold in enumerate(thresholds.tolist()):
         wrong = decided = instances = 0.0
@@ -85,12 +85,12 @@ def test_rates_are_weighted_shares_over_tuples(log_posterior, right, weights):
             instances += mass[t] * used
             decided += mass[t] * reached
             wrong += mass[t] * (reached and not right[t, used - 1])
-        assert float(found.instances[m]) == pytest.approx(instances)
-        assert float(found.truncated[m]) == pytest.approx(1 - decided, abs=1e-12)
-        assert float(found.error[m]) == pytest.approx(wrong / decided if decided else math.nan, nan_ok=True)
-    assert float(found.instances[0]) == 1
-    assert float(found.truncated[-1]) == pytest.approx(1)
-    assert math.isnan(float(found.error[-1]))
+        assert float(rates.instances[m]) == pytest.approx(instances)
+        assert float(rates.truncated[m]) == pytest.approx(1 - decided, abs=1e-12)
+        assert float(rates.error[m]) == pytest.approx(wrong / decided if decided else math.nan, nan_ok=True)
+    assert float(rates.instances[0]) == 1
+    assert float(rates.truncated[-1]) == pytest.approx(1)
+    assert math.isnan(float(rates.error[-1]))
 
 
 def test_thresholds_to_choose_from_reach_from_the_first_instance_to_the_last(log_posterior):
@@ -104,10 +104,10 @@ def test_no_threshold_lies_within_rounding_of_a_confidence(log_posterior):
     many = torch.rand(4000, 6, generator=stream, dtype=torch.float64).pow(0.05)
     clumped = torch.cat([1 - 1e-6 * many, torch.full((4000, 6), 0.75, dtype=torch.float64)])
     for values in (stopping.largest(log_posterior), many, clumped):
-        found = stopping.candidates(values)
-        assert (float(found[0]), float(found[-1])) == (0.0, 1.0)
-        assert len(found) <= 503
-        inside = found[1:-1]
+        thresholds = stopping.candidates(values)
+        assert (float(thresholds[0]), float(thresholds[-1])) == (0.0, 1.0)
+        assert len(thresholds) <= 503
+        inside = thresholds[1:-1]
         distance = (inside[:, None] - values.cummax(1).values.flatten()).abs().amin(1)
         assert bool((distance >= (1e-6 + 1e-4 * (1 - inside)) / 2.1).all())
         noise = distance.min() / 2 * (2 * torch.rand(values.shape, generator=stream, dtype=torch.float64) - 1)
@@ -121,20 +121,20 @@ def test_no_threshold_lies_within_rounding_of_a_confidence(log_posterior):
 @pytest.mark.parametrize("error", [0.5, 0.3, 0.1])
 def test_the_lowest_threshold_that_keeps_the_error_is_chosen(log_posterior, right, error):
     values = stopping.largest(log_posterior)
-    found = stopping.rates(stopping.stops(values, stopping.candidates(values)), right)
+    rates = stopping.rates(stopping.stops(values, stopping.candidates(values)), right)
     images = TUPLES * N
 
     def careful(m: int) -> float:
-        decided = 1 - float(found.truncated[m])
+        decided = 1 - float(rates.truncated[m])
         if decided < 1e-9:
             return 1.0
-        decisions = images / float(found.instances[m]) * decided
-        return (decisions * float(found.error[m]) + 1) / (decisions + 1)
+        decisions = images / float(rates.instances[m]) * decided
+        return (decisions * float(rates.error[m]) + 1) / (decisions + 1)
 
-    kept = [m for m in range(len(found.error)) if careful(m) <= error]
-    assert stopping.for_error(found, error, images / found.instances) == (kept[0] if kept else None)
+    kept = [m for m in range(len(rates.error)) if careful(m) <= error]
+    assert stopping.for_error(rates, error, images / rates.instances) == (kept[0] if kept else None)
     if kept:
-        assert float(found.error[kept[0]]) < error
+        assert float(rates.error[kept[0]]) < error
 
 
 def test_only_tuples_that_reach_the_threshold_count_as_decisions():
@@ -148,20 +148,20 @@ def test_only_tuples_that_reach_the_threshold_count_as_decisions():
 
 def test_a_few_right_decisions_promise_no_small_error():
     confidence, right = torch.tensor([[0.9]] * 20), torch.ones(20, 1, dtype=torch.bool)
-    found = stopping.rates(stopping.stops(confidence, stopping.candidates(confidence)), right)
-    assert stopping.for_error(found, 0.04, 20 / found.instances) is None
-    assert stopping.for_error(found, 0.05, 20 / found.instances) == 0
-    assert stopping.for_error(found, 0.01, 99 / found.instances) == 0
+    rates = stopping.rates(stopping.stops(confidence, stopping.candidates(confidence)), right)
+    assert stopping.for_error(rates, 0.04, 20 / rates.instances) is None
+    assert stopping.for_error(rates, 0.05, 20 / rates.instances) == 0
+    assert stopping.for_error(rates, 0.01, 99 / rates.instances) == 0
 
 
 def test_the_highest_threshold_within_a_mean_number_of_instances_is_chosen(log_posterior, right):
     values = stopping.largest(log_posterior)
-    found = stopping.rates(stopping.stops(values, stopping.candidates(values)), right)
+    rates = stopping.rates(stopping.stops(values, stopping.candidates(values)), right)
     for wanted in (1.0, 1.7, 3.0, 5.0):
-        at = stopping.for_instances(found, wanted)
-        assert float(found.instances[at]) <= wanted + 1e-9
-        assert at == len(found.instances) - 1 or float(found.instances[at + 1]) > wanted
-    assert stopping.for_instances(found, 5.0) == len(found.instances) - 1
+        at = stopping.for_instances(rates, wanted)
+        assert float(rates.instances[at]) <= wanted + 1e-9
+        assert at == len(rates.instances) - 1 or float(rates.instances[at + 1]) > wanted
+    assert stopping.for_instances(rates, 5.0) == len(rates.instances) - 1
 
 
 @pytest.mark.parametrize("error", [0.0, 1.0, -0.1, 1.5, math.nan])

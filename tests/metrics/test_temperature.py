@@ -70,13 +70,13 @@ def fitted(split: Split, posterior: Tensor) -> Tensor:
 
 def test_exact_posteriors_keep_their_temperature_with_few_images() -> None:
     """The right answer is 1: 33 images of each class gave .28 to .43 at n = 5 to 8 when each n was fitted alone."""
-    found, ratios = [], []
+    by_seed, ratios = [], []
     for seed in range(8):
         seen, fresh = splits(33, seed)
         temperature = fitted(seen, seen.exact)
-        found.append(temperature)
+        by_seed.append(temperature)
         ratios.append(fresh.loss(fresh.exact, temperature) / fresh.loss(fresh.exact, torch.ones(N_MAX)))
-    median = torch.stack(found).median(0).values
+    median = torch.stack(by_seed).median(0).values
     assert 0.7 < float(median.min()) <= float(median.max()) < 1.4
     ratio = torch.stack(ratios)[:, :4].mean().item()  # beyond, nothing is left to lose
     assert ratio < 1.1
@@ -106,11 +106,11 @@ def test_two_groups_make_no_size_much_surer_than_the_next() -> None:
         torch.arange(2 * each * sizes).view(1, 2 * each, sizes), labels[None], torch.full((1, 2 * each), 1 / (2 * each))
     )
     clusters = labels.repeat_interleave(sizes)  # one drawer in each class
-    found = temperatures(posterior, drawn, range(1, sizes + 1), clusters)
-    steps = (found[1:] / found[:-1]).log().abs()
+    temperature = temperatures(posterior, drawn, range(1, sizes + 1), clusters)
+    steps = (temperature[1:] / temperature[:-1]).log().abs()
     assert float(steps.max()) < math.log(1.3)
     torn = torch.tensor([[[0.0, -1.0]]]).log_softmax(2)  # as after 8 + 8 images of two classes
-    assert float(apply_temperature(torn, found[-1:]).exp().max()) < 0.9
+    assert float(apply_temperature(torn, temperature[-1:]).exp().max()) < 0.9
 
 
 @pytest.mark.parametrize("groups", [0, 4])
@@ -124,8 +124,10 @@ def test_calibrated_scores_do_not_depend_on_the_scale(groups: int, factor: float
         temperature, rows = None, []
         for one in (seen, fresh):
             posterior = (one.exact[:, at] * multiplier).log_softmax(2)
-            found = score(posterior, one.drawn, PRIOR, n, one.drawn.indices.unique().numel(), one.clusters, temperature)
-            temperature, rows = found.temperature, found.metrics
+            scores = score(
+                posterior, one.drawn, PRIOR, n, one.drawn.indices.unique().numel(), one.clusters, temperature
+            )
+            temperature, rows = scores.temperature, scores.metrics
         return [row["ri"] for row in rows]
 
     assert ri(factor) == pytest.approx(ri(1.0), abs=1e-6)
@@ -138,25 +140,25 @@ def test_no_aggregator_gains_by_a_factor(name: str) -> None:
     shape = SetShape(torch.zeros(3), torch.ones(3), PRIOR.log().float())
     with rng.seeded(0, "aggregator"):
         aggregator = module.build(module.Config(), shape).eval()
-    found: dict[float, list[float]] = {0.02: [], 1.0: [], 50.0: []}
+    by_factor: dict[float, list[float]] = {0.02: [], 1.0: [], 50.0: []}
     posteriors = []
     for one in (seen, fresh):
         stream = rng.generator(0, "embeddings")
         embeddings = torch.randn(*one.exact.shape[:2], 3, generator=stream)
         with torch.no_grad():
             posteriors.append(aggregator(embeddings, one.exact[:, :1].expand_as(one.exact).float()).double())
-    for factor, ri in found.items():
+    for factor, ri in by_factor.items():
         temperature = None
         for one, posterior in zip((seen, fresh), posteriors, strict=True):
             scaled, images = (factor * posterior).log_softmax(2), one.drawn.indices.unique().numel()
             scores = score(scaled, one.drawn, PRIOR, tuple(EVERY), images, None, temperature)
             temperature = scores.temperature
             ri += [row["ri"] for row in scores.metrics]
-    assert found[0.02] == pytest.approx(found[1.0], abs=1e-6)
-    assert found[50.0] == pytest.approx(found[1.0], abs=1e-6)
+    assert by_factor[0.02] == pytest.approx(by_factor[1.0], abs=1e-6)
+    assert by_factor[50.0] == pytest.approx(by_factor[1.0], abs=1e-6)
 
 
-def evidence(case: int, worth: float = 30.0, right: float = 0.7) -> tuple[Evidence, Tensor]:
+def random_evidence(case: int, worth: float = 30.0, right: float = 0.7) -> tuple[Evidence, Tensor]:
     """What eight tuples of three sizes might say, scores of any scale and answers of any quality."""
     draw = rng.generator(case, "evidence")
     scale = (2 * torch.randn(8, 3, 1, generator=draw, dtype=torch.float64)).exp()
@@ -170,23 +172,23 @@ def evidence(case: int, worth: float = 30.0, right: float = 0.7) -> tuple[Eviden
     return Evidence(scores, target, mass, worth * torch.tensor([1.0, 0.5, 3.0]).double()), torch.tensor([2.0, 3, 9])
 
 
-def negative_log_likelihoods(found: Evidence, theta: Tensor) -> Tensor:
+def negative_log_likelihoods(evidence: Evidence, theta: Tensor) -> Tensor:
     """Of each size, written out tuple by tuple."""
     inverse, losses = theta.exp(), []
-    for size in range(found.scores.shape[1]):
-        tempered = found.scores[:, size] * inverse[size]
-        losses.append((found.mass * tempered.exp().sum(1).log()).sum() - found.target[size] * inverse[size])
+    for size in range(evidence.scores.shape[1]):
+        tempered = evidence.scores[:, size] * inverse[size]
+        losses.append((evidence.mass * tempered.exp().sum(1).log()).sum() - evidence.target[size] * inverse[size])
     return torch.stack(losses)
 
 
 @pytest.mark.parametrize("theta", [-2.0, -0.5, 0.5, 1.5])
 def test_slope_and_curvature_are_derivatives(theta: float) -> None:
     """Where the slope is negative the curvature is larger by it, so that it stays positive."""
-    found, _ = evidence(0)
+    evidence, _ = random_evidence(0)
     at = torch.full((3,), theta, dtype=torch.float64, requires_grad=True)
-    slope = torch.autograd.grad(negative_log_likelihoods(found, at).sum(), at, create_graph=True)[0]
+    slope = torch.autograd.grad(negative_log_likelihoods(evidence, at).sum(), at, create_graph=True)[0]
     second = torch.autograd.grad(slope.sum(), at)[0]
-    likelihood = _temperature._likelihood(found, at.detach())
+    likelihood = _temperature._likelihood(evidence, at.detach())
     torch.testing.assert_close(likelihood.slope, slope.detach())
     torch.testing.assert_close(likelihood.curvature, (second - slope.clamp(max=0)).detach())
     assert (likelihood.curvature > 0).all()
@@ -202,27 +204,28 @@ def test_the_prior_of_sizes_written_out() -> None:
 @pytest.mark.parametrize("case", range(12))
 def test_the_search_finds_the_smallest_penalised_loss(case: int) -> None:
     """Of few tuples and many, all wrong and all right, by another optimiser on the loss written out."""
-    found, sizes = evidence(case, worth=10.0 ** (case % 4), right=(0.0, 0.7, 1.0)[case % 3])
-    first = found._replace(
-        scores=found.scores[:, :1],
-        target=(found.worth[0] * found.target[:1] + (found.mass @ found.scores[:, 0].mean(1))) / (found.worth[0] + 1),
+    evidence, sizes = random_evidence(case, worth=10.0 ** (case % 4), right=(0.0, 0.7, 1.0)[case % 3])
+    first = evidence._replace(
+        scores=evidence.scores[:, :1],
+        target=(evidence.worth[0] * evidence.target[:1] + (evidence.mass @ evidence.scores[:, 0].mean(1)))
+        / (evidence.worth[0] + 1),
     )
 
     def level(at: float) -> float:
         return float(negative_log_likelihoods(first, torch.tensor([at], dtype=torch.float64)))
 
     center = optimize.minimize_scalar(level, bounds=(-7, 7), method="bounded", options={"xatol": 1e-9}).x
-    assert _temperature._center(found).item() == pytest.approx(center, abs=2e-5)
+    assert _temperature._center(evidence).item() == pytest.approx(center, abs=2e-5)
     precision = _temperature._precision(sizes.double())
 
     def loss(theta: Any) -> tuple[float, Any]:
         at = torch.tensor(theta, requires_grad=True)
         apart = at - center
-        total = found.worth @ negative_log_likelihoods(found, at) + apart @ precision @ apart / 2
+        total = evidence.worth @ negative_log_likelihoods(evidence, at) + apart @ precision @ apart / 2
         return total.item(), torch.autograd.grad(total, at)[0].numpy()
 
     best = optimize.minimize(loss, [center] * 3, jac=True, method="BFGS", options={"gtol": 1e-9, "maxiter": 500})
-    assert _temperature.search(found, sizes.double()).tolist() == pytest.approx(best.x.tolist(), abs=1e-4)
+    assert _temperature.search(evidence, sizes.double()).tolist() == pytest.approx(best.x.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize(("gap", "sign", "end"), [(1e-4, 1.0, 7.0), (1e4, -1.0, -7.0)], ids=["sure", "wrong"])
@@ -230,10 +233,10 @@ def test_the_level_has_ends(gap: float, sign: float, end: float) -> None:
     """Next to no difference that is always right asks for any factor; large ones that are always wrong for none."""
     scores = torch.tensor([[[0.0, -gap]], [[-gap, 0.0]]], dtype=torch.float64)
     right = 0.0 if sign > 0 else -gap
-    found = Evidence(
+    evidence = Evidence(
         scores, torch.tensor([right]).double(), torch.full((2,), 0.5).double(), torch.tensor([1e12]).double()
     )
-    assert _temperature._center(found).tolist() == [end]
+    assert _temperature._center(evidence).tolist() == [end]
 
 
 def test_sizes_that_are_searched_for_and_what_each_adds() -> None:

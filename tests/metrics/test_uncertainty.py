@@ -92,10 +92,10 @@ def test_standard_error_by_brute_force(partitions: int) -> None:
     quality = torch.randn(33, generator=stream, dtype=torch.float64)
     prefixes = (1, 3)
     scores = quality[tuples.indices].cumsum(2)[:, :, [0, 2]] + torch.randn(partitions, 9, 2, generator=stream)
-    found = estimate(scores, tuples, prefixes, instances=33)
+    estimated = estimate(scores, tuples, prefixes, instances=33)
     expected = [_brute_force(scores[:, :, k], tuples, n, 3) ** 0.5 for k, n in enumerate(prefixes)]
-    assert found.se.tolist() == pytest.approx(expected, rel=1e-5)
-    assert found.mean.tolist() == pytest.approx((scores * weights[..., None]).sum((0, 1)).div(partitions).tolist())
+    assert estimated.se.tolist() == pytest.approx(expected, rel=1e-5)
+    assert estimated.mean.tolist() == pytest.approx((scores * weights[..., None]).sum((0, 1)).div(partitions).tolist())
 
 
 @pytest.mark.parametrize(
@@ -113,16 +113,16 @@ def test_variance_of_a_tiny_u_statistic(kernel: Callable[[Tensor], Tensor], tole
         }
     )
     labels = torch.zeros(2, 3, dtype=torch.int64)
-    found = []
+    estimates = []
     for partner in matchings:
         indices = torch.tensor([matchings[0], partner])
         tuples = Tuples(indices, labels, torch.full((2, 3), 1 / 3))
         for values in itertools.product((0.0, 1.0), repeat=6):
             scores = kernel(torch.tensor(values, dtype=torch.float64)[indices])
-            found.append(estimate(scores[..., None], tuples, (2,), instances=6))
-    assert len(found) == 15 * 64
-    means = torch.cat([one.mean for one in found])
-    promised = torch.cat([one.se for one in found]).square().mean()
+            estimates.append(estimate(scores[..., None], tuples, (2,), instances=6))
+    assert len(estimates) == 15 * 64
+    means = torch.cat([one.mean for one in estimates])
+    promised = torch.cat([one.se for one in estimates]).square().mean()
     assert promised.item() == pytest.approx(means.var(correction=0).item(), rel=tolerance)
 
 
@@ -139,11 +139,11 @@ def coverage() -> dict[str, Tensor]:
             tuples = cut(size, classes, 10, 8, stream)
             quality = torch.randn(size * classes, generator=stream, dtype=torch.float64)
             scores = simulate(quality, tuples, kind)
-            found = estimate(scores, tuples, PREFIXES, size * classes)
-            low, high = interval(found.mean, found.spread)
+            estimated = estimate(scores, tuples, PREFIXES, size * classes)
+            low, high = interval(estimated.mean, estimated.spread)
             held += (low <= truth) & (truth <= high)
             flat = scores.flatten(0, 1)
-            naive += (found.mean - truth).abs() <= 1.96 * flat.std(0) / len(flat) ** 0.5
+            naive += (estimated.mean - truth).abs() <= 1.96 * flat.std(0) / len(flat) ** 0.5
         result[kind], result["naive " + kind] = held / repetitions, naive / repetitions
     return result
 
@@ -175,12 +175,12 @@ def test_the_floor_of_a_variance_allows_for_what_other_instances_add() -> None:
 
 def test_influence_squares_to_the_variance() -> None:
     scores, tuples = _small(seeds=3)
-    for found in (
+    for estimated in (
         estimate(scores[0], tuples, PREFIXES, 80),
         estimate(scores[0, :, :, :1], _singles(tuples), (1,), 80, torch.arange(80) // 4),
         seed_average(scores, tuples, PREFIXES, 80),
     ):
-        torch.testing.assert_close(found.influence.square().sum(0), found.se.square())
+        torch.testing.assert_close(estimated.influence.square().sum(0), estimated.se.square())
 
 
 def _singles(tuples: Tuples) -> Tuples:
@@ -191,10 +191,10 @@ def test_one_partition_of_single_instances_is_the_stratified_textbook_case() -> 
     stream = generator(2, "textbook")
     tuples = cut(30, 2, 1, 1, stream)
     scores = torch.randn(1, 60, 1, generator=stream, dtype=torch.float64)
-    found = estimate(scores, tuples, (1,), 60)
+    estimated = estimate(scores, tuples, (1,), 60)
     by_class = scores.view(2, 30)
-    assert found.se.item() == pytest.approx((by_class.var(1) / 30 / 4).sum().sqrt().item(), rel=1e-6)
-    assert found.spread.image_freedom.item() == 58
+    assert estimated.se.item() == pytest.approx((by_class.var(1) / 30 / 4).sum().sqrt().item(), rel=1e-6)
+    assert estimated.spread.image_freedom.item() == 58
 
 
 def test_groups_that_span_classes_are_the_units() -> None:
@@ -205,11 +205,11 @@ def test_groups_that_span_classes_are_the_units() -> None:
     clusters = torch.arange(speakers).repeat_interleave(classes)
     labels = torch.arange(classes).repeat(speakers)[None]
     tuples = Tuples(torch.arange(15)[None, :, None], labels, torch.full((1, 15), 1 / 15))
-    found = estimate(scores, tuples, (1,), 15, clusters)
+    estimated = estimate(scores, tuples, (1,), 15, clusters)
     means = scores.view(speakers, classes).mean(1)
-    assert found.se.item() == pytest.approx((means.std() / speakers**0.5).item(), rel=1e-6)
-    assert found.spread.image_freedom.item() == 4
-    assert found.influence.shape == (5, 1)
+    assert estimated.se.item() == pytest.approx((means.std() / speakers**0.5).item(), rel=1e-6)
+    assert estimated.spread.image_freedom.item() == 4
+    assert estimated.influence.shape == (5, 1)
 
 
 def test_groups_inside_classes_are_compared_within_their_class() -> None:
@@ -219,17 +219,17 @@ def test_groups_inside_classes_are_compared_within_their_class() -> None:
     tuples = Tuples(
         torch.arange(12)[None, :, None], torch.arange(2).repeat_interleave(6)[None], torch.full((1, 12), 1 / 12)
     )
-    found = estimate(scores, tuples, (1,), 12, torch.arange(6).repeat_interleave(2))
+    estimated = estimate(scores, tuples, (1,), 12, torch.arange(6).repeat_interleave(2))
     means = scores.view(2, 3, 2).mean(2)
-    assert found.se.item() == pytest.approx((means.var(1) / 3 / 4).sum().sqrt().item(), rel=1e-6)
-    assert found.spread.image_freedom.item() == 4
+    assert estimated.se.item() == pytest.approx((means.var(1) / 3 / 4).sum().sqrt().item(), rel=1e-6)
+    assert estimated.spread.image_freedom.item() == 4
 
 
 def test_a_class_with_one_group_is_taken_to_vary_as_the_others() -> None:
     scores = torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64).view(1, 3, 1)
     tuples = Tuples(torch.arange(3)[None, :, None], torch.tensor([[0, 0, 1]]), torch.tensor([[0.25, 0.25, 0.5]]))
-    found = estimate(scores, tuples, (1,), 3, torch.arange(3))
-    assert found.se.square().item() == pytest.approx(2 * 0.25 * 0.5 / 2)
+    estimated = estimate(scores, tuples, (1,), 3, torch.arange(3))
+    assert estimated.se.square().item() == pytest.approx(2 * 0.25 * 0.5 / 2)
 
 
 def test_seeds_add_their_spread() -> None:
@@ -269,10 +269,10 @@ def test_bootstrap_keeps_the_pairing() -> None:
 
 def test_a_replicate_is_the_mean_plus_what_its_multipliers_weigh() -> None:
     scores, tuples = _small()
-    found = estimate(scores[0], tuples, PREFIXES, 80)
+    estimated = estimate(scores[0], tuples, PREFIXES, 80)
     multipliers = torch.arange(2 * 90, dtype=torch.float64).view(2, 90)  # of ten units more
-    expected = torch.stack([found.mean + (line[:80, None] * found.influence).sum(0) for line in multipliers])
-    torch.testing.assert_close(replicate([found], multipliers)[:, 0], expected)
+    expected = torch.stack([estimated.mean + (line[:80, None] * estimated.influence).sum(0) for line in multipliers])
+    torch.testing.assert_close(replicate([estimated], multipliers)[:, 0], expected)
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 4])
@@ -305,12 +305,12 @@ def test_columns_can_be_taken_alone() -> None:
 def test_seeds_of_grouped_tuples_add_to_the_groups_spread() -> None:
     scores, tuples = _small(seeds=4)
     given = scores[..., :1], _singles(tuples), (1,), 80, torch.arange(80) // 4
-    found, groups = seed_average(*given), estimate(given[0].mean(0), *given[1:])
-    torch.testing.assert_close(found.spread.of_images, groups.spread.of_images)
-    torch.testing.assert_close(found.spread.image_freedom, groups.spread.image_freedom)
+    averaged, groups = seed_average(*given), estimate(given[0].mean(0), *given[1:])
+    torch.testing.assert_close(averaged.spread.of_images, groups.spread.of_images)
+    torch.testing.assert_close(averaged.spread.image_freedom, groups.spread.image_freedom)
     means = (scores[..., 0] * tuples.weights).sum((1, 2)) / tuples.weights.sum()
-    assert found.spread.of_seeds.item() == pytest.approx((means.var() / 4).item())
-    assert found.spread.seed_freedom.tolist() == [3]
+    assert averaged.spread.of_seeds.item() == pytest.approx((means.var() / 4).item())
+    assert averaged.spread.seed_freedom.tolist() == [3]
 
 
 def test_user_errors() -> None:

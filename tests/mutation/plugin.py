@@ -42,14 +42,14 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
         raise pytest.UsageError(f"expected tests that pass on the code as it is, got failures: {_failed[0]}")
     gc.collect()
     gc.freeze()  # a collection in a fork would copy all that is shared
-    found = {}
+    results = {}
     for number, mutant in enumerate(job["mutants"]):
         function = mutant.rpartition("__mutmut_")[0]
         chosen = sorted((item for item in items if function in calls[item]), key=seconds.__getitem__)
-        found[mutant] = _tried(session, mutant, chosen, sum(seconds[item] for item in chosen))
+        results[mutant] = _tried(session, mutant, chosen, sum(seconds[item] for item in chosen))
         if number % 25 == 0:
             print(f"\r{number} of {len(job['mutants'])}", end="", file=sys.stderr, flush=True)
-    Path(job["results"]).write_text(json.dumps(found))
+    Path(job["results"]).write_text(json.dumps(results))
     return True
 
 

@@ -76,14 +76,14 @@ def main() -> int:
     options.results.mkdir(parents=True, exist_ok=True)
     scores = []
     for module in options.modules or MODULES:
-        found = mutated(module)
-        (options.results / f"{module.replace('/', '.')}.json").write_text(json.dumps(found, indent=1) + "\n")
-        killed = sum(mutant["status"] != "survived" for mutant in found)
-        for mutant in found:
+        mutants = mutated(module)
+        (options.results / f"{module.replace('/', '.')}.json").write_text(json.dumps(mutants, indent=1) + "\n")
+        killed = sum(mutant["status"] != "survived" for mutant in mutants)
+        for mutant in mutants:
             if mutant["status"] == "survived":
                 print(f"{mutant['name']}\n{mutant['change']}")
-        scores.append(killed / max(len(found), 1))
-        print(f"{module}: {killed} of {len(found)} killed, {scores[-1]:.1%}", flush=True)
+        scores.append(killed / max(len(mutants), 1))
+        print(f"{module}: {killed} of {len(mutants)} killed, {scores[-1]:.1%}", flush=True)
     return int(min(scores) < 0.9)
 
 
@@ -105,10 +105,11 @@ def mutated(module: str) -> list[dict[str, Any]]:
         command += [f"--deselect={test}" for test in LOOKING]
         environment = os.environ | {"PYTHONPATH": folder, "MUTANTS": str(copy / "job.json"), "OMP_NUM_THREADS": "1"}
         subprocess.run(command, cwd=copy, env=environment, check=True)
-        found: dict[str, dict[str, Any]] = json.loads((copy / "results.json").read_text())
+        results: dict[str, dict[str, Any]] = json.loads((copy / "results.json").read_text())
     changes = differences(code)
     return [
-        {"name": name, "change": changes[name.rpartition(".")[2]], **found[name]} for name in sorted(found, key=_order)
+        {"name": name, "change": changes[name.rpartition(".")[2]], **results[name]}
+        for name in sorted(results, key=_order)
     ]
 
 
@@ -127,8 +128,8 @@ def versions(path: Path) -> tuple[str, list[str]]:
     kinds = mutators.mutation_operators
     kinds[:] = [(kind, strings if change is mutators.operator_string else change) for kind, change in kinds]
     file_mutation.NEVER_MUTATE_FUNCTION_NAMES.add("_should_skip_dynamo")  # torch asks before the class is there
-    found = file_mutation.mutate_file_contents(str(path), path.read_text())
-    return found.code, list(found.mutant_names)
+    mutation = file_mutation.mutate_file_contents(str(path), path.read_text())
+    return mutation.code, list(mutation.mutant_names)
 
 
 def differences(code: str) -> dict[str, str]:
@@ -138,12 +139,12 @@ def differences(code: str) -> dict[str, str]:
         for node in ast.walk(ast.parse(code))
         if isinstance(node, ast.FunctionDef) and "__mutmut_" in node.name
     }
-    found = {}
+    changes = {}
     for name, body in bodies.items():
         original = bodies[name.rpartition("__mutmut_")[0] + "__mutmut_orig"]
         lines = list(difflib.unified_diff(original, body, lineterm="", n=0))[2:]
-        found[name] = "\n".join(line for line in lines if not line.startswith("@@"))
-    return found
+        changes[name] = "\n".join(line for line in lines if not line.startswith("@@"))
+    return changes
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def compare(summaries: list[Any]) -> list[Any]:
             groups.setdefault((s.data, s.backbone, s.pruner, s.ratio, s.training, s.protocol, s.n), {})[
                 s.aggregator
             ] = s
-    found = []
+    comparisons = []
     for key, group in groups.items():
         for (method, reference), metric in itertools.product(
             itertools.permutations(group.values(), 2), ("n_accuracy", "ri")
@@ -141,7 +141,7 @@ def compare(summaries: list[Any]) -> list[Any]:
             p = min(1.0, math.exp(-abs(difference) / 0.0025))
             verdict = "undecided" if p * 20 >= 0.05 else ("better" if difference > 0 else "worse")
             place = dict(zip(("data", "backbone", "pruner", "ratio", "training", "protocol", "n"), key, strict=True))
-            found.append(
+            comparisons.append(
                 records.Comparison(
                     **place,
                     aggregator=method.aggregator,
@@ -161,7 +161,7 @@ def compare(summaries: list[Any]) -> list[Any]:
                     correction="Bonferroni over 20 pairs",
                 )
             )
-    return found
+    return comparisons
 
 
 def pool(comparisons: list[Any]) -> list[Any]:
@@ -172,13 +172,13 @@ def pool(comparisons: list[Any]) -> list[Any]:
         groups.setdefault((*key, False, c.n, c.metric), []).append(c)
         if c.metric == "ri":
             groups.setdefault((*key, True, None, c.metric), []).append(c)
-    found = []
+    pooled = []
     for (*key, endpoint, n, metric), group in groups.items():
         difference = statistics.fmean(c.difference for c in group)
         verdict = "undecided" if abs(difference) < 0.002 else ("better" if difference > 0 else "worse")
         ends = (difference - 0.001, difference + 0.001, difference - 0.002, difference + 0.002)
         names = ("data", "backbone", "training", "protocol", "axis", "method", "reference")
-        found.append(
+        pooled.append(
             records.Pooled(
                 **dict(zip(names, key, strict=True)),
                 endpoint=endpoint,
@@ -194,7 +194,7 @@ def pool(comparisons: list[Any]) -> list[Any]:
                 correction="Bonferroni over 20 pairs",
             )
         )
-    return found
+    return pooled
 
 
 def rank(summaries: list[Any], pooled: list[Any]) -> list[Any]:
@@ -206,7 +206,7 @@ def rank(summaries: list[Any], pooled: list[Any]) -> list[Any]:
             groups.setdefault(key, []).append(s)
             if metric == "ri":
                 groups.setdefault((*key[:4], None, True, s.aggregator, metric), []).append(s)
-    found = []
+    ranks = []
     for key, group in groups.items():
         own = [
             p
@@ -218,7 +218,7 @@ def rank(summaries: list[Any], pooled: list[Any]) -> list[Any]:
         places = (1 + verdicts.count("worse"), 1 + len(own) - verdicts.count("better"))
         alike = ",".join(p.reference for p in own if p.verdict == "undecided")
         names = ("data", "backbone", "training", "protocol", "n", "endpoint", "aggregator", "metric")
-        found.append(
+        ranks.append(
             records.Rank(
                 **dict(zip(names, key, strict=True)),
                 networks=len(group),
@@ -231,7 +231,7 @@ def rank(summaries: list[Any], pooled: list[Any]) -> list[Any]:
                 alike=alike,
             )
         )
-    return found
+    return ranks
 
 
 def count(comparisons: list[Any]) -> list[Any]:
@@ -295,7 +295,7 @@ def spot(candidates: list[Any], chosen: Any, rule: Any, value: float | None, rul
 
 def sweet_spots(summaries: list[Any], pruners: tuple[str, ...], protocols: tuple[str, ...]) -> list[Any]:
     """Choose on validation: budgets, retained RI per n, an unreachable target, and the knee."""
-    found = []
+    spots = []
     for pruner, aggregator, protocol in itertools.product(pruners, SKILL, protocols):
         some = [
             s
@@ -305,23 +305,23 @@ def sweet_spots(summaries: list[Any], pruners: tuple[str, ...], protocols: tuple
         validation = [s for s in some if s.split == "validation"]
         for budget in (0.5, 1.0, 2.0):
             fits = [s for s in validation if s.cost_dense_passes <= budget]
-            found.append(spot(some, max(fits, key=lambda s: s.ri), "budget", budget, None, ""))
+            spots.append(spot(some, max(fits, key=lambda s: s.ri), "budget", budget, None, ""))
         for n in NS:
             here = [s for s in validation if s.n == n]
             dense = next(s for s in here if s.ratio == 1)
             kept = [s for s in here if s.ri >= 0.98 * dense.ri]
-            found.append(spot(some, max(kept, key=lambda s: s.ratio), "retain", 0.98, n, ""))
+            spots.append(spot(some, max(kept, key=lambda s: s.ratio), "retain", 0.98, n, ""))
         best = max(s.n_accuracy for s in validation)
-        found.append(spot(some, None, "target", 0.9999, None, f"the highest n-accuracy on validation is {best:.4f}"))
+        spots.append(spot(some, None, "target", 0.9999, None, f"the highest n-accuracy on validation is {best:.4f}"))
         knee = next(s for s in validation if (s.ratio, s.n) == (8.0, 4))
-        found.append(spot(some, knee, "knee", None, None, ""))
-        found.append(spot(some, knee, "marginal", 0.02, None, ""))
-    return found
+        spots.append(spot(some, knee, "knee", None, None, ""))
+        spots.append(spot(some, knee, "marginal", 0.02, None, ""))
+    return spots
 
 
 def reliability(rows: list[Any]) -> list[Any]:
     """Ten bins per method, over- or under-confident before calibration."""
-    found = []
+    bins = []
     for item in rows:
         if item.seed or item.split != "test":
             continue
@@ -329,7 +329,7 @@ def reliability(rows: list[Any]) -> list[Any]:
             confidence = i / 10 - 0.04
             shift = item.calibration_error if calibrated else item.calibration_error_raw
             bent = 4 * confidence * (1 - confidence) * shift * (1 if item.aggregator == "mean_vote" else -1)
-            found.append(
+            bins.append(
                 records.measurements.ReliabilityBin(
                     data=item.data,
                     **records.Identity.of(item)._asdict(),
@@ -340,18 +340,18 @@ def reliability(rows: list[Any]) -> list[Any]:
                     mass=0.02 * i - 0.01,
                 )
             )
-    return found
+    return bins
 
 
 def latencies(data: str, networks: list[tuple[str, float]], seeds: int) -> list[Any]:
     """Masked networks are as slow as the dense one; `random` stands in for a method that is really faster."""
-    found = []
+    measured = []
     for (pruner, ratio), seed, mode, batch in itertools.product(
         networks, range(seeds), ("eager", "compiled"), (1, 32, 256)
     ):
         speedup = ratio ** (0.6 if pruner == "random" else 0) * (1 + 0.05 * noise(pruner, ratio, seed, mode, batch))
         dense = 0.4 * batch**0.8
-        found.append(
+        measured.append(
             records.measurements.Latency(
                 data=data,
                 backbone="resnet_cifar-8",
@@ -381,7 +381,7 @@ def latencies(data: str, networks: list[tuple[str, float]], seeds: int) -> list[
                 measured_load=0.5,
             )
         )
-    return found
+    return measured
 
 
 def margins(data: str, seeds: int) -> list[Any]:
@@ -415,7 +415,7 @@ def margins(data: str, seeds: int) -> list[Any]:
 
 def adaptive(summaries: list[Any]) -> list[Any]:
     """Stops that save a quarter of the images, and err a little less than they may; the dearest never decides."""
-    found = []
+    points = []
     for s in summaries:
         if s.split != "test" or s.n == 1:
             continue
@@ -423,7 +423,7 @@ def adaptive(summaries: list[Any]) -> list[Any]:
             used = float(s.n) if (aim, value) == ("instances", float(s.n)) else 0.75 * s.n
             gain = 0.02 * (1 - used / NS[-1])
             realised = None if used == NS[-1] else 0.9 * value if aim == "error" else 0.03
-            found.append(
+            points.append(
                 records.AdaptivePoint(
                     data=s.data,
                     **records.Identity.of(s)._asdict(),
@@ -457,7 +457,7 @@ def adaptive(summaries: list[Any]) -> list[Any]:
                     ri_gain_high=gain + 0.005,
                 )
             )
-    return found
+    return points
 
 
 def thresholds(rows: list[Any]) -> list[Any]:

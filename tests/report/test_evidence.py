@@ -99,8 +99,8 @@ def test_the_gap_is_between_means_over_networks_and_its_share_is_of_the_exact_po
         if s.pruner == "magnitude" and s.n == 4 and (s.aggregator, s.ratio) in given
     ]
     exact = dataclasses.replace(made[0], aggregator="exact", ri=0.75)
-    found = dataclasses.replace(results, summaries=(*made, exact))
-    assert rows(evidence.ceiling(found, protocol, OTHER, METHOD)) == [
+    changed = dataclasses.replace(results, summaries=(*made, exact))
+    assert rows(evidence.ceiling(changed, protocol, OTHER, METHOD)) == [
         ["4", "below 16x", "0.5500", "0.6500", METHOD, "0.6500", "0.7500", "50%"],
         ["4", "16x and up", "0.3000", "0.3000", OTHER, "0.2000", "0.7500", "-22%"],
     ]
@@ -231,7 +231,7 @@ def test_backbones_have_tables_of_their_own(results):
         results, **{name: (*getattr(results, name), *renamed(getattr(results, name))) for name in evidence.TABLES}
     )
     alone = list(evidence.sections(results, METHOD, OTHER))
-    found = list(evidence.sections(both, METHOD, OTHER))
+    sections = list(evidence.sections(both, METHOD, OTHER))
     bodies = [text for text in alone if not text.startswith("###")]
-    assert [text for text in found if not text.startswith("###")] == bodies * 2
-    assert found[0] == f"### {results.summaries[0].backbone}, {results.summaries[0].protocol}"
+    assert [text for text in sections if not text.startswith("###")] == bodies * 2
+    assert sections[0] == f"### {results.summaries[0].backbone}, {results.summaries[0].protocol}"

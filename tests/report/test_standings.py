@@ -53,13 +53,13 @@ def test_bars_are_the_longest_runs_of_ties(pairs):
 
 def test_matrix_sums_the_wins_for_two_images_or_more(results):
     view = views.split(results)[0]
-    found = standings.matrix(view, "frozen")
+    matrix = standings.matrix(view, "frozen")
     own = [w for w in view.wins if (w.method, w.reference, w.metric) == ("lstm", "log_pool", "ri") and w.n > 1]
-    assert found.cells["lstm", "log_pool"] == standings.Tally(
+    assert matrix.cells["lstm", "log_pool"] == standings.Tally(
         *(sum(getattr(w, count) for w in own) for count in ("wins", "equivalent", "undecided", "losses"))
     )
-    assert found.names[0] == "residual_lstm"
-    assert found.names[-1] == "mean_vote"
+    assert matrix.names[0] == "residual_lstm"
+    assert matrix.names[-1] == "mean_vote"
     assert standings.matrix(dataclasses.replace(view, wins=()), "frozen") is None
 
 
