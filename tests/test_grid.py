@@ -56,7 +56,6 @@ def test_every_cell_has_rows_of_every_n_and_split(finished):
         "results.json",
         "rows.csv",
         "summaries.csv",
-        "plots",
     }
 
 

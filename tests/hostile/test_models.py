@@ -409,7 +409,7 @@ def stopping(**changed):
         ({"prior": [0.5, 0.5]}, "expected one value per label"),
         ({"embedding_dim": 0}, "embedding_dim: .*got 0"),
         ({"embedding_dim": "4"}, "embedding_dim: .*got '4'"),
-        (stopping(threshold=0), "stopping.0.threshold: "),
+        (stopping(threshold=-0.01), "stopping.0.threshold: "),
         (stopping(threshold=1.01), "stopping.0.threshold: "),
         (stopping(nominal_error=1), "stopping.0.nominal_error: "),
         ({"stopping": facts({})["stopping"][::-1]}, "expected stopping thresholds by descending nominal error"),
