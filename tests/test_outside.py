@@ -419,6 +419,8 @@ ERRORS = {
         "log_pol",
         "unknown aggregator 'log_pol'; did you mean 'log_pool'?.*; one from outside is gi",
     ),
+    "two dots": ({}, "pkg..x", r"aggregator: expected a module as package.module, .* got 'pkg..x'; correct it"),
+    "a sign": ({}, "log-pool.x", r"aggregator: expected a module as package.module, .* got 'log-pool.x'; correct it"),
     "a program": ({}, "os; print", "unknown aggregator 'os; print'; .*one from outside is given as"),
     "a tale": (
         {},
@@ -575,7 +577,11 @@ def test_kinds_are_told_by_what_a_file_defines():
         for kind in plugins.KINDS
     }
     assert kinds == {kind: {kind} for kind in plugins.KINDS}
-    assert plugins.contract.kind_of(POOL + "\ndef load(c, r): pass", "p.py") is None
+    for check in (plugins.contract.kind_of, lambda text, name: plugins.contract.check_text("aggregators", text, name)):
+        with pytest.raises(ConfigError, match=r"expected one plugin in p.py, got build and load, of different kinds"):
+            check(POOL + "\ndef load(c, r): pass", "p.py")
+        with pytest.raises(ConfigError, match=r"in p.py.*, got `raise OSError\('no licence'\)` in line 2; "):
+            check("if True:\n    raise OSError('no licence')", "p.py")
 
 
 def test_a_plugin_is_taken_without_saying_its_kind(installed):
@@ -584,9 +590,7 @@ def test_a_plugin_is_taken_without_saying_its_kind(installed):
     installed("a", our_pool="pack.pool")
     for given, name in ((write("p.py"), "p"), ("pack.pool", "pack.pool"), ("our_pool", "our_pool")):
         assert plugins.take_any(given) == ("aggregators", name)
-    with pytest.raises(
-        ConfigError, match=r"expected a plugin of one kind, got 'q.py' of none; data: Config and load\("
-    ):
+    with pytest.raises(ConfigError, match=r"a plugin in 'q.py', which defines one of build, load, .*, got none of it"):
         plugins.take_any(write("q.py", "x = 1"))
     with pytest.raises(ConfigError, match=r"expected Python in 'q.py', got a syntax error in line 1"):
         plugins.take_any(write("q.py", "x ="))

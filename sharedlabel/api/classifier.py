@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -121,7 +122,8 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             ValueError: arguments that scikit-learn refuses, fewer than two classes, or a group of two labels.
             SharedLabelError: an option that cannot work, or a backbone with other outputs than classes.
         """
-        self._check_options()
+        for name, check in _OPTIONS.items():
+            check(name, getattr(self, name))
         X, y = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
         check_classification_targets(y)
         self.classes_, encoded = np.unique(y, return_inverse=True)
@@ -135,7 +137,7 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         rows = _divided(labels, own, seed)
         learnt = labels if rows is None else labels[rows[0]]
         self.network_ = self._network(inputs if rows is None else inputs[rows[0]], learnt, seed)
-        prior = tuples.prior(labels, self._prior(), len(self.classes_))
+        prior = tuples.prior(labels, self.prior, len(self.classes_))
         frequencies = tuples.prior(learnt, "empirical", len(self.classes_))
         if rows is None:
             self.fusion_, self.n_ = _pooled(prior, frequencies), 1
@@ -200,19 +202,6 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         """
         return float(accuracy_score(y, self.predict(X, groups), sample_weight=sample_weight))
 
-    def _check_options(self) -> None:
-        """Refuse options that cannot work before anything is trained."""
-        for name, least in (("n", 1), ("epochs", 0), ("batch_size", 1)):
-            _checks.whole(name, getattr(self, name), least)
-        for name in ("learning_rate", "ratio"):
-            if not isinstance(value := getattr(self, name), Real):
-                raise DataError(f"expected {name} as a number, got {value!r}; pass one")
-        _checks.positive("learning_rate", float(self.learning_rate))
-        _checks.number("ratio", float(self.ratio), 1)
-        resolve("pruners", self.pruner)
-        resolve("aggregators", self.aggregator)
-        self._prior()
-
     def _network(self, inputs: Tensor, labels: Tensor, seed: int) -> nn.Module:
         """Return the trained network, compressed and trained on."""
         with rng.seeded(seed, "classifier"):
@@ -229,15 +218,11 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
     @torch.no_grad()
     def _check_outputs(self, network: nn.Module, inputs: Tensor) -> None:
         """Refuse a network that does not return a score for each class."""
-        returned = network.eval()(inputs)
-        given, classes = (
-            list(returned.shape) if isinstance(returned, Tensor) else type(returned).__name__,
-            self.classes_,
-        )
-        if given != [len(inputs), len(classes)]:
+        returned, expected = network.eval()(inputs), [len(inputs), len(self.classes_)]
+        given = list(returned.shape) if isinstance(returned, Tensor) else type(returned).__name__
+        if given != expected:
             raise DataError(
-                f"backbone: expected logits [b, {len(classes)}], one for each of the {len(classes)} classes of y, got "
-                f"{given} for b = {len(inputs)}; change its last layer"
+                f"backbone: expected logits {expected}, one for each class of y, got {given}; change its last layer"
             )
 
     def _built(self, inputs: Tensor) -> nn.Module:
@@ -286,10 +271,29 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         embeddings, logits = map(torch.cat, zip(*parts, strict=True))
         return embeddings, logits
 
-    def _prior(self) -> Any:
-        if self.prior not in ("empirical", "uniform"):
-            raise ValueError(f"prior: expected 'empirical' or 'uniform', got {self.prior!r}; choose one")
-        return self.prior
+
+def _number(name: str, value: Any) -> float:
+    if not isinstance(value, Real):
+        raise DataError(f"expected {name} as a number, got {value!r}; pass one")
+    return float(value)
+
+
+def _check_prior(name: str, value: Any) -> None:
+    if value not in ("empirical", "uniform"):
+        raise ValueError(f"{name}: expected 'empirical' or 'uniform', got {value!r}; choose one")
+
+
+# What refuses an option that cannot work, before anything is trained.
+_OPTIONS: dict[str, Callable[[str, Any], Any]] = {
+    "n": partial(_checks.whole, low=1),
+    "epochs": partial(_checks.whole, low=0),
+    "batch_size": partial(_checks.whole, low=1),
+    "learning_rate": lambda name, value: _checks.positive(name, _number(name, value)),
+    "ratio": lambda name, value: _checks.number(name, _number(name, value), 1),
+    "pruner": lambda _, spec: resolve("pruners", spec),
+    "aggregator": lambda _, spec: resolve("aggregators", spec),
+    "prior": _check_prior,
+}
 
 
 def _divided(labels: Tensor, groups: Tensor | None, seed: int) -> tuple[Tensor, Tensor, Tensor] | None:

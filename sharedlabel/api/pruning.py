@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sharedlabel import rng
@@ -87,6 +88,7 @@ def prune(
             "train in rounds of your own"
         )
     _check_needs(plugin.name, pruner.NEEDS, data=data, validation=validation, train=train)
+    _check_data(data)
     if example_inputs is None:
         if data is None:
             raise CompressionError("expected example_inputs that the module can be called with, got none; pass a batch")
@@ -160,6 +162,19 @@ def _check_needs(name: str, needs: Collection[str], **given: Any) -> None:
     ):
         if asked & set(needs) and given[argument] is None:
             raise CompressionError(f"{argument}: expected {what}, for {name}, got none; pass {argument}=...")
+
+
+def _check_data(data: Any) -> None:
+    """Refuse what are no inputs and labels: losses of torch take some of these, and mean something else."""
+    if data is None:
+        return
+    if not (isinstance(data, Sequence) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)):
+        raise CompressionError("data: expected two tensors, (inputs, labels), got something else; use torch.as_tensor")
+    if (labels := data[1]).dtype != torch.int64 or labels.ndim != 1:
+        raise CompressionError(
+            f"data: expected labels as int64 [b], a class index of each input, got "
+            f"{str(labels.dtype).removeprefix('torch.')} {list(labels.shape)}; pass indices, such as labels.long()"
+        )
 
 
 def _count_at_first(module: nn.Module) -> int:

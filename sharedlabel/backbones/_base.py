@@ -45,9 +45,11 @@ class Backbone(nn.Module):
 
     Attributes:
         has_masks: whether there are masks in the body (`_masking.py`), so that others need not look for them.
+        input_dtype: numbers that it takes; those of tokens are no floating-point numbers.
     """
 
     image_shape: tuple[int, ...]
+    input_dtype: torch.dtype = torch.float32
 
     def __init__(self, body: nn.Module, classifier: nn.Linear, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -63,6 +65,10 @@ class Backbone(nn.Module):
     def embedding_dim(self) -> int:
         """Width `d` of the embedding."""
         return self.classifier.in_features
+
+    def blank(self, count: int = 1, device: torch.device | str | None = None) -> Num[Tensor, "b ..."]:
+        """Return inputs of zeros, of the form that it takes."""
+        return torch.zeros(count, *self.image_shape, dtype=self.input_dtype, device=device)
 
     def embed(self, images: Num[Tensor, "b C H W"]) -> Float[Tensor, "b d"]:
         """Embed a batch of images (`uint8` or float)."""

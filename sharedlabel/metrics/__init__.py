@@ -9,7 +9,8 @@ RelativeInformation(num_classes=10)  # the same for a training loop: update, com
 ```
 
 Posteriors are natural logarithms, tensors `[t n c]` of t tuples after 1 to n instances over c labels; a single
-posterior for each tuple is `values[:, None]`.
+posterior for each tuple is `values[:, None]`. The information metrics and the negative log-likelihood normalise them,
+so that they take logits, too; the Brier score and calibration refuse what is not normalised.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def n_accuracy(
     """Return the share of tuples whose most probable label is right, for every prefix.
 
     Args:
-        log_posterior: log-posterior after each prefix.
+        log_posterior: log-posterior after each prefix; need not be normalised.
         labels: class index of each tuple.
         weights: weight of each tuple, on any scale; equal if None.
 

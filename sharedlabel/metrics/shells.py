@@ -23,6 +23,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.plot import _AX_TYPE
 
+from sharedlabel.errors import DataError
 from sharedlabel.metrics import _checks
 from sharedlabel.metrics.accuracy import correct
 from sharedlabel.metrics.brier import squared_distance
@@ -49,12 +50,14 @@ class _OverTuples(Metric, abc.ABC):
     unit: ClassVar[str]
     plot_lower_bound: float | None = None
     plot_upper_bound: float | None = None
+    mass: Tensor
 
     def __init__(self, n: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if n is not None:
             _checks.whole("a number of instances", n, 1)
         self.n = n
+        self._sum("mass")
 
     def _sum(self, name: str, *shape: int) -> None:
         """Add a sum over tuples to what is kept, in float64."""
@@ -69,7 +72,8 @@ class _OverTuples(Metric, abc.ABC):
         """Add tuples.
 
         Args:
-            log_posterior: natural log, after each prefix; tensors, not arrays of numpy.
+            log_posterior: natural log, after each prefix; tensors, not arrays of numpy. Logits will do where the pure
+                function takes them.
             labels: class index of each tuple.
             weights: weight of each tuple, on one scale over all updates; 1 each if None.
 
@@ -81,9 +85,16 @@ class _OverTuples(Metric, abc.ABC):
         _checks.scored(log_posterior, labels, weights)
         mass = torch.ones_like(labels, dtype=torch.float64) if weights is None else weights.double()
         self._add(log_posterior if self.n else log_posterior[:, -1:], labels, mass)
+        self.mass += mass.sum()
 
     def compute(self) -> Tensor:
-        """Return the value over all tuples so far, `[n]`, or a number without `n`."""
+        """Return the value over all tuples so far, `[n]`, or a number without `n`.
+
+        Raises:
+            DataError: there are none yet.
+        """
+        if not self.mass:
+            raise DataError("expected posteriors of at least one tuple, got none yet; call update before compute")
         values = self._values()
         return values if self.n else values[0]
 
@@ -129,16 +140,13 @@ class NAccuracy(_OverTuples):
     unit = "share"
     plot_lower_bound, plot_upper_bound = 0.0, 1.0
     right: Tensor
-    mass: Tensor
 
     def __init__(self, n: int | None = None, **kwargs: Any) -> None:
         super().__init__(n, **kwargs)
         self._sum("right", n or 1)
-        self._sum("mass")
 
     def _add(self, log_posterior: Tensor, labels: Tensor, mass: Tensor) -> None:
         self.right += mass @ correct(log_posterior, labels).double()
-        self.mass += mass.sum()
 
     def _values(self) -> Tensor:
         return self.right / self.mass
@@ -156,16 +164,13 @@ class NegativeLogLikelihood(_OverTuples):
     unit = "bits"
     plot_lower_bound: float | None = 0.0
     missing: Tensor
-    mass: Tensor
 
     def __init__(self, n: int | None = None, **kwargs: Any) -> None:
         super().__init__(n, **kwargs)
         self._sum("missing", n or 1)
-        self._sum("mass")
 
     def _add(self, log_posterior: Tensor, labels: Tensor, mass: Tensor) -> None:
         self.missing -= mass @ log2_posterior_of_label(floor_posterior(log_posterior), labels)
-        self.mass += mass.sum()
 
     def _values(self) -> Tensor:
         return self.missing / self.mass
@@ -252,16 +257,13 @@ class BrierScore(_OverTuples):
     unit = "squared distance"
     plot_lower_bound, plot_upper_bound = 0.0, 2.0
     distance: Tensor
-    mass: Tensor
 
     def __init__(self, n: int | None = None, **kwargs: Any) -> None:
         super().__init__(n, **kwargs)
         self._sum("distance", n or 1)
-        self._sum("mass")
 
     def _add(self, log_posterior: Tensor, labels: Tensor, mass: Tensor) -> None:
         self.distance += mass @ squared_distance(log_posterior, labels)
-        self.mass += mass.sum()
 
     def _values(self) -> Tensor:
         return self.distance / self.mass

@@ -14,6 +14,7 @@ import ast
 import collections
 import dataclasses
 import inspect
+from collections.abc import Iterable
 from types import ModuleType
 
 from sharedlabel.code import syntax
@@ -61,15 +62,12 @@ def check_text(kind: str, source: str, where: str) -> None:
     for name, count in collections.Counter(defined).items():
         if count > 1 and name in {CONFIG, *_functions()}:
             raise ConfigError(f"expected one plugin in {where}, got {name} {count} times; make a file of each")
-    kinds = {_functions()[name][0]: name for name in reversed(defined) if name in _functions()}
-    if len(kinds) > 1:
-        names = " and ".join(kinds[other] for other in sorted(kinds))
-        raise ConfigError(f"expected one plugin in {where}, got {names}, of different kinds; make a file of each")
+    _check_one_kind(reversed(defined), where)
     bound = syntax.bound(tree.body) | {local for node in tree.body for local, _, _ in syntax.imports(node)}
     always = (CONFIG, *CONSTANTS.get(kind, ()))
     complete = any({*always, *functions} <= bound for functions in NEEDED[kind])
     if not complete and _EVERYTHING not in bound:
-        listed = ", ".join(name for name in (*always, *_functions()) if name in bound) or "none of it"
+        listed = ", ".join(name for name in (*always, *_functions()) if name in bound) or _nothing(tree)
         raise ConfigError(f"expected {needs(kind)} in {where}, got {listed}; define what is missing")
 
 
@@ -106,23 +104,43 @@ def check_module(kind: str, module: ModuleType, where: str) -> None:
             ) from error
 
 
-def kind_of(source: str, where: str) -> str | None:
-    """Return the kind of plugin that a module's text defines; None if it defines none, or no one kind.
+def kind_of(source: str, where: str) -> str:
+    """Return the kind of plugin that a module's text defines.
 
     `build` makes a backbone if it takes three arguments, and an aggregator otherwise.
 
     Raises:
-        ConfigError: the text is no Python.
+        ConfigError: the text is no Python, or defines no plugin, or plugins of several kinds.
     """
     tree = _parsed(source, where)
-    kinds = {_functions()[name][0] for name in syntax.bound(tree.body) if name in _functions()}
-    if len(kinds) != 1:
-        return None
+    kinds = _check_one_kind(sorted(syntax.bound(tree.body)), where)
+    if not kinds:
+        functions = ", ".join(sorted(_functions()))
+        raise ConfigError(
+            f"expected a plugin in {where}, which defines one of {functions}, got {_nothing(tree)}; `sharedlabel new` "
+            "writes one that works"
+        )
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == "build":
             parameters = NEEDED["backbones"][0]["build"]
             return "backbones" if len(node.args.args) == len(parameters) else "aggregators"
-    return kinds.pop()
+    return next(iter(kinds))
+
+
+def _check_one_kind(names: Iterable[str], where: str) -> dict[str, str]:
+    """Return the kinds that names of functions make a plugin of, each with the name; refuse more than one kind."""
+    kinds = {_functions()[name][0]: name for name in names if name in _functions()}
+    if len(kinds) > 1:
+        listed = " and ".join(kinds[kind] for kind in sorted(kinds))
+        raise ConfigError(f"expected one plugin in {where}, got {listed}, of different kinds; make a file of each")
+    return kinds
+
+
+def _nothing(tree: ast.Module) -> str:
+    """Say that a module defines nothing of a plugin, and where it raises an error instead."""
+    outside = [part for node in tree.body if not isinstance(node, syntax.SCOPES) for part in ast.walk(node)]
+    raised = next((part for part in outside if isinstance(part, ast.Raise)), None)
+    return "none of it" if raised is None else f"`{ast.unparse(raised)[:200]}` in line {raised.lineno}"
 
 
 def _parsed(source: str, where: str) -> ast.Module:

@@ -22,7 +22,7 @@ from sharedlabel.errors import ConfigError, first_line, home
 from sharedlabel.plugins import contract, files
 
 _STEM = re.compile(r"[A-Za-z]\w{0,79}", re.ASCII)
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _SUFFIX = ".py"
 
 
@@ -71,7 +71,7 @@ def find(kind: str, given: str) -> Outside | None:
         return _of_file(kind, given)
     if (entry := _entry_point(kind, given)) is not None:
         return entry
-    return _of_module(kind, given, given, repr(given)) if _DOTTED.fullmatch(given) else None
+    return _of_module(kind, given, given, repr(given)) if "." in given else None
 
 
 def kind_of(given: str) -> str:
@@ -83,10 +83,11 @@ def kind_of(given: str) -> str:
     groups = [kind for kind in contract.KINDS if given in names(kind)]
     if not groups:
         source = _file_source(given) if _is_path(given) else _module_source(given, repr(given))
-        groups = [kind for kind in [contract.kind_of(source, repr(given))] if kind]
-    if len(groups) != 1:
-        listed = "; ".join(f"{kind}: {contract.needs(kind)}" for kind in contract.KINDS)
-        raise ConfigError(f"expected a plugin of one kind, got {given!r} of {' and '.join(groups) or 'none'}; {listed}")
+        return contract.kind_of(source, repr(given))
+    if len(groups) > 1:
+        raise ConfigError(
+            f"expected an entry point of one kind, got {given!r} of {' and '.join(groups)}; give its file or module"
+        )
     return groups[0]
 
 
@@ -176,6 +177,11 @@ def _of_module(kind: str, name: str, module: str, where: str) -> Outside:
 
 
 def _module_source(module: str, where: str) -> str:
+    if not _MODULE.fullmatch(module):
+        raise ConfigError(
+            f"expected a module as package.module, names of letters, digits and '_' with one dot between two, got "
+            f"{where}; correct it, or name a file as ./NAME.py"
+        )
     try:
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError as error:

@@ -30,7 +30,7 @@ def calls(network: Backbone) -> dict[nn.Module, tuple[Any, Any]]:
 
     hooks = [module.register_forward_hook(note) for module in network.modules()]
     with torch.no_grad():
-        network(torch.empty(1, *network.image_shape, device="meta"))
+        network(network.blank(device="meta"))
     for hook in hooks:
         hook.remove()
     return called

@@ -23,7 +23,7 @@ from torch.nn.modules.conv import _ConvNd
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._restore import is_depthwise
 from sharedlabel.backbones._shortcut import PadShortcut
-from sharedlabel.errors import CompressionError
+from sharedlabel.errors import CompressionError, first_line
 from sharedlabel.pruners._calls import calls, on_meta
 from sharedlabel.pruners._masks import called_layers, masked
 
@@ -127,7 +127,13 @@ class _Hidden(nn.LayerNorm):
 
 def _hide_readers(network: Backbone) -> None:
     """Replace what reads the weights of its linear layers without calling them (Swin's attention), in place."""
-    called = calls(network)
+    try:
+        called = calls(network)
+    except Exception as error:  # whatever a network of a user raises
+        raise CompressionError(
+            "expected a network whose forward can be followed without values, got one that depends on values, or puts "
+            f"tensors on a device of its own: {first_line(error)}; {INSTEAD}"
+        ) from error
     for name, layer in called_layers(network).items():
         place = name.rpartition(".")[0]
         parent = network.get_submodule(place)
@@ -207,7 +213,7 @@ def _dependencies(network: Backbone) -> Any:
         warnings.filterwarnings("ignore", "Unwrapped parameters detected", UserWarning)
         return torch_pruning.DependencyGraph().build_dependency(
             network.requires_grad_(True),
-            torch.empty(1, *network.image_shape, device="meta"),
+            network.blank(device="meta"),
             customized_pruners={PadShortcut: _ShortcutPruner()},
         )
 

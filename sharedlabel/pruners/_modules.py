@@ -39,7 +39,7 @@ class ModuleBackbone(Backbone):
         body: the module without its classifier.
         classifier: its last linear layer; without parameters if it ends otherwise.
         place: the classifier's name in the module; empty if it has none.
-        shape: of one input; empty where the module takes something else than one tensor.
+        inputs: a batch that it takes; None where it takes something else than one tensor.
 
     Attributes:
         runs: whether it can be run, from one tensor to logits. Otherwise there are only its weights to look at.
@@ -49,9 +49,12 @@ class ModuleBackbone(Backbone):
 
     linear: tuple[str, ...] | None = None
 
-    def __init__(self, body: nn.Module, classifier: nn.Linear, place: str, shape: tuple[int, ...]) -> None:
+    def __init__(self, body: nn.Module, classifier: nn.Linear, place: str, inputs: Any = None) -> None:
         super().__init__(body, classifier, (1, 1, 1))
+        shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else ()
         self.image_shape = shape
+        if isinstance(inputs, Tensor) and not inputs.is_floating_point():
+            self.input_dtype = inputs.dtype
         self.place = place
         self.normalize = _AsItIs(1).to(next(body.parameters(), torch.zeros(())).device)
         self.runs = bool(place and shape)
@@ -118,10 +121,11 @@ def prune_module(
         pruned = prune(method, backbone, ratio, config, context)
     except CompressionError as error:  # names layers as the backbone does
         raise CompressionError(_INNER.sub("", str(error))) from error
-    except RuntimeError as error:  # of torch, as where tokens that are no floating-point numbers are differentiated
+    except RuntimeError as error:  # of torch
+        what = "" if backbone.input_dtype.is_floating_point else f" inputs of {backbone.input_dtype}, without gradients"
         raise CompressionError(
-            f"expected a module that {name} can run and differentiate, got: {first_line(error)}; use a pruner that "
-            "looks at weights alone, such as magnitude"
+            f"expected a module that {name} can run and differentiate, got{what}: {first_line(error)}; use a pruner "
+            "that looks at weights alone, such as magnitude"
         ) from error
     return as_module(pruned)
 
@@ -140,24 +144,23 @@ def as_backbone(network: nn.Module, example_inputs: Any, classifier: str | None 
     body = _copied(network)
     release_masks(body)
     linear, output = _returned(copy.deepcopy(body).eval(), example_inputs)
-    shape = tuple(example_inputs.shape[1:]) if isinstance(example_inputs, Tensor) else ()
     alone, place = isinstance(output, Tensor), linear[0] if len(linear) == 1 and classifier is not None else ""
     if not alone and classifier == "":
         classifier, place = place, ""
     if classifier and classifier != place:  # it is somewhere inside: there are only weights to look at
         layer = _named(body, classifier)
         body.set_submodule(classifier, nn.Identity())
-        return ModuleBackbone(body, layer, classifier, ())
+        return ModuleBackbone(body, layer, classifier)
     if place:
         layer = _named(body, place)
         body.set_submodule(place, nn.Identity())
-        backbone = ModuleBackbone(body, layer, place, shape)
+        backbone = ModuleBackbone(body, layer, place, example_inputs)
         if not backbone.runs or _agrees(backbone, example_inputs, output):
             return backbone
         body.set_submodule(place, layer)
     nothing = nn.Linear(1, 1, bias=False)
     nothing.weight = nn.Parameter(torch.empty(0, 1))
-    whole = ModuleBackbone(body, nothing, "", shape)
+    whole = ModuleBackbone(body, nothing, "", example_inputs)
     whole.linear = None if alone or classifier is None else tuple(linear)
     return whole
 

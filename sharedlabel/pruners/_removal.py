@@ -97,7 +97,9 @@ def _differs(backbone: Backbone, channel_groups: Mapping[str, Group]) -> bool:
         name: torch.randperm(group.size, generator=generator) < (group.size + 1) // 2
         for name, group in channel_groups.items()
     }
-    images = torch.rand(2, *backbone.image_shape, generator=generator)
+    images = backbone.blank(2)
+    if images.is_floating_point():
+        images.uniform_(generator=generator)
     with torch.inference_mode():
         try:
             outputs = remove(network, channel_groups, keep)(images)

@@ -63,7 +63,7 @@ def ceiling(backbone: Backbone, config: Config) -> float:
         CompressionError: channels cannot be removed from this network, or some never pass a ReLU.
     """
     del config
-    zero_shares(backbone, torch.zeros(1, *backbone.image_shape))
+    zero_shares(backbone, backbone.blank())
     return structured_ceiling(backbone)
 
 

@@ -172,7 +172,7 @@ def _called(backbone: Backbone, names: Iterable[str]) -> set[str]:
     seen: set[str] = set()
     for name in names:
         network.get_submodule(name).register_forward_hook(lambda *_, name=name: seen.add(name))
-    network(torch.zeros(1, *network.image_shape, device=network.normalize.mean.device))
+    network(network.blank(device=network.normalize.mean.device))
     return seen
 
 

@@ -222,6 +222,12 @@ def test_frozen_parameters_half_precision_and_modes_are_kept(own) -> None:
         ({"scop": "layer"}, ConfigError, r"unknown option 'scop'; did you mean 'scope'"),
         ({"schedule": "gradual"}, ConfigError, "schedule: expected none for magnitude"),
         ({"method": {"name": "random", "schedule": "gradual"}}, ConfigError, "schedule: expected none for random"),
+        ({"method": "snip", "data": (X, Y.float())}, CompressionError, r"int64 \[b\], .*, got float32 \[16\]; .*long"),
+        (
+            {"method": "obd", "data": (X, Y[:, None])},
+            CompressionError,
+            r"a class index of each input, got int64 \[16, 1",
+        ),
         ({"example_inputs": None}, CompressionError, "expected example_inputs that the module can be called with"),
         (
             {"example_inputs": X[0, 0, 0]},

@@ -80,6 +80,18 @@ def test_two_processes_equal_one_pure_call(data, name: str) -> None:
     torch.testing.assert_close(own.compute(), _pure(*data)[name])
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
+@pytest.mark.parametrize("name", _shells())
+def test_before_the_first_tuple_there_is_no_value(name: str) -> None:
+    metric = _shells()[name]
+    with pytest.raises(DataError, match="expected posteriors of at least one tuple, got none yet; call update before"):
+        metric.compute()
+    if name in ("brier", "calibration"):
+        with pytest.raises(DataError, match="probabilities sum to 1"):
+            metric.update(torch.ones(2, 3, 4), torch.tensor([0, 1]))
+        assert not any(value.any() for value in metric.metric_state.values())
+
+
 def test_sums_are_wide_and_options_reach_torchmetrics() -> None:
     for metric in _shells().values():
         assert {state.dtype for state in metric.metric_state.values()} == {torch.float64}

@@ -6,7 +6,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -337,8 +337,31 @@ def test_a_module_that_cannot_be_copied_or_differentiated_is_said() -> None:
     obd = plugins.load("pruners", "obd")
     tokens = torch.arange(18).view(2, 9) % 9
     words = nn.Sequential(nn.Embedding(9, 6), nn.Flatten(), nn.Linear(54, 5), nn.ReLU(), nn.Linear(5, CLASSES))
-    with pytest.raises(CompressionError, match="that obd can run and differentiate, got: only Tensors of floating"):
+    with pytest.raises(
+        CompressionError, match=r"that obd .*, got inputs of torch\.int64, without gradients: only Tens"
+    ):
         prune_module(obd, words, 1.5, obd.Config(), context(tokens), tokens)
+
+
+class Fork(Perceptron):
+    """Does with inputs what their values say."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = super().forward(inputs if inputs.mean() > 0 else -inputs)
+        return logits
+
+
+def test_units_of_networks_of_tokens_go_and_forwards_that_look_at_values_are_refused() -> None:
+    unit = plugins.load("pruners", "unit")
+    tokens = torch.arange(18).view(2, 9) % 9
+    words = nn.Sequential(nn.Embedding(9, 6), nn.Flatten(), nn.Linear(54, 8), nn.ReLU(), nn.Linear(8, CLASSES))
+    result = prune_module(unit, words, 1.5, unit.Config(), context(tokens), tokens)
+    assert result(tokens).shape == (2, CLASSES)
+    assert cast("nn.Linear", result.get_submodule("2")).out_features < 8
+    with pytest.raises(
+        CompressionError, match=r"got one that depends on values, .*: Tensor\.item\(\) cannot be called"
+    ):
+        prune_module(unit, made(Fork), 1.5, unit.Config(), context(vectors()), vectors())
 
 
 def test_there_and_back_changes_nothing() -> None:

@@ -43,8 +43,8 @@ def test_each_draws_where_it_is_told_or_on_a_figure_of_its_own(loaded, draw) -> 
     own.figure.canvas.draw()
     made = draw(loaded)
     assert made is not own
-    assert made.get_title(loc="left") == own.get_title(loc="left")
-    assert made.get_title(loc="left").endswith("test")
+    assert made.get_title() == own.get_title()
+    assert made.get_title().endswith("test")
     assert made.get_xlabel()
     assert made.get_ylabel()
     assert _names(made)
@@ -66,8 +66,8 @@ def test_curves_over_the_ratio_are_those_of_the_summaries(loaded, metric, draw) 
     }
     assert len(expected) == 6
     assert _line(ax, "log_pool") == expected
-    assert "pruned by random, grouped tuples" in ax.get_title(loc="left")
-    assert "n = 4" in ax.get_title(loc="left")
+    assert "pruned by random, grouped tuples" in ax.get_title()
+    assert "n = 4" in ax.get_title()
 
 
 @pytest.mark.parametrize(("metric", "draw"), [("ri", plot.ri_against_n), ("n_accuracy", plot.n_accuracy_against_n)])
@@ -126,7 +126,12 @@ def test_adaptive_shows_a_line_for_every_ratio(loaded) -> None:
         (lambda r: plot.pareto(r, pruner="magntude"), "pruner: expected .* got 'magntude'; did you mean 'magnitude'"),
         (lambda r: plot.pareto(r, aggregators=["x"]), "aggregator: expected one of the results, got 'x'; available: "),
         (lambda r: plot.pareto(r, data="x"), "data: expected one of the results, got 'x'"),
-        (lambda r: plot.pareto(r, dat="x"), "argument: .* got 'dat'; did you mean 'data'"),
+        (lambda r: plot.pareto(r, dat="x"), "pareto: .* got 'dat'; did you mean 'data'"),
+        (lambda r: plot.ri_against_n(r, n=4), "ri_against_n: .* got 'n'; available: .* ax, backbone, data, .* ratio"),
+        (
+            lambda r: plot.adaptive(r, n=4),
+            "adaptive: .* got 'n'; available: ax, backbone, data, metric, protocol, pruner",
+        ),
         (lambda r: plot.adaptive(r, metric="x"), "metric: expected .* got 'x'; available: n_accuracy, ri"),
         (lambda r: plot.reliability(r, n=3), "n: expected one of the results, got 3"),
         (lambda r: plot.pareto("runs/digits"), "expected what sharedlabel.run or load_results returns, got a str"),

@@ -8,6 +8,7 @@ ax.figure.savefig("ri.svg")
 
 All show test, never validation. What is not said is chosen: the first data set, backbone and protocol, the pruner and
 ratio of the sweet spot at one dense pass, and the largest n; the title says which. `ax=` draws into a plot of your own.
+A plot refuses what it does not take, and says what it takes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import matplotlib.pyplot as plt
 import matplotlib.style
 from matplotlib.axes import Axes
 
-from sharedlabel.api.plot._selection import Selection, check_name, known_number, listed, select
+from sharedlabel.api.plot._selection import Selection, check_name, known_number, listed, select, strict
 from sharedlabel.config.names import EXACT
 from sharedlabel.errors import DataError
 from sharedlabel.records import AdaptivePoint, Summary
@@ -42,9 +43,16 @@ __all__ = [
     "ri_against_ratio",
 ]
 
+
+def __dir__() -> list[str]:
+    """List what there is to draw, and not what this module imports."""
+    return sorted({*(name for name in globals() if name.startswith("__")), *__all__})
+
+
 _METRICS = {"n_accuracy": "n-accuracy, stretched towards 1", "ri": "relative information, stretched towards 1"}
 
 
+@strict
 def ri_against_ratio(
     results: Any,
     *,
@@ -70,6 +78,7 @@ def ri_against_ratio(
     return _against_ratio(results, "ri", n, pruner, aggregators, ax, where)
 
 
+@strict
 def n_accuracy_against_ratio(
     results: Any,
     *,
@@ -83,6 +92,7 @@ def n_accuracy_against_ratio(
     return _against_ratio(results, "n_accuracy", n, pruner, aggregators, ax, where)
 
 
+@strict
 def ri_against_n(
     results: Any,
     *,
@@ -108,6 +118,7 @@ def ri_against_n(
     return _against_n(results, "ri", ratio, pruner, aggregators, ax, where)
 
 
+@strict
 def n_accuracy_against_n(
     results: Any,
     *,
@@ -121,6 +132,7 @@ def n_accuracy_against_n(
     return _against_n(results, "n_accuracy", ratio, pruner, aggregators, ax, where)
 
 
+@strict
 def pareto(
     results: Any,
     *,
@@ -159,6 +171,7 @@ def pareto(
     )
 
 
+@strict
 def reliability(
     results: Any,
     *,
@@ -206,6 +219,7 @@ def reliability(
     return _finished(ax, "confidence (largest posterior)", "share that is right", title)
 
 
+@strict
 def adaptive(
     results: Any,
     *,
@@ -336,6 +350,6 @@ def _finished(ax: Axes, x: str, y: str, title: str) -> Axes:
     """Label the axes and name the lines."""
     ax.set_xlabel(x)
     ax.set_ylabel(y)
-    ax.set_title(f"{title}, test", fontsize=9, loc="left", wrap=True)
+    ax.set_title(f"{title}, test", fontsize=9, wrap=True)
     ax.legend(fontsize=8)
     return ax

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import functools
+import inspect
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec
 from weakref import WeakKeyDictionary
+
+from matplotlib.axes import Axes
 
 from sharedlabel.config.names import DENSE
 from sharedlabel.errors import DataError, nearest, printable
@@ -15,7 +19,9 @@ from sharedlabel.report import views
 from sharedlabel.report._theme import Palette
 from sharedlabel.report.views import View, method
 
+_P = ParamSpec("_P")
 _LETTERS = 48  # of a name
+WHERE = ("data", "backbone", "protocol")
 # What plots of the same results share; it is gone with them.
 _VIEWS: WeakKeyDictionary[Any, tuple[tuple[View, ...], Palette]] = WeakKeyDictionary()
 
@@ -47,6 +53,26 @@ class Selection:
         return dict(sorted(lines.items()))
 
 
+def takes(draw: Callable[..., Axes]) -> list[str]:
+    """Return the names of all that a plot takes beside the results."""
+    parameters = inspect.signature(draw).parameters.values()
+    return [one.name for one in parameters if one.kind is one.KEYWORD_ONLY] + list(WHERE)
+
+
+def strict(draw: Callable[_P, Axes]) -> Callable[_P, Axes]:
+    """Let a plot refuse arguments that it does not take."""
+    taken = takes(draw)
+
+    @functools.wraps(draw)
+    def checked(*args: _P.args, **options: _P.kwargs) -> Axes:
+        for name in options.keys() - {"results"}:
+            if name not in taken:
+                raise DataError(f"{draw.__name__}: expected one of its arguments, got {name!r}; {nearest(name, taken)}")
+        return draw(*args, **options)
+
+    return checked
+
+
 def select(results: Any, pruner: str | None, where: dict[str, str]) -> Selection:
     """Choose what a plot shows from what its arguments say."""
     records = getattr(results, "records", None)
@@ -59,7 +85,6 @@ def select(results: Any, pruner: str | None, where: dict[str, str]) -> Selection
         _VIEWS[results] = views.split(shown), Palette(summary.aggregator for summary in shown.summaries)
     left, palette = _VIEWS[results]
     for name, value in where.items():
-        check_name("argument", name, ("data", "backbone", "protocol"))
         check_name(name, value, [getattr(view, name) for view in left])
         left = tuple(view for view in left if getattr(view, name) == value)
     if not left:
