@@ -48,7 +48,7 @@ def brute(posterior: torch.Tensor, drawn: Tuples, temperature: list[float]) -> l
     entropy = -sum(p * math.log2(p) for p in PRIOR.tolist())
     metrics = []
     for k in range(len(N)):
-        right = raw_bits = bits = 0.0
+        right = raw_bits = bits = distance = 0.0
         bins = {version: [[0.0, 0.0, 0.0] for _ in range(15)] for version in ("", "_raw")}
         for row, label in enumerate(labels):
             weight = float(PRIOR[label]) / counts[label]
@@ -58,6 +58,7 @@ def brute(posterior: torch.Tensor, drawn: Tuples, temperature: list[float]) -> l
             right += weight * (max(range(CLASSES), key=lambda c, p=raw: (p[c], -c)) == label)
             raw_bits += weight * math.log2(floored(raw)[label])
             bits += weight * math.log2(floored(tempered)[label])
+            distance += weight * sum((p - (c == label)) ** 2 for c, p in enumerate(floored(tempered)))
             for version, probabilities in (("", floored(tempered)), ("_raw", floored(raw))):
                 top = max(probabilities)
                 entry = bins[version][min(14, math.ceil(top * 15) - 1)]
@@ -74,6 +75,7 @@ def brute(posterior: torch.Tensor, drawn: Tuples, temperature: list[float]) -> l
                 "ri_raw": 1 + raw_bits / entropy,
                 "negative_log_likelihood": -bits,
                 "negative_log_likelihood_raw": -raw_bits,
+                "brier_score": distance,
                 "calibration_error": sum(abs(a - b) for a, b, _ in bins[""]),
                 "calibration_error_raw": sum(abs(a - b) for a, b, _ in bins["_raw"]),
                 "temperature": temperature[k],

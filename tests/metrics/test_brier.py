@@ -42,6 +42,11 @@ def test_a_label_that_is_thought_impossible_costs_two_at_most():
     assert brier_score(logs, torch.tensor([1])).item() == 2
 
 
+def test_a_class_that_no_tuple_has_counts_as_wrong():
+    logs = torch.tensor([[[0.5, 0.25, 0.25]]]).log()
+    assert brier_score(logs, torch.tensor([0])).item() == pytest.approx(0.375)
+
+
 def test_probabilities_in_the_place_of_their_logarithms_are_refused(scored):
     logs, labels, _ = scored
     with pytest.raises(DataError, match="log"):
