@@ -71,9 +71,11 @@ def _forget() -> None:
 
 
 def _observed(session: pytest.Session, items: list[pytest.Item]) -> tuple[dict[Any, set[str]], dict[Any, float]]:
+    from mutmut.configuration import config
     from mutmut.mutation.trampoline import set_mutant_under_test
     from mutmut.state import state
 
+    config()  # read from this folder, once: a test may go to another
     calls, seconds, started = {}, {}, time.process_time()
     set_mutant_under_test("stats")
     for item in _run(session, items):
