@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, weight_norm
-from torch.testing import assert_close
 
 from sharedlabel import rng
 from sharedlabel.backbones._holding import hold_masks, release_masks
@@ -27,6 +27,12 @@ def held(kind: Callable[[], nn.Module] = lambda: nn.Linear(6, 4)) -> Any:
             layer.register_buffer(f"{name}_mask", mask.float())
     hold_masks(layer)
     return layer
+
+
+def write(layer: nn.Module) -> None:
+    """Write to every parameter, behind the back of masks."""
+    for parameter in layer.parameters():
+        parameter.data += 0.5
 
 
 def inputs() -> Tensor:
@@ -63,17 +69,25 @@ def test_resets_draw_what_is_left_anew_as_the_plain_layer_does(kind: Callable[[]
         assert not (place.weight == 7).any()
 
 
-def test_replicas_of_data_parallel_have_products_of_their_own_copies() -> None:
-    """The steps of `torch.nn.parallel.replicate`, which wants devices: parameters become attributes."""
+def test_replicas_of_data_parallel_have_products_of_their_own_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas keep copies of parameters as attributes; here they are made without devices."""
+    replicate = importlib.import_module("torch.nn.parallel.replicate")
+    monkeypatch.setattr(replicate, "_get_device_index", lambda device, optional: device)
+    monkeypatch.setattr(
+        replicate,
+        "_broadcast_coalesced_reshape",
+        lambda tensors, devices, detach=False: [[tensor * 1 for tensor in tensors] for _ in devices],
+    )
     layer = held()
-    replica: Any = layer._replicate_for_data_parallel()
-    for name, parameter in layer.named_parameters():
-        setattr(replica, name, parameter * 2)
-    expected = inputs() @ (2 * layer.weight).T + 2 * layer.bias
-    assert_close(replica(inputs()), expected)
-    replica(inputs()).sum().backward()
+    write(layer)
+    network = nn.Sequential(layer, nn.ReLU())
+    for replica in replicate.replicate(network, [0, 1]):
+        assert replica[0].weight is not layer.weight
+        assert torch.equal(replica(inputs()), network(inputs()))
+        replica(inputs()).sum().backward()
     gradient = dict(layer.named_parameters())["weight"].grad
-    assert torch.equal(gradient != 0, layer.weight_mask != 0)
+    assert gradient.any()
+    assert not gradient[layer.weight_mask == 0].any()
 
 
 @pytest.mark.filterwarnings("ignore:`torch.*is deprecated")
