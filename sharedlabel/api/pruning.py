@@ -42,8 +42,16 @@ def prune(
     any optimiser and loop, when a state is loaded into it, and when it is copied, pickled or moved. `finalize` bakes
     the masks in.
 
+    Reading `layer.weight` makes a product, and what is written to that is lost (`nn.init.zeros_(layer.weight)`,
+    `layer.weight.data.mul_(2)`); it has no `grad`, and cannot be frozen. Write to the parameter,
+    `dict(layer.named_parameters())["weight"]`, load a state, or call `layer.reset_parameters()`, which draws what is
+    left anew. TorchScript, quantisation, `fully_shard` and `weight_norm` take what `finalize` returns.
+
     Weights of convolutions, linear layers and attention are prunable; biases and normalisation are not, nor is the
-    classifier: the linear layer whose output the module returns, alone or in a dict or tuple.
+    classifier: the linear layer whose output the module returns, alone, in a dict or tuple, or through a softmax,
+    a sigmoid, a tanh or a change of shape. Where that is not one layer, the classifier is asked for; a module without
+    linear layers has none. Layers of your own count by their weights: where a subclass computes another weight from
+    its own (weight standardisation), that one may be dense.
 
     Args:
         module: any module, trained or not; it is left as it is.
@@ -53,8 +61,8 @@ def prune(
             `sharedlabel.run` has.
         example_inputs: a batch that the module can be called with: a tensor, a tuple of arguments, or a mapping of
             keywords. The module is run on it once, as a copy in evaluation mode. The inputs of `data` if left out.
-        classifier: name of the linear layer that stays whole, where it is not the one that the module returns, or where
-            several are in a dict or tuple; None leaves none whole.
+        classifier: name of the linear layer that stays whole, where it is not the one whose output the module returns,
+            or where there are several; None leaves none whole.
         data: training inputs `[b ...]` and labels `[b]`, for methods that look at some (`snip`, `grasp`, `obd`, ...).
         validation: other inputs `[v ...]`, for methods that measure sensitivities (`sipp`, `pfp`).
         train: trains a module in place, for methods that train (`edge_popup`); the module that it is given maps
@@ -67,7 +75,8 @@ def prune(
 
     Raises:
         ConfigError: an unknown method or option.
-        CompressionError: the ratio cannot be reached, the method does not take this module, or lacks data.
+        CompressionError: the ratio cannot be reached, the classifier cannot be told, or the method does not take this
+            module, or lacks data.
 
     >>> import torch
     >>> network = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2))
@@ -133,7 +142,8 @@ def finalize(module: nn.Module) -> nn.Module:
 def compression_ratio(module: nn.Module, dense: nn.Module | None = None) -> float:
     """Return the compression ratio of a module, over all parameters: those at first / those left.
 
-    Masked weights are not left; nor are weights of two and more axes that are exactly 0, as `finalize` leaves them.
+    Masked weights are not left; nor are weights of two and more axes that are exactly 0, as `finalize` leaves them. So
+    what was finalized at 4x and is pruned again counts at least 4, whatever ratio its masks are for.
 
     Args:
         module: pruned or not, as a whole or in parts.
@@ -144,13 +154,18 @@ def compression_ratio(module: nn.Module, dense: nn.Module | None = None) -> floa
     1.0
     """
     before = _count_at_first(module) if dense is None else count_parameters(dense)
-    by_masks = removed(module)  # refuses masks that are not ours
-    masked = {id(place.weight) for place in masked_weights(module)}
-    weights = (each for each in module.parameters() if each.ndim > 1 and id(each) not in masked)
-    left = count_parameters(module) - by_masks - sum(int((weight == 0).sum()) for weight in weights)
+    removed(module)  # refuses masks that are not ours
+    masks = {id(place.weight): place.mask for place in masked_weights(module)}
+    left = sum(_left(weight, masks.get(id(weight))) for weight in module.parameters())
     if not left:
         raise CompressionError("expected a module with parameters, got none that is not 0; initialise it first")
     return before / left
+
+
+def _left(weight: Tensor, mask: Tensor | None) -> int:
+    if weight.ndim < 2:
+        return weight.numel()
+    return int((weight if mask is None else weight[mask != 0]).count_nonzero())
 
 
 def _check_needs(name: str, needs: Collection[str], **given: Any) -> None:

@@ -27,6 +27,10 @@ from sharedlabel.errors import CompressionError, first_line, nearest
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._methods import prune
 
+# Operations of autograd between a classifier and what a module returns that make no other layer of it.
+_ENDS = re.compile(
+    r"((Log)?(Softmax|Sigmoid)|Tanh|Squeeze|Unsqueeze|View|UnsafeView|ReshapeAlias|Select|Clone|ToCopy)Backward\d*"
+)
 _INNER = re.compile(r"(?<![\w.])body\.")  # what names of layers begin with inside of a backbone
 
 
@@ -43,8 +47,8 @@ class ModuleBackbone(Backbone):
 
     Attributes:
         runs: whether it can be run, from one tensor to logits. Otherwise there are only its weights to look at.
-        linear: names of the linear layers whose outputs the module returns, where it returns a dict or tuple of which
-            none can be told to be the classifier; None elsewhere.
+        linear: names of the linear layers whose outputs the module returns, none or several, where the classifier is
+            not named and cannot be told; None elsewhere.
     """
 
     linear: tuple[str, ...] | None = None
@@ -98,24 +102,25 @@ def prune_module(
         example_inputs: a batch that the module can be called with: a tensor, a tuple of arguments, or a mapping of
             keywords.
         classifier: name of a linear layer that stays whole; that which returns what the module returns if left out,
-            alone or in a dict or tuple; None leaves none whole.
+            alone, in a dict or tuple, or before a softmax or a reshape; None leaves none whole. A module without linear
+            layers has none.
 
     Raises:
         CompressionError: the module does not run, its classifier cannot be told, the pruner does not take it, or the
             ratio cannot be reached.
     """
     backbone, name = as_backbone(network, example_inputs, classifier), method.__name__.rpartition(".")[2]
-    if backbone.linear is not None:
-        raise CompressionError(
-            "classifier: expected one linear layer whose output is in the dict or tuple that the module returns, got "
-            f"{' and '.join(map(repr, backbone.linear)) or 'none'}; pass classifier=NAME of the layer that stays "
-            "whole, or classifier=None to prune all"
-        )
     if not backbone.runs and (method.STRUCTURED or method.NEEDS):
         raise CompressionError(
             f"expected, for {name}, a module from one tensor to the output of a linear layer, got one that takes or "
             "returns something else; return the logits alone and leave softmax to the loss, or use a pruner that looks "
             "at weights alone, such as magnitude"
+        )
+    if backbone.linear is not None:
+        raise CompressionError(
+            "classifier: expected one linear layer whose output the module returns, got "
+            f"{' and '.join(map(repr, backbone.linear)) or 'none'}; pass sl.prune classifier=NAME of the layer that "
+            "stays whole, or classifier=None to prune all"
         )
     try:
         pruned = prune(method, backbone, ratio, config, context)
@@ -144,24 +149,18 @@ def as_backbone(network: nn.Module, example_inputs: Any, classifier: str | None 
     body = _copied(network)
     release_masks(body)
     linear, output = _returned(copy.deepcopy(body).eval(), example_inputs)
-    alone, place = isinstance(output, Tensor), linear[0] if len(linear) == 1 and classifier is not None else ""
-    if not alone and classifier == "":
-        classifier, place = place, ""
-    if classifier and classifier != place:  # it is somewhere inside: there are only weights to look at
-        layer = _named(body, classifier)
-        body.set_submodule(classifier, nn.Identity())
-        return ModuleBackbone(body, layer, classifier)
+    place = (linear[0] if len(linear) == 1 else "") if classifier == "" else classifier
     if place:
         layer = _named(body, place)
         body.set_submodule(place, nn.Identity())
         backbone = ModuleBackbone(body, layer, place, example_inputs)
-        if not backbone.runs or _agrees(backbone, example_inputs, output):
+        if backbone.runs and _agrees(backbone, example_inputs, output):
             return backbone
-        body.set_submodule(place, layer)
+        return ModuleBackbone(body, layer, place)  # it is somewhere inside: there are only weights to look at
     nothing = nn.Linear(1, 1, bias=False)
     nothing.weight = nn.Parameter(torch.empty(0, 1))
     whole = ModuleBackbone(body, nothing, "", example_inputs)
-    whole.linear = None if alone or classifier is None else tuple(linear)
+    whole.linear = tuple(linear) if classifier == "" and _linear(body) else None
     return whole
 
 
@@ -181,12 +180,16 @@ def as_module(backbone: Backbone) -> nn.Module:
 
 def _named(network: nn.Module, name: str) -> nn.Linear:
     """Return a linear layer by its name."""
-    linear = {place: module for place, module in network.named_modules() if isinstance(module, nn.Linear) and place}
+    linear = _linear(network)
     if name not in linear:
         raise CompressionError(
             f"classifier: expected the name of a linear layer, got {name!r}; {nearest(name, linear)}"
         )
     return linear[name]
+
+
+def _linear(network: nn.Module) -> dict[str, nn.Linear]:
+    return {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear) and name}
 
 
 def _copied(network: nn.Module) -> nn.Module:
@@ -205,26 +208,56 @@ def _copied(network: nn.Module) -> nn.Module:
         ) from error
 
 
-@torch.no_grad()
 def _returned(network: nn.Module, inputs: Any) -> tuple[list[str], Any]:
-    """Run a module; return the names of the linear layers whose output `[b c]` is in what it returns, and that."""
+    """Run a module; return the names of the linear layers whose output is in what it returns, and that.
+
+    Where an output is `[b c]`, others are left out. Where a module returns none as it is, one counts that leads to what
+    it returns by `_ENDS` alone.
+    """
     outputs: dict[str, list[Any]] = {}
     names: dict[nn.Module, list[str]] = {}
     for name, module in network.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
     for module, (name, *others) in names.items():
         if name and not others and isinstance(module, nn.Linear):
-            returned = outputs[name] = []
-            module.register_forward_hook(lambda *call, returned=returned: returned.append(call[2]))
+            made = outputs[name] = []
+            module.register_forward_hook(lambda *call, made=made: made.append(call[2]))
     try:
-        output = _call(network, inputs)
+        with torch.no_grad():
+            output = _call(network, inputs)
     except Exception as error:  # whatever a network of a user raises
         raise CompressionError(
             f"expected a module that runs on example_inputs, got {type(error).__name__}: {first_line(error)}; pass a "
             "batch as the module takes it: a tensor, a tuple of arguments or a mapping of keywords"
         ) from error
-    leaves = {id(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.ndim == 2}
-    return [name for name, made in outputs.items() if len(made) == 1 and id(made[0]) in leaves], output
+    leaves = {id(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)}
+    returned = {name: made[0] for name, made in outputs.items() if len(made) == 1 and id(made[0]) in leaves}
+    if outputs and not returned and isinstance(output, Tensor):
+        return _behind(network, inputs, outputs), output
+    return [name for name, made in returned.items() if made.ndim == 2] or list(returned), output
+
+
+def _behind(network: nn.Module, inputs: Any, outputs: Mapping[str, list[Any]]) -> list[str]:
+    """Name the linear layer that leads to what a module returns by `_ENDS` alone, if there is one.
+
+    Args:
+        network: the module, which is run again.
+        inputs: what it is called with.
+        outputs: by name of a linear layer, where its hook keeps what it returns.
+    """
+    try:
+        for name, made in outputs.items():
+            made.clear()
+            network.get_submodule(name).requires_grad_()
+        # the graph is looked at and not gone through, so that it need not keep any tensor
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda kept: kept):
+            node = _call(network, inputs).grad_fn
+            nodes = {made[0].grad_fn: name for name, made in outputs.items() if len(made) == 1}
+    except Exception:  # it does not run with gradients
+        return []
+    while node is not None and node not in nodes and _ENDS.fullmatch(node.name()):
+        node = node.next_functions[0][0]
+    return [] if node is None or node not in nodes else [nodes[node]]
 
 
 def _call(network: nn.Module, inputs: Any) -> Any:
@@ -238,8 +271,7 @@ def _agrees(backbone: ModuleBackbone, inputs: Tensor, output: Any) -> bool:
     """Tell whether a module that was taken apart does what it did, which it does not where it uses a layer twice."""
     apart = copy.deepcopy(backbone).eval()
     try:
-        return isinstance(output, Tensor) and torch.allclose(
-            apart(inputs), output, rtol=1e-4, atol=1e-5, equal_nan=True
-        )
+        logits = apart(inputs)
+        return logits.shape == output.shape and torch.allclose(logits, output, rtol=1e-4, atol=1e-5, equal_nan=True)
     except Exception:  # it looks at its classifier in some other way
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from collections.abc import Callable
 
 import jaxtyping
 import numpy as np
@@ -111,6 +112,8 @@ def test_finalized_modules_are_plain_and_the_one_passed_in_is_left(own) -> None:
     final = sl.finalize(pruned)
     assert list(final.state_dict()) == list(own.state_dict())
     assert type(final.second) is nn.Conv2d
+    assert sl.compression_ratio(sl.prune(final, 2, example_inputs=X)) == sl.compression_ratio(pruned)
+    assert sl.compression_ratio(sl.prune(final, 8, example_inputs=X)) == pytest.approx(8, rel=0.02)
     torch.testing.assert_close(final(X), pruned(X))
     assert sl.compression_ratio(final) == sl.compression_ratio(pruned) == sl.compression_ratio(final, dense=own)
     own.load_state_dict(final.state_dict())
@@ -184,8 +187,8 @@ def test_transformers_tied_weights_and_named_classifiers() -> None:
         network = Tokens()
     tokens = torch.arange(10).view(2, 5)
     with pytest.raises(CompressionError, match="'output', which shares its weight with embedding"):
-        sl.prune(network, 1.5, example_inputs=tokens)
-    pruned = sl.prune(network, 1.5, example_inputs=tokens, classifier="output").eval()
+        sl.prune(network, 1.5, example_inputs=tokens, classifier=None)
+    pruned = sl.prune(network, 1.5, example_inputs=tokens).eval()  # the layer that returns the logits stays whole
     assert sl.compression_ratio(pruned) == pytest.approx(1.5, rel=0.01)
     assert pruned.output.weight is pruned.embedding.weight
     in_projection = pruned.encoder.layers[0].self_attn
@@ -286,12 +289,73 @@ def test_the_classifier_in_a_dict_or_tuple_stays_whole_or_is_asked_for(apart) ->
 
     assert masked(Several("hidden", "out", apart=apart)) == ["line", "aside"]
     two = Several("out", "aside", apart=apart)
-    with pytest.raises(CompressionError, match=r"dict or tuple .*, got 'out' and 'aside'; pass classifier=NAME"):
+    with pytest.raises(CompressionError, match=r"expected one linear layer .*, got 'out' and 'aside'; pass"):
         masked(two)
     assert masked(two, classifier="out") == ["line", "aside"]
     assert masked(two, classifier=None) == ["line", "out", "aside"]
-    with pytest.raises(CompressionError, match="that the module returns, got none; pass classifier=NAME"):
+    with pytest.raises(CompressionError, match=r"the module returns, got none; pass sl.prune classifier=NAME of"):
         masked(Several("hidden", apart=apart))
+
+
+class Ended(nn.Module):
+    """Does something with the output of its last linear layer."""
+
+    def __init__(self, end: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Linear(6, 20), nn.ReLU())
+        self.out, self.end = nn.Linear(20, 4), end
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.end(self.out(self.hidden(x)))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda logits: logits,
+        lambda logits: logits.softmax(-1),
+        nn.LogSoftmax(-1),
+        nn.Flatten(),
+        lambda logits: logits[:, 0].sigmoid(),
+        lambda logits: logits.view(-1, 4, 1).squeeze(-1).double(),
+    ],
+)
+def test_the_classifier_stays_whole_before_a_softmax_or_a_reshape(end, frozen) -> None:
+    module = Ended(end).requires_grad_(not frozen)
+    for inputs in (torch.ones(2, 6), torch.ones(1, 6)):
+        pruned = sl.prune(module, 1.3, example_inputs=inputs)
+        assert [name for name in pruned.state_dict() if name.endswith("mask")] == ["hidden.0.weight_mask"]
+        assert [each.requires_grad for each in pruned.parameters()] == [not frozen] * 4
+        assert pruned(inputs).shape == module(inputs).shape
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        torch.relu,
+        lambda logits: logits + logits.flip(1),
+        torch.no_grad()(lambda logits: logits.exp()),
+        lambda logits: torch.from_numpy(logits.numpy()) + 1,  # runs without gradients alone
+    ],
+)
+def test_where_it_cannot_be_told_the_classifier_is_asked_for(end) -> None:
+    inputs = torch.ones(2, 6)
+    with pytest.raises(CompressionError, match=r"classifier: expected one linear .*, got none; pass .*classifier=None"):
+        sl.prune(Ended(end), 1.3, example_inputs=inputs)
+    names = {"out": ["hidden.0"], None: ["hidden.0", "out"]}
+    for name, layers in names.items():
+        pruned = sl.prune(Ended(end), 1.3, example_inputs=inputs, classifier=name)
+        masks = [key.removesuffix(".weight_mask") for key in pruned.state_dict() if key.endswith("mask")]
+        assert masks == layers
+    with pytest.raises(CompressionError, match="expected, for unit, a module from one tensor to the output"):
+        sl.prune(Ended(end), 1.3, "unit", example_inputs=inputs)
+
+
+def test_modules_without_linear_layers_have_no_classifier() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    pruned = sl.prune(network, 1.3, example_inputs=X)
+    assert [name for name in pruned.state_dict() if name.endswith("mask")] == ["0.weight_mask", "2.weight_mask"]
 
 
 def test_masks_of_torch_and_empty_modules_are_refused() -> None:

@@ -289,7 +289,7 @@ def test_every_pruner_takes_a_module(name: str, kind: Callable[[], nn.Module], m
 def test_weights_alone_are_pruned_whatever_a_module_takes_and_returns() -> None:
     tokens, pair = torch.arange(18).view(2, 9) % 9, {"left": vectors(), "right": vectors()}
     for network, inputs, layers in (
-        (made(Words), tokens, ["line", "out"]),  # log_softmax hides the classifier
+        (made(Words), tokens, ["line"]),  # its logits are returned through log_softmax
         (made(Words), (tokens, False), ["line"]),
         (made(Boxed), pair, ["line"]),
         (made(lambda: nn.Linear(6, 9)), vectors(), [""]),
