@@ -83,6 +83,17 @@ def test_holdout_is_the_test_role() -> None:
     assert [roles[role].numel() for role in ROLES[:3]] == [560, 160, 80]
 
 
+def test_a_validation_side_is_the_validation_role_and_the_others_share_the_rest() -> None:
+    labels = torch.arange(2).repeat(500)
+    sides = torch.arange(1000) // 100  # the last hundred are test, those before them validation
+    dataset = dataclasses.replace(make(labels, holdout=sides == 9), validation=sides == 8)
+    roles = split(dataset, CONFIG)
+    assert roles["test"].tolist() == list(range(900, 1000))
+    assert roles["validation"].tolist() == list(range(800, 900))
+    # .7 and .2 of what is left, as shares of each other
+    assert [roles[role].numel() for role in ("backbone", "aggregator")] == [622, 178]
+
+
 def test_seed_decides() -> None:
     dataset = make(shuffled([50, 50]))
     first, again, other = (split(dataset, dataclasses.replace(CONFIG, seed=seed)) for seed in (0, 0, 1))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sharedlabel import rng
 from sharedlabel.data._shuffle import joint_cells, shuffle_within
-from sharedlabel.data.tuples import check, partition, prior
+from sharedlabel.data.tuples import check, largest, partition, prior
 from sharedlabel.errors import DataError
 from sharedlabel.types import Tuples
 
@@ -187,3 +187,9 @@ def test_tuples_without_instances_are_refused() -> None:
     empty = Tuples(torch.zeros(1, 2, 0, dtype=torch.int64), torch.tensor([[1, 0]]), torch.tensor([[0.5, 0.5]]))
     with pytest.raises(DataError, match="at least one instance in every tuple, got n = 0"):
         check(empty, torch.tensor([0, 0, 1, 1]))
+
+
+def test_the_largest_tuple_of_a_class_is_all_of_it_or_its_largest_group() -> None:
+    labels, groups = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 0, 1, 2, 3])
+    assert largest(labels, None, 3).tolist() == [3, 2, 0]
+    assert largest(labels, groups, 3).tolist() == [2, 1, 0]
