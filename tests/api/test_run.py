@@ -115,6 +115,8 @@ def test_files_mappings_experiments_and_options_mean_the_same(tmp_path, experime
     assert seen.evaluation.partitions == experiment.evaluation.partitions
     assert seen.split == dataclasses.replace(experiment.split, seed=3)
     assert seen.data == {"name": "imagefolder", "path": "images"}
+    assert experiment_of({"data": "imagefolder", "data.path": "null"}).data["path"] == "null"  # text, not nothing
+    assert experiment_of({"trainer.checkpoint_seconds": None, "ratios": [1e-5 + 2]}).ratios == (2.00001,)
     assert experiment_of({"data.path": "x", "data": "imagefolder"} | {}, {"data.path": "y"}).data["path"] == "y"
 
 
