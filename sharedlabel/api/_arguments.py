@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sharedlabel.errors import CompressionError, ConfigError, first_line, home
+from sharedlabel.errors import CompressionError, ConfigError, home
 
 
 def module(given: Any) -> nn.Module:
@@ -57,7 +57,7 @@ def device(given: Any) -> torch.device:
         torch.zeros(1, device=chosen).item()
     except (AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
         raise ConfigError(
-            f"device: expected a device of torch that is here, such as 'cpu' or 'cuda', or 'auto', got {given!r}: "
-            f"{first_line(error)}; choose another"
+            f"device: expected a device of torch that is here, such as 'cpu' or 'cuda', or 'auto', got {given!r}; "
+            "choose another"
         ) from error
     return chosen

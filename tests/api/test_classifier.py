@@ -249,7 +249,11 @@ def test_where_there_is_too_little_the_pool_stands_in() -> None:
         (lambda: _quick(recipe={"seed": 3}).fit(X, Y), ConfigError, "recipe: unknown option 'seed'"),
         (lambda: _quick(recipe=3).fit(X, Y), ConfigError, "recipe: expected a mapping of options, got 3"),
         (lambda: _quick(aggregator=3).fit(X, Y), ConfigError, "aggregators: expected a plugin name or .*, got 3"),
-        (lambda: _quick(device="gpu").fit(X, Y), ConfigError, "device: expected a device of torch .* got 'gpu': Expec"),
+        (
+            lambda: _quick(device="gpu").fit(X, Y),
+            ConfigError,
+            "device: expected a device of torch .* got 'gpu'; choose",
+        ),
         (lambda: _quick(device="meta").fit(X, Y), ConfigError, "device: expected a device of torch .* got 'meta'"),
         (lambda: _quick(device=None).fit(X, Y), ConfigError, "device: expected a device of torch .* got None"),
         (
