@@ -23,15 +23,17 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from sharedlabel import metrics
     from sharedlabel.api import plot
+    from sharedlabel.api.backbone import backbone
     from sharedlabel.api.classifier import SharedLabelClassifier
-    from sharedlabel.api.fusion import aggregator
+    from sharedlabel.api.fusion import Fusion, aggregator
     from sharedlabel.api.models import load_model
     from sharedlabel.api.pruning import compression_ratio, finalize, prune
     from sharedlabel.api.results import Results, load_results
     from sharedlabel.api.run import run
-    from sharedlabel.api.splitting import backbone
-    from sharedlabel.api.spots import sweet_spot
+    from sharedlabel.api.sweet_spot import sweet_spot
     from sharedlabel.config import Experiment
+    from sharedlabel.training.aggregator import AggregatorModule
+    from sharedlabel.training.backbone import BackboneModule
     from sharedlabel.training.callbacks import KeepPruned
     from sharedlabel.training.datamodule import SharedLabelDataModule
     from sharedlabel.training.joint import SharedLabelModule
@@ -39,14 +41,17 @@ else:
     __getattr__, __dir__ = attach(
         __name__,
         {
+            "AggregatorModule": "sharedlabel.training.aggregator",
+            "BackboneModule": "sharedlabel.training.backbone",
             "Experiment": "sharedlabel.config",
+            "Fusion": "sharedlabel.api.fusion",
             "KeepPruned": "sharedlabel.training.callbacks",
             "Results": "sharedlabel.api.results",
             "SharedLabelClassifier": "sharedlabel.api.classifier",
             "SharedLabelDataModule": "sharedlabel.training.datamodule",
             "SharedLabelModule": "sharedlabel.training.joint",
             "aggregator": "sharedlabel.api.fusion",
-            "backbone": "sharedlabel.api.splitting",
+            "backbone": "sharedlabel.api.backbone",
             "compression_ratio": "sharedlabel.api.pruning",
             "finalize": "sharedlabel.api.pruning",
             "load_model": "sharedlabel.api.models",
@@ -55,12 +60,15 @@ else:
             "plot": "sharedlabel.api",
             "prune": "sharedlabel.api.pruning",
             "run": "sharedlabel.api.run",
-            "sweet_spot": "sharedlabel.api.spots",
+            "sweet_spot": "sharedlabel.api.sweet_spot",
         },
     )
 
 __all__ = [
+    "AggregatorModule",
+    "BackboneModule",
     "Experiment",
+    "Fusion",
     "KeepPruned",
     "Results",
     "SharedLabelClassifier",

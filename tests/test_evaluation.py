@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
+import sharedlabel as sl
 from sharedlabel import rng
 from sharedlabel.aggregators import log_pool, mean_vote, refit_pool
 from sharedlabel.data import tuples
@@ -98,6 +99,33 @@ def test_scores_equal_a_loop_over_tuples():
     assert torch.einsum("pt,ptk->k", weights, scores.information.double()).tolist() == pytest.approx(
         [-metrics["negative_log_likelihood"] for metrics in scores.metrics], rel=1e-6
     )
+
+
+def test_public_metrics_give_the_columns_of_rows():
+    """Posteriors that are sure of themselves, some of them wrongly: flooring twice would show in every digit."""
+    drawn = draw()
+    posterior = posterior_for(drawn, sharpness=20.0)
+    posterior[3, :, drawn.labels.flatten()[3]] = -200
+    posterior = posterior.log_softmax(-1)
+    temperature = torch.tensor([0.3, 0.5, 1.0], dtype=torch.float64)
+    rows = score(posterior, drawn, PRIOR, N, len(LABELS), None, temperature).metrics
+    log_prior, data = PRIOR.log(), (drawn.labels.flatten(), drawn.weights.flatten())
+    calibrated = sl.metrics.apply_temperature(posterior, temperature)
+    own = {
+        "n_accuracy": sl.metrics.n_accuracy(posterior, *data),
+        "label_entropy": [sl.metrics.label_entropy(log_prior)] * len(N),
+        "brier_score": sl.metrics.brier_score(sl.metrics.floor_posterior(calibrated), *data),
+    }
+    for end, version in (("", calibrated), ("_raw", posterior)):
+        own[f"information_gain{end}"] = sl.metrics.information_gain(version, *data, log_prior)
+        own[f"ri{end}"] = sl.metrics.relative_information(version, *data, log_prior)
+        own[f"negative_log_likelihood{end}"] = sl.metrics.negative_log_likelihood(version, *data)
+        own[f"calibration_error{end}"] = sl.metrics.calibration_error(sl.metrics.floor_posterior(version), *data)
+    for name, values in own.items():
+        assert list(map(float, values)) == pytest.approx([row[name] for row in rows], rel=1e-12), name
+    twice = sl.metrics.negative_log_likelihood(sl.metrics.floor_posterior(calibrated), *data)
+    assert twice.tolist() != pytest.approx(own["negative_log_likelihood"].tolist(), rel=1e-3)
+    assert sl.metrics.brier_score(calibrated, *data).tolist() == pytest.approx(own["brier_score"].tolist(), abs=4e-6)
 
 
 def test_the_temperature_goes_where_the_likelihood_is_largest_but_not_so_far():

@@ -571,3 +571,20 @@ def test_a_module_of_your_own_gets_the_options_of_the_module_that_it_extends():
             super().__init__(*parts, **options)
 
     assert Own.of(network(), TrainConfig(momentum=0.7, final_rate=0.2)).hparams["momentum"] == 0.7
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "given"), [("cpu", ("cpu", 1)), ("cuda", ("cuda", 1)), ("cuda:1", ("cuda", "1,"))]
+)
+def test_what_is_small_is_trained_on_one_device_perhaps_of_a_number(monkeypatch, accelerator, given) -> None:
+    asked = {}
+
+    class Asked(trainer.pl.Trainer):
+        def __init__(self, **options: object) -> None:
+            asked.update(options)
+
+    monkeypatch.setattr(trainer.pl, "Trainer", Asked)
+    trainer.trainer(TrainerConfig(accelerator=accelerator, devices=4), 1, small=True)
+    assert (asked["accelerator"], asked["devices"], asked["strategy"]) == (*given, "auto")
+    trainer.trainer(TrainerConfig(accelerator=accelerator, devices=4), 1)
+    assert (asked["accelerator"], asked["devices"], asked["strategy"]) == (accelerator, 4, "ddp_spawn")

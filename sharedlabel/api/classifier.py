@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from functools import partial
 from numbers import Real
 from typing import Any
@@ -19,16 +19,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from sharedlabel import rng
-from sharedlabel.api.fusion import Fusion, aggregator, held_out, some
+from sharedlabel.api import _arguments, _groups, _instances
+from sharedlabel.api.backbone import SplitClassifier, last_layer
+from sharedlabel.api.fusion import Fusion, aggregator
 from sharedlabel.api.pruning import prune
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import resolve
+from sharedlabel.config import build, resolve
+from sharedlabel.config.sections import FitConfig
 from sharedlabel.data import tuples
-from sharedlabel.errors import DataError
+from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.metrics import _checks
 from sharedlabel.metrics.calibration import log_correction
 from sharedlabel.plugins import load
-from sharedlabel.pruners._modules import as_backbone
 from sharedlabel.training import search
 
 _VECTORS = {"name": "mlp", "widths": [128, 64]}
@@ -61,7 +63,7 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         learning_rate: peak of its schedule.
         prior: `empirical` takes labels to be as frequent as in training, `uniform` all alike.
         recipe: options of the aggregator's training, such as `{"epochs": 20}`; None for the usual ones.
-        device: where the network is trained and run.
+        device: where the network is trained and run, as torch names it (`cpu`, `cuda`, `cuda:1`), or `auto`.
         random_state: seed, as of any estimator.
 
     Attributes:
@@ -114,9 +116,9 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         """Train, prune and fit.
 
         Args:
-            X: `[N d]` or `[N C H W]`, numbers.
+            X: `[N d]` or `[N C H W]`, numbers; with a module of your own, whatever that takes.
             y: label of each row.
-            groups: group of each row; the rows of a group share their label.
+            groups: group of each row, numbers or names; the rows of a group share their label.
 
         Raises:
             ValueError: arguments that scikit-learn refuses, fewer than two classes, or a group of two labels.
@@ -125,18 +127,20 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         for name, check in _OPTIONS.items():
             check(name, getattr(self, name))
         X, y = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
+        self._check_axes(X)
         check_classification_targets(y)
         self.classes_, encoded = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"expected at least two classes, got one class alone, {self.classes_[0]!r}; add another")
-        own = _grouped(groups, len(X))
+        own = _groups.numbered(groups, len(X))
         labels, inputs = torch.from_numpy(encoded.astype(np.int64)), torch.from_numpy(X)
         if own is not None:
-            _check_shared(own, labels)
+            _groups.check_shared(own, labels)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         rows = _divided(labels, own, seed)
         learnt = labels if rows is None else labels[rows[0]]
         self.network_ = self._network(inputs if rows is None else inputs[rows[0]], learnt, seed)
+        self._last_layer = last_layer(self.network_, inputs[:1])
         prior = tuples.prior(labels, self.prior, len(self.classes_))
         frequencies = tuples.prior(learnt, "empirical", len(self.classes_))
         if rows is None:
@@ -149,7 +153,7 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             return self
         embeddings, logits = self._embed(inputs)
         seen = search.Images(embeddings, logits, labels, own)
-        parts = [some(seen, part) for part in rows[1:]]
+        parts = [_instances.some(seen, part) for part in rows[1:]]
         self.n_ = min(int(self.n), *(int(tuples.largest(p.labels, p.groups, len(prior)).min()) for p in parts))
         self.fusion_ = aggregator(self.aggregator).fitted(
             *parts[0],
@@ -171,10 +175,12 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, allow_nd=True, reset=False)
+        if X.ndim != self._axes:
+            raise ValueError(f"X: expected {self._axes} axes, as in fit, got shape {list(X.shape)}; reshape it")
+        own = _groups.numbered(groups, len(X))
         embeddings, logits = self._embed(torch.from_numpy(X))
-        own = _grouped(groups, len(X))
         probabilities = torch.empty(len(X), len(self.classes_), dtype=torch.float64)
-        for rows in _tuples(torch.arange(len(X)) if own is None else own):
+        for rows in _groups.rows_by_size(torch.arange(len(X)) if own is None else own):
             for batch in rows.split(_BATCH):
                 with torch.no_grad():
                     last = self.fusion_(embeddings[batch], logits[batch])[:, -1].double().softmax(-1)
@@ -201,6 +207,15 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
             groups: group of each row; each is alone if None.
         """
         return float(accuracy_score(y, self.predict(X, groups), sample_weight=sample_weight))
+
+    def _check_axes(self, X: Any) -> None:
+        """Refuse what are no vectors and no images; a module of somebody's own may take anything else."""
+        self._axes = X.ndim
+        if X.ndim not in (2, 4) and not isinstance(self.backbone, nn.Module):
+            raise ValueError(
+                f"X: expected vectors [N d] or images [N C H W], got shape {list(X.shape)}; reshape it, or pass a "
+                "module that takes it as backbone"
+            )
 
     def _network(self, inputs: Tensor, labels: Tensor, seed: int) -> nn.Module:
         """Return the trained network, compressed and trained on."""
@@ -245,15 +260,16 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         steps = epochs * -(-len(inputs) // int(self.batch_size))
         if not trainable or not steps:
             return
-        network.to(self.device).train()
+        device = _arguments.device(self.device)
+        network.to(device).train()
         optimiser = torch.optim.AdamW(trainable, lr=rate, weight_decay=_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
         for _ in range(epochs):
             for rows in torch.randperm(len(inputs)).split(int(self.batch_size)):
                 if len(rows) > 1 or len(inputs) == 1:  # batch normalisation takes no single instance
-                    logits = network(inputs[rows].to(self.device))
+                    logits = network(inputs[rows].to(device))
                     optimiser.zero_grad()
-                    nn.functional.cross_entropy(logits, labels[rows].to(self.device)).backward()
+                    nn.functional.cross_entropy(logits, labels[rows].to(device)).backward()
                     optimiser.step()
                 schedule.step()
         network.cpu()
@@ -261,13 +277,15 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
     @torch.no_grad()
     def _embed(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the embeddings and logits of instances; logits stand for both where a module has no linear end."""
-        apart = as_backbone(self.network_, inputs[:1])
-        network: nn.Module = (apart if apart.runs else self.network_).to(self.device).eval()
+        device = _arguments.device(self.device)
+        network = self.network_.to(device).eval()
+        split = SplitClassifier(network, self._last_layer) if self._last_layer else None
         parts = []
-        for batch in inputs.to(self.device).split(_BATCH):
-            embeddings = apart.embed(batch) if apart.runs else network(batch)
-            parts.append((embeddings.cpu(), (apart.classify(embeddings) if apart.runs else embeddings).cpu()))
-        self.network_.cpu()
+        for rows in inputs.split(_BATCH):
+            batch = rows.to(device)
+            pair = split.both(batch) if split is not None else (network(batch),) * 2
+            parts.append([part.cpu() for part in pair])
+        network.cpu()
         embeddings, logits = map(torch.cat, zip(*parts, strict=True))
         return embeddings, logits
 
@@ -283,6 +301,12 @@ def _check_prior(name: str, value: Any) -> None:
         raise ValueError(f"{name}: expected 'empirical' or 'uniform', got {value!r}; choose one")
 
 
+def _check_recipe(name: str, value: Any) -> None:
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"{name}: expected a mapping of options, got {value!r}; write them as {{'epochs': 20}}")
+    build(FitConfig, value or {}, name)
+
+
 # What refuses an option that cannot work, before anything is trained.
 _OPTIONS: dict[str, Callable[[str, Any], Any]] = {
     "n": partial(_checks.whole, low=1),
@@ -293,14 +317,16 @@ _OPTIONS: dict[str, Callable[[str, Any], Any]] = {
     "pruner": lambda _, spec: resolve("pruners", spec),
     "aggregator": lambda _, spec: resolve("aggregators", spec),
     "prior": _check_prior,
+    "recipe": _check_recipe,
+    "device": lambda _, given: _arguments.device(given),
 }
 
 
 def _divided(labels: Tensor, groups: Tensor | None, seed: int) -> tuple[Tensor, Tensor, Tensor] | None:
     """Return the rows that train the network, that fit the aggregator and that stop it; None where they are too few."""
     try:
-        rest = held_out(labels, groups, seed, 2).nonzero()[:, 0]
-        watched = held_out(labels[rest], None if groups is None else groups[rest], seed)
+        rest = _instances.held_out(labels, groups, seed, 2).nonzero()[:, 0]
+        watched = _instances.held_out(labels[rest], None if groups is None else groups[rest], seed)
     except DataError:
         return None
     learn = torch.ones_like(labels, dtype=torch.bool)
@@ -313,35 +339,3 @@ def _pooled(prior: Tensor, frequencies: Tensor) -> Fusion:
     pool = aggregator("log_pool", log_prior=prior.log())
     pool.log_correction = log_correction(prior, frequencies)
     return pool
-
-
-def _grouped(groups: Any, rows: int) -> Tensor | None:
-    """Number the groups of rows; None where each is alone."""
-    if groups is None:
-        return None
-    names = np.asarray(groups)
-    if names.shape != (rows,):
-        raise ValueError(f"groups: expected one for each of {rows} rows, got shape {names.shape}; pass [N]")
-    return torch.from_numpy(np.unique(names, return_inverse=True)[1].astype(np.int64))
-
-
-def _check_shared(groups: Tensor, labels: Tensor) -> None:
-    """Refuse a group of several labels."""
-    pairs = torch.stack([groups, labels]).unique(dim=1)
-    if pairs.shape[1] > int(groups.max()) + 1:
-        twice = int(torch.bincount(pairs[0]).argmax())
-        first = int((groups == twice).nonzero()[0])
-        raise ValueError(
-            f"groups: expected one label in each, got {int((pairs[0] == twice).sum())} in the group of row {first}; "
-            "give what differs other groups"
-        )
-
-
-def _tuples(groups: Tensor) -> Iterator[Tensor]:
-    """Yield the rows of groups of equal size together, `[t n]`, in the order of the rows."""
-    order = groups.argsort(stable=True)
-    sizes = torch.bincount(groups)
-    starts = sizes.cumsum(0) - sizes
-    for size in sizes.unique().tolist():
-        if size:
-            yield order[starts[sizes == size][:, None] + torch.arange(size)]

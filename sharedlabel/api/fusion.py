@@ -6,28 +6,30 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from sharedlabel import rng
 from sharedlabel.aggregators._base import LEAST_DEVIATION, Aggregator, statistics
+from sharedlabel.api import _arguments, _instances
 from sharedlabel.config import Plugin, build, resolve
 from sharedlabel.config.names import GROUPED, IID
-from sharedlabel.config.sections import FitConfig, SplitConfig, TrainerConfig
-from sharedlabel.data import splits, tuples
-from sharedlabel.errors import ConfigError, DataError
+from sharedlabel.config.sections import FitConfig, TrainerConfig
+from sharedlabel.data import tuples
+from sharedlabel.errors import ConfigError
 from sharedlabel.metrics import _checks
 from sharedlabel.metrics.calibration import calibrate_logits, log_correction, single_temperature
 from sharedlabel.plugins import load
 from sharedlabel.training import search
-from sharedlabel.types import SetShape
+from sharedlabel.types import SetShape, Tuples
 
 
 class Fusion(nn.Module):
     """An aggregator that takes embeddings and logits as a network makes them.
 
-    Made by `aggregator`. It calibrates the logits of single instances, then aggregates: what a grid does, in one module
-    with buffers, to be moved, copied, pickled and trained like any other.
+    Made by `sharedlabel.aggregator`, and by its method `fitted`. It calibrates the logits of single instances, then
+    aggregates: what a grid does, in one module with buffers, to be moved, copied, pickled and trained like any other.
+    Its state is loaded into one that is made with the same options, number of classes and width.
 
     Args:
         plugin: the aggregator and its options.
@@ -50,6 +52,7 @@ class Fusion(nn.Module):
         self.register_buffer("log_correction", torch.zeros(0))
         self.register_buffer("temperature", torch.ones(()))
         self.facts: dict[str, Any] = {}
+        self._prior: Tensor | None = None  # `[c]`, if it was made with one
         self._width: int | None = None  # of the embeddings that it was made for; None where it does not look at them
 
     def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
@@ -88,7 +91,7 @@ class Fusion(nn.Module):
         prior: Float[Tensor, "c"] | None = None,
         frequencies: Float[Tensor, "c"] | None = None,
         seed: int = 0,
-        accelerator: str = "cpu",
+        device: str | torch.device = "cpu",
         **recipe: Any,
     ) -> Fusion:
         """Return a copy of this aggregator that is fitted to instances which the network was not trained on.
@@ -106,14 +109,15 @@ class Fusion(nn.Module):
             n: instances per tuple; it predicts for fewer and more, too.
             validation: embeddings, logits, labels, and groups where there are some, of other instances, for early
                 stopping; a quarter of the instances is held out if None, groups whole.
-            prior: `[c]`, probability of each label for tuples; all alike if None.
+            prior: `[c]`, probability of each label for tuples; if None, that which the aggregator was made with
+                (`log_prior`), else all alike.
             frequencies: `[c]`, share of each label among what the network was trained on; that among `labels` if None.
             seed: of everything random.
-            accelerator: where to train: `cpu`, `gpu`, or `auto`. The result is on the CPU.
+            device: where to train, as torch names it (`cpu`, `cuda`, `cuda:1`), or `auto`. The result is on the CPU.
             recipe: options of the training, such as `epochs=20`, as of the section `fit` of an experiment.
 
         Raises:
-            ConfigError: an unknown option.
+            ConfigError: an unknown option, or a device that is not here.
             DataError: arguments that do not belong together, or a class with too few instances for n.
             TrainingError: the loss is not finite.
 
@@ -125,59 +129,69 @@ class Fusion(nn.Module):
         torch.Size([1, 4, 3])
         """
         options: FitConfig = build(FitConfig, recipe, "fit")
-        learn = _images(embeddings, logits, labels, groups)
-        classes = learn.logits.shape[1]
-        usual = tuples.prior(labels, "empirical", classes)
-        if bool((usual == 0).any()):
-            missing = int((usual == 0).nonzero()[0])
-            raise DataError(
-                f"expected instances of all {classes} labels that logits have scores of, got none of label {missing}; "
-                "add some, or leave its scores out"
-            )
-        if validation is None:
-            watched_ones = held_out(labels, groups, seed)
-            learn, watch = some(learn, ~watched_ones), some(learn, watched_ones)
-        else:
-            if len(validation) not in (3, 4):
-                raise DataError(
-                    "validation: expected (embeddings, logits, labels), or these and groups, got "
-                    f"{len(validation)} tensors; pass them in this order"
-                )
-            watch = _images(*validation)
-            _checks.array("validation embeddings", watch.embeddings, "m d", d=learn.embeddings.shape[1])
-            _checks.array("validation logits", watch.logits, "m c", c=classes)
-        if (learn.groups is None) != (watch.groups is None):
-            raise DataError("expected groups of validation where the others have some, got one without; pass both")
-        wanted = _distribution("a prior", prior, classes, tuples.prior(learn.labels, "uniform", classes))
-        seen = _distribution("frequencies", frequencies, classes, usual)
+        _checks.whole("n", n, 1)
+        place = _arguments.device(device)
+        every = _instances.instances(embeddings, logits, labels, groups)
+        usual, classes = _instances.frequencies(every), every.logits.shape[1]
+        learn, watch = _instances.divided(every, validation, seed)
+        alike = tuples.prior(learn.labels, "uniform", classes)
+        wanted = _instances.distribution("a prior", self._prior if prior is None else prior, classes, alike)
         copy = Fusion(self.plugin)
-        copy.log_correction = log_correction(wanted, seen)
-        single = single_temperature(learn.logits + copy.log_correction, learn.labels, wanted)
-        copy.temperature = torch.tensor(single, dtype=torch.float64)
-        learn, watch = (images._replace(logits=copy.calibrated(images.logits)) for images in (learn, watch))
-        protocol = IID if groups is None else GROUPED
+        copy._prior = self._prior
+        copy._calibrate(learn, wanted, _instances.distribution("frequencies", frequencies, classes, usual))
+        learn, watch = (part._replace(logits=copy.calibrated(part.logits)) for part in (learn, watch))
+        copy._train(learn, watch, n, wanted, options, seed, TrainerConfig(accelerator=str(place)))
+        return copy.eval()
 
-        def watched() -> Any:
+    def _calibrate(self, learn: search.Images, prior: Tensor, frequencies: Tensor) -> None:
+        """Fit what moves logits of single instances to the prior, and their temperature."""
+        self.log_correction = log_correction(prior, frequencies)
+        single = single_temperature(learn.logits + self.log_correction, learn.labels, prior)
+        self.temperature = torch.tensor(single, dtype=torch.float64)
+
+    def _train(
+        self,
+        learn: search.Images,
+        watch: search.Images,
+        n: int,
+        prior: Tensor,
+        recipe: FitConfig,
+        seed: int,
+        runtime: TrainerConfig,
+    ) -> None:
+        """Train the aggregator on tuples of some calibrated instances, and stop by those of others."""
+        protocol = IID if watch.groups is None else GROUPED
+
+        def watched() -> Tuples:
             draw = rng.generator(rng.derive(seed, "stopping"), "evaluation", "validation", protocol)
-            return tuples.partition(watch.labels, n, search.STOPPING_PARTITIONS, wanted, draw, watch.groups)
+            return tuples.partition(watch.labels, n, search.STOPPING_PARTITIONS, prior, draw, watch.groups)
 
-        runtime = TrainerConfig(accelerator=accelerator)
         task = search.task(
-            SetShape(*statistics(learn.embeddings, LEAST_DEVIATION), wanted.log().float()),
+            SetShape(*statistics(learn.embeddings, LEAST_DEVIATION), prior.log().float()),
             learn,
             watch,
             watched,
             n=n,
-            prior=wanted,
-            recipe=options,
+            prior=prior,
+            recipe=recipe,
             gradient_clip=float(runtime.gradient_clip),
             seed=seed,
             runtime=runtime,
         )
-        fitted = search.fit(self.plugin, options, task)
-        copy._width = learn.embeddings.shape[1]
-        copy.plugin, copy.aggregator, copy.facts = fitted.plugin, fitted.aggregator.eval(), fitted.meta
-        return copy.eval()
+        fitted = search.fit(self.plugin, recipe, task)
+        self._width = learn.embeddings.shape[1]
+        self.plugin, self.aggregator, self.facts = fitted.plugin, fitted.aggregator.eval(), fitted.meta
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
+        """Refuse the state of a fitted aggregator where there is none to load it into."""
+        held = state_dict.get(f"{prefix}log_correction")
+        if self.aggregator is None and held is not None and held.numel():
+            raise ConfigError(
+                f"expected an aggregator that is made for {held.numel()} classes, to load a state into it, got "
+                f"{self.plugin.name!r} alone; pass num_classes={held.numel()}, and embedding_dim= where it looks at "
+                "embeddings, to sl.aggregator"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def aggregator(
@@ -198,7 +212,7 @@ def aggregator(
         num_classes: number of labels, c; it need not be said if the aggregator is fitted next.
         embedding_dim: width of the embeddings, d; it need not be said if the aggregator is fitted next, nor of those
             that do not look at them.
-        log_prior: `[c]`, natural log of the prior over labels; all alike if None.
+        log_prior: `[c]`, natural log of the prior over labels, for `fitted`, too; all alike if None.
         options: options of the aggregator, such as `hidden=32`.
 
     Raises:
@@ -210,16 +224,16 @@ def aggregator(
     >>> agg(torch.zeros(1, 2, 1), logits).exp()[0, :, 1]
     tensor([0.7311, 0.8808])
     """
-    plugin = resolve("aggregators", {**({"name": name} if isinstance(name, str) else name), **options})
+    plugin = resolve("aggregators", {**name, **options} if isinstance(name, Mapping) else {"name": name, **options})
     made = Fusion(plugin)
     if num_classes is None and log_prior is None:
         return made
     classes = len(log_prior) if num_classes is None and log_prior is not None else num_classes
     _checks.whole("a number of classes", classes, 2)
     assert classes is not None
-    prior = _distribution(
-        "a prior", None if log_prior is None else log_prior.exp(), classes, torch.full((classes,), 1 / classes)
-    )
+    given, alike = None if log_prior is None else log_prior.exp(), torch.full((classes,), 1 / classes)
+    prior = _instances.distribution("a prior", given, classes, alike)
+    made._prior = None if log_prior is None else prior
     made.log_correction = torch.zeros(classes)
     made._width = embedding_dim
     made.aggregator = _built(plugin, prior.log().float(), embedding_dim)
@@ -246,54 +260,3 @@ def _built(plugin: Plugin, log_prior: Tensor, width: int | None) -> Aggregator:
 def _sizes(module: nn.Module) -> dict[str, torch.Size]:
     """Return the shapes of parameters and buffers."""
     return {name: tensor.shape for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
-
-
-def _images(embeddings: Tensor, logits: Tensor, labels: Tensor, groups: Tensor | None = None) -> search.Images:
-    """Check what belongs together."""
-    _checks.array("embeddings", embeddings, "m d")
-    _checks.array("logits", logits, "m c", m=len(embeddings))
-    _checks.labels(labels, len(logits), logits.shape[1])
-    if groups is not None:
-        _checks.tensor("groups", groups, "m")
-        if groups.dtype != torch.int64 or groups.shape != labels.shape:
-            kind = str(groups.dtype).removeprefix("torch.")
-            raise DataError(f"expected groups as int64 [{len(labels)}], got {kind} {list(groups.shape)}; number them")
-    return search.Images(embeddings.float(), logits.float(), labels, groups)
-
-
-def held_out(
-    labels: Int64[Tensor, "m"], groups: Int64[Tensor, "m"] | None, seed: int, parts: int = 4
-) -> Bool[Tensor, "m"]:
-    """Mark one part in so many of the instances, each class in proportion, groups whole.
-
-    Args:
-        labels: class index of each; all of 0 to the largest occur.
-        groups: group of each, or None.
-        seed: of the division.
-        parts: how many there are.
-
-    Raises:
-        DataError: a class has too few instances, or groups.
-    """
-    part = splits.folded(labels, groups, parts, SplitConfig(seed=seed))
-    if splits.missing(labels, part, parts, int(labels.max()) + 1):
-        raise DataError(
-            f"validation: expected at least {parts} instances, or groups, of every label to hold some out, got fewer; "
-            "add some, or pass validation=(embeddings, logits, labels)"
-        )
-    return part == 0
-
-
-def some(images: search.Images, rows: Tensor) -> search.Images:
-    """Return some of the instances."""
-    return search.Images(*(None if part is None else part[rows] for part in images))  # type: ignore[arg-type]
-
-
-def _distribution(name: str, given: Tensor | None, classes: int, usual: Tensor) -> Tensor:
-    """Return probabilities of the classes, in float64, each above 0."""
-    chosen = usual if given is None else given
-    _checks.shape(name, chosen, "c", c=classes)
-    _checks.positive(f"probabilities in {name}", chosen)
-    _checks.distributions(name, chosen, axes=1)
-    wide = chosen.double()
-    return wide / wide.sum()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
+from sharedlabel.api import _arguments
 from sharedlabel.deployment import predictor
 from sharedlabel.deployment.predictor import Predictor
-from sharedlabel.errors import home
 
 
 def load_model(folder: str | os.PathLike[str], runtime: str | None = None, *, trust: bool = False) -> Predictor:
@@ -22,6 +22,7 @@ def load_model(folder: str | os.PathLike[str], runtime: str | None = None, *, tr
         `stream(instances)` yields the log-posterior after each; `threshold(error)` is the one fitted for an error.
 
     Raises:
+        ConfigError: it is no path.
         DeploymentError: there is no model, it was altered, or its runtime is not installed.
 
     Example::
@@ -29,4 +30,4 @@ def load_model(folder: str | os.PathLike[str], runtime: str | None = None, *, tr
         model = sharedlabel.load_model("runs/digits/models/CELL")
         model.predict(images, threshold=model.threshold(0.05)).label
     """
-    return predictor.load(home(os.fspath(folder)), runtime, trust=trust)
+    return predictor.load(_arguments.path(folder, "an exported model"), runtime, trust=trust)

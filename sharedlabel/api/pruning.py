@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sharedlabel import rng
+from sharedlabel.api import _arguments
 from sharedlabel.backbones._masking import count_parameters, masked_weights
 from sharedlabel.config import resolve
 from sharedlabel.errors import CompressionError, ConfigError
@@ -125,7 +126,7 @@ def finalize(module: nn.Module) -> nn.Module:
         module: from `prune`, alone or as a part of another module.
 
     Raises:
-        CompressionError: there are masks of `torch.nn.utils.prune` in it.
+        CompressionError: it is no module, or there are masks of `torch.nn.utils.prune` in it.
 
     >>> import torch
     >>> network = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2))
@@ -133,7 +134,7 @@ def finalize(module: nn.Module) -> nn.Module:
     >>> list(final.state_dict()) == list(network.state_dict())
     True
     """
-    removed(module)  # refuses masks that are not ours
+    removed(_arguments.module(module))  # refuses masks that are not ours
     final = copy.deepcopy(module)
     bake(final)
     return final
@@ -150,10 +151,14 @@ def compression_ratio(module: nn.Module, dense: nn.Module | None = None) -> floa
         dense: the module before, where `prune` has not made this one, nor parts of it: what it makes remembers how many
             parameters there were.
 
+    Raises:
+        CompressionError: it is no module, there are masks of `torch.nn.utils.prune` in it, or no parameter is left.
+
     >>> compression_ratio(nn.Linear(3, 2))
     1.0
     """
-    before = _count_at_first(module) if dense is None else count_parameters(dense)
+    _arguments.module(module)
+    before = _count_at_first(module) if dense is None else count_parameters(_arguments.module(dense))
     removed(module)  # refuses masks that are not ours
     masks = {id(place.weight): place.mask for place in masked_weights(module)}
     left = sum(_left(weight, masks.get(id(weight))) for weight in module.parameters())

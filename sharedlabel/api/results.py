@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharedlabel import records
-from sharedlabel.errors import ConfigError, home, printable
+from sharedlabel.api import _arguments
+from sharedlabel.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -85,9 +86,9 @@ def load_results(path: str | os.PathLike[str]) -> Results:
 
     Raises:
         StoreError: there are none, or they are of another version.
-        ConfigError: the path begins with the home of nobody.
+        ConfigError: it is no path, or one that begins with the home of nobody.
     """
-    place = home(os.fspath(path))
+    place = _arguments.path(path, "a run")
     return Results(records.read(place), place if place.is_dir() else place.parent)
 
 

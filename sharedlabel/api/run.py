@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from rich.console import Console
 
 from sharedlabel import running
 from sharedlabel.api.results import Results
-from sharedlabel.config import Experiment, parse
+from sharedlabel.config import Experiment, merged
 from sharedlabel.config.commandline import plain
-from sharedlabel.config.schema import leaves, takes_text_alone, unknown
+from sharedlabel.config.schema import unknown
 from sharedlabel.errors import ConfigError, home
 
 
@@ -87,32 +88,29 @@ def experiment_of(
     (1, 2)
     """
     if isinstance(config, Experiment):
-        base = _arguments(plain(config))
+        base: Path | dict[str, Any] = plain(config)
     elif isinstance(config, Mapping):
-        base = _arguments(config)
+        base = _plain(config)
     elif isinstance(config, str | os.PathLike):
-        base = [f"--config={home(os.fspath(config))}"]
+        base = home(os.fspath(config))
     else:
         raise ConfigError(
             f"expected a YAML file, a mapping of options or an Experiment, got a {type(config).__name__}; pass one"
         )
-    return parse([*base, *_arguments(overrides or {})])[0]
+    return merged(base, _plain(overrides or {}))
 
 
-def _arguments(options: Mapping[Any, Any]) -> list[str]:
-    """Write options as the command line takes them, so that Python and shell mean the same by a value."""
-    known, annotations = [entry.name for entry in dataclasses.fields(Experiment)], dict(leaves(Experiment))
-    arguments = []
-    for name, value in options.items():
+def _plain(options: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return options as plain data, as they would stand in a file."""
+    known = [entry.name for entry in dataclasses.fields(Experiment)]
+    for name in options:
         if not isinstance(name, str) or name.partition(".")[0] not in known:
             raise ConfigError(unknown(str(name), known))
-        as_it_is = isinstance(value, str) and name in annotations and takes_text_alone(annotations[name])
-        arguments.append(f"--{name}={value if as_it_is else _json(name, value)}")
-    return arguments
+    return {name: _plain_value(name, value) for name, value in options.items()}
 
 
-def _json(name: str, value: Any) -> str:
-    """Write a value as JSON; paths stand for their text, numbers and arrays of numpy for plain ones."""
+def _plain_value(name: str, value: Any) -> Any:
+    """Return a value as plain data; paths stand for their text, numbers and arrays of numpy for plain ones."""
 
     def plainly(item: Any) -> Any:
         if isinstance(item, np.generic | np.ndarray):
@@ -123,4 +121,4 @@ def _json(name: str, value: Any) -> str:
             return dataclasses.asdict(item)
         raise ConfigError(f"{name}: expected plain data, got a value of {type(item)}; write it as in a YAML file")
 
-    return json.dumps(value, default=plainly)
+    return json.loads(json.dumps(value, default=plainly))

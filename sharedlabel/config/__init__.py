@@ -20,6 +20,7 @@ from sharedlabel.config.plugins import resolve as resolve
 from sharedlabel.config.reading import check as check
 from sharedlabel.config.reading import command_line as command_line
 from sharedlabel.config.reading import from_yaml as from_yaml
+from sharedlabel.config.reading import merged as merged
 from sharedlabel.config.reading import parse as parse
 from sharedlabel.config.trainings import TRAININGS as TRAININGS
 from sharedlabel.config.trainings import Training as Training

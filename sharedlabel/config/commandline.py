@@ -64,7 +64,8 @@ class CommandLine:
                 self.parser().print_help()
                 raise SystemExit(0)
             name, given, text = token.removeprefix("--").partition("=")
-            self._check(token, name)
+            if not token.startswith("--") or not self._known(name, _CONFIG, *self._switches):
+                raise ConfigError(f"{self._unknown(name, _CONFIG, *self._switches)}; --help explains every option")
             if name in self._switches:
                 if given:
                     raise ConfigError(
@@ -77,8 +78,28 @@ class CommandLine:
             if name == _CONFIG:
                 self._merge(values, read_file(Path(text)))
             else:
-                self._set(values, name, text)
+                self._set(values, name, self._read(name, text))
         return values, switches
+
+    def merged(self, *sources: Path | Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of all options as plain data, from sources of which later ones win.
+
+        Args:
+            sources: YAML files, and mappings from dotted names to plain data.
+
+        Raises:
+            ConfigError: an option that does not exist, or a file that cannot be read.
+        """
+        values: dict[str, Any] = plain(self._kind())
+        for source in sources:
+            if isinstance(source, Path):
+                self._merge(values, read_file(source))
+                continue
+            for name, value in source.items():
+                if not self._known(name):
+                    raise ConfigError(self._unknown(name))
+                self._set(values, name, value)
+        return values
 
     def parser(self) -> argparse.ArgumentParser:
         """Return a parser of the standard library that describes every option; it prints the help."""
@@ -99,13 +120,16 @@ class CommandLine:
             _describe(group, section, defaults[name], f"{name}.")
         return built
 
-    def _check(self, token: str, name: str) -> None:
-        """Refuse an argument that is no option."""
-        known = [*self._options, *schema.sections(self._kind), _CONFIG, *self._switches]
-        if token.startswith("--") and (name in known or name.startswith(tuple(f"{one}." for one in self._extensible))):
-            return
+    def _known(self, name: str, *others: str) -> bool:
+        """Tell whether there is an option, a section or another argument of this name."""
+        listed = name in self._options or name in schema.sections(self._kind) or name in others
+        return listed or name.startswith(tuple(f"{one}." for one in self._extensible))
+
+    def _unknown(self, name: str, *others: str) -> str:
+        """Say that there is no such option, and which is nearest."""
+        known = [*self._options, *schema.sections(self._kind), *others]
         same_section = [one for one in known if "." in name and one.rpartition(".")[0] == name.rpartition(".")[0]]
-        raise ConfigError(f"{schema.unknown(name, same_section or known)}; --help explains every option")
+        return schema.unknown(name, same_section or known)
 
     def _next(self, name: str, tokens: Iterator[str]) -> str:
         text = next(tokens, None)
@@ -118,12 +142,8 @@ class CommandLine:
     def _wanted(self, name: str) -> str:
         return schema.wanted(self._options[name]) if name in self._options else "a value"
 
-    def _set(self, values: dict[str, Any], name: str, text: str) -> None:
-        """Take one option from the command line."""
-        if name in self._options and schema.takes_text_alone(self._options[name]) and text not in {"null", "~"}:
-            value: Any = text
-        else:
-            value = self._value(name, text)
+    def _set(self, values: dict[str, Any], name: str, value: Any) -> None:
+        """Take one option."""
         if name in schema.sections(self._kind):
             self._merge(values, {name: value})
             return
@@ -142,7 +162,10 @@ class CommandLine:
                 inside.setdefault(parents[depth], "")
         inside[last] = value
 
-    def _value(self, name: str, text: str) -> Any:
+    def _read(self, name: str, text: str) -> Any:
+        """Read the value of an option from the command line."""
+        if name in self._options and schema.takes_text_alone(self._options[name]) and text not in {"null", "~"}:
+            return text
         try:
             return read_yaml(text)
         except ValueError as error:

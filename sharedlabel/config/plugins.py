@@ -63,7 +63,7 @@ def resolve(kind: str, spec: PluginSpec) -> Plugin:
         ConfigError: unknown plugin or option (the nearest valid one is named), or a value of the wrong type.
         ContractError: code of a plugin from outside raises.
     """
-    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    options = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
     name, label = options.pop("name", None), given_label(options.pop("label", None), kind)
     if not isinstance(name, str):
         raise ConfigError(

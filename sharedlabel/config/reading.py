@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,24 @@ def parse(arguments: Sequence[str] | None, program: str = "train") -> tuple[Expe
     return experiment, switches
 
 
+def merged(*sources: Path | Mapping[str, Any]) -> Experiment:
+    """Return the experiment of YAML files and of mappings from dotted names to plain data; later ones win.
+
+    Args:
+        sources: in this order.
+
+    Raises:
+        ConfigError: as for `parse`.
+
+    >>> merged({"name": "mine", "split.seed": 1}, {"split": {"limit": 20}}).split.seed
+    1
+    """
+    return check(schema.read(Experiment, command_line().merged(*sources)))
+
+
 def from_yaml(path: Path) -> Experiment:
     """Read an experiment from a YAML file."""
-    return parse([f"--config={path}"])[0]
+    return merged(path)
 
 
 def check(experiment: Experiment) -> Experiment:

@@ -10,7 +10,8 @@ RelativeInformation(num_classes=10)  # the same for a training loop: update, com
 
 Posteriors are natural logarithms, tensors `[t n c]` of t tuples after 1 to n instances over c labels; a single
 posterior for each tuple is `values[:, None]`. The information metrics and the negative log-likelihood normalise them,
-so that they take logits, too; the Brier score and calibration refuse what is not normalised.
+so that they take logits, too, and mix them with a millionth of the uniform distribution (`floor_posterior`): do not do
+that before. The Brier score and the calibration error take posteriors as they are, and refuse what is not normalised.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sharedlabel.metrics.accuracy import n_accuracy
     from sharedlabel.metrics.brier import brier_score
     from sharedlabel.metrics.calibration import apply_temperature, fit_temperature, negative_log_likelihood
-    from sharedlabel.metrics.diagrams import expected_calibration_error, reliability
+    from sharedlabel.metrics.diagrams import calibration_error, reliability
     from sharedlabel.metrics.gain import information_gain, relative_information
     from sharedlabel.metrics.information import floor_posterior, label_entropy
     from sharedlabel.metrics.shells import (
@@ -46,7 +47,7 @@ else:
             "RelativeInformation": "sharedlabel.metrics.shells",
             "apply_temperature": "sharedlabel.metrics.calibration",
             "brier_score": "sharedlabel.metrics.brier",
-            "expected_calibration_error": "sharedlabel.metrics.diagrams",
+            "calibration_error": "sharedlabel.metrics.diagrams",
             "fit_temperature": "sharedlabel.metrics.calibration",
             "floor_posterior": "sharedlabel.metrics.information",
             "information_gain": "sharedlabel.metrics.gain",
@@ -67,7 +68,7 @@ __all__ = [
     "RelativeInformation",
     "apply_temperature",
     "brier_score",
-    "expected_calibration_error",
+    "calibration_error",
     "fit_temperature",
     "floor_posterior",
     "information_gain",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor
@@ -141,13 +141,32 @@ def labels(values: Any, tuples: int, classes: int) -> None:
 
 
 def weights(values: Tensor | None, tuples: int) -> None:
-    """Refuse weights that are not one finite number of at least 0 for each tuple, and no weight at all."""
+    """Refuse weights that are not one finite number of at least 0 for each tuple; all may be 0, as in one batch."""
     if values is None:
         return
     array("weights", values, "t", 0, t=tuples)
-    total = float(values.sum())
-    if tuples and not 0 < total < math.inf:
-        raise DataError(f"expected weights with a finite sum above 0, got {total:g}; leave them out to weigh all alike")
+    if tuples and math.isinf(total := float(values.sum())):
+        _refuse_total(total)
+
+
+def mean(tuples: int, total: float) -> None:
+    """Refuse a mean over no tuples, or over such as weigh nothing.
+
+    Args:
+        tuples: number of tuples.
+        total: sum of their weights.
+    """
+    if not tuples:
+        raise DataError(
+            "expected at least one tuple to take a mean over, got none; check the split that they are from, and give "
+            "them to a metric by update before compute"
+        )
+    if not 0 < total < math.inf:
+        _refuse_total(total)
+
+
+def _refuse_total(total: float) -> NoReturn:
+    raise DataError(f"expected weights with a finite sum above 0, got {total:g}; leave them out to weigh all alike")
 
 
 def scored(log_posterior: Tensor, of: Tensor, by: Tensor | None = None, *, normalised: bool = False) -> None:

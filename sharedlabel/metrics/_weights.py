@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
-from sharedlabel.errors import DataError
 from sharedlabel.metrics import _checks
 from sharedlabel.types import Tuples
 
@@ -20,11 +19,11 @@ def normalized(labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"] | None) -
         DataError: there are no tuples, or their weights mean nothing.
     """
     _checks.tensor("labels", labels, "t")
-    if not labels.numel():
-        raise DataError("expected at least one tuple to take a mean over, got none; check the split that they are from")
-    _checks.weights(weights, labels.numel())
+    count = labels.numel()
+    _checks.weights(weights, count)
+    _checks.mean(count, float(count if weights is None else weights.sum()))
     if weights is None:
-        return torch.full(labels.shape, 1 / labels.numel(), dtype=torch.float64, device=labels.device)
+        return torch.full(labels.shape, 1 / count, dtype=torch.float64, device=labels.device)
     wide = weights.double()
     return wide / wide.sum()
 

@@ -171,7 +171,8 @@ def negative_log_likelihood(
     """Return the mean of -log2 of the label's posterior, in bits, for every prefix.
 
     Posteriors are normalised, and mixed with a millionth of the uniform distribution first (`floor_posterior`), as
-    `information_gain` does: one label that is thought impossible costs log2(c) + 20 bits, not infinitely many.
+    `information_gain` does: one label that is thought impossible costs log2(c) + 20 bits, not infinitely many. Do not
+    floor them before.
 
     Args:
         log_posterior: natural log, normalised or not.

@@ -83,7 +83,7 @@ def calibration_gap(diagram: Reliability) -> Float[Tensor, "n"]:
     return (diagram.mass * (diagram.confidence - diagram.accuracy).abs()).sum(dim=1)
 
 
-def expected_calibration_error(
+def calibration_error(
     log_posterior: Float[Tensor, "t n c"],
     labels: Int64[Tensor, "t"],
     weights: Float[Tensor, "t"] | None = None,

@@ -27,8 +27,9 @@ def information_gain(
 
     It is a lower bound on the mutual information of the label and the instances, and negative where the posterior is
     worse than the prior. Posteriors are normalised, and mixed with a millionth of the uniform distribution first
-    (`floor_posterior`), so that one label that is thought impossible does not cost everything. They are taken as they
-    are otherwise: to calibrate them, fit a temperature on other tuples (`fit_temperature`, `apply_temperature`).
+    (`floor_posterior`), so that one label that is thought impossible does not cost everything; do not floor them
+    before. They are taken as they are otherwise: to calibrate them, fit a temperature on other tuples
+    (`fit_temperature`, `apply_temperature`).
 
     Args:
         log_posterior: natural log of p(y given x_1..x_k) after each prefix k; a tensor, normalised or not.

@@ -46,6 +46,10 @@ def label_entropy(log_prior: Float[Tensor, "c"]) -> float:
 def floor_posterior(log_posterior: Float[Tensor, "t n c"], epsilon: float = FLOOR) -> Float[Tensor, "t n c"]:
     """Normalise a log-posterior in float64 and mix it with the uniform distribution.
 
+    `negative_log_likelihood`, `information_gain` and `relative_information` do this themselves; done before, too, it
+    would count twice. Tables of a run hold all scores of floored posteriors: the Brier score and the calibration error
+    of posteriors as they are differ from them by a few millionths.
+
     Args:
         log_posterior: natural log; need not be normalised.
         epsilon: share of the uniform distribution in the mixture, in (0, 1).

@@ -7,7 +7,8 @@ for log_posterior, labels in batches:  # [t n c], [t]
 metrics.compute()  # {"NAccuracy": tensor(0.97), "RelativeInformation": tensor(0.91)}
 ```
 
-Each tells of the posterior after the last instance alone, a number; with `n=8` of those after 1 to 8 instances, `[8]`.
+Each tells of the posterior after the last instance alone, a number, be the tuples of one length or of several; with
+`n=8` of those after 1 to 8 instances, `[8]`, of tuples of 8.
 Split updates and several processes give the same numbers as one call of the pure function on everything.
 """
 
@@ -23,7 +24,6 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.plot import _AX_TYPE
 
-from sharedlabel.errors import DataError
 from sharedlabel.metrics import _checks
 from sharedlabel.metrics.accuracy import correct
 from sharedlabel.metrics.brier import squared_distance
@@ -41,7 +41,7 @@ class _OverTuples(Metric, abc.ABC):
     """What the metrics share: how posteriors of tuples come in, and how results are drawn.
 
     Args:
-        n: prefix lengths to tell of, 1 to n; None for the last alone, of tuples of any length.
+        n: prefix lengths to tell of, 1 to n; None for the last alone, the mean over tuples of whatever lengths.
         kwargs: handed to `torchmetrics.Metric`.
     """
 
@@ -50,6 +50,7 @@ class _OverTuples(Metric, abc.ABC):
     unit: ClassVar[str]
     plot_lower_bound: float | None = None
     plot_upper_bound: float | None = None
+    tuples: Tensor
     mass: Tensor
 
     def __init__(self, n: int | None = None, **kwargs: Any) -> None:
@@ -57,6 +58,7 @@ class _OverTuples(Metric, abc.ABC):
         if n is not None:
             _checks.whole("a number of instances", n, 1)
         self.n = n
+        self._sum("tuples")
         self._sum("mass")
 
     def _sum(self, name: str, *shape: int) -> None:
@@ -75,7 +77,7 @@ class _OverTuples(Metric, abc.ABC):
             log_posterior: natural log, after each prefix; tensors, not arrays of numpy. Logits will do where the pure
                 function takes them.
             labels: class index of each tuple.
-            weights: weight of each tuple, on one scale over all updates; 1 each if None.
+            weights: weight of each tuple, on one scale over all updates; 1 each if None. All of one update may be 0.
 
         Raises:
             DataError: arguments that do not belong together; nothing is added.
@@ -85,16 +87,16 @@ class _OverTuples(Metric, abc.ABC):
         _checks.scored(log_posterior, labels, weights)
         mass = torch.ones_like(labels, dtype=torch.float64) if weights is None else weights.double()
         self._add(log_posterior if self.n else log_posterior[:, -1:], labels, mass)
+        self.tuples += len(labels)
         self.mass += mass.sum()
 
     def compute(self) -> Tensor:
         """Return the value over all tuples so far, `[n]`, or a number without `n`.
 
         Raises:
-            DataError: there are none yet.
+            DataError: there are none yet, or none that weighs anything.
         """
-        if not self.mass:
-            raise DataError("expected posteriors of at least one tuple, got none yet; call update before compute")
+        _checks.mean(int(self.tuples), float(self.mass))
         values = self._values()
         return values if self.n else values[0]
 
@@ -127,7 +129,7 @@ class NAccuracy(_OverTuples):
     """Share of tuples whose most probable label is right, in [0, 1]; ties go to the lowest class index.
 
     Args:
-        n: prefix lengths to tell of, 1 to n; None for the last alone.
+        n: prefix lengths to tell of, 1 to n; None for the last alone, the mean over tuples of whatever lengths.
         kwargs: handed to `torchmetrics.Metric`.
 
     >>> metric = NAccuracy(n=2)
@@ -156,7 +158,7 @@ class NegativeLogLikelihood(_OverTuples):
     """Mean of -log2 p(y), in bits: see `sharedlabel.metrics.negative_log_likelihood`.
 
     Args:
-        n: prefix lengths to tell of, 1 to n; None for the last alone.
+        n: prefix lengths to tell of, 1 to n; None for the last alone, the mean over tuples of whatever lengths.
         kwargs: handed to `torchmetrics.Metric`.
     """
 
@@ -181,7 +183,7 @@ class InformationGain(NegativeLogLikelihood):
 
     Args:
         num_classes: number of labels, c.
-        n: prefix lengths to tell of, 1 to n; None for the last alone.
+        n: prefix lengths to tell of, 1 to n; None for the last alone, the mean over tuples of whatever lengths.
         log_prior: `[c]`, natural log of the prior that posteriors start from; the frequencies of all labels seen if
             None.
         kwargs: handed to `torchmetrics.Metric`.
@@ -223,7 +225,7 @@ class RelativeInformation(InformationGain):
 
     Args:
         num_classes: number of labels, c.
-        n: prefix lengths to tell of, 1 to n; None for the last alone.
+        n: prefix lengths to tell of, 1 to n; None for the last alone, the mean over tuples of whatever lengths.
         log_prior: as for `InformationGain`; give one where a batch may hold a single label, whose entropy is 0.
         kwargs: handed to `torchmetrics.Metric`.
 
@@ -244,7 +246,7 @@ class BrierScore(_OverTuples):
     """Mean squared distance of posterior and label, in [0, 2]: see `sharedlabel.metrics.brier_score`.
 
     Args:
-        n: prefix lengths to tell of, 1 to n; None for the last alone.
+        n: prefix lengths to tell of, 1 to n; None for the last alone, the mean over tuples of whatever lengths.
         kwargs: handed to `torchmetrics.Metric`.
 
     >>> metric = BrierScore()
@@ -273,7 +275,7 @@ class CalibrationError(_OverTuples):
     """Expected calibration error of the top label, in [0, 1]: the mean gap between confidence and accuracy.
 
     Args:
-        n: prefix lengths to tell of, 1 to n; None for the last alone.
+        n: prefix lengths to tell of, 1 to n; None for the last alone, the mean over tuples of whatever lengths.
         bins: number of bins of equal width.
         kwargs: handed to `torchmetrics.Metric`.
     """

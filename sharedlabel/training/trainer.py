@@ -34,13 +34,17 @@ def trainer(
     Raises:
         ConfigError: a device that is absent or an option that Lightning does not know.
     """
-    devices: Any = 1 if small else config.devices
+    devices: Any = config.devices
+    accelerator = config.accelerator
+    if small:  # one device, perhaps by its number, as torch writes it
+        accelerator, _, number = accelerator.partition(":")
+        devices = f"{number}," if number else 1
     several = devices not in (1, "1")
     strategy = "ddp_spawn" if several and config.strategy == "auto" else config.strategy
     try:
         return pl.Trainer(
             max_epochs=epochs,
-            accelerator=config.accelerator,
+            accelerator=accelerator,
             devices=devices,
             strategy="auto" if small else strategy,
             precision="32-true" if small else config.precision,

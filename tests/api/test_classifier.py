@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import sklearn
@@ -139,6 +143,73 @@ def test_images_and_modules_of_ones_own() -> None:
     assert usual.predict(images).shape == (240,)
 
 
+def test_a_module_takes_rows_of_any_form_and_the_same_at_prediction(model) -> None:
+    cubes = X.reshape(240, 1, 2, 2).squeeze(1)
+    own = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    fitted = _quick(backbone=own).fit(cubes, Y)
+    assert fitted.score(cubes, Y) > 0.4
+    for wrong in (X[:, :2], cubes[..., None]):
+        with pytest.raises(ValueError, match=r"X: expected 3 axes, as in fit, got shape \[240"):
+            fitted.predict(wrong)
+    with pytest.raises(ValueError, match=r"X: expected 2 axes, as in fit, got shape \[240, 4, 1\]; reshape it"):
+        model.predict(X[:, :, None])
+
+
+def test_groups_stay_whole_in_every_part(monkeypatch) -> None:
+    """No group is divided between the network, the aggregator and what stops it."""
+    numbers = np.arange(240, dtype=np.float32)
+    marked = np.column_stack([X, numbers])  # the last value of a row says which it is
+    parts, fit, train = [], Fusion.fitted, sl.SharedLabelClassifier._network
+
+    def watched_train(self, inputs, labels, seed):
+        parts.append(inputs[:, -1])
+        return train(self, inputs, labels, seed)
+
+    def watched_embed(self, inputs):
+        return inputs[:, -1:], torch.randn(len(inputs), 3)
+
+    def watched_fit(self, *given, validation, **rest):
+        parts.extend([given[0][:, 0], validation[0][:, 0]])
+        for of in (given, validation):
+            assert of[3].tolist() == np.unique(GROUPS, return_inverse=True)[1][of[0][:, 0].long()].tolist()
+        return fit(self, *given, validation=validation, **rest)
+
+    monkeypatch.setattr(sl.SharedLabelClassifier, "_network", watched_train)
+    monkeypatch.setattr(sl.SharedLabelClassifier, "_embed", watched_embed)
+    monkeypatch.setattr(Fusion, "fitted", watched_fit)
+    _quick(epochs=1).fit(marked, Y, groups=GROUPS)
+    seen = [set(GROUPS[part.long().numpy()].tolist()) for part in parts]
+    assert sorted(int(number) for part in parts for number in part) == list(range(240))
+    assert [len(groups) for groups in seen] == [24, 18, 6]
+    assert set.union(*seen) == set(GROUPS.tolist())
+    assert sum(map(len, seen)) == len(set(GROUPS.tolist()))
+
+
+def test_a_prediction_runs_the_network_once_and_copies_nothing(model, monkeypatch) -> None:
+    calls, split = [], model._embed(torch.tensor(X[:3], dtype=torch.float32))
+    handle = model.network_.register_forward_hook(lambda *_: calls.append(1))
+    monkeypatch.setattr(copy, "deepcopy", lambda *_: pytest.fail("a copy"))
+    try:
+        probabilities = model.predict_proba(X[:3])
+    finally:
+        handle.remove()
+        monkeypatch.undo()
+    assert calls == [1]
+    with torch.no_grad():
+        torch.testing.assert_close(split[1], model.network_(torch.tensor(X[:3], dtype=torch.float32)))
+    assert split[0].shape == (3, 16)
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        np.testing.assert_array_equal(again.predict_proba(X[:3]), probabilities)
+
+
+def test_threads_may_ask_at_the_same_time(model) -> None:
+    expected = [model.predict_proba(rows) for rows in np.array_split(X, 40)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            for one, other in zip(pool.map(model.predict_proba, np.array_split(X, 40)), expected, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
 def test_where_there_is_too_little_the_pool_stands_in() -> None:
     with pytest.warns(UserWarning, match="too few instances or groups .* pooled"):
         fitted = _quick(prior="uniform").fit(X[60:100:4], Y[60:100:4])
@@ -173,7 +244,38 @@ def test_where_there_is_too_little_the_pool_stands_in() -> None:
             DataError,
             r"backbone: expected logits \[1, \d\], one for each class of y, got \[1, 5\]; change",
         ),
-        (lambda: _quick(recipe={"epoch": 1}).fit(X, Y), ConfigError, "fit: unknown option 'epoch'"),
+        (lambda: _quick(recipe={"epoch": 1}).fit(X, Y), ConfigError, "recipe: unknown option 'epoch'; did"),
+        (lambda: _quick(recipe={"n": 3}).fit(X, Y), ConfigError, "recipe: unknown option 'n'; available: batch_size"),
+        (lambda: _quick(recipe={"seed": 3}).fit(X, Y), ConfigError, "recipe: unknown option 'seed'"),
+        (lambda: _quick(recipe=3).fit(X, Y), ConfigError, "recipe: expected a mapping of options, got 3"),
+        (lambda: _quick(aggregator=3).fit(X, Y), ConfigError, "aggregators: expected a plugin name or .*, got 3"),
+        (
+            lambda: _quick(device="gpu").fit(X, Y),
+            ConfigError,
+            "device: expected a device of torch .* got 'gpu'; choose",
+        ),
+        (lambda: _quick(device="meta").fit(X, Y), ConfigError, "device: expected a device of torch .* got 'meta'"),
+        (lambda: _quick(device=None).fit(X, Y), ConfigError, "device: expected a device of torch .* got None"),
+        (
+            lambda: _quick().fit(X, Y, groups=[None, *GROUPS[1:].tolist()]),
+            ValueError,
+            "groups: expected one for each row, got None for row 0; give it one of its own",
+        ),
+        (
+            lambda: _quick().fit(X, Y, groups=np.where(GROUPS == 3, np.nan, GROUPS)),
+            ValueError,
+            "groups: expected one for each row, got nan for row 15",
+        ),
+        (
+            lambda: _quick().fit(X, Y, groups=np.array(["a", *GROUPS[1:].tolist()], dtype=object)),
+            ValueError,
+            "groups: expected names of one kind, or numbers, got both",
+        ),
+        (
+            lambda: _quick().fit(X.reshape(240, 2, 2), Y),
+            ValueError,
+            r"X: expected vectors \[N d\] or images \[N C H W\], got shape \[240, 2, 2\]",
+        ),
     ],
 )
 def test_mistakes_are_a_sentence(call, error, message) -> None:

@@ -152,7 +152,27 @@ def test_a_quarter_is_held_out_and_groups_stay_whole(monkeypatch) -> None:
         (lambda: _fit(logits=LOGITS * torch.nan), DataError, "expected logits without NaN"),
         (lambda: _fit(embeddings=EMBEDDINGS.numpy()), DataError, "expected embeddings as a tensor .* got a ndarray"),
         (lambda: _fit(groups=GROUPS.float()), DataError, r"expected groups as int64 \[96\], got float32"),
-        (lambda: _fit(groups=GROUPS // 3), DataError, "validation: expected at least 4 instances, or groups"),
+        (
+            lambda: _fit(groups=GROUPS // 3),
+            DataError,
+            "validation: expected every label in each of 4 parts, groups whole, .* without label 0, which has 2 groups",
+        ),
+        (
+            lambda: _fit(labels=(torch.arange(96) < 3).long(), logits=LOGITS[:, :2]),
+            DataError,
+            "validation: expected every label in each of 4 parts, to .* without label 1, which has 3 instances; add",
+        ),
+        (lambda: _fit(n=2.5), DataError, r"expected n as a whole number of at least 1, got 2\.5"),
+        (lambda: _fit(device="gpu"), ConfigError, "device: expected a device of torch that is here, .*, got 'gpu'"),
+        (lambda: _fit(accelerator="cpu"), ConfigError, "fit: unknown option 'accelerator'"),
+        (lambda: sl.aggregator(None), ConfigError, "aggregators: expected a plugin name or .* got .*None.*; available"),
+        (
+            lambda: sl.aggregator("log_pool", log_prior=LOGITS[0, :3].log_softmax(-1)).fitted(
+                EMBEDDINGS, LOGITS, LABELS
+            ),
+            DataError,
+            r"a prior \[c\] with c = 4, got \[3\]",
+        ),
         (
             lambda: _fit(validation=(EMBEDDINGS, LOGITS)),
             DataError,
@@ -175,6 +195,45 @@ def test_mistakes_are_a_sentence(monkeypatch, call, error, message) -> None:
 def _fit(**changed) -> Fusion:
     given = {"embeddings": EMBEDDINGS, "logits": LOGITS, "labels": LABELS, **changed}
     return sl.aggregator("log_pool").fitted(**given)
+
+
+def test_a_prior_that_it_was_made_with_holds_when_it_is_fitted() -> None:
+    prior = torch.tensor([0.7, 0.1, 0.1, 0.1])
+    made = sl.aggregator("log_pool", log_prior=prior.log())
+    posterior = made.fitted(EMBEDDINGS, LOGITS, LABELS, n=2)(*TUPLE)
+    told = sl.aggregator("log_pool").fitted(EMBEDDINGS, LOGITS, LABELS, n=2, prior=prior)
+    torch.testing.assert_close(posterior, told(*TUPLE))
+    uniform = torch.full((CLASSES,), 1 / CLASSES)
+    without = sl.aggregator("log_pool").fitted(EMBEDDINGS, LOGITS, LABELS, n=2)(*TUPLE)
+    torch.testing.assert_close(made.fitted(EMBEDDINGS, LOGITS, LABELS, n=2, prior=uniform)(*TUPLE), without)
+    assert (posterior - without).abs().max() > 0.1
+    again = made.fitted(EMBEDDINGS, LOGITS, LABELS, n=2, prior=uniform).fitted(EMBEDDINGS, LOGITS, LABELS, n=2)
+    torch.testing.assert_close(again(*TUPLE), posterior)
+
+
+def test_states_are_loaded_where_there_is_something_to_load_them_into() -> None:
+    fitted = sl.aggregator("refit_pool").fitted(EMBEDDINGS, LOGITS, LABELS, n=2, epochs=1)
+    made = sl.aggregator("refit_pool", num_classes=CLASSES, embedding_dim=WIDTH)
+    made.load_state_dict(fitted.state_dict())
+    torch.testing.assert_close(made.eval()(*TUPLE), fitted(*TUPLE))
+    alone = torch.nn.ModuleDict({"agg": sl.aggregator("refit_pool")})
+    alone.load_state_dict(torch.nn.ModuleDict({"agg": sl.aggregator("refit_pool")}).state_dict())
+    message = r"for 4 classes, to load a state into it, got 'refit_pool' alone; pass num_classes=4, and embedding_dim="
+    with pytest.raises(ConfigError, match=message):
+        alone.load_state_dict(torch.nn.ModuleDict({"agg": fitted}).state_dict())
+
+
+def test_it_is_trained_where_it_is_told(monkeypatch) -> None:
+    seen, task = [], search.task
+
+    def watching(*given, runtime, **rest):
+        seen.append(runtime.accelerator)
+        return task(*given, runtime=runtime, **rest)
+
+    monkeypatch.setattr(search, "task", watching)
+    for device in ("cpu", torch.device("cpu"), "auto"):
+        sl.aggregator("log_pool").fitted(EMBEDDINGS, LOGITS, LABELS, n=2, device=device)
+    assert seen == ["cpu", "cpu", "cuda" if torch.cuda.is_available() else "cpu"]
 
 
 def test_all_aggregators_fit_embeddings_of_any_precision() -> None:

@@ -281,6 +281,31 @@ class Several(nn.Module):
         )
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        sl.finalize,
+        sl.compression_ratio,
+        lambda given: sl.compression_ratio(nn.Linear(3, 2), given),
+        lambda given: sl.backbone(given, torch.zeros(2, 3)),
+    ],
+)
+def test_what_is_no_module_is_a_sentence(monkeypatch, call) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(CompressionError, match=r"^expected a torch module, got a str; pass the network itself$"):
+        call("mlp")
+
+
+def test_a_finalised_state_is_loaded_into_a_module_that_was_never_pruned() -> None:
+    pruned = sl.prune(nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2)), 3, example_inputs=torch.zeros(1, 8))
+    plain = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2))
+    with pytest.raises(RuntimeError, match=r"Unexpected key\(s\) in state_dict: \"0\.weight_mask\""):
+        plain.load_state_dict(pruned.state_dict())
+    plain.load_state_dict(sl.finalize(pruned).state_dict())
+    torch.testing.assert_close(plain(torch.ones(1, 8)), pruned(torch.ones(1, 8)))
+    assert sl.compression_ratio(plain) == pytest.approx(3, rel=0.02)
+
+
 @pytest.mark.parametrize("apart", [False, True])
 def test_the_classifier_in_a_dict_or_tuple_stays_whole_or_is_asked_for(apart) -> None:
     def masked(module, **options):

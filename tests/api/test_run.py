@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -114,6 +115,8 @@ def test_files_mappings_experiments_and_options_mean_the_same(tmp_path, experime
     assert seen.evaluation.partitions == experiment.evaluation.partitions
     assert seen.split == dataclasses.replace(experiment.split, seed=3)
     assert seen.data == {"name": "imagefolder", "path": "images"}
+    assert experiment_of({"data": "imagefolder", "data.path": "null"}).data["path"] == "null"  # text, not nothing
+    assert experiment_of({"trainer.checkpoint_seconds": None, "ratios": [1e-5 + 2]}).ratios == (2.00001,)
     assert experiment_of({"data.path": "x", "data": "imagefolder"} | {}, {"data.path": "y"}).data["path"] == "y"
 
 
@@ -149,6 +152,13 @@ def test_what_is_no_configuration_is_a_sentence(config, message) -> None:
 def test_results_that_are_not_there_are_a_sentence(tmp_path) -> None:
     with pytest.raises(StoreError, match=r"expected a results\.json at"):
         sl.load_results(tmp_path)
+
+
+@pytest.mark.parametrize(("load", "what"), [(sl.load_results, "a run"), (sl.load_model, "an exported model")])
+def test_what_is_no_path_is_a_sentence(monkeypatch, load, what) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ConfigError, match=f"^expected the path of {what}, got a NoneType; pass it as text$"):
+        load(None)
 
 
 def test_columns_have_their_types_whatever_is_in_them(finished, pandas) -> None:

@@ -121,7 +121,7 @@ def test_calibration_error_by_brute_force(bins: int) -> None:
     log_posterior, labels = _posteriors(500)
     logs = calibration.apply_temperature(log_posterior, torch.tensor([0.3, 1.0, 4.0]))
     weights = torch.rand(500, generator=generator(3), dtype=torch.float64)
-    errors = diagrams.expected_calibration_error(logs, labels, weights, bins)
+    errors = diagrams.calibration_error(logs, labels, weights, bins)
     assert errors.tolist() == pytest.approx([_brute_force(logs[:, k], labels, weights, bins) for k in range(3)])
 
 
@@ -180,7 +180,7 @@ def test_uneven_weights_are_worth_less_evidence() -> None:
 def test_calibrated_posteriors_have_a_small_error_and_sharpened_ones_do_not() -> None:
     log_posterior, labels = _posteriors()
     logs = calibration.apply_temperature(log_posterior, torch.tensor([0.25, 1.0, 4.0]))
-    sharp, fair, flat = diagrams.expected_calibration_error(logs, labels).tolist()
+    sharp, fair, flat = diagrams.calibration_error(logs, labels).tolist()
     assert fair < 0.03
     assert min(sharp, flat) > 0.1
 

@@ -56,10 +56,12 @@ def without_type_checks(monkeypatch):
 
 
 def updated(shell):
-    """Return what an update of a fresh shell does."""
+    """Return what a fresh shell does with an update alone."""
 
     def update(log_posterior, labels, weights=None):
-        shell().update(log_posterior, labels, weights)
+        metric = shell()
+        metric.update(log_posterior, labels, weights)
+        metric.compute()
 
     return update
 
@@ -72,9 +74,9 @@ SCORED = {  # of a log-posterior, labels, and perhaps weights
     "n_accuracy": accuracy.n_accuracy,
     "negative_log_likelihood": calibration.negative_log_likelihood,
     "brier_score": brier.brier_score,
-    "bin_sums": lambda logs, labels, weights=WEIGHTS: diagrams.bin_sums(logs, labels, weights, 3),
+    "bin_sums": lambda logs, labels, weights=WEIGHTS: diagrams.bin_sums(logs, labels, weights, 3),  # may be all 0
     "reliability": diagrams.reliability,
-    "expected_calibration_error": diagrams.expected_calibration_error,
+    "calibration_error": diagrams.calibration_error,
     "squared_distance": brier.squared_distance,
     "NAccuracy": updated(lambda: shells.NAccuracy(PREFIXES)),
     "NegativeLogLikelihood": updated(lambda: shells.NegativeLogLikelihood(PREFIXES)),
@@ -186,15 +188,20 @@ def test_labels_that_there_are_not_are_refused(name, wrong, message):
         (WEIGHTS[:, None], r"expected weights as floating-point numbers \[t\], got float64 \[12, 1\]"),
         (LABELS, r"expected weights as floating-point numbers \[t\], got int64 \[12\]"),
         (-WEIGHTS, "expected weights of at least 0, got -1"),
-        (0 * WEIGHTS, "expected weights with a finite sum above 0, got 0; leave them out to weigh all alike"),
         (math.inf * WEIGHTS, "expected weights with a finite sum above 0, got inf"),
         (math.nan * WEIGHTS, "expected weights of at least 0, got nan"),
     ],
-    ids=["short", "column", "whole numbers", "negative", "zero", "inf", "nan"],
+    ids=["short", "column", "whole numbers", "negative", "inf", "nan"],
 )
-def test_weights_that_weigh_nothing_are_refused(name, wrong, message):
+def test_weights_that_are_none_are_refused(name, wrong, message):
     with pytest.raises(DataError, match=message):
         WEIGHED[name](wrong)
+
+
+@pytest.mark.parametrize("name", sorted(WEIGHED.keys() - {"bin_sums"}))
+def test_weights_that_weigh_nothing_are_refused(name):
+    with pytest.raises(DataError, match="weights with a finite sum above 0, got 0; leave them out to weigh all alike"):
+        WEIGHED[name](0 * WEIGHTS)
 
 
 SCORES_WRONG = [
@@ -504,13 +511,13 @@ def test_impossible_labels_are_meant_and_empty_batches_change_nothing():
     assert metric.compute().item() == 1
 
 
-@pytest.mark.parametrize(
-    "mean",
-    [accuracy.n_accuracy, calibration.negative_log_likelihood, diagrams.reliability, information.confusion],
-)
-def test_a_mean_over_no_tuples_has_no_value(mean):
-    with pytest.raises(DataError, match=r"^expected at least one tuple to take a mean over, got none; check"):
-        mean(LOGS[:0], LABELS[:0])
+@pytest.mark.parametrize("name", sorted(WEIGHED.keys() & SCORED.keys() - {"bin_sums"}))
+def test_a_mean_over_no_tuples_has_no_value(name):
+    """Functions and classes say so alike."""
+    message = r"^expected at least one tuple to take a mean over, got none; check .* by update before compute$"
+    for weights in (None, WEIGHTS[:0]):
+        with pytest.raises(DataError, match=message):
+            SCORED[name](LOGS[:0], LABELS[:0], weights)
 
 
 @pytest.mark.parametrize("name", SCORED)

@@ -8,7 +8,7 @@ import torchmetrics
 from sharedlabel.errors import DataError
 from sharedlabel.metrics import (
     brier_score,
-    expected_calibration_error,
+    calibration_error,
     information_gain,
     n_accuracy,
     negative_log_likelihood,
@@ -36,7 +36,7 @@ def _pure(log_posterior: torch.Tensor, labels: torch.Tensor, weights: torch.Tens
         "relative": relative_information(log_posterior, labels, weights),
         "likelihood": negative_log_likelihood(log_posterior, labels, weights),
         "brier": brier_score(log_posterior, labels, weights),
-        "calibration": expected_calibration_error(log_posterior, labels, weights),
+        "calibration": calibration_error(log_posterior, labels, weights),
     }
 
 
@@ -84,12 +84,26 @@ def test_two_processes_equal_one_pure_call(data, name: str) -> None:
 @pytest.mark.parametrize("name", _shells())
 def test_before_the_first_tuple_there_is_no_value(name: str) -> None:
     metric = _shells()[name]
-    with pytest.raises(DataError, match="expected posteriors of at least one tuple, got none yet; call update before"):
+    with pytest.raises(DataError, match=r"expected at least one tuple to take a mean over, got none; check .* before"):
         metric.compute()
     if name in ("brier", "calibration"):
         with pytest.raises(DataError, match="probabilities sum to 1"):
             metric.update(torch.ones(2, 3, 4), torch.tensor([0, 1]))
         assert not any(value.any() for value in metric.metric_state.values())
+
+
+@pytest.mark.parametrize("name", _shells())
+def test_one_batch_may_weigh_nothing(data, name: str) -> None:
+    """As on one of several processes; all together have to weigh something."""
+    log_posterior, labels, weights = data
+    weights = weights.clone()
+    weights[50:] = 0
+    metric = _shells()[name]
+    metric.update(log_posterior[50:], labels[50:], weights[50:])
+    with pytest.raises(DataError, match="expected weights with a finite sum above 0, got 0; leave them out"):
+        metric.compute()
+    metric.update(log_posterior[:50], labels[:50], weights[:50])
+    torch.testing.assert_close(metric.compute(), _pure(log_posterior, labels, weights)[name])
 
 
 def test_sums_are_wide_and_options_reach_torchmetrics() -> None:

@@ -58,7 +58,7 @@ MODULES = {
     "summary/ranks": ["tests/test_ranking.py"],
     "metrics/gain": ["tests/metrics/test_gain.py", "tests/metrics/test_checks.py"],
     "metrics/brier": ["tests/metrics/test_brier.py", "tests/metrics/test_checks.py", "tests/test_evaluation.py"],
-    "api/spots": ["tests/api/test_spots.py"],
+    "api/sweet_spot": ["tests/api/test_sweet_spot.py"],
     "plugins/contract": ["tests/test_outside.py"],
     "plugins/outside": ["tests/test_outside.py"],
     "code/syntax": ["tests/test_sources.py", "tests/test_syntax.py"],

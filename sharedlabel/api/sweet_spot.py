@@ -33,12 +33,13 @@ def sweet_spot(points: Any, rule: str = "budget", *, n: int | None = None, **val
         points: one per ratio and n: tuples `(ratio, n, cost, ri, n_accuracy)`, mappings with these names, or a
             DataFrame with these columns, such as a part of `results.summaries`. The ratio is 1 for the dense network,
             the cost of a tuple is in dense passes (`cost_dense_passes` in tables), RI and n-accuracy are shares.
-        rule: what counts. `budget`: the highest RI that costs at most `passes=1.0` dense passes. `retain`: the cheapest
-            ratio with at least `share=0.98` of the dense network's RI, at one n. `target`: the cheapest with an
-            n-accuracy of at least `accuracy=0.95`. `knee`: the bend of the curve of RI over the logarithm of cost.
-            `marginal`: the end of the last step along that curve that gains `gain=0.02` RI per doubling of cost.
+        rule: what counts. `budget`: the highest RI that costs at most so many dense `passes`. `retain`: the cheapest
+            ratio with at least a `share` of the dense network's RI, at one n. `target`: the cheapest with an n-accuracy
+            of at least `accuracy`. `knee`: the bend of the curve of RI over the logarithm of cost. `marginal`: the end
+            of the last step along that curve that gains so much RI (`gain`) per doubling of cost.
         n: look at this n alone; `retain` needs one.
-        value: the value of the rule, by its name above.
+        value: the value of the rule, by its name above. Left out, it is `passes=1.0`, `share=0.98`, `accuracy=0.95` or
+            `gain=0.02`; `knee` takes none.
 
     Returns:
         The choice: its `point`, or None and the `reason` why nothing qualifies; whether it is `interior`, not at an end
