@@ -96,7 +96,7 @@ class AggregatorModule(TrainedModule):
             self.best, self.best_epoch = loss, self.current_epoch + 1
             self.best_state = copy.deepcopy(self.aggregator.state_dict())
         if self.current_epoch + 1 - self.best_epoch >= self.patience:
-            self.trainer.should_stop = True
+            self.end((self.current_epoch + 1) * int(self.trainer.num_training_batches))
 
     def on_fit_end(self) -> None:
         """Restore the best epoch."""

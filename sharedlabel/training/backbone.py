@@ -140,7 +140,7 @@ class BackboneModule(TrainedModule):
         if self.after_step is not None:
             self.after_step(self.backbone, done / self._steps)
         if self.span[1] < 1 and done >= round(self.span[1] * self._steps):
-            self.trainer.should_stop = True
+            self.end(self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save how far `after_step` is."""
