@@ -34,7 +34,8 @@ class CountedReadOut(nn.Module):
             counts: instances in each prefix.
         """
         log_counts = counts.log().to(pooled.dtype).expand(pooled.shape[0], -1, 1)
-        return normalize(self.layers(torch.cat([pooled, log_counts], dim=-1)))
+        features = torch.cat([pooled, log_counts], dim=-1)
+        return normalize(self.layers(features.to(self.layers[0].weight.dtype)))
 
 
 class MultiheadAttention(nn.Module):

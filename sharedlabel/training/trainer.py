@@ -18,6 +18,10 @@ from sharedlabel.training import callbacks, resume
 from sharedlabel.training.base import TrainedModule
 from sharedlabel.training.resume import Epochs, Keeper, Unwatching, Workplace
 
+# Precisions of the weights themselves, which have 32 bits before and after. Lightning changes them when it has loaded,
+# and so rounded, what a killed run has left.
+_WEIGHTS = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
+
 
 def trainer(
     config: TrainerConfig, epochs: int, gradient_clip: float = 0.0, small: bool = False, **options: Any
@@ -65,7 +69,7 @@ def fit(
     gradient_clip: float = 0.0,
     small: bool = False,
 ) -> None:
-    """Train a module and leave it on the CPU in evaluation mode; within a stage call, go on where a killed run was.
+    """Train a module, in a stage call from where a killed run was; leave it on the CPU, in 32 bits, in evaluation mode.
 
     Args:
         module: what to train.
@@ -78,6 +82,9 @@ def fit(
     Raises:
         TrainingError: a callback has ended the training early, or made it longer.
     """
+    weights = None if small else _WEIGHTS.get(config.precision)
+    if weights is not None:
+        module.to(weights)
     module.train()  # Lightning keeps the mode it finds, and restored backbones come in evaluation mode
     workplace = resume.current()
     make = functools.partial(trainer, config, epochs, gradient_clip, small)
@@ -86,6 +93,8 @@ def fit(
     elif epochs and workplace is not None:
         _go_on(make, module, loader, config, workplace, epochs)
     module.to("cpu").eval()
+    if weights is not None:
+        module.float()
 
 
 def _go_on(
