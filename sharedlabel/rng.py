@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 
@@ -34,3 +36,26 @@ def seeded(seed: int, *salt: str | int) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive(seed, *salt))
         yield
+
+
+@contextlib.contextmanager
+def untouched() -> Iterator[None]:
+    """Let the block draw what it likes: after it torch, on CPU and CUDA, numpy and Python go on as if it had not.
+
+    >>> with seeded(0):
+    ...     with untouched():
+    ...         before = torch.rand(1)
+    ...     torch.equal(before, torch.rand(1))
+    True
+    """
+    python, cpu = random.getstate(), torch.get_rng_state()
+    arrays = np.random.get_state()  # noqa: NPY002 -- the stream of those who do not use generators
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)  # noqa: NPY002
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda)

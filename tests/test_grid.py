@@ -287,7 +287,7 @@ def test_the_exact_posterior_of_synthetic_data_is_a_row_that_nothing_beats(exper
     }
     evaluation = dataclasses.replace(experiment.evaluation, protocols=("iid", "grouped"), n=(1, 4), partitions=5)
     fit = dataclasses.replace(experiment.fit, epochs=10)
-    results = run(
+    outcome = run(
         changed(
             experiment,
             data=gaussian,
@@ -296,7 +296,12 @@ def test_the_exact_posterior_of_synthetic_data_is_a_row_that_nothing_beats(exper
             ratios=(1.0,),
             aggregators=("tempered_log_pool", "lstm"),
         )
-    ).results
+    )
+    results, cells = outcome.results, [cell for cell in outcome.grid.cells if cell.aggregator == "exact"]
+    assert {(str(cell), cell.evaluate.stage) for cell in cells} == {
+        ("mlp none 1x exact iid seed 0", "exact"),
+        ("mlp none 1x exact grouped seed 0", "exact"),
+    }
     exact = {(row.protocol, row.n): row for row in results.rows if row.aggregator == "exact" and row.split == "test"}
     assert set(exact) == {(protocol, n) for protocol in ("iid", "grouped") for n in (1, 4)}
     assert exact["iid", 4].ri > exact["grouped", 4].ri > exact["grouped", 1].ri > 0

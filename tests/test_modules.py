@@ -338,7 +338,8 @@ def test_masked_weights_stay_zero_under_momentum_and_decay():
 
 def test_a_loss_that_is_not_finite_is_an_error_that_names_the_epoch():
     images, labels = images_of(32)
-    module = BackboneModule.of(network(), TrainConfig(optimizer="sgd", learning_rate=1e30))
+    module = BackboneModule.of(network(), TrainConfig(optimizer="sgd"))
+    module.learning_rate = 1e30
     with pytest.raises(TrainingError, match=r"expected a finite loss, got (nan|inf) in epoch 1; lower learning_rate"):
         trainer.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 3)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import sys
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ from sharedlabel.records import read, write
 from sharedlabel.running.collect import collect
 from sharedlabel.stages import _restore as restore
 from sharedlabel.training import search
+from sharedlabel.training.base import TrainedModule
 from sharedlabel.training.loaders import TupleLoader
 from sharedlabel.types import SetShape
 
@@ -129,8 +131,13 @@ def test_without_gradient_descent_there_is_nothing_to_search(name, monkeypatch):
 
 
 def test_a_setting_that_diverges_is_ruled_out_and_ends_no_search(monkeypatch):
-    monkeypatch.setattr(search, "RECIPE", {"learning_rate": LogRange(1e30, 1e36)})
-    recipe = FitConfig(epochs=3, trials=4)
+    recipe, record = FitConfig(epochs=3, trials=4), TrainedModule.record
+
+    def diverging(self: TrainedModule, loss: torch.Tensor) -> torch.Tensor:
+        return record(self, loss if self.learning_rate == recipe.learning_rate else loss * math.inf)
+
+    monkeypatch.setattr(search, "RECIPE", {"learning_rate": LogRange(0.001, 0.1)})
+    monkeypatch.setattr(TrainedModule, "record", diverging)
     fitted = search.fit(resolve("aggregators", {"name": "deep_sets", "hidden": 32}), recipe, task())
     trials = fitted.meta["search"]["trials"]
     assert fitted.meta["search"]["chosen"] == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -34,7 +36,9 @@ class CountedReadOut(nn.Module):
             counts: instances in each prefix.
         """
         log_counts = counts.log().to(pooled.dtype).expand(pooled.shape[0], -1, 1)
-        return normalize(self.layers(torch.cat([pooled, log_counts], dim=-1)))
+        features = torch.cat([pooled, log_counts], dim=-1)
+        weight: Any = self.layers[0].weight
+        return normalize(self.layers(features.to(weight.dtype)))
 
 
 class MultiheadAttention(nn.Module):

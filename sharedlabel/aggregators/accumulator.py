@@ -67,7 +67,7 @@ class Accumulator(Aggregator):
 
     def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
         """Return the log-posterior after every prefix."""
-        memory = self.memory(instance_features(self.standardize(embeddings), logits))
+        memory = self.memory(instance_features(self.standardize(embeddings), logits)).to(self.classify.weight.dtype)
         return normalize(self.log_prior + widen(self.classify(self.dropout(memory))))
 
 
@@ -97,7 +97,7 @@ class Memory(Recurrence):
 
     def step(self, state: list[Tensor], driven: Float[Tensor, "t g"]) -> tuple[list[Tensor], Float[Tensor, "t h"]]:
         """Add to the memory and return it."""
-        enter, candidate, leave = (driven + self.recur(state[1])).chunk(3, -1)
+        enter, candidate, leave = (driven + self.recur(state[1].to(self.recur.weight.dtype))).chunk(3, -1)
         memory = state[0] + enter.sigmoid() * candidate.tanh()
         return [memory, leave.sigmoid() * memory.tanh()], memory
 

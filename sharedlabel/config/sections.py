@@ -292,13 +292,15 @@ class TrainerOptions:
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """Where and how training runs; passed on to the Lightning Trainer. Only `precision` can change results on purpose.
+    """Where and how training runs; passed on to the Lightning Trainer.
+
+    Only `precision` and `gradient_clip` change results on purpose, and are in the keys of what they change.
 
     Args:
         accelerator: `auto`, `cpu`, `gpu`, ...; asking for an absent one is an error.
         devices: number of devices, or `auto`.
         strategy: Lightning strategy; with several devices `auto` means `ddp_spawn`, which suits a grid in one process.
-        precision: Lightning precision.
+        precision: Lightning precision of backbones and joint training; networks are stored in 32 bits whatever it is.
         gradient_clip: largest gradient norm for aggregators and joint training; 0 is off.
         channels_last: memory format of convolutional backbones while training.
         compile: train and retrain backbones through torch.compile.
@@ -313,7 +315,7 @@ class TrainerConfig:
     accelerator: str = "auto"
     devices: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = 1
     strategy: str = "auto"
-    precision: Literal["32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"] = "32-true"
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
     gradient_clip: NonNegativeFloat = 1.0
     channels_last: bool = False
     compile: bool = False

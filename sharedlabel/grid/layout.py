@@ -12,7 +12,7 @@ once on all images and once without each fold, and `crossfit` joins their featur
 dense -> prune -> features (of every fold) -> crossfit -> calibrate -> aggregate -> evaluate, adaptive
 ```
 Stages that nothing else reads (`stages.leaves`) say themselves what they need; of these this file names `evaluate`
-alone, whose scores come last.
+alone, which scores a cell.
 """
 
 from __future__ import annotations
@@ -100,18 +100,16 @@ class _Layout:
     def cells(self) -> Iterator[Cell]:
         """Yield the cells of every seed, backbone, network, protocol and aggregator, then those of protocols alone."""
         experiment = self.experiment
-        for seed in experiment.seeds:
-            for backbone in self.backbones:
-                networks = list(self._networks(backbone, seed))
-                for network in networks:
-                    for protocol in experiment.evaluation.protocols:
-                        for aggregator in self.aggregators:
-                            setting = MethodSetting(**vars(network.setting), aggregator=aggregator, protocol=protocol)
-                            yield from self._methods(networks[0], network, setting)
+        by_backbone = [list(self._networks(backbone, seed)) for seed in experiment.seeds for backbone in self.backbones]
+        for networks in by_backbone:
+            for network in networks:
+                for protocol in experiment.evaluation.protocols:
+                    for aggregator in self.aggregators:
+                        setting = MethodSetting(**vars(network.setting), aggregator=aggregator, protocol=protocol)
+                        yield from self._methods(networks[0], network, setting)
         for protocol in experiment.evaluation.protocols:
             for name, scored in self._ends("protocol", ProtocolSetting(protocol), {}, self.data.key).items():
-                network = next(self._networks(self.backbones[0], experiment.seeds[0]))
-                yield _cell(network, name, FROZEN, protocol, {name: scored}, name)
+                yield _cell(by_backbone[0][0], name, FROZEN, protocol, {name: scored}, scored)
 
     def _networks(self, backbone: Plugin, seed: int) -> Iterator[_Network]:
         """Yield the networks of the configured splits, then those of cross-fitting; of each the dense one first."""
@@ -205,7 +203,8 @@ class _Layout:
                 embedded = Node("features", config, (("backbone", fitted),), data_key)
             made = {"features": embedded, "calibrate": calibrated, "aggregate": fitted}
             ends = {"aggregate": aggregated, **self._ends("method", setting, made, data_key)}
-            yield _cell(network, setting.aggregator.label, training.label, setting.protocol, ends, "evaluate")
+            label = setting.aggregator.label
+            yield _cell(network, label, training.label, setting.protocol, ends, ends["evaluate"])
 
     def _fitted(self, network: _Network, setting: MethodSetting) -> tuple[Node, Node]:
         """Return the calls that calibrate, and that fit an aggregator on the features of a fixed backbone."""
@@ -243,11 +242,18 @@ def _features(pruned: _Pruned, data: Data) -> Node:
 
 
 def _cell(
-    network: _Network, aggregator: str, training: str, protocol: str, ends: Mapping[str, Node], scores: str
+    network: _Network, aggregator: str, training: str, protocol: str, ends: Mapping[str, Node], scored: Node
 ) -> Cell:
-    """Return a cell whose scores, the call of the stage that is named, come last."""
+    """Return a cell of a network; `scored` is the one of its ends that scores."""
     setting = network.setting
-    ordered = {"prune": network.pruned, **network.ends, **ends}
-    ordered[scores] = ordered.pop(scores)
-    labels = setting.backbone.label, setting.pruner.label, setting.ratio, aggregator, training, protocol
-    return Cell(*labels, setting.seed, ordered)
+    return Cell(
+        backbone=setting.backbone.label,
+        pruner=setting.pruner.label,
+        ratio=setting.ratio,
+        aggregator=aggregator,
+        training=training,
+        protocol=protocol,
+        seed=setting.seed,
+        ends={"prune": network.pruned, **network.ends, **ends},
+        evaluate=scored,
+    )

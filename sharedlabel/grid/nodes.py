@@ -45,12 +45,16 @@ class Node:
         yield self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One point of the grid, by its labels, and the stage calls that hold its numbers.
 
+    A leaf of a protocol, such as `exact`, scores without a network. Its cell bears its name as the aggregator and, as
+    rows have to, the labels of a network: those of the first one, whose calls are among its ends.
+
     Attributes:
-        ends: these calls by stage, in the order in which they are made; the last one scores.
+        ends: these calls by stage, in the order in which they are made.
+        evaluate: the one of them that scores: `evaluate`, or the leaf of a protocol.
     """
 
     backbone: str
@@ -61,17 +65,12 @@ class Cell:
     protocol: str
     seed: int
     ends: Mapping[str, Node] = field(hash=False)
+    evaluate: Node = field(hash=False)
 
     @property
     def id(self) -> str:
         """Short content address."""
         return self.evaluate.key[:16]
-
-    @property
-    def evaluate(self) -> Node:
-        """The call that scores: `evaluate`, or that of a leaf of a protocol, such as `exact`."""
-        *_, scores = self.ends.values()
-        return scores
 
     @property
     def pruned(self) -> Node:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sharedlabel.aggregators._base import CHUNK, Aggregator, prefix_loss
+from sharedlabel.config import schema
 from sharedlabel.config.sections import FitConfig
 from sharedlabel.training.base import TrainedModule, options_of
 from sharedlabel.training.loaders import TupleBatch
@@ -32,6 +33,9 @@ class AggregatorModule(TrainedModule):
         validation: a batch to watch: the epoch with the least loss on it is kept, and training stops `patience` epochs
             after it. None leaves both to callbacks, such as `EarlyStopping("validation/loss")`.
         patience: epochs without a better loss on `validation`.
+
+    Raises:
+        ConfigError: a value that an option does not take.
     """
 
     def __init__(
@@ -43,6 +47,8 @@ class AggregatorModule(TrainedModule):
         validation: TupleBatch | None = None,
         patience: int = _RECIPE.patience,
     ) -> None:
+        options = {"learning_rate": learning_rate, "weight_decay": weight_decay, "patience": patience}
+        schema.read(FitConfig, options)
         super().__init__(learning_rate, weight_decay)
         self.save_hyperparameters(ignore=["aggregator", "validation"])
         self.aggregator, self.validation, self.patience = aggregator, validation, patience
@@ -96,7 +102,7 @@ class AggregatorModule(TrainedModule):
             self.best, self.best_epoch = loss, self.current_epoch + 1
             self.best_state = copy.deepcopy(self.aggregator.state_dict())
         if self.current_epoch + 1 - self.best_epoch >= self.patience:
-            self.trainer.should_stop = True
+            self.end((self.current_epoch + 1) * int(self.trainer.num_training_batches))
 
     def on_fit_end(self) -> None:
         """Restore the best epoch."""

@@ -10,6 +10,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.config import schema
 from sharedlabel.config.sections import TrainConfig
 from sharedlabel.training.base import TrainedModule, options_of
 from sharedlabel.training.loaders import augment
@@ -51,6 +52,9 @@ class BackboneModule(TrainedModule):
         compiled: train through torch.compile.
         span: the part of the recipe's steps to train, as shares in [0, 1].
         after_step: told of the network and the share of the steps done after every step; not saved with the module.
+
+    Raises:
+        ConfigError: a value that an option does not take.
     """
 
     def __init__(
@@ -71,6 +75,9 @@ class BackboneModule(TrainedModule):
         span: tuple[float, float] = (0.0, 1.0),
         after_step: AfterStep | None = None,
     ) -> None:
+        options: dict[str, Any] = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup": warmup}
+        options |= {"optimizer": optimizer, "momentum": momentum, "schedule": schedule, "final_rate": final_rate}
+        schema.read(TrainConfig, {**options, "label_smoothing": label_smoothing, "crop": crop, "flip": flip})
         super().__init__(learning_rate, weight_decay, warmup)
         self.save_hyperparameters(ignore=["backbone", "after_step", "span"])
         self.optimizer, self.momentum, self.schedule = optimizer, float(momentum), schedule
@@ -140,7 +147,7 @@ class BackboneModule(TrainedModule):
         if self.after_step is not None:
             self.after_step(self.backbone, done / self._steps)
         if self.span[1] < 1 and done >= round(self.span[1] * self._steps):
-            self.trainer.should_stop = True
+            self.end(self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save how far `after_step` is."""

@@ -24,7 +24,12 @@ class TrainedModule(LoggingModule):
         self.learning_rate, self.weight_decay, self.warmup = float(learning_rate), float(weight_decay), float(warmup)
         self.history = torch.zeros(0)  # of the epochs trained; no buffer, since averaged weights have no history
         self.register_load_state_dict_pre_hook(_resize)  # type: ignore[no-untyped-call]
+        self.ended: int | None = None
         self._losses: list[Tensor] = []
+
+    def end(self, steps: int) -> None:
+        """Stop as the recipe says, after so many steps in all, which `ended` tells from then on."""
+        self.ended, self.trainer.should_stop = steps, True
 
     def make_optimizer(self, parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Return the optimiser; AdamW unless a module says otherwise."""

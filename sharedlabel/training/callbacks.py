@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from sharedlabel.backbones._masking import masked_weights
 from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import ConfigError
+from sharedlabel.training.onlooker import Onlooker
 from sharedlabel.training.resume import Unwatching, Workplace
 
 # Callbacks that only look, by the names of configurations, which import nothing.
@@ -138,8 +139,9 @@ def check(config: TrainerConfig) -> None:
 def watched(*callbacks: Any) -> Iterator[None]:
     """Let callbacks of your own watch every training of the grids that run in the block.
 
-    They see LightningModules and Trainers as usual, and have to leave alone what they see: no key says what
-    they change.
+    They see LightningModules and Trainers as usual. What they draw at random moves no training, and a training whose
+    length they change is an error; weights, gradients, optimisers and batches they have to leave alone, since no key
+    says what they change.
 
     Args:
         callbacks: instances of `pytorch_lightning.Callback`.
@@ -195,7 +197,7 @@ def watching(config: TrainerConfig, workplace: Workplace, number: int, steps: in
         number: of the training within its stage call.
         steps: in an epoch; single steps are logged every 50, or once an epoch if it has fewer.
     """
-    options: dict[str, Any] = {"callbacks": [*_named(config), *_watchers.get()]}
+    options: dict[str, Any] = {"callbacks": [*_named(config), *map(Onlooker, _watchers.get())]}
     if config.logger != "none":
         options["logger"] = _logger(config, workplace.logs, number)
         options["log_every_n_steps"] = max(1, min(_EVERY, steps))

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from sharedlabel import rng
-from sharedlabel.config.names import IID, Protocol
+from sharedlabel.config.names import GROUPED, IID, Protocol
 from sharedlabel.config.sections import SplitConfig
 from sharedlabel.data import splits, tuples
-from sharedlabel.errors import DataError
+from sharedlabel.errors import DataError, nearest
 from sharedlabel.metrics import _checks
 from sharedlabel.scoring.data import Data
 from sharedlabel.training.loaders import Lookup, TupleLoader
@@ -89,8 +89,8 @@ class SharedLabelDataModule(pl.LightningDataModule):
         seed: of the tuples.
 
     Raises:
-        DataError: a class, or the largest group of a class, with fewer than n instances; groups that are missing; or
-            inputs that do not belong together.
+        DataError: a class, or the largest group of a class, with fewer than n instances; groups that are missing;
+            inputs that do not belong together; or a value that an option does not take.
 
     >>> labels = torch.arange(60) % 3
     >>> module = SharedLabelDataModule.of_tensors(torch.randn(60, 5), labels, n=4, batch_size=2)
@@ -115,12 +115,17 @@ class SharedLabelDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        for name, number in {"n": n, "batch_size": batch_size, "partitions": partitions}.items():
+            _checks.whole(name, number, 1)
+        _one_of("protocol", protocol, (IID, GROUPED))
         self.save_hyperparameters("n", "batch_size", "protocol", "partitions", "seed")
         self.n, self.batch_size, self.protocol, self.partitions, self.seed = n, batch_size, protocol, partitions, seed
         given: dict[Split, Instances | None] = {"train": train, "validation": validation, "test": test}
         self.instances: Mapping[Split, Instances] = {name: one for name, one in given.items() if one is not None}
-        count = 1 + max(int(one.labels.max()) for one in self.instances.values()) if classes is None else classes
-        self.prior = prior if isinstance(prior, Tensor) else tuples.prior(train.labels, prior, count)
+        largest = max(int(one.labels.max()) for one in self.instances.values())
+        count = 1 + largest if classes is None else classes
+        _checks.whole("classes", count, 1 + largest)
+        self.prior = _prior(prior, train.labels, count)
         self.predicted = (predict,) if isinstance(predict, Tensor) else None if predict is None else tuple(predict)
         self._training: TupleLoader | None = None
         self._epoch = 0
@@ -249,6 +254,19 @@ class SharedLabelDataModule(pl.LightningDataModule):
         weights = drawn.weights.flatten()
         labels = (drawn.labels.flatten(), (weights / weights.mean()).float())
         return FixedTuples(self.instances[name].inputs, drawn.indices.flatten(0, 1), labels, self.batch_size)
+
+
+def _one_of(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise DataError(f"unknown {name} {value!r}; {nearest(str(value), choices)}")
+
+
+def _prior(prior: Any, labels: Tensor, classes: int) -> Tensor:
+    if isinstance(prior, Tensor):
+        _checks.array("prior", prior, "c", 0, 1, c=classes)
+        return prior
+    _one_of("prior", prior, ("uniform", "empirical"))
+    return tuples.prior(labels, prior, classes)
 
 
 def _least(labels: Tensor) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import Aggregator, prefix_loss
 from sharedlabel.backbones._base import Backbone
+from sharedlabel.config import schema
 from sharedlabel.config.sections import JointConfig
 from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.training.base import TrainedModule, options_of
@@ -41,7 +43,7 @@ class SharedLabelModule(TrainedModule):
             for none.
 
     Raises:
-        ConfigError: a backbone without `embed` and `classify`.
+        ConfigError: a backbone without `embed` and `classify`, or a value that an option does not take.
 
     >>> import pytorch_lightning as pl
     >>> from sharedlabel.aggregators import log_pool
@@ -70,6 +72,10 @@ class SharedLabelModule(TrainedModule):
         temperature: float = 1.0,
         log_correction: Float[Tensor, "c"] | None = None,
     ) -> None:
+        options = {"learning_rate": learning_rate, "weight_decay": weight_decay, "instance_loss": instance_loss}
+        schema.read(JointConfig, {**options, "batch_norm": batch_norm, "distill": distill, "set_loss": set_loss})
+        if not 0 < temperature < math.inf:
+            raise ConfigError(f"temperature: expected a number above 0, got {temperature}; 1 leaves logits as they are")
         super().__init__(learning_rate, weight_decay)
         absent = [name for name in ("embed", "classify") if not callable(getattr(backbone, name, None))]
         if absent:

@@ -13,10 +13,14 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from sharedlabel.config.sections import TrainerConfig
-from sharedlabel.errors import ConfigError
+from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.training import callbacks, resume
 from sharedlabel.training.base import TrainedModule
-from sharedlabel.training.resume import Epochs, Keeper, Workplace
+from sharedlabel.training.resume import Epochs, Keeper, Unwatching, Workplace
+
+# Precisions of the weights themselves, which have 32 bits before and after. Lightning changes them when it has loaded,
+# and so rounded, what a killed run has left.
+_WEIGHTS = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
 
 
 def trainer(
@@ -69,7 +73,7 @@ def fit(
     gradient_clip: float = 0.0,
     small: bool = False,
 ) -> None:
-    """Train a module and leave it on the CPU in evaluation mode; within a stage call, go on where a killed run was.
+    """Train a module, in a stage call from where a killed run was; leave it on the CPU, in 32 bits, in evaluation mode.
 
     Args:
         module: what to train.
@@ -78,19 +82,32 @@ def fit(
         epochs: passes over the loader.
         gradient_clip: largest gradient norm; 0 is off.
         small: train on one device in full precision, as aggregators are.
+
+    Raises:
+        TrainingError: a callback has ended the training early, or made it longer.
     """
+    weights = None if small else _WEIGHTS.get(config.precision)
+    if weights is not None:
+        module.to(weights)
     module.train()  # Lightning keeps the mode it finds, and restored backbones come in evaluation mode
     workplace = resume.current()
     make = functools.partial(trainer, config, epochs, gradient_clip, small)
     if epochs and workplace is None:
         _run(make(), module, loader)
     elif epochs and workplace is not None:
-        _go_on(make, module, loader, config, workplace)
+        _go_on(make, module, loader, config, workplace, epochs)
     module.to("cpu").eval()
+    if weights is not None:
+        module.float()
 
 
 def _go_on(
-    make: Callable[..., pl.Trainer], module: TrainedModule, loader: Epochs, config: TrainerConfig, workplace: Workplace
+    make: Callable[..., pl.Trainer],
+    module: TrainedModule,
+    loader: Epochs,
+    config: TrainerConfig,
+    workplace: Workplace,
+    epochs: int,
 ) -> None:
     """Train from where a killed run was, if there was one, and keep states for the next."""
     number = workplace.begin()
@@ -99,13 +116,40 @@ def _go_on(
         resume.restore_end(state, module, loader)
         return
     options = callbacks.watching(config, workplace, number, len(loader))
-    keeper = Keeper(workplace, number, loader, state)
+    whole, keeper = _Whole(epochs, len(loader)), Keeper(workplace, number, loader, state)
     if state is not None:
         options["plugins"] = [resume.Held(state)]
-    made = make(**{**options, "callbacks": [*options["callbacks"], keeper]}, enable_checkpointing=True)
+    made = make(**{**options, "callbacks": [*options["callbacks"], whole, keeper]}, enable_checkpointing=True)
     _run(made, module, loader, state is not None)
     if made.world_size == 1:
+        whole.check(made, module)  # again: a training without any step has no end
         workplace.finish(number, resume.end(workplace, module.to("cpu"), loader))
+
+
+class _Whole(Unwatching):
+    """Refuses a training that is not as long as its recipe says: a callback has changed it, and no key says so.
+
+    Args:
+        epochs: of the recipe.
+        steps: in an epoch.
+    """
+
+    def __init__(self, epochs: int, steps: int) -> None:
+        self.epochs, self.steps = epochs, steps
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Check in every process."""
+        self.check(trainer, pl_module)
+
+    def check(self, trainer: pl.Trainer, module: TrainedModule) -> None:
+        """Compare the steps that were taken with those of the recipe, or those after which the module has ended it."""
+        expected = self.epochs * self.steps if module.ended is None else module.ended
+        if (trainer.global_step, trainer.num_training_batches) != (expected, self.steps):
+            raise TrainingError(
+                f"expected {expected} steps of training, {self.steps} in an epoch, got {trainer.global_step}: a "
+                "callback has changed how long it is, which no key would say; let callbacks only look, or train with "
+                "a Trainer of your own"
+            )
 
 
 def _run(trainer: pl.Trainer, module: TrainedModule, loader: Epochs, held: bool = False) -> None:

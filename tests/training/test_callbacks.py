@@ -5,19 +5,25 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib.util
+import pickle
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning import callbacks as lightning
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from sharedlabel import grid
 from sharedlabel.config import Experiment, parse
-from sharedlabel.errors import ConfigError
+from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.grid.rehearsal import Rehearsal
 from sharedlabel.store import Store
 from sharedlabel.training.callbacks import check, watched
+from sharedlabel.training.onlooker import Onlooker
 
 
 def watching(experiment: Experiment, **options: Any) -> Experiment:
@@ -53,20 +59,93 @@ def test_a_grid_logs_every_training_to_the_folder_of_the_run(experiment, tmp_pat
     assert not (logs / f"features-{node.key[:12]}").exists()
 
 
-def test_watching_changes_no_number_and_no_key(experiment, tmp_path, finished):
-    class Counter(pl.Callback):
-        epochs = 0
+class Drawing(pl.Callback):
+    """Draws from every stream of random numbers, in hooks between any two steps, and counts epochs."""
 
-        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            self.epochs += 1
+    epochs = 0
 
-    counter = Counter()
-    with watched(counter):
-        node, store, _ = aggregate(watching(experiment, logger="csv"), tmp_path / "store")
-    assert counter.epochs == 2 + 1 + 2  # dense, retrained, aggregator
+    def on_train_batch_start(self, *_: Any) -> None:
+        torch.randn(3)
+        np.random.rand()  # noqa: NPY002
+        random.random()
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        self.epochs += 1
+        torch.manual_seed(0)
+
+    on_fit_start = on_after_backward = on_train_batch_end = on_train_batch_start
+
+
+def test_watching_changes_no_number_and_no_key(experiment, tmp_path):
+    """Of a training that draws at random itself: images are cropped and mirrored."""
+    dense = dataclasses.replace(experiment.dense, crop=1, flip=True)
+    drawing = dataclasses.replace(experiment, dense=dense, retrain=dataclasses.replace(dense, epochs=1))
+    node, alone, _ = aggregate(drawing, tmp_path / "alone")
+    callback, named = Drawing(), ("device_stats_monitor", "learning_rate_monitor")
+    with watched(callback):
+        same, seen, _ = aggregate(watching(drawing, logger="csv", callbacks=named), tmp_path / "seen")
+    assert callback.epochs == 2 + 1 + 2  # dense, retrained, aggregator
+    assert same.key == node.key
     for call in node.chain():
-        one, other = store.load(call.stage, call.key), finished.store.load(call.stage, call.key)
+        one, other = alone.load(call.stage, call.key), seen.load(call.stage, call.key)
         assert (one.manifest["files"], one.meta) == (other.manifest["files"], other.meta)
+
+
+class Stops(pl.Callback):
+    """Ends every training after an epoch."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = True
+
+
+class StopsWithinTheLastEpoch(pl.Callback):
+    """Ends every training before its last step."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        trainer.should_stop = trainer.global_step == trainer.max_epochs * trainer.num_training_batches - 1
+
+
+class Lengthens(pl.Callback):
+    """Adds an epoch to every training."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        trainer.fit_loop.max_epochs += 1
+
+
+class Shortens(pl.Callback):
+    """Leaves batches out."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        trainer.limit_train_batches = self.batches
+
+
+@pytest.mark.parametrize("callback", [Stops(), StopsWithinTheLastEpoch(), Lengthens(), Shortens(1), Shortens(0)])
+def test_a_callback_that_changes_how_long_a_training_is_leaves_nothing_in_the_store(experiment, tmp_path, callback):
+    refused = pytest.raises(TrainingError, match=r"expected \d+ steps of training, .*got \d+: a callback has changed")
+    with refused, watched(callback):
+        aggregate(experiment, tmp_path / "store")
+    assert not list((tmp_path / "store").rglob("manifest.json"))
+
+
+def test_an_onlooker_passes_for_its_callback():
+    class Bar(lightning.ProgressBar):
+        def state_dict(self) -> dict[str, Any]:
+            return {"seen": 3}
+
+    bar = Bar()
+    onlooker = pickle.loads(pickle.dumps(Onlooker(lightning.LambdaCallback(setup=print))))
+    assert isinstance(onlooker, lightning.LambdaCallback)
+    assert onlooker.setup.__wrapped__ is print
+    seen: Any = Onlooker(bar)
+    assert isinstance(seen, lightning.ProgressBar)
+    seen._trainer = "somebody"
+    assert bar._trainer == "somebody"
+    assert is_overridden("state_dict", seen)
+    assert not is_overridden("load_state_dict", seen)
+    assert (seen.state_key, seen.state_dict()) == (bar.state_key, {"seen": 3})
 
 
 def test_what_a_killed_training_has_logged_stays(experiment, tmp_path):

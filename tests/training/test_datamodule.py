@@ -113,6 +113,11 @@ def test_a_class_that_a_part_lacks_is_named():
         SharedLabelDataModule.of_tensors(torch.arange(len(labels)), labels, n=2)
 
 
+def test_fewer_classes_than_the_labels_have_are_refused():
+    with pytest.raises(DataError, match="expected classes of at least 3, got 2"):
+        SharedLabelDataModule(Instances((IDS,), LABELS), n=2, classes=2)
+
+
 def test_without_validation_nothing_is_validated():
     module = SharedLabelDataModule(Instances((IDS,), LABELS), n=4)
     assert module.val_dataloader() == module.test_dataloader() == module.predict_dataloader() == []
@@ -123,10 +128,18 @@ def test_without_validation_nothing_is_validated():
     [
         ({"n": 100}, "expected at least n = 100 instances, got 36 in class '0'; use n <= 36"),
         ({"n": 2, "protocol": "grouped"}, "expected groups for protocol='grouped', got None; pass groups"),
-        ({"n": 0}, "expected n >= 1"),
+        ({"n": 0}, "expected n of at least 1, got 0"),
+        ({"n": 2.5}, "expected n as a whole number of at least 1, got 2.5"),
+        ({"n": 2, "batch_size": 0}, "expected batch_size of at least 1, got 0"),
+        ({"n": 2, "partitions": 0}, "expected partitions of at least 1, got 0"),
+        ({"n": 2, "protocol": "Grouped"}, "unknown protocol 'Grouped'; did you mean 'grouped'"),
+        ({"n": 2, "prior": "empiric"}, "unknown prior 'empiric'; did you mean 'empirical'"),
+        ({"n": 2, "prior": torch.ones(2) / 2}, r"expected prior \[c\] with c = 3, got \[2\]"),
+        ({"n": 2, "prior": torch.tensor([2.0, -1.0, 0.0])}, r"expected prior in \[0, 1\], got 2"),
     ],
 )
-def test_what_makes_no_tuples_is_refused_when_the_module_is_made(options, said):
+def test_what_makes_no_tuples_is_refused_when_the_module_is_made(options, said, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as it is for users
     with pytest.raises(DataError, match=said):
         SharedLabelDataModule.of_tensors(IDS, LABELS, **options)
 

@@ -68,6 +68,14 @@ def dense() -> Numbers:
     return backbone.state_dict(), losses
 
 
+def wide() -> Numbers:
+    """Weights of 64 bits, of which a state that was rounded on the way would lose some."""
+    with rng.seeded(0, "dense"):
+        backbone = network()
+        losses = compression.train(backbone, RECIPE, data(), dataclasses.replace(CPU, precision="64-true"), 5)
+    return backbone.state_dict(), losses
+
+
 def pruned(pruner: Plugin) -> Numbers:
     training = compression.BackboneTrainer(data(), CPU, RECIPE, RECIPE, seed=3)
     with rng.seeded(0, "dense"):
@@ -164,6 +172,7 @@ def same(one: Numbers, other: Numbers) -> None:
 # Steps in all, and where it dies: within the first training, and within a later one where there are several.
 COMPUTATIONS = [
     (dense, 16, [7]),
+    (wide, 16, [7]),
     (gradual, 16, [10]),
     (twice, 32, [7, 26]),
     (scores, 32, [14, 22]),

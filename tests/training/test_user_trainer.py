@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import math
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -267,6 +269,37 @@ def test_keep_pruned_keeps_zeros_that_were_baked_in(tmp_path):
     assert not backbone.body[1].weight[:, ::2].any()
     assert backbone.body[1].weight[:, 1::2].all()
     assert keep.written == 48
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "said"),
+    [
+        (
+            SharedLabelModule,
+            {"batch_norm": "Frozen"},
+            "batch_norm: expected 'frozen' or 'running', got 'Frozen'; write",
+        ),
+        (SharedLabelModule, {"distill": -1}, "distill: expected a number from 0 to 1000000.*, got -1"),
+        (SharedLabelModule, {"set_loss": "1"}, "set_loss: expected a number from 0 to 1000000.*, got '1'; write 1"),
+        (SharedLabelModule, {"instance_loss": math.nan}, "instance_loss: expected a finite number, got nan"),
+        (SharedLabelModule, {"temperature": 0}, "temperature: expected a number above 0, got 0"),
+        (SharedLabelModule, {"learning_rate": -1}, "learning_rate: expected a number .*above 0.*, got -1"),
+        (AggregatorModule, {"learning_rate": -1}, "learning_rate: expected a number .*above 0.*, got -1"),
+        (AggregatorModule, {"patience": 0}, "patience: expected a whole number from 1 to 1000000, got 0"),
+        (BackboneModule, {"learning_rate": 0}, "learning_rate: expected a number .*above 0.*, got 0"),
+        (BackboneModule, {"optimizer": "adam"}, "optimizer: expected 'sgd' or 'adamw', got 'adam'; write adamw"),
+        (BackboneModule, {"schedule": "linear"}, "schedule: expected 'cosine' or 'constant', got 'linear'"),
+        (BackboneModule, {"warmup": 2}, "warmup: expected a number from 0 to 1, got 2"),
+        (BackboneModule, {"crop": -1}, "crop: expected a whole number from 0 to 1000000, got -1"),
+        (BackboneModule, {"flip": "yes"}, "flip: expected true or false, got 'yes'; write true"),
+    ],
+)
+def test_options_that_no_recipe_takes_are_refused_when_a_module_is_made(make, options, said, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as it is for users
+    parts = {"backbone": network(), "aggregator": aggregator()}
+    given = {name: part for name, part in parts.items() if name in inspect.signature(make).parameters}
+    with pytest.raises(ConfigError, match=said):
+        make(**given, **options)
 
 
 def test_what_cannot_be_trained_is_said_in_a_sentence(tmp_path):
