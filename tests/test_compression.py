@@ -87,6 +87,26 @@ def test_the_rest_of_the_training_starts_within_its_learning_rates(data: Data) -
     assert [module.scale(step, 20) for step in range(10)] == [whole.scale(step, 20) for step in range(10, 20)]
 
 
+@pytest.mark.parametrize("span", [(0.0, 0.5), (0.25, 1.0), (0.3, 0.6), (0.0, 1.0)])
+def test_a_part_of_the_training_ends_where_it_is_said_to(data: Data, span: tuple[float, float]) -> None:
+    shares: list[float] = []
+
+    class Watch:
+        def __call__(self, network: Any, share: float) -> None:
+            shares.append(share)
+
+        def state(self, network: Any) -> dict[str, Any]:
+            return {}
+
+        def restore(self, network: Any, state: dict[str, Any]) -> None:
+            pass
+
+    compression.train(backbone(data), TRAIN, data, RUNTIME, 0, span, Watch())
+    step = shares[1] - shares[0]
+    assert shares[0] - step == pytest.approx(span[0], abs=step / 2)
+    assert shares[-1] == pytest.approx(span[1], abs=step / 2)
+
+
 def test_nothing_is_trained_where_nothing_requires_a_gradient(data: Data) -> None:
     network = backbone(data).requires_grad_(False)
     before = weights(network)

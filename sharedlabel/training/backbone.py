@@ -146,7 +146,7 @@ class BackboneModule(TrainedModule):
         done = round(self.span[0] * self._steps) + self.global_step
         if self.after_step is not None:
             self.after_step(self.backbone, done / self._steps)
-        if self.span[1] < 1 and done >= round(self.span[1] * self._steps):
+        if self.span != (0.0, 1.0) and done >= round(self.span[1] * self._steps):
             self.end(self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -36,8 +36,14 @@ def trainer(
         options: further arguments of the Trainer, such as callbacks.
 
     Raises:
-        ConfigError: a device that is absent or an option that Lightning does not know.
+        ConfigError: a device that is absent, a precision that it does not compute in, or an option that Lightning does
+            not know.
     """
+    if not small and config.precision == "16-mixed" and device(config).type == "cpu":
+        raise ConfigError(
+            "trainer.precision: expected one that a CPU computes in, got '16-mixed', in whose place Lightning takes "
+            "'bf16-mixed'; ask for that"
+        )
     devices: Any = config.devices
     accelerator = config.accelerator
     if small:  # one device, perhaps by its number, as torch writes it
