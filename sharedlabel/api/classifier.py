@@ -22,7 +22,7 @@ from sharedlabel import rng
 from sharedlabel.api.fusion import Fusion, aggregator, held_out, some
 from sharedlabel.api.pruning import prune
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import resolve
+from sharedlabel.config import anew, resolve
 from sharedlabel.data import tuples
 from sharedlabel.errors import DataError
 from sharedlabel.metrics import _checks
@@ -110,6 +110,7 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         self.device = device
         self.random_state = random_state
 
+    @anew()
     def fit(self, X: Any, y: Any, groups: Any = None) -> SharedLabelClassifier:
         """Train, prune and fit.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sharedlabel import rng
 from sharedlabel.aggregators._base import LEAST_DEVIATION, Aggregator, statistics
-from sharedlabel.config import Plugin, build, resolve
+from sharedlabel.config import Plugin, anew, build, resolve
 from sharedlabel.config.names import GROUPED, IID
 from sharedlabel.config.sections import FitConfig, SplitConfig, TrainerConfig
 from sharedlabel.data import splits, tuples
@@ -210,7 +210,8 @@ def aggregator(
     >>> agg(torch.zeros(1, 2, 1), logits).exp()[0, :, 1]
     tensor([0.7311, 0.8808])
     """
-    plugin = resolve("aggregators", {**({"name": name} if isinstance(name, str) else name), **options})
+    with anew():
+        plugin = resolve("aggregators", {**({"name": name} if isinstance(name, str) else name), **options})
     made = Fusion(plugin)
     if num_classes is None and log_prior is None:
         return made
