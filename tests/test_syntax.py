@@ -113,6 +113,18 @@ def test_a_whole_file_says_what_it_imports_and_in_which_order():
     assert len({*map(whole, ("import a\nf()", "f()\nimport a", "f()", "import b\nf()", "from a import f\nf()"))}) == 5
 
 
+def test_pieces_of_an_f_string_that_another_python_cuts_are_joined():
+    def of(*pieces: str | ast.expr) -> str:
+        values = [ast.Constant(piece) if isinstance(piece, str) else piece for piece in pieces]
+        return syntax.text(syntax.plain(ast.Expr(ast.JoinedStr(values))))
+
+    value = ast.FormattedValue(ast.Name("x", ast.Load()), -1)
+    assert (
+        of("a", value, "b", "cd", "", "e", value) == of("a", value, "bcde", value) == of("a", value, "bc", "de", value)
+    )
+    assert len({of("ab", value), of("a", "c", value), of("b", "a", value), of(value, "ab"), of("a", value, "b")}) == 5
+
+
 @pytest.mark.parametrize("name", SAME)
 def test_layout_says_nothing(name):
     one, other = SAME[name]
@@ -152,3 +164,19 @@ def test_what_is_computed_is_said(name):
 )
 def test_references_are_the_names_from_outside(source, expected):
     assert {".".join(chain) for chain in syntax.references(ast.parse(source))} == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import a.b, c as d", ["a.b", "c"]),
+        ("from a.b import c, d as e", ["a.b", "a.b.c", "a.b.d"]),
+        ("from . import a", [".", ".a"]),
+        ("from ..a import b", ["..a", "..a.b"]),
+        ("def f():\n    try: import a\n    except E: from b import c", ["a", "b", "b.c"]),
+        ("importlib.import_module('a.b'); import_module('.c', 'd')", ["a.b", ".c"]),
+        ("importlib.import_module(a); f('b'); g.f('c'); h.import_module(1)", []),
+    ],
+)
+def test_modules_are_what_an_import_may_bring_in(source, expected):
+    assert list(syntax.modules(ast.parse(source))) == expected

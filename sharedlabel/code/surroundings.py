@@ -35,12 +35,12 @@ def _belongs(plugin: str, module: str) -> bool:
     """Tell whether a module is in a plugin's package, or beside that; or, where the plugin is a file, beside the file.
 
     Beside is what lies in the same folder, with all that is in there if it is a package. In a folder into which
-    packages are installed, what lies beside is a stranger's.
+    packages are installed, what lies beside is a stranger's. A file may lie in a package, too, which then is its own.
     """
     if modules.is_own(module) or modules.spec(module) is None:
         return False
     if modules.is_file(plugin):
-        folders = {place.parent for place in _places(plugin)}
+        folders = {folder for place in _places(plugin) for folder in _around(place)}
     else:
         if module.partition(".")[0] == plugin.partition(".")[0]:
             return True
@@ -48,6 +48,14 @@ def _belongs(plugin: str, module: str) -> bool:
     folders = {folder.resolve() for folder in folders if folder.resolve().name not in _INSTALLED}
     places = (place for name in modules.packages(module) for place in _places(name))
     return any(not folders.isdisjoint((place.resolve(), place.parent.resolve())) for place in places)
+
+
+def _around(file: Path) -> Iterator[Path]:
+    """Yield the folder of a file and, where that is a package, those that it is in, up to the first that is none."""
+    for folder in file.parents:
+        yield folder
+        if not (folder / "__init__.py").is_file():
+            return
 
 
 def _places(module: str) -> Iterator[Path]:

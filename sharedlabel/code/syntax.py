@@ -151,7 +151,10 @@ def modules(tree: ast.AST) -> Iterator[str]:
                 start = "." * level + (module or "")
                 yield start
                 yield from (f"{start}{'' if start.endswith('.') else '.'}{alias.name}" for alias in names)
-            case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(value=str(name)), *_]):
+            case ast.Call(
+                func=ast.Attribute(attr="import_module") | ast.Name(id="import_module" | "__import__"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
                 yield name
 
 
