@@ -13,6 +13,7 @@ import pytest
 
 from sharedlabel import config, plugins
 from sharedlabel.code import digests as sources
+from sharedlabel.code import modules
 from sharedlabel.errors import ConfigError
 from sharedlabel.stages import STAGES
 
@@ -76,7 +77,7 @@ def reached() -> dict[str, set[tuple[str, str]]]:
         stage: {
             (module, name)
             for module, number in sources.reached(f"sharedlabel.stages.{stage}", "run")
-            for name in sources._module(module).statements[number].names
+            for name in modules.module(module).statements[number].names
         }
         for stage in STAGES
     }
@@ -89,19 +90,16 @@ def test_a_stage_depends_on_the_code_that_it_reaches(reached, module, name, expe
 
 @pytest.mark.parametrize(("module", "name"), NOT_REACHED)
 def test_no_stage_depends_on_other_code(reached, module, name):
-    assert name in {n for statement in sources._module(f"sharedlabel.{module}").statements for n in statement.names}
+    assert name in {n for statement in modules.module(f"sharedlabel.{module}").statements for n in statement.names}
     assert all((f"sharedlabel.{module}", name) not in places for places in reached.values())
 
 
 def test_the_configuration_which_no_digest_sees_holds_values_and_computes_none():
-    modules = [
+    names = [
         f"{config.__name__}.{name}" for name in ("sections", "experiment", "fields", "plugins", "trainings", "keys")
     ]
     classes = [
-        one.tree
-        for module in modules
-        for one in sources._module(module).statements
-        if isinstance(one.tree, ast.ClassDef)
+        one.tree for name in names for one in modules.module(name).statements if isinstance(one.tree, ast.ClassDef)
     ]
     assert len(classes) > 10
     written = {(one.name, part.name) for one in classes for part in ast.walk(one) if isinstance(part, ast.FunctionDef)}
@@ -177,9 +175,9 @@ def test_edits_of_what_computes_no_number_keep_what_is_stored(edited):
         return [sources.digest(f"sharedlabel.stages.{stage}", "run") for stage in ("dense", "aggregate")]
 
     def of_modules() -> list[str]:
-        return [sources.digest(f"sharedlabel.{module}") for module in modules]
+        return [sources.digest(f"sharedlabel.{module}") for module in edited_ones]
 
-    modules = sorted({module for module, _, _ in EDITS_WITHOUT_NUMBERS})
+    edited_ones = sorted({module for module, _, _ in EDITS_WITHOUT_NUMBERS})
     stages_before, modules_before = of_stages(), of_modules()
     for edit in EDITS_WITHOUT_NUMBERS:
         edited(*edit)

@@ -73,7 +73,12 @@ SAME = {
     "imports": ("def f():\n    return g", "def f():\n    import os\n    return g"),
     "error message": ("def f(x): raise E(f'got {x}')", "def f(x): raise E(f'expected y, got {x}' 'z')"),
     "assertion message": ("assert x, 'a'", "assert x, 'b'"),
+    "assertion message with values": ("assert x, f'got {x}'", "assert x, 'got ' + f'{-x}'"),
+    "error message of two texts": ("def f(x): raise E('a' + 'b')", "def f(x): raise E(f'a' + f'{x}')"),
     "f-string in pieces": ("x = f'{y} and z'", "x = f'{y} ' 'and z'"),
+    "f-string of many pieces": ("x = f'a{y}bcd{z}'", "x = f'a' f'{y}' f'b' 'c' f'd{z}'"),
+    "f-string of texts alone": ("x = f'ab'", "x = f'a' f'b'"),
+    "type checking": ("def f(x):\n    if a:\n        import b\n    return x", "def f(x): return x"),
 }
 DIFFERENT = {
     "sign": ("def f(x): return -x", "def f(x): return x"),
@@ -92,7 +97,32 @@ DIFFERENT = {
     "value in an error": ("def f(x): raise E(x, 'a')", "def f(x): raise E(-x, 'a')"),
     "value in a text": ("x = f'{y}'", "x = f'{-y}'"),
     "format": ("x = f'{y:.1f}'", "x = f'{y:.2f}'"),
+    "text around a value": ("x = f'a{y}b'", "x = f'b{y}a'"),
+    "text of pieces": ("x = f'{y}a' 'b'", "x = f'{y}a' 'c'"),
+    "value in an assertion": ("assert x, y", "assert x, z"),
+    "value beside a text": ("def f(x): raise E('a' + x)", "def f(x): raise E('a' + y)"),
+    "value before a text": ("def f(x): raise E(x + 'a')", "def f(x): raise E(y + 'a')"),
 }
+
+
+def test_a_whole_file_says_what_it_imports_and_in_which_order():
+    def whole(source: str) -> str:
+        return syntax.text(syntax.plain(ast.parse(source)))
+
+    assert whole("import a\nf()") == whole('"""Words."""\nimport a  # why\nf()')
+    assert len({*map(whole, ("import a\nf()", "f()\nimport a", "f()", "import b\nf()", "from a import f\nf()"))}) == 5
+
+
+def test_pieces_of_an_f_string_that_another_python_cuts_are_joined():
+    def of(*pieces: str | ast.expr) -> str:
+        values = [ast.Constant(piece) if isinstance(piece, str) else piece for piece in pieces]
+        return syntax.text(syntax.plain(ast.Expr(ast.JoinedStr(values))))
+
+    value = ast.FormattedValue(ast.Name("x", ast.Load()), -1)
+    assert (
+        of("a", value, "b", "cd", "", "e", value) == of("a", value, "bcde", value) == of("a", value, "bc", "de", value)
+    )
+    assert len({of("ab", value), of("a", "c", value), of("b", "a", value), of(value, "ab"), of("a", value, "b")}) == 5
 
 
 @pytest.mark.parametrize("name", SAME)
@@ -126,7 +156,27 @@ def test_what_is_computed_is_said(name):
         ("class K(B):\n    x = y\n    def f(self): return x", {"B", "x", "y"}),
         ("a.b = c", {"a.b", "c"}),
         ("f().g.h(x)", {"f", "x"}),
+        ("x = [a for a in b for c in a for d in e if d]", {"b", "e"}),
+        ("x = {a: c for a in a}", {"a", "c"}),
+        ("def f(x):\n    match x:\n        case {**rest}: return rest", set()),
+        ("def f():\n    try: from a import b\n    except E: b = None\n    return b", {"E", "b"}),
     ],
 )
 def test_references_are_the_names_from_outside(source, expected):
     assert {".".join(chain) for chain in syntax.references(ast.parse(source))} == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import a.b, c as d", ["a.b", "c"]),
+        ("from a.b import c, d as e", ["a.b", "a.b.c", "a.b.d"]),
+        ("from . import a", [".", ".a"]),
+        ("from ..a import b", ["..a", "..a.b"]),
+        ("def f():\n    try: import a\n    except E: from b import c", ["a", "b", "b.c"]),
+        ("importlib.import_module('a.b'); import_module('.c', 'd')", ["a.b", ".c"]),
+        ("importlib.import_module(a); f('b'); g.f('c'); h.import_module(1)", []),
+    ],
+)
+def test_modules_are_what_an_import_may_bring_in(source, expected):
+    assert list(syntax.modules(ast.parse(source))) == expected

@@ -24,7 +24,7 @@ from sharedlabel.api.backbone import SplitClassifier, last_layer
 from sharedlabel.api.fusion import Fusion, aggregator
 from sharedlabel.api.pruning import prune
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.config import build, resolve
+from sharedlabel.config import anew, build, resolve
 from sharedlabel.config.sections import FitConfig
 from sharedlabel.data import tuples
 from sharedlabel.errors import ConfigError, DataError
@@ -112,6 +112,7 @@ class SharedLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mis
         self.device = device
         self.random_state = random_state
 
+    @anew()
     def fit(self, X: Any, y: Any, groups: Any = None) -> SharedLabelClassifier:
         """Train, prune and fit.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sharedlabel import rng
 from sharedlabel.aggregators._base import LEAST_DEVIATION, Aggregator, statistics
 from sharedlabel.api import _arguments, _instances
-from sharedlabel.config import Plugin, build, resolve
+from sharedlabel.config import Plugin, anew, build, resolve
 from sharedlabel.config.names import GROUPED, IID
 from sharedlabel.config.sections import FitConfig, TrainerConfig
 from sharedlabel.data import tuples
@@ -224,7 +224,8 @@ def aggregator(
     >>> agg(torch.zeros(1, 2, 1), logits).exp()[0, :, 1]
     tensor([0.7311, 0.8808])
     """
-    plugin = resolve("aggregators", {**name, **options} if isinstance(name, Mapping) else {"name": name, **options})
+    with anew():
+        plugin = resolve("aggregators", {**name, **options} if isinstance(name, Mapping) else {"name": name, **options})
     made = Fusion(plugin)
     if num_classes is None and log_prior is None:
         return made

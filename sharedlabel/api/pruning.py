@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sharedlabel import rng
 from sharedlabel.api import _arguments
 from sharedlabel.backbones._masking import count_parameters, masked_weights
-from sharedlabel.config import resolve
+from sharedlabel.config import anew, resolve
 from sharedlabel.errors import CompressionError, ConfigError
 from sharedlabel.plugins import load
 from sharedlabel.pruners._base import Context
@@ -90,7 +90,9 @@ def prune(
             f"expected a torch module and a number, got a {type(module).__name__} and {ratio!r}; pass the network, "
             "then its compression ratio"
         )
-    plugin = resolve("pruners", {**method, **options} if isinstance(method, Mapping) else {"name": method, **options})
+    spec = {**method, **options} if isinstance(method, Mapping) else {"name": method, **options}
+    with anew():
+        plugin = resolve("pruners", spec)
     pruner = load("pruners", plugin.name)
     if "schedule" in options or (not isinstance(method, str) and "schedule" in method):
         raise ConfigError(

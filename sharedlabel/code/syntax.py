@@ -1,7 +1,8 @@
 """What a piece of Python says, whatever its layout: its text in one form, and the names that it takes from outside.
 
-Comments, positions, docstrings, imports and the texts of error messages are left out; the forms are the same under
-Python 3.11 to 3.13, whose trees differ in details (`type_params`, pieces of f-strings).
+Comments, positions, docstrings and the texts of error messages are left out, and of statements imports, too, whose
+names stand for what they lead to. The forms are the same under Python 3.11 to 3.13, whose trees differ in details
+(`type_params`, pieces of f-strings).
 """
 
 from __future__ import annotations
@@ -65,16 +66,31 @@ class _Plain(ast.NodeTransformer):
         return node
 
 
+class _PlainWithImports(_Plain):
+    """Removes what changes no result, but no imports: of a whole file, it says what runs, and in which order."""
+
+    def visit_Import(self, node: ast.Import) -> ast.AST:  # type: ignore[override]
+        """Keep imports."""
+        return node
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:  # type: ignore[override]
+        """Likewise."""
+        return node
+
+
 def _is_text(node: ast.expr) -> bool:
     if isinstance(node, ast.BinOp):
         return _is_text(node.left) and _is_text(node.right)
     return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
-def plain(statement: ast.stmt) -> ast.Module:
-    """Return a statement without what changes no result; it is changed in place."""
-    tree: ast.Module = _Plain().visit(ast.Module([statement], []))
-    return tree
+def plain(tree: ast.stmt | ast.Module) -> ast.Module:
+    """Return a statement, or a whole file, without what changes no result; it is changed in place."""
+    remover, module = (
+        (_PlainWithImports(), tree) if isinstance(tree, ast.Module) else (_Plain(), ast.Module([tree], []))
+    )
+    left: ast.Module = remover.visit(module)
+    return left
 
 
 def text(node: Any, holes: Mapping[int, str] = MappingProxyType({})) -> str:
@@ -119,6 +135,27 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, str, Chain]]:
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 yield alias.asname or alias.name, "." * node.level + (node.module or ""), (alias.name,)
+
+
+def modules(tree: ast.AST) -> Iterator[str]:
+    """Yield what may be a module among the imports anywhere in a tree, relative ones with dots.
+
+    >>> list(modules(ast.parse("import a.b; from ..c import d; importlib.import_module('e.f')")))
+    ['a.b', '..c', '..c.d', 'e.f']
+    """
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                start = "." * level + (module or "")
+                yield start
+                yield from (f"{start}{'' if start.endswith('.') else '.'}{alias.name}" for alias in names)
+            case ast.Call(
+                func=ast.Attribute(attr="import_module") | ast.Name(id="import_module" | "__import__"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                yield name
 
 
 def bound(nodes: list[Any]) -> set[str]:
@@ -180,6 +217,7 @@ def _scopes(node: Any, inside: frozenset[str]) -> Iterator[tuple[Any, frozenset[
         named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
         body = node.body if isinstance(node.body, list) else [node.body]
         shared = {name for part in ast.walk(node) if isinstance(part, ast.Global) for name in part.names}
+        shared |= {local for local, _, _ in imports(node)}  # as in `try: from a import b`, `except ...: b = None`
         own = inside | {one.arg for one in named if one is not None} | (bound(body) - shared)
         outside = [child for child in ast.iter_child_nodes(node) if child not in body]
         yield from ((child, inside) for child in outside)

@@ -11,6 +11,7 @@ from sharedlabel.config.keys import canonical as canonical
 from sharedlabel.config.keys import digest as digest
 from sharedlabel.config.plugins import Plugin as Plugin
 from sharedlabel.config.plugins import PluginSpec as PluginSpec
+from sharedlabel.config.plugins import anew as anew
 from sharedlabel.config.plugins import build as build
 from sharedlabel.config.plugins import plugins_in as plugins_in
 from sharedlabel.config.plugins import public as public

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ from sharedlabel.errors import ConfigError
 
 PluginSpec: TypeAlias = str | dict[str, Any]
 _LABEL = 100  # letters
+_going_on: list[None] = []  # one for each context `anew`
 _TIMING = {"iterative": ("growth", "rewind"), "gradual": ("steps", "until")}
 
 
@@ -209,6 +211,22 @@ def refresh() -> None:
     """Read changed code of plugins from outside anew, for the next grid of this process."""
     plugins.refresh()
     _resolved.cache_clear()
+
+
+@contextlib.contextmanager
+def anew() -> Iterator[None]:
+    """Read changed code of plugins from outside anew, as the next grid would, before what is done in this context.
+
+    For functions that take plugins: in a notebook files are edited between two calls. One that goes on keeps the code
+    that it has begun with: inside another such context, of any thread, nothing is read anew.
+    """
+    if not _going_on:
+        refresh()
+    _going_on.append(None)
+    try:
+        yield
+    finally:
+        _going_on.pop()
 
 
 def plugins_in(config: Any) -> set[tuple[str, str]]:

@@ -9,7 +9,6 @@ import torch
 
 from sharedlabel import plugins
 from sharedlabel.backbones._base import Backbone
-from sharedlabel.code import digests
 from sharedlabel.config import Experiment, Plugin, plugins_in, refresh, resolve, trainings
 from sharedlabel.config.names import CROSSFIT, GROUPED
 from sharedlabel.data import _small, splits, tuples
@@ -132,7 +131,6 @@ def _code(data: Plugin, *others: Plugin) -> dict[str, str]:
     Returns:
         Digests of the data set's plugin.
     """
-    digests.refresh()
     for stage in STAGES.values():
         stage.code()
     plugins.code(set().union(*map(plugins_in, others)))

@@ -9,8 +9,8 @@ of the group `sharedlabel.<kind>`. `take` loads it; from then on `load` finds it
 stored holds names alone, and `load` runs nothing that was not taken: a stored name starts no code of its own.
 
 What was taken belongs to the process, as imported modules do, and is their list: names that are stored or unpickled are
-looked up where nobody could hand over a registry. It lasts until `refresh` sees that code has changed, and a seal as
-long as its `with` block, in all threads.
+looked up where nobody could hand over a registry. It is imported again once `refresh` has seen that code has changed. A
+seal lasts as long as its `with` block, in all threads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Collection, Iterable, Iterator
 from types import ModuleType
 
-from sharedlabel.code import digests
+from sharedlabel.code import digests, modules
 from sharedlabel.errors import ConfigError, ContractError, SharedLabelError, first_line, nearest
 from sharedlabel.plugins import outside
 from sharedlabel.plugins.contract import KINDS as KINDS
@@ -75,7 +75,8 @@ def take(kind: str, given: str) -> str:
         raise ConfigError(f"{where}: expected one of this package {_seals[-1]}, got {given!r}; {nearest(given, own)}")
     try:
         name, module = outside.called(given)
-        if (kind, name) in _taken and module in {None, _taken[kind, name].module}:
+        taken = _loaded(kind, name)
+        if taken is not None and module in {None, taken.module}:
             return name  # as it was when it was taken, even if the file is being edited meanwhile
         plugin = outside.find(kind, given)
         if plugin is not None:
@@ -109,7 +110,7 @@ def load(kind: str, name: str) -> ModuleType:
     if name in own:
         return importlib.import_module(f"sharedlabel.{kind}.{name}")
     if (kind, name) in _taken:
-        return importlib.import_module(_taken[kind, name].module)
+        return _taken[kind, name].load()
     raise ConfigError(
         f"unknown {kind.removesuffix('s')} {name[:_LONGEST]!r}; {nearest(name, own)}; name the file or module of one "
         "from outside, too (export: --plugin)"
@@ -168,17 +169,21 @@ def _is_outside(module: str) -> bool:
 
 
 def refresh() -> None:
-    """Forget the plugins from outside if their code has changed, so that the next grid of this process takes it anew.
+    """Forget the plugins from outside if their code has changed, so that whoever asks for one next runs it anew.
 
-    The packages of all modules of theirs that digests have read are imported again as a whole, since their modules may
-    hold parts of each other.
+    The packages of all their modules are imported again as a whole, since modules may hold parts of each other.
     """
-    read = [name for name in digests.read() if not digests.is_own(name)]
-    if any(map(digests.has_changed, read)):
+    read = [name for name in modules.read() if not modules.is_own(name)]
+    if any(map(modules.has_changed, read)):
         outside.forget(read)
-        _taken.clear()
         importlib.invalidate_caches()
     digests.refresh()
+
+
+def _loaded(kind: str, name: str) -> Outside | None:
+    """Return a plugin from outside that was taken, unless `refresh` has forgotten it since."""
+    plugin = _taken.get((kind, name))
+    return plugin if plugin is not None and plugin.is_loaded else None
 
 
 def _module(kind: str, name: str) -> str:
@@ -196,12 +201,12 @@ def _refuse_twins(kind: str, name: str) -> None:
 
 def _check_name(plugin: Outside, own: Collection[str]) -> None:
     """Refuse a plugin from outside that another one is called like."""
-    if plugin.name in own or digests.is_own(plugin.module):
+    if plugin.name in own or modules.is_own(plugin.module):
         raise ConfigError(
             f"expected a name that this package does not use, got {plugin.where}; rename it, or write "
             f"{plugin.name.rpartition('.')[2]} for the package's own"
         )
-    twin = _taken.get((plugin.kind, plugin.name))
+    twin = _loaded(plugin.kind, plugin.name)
     where = None if twin is None else twin.where
     if plugin.is_file and plugin.name in outside.names(plugin.kind):
         where = f"the entry point of {outside.owners(plugin.kind, plugin.name)}"

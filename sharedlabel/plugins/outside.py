@@ -5,6 +5,7 @@ They are code, and run with the rights of whoever names them.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
@@ -15,9 +16,11 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.abc import InspectLoader
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
+from sharedlabel.code import modules, surroundings
 from sharedlabel.errors import ConfigError, first_line, home
 from sharedlabel.plugins import contract, files
 
@@ -47,12 +50,23 @@ class Outside:
         """Whether it is a file of its own, called by its stem."""
         return self.module.startswith(f"{files.__name__}.")
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether its module is imported, and has not been forgotten since."""
+        return self.module in sys.modules
+
     def load(self) -> ModuleType:
-        """Import its module, and check what it defines.
+        """Return its module, imported, and check what it defines.
+
+        Its files are read for keys just before, and byte code of them, which may be older than it looks, is removed.
 
         Raises:
             ConfigError: it raises, or is no plugin of its kind.
         """
+        names = surroundings.files(self.module)
+        if not self.is_loaded:
+            for name in names:
+                _remove_byte_code(name)
         try:
             module = importlib.import_module(self.module)
         except (Exception, SystemExit) as error:
@@ -119,12 +133,12 @@ def owners(kind: str, name: str) -> str:
     return " and ".join(sorted(entry.dist.name if entry.dist else "?" for entry in entries))
 
 
-def forget(modules: Iterable[str]) -> None:
+def forget(names: Iterable[str]) -> None:
     """Let the next import run modules again, and all of the packages that they are in.
 
     A package that has no code of its own (a namespace, which may be shared with others) keeps its other modules.
     """
-    tops = {top(name) for name in modules}
+    tops = {top(name) for name in names if getattr(sys.modules.get(name), "__file__", None)}
     for name in [name for name in sys.modules if any(f"{name}.".startswith(f"{outer}.") for outer in tops)]:
         del sys.modules[name]
     for package, _, name in (outer.rpartition(".") for outer in tops):
@@ -139,6 +153,14 @@ def top(module: str) -> str:
     parts = module.split(".")
     outer = (".".join(parts[:count]) for count in range(1, len(parts)))
     return next((name for name in outer if getattr(sys.modules.get(name), "__file__", None)), module)
+
+
+def _remove_byte_code(module: str) -> None:
+    """Remove what Python has kept of a file; it takes a file of the same second and length for the same."""
+    spec = modules.spec(module)
+    if spec is not None and isinstance(spec.loader, SourceFileLoader) and spec.cached is not None:
+        with contextlib.suppress(OSError):  # in a folder that others own
+            Path(spec.cached).unlink()
 
 
 def _is_path(given: str) -> bool:
@@ -183,7 +205,7 @@ def _module_source(module: str, where: str) -> str:
             f"{where}; correct it, or name a file as ./NAME.py"
         )
     try:
-        spec = importlib.util.find_spec(module)
+        spec = modules.spec(module) or importlib.util.find_spec(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise _failed(where, error) from error

@@ -20,9 +20,11 @@ _failed: list[str] = []
 
 
 def pytest_configure() -> None:
-    """Let property tests try the same examples every time."""
+    """Let property tests try the same examples every time, and mutmut read its options while we are in their folder."""
     from hypothesis import settings
+    from mutmut.configuration import config
 
+    config()
     settings.register_profile("mutants", derandomize=True, database=None, deadline=None)
     settings.load_profile("mutants")
 

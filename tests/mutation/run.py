@@ -60,10 +60,12 @@ MODULES = {
     "metrics/brier": ["tests/metrics/test_brier.py", "tests/metrics/test_checks.py", "tests/test_evaluation.py"],
     "api/sweet_spot": ["tests/api/test_sweet_spot.py"],
     "plugins/contract": ["tests/test_outside.py"],
-    "plugins/outside": ["tests/test_outside.py"],
+    "plugins/outside": ["tests/test_outside.py", "tests/test_surroundings.py"],
     "code/syntax": ["tests/test_sources.py", "tests/test_syntax.py"],
     "code/graphs": ["tests/test_sources.py"],
-    "code/digests": ["tests/test_sources.py", "tests/test_outside.py"],
+    "code/digests": ["tests/test_sources.py", "tests/test_surroundings.py"],
+    "code/modules": ["tests/test_sources.py", "tests/test_surroundings.py"],
+    "code/surroundings": ["tests/test_surroundings.py"],
     "training/resume": ["tests/training/test_resume.py"],
 }
 
