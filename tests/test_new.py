@@ -14,6 +14,7 @@ from sharedlabel.code import digests
 from sharedlabel.config import resolve
 from sharedlabel.conformance import __main__ as check
 
+NEVER_TWICE = "(1 + __import__('time').perf_counter_ns() % 1000003 / 1000003)"
 # What each kind can do wrong: what is replaced in what `new` writes, and the promise that is broken then.
 BROKEN = {
     "looks ahead": ("aggregator", "evidence.cumsum(1)", "evidence.sum(1, keepdim=True).expand_as(evidence)", "causal"),
@@ -25,7 +26,7 @@ BROKEN = {
         "exact_contract",
     ),
     "order": ("aggregator", "permutation_invariant = True", "permutation_invariant = False", "order"),
-    "state": ("aggregator", "nn.init.zeros_(self.weigh.bias)", "self.largest *= id(self) % 1009", "copied"),
+    "state": ("aggregator", "nn.init.zeros_(self.weigh.bias)", f"self.largest *= {NEVER_TWICE}", "copied"),
     "idle": (
         "aggregator",
         "self.largest = config",
@@ -40,7 +41,7 @@ BROKEN = {
         "Batched(channels, config.width)",
         "separate_images",
     ),
-    "unseeded": ("backbone", "initialize(backbone)", "nn.init.constant_(body[0].bias, id(body))", "reproducible"),
+    "unseeded": ("backbone", "initialize(backbone)", f"nn.init.constant_(body[0].bias, {NEVER_TWICE})", "reproducible"),
     "dead": ("backbone", "nn.AdaptiveAvgPool2d(1)", "nn.AdaptiveAvgPool2d(1), nn.Threshold(1e9, 0)", "gradients"),
     "needs": ("pruner", "NEEDS = frozenset()", 'NEEDS = frozenset({"luck"})', "constants"),
     "random": ("pruner", "size / size.max()", "size.clone().normal_() / size.max()", "deterministic"),
