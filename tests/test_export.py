@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.onnx._internal._lazy_import import onnxscript_apis
 
 from sharedlabel import export, records
 from sharedlabel.aggregators._base import Aggregator, normalize
@@ -36,6 +38,14 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 SOURCES = str(Path(export.__file__).parent).encode()
 D, C = 6, 4
 RUNTIMES = ("onnx", "torch")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_list_of_operators():
+    """ONNX gathers its thousand operators anew for every export; they are the same each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxscript_apis, "get_torchlib_ops", functools.cache(onnxscript_apis.get_torchlib_ops))
+        yield
 
 
 def shape() -> SetShape:
