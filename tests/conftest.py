@@ -45,6 +45,7 @@ SMALL = (
 def pytest_collection_finish() -> None:
     """From here on, look for garbage among what the tests make."""
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     gc.enable()
 
 
