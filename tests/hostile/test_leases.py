@@ -25,7 +25,7 @@ KEY = "a" * 64
 WRITER = """
 import sys
 from pathlib import Path
-from sharedlabel import leases
+from sharedlabel.files import leases
 
 place = Path(sys.argv[1]) / "partial"
 leases.sweep(place)
@@ -231,7 +231,7 @@ def test_a_worker_that_was_forked_does_not_keep_the_lock_of_its_parent_nor_lose_
     script = """
 import os, sys, time
 from pathlib import Path
-from sharedlabel import leases
+from sharedlabel.files import leases
 with leases.claimed(Path(sys.argv[1])):
     told, tell = os.pipe()
     child = os.fork()

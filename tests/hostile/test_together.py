@@ -150,7 +150,7 @@ def test_a_disk_that_is_really_full(tmp_path):
     script = """
 import resource, signal, sys
 from pathlib import Path
-from sharedlabel import together
+from sharedlabel.files import together
 folder, files = Path(sys.argv[1]), {"rows.csv": "1", "results.json": "x" * 10_000}
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -192,7 +192,7 @@ def test_two_write_at_once_and_one_of_them_is_there_whole(tmp_path):
     script = """
 import sys
 from pathlib import Path
-from sharedlabel import together
+from sharedlabel.files import together
 for _ in range(30):
     together.replace(Path(sys.argv[1]), {f"{name}.csv": sys.argv[2] for name in "abcdefgh"}, lambda name: True)
 """
