@@ -6,23 +6,38 @@ import gc
 
 gc.disable()  # what is imported and collected now lives until the end: nothing to look for among it
 
+import functools
+import re
 import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import jaxtyping
 import pytest
-import torch
-from rich.console import Console
 
-from sharedlabel import train
-from sharedlabel.config import Experiment, parse
-from sharedlabel.grid import Grid, prepare
-from sharedlabel.records import Results
-from sharedlabel.report import plots
-from sharedlabel.report.figures import ratio
-from sharedlabel.store import Store
+_with_shapes = jaxtyping.jaxtyped
+_ARRAY = re.compile(r"\[(Tensor|np\.ndarray),")
+
+
+def _checked(function: Any = None, **options: Any) -> Any:
+    """Check what functions that state shapes get and return; mypy checks all others, which would take long here."""
+    if function is None:
+        return functools.partial(_checked, **options)
+    inner = getattr(function, "fget", None) or getattr(function, "__func__", function)
+    stated = any(_ARRAY.search(str(annotation)) for annotation in getattr(inner, "__annotations__", {}).values())
+    return _with_shapes(function, **options) if stated else function
+
+
+jaxtyping.jaxtyped = _checked  # the import hook puts it around every function of the packages that it is told of
+
+if TYPE_CHECKING:  # imported where they are used: the process that hands out the tests needs none of it
+    from sharedlabel.config import Experiment
+    from sharedlabel.grid import Grid
+    from sharedlabel.records import Results
+    from sharedlabel.store import Store
 
 # A shell without job control starts what runs in the background with Ctrl-C ignored, and tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -66,6 +81,13 @@ class Finished:
 
 def run(experiment: Experiment) -> Finished:
     """Run a grid without printing."""
+    import torch
+    from rich.console import Console
+
+    from sharedlabel import train
+    from sharedlabel.grid import prepare
+    from sharedlabel.store import Store
+
     torch.set_num_threads(1)
     grid, store = prepare(experiment), Store(Path(experiment.output) / "store")
     return Finished(experiment, grid, store, train.run(grid, store, Console(quiet=True)))
@@ -74,12 +96,17 @@ def run(experiment: Experiment) -> Finished:
 @pytest.fixture(autouse=True)
 def _one_thread():
     """Small tensors are faster on one thread, and results do not depend on how busy the machine is."""
+    import torch
+
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def _few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw figures against the ratio alone: drawing all kinds takes longer than running a small grid."""
+    from sharedlabel.report import plots
+    from sharedlabel.report.figures import ratio
+
     monkeypatch.setattr(plots, "_KINDS", [ratio])
 
 
@@ -92,12 +119,17 @@ def small(tmp_path: Path) -> tuple[str, ...]:
 @pytest.fixture
 def experiment(small: tuple[str, ...]) -> Experiment:
     """The small grid as an experiment."""
+    from sharedlabel.config import parse
+
     return parse(small)[0]
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The small grid, run once for all tests that only read it."""
+    from sharedlabel.config import parse
+    from sharedlabel.report import plots
+
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "_KINDS", [])
@@ -107,6 +139,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 @pytest.fixture
 def done(finished: Finished, small: tuple[str, ...], experiment: Experiment) -> Store:
     """A copy of the finished grid where the small grid would be computed, for tests that go on from there."""
+    from sharedlabel.store import Store
+
     shutil.copytree(finished.experiment.output, experiment.output)
     return Store(Path(experiment.output) / "store")
 
@@ -114,6 +148,7 @@ def done(finished: Finished, small: tuple[str, ...], experiment: Experiment) -> 
 @pytest.fixture(name="run", scope="session")
 def run_fixture() -> Callable[[Experiment], Finished]:
     """Run a grid without printing, and without figures, whose drawing takes longer than such a grid."""
+    from sharedlabel.report import plots
 
     def without_figures(experiment: Experiment) -> Finished:
         with pytest.MonkeyPatch.context() as patch:
