@@ -57,13 +57,12 @@ class Process:
             start_new_session=True,
         )
         assert self._process.stdin is not None
-        os.set_blocking(self._process.stdin.fileno(), False)  # one that does not read must not hold us
-        self._watching = threading.Thread(target=self._watch, daemon=True)
-        self._reading = threading.Thread(target=self._read_log, daemon=True)
-        self._watching.start()
-        self._reading.start()
-        _running.add(self)
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._watch, self._read_log)]
         try:
+            _running.add(self)
+            os.set_blocking(self._process.stdin.fileno(), False)  # one that does not read must not hold us
+            for thread in self._threads:
+                thread.start()
             self.receive(len(HELLO))
         except SandboxError as error:  # nothing of a submission has run yet
             self._close()
@@ -80,8 +79,9 @@ class Process:
         _running.discard(self)
         self.stop()
         self._process.wait()
-        self._reading.join()
-        self._watching.join()
+        for thread in self._threads:
+            if thread.ident is not None:  # it was started
+                thread.join()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             with contextlib.suppress(BrokenPipeError):
                 stream.close()  # type: ignore[union-attr]
@@ -170,7 +170,7 @@ class Process:
     def _failure(self) -> SandboxError:
         """Return what went wrong; called when the process has ended or has to."""
         self._await()
-        self._reading.join()
+        self._threads[-1].join()  # all that it has printed is read
         last = [line for line in self.log.decode(errors="replace").splitlines() if line.strip()]
         code = self._process.returncode
         said = f": {printable(last[-1].strip(), 300)}" if last else ""
@@ -183,6 +183,12 @@ class Process:
     def _kill(self, why: str) -> None:
         if self._process.poll() is None:
             self._ended = self._ended or why
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGSTOP)  # from here on it starts no process
+            # Bubblewrap's child leaves the group before it is bound to die with its parent; this may lie between.
+            for pid in descendants(self._process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         if self.kind in ("docker", "podman"):
