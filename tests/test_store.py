@@ -195,6 +195,38 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         Store(tmp_path / "file" / "store")
 
 
+def test_what_is_opened_to_read_is_only_read(tmp_path):
+    with pytest.raises(StoreError, match=r"no artifact dense/[0-9a-f]{12} in .*; run the grid to compute it"):
+        Store(tmp_path / "none", readonly=True).load("dense", KEY)
+    (tmp_path / "store.json").write_text("[]")
+    for readonly, said in ((True, "can be read at"), (False, "can be read and written at")):
+        with pytest.raises(StoreError, match=rf"a store that {said} .*, got: store.json that does not state a "):
+            Store(tmp_path, readonly)
+    (tmp_path / "store.json").unlink()
+    save(Store(tmp_path))
+    with pytest.raises(StoreError, match=rf"a store to write artifact dense/{KEY[:12]} to, got .* to read only"):
+        save(Store(tmp_path, readonly=True))
+    next((tmp_path / "artifacts" / "dense").rglob("*.safetensors")).write_bytes(b"")
+    with pytest.warns(RuntimeWarning, match="is damaged .*; the next run computes it again"):
+        assert not Store(tmp_path, readonly=True).has("dense", KEY)
+
+
+def test_states_of_trainings_lie_apart_until_nobody_has_touched_them_for_a_month(tmp_path):
+    unfinished = Store(tmp_path).unfinished("dense", KEY)
+    written = []
+    unfinished.write(1, lambda path: written.append(path) or path.write_text("state"))
+    assert unfinished.path(1) == tmp_path / "unfinished" / "dense" / KEY / "00001.ckpt"
+    assert tmp_path / "partial" in written[0].parents
+    Store(tmp_path)
+    assert unfinished.path(1).read_text() == "state"
+    old = time.time() - 32 * 24 * 3600
+    os.utime(unfinished.path(1).parent, (old, old))
+    Store(tmp_path, readonly=True)
+    assert unfinished.path(1).is_file()
+    Store(tmp_path)
+    assert not unfinished.path(1).exists()
+
+
 def test_a_full_disk_is_a_clear_error_and_nothing_stays(tmp_path):
     # A limit on file size makes the operating system refuse the write for real, as a full disk does.
     script = """
