@@ -147,6 +147,7 @@ def test_without_n_the_last_posterior_counts_of_tuples_of_any_length(data) -> No
         metric.update(log_posterior[50:, 2:], labels[50:], weights[50:])
         assert metric.compute().shape == ()
         torch.testing.assert_close(metric.compute(), expected[name])
+        assert {tuple(getattr(metric, state).shape) for state in metric._defaults} <= {(), (1,), (4,), (3, 1, 15)}
 
 
 def test_a_prior_stands_in_for_the_frequencies_of_labels(data) -> None:
