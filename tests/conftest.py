@@ -10,7 +10,8 @@ import functools
 import re
 import shutil
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,6 +109,25 @@ def _few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     from sharedlabel.report.figures import ratio
 
     monkeypatch.setattr(plots, "_KINDS", [ratio])
+
+
+@pytest.fixture
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in a folder of its own that modules can be imported from, and forget what was taken from it."""
+    from sharedlabel import plugins
+    from sharedlabel.code import digests
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(plugins, "_taken", {})
+    monkeypatch.setenv("SHAREDLABEL_PLUGIN_FILES", "{}")
+    before = set(sys.modules)
+    yield
+    digests.forget()
+    for name in set(sys.modules) - before:
+        places = [getattr(sys.modules[name], "__file__", ""), *getattr(sys.modules[name], "__path__", ())]
+        if any(str(tmp_path) in str(place) for place in places):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -50,20 +50,7 @@ def build(config, shape):
 SHAPE = SetShape(torch.zeros(3), torch.ones(3), torch.zeros(2))
 
 
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Work in a folder of its own that modules can be imported from, and forget what was taken from it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(plugins, "_taken", {})
-    monkeypatch.setenv("SHAREDLABEL_PLUGIN_FILES", "{}")
-    before = set(sys.modules)
-    yield
-    sources.forget()
-    for name in set(sys.modules) - before:
-        places = [getattr(sys.modules[name], "__file__", ""), *getattr(sys.modules[name], "__path__", ())]
-        if any(str(tmp_path) in str(place) for place in places):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("apart")
 
 
 def write(name: str, text: str = POOL) -> str:

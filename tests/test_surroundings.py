@@ -6,7 +6,6 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -41,20 +40,7 @@ def write(name: str, text: str) -> str:
     return name
 
 
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Work in a folder of its own that modules can be imported from, and forget what was taken from it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(plugins, "_taken", {})
-    monkeypatch.setenv("SHAREDLABEL_PLUGIN_FILES", "{}")
-    before = set(sys.modules)
-    yield
-    digests.forget()
-    for name in set(sys.modules) - before:
-        places = [getattr(sys.modules[name], "__file__", ""), *getattr(sys.modules[name], "__path__", ())]
-        if any(str(tmp_path) in str(place) for place in places):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("apart")
 
 
 def digest(given: str) -> str:
