@@ -102,12 +102,13 @@ class Store:
     Args:
         root: the folder; made when absent, unless it is only read.
         readonly: read what is there, write and remove nothing.
+        sweep: remove what processes have left that are gone.
 
     Raises:
         StoreError: the folder cannot be written or read, is no store, or a newer version of this package wrote it.
     """
 
-    def __init__(self, root: Path, readonly: bool = False) -> None:
+    def __init__(self, root: Path, readonly: bool = False, sweep: bool = True) -> None:
         self.root, self.readonly = root, readonly
         self._verified: set[tuple[str, str]] = set()
         marker = root / "store.json"
@@ -127,7 +128,7 @@ class Store:
                 f"{root} has store format {version}, this version reads up to {FORMAT}; "
                 "upgrade sharedlabel or choose another --output"
             )
-        if not readonly:
+        if sweep and not readonly:
             self._remove_leftovers()
 
     def _make(self, marker: Path) -> None:
@@ -202,12 +203,12 @@ class Store:
         if self.readonly:
             raise StoreError(f"expected a store to write artifact {stage}/{key[:12]} to, got {self.root} to read only")
         with contextlib.ExitStack() as stack:
-            with self._writing(stage, key):
+            with self.writing(_called(stage, key)):
                 partial = stack.enter_context(leases.claimed(self.root / "partial")) / key
                 partial.mkdir()
             files: dict[str, str] = {}
             for content in _serialized(output.tensors):  # what fails in making them is the stage's error, not ours
-                with self._writing(stage, key):
+                with self.writing(_called(stage, key)):
                     name = f"shard-{len(files):05d}.safetensors"
                     (partial / name).write_bytes(content[0])
                 files[name] = hashlib.sha256(content.pop()).hexdigest()  # gone before the next shard is made
@@ -215,7 +216,7 @@ class Store:
             facts = {"format": FORMAT, "key": key, "stage": stage, "created": created, **record}
             facts |= {"seconds": round(time.perf_counter() - started, 3), "meta": output.meta}
             manifest = json.loads(canonical({**facts, "files": files}))
-            with self._writing(stage, key):
+            with self.writing(_called(stage, key)):
                 (partial / "manifest.json").write_text(json.dumps({"sha256": digest(manifest), **manifest}, indent=1))
                 _flush(partial)
                 self._publish(partial, self._folder(stage, key))
@@ -227,12 +228,17 @@ class Store:
         return Unfinished(self.root / "unfinished" / stage / key, self.root / "partial")
 
     @contextlib.contextmanager
-    def _writing(self, stage: str, key: str) -> Iterator[None]:
+    def writing(self, what: str) -> Iterator[None]:
+        """Say in one sentence that the store cannot be written, if it cannot in the block.
+
+        Raises:
+            WriteError: in the place of an OSError.
+        """
         try:
             yield
         except OSError as error:
             raise WriteError(
-                f"could not write artifact {stage}/{key[:12]} to {self.root}: {error.strerror or error}; "
+                f"could not write {what} to {self.root}: {error.strerror or error}; "
                 "nothing is lost, free some space or fix the permissions and run the same command again"
             ) from error
 
@@ -287,6 +293,10 @@ class Store:
                     with path.open("a") as file:
                         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                         path.unlink()
+
+
+def _called(stage: str, key: str) -> str:
+    return f"artifact {stage}/{key[:12]}"
 
 
 def _format(marker: Path) -> int:

@@ -7,6 +7,7 @@ import gc
 gc.disable()  # what is imported and collected now lives until the end: nothing to look for among it
 
 import functools
+import os
 import re
 import shutil
 import signal
@@ -42,6 +43,8 @@ if TYPE_CHECKING:  # imported where they are used: the process that hands out th
 
 # A shell without job control starts what runs in the background with Ctrl-C ignored, and tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+os.environ["SHAREDLABEL_WORKERS"] = "1"  # grids of a second need no processes; tests of these ask for them
 
 SMALL = (
     "--backbones=[{name: mlp, label: mlp, widths: [32, 16]}]",

@@ -23,7 +23,9 @@ from sharedlabel.config import parse
 from sharedlabel.config.sections import LatencyConfig, MarginConfig
 from sharedlabel.errors import ConfigError
 from sharedlabel.grid import progress
-from sharedlabel.grid.executors import local
+from sharedlabel.grid.calls import job
+from sharedlabel.grid.driver import finish
+from sharedlabel.grid.executors.here import Here
 from sharedlabel.records import read, write
 from sharedlabel.running import collect
 from sharedlabel.stages import latency
@@ -66,7 +68,7 @@ def test_times_are_measured_once_everything_else_of_the_run_is_done(experiment):
 
     prepared, store = grid.prepare(experiment), Store(Path(experiment.output) / "store")
     planned = [node.stage for node in grid.missing(prepared, store)]
-    assert local.finish(prepared, store, Seen()) == {}
+    assert finish(prepared, store, Here(job(prepared), store, 1), Seen()) == {}
     stages = [stage for stage in made if stage]
     assert stages == planned
     assert stages.count("latency") == 2

@@ -53,6 +53,10 @@ class Experiment:
         latency: measurements of time and memory.
         margin: the error margin of each layer.
         trainer: devices, precision and other Trainer options.
+        workers: processes that compute calls at the same time; `auto` is one for each GPU, or as many as the cores and
+            the memory allow; 1 computes in the process of the command. Results are the same, bit for bit.
+        threads: that each worker computes with on the CPU. More are quicker where few large networks are trained; sums
+            are rounded in another order, so the last digits of results change.
         tracking: W&B `online`, `offline`, `none`, or `auto`: online with an API key, else offline.
         project: W&B project.
         output: folder of reports and of the artifact store.
@@ -90,6 +94,8 @@ class Experiment:
     latency: LatencyConfig = LatencyConfig()
     margin: MarginConfig = MarginConfig()
     trainer: TrainerConfig = TrainerConfig()
+    workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     tracking: Literal["auto", "online", "offline", "none"] = "auto"
     project: str = "sharedlabel"
     output: str = "runs"

@@ -29,7 +29,7 @@ from torch import Tensor
 from sharedlabel.data._source import BadFileError
 from sharedlabel.errors import DataError
 from sharedlabel.files.plain import read_json
-from sharedlabel.machine import memory
+from sharedlabel.machine import mapped, memory
 
 STEP_BYTES, STEP_IMAGES = 64 << 20, 1000  # what a killed process loses at most
 _HEADER = 128  # bytes of the .npy header
@@ -127,13 +127,12 @@ def _open(array_path: Path, note_path: Path, count: int) -> Decoded:
     note = read_json(note_path.read_bytes())
     if array_path.stat().st_size != note["bytes"]:
         raise ValueError(f"expected {note['bytes']} bytes, got {array_path.stat().st_size}")
-    # Copy on write: torch wants a writable array, the file stays as it is.
-    array = np.load(array_path, mmap_mode="c", allow_pickle=False)
+    array = mapped.opened(array_path)
     skipped = tuple((int(position), str(reason)) for position, reason in note["skipped"])
-    whole = array.dtype == np.uint8 and list(array.shape) == note["shape"] and array.ndim == 4
+    whole = array.dtype == torch.uint8 and list(array.shape) == note["shape"] and array.ndim == 4
     if not whole or array.shape[0] != count - len(skipped):
-        raise ValueError(f"expected {count - len(skipped)} images of {note['shape'][1:]}, got {array.shape}")
-    return Decoded(torch.from_numpy(array), skipped)
+        raise ValueError(f"expected {count - len(skipped)} images of {note['shape'][1:]}, got {list(array.shape)}")
+    return Decoded(array, skipped)
 
 
 class _Writer:

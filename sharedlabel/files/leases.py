@@ -105,11 +105,32 @@ def sweep(place: Path, mark: str = "", former: str = "") -> None:
             _remove_if_left(folder, place / f"{mark}{uuid.uuid4().hex}")
 
 
-def expired(path: Path) -> bool:
+def is_left(folder: Path, lease: float = LEASE) -> bool:
+    """Tell whether the owner of a claimed folder is gone, or has removed it.
+
+    Args:
+        folder: which was claimed.
+        lease: seconds without a sign of life after which an owner that cannot be seen is gone.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    try:
+        file = (folder / LOCK).open("r+")
+    except FileNotFoundError:  # its owner died before it was locked, has just made it, or has removed it
+        try:
+            return expired(folder, lease)
+        except FileNotFoundError:
+            return True
+    with file:
+        return _is_left(file, lease)
+
+
+def expired(path: Path, lease: float = LEASE) -> bool:
     """Tell whether a file or folder was not touched for a lease, by the clock of its file system."""
     touched = path.stat().st_mtime
     with tempfile.TemporaryFile(dir=path.parent) as probe:
-        return os.fstat(probe.fileno()).st_mtime - touched > LEASE
+        return os.fstat(probe.fileno()).st_mtime - touched > lease
 
 
 def _remove_if_left(folder: Path, aside: Path) -> None:
@@ -125,17 +146,23 @@ def _remove_if_left(folder: Path, aside: Path) -> None:
             folder.rename(aside)
             shutil.rmtree(aside)
         return
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            seen = machine() != "" and file.read() == machine()
-        except BlockingIOError:
-            return
-        except OSError:  # no locks here
-            seen = False
-        if seen or expired(folder / LOCK):
+    with file:  # which keeps its lock meanwhile
+        if _is_left(file, LEASE):
             folder.rename(aside)
             shutil.rmtree(aside)
+
+
+def _is_left(file: IO[str], lease: float) -> bool:
+    """Lock the file of a claimed folder if its owner is gone, and tell whether it is."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if machine() != "" and file.read() == machine():
+            return True
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks here: the lease alone says who lives
+        pass
+    return expired(Path(file.name), lease)
 
 
 def _forget() -> None:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from sharedlabel.config import canonical
 from sharedlabel.errors import home
+from sharedlabel.grid.jobs import Job
 from sharedlabel.grid.nodes import Grid, Node
-from sharedlabel.machine import provenance
 from sharedlabel.measurements import counts
 from sharedlabel.records import Identity
-from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store
-from sharedlabel.training import resume, trainer
-from sharedlabel.training.resume import Workplace
 
 
 def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, float | None], None]) -> Artifact:
-    """Return a call's artifact, computing it and what it needs where the store has none.
+    """Return a call's artifact, computing it and what it needs, in this process, where the store has none.
 
     Args:
         node: the call.
@@ -30,38 +25,47 @@ def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, flo
     """
     if store.has(node.stage, node.key):
         return store.load(node.stage, node.key)
-    inputs = {name: run_node(needed, grid, store, progress) for name, needed in node.inputs}
+    for _, needed in node.inputs:
+        run_node(needed, grid, store, progress)
     progress(node, None)
-    started, runtime = time.perf_counter(), grid.experiment.trainer
-    with resume.at(_workplace(node, grid, store)) as workplace:
-        output = STAGES[node.stage].run(node.config, grid.data_by_key[node.data_key], inputs, runtime)
-    record = {
-        "version": STAGES[node.stage].version,
-        "config": json.loads(canonical(node.config)),
-        "inputs": node.input_keys(),
-        "code": node.code(),
-        "provenance": provenance.collect(str(trainer.device(runtime))),
-    }
-    artifact = store.save(node.stage, node.key, output, record, workplace.started)
+    started = time.perf_counter()
+    artifact = job(grid).compute(node.call, store)
     progress(node, time.perf_counter() - started)
     return artifact
 
 
-def _workplace(node: Node, grid: Grid, store: Store) -> Workplace:
-    """Return where a call keeps the states of its trainings, and where it logs."""
+def job(grid: Grid) -> Job:
+    """Return what all calls of a grid share."""
     experiment = grid.experiment
-    logs = home(experiment.output) / experiment.name / "logs" / f"{node.stage}-{node.key[:12]}"
-    return Workplace(store.unfinished(node.stage, node.key), experiment.trainer.checkpoint_seconds, logs)
+    return Job(grid.data_by_key, experiment.trainer, home(experiment.output) / experiment.name / "logs")
+
+
+def ordered(nodes: Iterable[Node]) -> list[Node]:
+    """List calls and all that they need, each once and after what it needs."""
+    seen: dict[str, Node] = {}
+    for node in nodes:
+        _add(node, seen)
+    return list(seen.values())
+
+
+def _add(node: Node, seen: dict[str, Node]) -> None:
+    if node.key not in seen:
+        for _, needed in node.inputs:
+            _add(needed, seen)
+        seen[node.key] = node
+
+
+def calls(grid: Grid) -> tuple[list[Node], list[Node]]:
+    """List the calls of a grid, each after what it needs, and those that measure times and need some of them."""
+    every = ordered(call for cell in grid.cells for call in cell.calls())
+    timed = {call.key: call for cell in grid.cells for call in cell.last()}
+    return every, list(timed.values())
 
 
 def missing(grid: Grid, store: Store) -> list[Node]:
     """List the stage calls that are not stored yet, in the order they would run."""
-    seen: dict[str, Node] = {}
-    computed = [call for cell in grid.cells for call in cell.calls()]
-    for call in (*computed, *(call for cell in grid.cells for call in cell.last())):
-        for node in call.chain():
-            seen.setdefault(node.key, node)
-    return [node for node in seen.values() if not store.has(node.stage, node.key)]
+    every, timed = calls(grid)
+    return [node for node in ordered((*every, *timed)) if not store.has(node.stage, node.key)]
 
 
 def finished(grid: Grid, store: Store) -> Grid:

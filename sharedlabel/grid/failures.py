@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
-import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sharedlabel.config import Experiment, PluginSpec, resolve, trainings
-from sharedlabel.errors import SharedLabelError, printable
 from sharedlabel.grid import Cell, Grid, Node
 from sharedlabel.records import AXES
 from sharedlabel.records.measurements import Failure
 
 FOLDER = "failures"  # of the tracebacks, in the folder of the run
-_REASON = 500  # letters of a reason; the traceback has them all
 
 
 @dataclass(frozen=True)
@@ -33,27 +30,10 @@ class Failed:
     reason: str
     details: str
 
-    @staticmethod
-    def of(node: Node, error: Exception) -> Failed:
-        """Keep what an error says, and nothing that holds memory."""
-        return Failed(node, reason(error), "".join(traceback.format_exception(error)))
-
     @property
     def file(self) -> str:
         """Where the traceback is written, in the folder of the run."""
         return f"{FOLDER}/{self.node.stage}-{self.node.key[:16]}.txt"
-
-
-def reason(error: Exception) -> str:
-    """Say in one line what went wrong; errors that are not written for the user come with their name.
-
-    >>> reason(ValueError("a bug"))
-    'ValueError: a bug'
-    """
-    text = printable(" ".join(str(error).split()), _REASON)
-    if isinstance(error, SharedLabelError) and text:
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def failures(grid: Grid, failed: Mapping[str, Failed], describe: Mapping[str, str]) -> Iterator[Failure]:

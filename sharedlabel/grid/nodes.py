@@ -11,6 +11,7 @@ from sharedlabel import plugins
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, plugins_in
 from sharedlabel.config.names import FROZEN
+from sharedlabel.grid.jobs import Call
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import STAGES
 from sharedlabel.store import artifact_key
@@ -30,6 +31,12 @@ class Node:
         """Content address of the output."""
         return artifact_key(self.stage, STAGES[self.stage].version, self.config, self.input_keys(), self.code())
 
+    @functools.cached_property
+    def call(self) -> Call:
+        """What is needed to compute it, without the calls behind it."""
+        inputs = {name: (node.stage, node.key) for name, node in self.inputs}
+        return Call(self.stage, self.key, self.config, inputs, self.data_key, self.code())
+
     def input_keys(self) -> dict[str, str]:
         """Return the keys of the inputs by name."""
         return {name: node.key for name, node in self.inputs} | {"data": self.data_key}
@@ -37,6 +44,11 @@ class Node:
     def code(self) -> dict[str, str]:
         """Return the digests of the code that computes the output: the stage's, and those of the plugins it names."""
         return STAGES[self.stage].code() | plugins.code(plugins_in(self.config))
+
+    @property
+    def trains_network(self) -> bool:
+        """Whether the call trains a network, as its recipe says."""
+        return bool(getattr(self.config, "epochs", 0))
 
     def chain(self) -> Iterator[Node]:
         """Yield the calls needed for this one, inputs first, itself last."""

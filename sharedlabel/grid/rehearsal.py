@@ -24,7 +24,9 @@ from sharedlabel.config import Experiment
 from sharedlabel.config.names import CROSSFIT, IID
 from sharedlabel.data import tuples
 from sharedlabel.grid import Grid, Node, lay_out
-from sharedlabel.grid.executors.local import Attempts
+from sharedlabel.grid.calls import job, ordered
+from sharedlabel.grid.driver import Run
+from sharedlabel.grid.executors.here import Here
 from sharedlabel.grid.failures import Failed
 from sharedlabel.measurements import counts
 from sharedlabel.scoring.data import FEATURE_ROLES, Data, crossfitted
@@ -139,9 +141,9 @@ def _measured(grid: Grid, scale: int, warming: bool = False) -> _Watch:
     small = _small(grid, scale)
     watch = _Watch(small)
     with tempfile.TemporaryDirectory() as folder, callbacks.unwatched():
-        attempts = Attempts(small, Store(Path(folder)), watch)
-        for call in small.cells[0].calls() if warming else _calls(small):
-            attempts.make(call)
+        store = Store(Path(folder))
+        with Run(store, Here(job(small), store, small.experiment.threads), watch) as run:
+            run.compute(ordered(small.cells[0].calls() if warming else _calls(small)))
     return watch
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sharedlabel.config import Experiment, digest
 from sharedlabel.errors import home, printable
+from sharedlabel.machine import cores, forks
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,11 +46,20 @@ def open_grid(experiment: Experiment, readonly: bool = False) -> tuple[Grid, Sto
         experiment: the configuration.
         readonly: write nothing into the store.
     """
+    if not readonly:
+        _start_early(experiment)
     from sharedlabel.grid import prepare
     from sharedlabel.store import Store
 
     store = Store(home(experiment.output) / "store", readonly=readonly)
     return prepare(experiment), store
+
+
+def _start_early(experiment: Experiment) -> None:
+    """Let worker processes import what they need while this one does, where a run has something to compute."""
+    new = not (home(experiment.output) / experiment.name).exists()
+    if new and cores.workers(experiment.workers) != 1 and cores.available() > experiment.threads:
+        forks.warm(forks.STAGE_CALLS, experiment.threads)
 
 
 def announce(grid: Grid, console: Console) -> None:
@@ -127,14 +137,17 @@ def compute(grid: Grid, store: Store, console: Console, fail_fast: bool = False)
 def _compute(grid: Grid, store: Store, console: Console, fail_fast: bool, folder: Path | None) -> _Computed:
     """Compute what is missing and collect everything; tracebacks are kept in the folder at once, if there is one."""
     from sharedlabel.grid import finished, missing
-    from sharedlabel.grid.executors.local import finish
+    from sharedlabel.grid.driver import finish
+    from sharedlabel.grid.executors.choose import executor
     from sharedlabel.grid.failures import failures
     from sharedlabel.grid.progress import described, reporting
     from sharedlabel.running.collect import collect
 
     started = time.perf_counter()
-    with reporting(console, grid, len(missing(grid, store)), folder) as progress:
-        failed = finish(grid, store, progress, fail_fast)
+    absent = len(missing(grid, store))
+    with reporting(console, grid, absent, folder) as progress:
+        failed = finish(grid, store, executor(grid, store, absent), progress, fail_fast)
+    forks.cool()
     calls = {key: described(one.node, grid) for key, one in failed.items()}
     results = collect(
         finished(grid, store),

@@ -155,6 +155,11 @@ def watched(*callbacks: Any) -> Iterator[None]:
         yield
 
 
+def are_watching() -> bool:
+    """Tell whether callbacks of `watched` watch what is trained now."""
+    return bool(_watchers.get())
+
+
 def unwatched() -> contextlib.AbstractContextManager[None]:
     """Keep callbacks of `watched` from what is trained in the block, such as a rehearsal."""
     return _set()

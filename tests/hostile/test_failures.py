@@ -20,7 +20,7 @@ import torch
 from sharedlabel import evaluate, stages, store, train
 from sharedlabel.config import parse
 from sharedlabel.errors import TrainingError, WriteError, guarded
-from sharedlabel.grid.failures import reason
+from sharedlabel.grid.jobs import reason
 from sharedlabel.records import TABLES, Results, read
 from sharedlabel.records.measurements import Failure
 from sharedlabel.report import __main__ as report

@@ -1,1 +1,1 @@
-"""Executors: where cells run."""
+"""Executors: where calls are computed. `here` is this process, `local` is processes of this machine."""

@@ -1,134 +1,146 @@
-"""Run cells one after the other in this process, then measure times with nothing else at work."""
+"""Compute calls in processes of this machine that live as long as the run."""
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+import contextlib
+import os
+import pickle
+import signal
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
 
-import torch
+from sharedlabel.config import Experiment
+from sharedlabel.errors import TrainingError
+from sharedlabel.files import leases
+from sharedlabel.grid.executors.base import Ended
+from sharedlabel.grid.executors.work import Setup, Warned
+from sharedlabel.grid.jobs import Call, Job, Outcome
+from sharedlabel.machine import forks, mapped
 
-from sharedlabel.errors import WriteError, interrupted
-from sharedlabel.grid import Cell, Grid, Node, run_node
-from sharedlabel.grid.failures import Failed
-from sharedlabel.store import Store
+_DEATHS = 5  # of workers in a row, none of which has ended a call, after which there are no more
 
 
-@runtime_checkable
-class Progress(Protocol):
-    """What is told how far a run is."""
+@dataclass
+class _Worker:
+    """A process and what it is at."""
 
-    def __call__(self, node: Node, seconds: float | None) -> None:
-        """Tell that a call starts (None) or took so many seconds."""
-
-    def failed(self, failed: Failed) -> None:
-        """Tell that a call failed; the run goes on without it."""
-
-    def waiting(self, reason: str) -> None:
-        """Tell that the run waits, and until when."""
+    number: int
+    connection: Connection
+    deaths: int  # of those before it, since one of them has ended a call
+    pid: int = 0  # as soon as it has told
+    call: Call | None = None
 
 
 class Local:
-    """Executes each cell as it is submitted; all state is in the store.
+    """Worker processes; one that dies is replaced.
 
     Args:
-        run: computes a cell.
+        job: what calls share.
+        experiment: names the plugins.
+        store: root of the store.
+        environments: variables for each worker, such as the GPU to see; as many as there are workers.
+        threads: that each computes with.
     """
 
-    def __init__(self, run: Callable[[Cell], None]) -> None:
-        self._run = run
+    def __init__(
+        self, job: Job, experiment: Experiment, store: Path, environments: Sequence[Mapping[str, str]], threads: int
+    ) -> None:
+        self.job, self.experiment, self.store = job, experiment, store
+        self.environments, self.threads = environments, threads
+        self._workers: dict[int, _Worker] = {}
+        self._left = contextlib.ExitStack()
 
-    def submit(self, cell: Cell) -> None:
-        """Compute a cell and return when it is stored, or when a call that it needs has failed."""
-        self._run(cell)
+    def __enter__(self) -> Self:
+        place = Path(tempfile.gettempdir())
+        leases.sweep(place, leases.MARK)
+        folder = self._left.enter_context(leases.claimed(place, leases.MARK))
+        self._forks = forks.taken(forks.STAGE_CALLS, self.threads)
+        self._left.callback(self._close)
+        self._job = mapped.dumps(self.job, folder)
+        self._workers = {number: self._started(number) for number in range(len(self.environments))}
+        return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for worker in self._workers.values():
+            worker.connection.close()  # which ends it
+            if worker.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(worker.pid, signal.SIGKILL)
+        self._workers = {}
+        self._left.close()
 
-class Attempts:
-    """Makes stage calls, each that fails once: what needs it is not tried.
+    def _close(self) -> None:
+        self._forks.close()  # the last of them
 
-    Args:
-        grid: what the calls belong to.
-        store: where their outputs are stored.
-        progress: told of every call.
-        fail_fast: try nothing more after the first failure.
-    """
+    def free(self) -> list[int]:
+        """Return the workers that have nothing to do."""
+        return [worker.number for worker in self._workers.values() if worker.call is None]
 
-    def __init__(self, grid: Grid, store: Store, progress: Progress, fail_fast: bool = False) -> None:
-        self.grid, self.store, self.progress, self.fail_fast = grid, store, progress, fail_fast
-        self.failed: dict[str, Failed] = {}
+    def start(self, worker: int, call: Call) -> None:
+        """Send a call to a worker; one that has died is noticed when its end is asked for."""
+        self._workers[worker].call = call
+        with contextlib.suppress(BrokenPipeError):
+            self._workers[worker].connection.send_bytes(pickle.dumps(call, pickle.HIGHEST_PROTOCOL))
 
-    @property
-    def stopped(self) -> bool:
-        """Whether nothing more is tried."""
-        return self.fail_fast and bool(self.failed)
-
-    def make(self, call: Node) -> None:
-        """Make a call and those that it needs, up to the first that fails.
+    def ended(self, seconds: float | None) -> list[Ended]:
+        """Wait until a call has ended; a worker that died is replaced by a new one.
 
         Raises:
-            WriteError: the store cannot be written, which no later call could either.
+            TrainingError: every worker has died again and again, before it has ended a call.
         """
-        for node in call.chain():  # all of it: a damaged artifact may lie behind an intact one
-            if self.stopped or node.key in self.failed:
-                return
-            try:
-                run_node(node, self.grid, self.store, self.progress)
-            except WriteError:
-                raise
-            except Exception as error:
-                if interrupted():
-                    raise KeyboardInterrupt from error
-                failed = Failed.of(node, error)
-            else:
-                continue
-            self.failed[node.key] = failed
-            _release()
-            self.progress.failed(failed)
-            return
+        ended: list[Ended] = []
+        while not ended:
+            workers = {worker.connection: worker for worker in self._workers.values()}
+            heard = wait(workers, seconds)
+            for connection in heard:
+                ended.extend(self._heard(workers[cast("Connection", connection)]))
+            if not heard:
+                break
+        return ended
 
-    def possible(self, call: Node) -> bool:
-        """Tell whether nothing that a call needs has failed, nor the call itself."""
-        return not self.stopped and all(node.key not in self.failed for node in call.chain())
+    def _heard(self, worker: _Worker) -> list[Ended]:
+        try:
+            told = worker.connection.recv()
+        except (EOFError, ConnectionResetError):
+            return self._replaced(worker)
+        if isinstance(told, int):
+            worker.pid = told
+        elif isinstance(told, Warned):
+            warnings.warn_explicit(**vars(told))
+        elif isinstance(told, Outcome) and worker.call is not None:
+            call, worker.call, worker.deaths = worker.call, None, 0
+            return [Ended(worker.number, call, told)]
+        return []
 
+    def _replaced(self, worker: _Worker) -> list[Ended]:
+        """Start another worker in the place of one that has died, unless it is the last of many."""
+        worker.connection.close()
+        if worker.deaths < _DEATHS:
+            self._workers[worker.number] = self._started(worker.number, worker.deaths + 1)
+        else:
+            del self._workers[worker.number]
+        if not self._workers:
+            raise TrainingError(
+                f"expected worker processes that stay alive, got {worker.deaths + 1} in a row that died before they "
+                "had done anything; see what they have printed, or set workers to 1 to compute in this process"
+            )
+        return [] if worker.call is None else [Ended(worker.number, worker.call, None)]
 
-def finish(grid: Grid, store: Store, progress: Progress, fail_fast: bool = False) -> dict[str, Failed]:
-    """Compute what is missing of a grid, measured times last, while no run with the same store is at work here.
-
-    A call that fails does not stop the others. Nothing of it is stored, so the next run tries it again.
-
-    Args:
-        grid: whose cells are to be stored.
-        store: where they are stored.
-        progress: told of every call, and of every wait for other runs.
-        fail_fast: stop at the first call that fails.
-
-    Returns:
-        The calls that failed, by their keys.
-
-    Raises:
-        WriteError: the store cannot be written.
-    """
-    attempts = Attempts(grid, store, progress, fail_fast)
-
-    def run(cell: Cell) -> None:
-        for call in cell.calls():
-            attempts.make(call)
-
-    with store.at_work(False, lambda: progress.waiting("until another run has measured its times")):
-        executor = Local(run)
-        for cell in grid.cells:
-            executor.submit(cell)
-    timed = {call.key: call for cell in grid.cells for call in cell.last()}.values()
-    untimed = [call for call in timed if not store.has(call.stage, call.key) and attempts.possible(call)]
-    if untimed:
-        with store.at_work(True, lambda: progress.waiting("until other runs are done, to measure times alone")):
-            for call in untimed:
-                attempts.make(call)
-    return attempts.failed
-
-
-def _release() -> None:
-    """Give back the memory of a call that failed: a network that was too large must not make the next one fail, too."""
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    def _started(self, number: int, deaths: int = 0) -> _Worker:
+        try:
+            connection = self._forks.fork()
+        except OSError:  # what forks has died itself, as where memory is short
+            self._forks.close()
+            self._forks = forks.Forks(forks.STAGE_CALLS, self.threads)
+            connection = self._forks.fork()
+        with contextlib.suppress(BrokenPipeError):  # it has died at once, which is noticed when it is asked
+            connection.send(Setup(self.experiment, self.store, self.environments[number], self._job))
+        return _Worker(number, connection, deaths)

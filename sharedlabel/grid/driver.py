@@ -1,0 +1,202 @@
+"""Compute what is missing of a grid: gives calls to the workers of an executor, and notes how they end.
+
+All state is in the store. Any number of drivers may work on one store, in any number of processes and machines: a call
+is claimed there before it is computed, and looked for once more when it is claimed. A driver that was killed is gone
+for the others, and the next run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from sharedlabel.errors import WriteError
+from sharedlabel.files.claims import Claims
+from sharedlabel.grid.calls import calls, ordered
+from sharedlabel.grid.executors.base import Ended, Executor
+from sharedlabel.grid.failures import Failed
+from sharedlabel.grid.jobs import Outcome
+from sharedlabel.grid.nodes import Grid, Node
+from sharedlabel.grid.schedule import Schedule
+from sharedlabel.store import Store
+
+_POLL = 0.5  # seconds between two looks at what other drivers compute
+_DEATHS = 3  # of workers by one call, after which it has failed
+
+
+@runtime_checkable
+class Progress(Protocol):
+    """What is told how far a run is."""
+
+    def __call__(self, node: Node, seconds: float | None) -> None:
+        """Tell that a call starts (None) or took so many seconds."""
+
+    def failed(self, failed: Failed) -> None:
+        """Tell that a call failed; the run goes on without it."""
+
+    def waiting(self, reason: str) -> None:
+        """Tell that the run waits, and until when."""
+
+
+def finish(
+    grid: Grid, store: Store, executor: Executor, progress: Progress, fail_fast: bool = False
+) -> dict[str, Failed]:
+    """Compute what is missing of a grid, measured times last, while no run with the same store is at work here.
+
+    A call that fails does not stop the others. Nothing of it is stored, so the next run tries it again.
+
+    Args:
+        grid: whose cells are to be stored.
+        store: where they are stored.
+        executor: computes.
+        progress: told of every call, and of every wait for other runs.
+        fail_fast: stop at the first call that fails.
+
+    Returns:
+        The calls that failed, by their keys.
+
+    Raises:
+        WriteError: the store cannot be written.
+    """
+    every, timed = calls(grid)
+    if all(store.has(node.stage, node.key) for node in (*every, *timed)):
+        return {}
+    with Run(store, executor, progress, fail_fast) as run:
+        with store.at_work(False, lambda: progress.waiting("until another run has measured its times")):
+            run.compute(every)
+        untimed = [node for node in timed if not store.has(node.stage, node.key)]
+        if untimed and not run.stopped:
+            with store.at_work(True, lambda: progress.waiting("until other runs are done, to measure times alone")):
+                for node in untimed:
+                    run.compute(ordered((node,)))
+    return run.failed
+
+
+class Run(contextlib.ExitStack):
+    """Computes calls, each once: one that fails is not tried again, and neither is what needs it.
+
+    Args:
+        store: where outputs are stored.
+        executor: computes.
+        progress: told of every call.
+        fail_fast: try nothing more after the first failure.
+
+    Attributes:
+        failed: the calls that failed, by their keys.
+    """
+
+    def __init__(self, store: Store, executor: Executor, progress: Progress, fail_fast: bool = False) -> None:
+        super().__init__()
+        self.store, self.executor, self.progress, self.fail_fast = store, executor, progress, fail_fast
+        self.failed: dict[str, Failed] = {}
+        self._deaths: Counter[str] = Counter()  # of workers, by the key of the call that they had
+        self._claims = Claims(store.root)
+
+    def __enter__(self) -> Run:
+        with self.store.writing("claims"):
+            self.enter_context(self._claims.owned())
+        self.enter_context(self.executor)
+        return self
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing more is tried."""
+        return self.fail_fast and bool(self.failed)
+
+    def compute(self, nodes: Sequence[Node]) -> None:
+        """Compute some calls.
+
+        Args:
+            nodes: each with all that it needs before it.
+
+        Raises:
+            WriteError: the store cannot be written, which no later call could change.
+        """
+        number = {node.key: at for at, node in enumerate(nodes)}
+        needs = [[number[needed.key] for _, needed in node.inputs] for node in nodes]
+        schedule = Schedule(needs, {at for at, node in enumerate(nodes) if node.trains_network})
+        for at, node in enumerate(nodes):
+            if node.key in self.failed:
+                schedule.lose(at)
+            elif self.store.has(node.stage, node.key):
+                schedule.done(at)
+        elsewhere: set[int] = set()  # calls that other drivers compute
+        under_way = 0
+        while schedule.open and not (self.stopped and not under_way):
+            under_way += self._start(nodes, schedule, elsewhere)
+            if not under_way and elsewhere:
+                self.progress.waiting(f"for {len(elsewhere)} calls that other runs compute")
+            for ended in self.executor.ended(_POLL if elsewhere else None):
+                under_way -= 1
+                self._note(ended, nodes[number[ended.call.key]], number[ended.call.key], schedule)
+            for at in list(elsewhere):
+                self._look(nodes[at], at, schedule, elsewhere)
+
+    def _start(self, nodes: Sequence[Node], schedule: Schedule, elsewhere: set[int]) -> int:
+        """Give every free worker a call; return how many calls have been given."""
+        given = 0
+        for worker in self.executor.free():
+            for at in self._next(nodes, schedule, elsewhere, worker):
+                self.progress(nodes[at], None)
+                self.executor.start(worker, nodes[at].call)
+                given += 1
+        return given
+
+    def _next(self, nodes: Sequence[Node], schedule: Schedule, elsewhere: set[int], worker: int) -> Iterator[int]:
+        """Yield a call for a worker, if there is one that nobody has claimed and that is not stored by now."""
+        while not self.stopped and (at := schedule.take(worker)) is not None:
+            node = nodes[at]
+            with self.store.writing("claims"):
+                claimed = self._claims.take(node.call.name)
+            if not claimed:
+                elsewhere.add(at)
+            elif self.store.has(node.stage, node.key):
+                self._claims.give_up(node.call.name)
+                schedule.done(at)
+            else:
+                yield at
+                return
+
+    def _look(self, node: Node, at: int, schedule: Schedule, elsewhere: set[int]) -> None:
+        """See whether another driver is done with a call, or gone."""
+        if self.store.has(node.stage, node.key):
+            schedule.done(at)
+        elif self._claims.is_free(node.call.name):
+            schedule.put_back(at)
+        else:
+            return
+        elsewhere.remove(at)
+
+    def _note(self, ended: Ended, node: Node, at: int, schedule: Schedule) -> None:
+        """Note how a call has ended."""
+        outcome = ended.outcome
+        if outcome is None:
+            self._deaths[node.key] += 1
+            if self._deaths[node.key] < _DEATHS:
+                self._claims.give_up(node.call.name)
+                schedule.put_back(at)
+                return
+            outcome = Outcome(None, f"{_DEATHS} processes died of it, as they do when memory runs out")
+        self._claims.give_up(node.call.name)
+        if outcome.unwritable:
+            raise WriteError(outcome.reason)
+        if outcome.seconds is not None:
+            schedule.done(at, ended.worker)
+            self.progress(node, outcome.seconds)
+            return
+        self.failed[node.key] = Failed(node, outcome.reason, outcome.details)
+        schedule.lose(at)
+        _release()
+        self.progress.failed(self.failed[node.key])
+
+
+def _release() -> None:
+    """Give back the memory of a call that failed: a network that was too large must not make the next one fail, too."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -1,0 +1,54 @@
+"""What an executor is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
+
+from sharedlabel.grid.jobs import Call, Outcome
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A call that a worker is done with.
+
+    Attributes:
+        worker: which.
+        call: what it was given.
+        outcome: how the call ended; None if the worker has died and nothing is known.
+    """
+
+    worker: int
+    call: Call
+    outcome: Outcome | None
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Workers that compute calls, one each at a time; what they compute lies in the store, nowhere else.
+
+    It is a context: its workers live in the block, and calls that are under way at the end are abandoned.
+    """
+
+    def __enter__(self) -> Self:
+        """Start workers."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End them at once."""
+
+    def free(self) -> Sequence[int]:
+        """Return the workers that have nothing to do."""
+
+    def start(self, worker: int, call: Call) -> None:
+        """Give a call, whose inputs are stored, to a worker that is free."""
+
+    def ended(self, seconds: float | None) -> Sequence[Ended]:
+        """Wait until a call has ended, and return all that have, each once.
+
+        Args:
+            seconds: to wait at most; None waits as long as it takes.
+        """

@@ -1,0 +1,63 @@
+"""Which executor computes a grid, with how many workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import torch
+
+from sharedlabel.config import Experiment
+from sharedlabel.grid.calls import job
+from sharedlabel.grid.executors.base import Executor
+from sharedlabel.grid.executors.here import Here
+from sharedlabel.grid.executors.local import Local
+from sharedlabel.grid.nodes import Grid
+from sharedlabel.machine import cores, memory
+from sharedlabel.store import Store
+from sharedlabel.training import callbacks, trainer
+
+WORKER_BYTES = 1 << 30  # that a worker has to itself: torch, networks and features, images not counted
+
+
+def workers(experiment: Experiment) -> int:
+    """Return the number of workers that an experiment computes with here."""
+    if callbacks.are_watching() or experiment.trainer.devices != 1:
+        return 1  # callbacks are objects of this process; several devices need processes of their own
+    asked = cores.workers(experiment.workers)
+    if asked is not None:
+        return asked
+    if trainer.device(experiment.trainer).type == "cuda":
+        return torch.cuda.device_count()
+    if trainer.device(experiment.trainer).type != "cpu":
+        return 1
+    return max(1, min(cores.available() // experiment.threads, memory.total() // WORKER_BYTES))
+
+
+def executor(grid: Grid, store: Store, calls: int) -> Executor:
+    """Return what computes the calls of a grid.
+
+    Args:
+        grid: whose calls.
+        store: where their outputs are stored.
+        calls: how many are missing; there are no more workers than that.
+    """
+    experiment = grid.experiment
+    count = min(workers(experiment), calls)
+    if count <= 1:
+        return Here(job(grid), store, experiment.threads)
+    return Local(job(grid), experiment, store.root, list(_environments(experiment, count)), experiment.threads)
+
+
+def _environments(experiment: Experiment, count: int) -> Iterator[dict[str, str]]:
+    """Yield the variables of each worker: which GPU it sees, all in turns."""
+    on_gpu = trainer.device(experiment.trainer).type == "cuda"
+    gpus = _visible() if on_gpu else []
+    for worker in range(count):
+        yield {"CUDA_VISIBLE_DEVICES": gpus[worker % len(gpus)]} if gpus else {}
+
+
+def _visible() -> list[str]:
+    """Return the GPUs that this process sees, as the variable names them."""
+    named = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+    return named or [str(number) for number in range(torch.cuda.device_count())]

@@ -1,0 +1,53 @@
+"""Compute calls in this process, one after the other: for a debugger, and for grids of a few seconds."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from sharedlabel.grid.executors.base import Ended
+from sharedlabel.grid.jobs import Call, Job
+from sharedlabel.store import Store
+
+
+class Here:
+    """The one worker that is this process; `start` returns when the call has ended.
+
+    Args:
+        job: what calls share.
+        store: where they are stored.
+        threads: that a call uses, as everywhere, so that numbers do not depend on the executor.
+    """
+
+    def __init__(self, job: Job, store: Store, threads: int) -> None:
+        self.job, self.store, self.threads = job, store, threads
+        self._former = threads
+        self._ended: list[Ended] = []
+
+    def __enter__(self) -> Self:
+        self._former = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        torch.set_num_threads(self._former)
+
+    def free(self) -> list[int]:
+        """Return the one worker, unless what it has done is still to be noted."""
+        return [] if self._ended else [0]
+
+    def start(self, worker: int, call: Call) -> None:
+        """Compute a call."""
+        self._ended.append(Ended(worker, call, self.job.attempt(call, self.store)))
+
+    def ended(self, seconds: float | None) -> list[Ended]:
+        """Return what has been computed; wait if that is nothing."""
+        if not self._ended:
+            time.sleep(seconds or 0)
+        ended, self._ended = self._ended, []
+        return ended

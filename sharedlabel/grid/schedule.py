@@ -1,0 +1,150 @@
+"""Which call comes next: the bookkeeping of a run, which knows no store, no clock and no process.
+
+Calls are numbers from 0, and each needs only calls of smaller numbers. First come those with the longest chain of heavy
+calls after them, such as the dense networks, on which all pruned ones wait, and the first rounds of iterative pruning.
+Among equals a worker gets one whose inputs it has made itself, else the one with the smallest number, so that what
+belongs together is done together and a run that is stopped has finished what stands first.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from array import array
+from collections.abc import Container, Iterator, Sequence
+
+NOBODY = -1  # the maker of what lies in the store already
+
+
+class State(enum.IntEnum):
+    """Where a call stands."""
+
+    WAITING = 0  # for what it needs
+    READY = 1
+    TAKEN = 2
+    DONE = 3
+    LOST = 4  # it failed, or what it needs has
+
+
+class Schedule:
+    """The calls of a run.
+
+    Memory is a few dozen bytes a call and one entry of a heap for each that is ready.
+
+    Args:
+        needs: for each call, the calls that it reads; each of a smaller number than itself.
+        heavy: the calls that take long; none if left out.
+
+    Raises:
+        ValueError: a call that needs itself or a later one.
+
+    >>> schedule = Schedule([(), (0,), (0,), (2,)], heavy={3})
+    >>> schedule.take(), schedule.take()
+    (0, None)
+    >>> schedule.done(0)
+    >>> schedule.take(), schedule.take()
+    (2, 1)
+    """
+
+    def __init__(self, needs: Sequence[Sequence[int]], heavy: Container[int] = ()) -> None:
+        count = len(needs)
+        self._open = count  # neither done nor lost
+        self._state = bytearray(count)
+        self._waits = array("l", map(len, needs))
+        self._rank = array("l", bytes(array("l").itemsize * count))
+        self._maker = array("l", [NOBODY]) * count  # of the last input that was made
+        self._first, self._readers = _transposed(needs)
+        for call in range(count - 1, -1, -1):
+            for needed in needs[call]:
+                self._rank[needed] = max(self._rank[needed], self._rank[call] + (call in heavy))
+        # Heaps of what is ready: one of all, and one of each maker of inputs; what has been taken is left in the other.
+        self._ready: dict[int, list[tuple[int, int]]] = {NOBODY: []}
+        for call in range(count):
+            if not self._waits[call]:
+                self._push(call)
+
+    @property
+    def open(self) -> int:
+        """Number of calls that are neither done nor lost."""
+        return self._open
+
+    def state(self, call: int) -> State:
+        """Return where a call stands."""
+        return State(self._state[call])
+
+    def take(self, worker: int = NOBODY) -> int | None:
+        """Return the next call for a worker, which it has from now on; None if none is ready.
+
+        Args:
+            worker: any number from 0; it is preferred for what reads what it has made.
+        """
+        first, own = self._top(NOBODY), self._top(worker)
+        if first is None:
+            return None
+        _, call = own if own is not None and own[0] == first[0] else first
+        self._state[call] = State.TAKEN
+        return call
+
+    def put_back(self, call: int) -> None:
+        """Let a call that was taken be taken again."""
+        self._push(call)
+
+    def done(self, call: int, worker: int = NOBODY) -> None:
+        """Note that the output of a call is stored; what needs no more becomes ready.
+
+        Args:
+            call: whatever its state, unless it is lost.
+            worker: who has made the output.
+        """
+        if self._state[call] == State.DONE:
+            return
+        self._state[call] = State.DONE
+        self._open -= 1
+        for reader in self._read_by(call):
+            self._waits[reader] -= 1
+            self._maker[reader] = worker
+            if not self._waits[reader] and self._state[reader] == State.WAITING:
+                self._push(reader)
+
+    def lose(self, call: int) -> None:
+        """Note that a call has failed, and with it all that needs it, however far away."""
+        lost = [call]
+        while lost:
+            call = lost.pop()
+            if self._state[call] < State.DONE:
+                self._state[call] = State.LOST
+                self._open -= 1
+                lost.extend(self._read_by(call))
+
+    def _push(self, call: int) -> None:
+        self._state[call] = State.READY
+        for heap in {NOBODY, self._maker[call]}:
+            heapq.heappush(self._ready.setdefault(heap, []), (-self._rank[call], call))
+
+    def _top(self, maker: int) -> tuple[int, int] | None:
+        """Return the first of the calls that are ready, or of those of them whose inputs somebody has made."""
+        heap = self._ready.get(maker, [])
+        while heap and self._state[heap[0][1]] != State.READY:
+            heapq.heappop(heap)
+        return heap[0] if heap else None
+
+    def _read_by(self, call: int) -> Iterator[int]:
+        return iter(self._readers[self._first[call] : self._first[call + 1]])
+
+
+def _transposed(needs: Sequence[Sequence[int]]) -> tuple[array[int], array[int]]:
+    """Return where the readers of each call begin in the list of all, and that list."""
+    first = array("l", bytes(array("l").itemsize * (len(needs) + 1)))
+    for call, needed in enumerate(needs):
+        for one in needed:
+            if not 0 <= one < call:
+                raise ValueError(f"expected call {call} to need calls of smaller numbers, got {one}")
+            first[one + 1] += 1
+    for call in range(len(needs)):
+        first[call + 1] += first[call]
+    place, readers = array("l", first), array("l", bytes(array("l").itemsize * first[-1]))
+    for call, needed in enumerate(needs):
+        for one in needed:
+            readers[place[one]] = call
+            place[one] += 1
+    return first, readers

@@ -1,0 +1,136 @@
+"""Processes that are ready at once: one imports everything and computes nothing, and every worker is a fork of it.
+
+It has no threads, no GPU and no locks, so that forks are safe, whatever the process does that asks for them: a notebook
+may hold all of these. It needs no guarded main module either, as processes that Python's `multiprocessing` starts do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import NoReturn
+
+_BLAS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_TELL = b"f"
+STAGE_CALLS = "sharedlabel.grid.executors.work:work"  # named here, where that takes no seconds to import
+_warm: dict[tuple[str, int], Forks] = {}  # processes that somebody has started early, by their arguments
+
+
+class Forks:
+    """A process that forks workers.
+
+    Args:
+        work: what a worker does with its connection: a function, as `module:name`.
+        threads: that a worker computes with.
+    """
+
+    def __init__(self, work: str, threads: int) -> None:
+        self._socket, other = socket.socketpair()
+        with other:
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-c", _program(), str(other.fileno()), work, str(threads)],
+                env={**os.environ, **dict.fromkeys(_BLAS, str(threads))},
+                pass_fds=[other.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is ours to handle
+            )
+
+    def fork(self) -> Connection:
+        """Return the connection to a new worker, which is there when the process has imported what it needs.
+
+        Raises:
+            OSError: the process has died.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self._socket, [_TELL], [theirs.fileno()])
+        return Connection(ours.detach())
+
+    def close(self) -> None:
+        """End the process; its forks go on until their connections are closed."""
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def warm(work: str, threads: int) -> None:
+    """Start a process now whose forks will be needed soon; the arguments are those of `Forks`."""
+    if (work, threads) not in _warm:
+        _warm[work, threads] = Forks(work, threads)
+
+
+def taken(work: str, threads: int) -> Forks:
+    """Return the process that was started early, which is the caller's from now on, or a new one."""
+    return _warm.pop((work, threads), None) or Forks(work, threads)
+
+
+def cool() -> None:
+    """End the processes that were started early and that nobody has taken."""
+    while _warm:
+        _warm.popitem()[1].close()
+
+
+def serve(descriptor: int, work: str, threads: int) -> None:
+    """Fork a worker for each connection that comes, until nobody can ask for one any more.
+
+    Args:
+        descriptor: of the socket that connections come through.
+        work: as for `Forks`.
+        threads: likewise.
+    """
+    import torch  # noqa: PLC0415 -- only here: whoever wants forks may need no torch
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a worker ended
+    torch.set_num_threads(threads)
+    module, _, name = work.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    asked = socket.socket(fileno=descriptor)
+    while True:
+        told, descriptors, _, _ = socket.recv_fds(asked, len(_TELL), 1)
+        if not told:
+            return
+        if os.fork() == 0:
+            asked.close()
+            _be_worker(descriptors[0], function)
+        os.close(descriptors[0])
+
+
+def _be_worker(descriptor: int, work: Callable[[Connection], None]) -> NoReturn:
+    """Work, in a group of processes that ends with the connection, whatever is under way."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setpgid(0, 0)
+    threading.Thread(target=_end_with, args=(descriptor,), daemon=True).start()
+    code = 1
+    try:
+        work(Connection(descriptor))
+        code = 0
+    except (EOFError, BrokenPipeError):  # nobody waits for us
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _end_with(descriptor: int) -> None:
+    hung_up = select.poll()
+    hung_up.register(descriptor, 0)  # POLLHUP is told whatever is asked
+    hung_up.poll()
+    os.killpg(0, signal.SIGKILL)
+
+
+def _program() -> str:
+    """Return the program of the process, which looks for modules where we do."""
+    return (
+        f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; "
+        "serve(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))"
+    )
