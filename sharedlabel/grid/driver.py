@@ -181,7 +181,7 @@ class Run(contextlib.ExitStack):
                 self._claims.give_up(node.call.name)
                 schedule.put_back(at)
                 return
-            outcome = Outcome(None, f"{_DEATHS} processes died of it, as they do when memory runs out")
+            outcome = Outcome(None, f"{_DEATHS} processes that computed it died, as they do when memory runs out")
         self._claims.give_up(node.call.name)
         if outcome.unwritable:
             raise WriteError(outcome.reason)

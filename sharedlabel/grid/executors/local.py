@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import signal
+import sys
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,11 +20,11 @@ from sharedlabel.config import Experiment
 from sharedlabel.errors import TrainingError
 from sharedlabel.files import leases
 from sharedlabel.grid.executors.base import Ended
-from sharedlabel.grid.executors.work import Setup, Warned
+from sharedlabel.grid.executors.work import Begun, Setup, Unable, Warned
 from sharedlabel.grid.jobs import Call, Job, Outcome
 from sharedlabel.machine import forks, mapped
 
-_DEATHS = 5  # of workers in a row, none of which has ended a call, after which there are no more
+_DEATHS = 4  # of workers in a row that never began, after which one more ends the run
 
 
 @dataclass
@@ -32,9 +33,10 @@ class _Worker:
 
     number: int
     connection: Connection
-    deaths: int  # of those before it, since one of them has ended a call
-    pid: int = 0  # as soon as it has told
+    deaths: int  # of those before it that never began
     call: Call | None = None
+    pid: int = 0  # as soon as it has told
+    begun: bool = False
 
 
 class Local:
@@ -94,7 +96,7 @@ class Local:
         """Wait until a call has ended; a worker that died is replaced by a new one.
 
         Raises:
-            TrainingError: every worker has died again and again, before it has ended a call.
+            TrainingError: a worker cannot begin, or has died again and again before it had begun.
         """
         ended: list[Ended] = []
         while not ended:
@@ -115,24 +117,30 @@ class Local:
             worker.pid = told
         elif isinstance(told, Warned):
             warnings.warn_explicit(**vars(told))
+        elif isinstance(told, Unable):
+            raise TrainingError(f"expected a worker process that can begin, got: {told.outcome.reason}")
+        elif isinstance(told, Begun):
+            worker.begun = True
         elif isinstance(told, Outcome) and worker.call is not None:
-            call, worker.call, worker.deaths = worker.call, None, 0
+            call, worker.call = worker.call, None
             return [Ended(worker.number, call, told)]
         return []
 
     def _replaced(self, worker: _Worker) -> list[Ended]:
-        """Start another worker in the place of one that has died, unless it is the last of many."""
+        """Start another worker in the place of one that has died; it gets the call, unless that may be the reason."""
         worker.connection.close()
-        if worker.deaths < _DEATHS:
-            self._workers[worker.number] = self._started(worker.number, worker.deaths + 1)
-        else:
-            del self._workers[worker.number]
-        if not self._workers:
+        if worker.begun:
+            self._workers[worker.number] = self._started(worker.number)
+            return [] if worker.call is None else [Ended(worker.number, worker.call, None)]
+        if worker.deaths == _DEATHS:
             raise TrainingError(
-                f"expected worker processes that stay alive, got {worker.deaths + 1} in a row that died before they "
-                "had done anything; see what they have printed, or set workers to 1 to compute in this process"
+                f"expected worker processes that stay alive, got {_DEATHS + 1} in a row that died before they had "
+                "begun; see what they have printed, or set workers to 1 to compute in this process"
             )
-        return [] if worker.call is None else [Ended(worker.number, worker.call, None)]
+        self._workers[worker.number] = self._started(worker.number, worker.deaths + 1)
+        if worker.call is not None:
+            self.start(worker.number, worker.call)
+        return []
 
     def _started(self, number: int, deaths: int = 0) -> _Worker:
         try:
@@ -142,5 +150,6 @@ class Local:
             self._forks = forks.Forks(forks.STAGE_CALLS, self.threads)
             connection = self._forks.fork()
         with contextlib.suppress(BrokenPipeError):  # it has died at once, which is noticed when it is asked
-            connection.send(Setup(self.experiment, self.store, self.environments[number], self._job))
+            environment = self.environments[number]
+            connection.send(Setup(os.getcwd(), sys.path, self.experiment, self.store, environment, self._job))
         return _Worker(number, connection, deaths)

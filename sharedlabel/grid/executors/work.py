@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sharedlabel.config import Experiment, resolve
-from sharedlabel.grid.jobs import Call, Outcome
+from sharedlabel.grid.jobs import Call, Job, Outcome
 from sharedlabel.store import Store
 
 AXES = ("backbones", "pruners", "aggregators")
@@ -28,17 +29,32 @@ class Warned:
     lineno: int
 
 
+class Begun:
+    """A worker is ready for calls."""
+
+
+@dataclass(frozen=True)
+class Unable:
+    """A worker cannot begin; the attributes are those of an outcome."""
+
+    outcome: Outcome
+
+
 @dataclass(frozen=True)
 class Setup:
     """What a worker begins with.
 
     Attributes:
+        folder: where relative paths start.
+        path: where modules are looked for.
         experiment: names the plugins from outside.
         store: root of the store.
         environment: variables to set, such as the GPU to see.
         job: pickled; its plugins are known once the experiment's are.
     """
 
+    folder: str
+    path: list[str]
     experiment: Experiment
     store: Path
     environment: Mapping[str, str]
@@ -53,17 +69,28 @@ def work(connection: Connection) -> None:
     """
     connection.send(os.getpid())
     setup: Setup = connection.recv()
-    os.environ.update(setup.environment)
 
     def tell(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
         connection.send(Warned(str(message), category, filename, lineno))
 
     warnings.showwarning = tell
+    try:
+        job, store = _begun(setup)
+    except Exception as error:
+        connection.send(Unable(Outcome.of(error)))
+        return
+    connection.send(Begun())
+    while True:
+        call: Call = pickle.loads(connection.recv_bytes())  # noqa: S301
+        connection.send(job.attempt(call, store))
+
+
+def _begun(setup: Setup) -> tuple[Job, Store]:
+    os.chdir(setup.folder)
+    sys.path[:] = setup.path
+    os.environ.update(setup.environment)
     for kind in AXES:
         for spec in getattr(setup.experiment, kind):
             resolve(kind, spec)
-    job, store = pickle.loads(setup.job), Store(setup.store, sweep=False)  # noqa: S301
-    while True:
-        call: Call = pickle.loads(connection.recv_bytes())  # noqa: S301
-        outcome: Outcome = job.attempt(call, store)
-        connection.send(outcome)
+    job: Job = pickle.loads(setup.job)  # noqa: S301
+    return job, Store(setup.store, sweep=False)

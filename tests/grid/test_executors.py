@@ -1,0 +1,188 @@
+"""What every executor promises: the same artifacts, errors as values, workers that may die, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sharedlabel import grid
+from sharedlabel.config import Experiment
+from sharedlabel.errors import TrainingError
+from sharedlabel.grid import Grid
+from sharedlabel.grid.calls import job
+from sharedlabel.grid.driver import finish
+from sharedlabel.grid.executors import local
+from sharedlabel.grid.executors.base import Executor
+from sharedlabel.grid.executors.here import Here
+from sharedlabel.grid.executors.local import Local
+from sharedlabel.grid.failures import Failed
+from sharedlabel.store import Store
+
+pytestmark = pytest.mark.usefixtures("quick_forks")
+Make = Callable[[Grid, Store], Executor]
+
+
+def here(prepared: Grid, store: Store) -> Executor:
+    return Here(job(prepared), store, 1)
+
+
+def processes(prepared: Grid, store: Store) -> Executor:
+    return Local(job(prepared), prepared.experiment, store.root, [{}, {"COLOUR": "blue"}], 1)
+
+
+EXECUTORS = pytest.mark.parametrize("make", [here, processes])
+WITH_PROCESSES = pytest.mark.parametrize("make", [processes])
+
+
+class Told:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.failures: list[Failed] = []
+        self.waits: list[str] = []
+
+    def __call__(self, node, seconds):
+        if seconds is None:
+            self.begun.append(f"{node.stage}-{node.key}")
+
+    def failed(self, failed):
+        self.failures.append(failed)
+
+    def waiting(self, reason):
+        self.waits.append(reason)
+
+
+def run(experiment: Experiment, make: Make, folder: str = "store") -> tuple[Grid, Store, Told]:
+    prepared, store, told = grid.prepare(experiment), Store(Path(experiment.output) / folder), Told()
+    finish(prepared, store, make(prepared, store), told)
+    return prepared, store, told
+
+
+def stored(store: Store) -> dict[str, object]:
+    """Return the content of every artifact but for measured times."""
+    folders = (store.root / "artifacts").glob("*/*")
+    manifests = [store.load(path.parent.name, path.name).manifest for path in folders]
+    return {
+        f"{one['stage']}-{one['key']}": (one["files"], one["meta"]) for one in manifests if one["stage"] != "latency"
+    }
+
+
+@EXECUTORS
+def test_each_call_is_computed_once_and_what_is_stored_is_the_same_bit_for_bit(tiny, make):
+    experiment = tiny()
+    prepared, store, told = run(experiment, make)
+    assert grid.missing(prepared, store) == []
+    assert len(set(told.begun)) == len(told.begun) == len(list((store.root / "artifacts").glob("*/*")))
+    assert list((store.root / "claims").iterdir()) == list((store.root / "owners").iterdir()) == []
+    reference = run(experiment, here, "reference")[1]
+    assert stored(store) == stored(reference)
+
+
+@EXECUTORS
+def test_a_call_that_fails_is_a_value_with_a_traceback_and_all_else_is_computed(tiny, make):
+    prepared, store, told = run(tiny("raise"), make)
+    assert {(one.node.stage, one.reason) for one in told.failures} == {("aggregate", "RuntimeError: it rains")}
+    assert len(told.failures) == 2  # of two ratios
+    assert "odd.py" in told.failures[0].details
+    assert {node.stage for node in grid.missing(prepared, store)} == {"aggregate", "evaluate"}
+    assert list((store.root / "claims").iterdir()) == []
+
+
+@EXECUTORS
+def test_warnings_are_told_where_the_run_is(tiny, make):
+    with pytest.warns(UserWarning, match="it may rain"):
+        run(tiny("warn"), make)
+
+
+@WITH_PROCESSES
+def test_a_call_whose_worker_dies_is_given_to_another_and_numbers_are_the_same(tiny, make, tmp_path):
+    experiment = tiny("die", 2)
+    prepared, store, told = run(experiment, make)
+    assert grid.missing(prepared, store) == []
+    assert told.failures == []
+    assert len(list(tmp_path.glob("seen-flag*"))) == 2
+    assert stored(store) == stored(run(experiment, here, "reference")[1])
+
+
+@WITH_PROCESSES
+def test_a_call_of_which_workers_die_again_and_again_has_failed(tiny, make, tmp_path):
+    _, _, told = run(tiny("die", 6), make)
+    assert [one.reason for one in told.failures] == [
+        "3 processes that computed it died, as they do when memory runs out"
+    ] * 2
+    assert list(tmp_path.glob("flag*")) == []
+
+
+def test_workers_that_cannot_begin_say_why(tiny, monkeypatch):
+    prepared = grid.prepare(tiny())
+    store = Store(Path(prepared.experiment.output) / "store")
+    monkeypatch.setattr(local.mapped, "dumps", lambda *_: b"no pickle")
+    with pytest.raises(TrainingError, match="expected a worker process that can begin, got: UnpicklingError"):
+        finish(prepared, store, processes(prepared, store), Told())
+
+
+class Deadly:
+    """Ends whatever process unpickles it."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+def test_workers_that_die_before_they_have_done_anything_are_told_of(tiny, monkeypatch):
+    prepared = grid.prepare(tiny())
+    store = Store(Path(prepared.experiment.output) / "store")
+    monkeypatch.setattr(local, "Setup", lambda *_: Deadly())
+    with pytest.raises(TrainingError, match="expected worker processes that stay alive, got 5 in a row"):
+        finish(prepared, store, processes(prepared, store), Told())
+
+
+def test_nothing_runs_on_when_the_block_ends_whatever_is_under_way(tiny, tmp_path):
+    prepared = grid.prepare(tiny("wait", 1))
+    store = Store(Path(prepared.experiment.output) / "store")
+    odd = next(node for node in grid.missing(prepared, store) if "odd" in str(node.config))
+    for node in odd.chain():
+        if node is not odd:
+            grid.run_node(node, prepared, store, lambda *_: None)
+    with processes(prepared, store) as executor:
+        executor.start(0, odd.call)
+        while not (seen := list(tmp_path.glob("seen-flag0-*"))):
+            executor.ended(0.05)
+        worker = int(seen[0].name.split("-")[2])
+        os.kill(worker, 0)
+        assert executor.free() == [1]
+    assert ended(worker)
+    assert not store.has(odd.stage, odd.key)
+
+
+def test_workers_end_with_the_process_that_they_work_for(tiny, tmp_path):
+    prepared = grid.prepare(tiny("wait", 1))
+    store = Store(Path(prepared.experiment.output) / "store")
+    child = os.fork()
+    if not child:
+        try:
+            finish(prepared, store, processes(prepared, store), Told())
+        finally:
+            os._exit(1)
+    while not (seen := list(tmp_path.glob("seen-flag0-*"))):
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert ended(int(seen[0].name.split("-")[2]))
+    assert finish(prepared, store, processes(prepared, store), told := Told()) == {}
+    assert told.waits == []  # the claims of who was killed are void at once
+    assert grid.missing(prepared, store) == []
+
+
+def ended(process: int) -> bool:
+    """Wait for a process that is not our child to end; nobody waits for it longer than a test may take."""
+    while Path(f"/proc/{process}").exists():
+        if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.02)
+    return True
