@@ -30,7 +30,7 @@ from sharedlabel.config.names import EXACT
 from sharedlabel.errors import ConfigError, TrainingError, guarded
 from sharedlabel.files import together
 from sharedlabel.grid import Grid, prepare
-from sharedlabel.grid.progress import print_plan
+from sharedlabel.grid.plan import print_plan
 from sharedlabel.records import Results, to_csv
 from sharedlabel.report._panels import heading, label_ends, panel_ns, panels, ratio_axis
 from sharedlabel.report._theme import STYLE, Palette, to_svg

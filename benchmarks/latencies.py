@@ -27,7 +27,7 @@ from sharedlabel.config import parse
 from sharedlabel.errors import ConfigError, guarded
 from sharedlabel.files import together
 from sharedlabel.grid import Cell, Grid, Node, prepare, run_node
-from sharedlabel.grid.progress import describe
+from sharedlabel.grid.words import describe
 from sharedlabel.machine import provenance
 from sharedlabel.records import AXES, to_csv
 from sharedlabel.records.measurements import Latency

@@ -19,7 +19,7 @@ from sharedlabel.data.tuples import prior
 from sharedlabel.deployment import build, cells, selection
 from sharedlabel.deployment.predictor import load
 from sharedlabel.errors import DataError
-from sharedlabel.grid import progress
+from sharedlabel.grid import plan, progress
 from sharedlabel.logs import log_normalize
 from sharedlabel.metrics.calibration import apply_temperature, fit_temperature
 from sharedlabel.metrics.information import floor_posterior
@@ -216,7 +216,7 @@ def test_the_plan_and_the_progress_name_the_folds(both):
     written = io.StringIO()
     console = Console(file=written, width=200)
     more = grid.prepare(dataclasses.replace(both.experiment, seeds=(0, 1)))
-    progress.print_plan(more, both.store, console)
+    plan.print_plan(more, both.store, console)
     assert "over" not in written.getvalue()
     absent = grid.missing(more, both.store)
     assert [call.stage for call in absent].count("crossfit") == 2
@@ -225,7 +225,8 @@ def test_the_plan_and_the_progress_name_the_folds(both):
     # Training costs grow with the images: 2/3, 1 and half of those outside validation and test.
     macs = [grid.training_macs(call, more) for call in dense.values()]
     assert [value / macs[1] for value in macs] == pytest.approx([2 / 3, 1, 1 / 2, 1 / 2], abs=0.01)
-    with progress.reporting(console, more, 4) as reporter:
+    reporter = progress.reporter(console, more, list(dense.values()))
+    with reporter.showing():
         reporter(dense["fold 2 of 2"], None)
         reporter(dense["fold 2 of 2"], 1.0)
     assert "[1/4] dense mlp seed 1, fold 2 of 2: 1.0 s" in written.getvalue()

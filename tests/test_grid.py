@@ -17,7 +17,7 @@ from sharedlabel import config, grid, stages, train
 from sharedlabel.config import Experiment
 from sharedlabel.config.sections import ComparisonConfig, TrainerConfig
 from sharedlabel.errors import CompressionError, ConfigError, DataError
-from sharedlabel.grid import progress
+from sharedlabel.grid import plan, words
 from sharedlabel.records import read
 from sharedlabel.running.collect import losses, rows
 from sharedlabel.stages import _read, dense, joint
@@ -223,7 +223,7 @@ def test_recipes_of_joint_training_are_rows_and_are_compared_with_each_other(don
     frozen = next(c for c in outcome.grid.cells if (c.training, c.ratio, c.aggregator) == ("frozen", 2.0, "lstm"))
     own = losses(frozen, outcome.store)
     assert {name: values for name, values in losses(student, outcome.store).items() if name in own} == own
-    assert "distilled" not in progress.describe(student.pruned)
+    assert "distilled" not in words.describe(student.pruned)
 
 
 def test_the_teacher_is_the_dense_network_with_its_own_aggregator(done, experiment, run):
@@ -430,8 +430,8 @@ def test_the_plan_scales_training_with_its_macs(done, experiment):
     macs = grid.training_macs(node, longer)
     first = next(call for cell in small.cells for call in cell.evaluate.chain() if call.stage == "dense")
     assert macs == pytest.approx(100 * grid.training_macs(first, small))
-    assert progress._stored_seconds("dense", [node], small, done) == pytest.approx(100 * spent)
-    assert progress._stored_seconds("joint", [node], small, done) is None
+    assert plan._stored_seconds("dense", [node], small, done) == pytest.approx(100 * spent)
+    assert plan._stored_seconds("joint", [node], small, done) is None
 
 
 def test_a_single_aggregator_leaves_no_stale_comparisons(done, run, experiment):

@@ -22,7 +22,7 @@ from sharedlabel.choose.text import render
 from sharedlabel.config import parse
 from sharedlabel.config.sections import LatencyConfig, MarginConfig
 from sharedlabel.errors import ConfigError
-from sharedlabel.grid import progress
+from sharedlabel.grid import progress, words
 from sharedlabel.grid.calls import job
 from sharedlabel.grid.driver import finish
 from sharedlabel.grid.executors.here import Here
@@ -57,13 +57,13 @@ def test_times_are_measured_once_everything_else_of_the_run_is_done(experiment):
     made: list[str] = []
 
     class Seen:
-        def __call__(self, node, seconds):
+        def __call__(self, node, seconds, worker=0):
             made.append(node.stage if seconds is None else "")
 
         def waiting(self, reason):
             raise AssertionError(reason)
 
-        def failed(self, failed):
+        def failed(self, failed, worker=0):
             raise AssertionError(failed.details)
 
     prepared, store = grid.prepare(experiment), Store(Path(experiment.output) / "store")
@@ -116,7 +116,8 @@ def test_a_wait_ends_with_the_work_of_the_other(tmp_path):
 
 def test_a_run_says_that_it_waits(finished):
     console = Console(file=io.StringIO(), width=100)
-    with progress.reporting(console, finished.grid, 1) as told:
+    told = progress.reporter(console, finished.grid, [])
+    with told.showing():
         told.waiting("until other runs are done")
     assert console.file.getvalue() == "waiting until other runs are done\n"
 
@@ -172,11 +173,11 @@ def test_a_margin_is_found_once_per_dense_network(finished):
     assert len({cell.ends["margin"].key for cell in finished.grid.cells}) == 1
     assert len(finished.store.manifests("margin")) == 1
     (node,) = {cell.ends["margin"] for cell in finished.grid.cells}
-    assert progress.describe(node) == "margin mlp seed 0"
+    assert words.describe(node) == "margin mlp seed 0"
 
 
 def test_a_latency_names_its_own_network(finished):
-    described = {progress.describe(cell.latency) for cell in finished.grid.cells}
+    described = {words.describe(cell.latency) for cell in finished.grid.cells}
     assert described == {"latency mlp none 1x seed 0", "latency mlp magnitude 2x seed 0"}
 
 

@@ -21,7 +21,7 @@ from sharedlabel.config.sections import FitConfig, TrainerConfig
 from sharedlabel.data.tuples import partition
 from sharedlabel.deployment import cells, selection
 from sharedlabel.errors import ConfigError
-from sharedlabel.grid import progress
+from sharedlabel.grid import plan
 from sharedlabel.records import read, write
 from sharedlabel.running.collect import collect
 from sharedlabel.stages import _restore as restore
@@ -235,7 +235,7 @@ def test_a_searched_aggregator_is_rebuilt_evaluated_exported_and_shown(done, exp
     )
     prepared = grid.prepare(searched)
     line = "search: 4 trials for each of 1 aggregators, 4 trained networks in all"
-    assert progress.search_budget(prepared) == line
+    assert plan.search_budget(prepared) == line
     for call in itertools.chain.from_iterable(cell.calls() for cell in prepared.cells):
         grid.run_node(call, prepared, done, lambda *_: None)
     results = collect(prepared, done, seconds=0.0)
@@ -279,10 +279,10 @@ def test_the_budget_is_printed_before_a_plan_and_a_run(small, done, capsys, monk
 def test_the_plan_counts_the_time_of_every_trial(done, experiment):
     once, many = (grid.prepare(with_fit(experiment, trials=trials)) for trials in (0, 5))
     calls = [cell.aggregate for cell in once.cells]
-    spent = progress._stored_seconds("aggregate", calls, once, done)
-    assert progress._stored_seconds("aggregate", calls, many, done) == pytest.approx(5 * spent)
+    spent = plan._stored_seconds("aggregate", calls, once, done)
+    assert plan._stored_seconds("aggregate", calls, many, done) == pytest.approx(5 * spent)
     scored = [cell.evaluate for cell in once.cells]
-    once_scored, many_scored = (progress._stored_seconds("evaluate", scored, one, done) for one in (once, many))
+    once_scored, many_scored = (plan._stored_seconds("evaluate", scored, one, done) for one in (once, many))
     assert many_scored == once_scored
 
 

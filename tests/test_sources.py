@@ -47,7 +47,7 @@ NOT_REACHED = [
     ("training.callbacks", "watching"),
     ("report.html", "write_report"),
     ("report.terminal", "print_report"),
-    ("grid.progress", "describe"),
+    ("grid.words", "describe"),
     ("running.tracking", "Tracker"),
     ("records.rows", "Row"),
     ("records.rows", "NetworkTraining"),

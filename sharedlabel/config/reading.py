@@ -33,6 +33,7 @@ def command_line(program: str = "train") -> CommandLine:
     switches = {
         "plan": "print which cells are done, which are missing and what they cost; run nothing",
         "fail-fast": "compute nothing more once a cell has failed; report what is done",
+        "json": "print what happens as JSON, a line each, in the place of texts and tables; files are written as usual",
     }
     given = switches if program == "train" else {}
     return CommandLine(Experiment, ("data",), given, f"sharedlabel {program}", about[program])

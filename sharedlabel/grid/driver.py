@@ -33,10 +33,10 @@ _DEATHS = 3  # of workers by one call, after which it has failed
 class Progress(Protocol):
     """What is told how far a run is."""
 
-    def __call__(self, node: Node, seconds: float | None) -> None:
-        """Tell that a call starts (None) or took so many seconds."""
+    def __call__(self, node: Node, seconds: float | None, worker: int = 0) -> None:
+        """Tell that a worker starts a call (None), or that a call took so many seconds."""
 
-    def failed(self, failed: Failed) -> None:
+    def failed(self, failed: Failed, worker: int = 0) -> None:
         """Tell that a call failed; the run goes on without it."""
 
     def waiting(self, reason: str) -> None:
@@ -142,7 +142,7 @@ class Run(contextlib.ExitStack):
         given = 0
         for worker in self.executor.free():
             for at in self._next(nodes, schedule, elsewhere, worker):
-                self.progress(nodes[at], None)
+                self.progress(nodes[at], None, worker)
                 self.executor.start(worker, nodes[at].call)
                 given += 1
         return given
@@ -187,12 +187,12 @@ class Run(contextlib.ExitStack):
             raise WriteError(outcome.reason)
         if outcome.seconds is not None:
             schedule.done(at, ended.worker)
-            self.progress(node, outcome.seconds)
+            self.progress(node, outcome.seconds, ended.worker)
             return
         self.failed[node.key] = Failed(node, outcome.reason, outcome.details)
         schedule.lose(at)
         _release()
-        self.progress.failed(self.failed[node.key])
+        self.progress.failed(self.failed[node.key], ended.worker)
 
 
 def _release() -> None:

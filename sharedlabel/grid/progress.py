@@ -1,205 +1,230 @@
-"""What a run says while it works: a live bar on a terminal, a line per call elsewhere."""
+"""What a run says while it works: a live view on a terminal, a line per call elsewhere, or JSON for other programs."""
 
 from __future__ import annotations
 
+import abc
+import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from sharedlabel.errors import printable
-from sharedlabel.grid import Grid, Node, missing, sizes, training_macs
+from sharedlabel.grid import Grid, Node
 from sharedlabel.grid.failures import Failed
-from sharedlabel.grid.rehearsal import Rehearsal
-from sharedlabel.machine import memory
-from sharedlabel.records import shown
-from sharedlabel.store import Store
-from sharedlabel.training import search
+from sharedlabel.grid.remaining import Remaining
+from sharedlabel.grid.words import described
 
 
-def describe(node: Node, part: str = "") -> str:
-    """Say in a few words what a call computes, on which network, and on which part of the images if any is named."""
-    made = {call.stage: call.config for call in node.chain()}  # of several pruned networks the last is the one
-    network: Any = made.get("prune", made.get("dense", made.get("early")))
-    parts = [node.stage]
-    for config, name in ((network, "backbone"), (network, "pruner"), (node.config, "aggregator")):
-        plugin = getattr(config, name, None)
-        if plugin is not None:
-            parts.append(plugin.label)
-        if name == "pruner" and hasattr(network, "ratio"):
-            parts.append(f"{network.ratio:g}x")
-    if hasattr(node.config, "protocol"):
-        parts.append(node.config.protocol)
-    if hasattr(network, "seed"):
-        parts.append(f"seed {network.seed}")
-    return printable(" ".join(parts) + (f", {part}" if part else ""))
-
-
-def described(node: Node, grid: Grid) -> str:
-    """Describe a call of a grid."""
-    return describe(node, grid.data_by_key[node.data_key].part)
-
-
-class Reporter:
+class Reporter(abc.ABC):
     """Follows the calls of a run.
 
     Args:
-        console: where to write.
         grid: what the calls belong to.
-        total: number of calls to compute.
+        absent: the calls to compute.
+        stored: number of calls that are stored already.
+        workers: how many compute at the same time.
         folder: where the tracebacks of calls that fail are kept; they are not where it is left out.
+
+    Attributes:
+        done: number of calls computed so far.
     """
 
-    def __init__(self, console: Console, grid: Grid, total: int, folder: Path | None = None) -> None:
-        self.console, self.grid, self.total, self.folder, self.done = console, grid, total, folder, 0
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.task = self.bar.add_task("starting", total=total)
+    def __init__(
+        self, grid: Grid, absent: Sequence[Node], stored: int = 0, workers: int = 1, folder: Path | None = None
+    ) -> None:
+        self.grid, self.total, self.stored, self.workers, self.folder = grid, len(absent), stored, workers, folder
+        self.done = 0
+        self.remaining = Remaining(absent)
 
-    def __call__(self, node: Node, seconds: float | None) -> None:
-        """Tell that a call starts (None) or took so many seconds."""
-        text = described(node, self.grid)
+    def __call__(self, node: Node, seconds: float | None, worker: int = 0) -> None:
+        """Tell that a worker starts a call (None), or that a call took so many seconds."""
         if seconds is None:
-            self.bar.update(self.task, description=text)
+            self.tell_start(node, worker)
             return
         self.done += 1
-        self.bar.advance(self.task)
-        if not self.console.is_terminal:
-            self.console.print(
-                f"[{self.done}/{self.total}] {text}: {seconds:.1f} s",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+        self.remaining.took(node, seconds)
+        self.tell_end(node, seconds, worker)
 
-    def failed(self, failed: Failed) -> None:
+    def failed(self, failed: Failed, worker: int = 0) -> None:
         """Tell that a call failed, and keep its traceback at once: the run may be killed before it ends."""
-        text = f"failed: {described(failed.node, self.grid)}: {failed.reason}"
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.remaining.lose(failed.node)
+        self.tell_failure(failed, worker)
         if self.folder is None:
             return
         file = self.folder / failed.file
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(failed.details, encoding="utf-8", errors="backslashreplace")
 
+    def left(self) -> float | None:
+        """Estimate the seconds that are left; None while nothing is known."""
+        seconds = self.remaining.seconds()
+        return None if seconds is None else seconds / self.workers
+
+    def showing(self) -> Any:
+        """Return a context in which a run is shown."""
+        return self._shown()
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        yield
+
+    @abc.abstractmethod
     def waiting(self, reason: str) -> None:
         """Tell that the run waits, and until when."""
-        self.bar.update(self.task, description=f"waiting {reason}")
-        if not self.console.is_terminal:
-            self.console.print(f"waiting {reason}", highlight=False, markup=False, soft_wrap=True)
+
+    @abc.abstractmethod
+    def tell_start(self, node: Node, worker: int) -> None:
+        """Tell that a call starts."""
+
+    @abc.abstractmethod
+    def tell_end(self, node: Node, seconds: float, worker: int) -> None:
+        """Tell that a call has ended."""
+
+    @abc.abstractmethod
+    def tell_failure(self, failed: Failed, worker: int) -> None:
+        """Tell that a call has failed."""
 
 
-@contextmanager
-def reporting(console: Console, grid: Grid, total: int, folder: Path | None = None) -> Iterator[Reporter]:
-    """Show progress inside the block; the arguments are those of `Reporter`."""
-    reporter = Reporter(console, grid, total, folder)
-    with reporter.bar:
-        yield reporter
+class Lines(Reporter):
+    """A line for each call that has ended; all other arguments are those of `Reporter`.
+
+    Args:
+        console: where to write.
+    """
+
+    def __init__(self, console: Console, *others: Any, **named: Any) -> None:
+        super().__init__(*others, **named)
+        self.console = console
+
+    def tell_start(self, node: Node, worker: int) -> None:
+        """Say nothing."""
+
+    def tell_end(self, node: Node, seconds: float, worker: int) -> None:
+        """Say what a call took."""
+        del worker
+        self._print(f"[{self.done}/{self.total}] {described(node, self.grid)}: {seconds:.1f} s")
+
+    def tell_failure(self, failed: Failed, worker: int) -> None:
+        """Say why a call failed."""
+        del worker
+        self._print(f"failed: {described(failed.node, self.grid)}: {failed.reason}")
+
+    def waiting(self, reason: str) -> None:
+        """Say that the run waits."""
+        self._print(f"waiting {reason}")
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def search_budget(grid: Grid) -> str:
-    """Say how many settings a search tries for how many aggregators, and how many networks the whole grid trains."""
-    trials = grid.experiment.fit.trials
-    calls = {cell.aggregate.key: cell.aggregate.config.aggregator for cell in grid.cells if cell.aggregate is not None}
-    by_label = {plugin.label: plugin for plugin in calls.values()}
-    searched = {label for label, plugin in by_label.items() if search.descends(plugin)}
-    networks = trials * sum(plugin.label in searched for plugin in calls.values())
-    return f"search: {trials} trials for each of {len(searched)} aggregators, {networks} trained networks in all"
+class View(Lines):
+    """A bar for all calls, and a line for each worker, as long as the run lasts; the arguments are those of `Lines`."""
 
-
-def print_plan(grid: Grid, store: Store, console: Console) -> None:
-    """Print which cells are done and missing, and what the missing stage calls will cost."""
-    absent = missing(grid, store)
-    keys = {node.key for node in absent}
-    title = f"{shown.name(grid.experiment.name)}: {len(grid.cells)} cells"
-    cells = Table(title=Text(title), title_justify="left")
-    for header in ("backbone", "pruner", "ratio", "seed"):
-        cells.add_column(header)
-    cells.add_column("done", justify="right")
-    cells.add_column("missing", justify="right")
-    rows: dict[tuple[str, str, float, int], list[bool]] = {}
-    for cell in grid.cells:
-        rows.setdefault((cell.backbone, cell.pruner, cell.ratio, cell.seed), []).append(cell.evaluate.key not in keys)
-    for (backbone, pruner, ratio, seed), done in rows.items():
-        names = (Text(shown.name(backbone)), Text(shown.name(pruner)))
-        cells.add_row(*names, f"{ratio:g}", str(seed), str(sum(done)), str(len(done) - sum(done)))
-    console.print(cells)
-    if not absent:
-        console.print("Every cell is done; a run computes nothing and only writes the report.")
-        return
-    console.print(_costs(absent, grid, store, console))
-    networks = map(sizes.network_bytes, grid.backbones.values())
-    needed = memory.readable(max(sizes.tuple_bytes(grid.data, grid.experiment.evaluation), *networks))
-    beside = f"memory: about {needed} beside the data and the activations"
-    console.print(f"{beside}, of {memory.readable(memory.total())}", highlight=False)
-
-
-def _costs(absent: Sequence[Node], grid: Grid, store: Store, console: Console) -> Table:
-    costs = Table(title="what the missing cells cost, about", title_justify="left")
-    for header in ("stage", "calls", "training TMACs", "seconds, estimated"):
-        costs.add_column(header, justify="left" if header == "stage" else "right")
-    by_stage: dict[str, list[Node]] = {}
-    for node in absent:
-        by_stage.setdefault(node.stage, []).append(node)
-    stored = {stage: _stored_seconds(stage, nodes, grid, store) for stage, nodes in by_stage.items()}
-    rehearsal = None
-    if None in stored.values():
-        if not console.is_terminal:
-            console.print("measuring the stages on a little made-up data, to say what they cost")
-        with console.status("measuring the stages on a little made-up data"):
-            rehearsal = Rehearsal(grid)
-        for stage, why in rehearsal.failed.items():
-            console.print(
-                f"warning: {stage} fails on made-up data: {why}", highlight=False, markup=False, soft_wrap=True
-            )
-    total, known = 0.0, True
-    for stage, nodes in by_stage.items():
-        macs = sum(training_macs(node, grid) for node in nodes)
-        seconds = stored[stage]
-        if seconds is None and rehearsal is not None:
-            rehearsed = [rehearsal.seconds(node) for node in nodes]
-            seconds = None if None in rehearsed else sum(one for one in rehearsed if one is not None)
-        total, known = total + (seconds or 0.0), known and seconds is not None
-        costs.add_row(
-            stage,
-            str(len(nodes)),
-            f"{macs / 1e12:.2f}" if macs else "-",
-            "unknown until one has run" if seconds is None else f"{seconds:.0f}",
+    def __init__(self, *others: Any, **named: Any) -> None:
+        super().__init__(*others, **named)
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}", markup=False),
+            console=self.console,
         )
-    costs.add_row(
-        "all", str(sum(len(nodes) for nodes in by_stage.values())), "", f"{total:.0f}" if known else f"over {total:.0f}"
-    )
-    return costs
+        reused = f", {self.stored} reused" if self.stored else ""
+        self._all = self._bar.add_task(f"calls{reused}", total=self.total, left="")
+        self._workers = Progress(
+            TextColumn("  {task.description}", markup=False), TimeElapsedColumn(), console=self.console
+        )
+        self._tasks: dict[int, TaskID] = {}
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        with Live(Group(self._bar, self._workers), console=self.console, transient=True, refresh_per_second=4):
+            yield
+
+    def tell_start(self, node: Node, worker: int) -> None:
+        """Show what a worker is at."""
+        self._end(worker)
+        self._tasks[worker] = self._workers.add_task(described(node, self.grid), total=None)
+
+    def tell_end(self, node: Node, seconds: float, worker: int) -> None:
+        """Advance the bar."""
+        del node, seconds
+        self._end(worker)
+        left = self.left()
+        self._bar.update(self._all, advance=1, left="" if left is None else f"about {_clock(left)} left")
+
+    def tell_failure(self, failed: Failed, worker: int) -> None:
+        """Say why a call failed, above the bar."""
+        self._end(worker)
+        super().tell_failure(failed, worker)
+
+    def waiting(self, reason: str) -> None:
+        """Show that the run waits."""
+        self._bar.update(self._all, left=f"waiting {reason}")
+
+    def _end(self, worker: int) -> None:
+        if worker in self._tasks:
+            self._workers.remove_task(self._tasks.pop(worker))
 
 
-def _stored_seconds(stage: str, nodes: Sequence[Node], grid: Grid, store: Store) -> float | None:
-    """Estimate from stored calls on the same data: training by MACs, the rest by the call; None without any."""
-    same = [record for record in store.manifests(stage) if record["inputs"].get("data") in grid.data_by_key]
-    spent = sum(record["seconds"] for record in same)
-    if not same:
-        return None
-    macs = sum(training_macs(node, grid) for node in nodes)
-    if not macs:
-        trials = grid.experiment.fit.trials or 1 if stage == "aggregate" else 1
-        return float(spent / sum(map(_trials, same)) * len(nodes) * trials)
-    known = {node.key: node for cell in grid.cells for node in cell.evaluate.chain() if node.stage == stage}
-    done = sum(training_macs(known[record["key"]], grid) for record in same if record["key"] in known)
-    matching = sum(record["seconds"] for record in same if record["key"] in known)
-    return float(matching / done * macs) if done else None
+class Json(Reporter):
+    """A JSON object in a line for everything that happens; the arguments are those of `Reporter`.
+
+    Every line has `event` and `time`, seconds since 1970. Events and what else they have: `plan` (calls, stored,
+    workers), `start` (call, stage, key, worker), `end` (the same, and seconds, done, calls, left_seconds), `failed` (as
+    `start`, and reason), `waiting` (reason), and last `report` (computed, failed, and where files were written).
+    """
+
+    def __init__(self, *others: Any, **named: Any) -> None:
+        super().__init__(*others, **named)
+        tell("plan", calls=self.total, stored=self.stored, workers=self.workers)
+
+    def tell_start(self, node: Node, worker: int) -> None:
+        """Tell that a call starts."""
+        tell("start", **self._call(node, worker))
+
+    def tell_end(self, node: Node, seconds: float, worker: int) -> None:
+        """Tell what a call took, and what is left."""
+        left = self.left()
+        progress = {"done": self.done, "calls": self.total, "left_seconds": None if left is None else round(left, 1)}
+        tell("end", **self._call(node, worker), seconds=round(seconds, 3), **progress)
+
+    def tell_failure(self, failed: Failed, worker: int) -> None:
+        """Tell why a call failed."""
+        tell("failed", **self._call(failed.node, worker), reason=failed.reason)
+
+    def waiting(self, reason: str) -> None:
+        """Tell that the run waits."""
+        tell("waiting", reason=reason)
+
+    def _call(self, node: Node, worker: int) -> dict[str, Any]:
+        return {"call": described(node, self.grid), "stage": node.stage, "key": node.key, "worker": worker}
 
 
-def _trials(record: dict[str, Any]) -> int:
-    """Return how many settings a stored call was asked to try."""
-    asked = record["config"].get("fit", {}).get("trials", 0)
-    return int(asked) or 1
+def tell(event: str, **facts: Any) -> None:
+    """Print an event as JSON in a line."""
+    print(json.dumps({"event": event, "time": round(time.time(), 3), **facts}), flush=True)
+
+
+def reporter(console: Console | None, grid: Grid, absent: Sequence[Node], *others: Any, **named: Any) -> Reporter:
+    """Return what follows a run: on a terminal, elsewhere, or without a console as JSON; see `Reporter`."""
+    if console is None:
+        return Json(grid, absent, *others, **named)
+    return (View if console.is_terminal else Lines)(console, grid, absent, *others, **named)
+
+
+def _clock(seconds: float) -> str:
+    """Write a number of seconds as a clock does.
+
+    >>> _clock(3725)
+    '1:02:05'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -28,6 +27,7 @@ from sharedlabel.grid.calls import job, ordered
 from sharedlabel.grid.driver import Run
 from sharedlabel.grid.executors.here import Here
 from sharedlabel.grid.failures import Failed
+from sharedlabel.grid.remaining import Kind, kind
 from sharedlabel.measurements import counts
 from sharedlabel.scoring.data import FEATURE_ROLES, Data, crossfitted
 from sharedlabel.stages import STAGES
@@ -41,7 +41,6 @@ _EPOCHS = 3  # of the second rehearsal; the first has one
 _BYTES = 2**28  # of made-up images, while they are drawn
 _LARGER = 4  # times as many images in the second rehearsal
 _COMPILATION = 60.0  # seconds for each new shape, where latency is measured compiled
-Kind: TypeAlias = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -91,21 +90,21 @@ class Rehearsal:
         small, large = (_measured(grid, scale) for scale in (1, _LARGER))
         self.failed = small.reasons | large.reasons
         both = small.measured.keys() & large.measured.keys()
-        self._lines = {kind: line(small.measured[kind], large.measured[kind]) for kind in both}
+        self._lines = {like: line(small.measured[like], large.measured[like]) for like in both}
 
     def seconds(self, node: Node) -> float | None:
         """Estimate the seconds of one call; None where its like could not be rehearsed."""
         if node.stage == "latency":
-            return self._latency(_kind(node)[1])
-        line = self._lines.get(_kind(node))
+            return self._latency(kind(node)[1])
+        line = self._lines.get(kind(node))
         if line is None:  # another pruner or aggregator of the same stage will take about as long
-            alike = [other for kind, other in self._lines.items() if kind[:2] == _kind(node)[:2]]
+            alike = [other for like, other in self._lines.items() if like[:2] == kind(node)[:2]]
             line = max(alike, key=lambda one: one.slope, default=None)
         return None if line is None else line.at(_work(node, self._grid.data_by_key[node.data_key]))
 
     def _latency(self, backbone: str) -> float | None:
         """Return what a measurement takes: so many passes, or so much time, in turns with the dense network."""
-        embedding = next((one for kind, one in self._lines.items() if kind[:2] == ("features", backbone)), None)
+        embedding = next((one for like, one in self._lines.items() if like[:2] == ("features", backbone)), None)
         if embedding is None:
             return None
         asked = self._grid.experiment.latency
@@ -122,14 +121,16 @@ class _Watch:
         self.measured: dict[Kind, tuple[float, float]] = {}
         self.reasons: dict[str, str] = {}
 
-    def __call__(self, node: Node, seconds: float | None) -> None:
+    def __call__(self, node: Node, seconds: float | None, worker: int = 0) -> None:
         """Note what a call took; of those alike the quickest."""
+        del worker
         if seconds is not None:
-            kind, work = _kind(node), _work(node, self.grid.data_by_key[node.data_key])
-            self.measured[kind] = min(self.measured.get(kind, (work, seconds)), (work, seconds))
+            like, work = kind(node), _work(node, self.grid.data_by_key[node.data_key])
+            self.measured[like] = min(self.measured.get(like, (work, seconds)), (work, seconds))
 
-    def failed(self, failed: Failed) -> None:
+    def failed(self, failed: Failed, worker: int = 0) -> None:
         """Note the first reason of a stage."""
+        del worker
         self.reasons.setdefault(failed.node.stage, failed.reason)
 
     def waiting(self, reason: str) -> None:
@@ -154,13 +155,6 @@ def _calls(grid: Grid) -> Iterator[Node]:
             yield from cell.calls()
         else:
             yield cell.pruned
-
-
-def _kind(node: Node) -> Kind:
-    """Return what decides how long a unit of a call's work takes."""
-    names = [getattr(getattr(node.config, part, None), "label", "") for part in ("backbone", "pruner", "aggregator")]
-    network = next((call.config for call in node.chain() if hasattr(call.config, "backbone")), node.config)
-    return node.stage, getattr(getattr(network, "backbone", None), "label", ""), *names
 
 
 def _work(node: Node, data: Data) -> float:

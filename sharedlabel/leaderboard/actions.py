@@ -159,7 +159,7 @@ def freeze(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     from sharedlabel import plugins
     from sharedlabel.config import parse
     from sharedlabel.grid import prepare
-    from sharedlabel.grid.progress import reporting
+    from sharedlabel.grid.progress import reporter
     from sharedlabel.leaderboard.board.freeze import freeze
     from sharedlabel.report.terminal import open_console
     from sharedlabel.store import Store
@@ -181,7 +181,8 @@ def freeze(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         "about": options.about,
         "command": f"sharedlabel leaderboard {shlex.join(_public(arguments))}",
     }
-    with reporting(console, grid, 0) as progress:
+    progress = reporter(console, grid, [])
+    with progress.showing():
         made = freeze(grid, store, options.root, stated, images, tuple(options.seeds), progress)
     console.print(
         f"froze {made.id}: {len(made.networks)} networks, {made.source.test.count} test images",

@@ -20,13 +20,18 @@ _WIDTH = 100
 _SPOKEN_RULES = ("budget", "retain", "target")
 
 
-def open_console() -> Console:
+def open_console(quiet: bool = False) -> Console:
     """Return a console as wide as the terminal, and wide enough for the tables where there is none.
 
     It takes texts as they are: names in brackets or between colons are no markup.
+
+    Args:
+        quiet: print nothing.
     """
-    console = Console(markup=False, emoji=False)
-    return console if console.is_terminal else Console(width=max(_WIDTH, console.width), markup=False, emoji=False)
+    console = Console(markup=False, emoji=False, quiet=quiet)
+    if console.is_terminal:
+        return console
+    return Console(width=max(_WIDTH, console.width), markup=False, emoji=False, quiet=quiet)
 
 
 def print_report(results: Results, console: Console) -> None:

@@ -67,7 +67,7 @@ def announce(grid: Grid, console: Console) -> None:
     from rich.text import Text
 
     from sharedlabel.grid import survey
-    from sharedlabel.grid.progress import search_budget
+    from sharedlabel.grid.plan import search_budget
     from sharedlabel.records import shown
 
     experiment, dataset = grid.experiment, grid.data.dataset
@@ -85,7 +85,7 @@ def announce(grid: Grid, console: Console) -> None:
         console.print(search_budget(grid), highlight=False)
 
 
-def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False) -> Results:
+def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, events: bool = False) -> Results:
     """Compute the missing cells, then write rows, plots and the report, print the tables, and publish.
 
     Args:
@@ -93,11 +93,13 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False) -> 
         store: holds the artifacts.
         console: where to print.
         fail_fast: compute nothing more after the first failure.
+        events: print what happens as JSON, a line each, for other programs (`grid/progress.py`).
 
     Raises:
         WriteError: the store, or the folder of the run, cannot be written.
         TrackingError: everything is stored and written, but W&B does not take it.
     """
+    from sharedlabel.grid.progress import tell
     from sharedlabel.report.html import publish
     from sharedlabel.report.terminal import print_report
     from sharedlabel.running.tracking import Tracker
@@ -106,7 +108,7 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False) -> 
     folder = home(experiment.output) / experiment.name
     folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is noticed before the first call
     with Tracker(experiment, folder / "wandb") as tracker:
-        computed = _compute(grid, store, console, fail_fast, folder)
+        computed = _compute(grid, store, None if events else console, fail_fast, folder)
         results = computed.results
         drawn = publish(results, folder, computed.tracebacks)
         print_report(results, console)
@@ -114,6 +116,9 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False) -> 
         done = f"computed {computed.calls} stage calls" if computed.calls else nothing
         where = printable(f"{done}; report: {folder / 'report.html'}, rows: {folder / 'rows.csv'}")
         console.print(f"\n{where}", highlight=False, markup=False, soft_wrap=True)
+        if events:
+            written = {"report": str(folder / "report.html"), "rows": str(folder / "rows.csv")}
+            tell("report", computed=computed.calls, failed=len(computed.tracebacks), **written)
         if tracker.mode != "none":
             _track(tracker, grid, store, results, drawn)
     return results
@@ -134,26 +139,29 @@ def compute(grid: Grid, store: Store, console: Console, fail_fast: bool = False)
     return _compute(grid, store, console, fail_fast, None).results
 
 
-def _compute(grid: Grid, store: Store, console: Console, fail_fast: bool, folder: Path | None) -> _Computed:
+def _compute(grid: Grid, store: Store, console: Console | None, fail_fast: bool, folder: Path | None) -> _Computed:
     """Compute what is missing and collect everything; tracebacks are kept in the folder at once, if there is one."""
     from sharedlabel.grid import finished, missing
+    from sharedlabel.grid.calls import calls
     from sharedlabel.grid.driver import finish
-    from sharedlabel.grid.executors.choose import executor
+    from sharedlabel.grid.executors.choose import executor, workers
     from sharedlabel.grid.failures import failures
-    from sharedlabel.grid.progress import described, reporting
+    from sharedlabel.grid.progress import reporter
+    from sharedlabel.grid.words import described
     from sharedlabel.running.collect import collect
 
     started = time.perf_counter()
-    absent = len(missing(grid, store))
-    with reporting(console, grid, absent, folder) as progress:
-        failed = finish(grid, store, executor(grid, store, absent), progress, fail_fast)
+    absent, every = missing(grid, store), sum(map(len, calls(grid)))
+    progress = reporter(console, grid, absent, every - len(absent), workers(grid.experiment), folder)
+    with progress.showing():
+        failed = finish(grid, store, executor(grid, store, len(absent)), progress, fail_fast)
     forks.cool()
-    calls = {key: described(one.node, grid) for key, one in failed.items()}
+    texts = {key: described(one.node, grid) for key, one in failed.items()}
     results = collect(
         finished(grid, store),
         store,
         seconds=time.perf_counter() - started,
-        failures=tuple(failures(grid, failed, calls)),
+        failures=tuple(failures(grid, failed, texts)),
         cells=len(grid.cells),
     )
     return _Computed(results, {one.file: one.details for one in failed.values()}, progress.done)

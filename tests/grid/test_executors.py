@@ -47,11 +47,11 @@ class Told:
         self.failures: list[Failed] = []
         self.waits: list[str] = []
 
-    def __call__(self, node, seconds):
+    def __call__(self, node, seconds, worker=0):
         if seconds is None:
             self.begun.append(f"{node.stage}-{node.key}")
 
-    def failed(self, failed):
+    def failed(self, failed, worker=0):
         self.failures.append(failed)
 
     def waiting(self, reason):
