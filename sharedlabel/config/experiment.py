@@ -18,6 +18,7 @@ from sharedlabel.config.sections import (
     JointConfig,
     LatencyConfig,
     MarginConfig,
+    RayConfig,
     SplitConfig,
     SweetSpotConfig,
     TrainConfig,
@@ -53,8 +54,11 @@ class Experiment:
         latency: measurements of time and memory.
         margin: the error margin of each layer.
         trainer: devices, precision and other Trainer options.
-        workers: processes that compute calls at the same time; `auto` is one for each GPU, or as many as the cores and
-            the memory allow; 1 computes in the process of the command. Results are the same, bit for bit.
+        executor: `local` computes in processes of this machine, `ray` on a cluster of Ray.
+        ray: the cluster.
+        workers: processes of `local` that compute calls at the same time; `auto` is one for each GPU, or as many as the
+            cores and the memory allow, or what the environment variable SHAREDLABEL_WORKERS says; 1 computes in the
+            process of the command. Results are the same, bit for bit.
         threads: that each worker computes with on the CPU. More are quicker where few large networks are trained; sums
             are rounded in another order, so the last digits of results change.
         tracking: W&B `online`, `offline`, `none`, or `auto`: online with an API key, else offline.
@@ -94,6 +98,8 @@ class Experiment:
     latency: LatencyConfig = LatencyConfig()
     margin: MarginConfig = MarginConfig()
     trainer: TrainerConfig = TrainerConfig()
+    executor: Literal["local", "ray"] = "local"
+    ray: RayConfig = RayConfig()
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     tracking: Literal["auto", "online", "offline", "none"] = "auto"

@@ -291,6 +291,20 @@ class TrainerOptions:
 
 
 @dataclass(frozen=True)
+class RayConfig:
+    """The cluster of Ray that computes a grid.
+
+    Args:
+        address: of a cluster, as `ray start` prints it, or `auto` for the one of this machine; null starts one here
+            that lives as long as the run.
+        gpus: that a call takes of a machine, where it computes on a GPU; shares let several calls have one GPU.
+    """
+
+    address: str | None = None
+    gpus: Annotated[float, Field(gt=0, le=1024)] = 1.0
+
+
+@dataclass(frozen=True)
 class TrainerConfig:
     """Where and how training runs; passed on to the Lightning Trainer.
 

@@ -149,7 +149,7 @@ class Run(contextlib.ExitStack):
 
     def _next(self, nodes: Sequence[Node], schedule: Schedule, elsewhere: set[int], worker: int) -> Iterator[int]:
         """Yield a call for a worker, if there is one that nobody has claimed and that is not stored by now."""
-        while not self.stopped and (at := schedule.take(worker)) is not None:
+        while not self.stopped and (at := schedule.take(self.executor.place(worker))) is not None:
             node = nodes[at]
             with self.store.writing("claims"):
                 claimed = self._claims.take(node.call.name)
@@ -186,7 +186,7 @@ class Run(contextlib.ExitStack):
         if outcome.unwritable:
             raise WriteError(outcome.reason)
         if outcome.seconds is not None:
-            schedule.done(at, ended.worker)
+            schedule.done(at, self.executor.place(ended.worker))
             self.progress(node, outcome.seconds, ended.worker)
             return
         self.failed[node.key] = Failed(node, outcome.reason, outcome.details)

@@ -2,7 +2,7 @@
 
 Calls are numbers from 0, and each needs only calls of smaller numbers. First come those with the longest chain of heavy
 calls after them, such as the dense networks, on which all pruned ones wait, and the first rounds of iterative pruning.
-Among equals a worker gets one whose inputs it has made itself, else the one with the smallest number, so that what
+Among equals a worker gets one whose inputs were made where it is, else the one with the smallest number, so that what
 belongs together is done together and a run that is stopped has finished what stands first.
 """
 
@@ -13,7 +13,7 @@ import heapq
 from array import array
 from collections.abc import Container, Iterator, Sequence
 
-NOBODY = -1  # the maker of what lies in the store already
+NOBODY = -1  # in the place of a place: what lies in the store already, or as near to everybody
 
 
 class State(enum.IntEnum):
@@ -52,12 +52,12 @@ class Schedule:
         self._state = bytearray(count)
         self._waits = array("l", map(len, needs))
         self._rank = array("l", bytes(array("l").itemsize * count))
-        self._maker = array("l", [NOBODY]) * count  # of the last input that was made
+        self._place = array("l", [NOBODY]) * count  # where the last input was made
         self._first, self._readers = _transposed(needs)
         for call in range(count - 1, -1, -1):
             for needed in needs[call]:
                 self._rank[needed] = max(self._rank[needed], self._rank[call] + (call in heavy))
-        # Heaps of what is ready: one of all, and one of each maker of inputs; what has been taken is left in the other.
+        # Heaps of what is ready: one of all, one for each place of inputs; what has been taken is left in the other.
         self._ready: dict[int, list[tuple[int, int]]] = {NOBODY: []}
         for call in range(count):
             if not self._waits[call]:
@@ -72,13 +72,13 @@ class Schedule:
         """Return where a call stands."""
         return State(self._state[call])
 
-    def take(self, worker: int = NOBODY) -> int | None:
+    def take(self, place: int = NOBODY) -> int | None:
         """Return the next call for a worker, which it has from now on; None if none is ready.
 
         Args:
-            worker: any number from 0; it is preferred for what reads what it has made.
+            place: where the worker is, any number from 0; it is preferred for what reads what was made there.
         """
-        first, own = self._top(NOBODY), self._top(worker)
+        first, own = self._top(NOBODY), self._top(place)
         if first is None:
             return None
         _, call = own if own is not None and own[0] == first[0] else first
@@ -89,12 +89,12 @@ class Schedule:
         """Let a call that was taken be taken again."""
         self._push(call)
 
-    def done(self, call: int, worker: int = NOBODY) -> None:
+    def done(self, call: int, place: int = NOBODY) -> None:
         """Note that the output of a call is stored; what needs no more becomes ready.
 
         Args:
             call: whatever its state, unless it is lost.
-            worker: who has made the output.
+            place: where the output was made.
         """
         if self._state[call] == State.DONE:
             return
@@ -102,7 +102,7 @@ class Schedule:
         self._open -= 1
         for reader in self._read_by(call):
             self._waits[reader] -= 1
-            self._maker[reader] = worker
+            self._place[reader] = place
             if not self._waits[reader] and self._state[reader] == State.WAITING:
                 self._push(reader)
 
@@ -118,12 +118,12 @@ class Schedule:
 
     def _push(self, call: int) -> None:
         self._state[call] = State.READY
-        for heap in {NOBODY, self._maker[call]}:
+        for heap in {NOBODY, self._place[call]}:
             heapq.heappush(self._ready.setdefault(heap, []), (-self._rank[call], call))
 
-    def _top(self, maker: int) -> tuple[int, int] | None:
-        """Return the first of the calls that are ready, or of those of them whose inputs somebody has made."""
-        heap = self._ready.get(maker, [])
+    def _top(self, place: int) -> tuple[int, int] | None:
+        """Return the first of the calls that are ready, or of those of them whose inputs were made at a place."""
+        heap = self._ready.get(place, [])
         while heap and self._state[heap[0][1]] != State.READY:
             heapq.heappop(heap)
         return heap[0] if heap else None

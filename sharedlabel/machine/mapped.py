@@ -1,7 +1,8 @@
-"""Arrays that lie in files are handed to other processes as paths, so that nobody copies them.
+"""What is handed to other processes, with arrays that nobody copies.
 
-`dumps` pickles whatever is handed on. A tensor that was opened by `opened` becomes its path, and a large one that lies
-in memory is written to a folder first. Every process that reads it maps the same file.
+`dumps` is for processes of this machine: a tensor that was opened by `opened` becomes its path, and a large one that
+lies in memory is written to a folder first, so that every process maps the same file. `packed` is for other machines:
+tensors come out as arrays, for something that carries these well.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import io
 import pickle
 import uuid
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -49,6 +53,55 @@ def dumps(what: Any, folder: Path) -> bytes:
     return written.getvalue()
 
 
+def packed(what: Any) -> tuple[bytes, list[NDArray[Any]]]:
+    """Pickle an object without its large tensors, and return these beside it.
+
+    >>> content, arrays = packed({"images": torch.zeros(1 << 20)})
+    >>> len(content) < 1000, arrays[0].shape
+    (True, (1048576,))
+    >>> unpacked(content, arrays)["images"].shape
+    torch.Size([1048576])
+    """
+    written = io.BytesIO()
+    packer = _Packer(written)
+    packer.dump(what)
+    return written.getvalue(), packer.arrays
+
+
+def unpacked(content: bytes, arrays: Sequence[NDArray[Any]]) -> Any:
+    """Return what was packed; its large tensors are the arrays, which may be read only."""
+    return _Unpacker(io.BytesIO(content), arrays).load()
+
+
+def _large(one: Any) -> bool:
+    return isinstance(one, Tensor) and one.numel() * one.element_size() >= LARGE
+
+
+class _Packer(pickle.Pickler):
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+        self.arrays: list[NDArray[Any]] = []
+
+    def persistent_id(self, one: Any) -> int | None:
+        """Return the number of a large tensor among the arrays."""
+        if not _large(one):
+            return None
+        self.arrays.append(one.numpy())
+        return len(self.arrays) - 1
+
+
+class _Unpacker(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, arrays: Sequence[NDArray[Any]]) -> None:
+        super().__init__(file)
+        self.arrays = arrays
+
+    def persistent_load(self, number: Any) -> Tensor:
+        """Return a large tensor."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable.*")  # nobody writes into data
+            return torch.from_numpy(self.arrays[number])
+
+
 class _Pickler(pickle.Pickler):
     def __init__(self, file: io.BytesIO, folder: Path) -> None:
         super().__init__(file, pickle.HIGHEST_PROTOCOL)
@@ -58,7 +111,7 @@ class _Pickler(pickle.Pickler):
         """Return how a tensor is opened again; everything else is pickled as usual."""
         if not isinstance(one, Tensor):
             return NotImplemented
-        if one not in _places and one.numel() * one.element_size() >= LARGE:
+        if one not in _places and _large(one):
             path = self.folder / f"{uuid.uuid4().hex}.npy"
             np.save(path, one.numpy(), allow_pickle=False)
             return opened, (path,)

@@ -65,7 +65,8 @@ class Odd(Aggregator):
             if self.config.does == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             elif self.config.does == "wait":
-                time.sleep(600)
+                while not (folder / "go").exists():
+                    time.sleep(0.05)
         if self.config.does == "raise":
             raise RuntimeError("it rains")
         if self.config.does == "warn":
@@ -100,17 +101,24 @@ def quick_forks(_process: _Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forks, "taken", lambda *_: _process)
 
 
+@pytest.fixture(scope="session")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the aggregator: one for all, since processes that live longer than a test have imported it."""
+    path = tmp_path_factory.mktemp("plugins") / "odd.py"
+    path.write_text(ODD)
+    return path
+
+
 @pytest.fixture
-def arguments(apart: None, tmp_path: Path) -> Callable[..., tuple[str, ...]]:
+def arguments(apart: None, tmp_path: Path, odd: Path) -> Callable[..., tuple[str, ...]]:
     """Return the arguments of the tiny grid with an aggregator that does something; so many files tell it when."""
-    (tmp_path / "odd.py").write_text(ODD)
 
     def of(does: str = "nothing", flags: int = 0, *others: str) -> tuple[str, ...]:
         for number in range(flags):
             (tmp_path / f"flag{number}").touch()
-        odd = json.dumps({"name": "./odd.py", "label": "odd", "does": does, "flags": str(tmp_path)})
+        plugin = json.dumps({"name": str(odd), "label": "odd", "does": does, "flags": str(tmp_path)})
         folders = (f"--output={tmp_path / 'runs'}", f"--data_root={tmp_path / 'data'}")
-        return (*TINY, f"--aggregators=[log_pool, tempered_log_pool, {odd}]", *folders, *others)
+        return (*TINY, f"--aggregators=[log_pool, tempered_log_pool, {plugin}]", *folders, *others)
 
     return of
 

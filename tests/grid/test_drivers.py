@@ -139,6 +139,9 @@ def test_a_store_that_takes_nothing_stops_the_run_wherever_that_is_noticed(tiny)
         def free(self):
             return [0]
 
+        def place(self, worker):
+            return worker
+
         def start(self, worker, call):
             self.ending = [Ended(worker, call, Outcome(None, "could not write: the disk is full", "", True))]
 

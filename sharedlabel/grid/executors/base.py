@@ -43,6 +43,12 @@ class Executor(Protocol):
     def free(self) -> Sequence[int]:
         """Return the workers that have nothing to do."""
 
+    def place(self, worker: int) -> int:
+        """Return where a worker keeps what it makes: a number that those have in common who reach it quickly.
+
+        `schedule.NOBODY` where all reach everything alike.
+        """
+
     def start(self, worker: int, call: Call) -> None:
         """Give a call, whose inputs are stored, to a worker that is free."""
 

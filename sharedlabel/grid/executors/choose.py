@@ -12,6 +12,7 @@ from sharedlabel.grid.calls import job
 from sharedlabel.grid.executors.base import Executor
 from sharedlabel.grid.executors.here import Here
 from sharedlabel.grid.executors.local import Local
+from sharedlabel.grid.executors.ray import Ray
 from sharedlabel.grid.nodes import Grid
 from sharedlabel.machine import cores, memory
 from sharedlabel.store import Store
@@ -43,6 +44,10 @@ def executor(grid: Grid, store: Store, calls: int) -> Executor:
         calls: how many are missing; there are no more workers than that.
     """
     experiment = grid.experiment
+    if experiment.executor == "ray" and calls:
+        on_gpu = trainer.device(experiment.trainer).type == "cuda"
+        needs = {"CPU": float(experiment.threads)} | ({"GPU": experiment.ray.gpus} if on_gpu else {})
+        return Ray(job(grid), experiment, store.root, needs)
     count = min(workers(experiment), calls)
     if count <= 1:
         return Here(job(grid), store, experiment.threads)

@@ -10,6 +10,7 @@ import torch
 
 from sharedlabel.grid.executors.base import Ended
 from sharedlabel.grid.jobs import Call, Job
+from sharedlabel.grid.schedule import NOBODY
 from sharedlabel.store import Store
 
 
@@ -40,6 +41,11 @@ class Here:
     def free(self) -> list[int]:
         """Return the one worker, unless what it has done is still to be noted."""
         return [] if self._ended else [0]
+
+    def place(self, worker: int) -> int:
+        """Return the same for all: they share a machine."""
+        del worker
+        return NOBODY
 
     def start(self, worker: int, call: Call) -> None:
         """Compute a call."""

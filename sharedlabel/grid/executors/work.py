@@ -6,14 +6,17 @@ import os
 import pickle
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from sharedlabel.config import Experiment, resolve
 from sharedlabel.grid.jobs import Call, Job, Outcome
+from sharedlabel.machine import mapped
 from sharedlabel.store import Store
 
 AXES = ("backbones", "pruners", "aggregators")
@@ -75,7 +78,7 @@ def work(connection: Connection) -> None:
 
     warnings.showwarning = tell
     try:
-        job, store = _begun(setup)
+        job, store = begun(setup)
     except Exception as error:
         connection.send(Unable(Outcome.of(error)))
         return
@@ -85,12 +88,18 @@ def work(connection: Connection) -> None:
         connection.send(job.attempt(call, store))
 
 
-def _begun(setup: Setup) -> tuple[Job, Store]:
+def begun(setup: Setup, arrays: Sequence[NDArray[Any]] | None = None) -> tuple[Job, Store]:
+    """Make ready in this process, and return the job and the store.
+
+    Args:
+        setup: what to begin with.
+        arrays: large tensors that were taken out of the job; None if it was pickled with all.
+    """
     os.chdir(setup.folder)
-    sys.path[:] = setup.path
+    sys.path[:] = [*setup.path, *(path for path in sys.path if path not in setup.path)]
     os.environ.update(setup.environment)
     for kind in AXES:
         for spec in getattr(setup.experiment, kind):
             resolve(kind, spec)
-    job: Job = pickle.loads(setup.job)  # noqa: S301
+    job: Job = pickle.loads(setup.job) if arrays is None else mapped.unpacked(setup.job, arrays)  # noqa: S301
     return job, Store(setup.store, sweep=False)

@@ -1,0 +1,196 @@
+"""Compute calls as tasks of Ray, on as many machines as its cluster has at the moment.
+
+Ray moves the job to every machine once and runs what it is given; which call comes next, what has failed and what is
+done are none of its business, so a cluster may be lost at any time. A call is a task that is not retried by Ray: a
+worker or a machine that dies is told to the driver, which gives the call to another.
+
+The machines have to reach the store (a shared folder, or a URL), and need the same packages installed; plugins that are
+given as files are read at the same paths.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from sharedlabel.config import Experiment
+from sharedlabel.config.sections import RayConfig
+from sharedlabel.errors import ConfigError, TrainingError, first_line
+from sharedlabel.grid.executors.base import Ended
+from sharedlabel.grid.executors.work import Setup, Warned, begun
+from sharedlabel.grid.jobs import Call, Job, Outcome
+from sharedlabel.machine import mapped
+from sharedlabel.store import Store
+
+_LOOK = 2.0  # seconds between two looks at which machines there are
+# What a cluster of our own does unless the environment says otherwise: nobody else may use it, or hears of it.
+_USUAL = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+_begun: dict[str, tuple[Job, Store]] = {}  # in a worker of Ray, by run
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Room for one call.
+
+    Attributes:
+        node: id of the machine.
+        place: number of the machine.
+    """
+
+    node: str
+    place: int
+
+
+class Ray:
+    """As many workers as the cluster has room for; machines may come and go.
+
+    Args:
+        job: what calls share.
+        experiment: names the plugins, and says what a call needs.
+        store: root of the store.
+        needs: resources of a call, as Ray names them: `CPU`, `GPU`.
+    """
+
+    def __init__(self, job: Job, experiment: Experiment, store: Path, needs: Mapping[str, float]) -> None:
+        self.job, self.experiment, self.store, self.needs = job, experiment, store, needs
+        self._left = contextlib.ExitStack()
+        self._slots: dict[int, _Slot] = {}  # those of machines that are gone stay known, for what they have made
+        self._free: list[int] = []
+        self._places: dict[str, int] = {}
+        self._under_way: dict[Any, tuple[int, Call]] = {}  # by the reference of the task
+        self._looked = 0.0
+
+    def __enter__(self) -> Self:
+        self.ray = _connected(self.experiment.ray)
+        self._left.callback(self.ray.shutdown)
+        content, arrays = mapped.packed(self.job)
+        folder = os.getcwd()
+        setup = Setup(folder, sys.path, self.experiment, self.store, {}, content)
+        self._setup = self.ray.put((setup, arrays, self.experiment.threads))
+        self._task = self.ray.remote(_compute)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for task in self._under_way:
+            self.ray.cancel(task, force=True)
+        self._left.close()
+
+    def free(self) -> Sequence[int]:
+        """Return the workers that have nothing to do, on the machines that there are now."""
+        if time.monotonic() - self._looked > _LOOK:
+            self._look()
+        return self._free
+
+    def place(self, worker: int) -> int:
+        """Return the number of a worker's machine."""
+        return self._slots[worker].place
+
+    def start(self, worker: int, call: Call) -> None:
+        """Hand a call to a machine, or to any other should it have gone meanwhile."""
+        near = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(self._slots[worker].node, soft=True)
+        room = {"num_cpus": self.needs.get("CPU", 0.0), "num_gpus": self.needs.get("GPU", 0.0)}
+        task = self._task.options(max_retries=0, scheduling_strategy=near, **room).remote(
+            self._setup, self._setup.hex(), pickle.dumps(call, pickle.HIGHEST_PROTOCOL)
+        )
+        self._free.remove(worker)
+        self._under_way[task] = worker, call
+
+    def ended(self, seconds: float | None) -> list[Ended]:
+        """Wait until a call has ended, or machines may have come."""
+        patience = _LOOK if seconds is None else min(seconds, _LOOK)
+        if not self._under_way:
+            time.sleep(patience)
+            return []
+        done, _ = self.ray.wait(list(self._under_way), timeout=patience)
+        return [self._ended(task) for task in done]
+
+    def _ended(self, task: Any) -> Ended:
+        worker, call = self._under_way.pop(task)
+        self._free.append(worker)
+        try:
+            outcome, warned = self.ray.get(task)
+        except self.ray.exceptions.RayTaskError as error:
+            raise TrainingError(f"expected a worker of Ray that can begin, got: {first_line(error.cause)}") from error
+        except self.ray.exceptions.RayError:  # the worker, its machine or what carries the result has died
+            self._looked = 0.0
+            return Ended(worker, call, None)
+        for one in warned:
+            warnings.warn_explicit(**vars(one))
+        return Ended(worker, call, outcome)
+
+    def _look(self) -> None:
+        """See which machines there are, and how many calls fit on each."""
+        self._looked = time.monotonic()
+        busy = {worker for worker, _ in self._under_way.values()}
+        by_node: dict[str, list[int]] = {}
+        for worker, slot in self._slots.items():
+            by_node.setdefault(slot.node, []).append(worker)
+        self._free = []
+        for node in self.ray.nodes():
+            if not node["Alive"]:
+                continue
+            place = self._places.setdefault(node["NodeID"], len(self._places))
+            room = min(int(node["Resources"].get(name, 0) / needed) for name, needed in self.needs.items() if needed)
+            own = by_node.get(node["NodeID"], [])
+            for _ in range(room - len(own)):
+                own.append(len(self._slots))
+                self._slots[own[-1]] = _Slot(node["NodeID"], place)
+            self._free += [worker for worker in own[:room] if worker not in busy]
+
+
+def _connected(config: RayConfig) -> Any:
+    """Return the module, connected to a cluster, or to one of this machine that lives as long as the run.
+
+    Raises:
+        ConfigError: Ray is not installed, or there is no such cluster.
+    """
+    if "ray" not in sys.modules:  # which reads them when it is imported
+        for name, value in _USUAL.items():
+            os.environ.setdefault(name, value)
+    try:
+        import ray  # noqa: PLC0415
+        import ray.util.scheduling_strategies  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(
+            'executor: ray is not installed; pip install "sharedlabel[ray]", or set executor to local'
+        ) from error
+    own: dict[str, Any] = {} if config.address else {"include_dashboard": False, "dashboard_host": "127.0.0.1"}
+    try:
+        ray.init(address=config.address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"ray.address: expected a cluster of Ray that answers at {config.address!r}, got: {first_line(error)}; "
+            "check the address, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN are those of the cluster"
+        ) from error
+    return ray
+
+
+def _compute(shared: tuple[Setup, list[Any], int], run: str, call: bytes) -> tuple[Outcome, list[Warned]]:
+    """Compute a call in a worker of Ray, which keeps what calls share, and so knows the plugins of the call."""
+    warned: list[Warned] = []
+
+    def keep(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+        warned.append(Warned(str(message), category, filename, lineno))
+
+    warnings.showwarning = keep
+    if run not in _begun:
+        _begun.clear()  # a run before it is over
+        setup, arrays, threads = shared
+        torch.set_num_threads(threads)
+        _begun[run] = begun(setup, arrays)
+    job, store = _begun[run]
+    return job.attempt(pickle.loads(call), store), warned  # noqa: S301
