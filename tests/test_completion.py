@@ -145,5 +145,5 @@ def test_every_option_of_an_experiment_is_there():
     train = next(place for place in places() if place.path == ("train",))
     names = {option.name for option in train.options}
     assert names == {f"--{name}" for name, _ in schema.leaves(Experiment)} | {
-        "--config", "--plan", "--fail-fast", "--print_config", "--help"
+        "--config", "--plan", "--fail-fast", "--json", "--print_config", "--help"
     }  # fmt: skip
