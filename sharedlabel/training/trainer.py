@@ -14,6 +14,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import ConfigError, TrainingError
+from sharedlabel.machine import devices
 from sharedlabel.training import callbacks, resume
 from sharedlabel.training.base import TrainedModule
 from sharedlabel.training.resume import Epochs, Keeper, Unwatching, Workplace
@@ -44,18 +45,18 @@ def trainer(
             "trainer.precision: expected one that a CPU computes in, got '16-mixed', in whose place Lightning takes "
             "'bf16-mixed'; ask for that"
         )
-    devices: Any = config.devices
+    chosen: Any = config.devices
     accelerator = config.accelerator
     if small:  # one device, perhaps by its number, as torch writes it
         accelerator, _, number = accelerator.partition(":")
-        devices = f"{number}," if number else 1
-    several = devices not in (1, "1")
+        chosen = f"{number}," if number else 1
+    several = chosen not in (1, "1")
     strategy = "ddp_spawn" if several and config.strategy == "auto" else config.strategy
     try:
         return pl.Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
-            devices=devices,
+            devices=chosen,
             strategy="auto" if small else strategy,
             precision="32-true" if small else config.precision,
             gradient_clip_val=gradient_clip or None,
@@ -179,9 +180,4 @@ def _interruptible() -> Iterator[None]:
 
 def device(config: TrainerConfig) -> torch.device:
     """Return the device that features are computed on: the one the Trainer would use first."""
-    name = config.accelerator
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name in {"gpu", "cuda"}:
-        return torch.device("cuda")
-    return torch.device(name)
+    return devices.named(config.accelerator)
