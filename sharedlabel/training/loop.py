@@ -82,6 +82,8 @@ def _train(
         module.load_state_dict(state["state_dict"])
     made = module.configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    if module.device.type == "cpu":  # a look for captured graphs, and so for drivers, in every step
+        optimizer._accelerator_graph_capture_health_check = _nothing
     if state is not None:
         progress = state[LOOP]
         optimizer.load_state_dict(progress["optimizer"])
@@ -110,7 +112,8 @@ def _epoch(
     module.on_train_epoch_start()
     for number, batch in enumerate(loader):
         loss: Any = module.training_step([part.to(module.device, non_blocking=True) for part in batch])
-        optimizer.zero_grad()
+        for parameter in parameters:
+            parameter.grad = None
         loss.backward()
         module.on_before_optimizer_step(optimizer)
         if gradient_clip:
@@ -123,3 +126,7 @@ def _epoch(
             break
     module.on_train_epoch_end()
     loop.current_epoch += 1
+
+
+def _nothing() -> None:
+    pass
