@@ -25,6 +25,7 @@ class Loop:
     """
 
     loggers = callbacks = ()
+    precision = "32-true"
 
     def __init__(self, max_epochs: int, num_training_batches: int) -> None:
         self.max_epochs, self.num_training_batches = max_epochs, num_training_batches
