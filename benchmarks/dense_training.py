@@ -1,4 +1,4 @@
-"""Throughput of dense training through Lightning, against a bare PyTorch loop."""
+"""Throughput of dense training as a grid trains, against a bare PyTorch loop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(quick: bool) -> list[Result]:
 
 
 def measured(images: int, epochs: int, rounds: int) -> list[Result]:
-    """Time training on some images for some epochs, in turns, by Lightning and by the bare loop."""
+    """Time training on some images for some epochs, in turns, as a grid does and by the bare loop."""
     config = TrainConfig(
         epochs=epochs, batch_size=128, optimizer="sgd", learning_rate=0.02, momentum=0.9, crop=4, flip=True
     )

@@ -17,14 +17,19 @@ from sharedlabel.logs import log_normalize
 LIMITS = ((-5.0, 5.0), (-2.0, 1.0))
 
 
-def log_evidence(logits: Float[Tensor, "t n c"], log_prior: Float[Tensor, "c"]) -> Float[Tensor, "t n c"]:
+def log_evidence(logits: Float[Tensor, "*b c"], log_prior: Float[Tensor, "c"]) -> Float[Tensor, "*b c"]:
     """Return what each instance adds to the log-posterior: log p(y | x) - log p(y), in nats."""
     return normalize(logits) - log_prior
 
 
 def pooled(logits: Float[Tensor, "t n c"], log_prior: Float[Tensor, "c"]) -> Float[Tensor, "t n c"]:
     """Return sum log p(y | x_i) - (k - 1) log p(y), normalised, after every prefix: the log-pool."""
-    return normalize(log_prior + log_evidence(logits, log_prior).cumsum(1))
+    return summed(log_evidence(logits, log_prior), log_prior)
+
+
+def summed(evidence: Float[Tensor, "t n c"], log_prior: Float[Tensor, "c"]) -> Float[Tensor, "t n c"]:
+    """Return the log-pool of evidence after every prefix."""
+    return normalize(log_prior + evidence.cumsum(1))
 
 
 class TemperedPool(nn.Module):
@@ -43,7 +48,7 @@ class TemperedPool(nn.Module):
         self.register_buffer("log_prior", log_prior.clone())
         self.coefficients = nn.Parameter(torch.zeros(2, dtype=log_prior.dtype))
 
-    def evidence(self, logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+    def evidence(self, logits: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
         """Return the evidence of each instance, in nats."""
         return log_evidence(logits, self.log_prior)
 
