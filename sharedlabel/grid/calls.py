@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sharedlabel.config import canonical
 from sharedlabel.errors import home
@@ -15,8 +15,7 @@ from sharedlabel.measurements import counts
 from sharedlabel.records import Identity
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store
-from sharedlabel.training import resume, trainer
-from sharedlabel.training.resume import Workplace
+from sharedlabel.training.devices import device
 
 
 def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, float | None], None]) -> Artifact:
@@ -30,38 +29,48 @@ def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, flo
     """
     if store.has(node.stage, node.key):
         return store.load(node.stage, node.key)
+    from sharedlabel.training import resume
+
     inputs = {name: run_node(needed, grid, store, progress) for name, needed in node.inputs}
     progress(node, None)
     started, runtime = time.perf_counter(), grid.experiment.trainer
-    with resume.at(_workplace(node, grid, store)) as workplace:
+    experiment = grid.experiment
+    logs = home(experiment.output) / experiment.name / "logs" / f"{node.stage}-{node.key[:12]}"
+    states = store.unfinished(node.stage, node.key)
+    with resume.at(resume.Workplace(states, runtime.checkpoint_seconds, logs)) as workplace:
         output = STAGES[node.stage].run(node.config, grid.data_by_key[node.data_key], inputs, runtime)
     record = {
         "version": STAGES[node.stage].version,
         "config": json.loads(canonical(node.config)),
         "inputs": node.input_keys(),
         "code": node.code(),
-        "provenance": provenance.collect(str(trainer.device(runtime))),
+        "provenance": provenance.collect(str(device(runtime))),
     }
     artifact = store.save(node.stage, node.key, output, record, workplace.started)
     progress(node, time.perf_counter() - started)
     return artifact
 
 
-def _workplace(node: Node, grid: Grid, store: Store) -> Workplace:
-    """Return where a call keeps the states of its trainings, and where it logs."""
-    experiment = grid.experiment
-    logs = home(experiment.output) / experiment.name / "logs" / f"{node.stage}-{node.key[:12]}"
-    return Workplace(store.unfinished(node.stage, node.key), experiment.trainer.checkpoint_seconds, logs)
+def ordered(nodes: Iterable[Node]) -> list[Node]:
+    """List calls and all that they need, each once and after what it needs."""
+    seen: dict[str, Node] = {}
+    for node in nodes:
+        _add(node, seen)
+    return list(seen.values())
+
+
+def _add(node: Node, seen: dict[str, Node]) -> None:
+    if node.key not in seen:
+        for _, needed in node.inputs:
+            _add(needed, seen)
+        seen[node.key] = node
 
 
 def missing(grid: Grid, store: Store) -> list[Node]:
     """List the stage calls that are not stored yet, in the order they would run."""
-    seen: dict[str, Node] = {}
     computed = [call for cell in grid.cells for call in cell.calls()]
-    for call in (*computed, *(call for cell in grid.cells for call in cell.last())):
-        for node in call.chain():
-            seen.setdefault(node.key, node)
-    return [node for node in seen.values() if not store.has(node.stage, node.key)]
+    timed = [call for cell in grid.cells for call in cell.last()]
+    return [node for node in ordered((*computed, *timed)) if not store.has(node.stage, node.key)]
 
 
 def finished(grid: Grid, store: Store) -> Grid:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sharedlabel.grid import Grid
-    from sharedlabel.records import Results
+    from sharedlabel.records import Results, Row
     from sharedlabel.running.tracking import Tracker
     from sharedlabel.store import Store
 
@@ -45,11 +45,11 @@ def open_grid(experiment: Experiment, readonly: bool = False) -> tuple[Grid, Sto
         experiment: the configuration.
         readonly: write nothing into the store.
     """
-    from sharedlabel.grid import prepare
+    from sharedlabel.grid import opened
     from sharedlabel.store import Store
 
     store = Store(home(experiment.output) / "store", readonly=readonly)
-    return prepare(experiment), store
+    return opened(experiment), store
 
 
 def announce(grid: Grid, console: Console) -> None:
@@ -126,14 +126,17 @@ def compute(grid: Grid, store: Store, console: Console, fail_fast: bool = False)
 
 def _compute(grid: Grid, store: Store, console: Console, fail_fast: bool, folder: Path | None) -> _Computed:
     """Compute what is missing and collect everything; tracebacks are kept in the folder at once, if there is one."""
-    from sharedlabel.grid import finished, missing
+    from sharedlabel.grid import check_networks, finished, missing
     from sharedlabel.grid.executors.local import finish
     from sharedlabel.grid.failures import failures
     from sharedlabel.grid.progress import described, reporting
     from sharedlabel.running.collect import collect
 
     started = time.perf_counter()
-    with reporting(console, grid, len(missing(grid, store)), folder) as progress:
+    absent = len(missing(grid, store))
+    if absent:
+        check_networks(grid)
+    with reporting(console, grid, absent, folder) as progress:
         failed = finish(grid, store, progress, fail_fast)
     calls = {key: described(one.node, grid) for key, one in failed.items()}
     results = collect(
@@ -151,9 +154,17 @@ def _track(tracker: Tracker, grid: Grid, store: Store, results: Results, drawn: 
     from sharedlabel.running.collect import losses, rows
 
     failed = {failure.cell for failure in results.failures}
+    by_cell: dict[str, list[Row]] = {}
+    for row in results.rows:
+        by_cell.setdefault(row.cell, []).append(row)
     for cell in grid.cells:
-        if cell.id not in failed and all(store.has(node.stage, node.key) for node in cell.read()):
-            tracker.cell(rows(cell, grid, store), losses(cell, store))
+        if (
+            cell.id in failed
+            or tracker.has(cell.id)
+            or not all(store.has(node.stage, node.key) for node in cell.read())
+        ):
+            continue
+        tracker.cell(by_cell.get(cell.id) or rows(cell, grid, store), losses(cell, store))
     for failure in results.failures:
         tracker.failed(failure)
     summarized = sorted(failed) if failed else []

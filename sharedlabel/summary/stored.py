@@ -19,6 +19,7 @@ from torch import Tensor
 from sharedlabel.code import digests
 from sharedlabel.config import canonical
 from sharedlabel.grid import Cell, Grid
+from sharedlabel.grid.calls import ordered
 from sharedlabel.records import Row
 from sharedlabel.store import Artifact, Output, Store, artifact_key
 from sharedlabel.summary import adaptive_n, tables
@@ -64,13 +65,21 @@ def adaptive(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -> 
     return _stored(store, "summarize_adaptive", adaptive_n, config, inputs, compute)
 
 
-def seconds(grid: Grid, store: Store, summaries: Iterable[Artifact | None]) -> float | None:
-    """Return how long the stored calls took that the cells and summaries depend on; None if one is not stored."""
-    calls = {call.key: call for cell in grid.cells for end in (*cell.calls(), *cell.last()) for call in end.chain()}
-    if not all(store.has(call.stage, key) for key, call in calls.items()):
+def seconds(grid: Grid, store: Store, summaries: Iterable[Artifact | None], known: Mapping[str, float]) -> float | None:
+    """Return how long the stored calls took that the cells and summaries depend on; None if one is not stored.
+
+    Args:
+        grid: all of whose cells are stored.
+        store: where they are.
+        summaries: of them.
+        known: seconds of calls that were read already, by key.
+    """
+    calls = ordered(call for cell in grid.cells for call in (*cell.calls(), *cell.last()))
+    unread = [call for call in calls if call.key not in known]
+    if not all(store.has(call.stage, call.key) for call in unread):
         return None
-    stored = [store.load(call.stage, key) for key, call in calls.items()]
-    return sum(float(one.manifest["seconds"]) for one in (*stored, *summaries) if one is not None)
+    took = {**known, **{call.key: float(store.load(call.stage, call.key).manifest["seconds"]) for call in unread}}
+    return sum(took[call.key] for call in calls) + sum(float(one.manifest["seconds"]) for one in summaries if one)
 
 
 def _tensors(cell: Cell, store: Store) -> dict[str, Tensor]:

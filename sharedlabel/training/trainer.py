@@ -16,6 +16,7 @@ from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.training import callbacks, resume
 from sharedlabel.training.base import TrainedModule
+from sharedlabel.training.devices import device
 from sharedlabel.training.resume import Epochs, Keeper, Unwatching, Workplace
 
 # Precisions of the weights themselves, which have 32 bits before and after. Lightning changes them when it has loaded,
@@ -175,13 +176,3 @@ def _interruptible() -> Iterator[None]:
             raise
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from stopped
-
-
-def device(config: TrainerConfig) -> torch.device:
-    """Return the device that features are computed on: the one the Trainer would use first."""
-    name = config.accelerator
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name in {"gpu", "cuda"}:
-        return torch.device("cuda")
-    return torch.device(name)
