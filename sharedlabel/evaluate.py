@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sharedlabel.config import parse
 from sharedlabel.errors import StoreError, WriteError, guarded, home, printable
+from sharedlabel.machine import memory
 from sharedlabel.records import read
 from sharedlabel.records.measurements import Failure
 
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(lambda: _main(arguments))
 
 
+@memory.uncollected()
 def _main(arguments: Sequence[str] | None) -> None:
     experiment, _ = parse(arguments, "evaluate")
     # As in train.py: torch and Lightning take seconds to import, and mistakes should not wait for them.

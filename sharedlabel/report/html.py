@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from sharedlabel import records
 from sharedlabel.files import together
+from sharedlabel.machine import memory
 from sharedlabel.records import TABLES, DatasetFacts, Results, Row, shown
 from sharedlabel.report import adaptive, costs, plots, standings, views
 from sharedlabel.report._theme import GRID, INK, MUTED, PAPER, SERIES
@@ -63,6 +64,7 @@ def write_report(results: Results, folder: Path, name: str = NAME, *, csv_folder
     return folder / name
 
 
+@memory.uncollected()
 def publish(results: Results, folder: Path, details: Mapping[str, str] | None) -> Mapping[str, str]:
     """Write all that a run leaves beside its store, together or not at all: tables, report, figures, tracebacks.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sharedlabel.config import Experiment, digest
 from sharedlabel.errors import home, printable
+from sharedlabel.machine import memory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +39,7 @@ class _Computed:
     calls: int
 
 
+@memory.uncollected()
 def open_grid(experiment: Experiment, readonly: bool = False) -> tuple[Grid, Store]:
     """Load the data of an experiment, lay out its cells and open the store of its artifacts.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sharedlabel.config import canonical, public
 from sharedlabel.grid import Cell, Grid, Node, survey
-from sharedlabel.machine import provenance
+from sharedlabel.machine import memory, provenance
 from sharedlabel.metrics import cost
 from sharedlabel.records import AXES, FORMAT, TABLES, AdaptivePoint, DatasetFacts, Results, Row
 from sharedlabel.records.measurements import Failure
@@ -113,6 +113,7 @@ def losses(cell: Cell, store: Store) -> dict[str, list[float]]:
     return {name: losses for name, losses in by_stage.items() if losses}
 
 
+@memory.uncollected()
 def collect(grid: Grid, store: Store, seconds: float, failures: tuple[Failure, ...] = (), cells: int = 0) -> Results:
     """Gather the whole grid.
 
