@@ -6,7 +6,7 @@ torch and Lightning take seconds to import, so functions import them: help and m
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,11 +32,15 @@ class _Computed:
         results: what it gives.
         tracebacks: those of the calls that failed, by the file that they belong into.
         calls: how many stage calls were computed.
+        made_of: a digest of all that the files of the run follow from; empty where that is not known.
+        written: a former run has written these files, and they are as it left them.
     """
 
     results: Results
     tracebacks: Mapping[str, str]
     calls: int
+    made_of: str = ""
+    written: bool = False
 
 
 @memory.uncollected()
@@ -90,7 +94,6 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False) -> 
         WriteError: the store, or the folder of the run, cannot be written.
         TrackingError: everything is stored and written, but W&B does not take it.
     """
-    from sharedlabel.report.html import publish
     from sharedlabel.report.terminal import print_report
     from sharedlabel.running.tracking import Tracker
 
@@ -100,15 +103,28 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False) -> 
     with Tracker(experiment, folder / "wandb") as tracker:
         computed = _compute(grid, store, console, fail_fast, folder)
         results = computed.results
-        drawn = publish(results, folder, computed.tracebacks)
+        figures = _publish(computed, folder)
         print_report(results, console)
         nothing = "computed nothing" if computed.tracebacks else "computed nothing: every cell was done"
         done = f"computed {computed.calls} stage calls" if computed.calls else nothing
         where = printable(f"{done}; report: {folder / 'report.html'}, rows: {folder / 'rows.csv'}")
         console.print(f"\n{where}", highlight=False, markup=False, soft_wrap=True)
         if tracker.mode != "none":
-            _track(tracker, grid, store, results, drawn)
+            _track(tracker, grid, store, results, figures)
     return results
+
+
+def _publish(computed: _Computed, folder: Path) -> Callable[[], Mapping[str, str]]:
+    """Write all that a run leaves beside its store, unless it is there; return what gives the figures."""
+    if computed.written:
+        from sharedlabel.running import unchanged
+
+        return lambda: unchanged.figures(folder)
+    # matplotlib takes half a second to import, which a run with nothing to write does not wait for.
+    from sharedlabel.report.html import publish
+
+    drawn = publish(computed.results, folder, computed.tracebacks, computed.made_of)
+    return lambda: drawn
 
 
 def compute(grid: Grid, store: Store, console: Console, fail_fast: bool = False) -> Results:
@@ -132,12 +148,18 @@ def _compute(grid: Grid, store: Store, console: Console, fail_fast: bool, folder
     from sharedlabel.grid.executors.local import finish
     from sharedlabel.grid.failures import failures
     from sharedlabel.grid.progress import described, reporting
+    from sharedlabel.running import unchanged
     from sharedlabel.running.collect import collect
 
     started = time.perf_counter()
     absent = len(missing(grid, store))
     if absent:
         check_networks(grid)
+    elif folder is not None:
+        made_of = unchanged.made_of(grid, store)
+        written = unchanged.results(folder, made_of)
+        if written is not None:
+            return _Computed(written, {}, 0, made_of, written=True)
     with reporting(console, grid, absent, folder) as progress:
         failed = finish(grid, store, progress, fail_fast)
     calls = {key: described(one.node, grid) for key, one in failed.items()}
@@ -148,10 +170,13 @@ def _compute(grid: Grid, store: Store, console: Console, fail_fast: bool, folder
         failures=tuple(failures(grid, failed, calls)),
         cells=len(grid.cells),
     )
-    return _Computed(results, {one.file: one.details for one in failed.values()}, progress.done)
+    made_of = unchanged.made_of(grid, store) if folder is not None and not failed else ""
+    return _Computed(results, {one.file: one.details for one in failed.values()}, progress.done, made_of)
 
 
-def _track(tracker: Tracker, grid: Grid, store: Store, results: Results, drawn: Mapping[str, str]) -> None:
+def _track(
+    tracker: Tracker, grid: Grid, store: Store, results: Results, figures: Callable[[], Mapping[str, str]]
+) -> None:
     """Publish last: what publishes goes on in the background, where it would slow what is timed, and it may fail."""
     from sharedlabel.running.collect import losses, rows
 
@@ -170,4 +195,6 @@ def _track(tracker: Tracker, grid: Grid, store: Store, results: Results, drawn: 
     for failure in results.failures:
         tracker.failed(failure)
     summarized = sorted(failed) if failed else []
-    tracker.summary(results, drawn, digest([results.config, [cell.id for cell in grid.cells], *summarized])[:16])
+    whole = digest([results.config, [cell.id for cell in grid.cells], *summarized])[:16]
+    if not tracker.has(whole):
+        tracker.summary(results, figures(), whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Mapping
@@ -146,6 +147,16 @@ def collect(grid: Grid, store: Store, seconds: float, failures: tuple[Failure, .
     )
 
 
+def about(grid: Grid) -> dict[str, Any]:
+    """Return what results say of a grid whatever it computes: its configuration and data, commit and machine."""
+    return {
+        "experiment": grid.experiment.name,
+        "config": _public_config(grid),
+        "dataset": dataclasses.asdict(_dataset(grid)),
+        "provenance": {**_machine(grid), "data_sha256": grid.data.dataset.fingerprint},
+    }
+
+
 def _spent(facts: dict[str, Any], metrics: dict[str, Any], aggregator_macs: int) -> dict[str, Any]:
     spent = float(cost.cost(metrics["n"], facts["macs_effective"], aggregator_macs))
     passes = float(cost.dense_passes(spent, facts["macs_dense"]))
@@ -192,9 +203,13 @@ def _dataset(grid: Grid) -> DatasetFacts:
 
 
 def _provenance(grid: Grid, took: float | None, run: float) -> dict[str, Any]:
-    facts: dict[str, Any] = dict(provenance.collect(str(device(grid.experiment.trainer))))
+    facts = _machine(grid)
     facts["date"] = datetime.now(UTC).strftime("%Y-%m-%d")
     facts["seconds"] = None if took is None else round(took, 1)
     facts["last_run_seconds"] = round(run, 1)
     facts["data_sha256"] = grid.data.dataset.fingerprint
     return facts
+
+
+def _machine(grid: Grid) -> dict[str, Any]:
+    return dict(provenance.collect(str(device(grid.experiment.trainer))))

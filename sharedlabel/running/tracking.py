@@ -236,4 +236,9 @@ def _table(records: Sequence[Any]) -> Any:
     import wandb
 
     columns: list[str | int] = [item.name for item in dataclasses.fields(records[0])]
-    return wandb.Table(columns=columns, data=[[getattr(record, str(name)) for name in columns] for record in records])
+    data = [[getattr(record, str(name)) for name in columns] for record in records]
+    # W&B finds the types of columns row by row, in a millisecond each: rows of the same types say nothing new.
+    telling = {tuple(map(type, row)): row for row in reversed(data)}
+    table = wandb.Table(columns=columns, data=list(telling.values()))
+    table.data = data
+    return table

@@ -42,7 +42,8 @@ def over_seeds(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -
 
     def compute() -> dict[str, Any]:
         cells = [ScoredCell(tuple(by_cell[cell.id]), _tensors(cell, store)) for cell in grid.cells]
-        return dataclasses.asdict(tables.summarize(cells, grid.data, scoring, rules, asked))
+        made = vars(tables.summarize(cells, grid.data, scoring, rules, asked))
+        return {table: [vars(record) for record in records] for table, records in made.items()}
 
     return _stored(store, "summarize", tables, config, inputs, compute)
 
@@ -60,7 +61,7 @@ def adaptive(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -> 
         outputs = ((row, store.load(node.stage, node.key)) for row, node in cells)
         stopped = (Stopped(row, artifact.tensors(), artifact.meta) for row, artifact in outputs)
         points = adaptive_n.summarize(stopped, grid.data, scoring)
-        return {"points": [dataclasses.asdict(point) for point in points]}
+        return {"points": [vars(point) for point in points]}
 
     return _stored(store, "summarize_adaptive", adaptive_n, config, inputs, compute)
 
