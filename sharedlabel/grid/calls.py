@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from sharedlabel.config import canonical
 from sharedlabel.errors import home
 from sharedlabel.grid.nodes import Grid, Node
-from sharedlabel.machine import provenance
+from sharedlabel.machine import memory, provenance
 from sharedlabel.measurements import counts
 from sharedlabel.records import Identity
 from sharedlabel.stages import STAGES
@@ -66,6 +66,7 @@ def _add(node: Node, seen: dict[str, Node]) -> None:
         seen[node.key] = node
 
 
+@memory.uncollected()
 def missing(grid: Grid, store: Store) -> list[Node]:
     """List the stage calls that are not stored yet, in the order they would run."""
     computed = [call for cell in grid.cells for call in cell.calls()]

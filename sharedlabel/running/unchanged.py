@@ -22,7 +22,6 @@ from sharedlabel.machine import memory
 from sharedlabel.records import AXES, NAME, Results
 from sharedlabel.report import PLOTS
 from sharedlabel.running.collect import about
-from sharedlabel.stages import STAGES
 from sharedlabel.store import Store
 
 _WRITERS = ("matplotlib", "jinja2", "markupsafe")  # libraries that no provenance names
@@ -36,7 +35,8 @@ def made_of(grid: Grid, store: Store) -> str:
         grid: all of whose cells are stored.
         store: where they are.
     """
-    cells = [(cell.id, *(getattr(cell, axis) for axis in AXES), _ends(cell, store)) for cell in grid.cells]
+    measured: dict[str, str] = {}
+    cells = [(cell.id, *(getattr(cell, axis) for axis in AXES), _ends(cell, store, measured)) for cell in grid.cells]
     writers = [importlib.metadata.version(name) for name in _WRITERS]
     return digest([about(grid), writers, _code(), hashlib.sha256(repr(cells).encode()).hexdigest()])
 
@@ -62,12 +62,12 @@ def figures(folder: Path) -> dict[str, str]:
     return {Path(name).stem: together.read(folder, name).decode() for name in names}
 
 
-def _ends(cell: Cell, store: Store) -> list[str]:
-    """Return the keys of a cell's calls; of those that measure, what was measured, which no key says."""
-    return [
-        str(store.load(node.stage, node.key).manifest["sha256"]) if STAGES[node.stage].last else node.key
-        for node in cell.ends.values()
-    ]
+def _ends(cell: Cell, store: Store, measured: dict[str, str]) -> list[str]:
+    """Return the keys of a cell's calls, and digests of what was measured, which no key says."""
+    for node in cell.last():
+        if node.key not in measured:
+            measured[node.key] = str(store.load(node.stage, node.key).manifest["sha256"])
+    return [measured.get(node.key, node.key) for node in cell.ends.values()]
 
 
 @functools.cache
