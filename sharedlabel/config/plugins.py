@@ -189,8 +189,9 @@ def build(config_class: type[Any], given: Mapping[str, Any], where: str) -> Any:
 
 def key_options(config: Any) -> dict[str, Any]:
     """Return the options of a configuration by name, without those `added` that change nothing."""
-    kept, absent = {}, before(type(config))
-    for entry in _fields(type(config)):
+    kind: Any = type(config)
+    kept, absent = {}, before(kind)
+    for entry in _fields(kind):
         value = getattr(config, entry.name)
         if entry.name not in absent or value != absent[entry.name]:
             kept[entry.name] = _held(entry, value).key() if KIND in entry.metadata else value
@@ -240,7 +241,8 @@ def plugins_in(config: Any) -> set[tuple[str, str]]:
     if isinstance(config, Plugin):
         return {(config.kind, config.name)} | plugins_in(config.config)
     named: set[tuple[str, str]] = set()
-    for entry in _fields(type(config)):
+    kind: Any = type(config)
+    for entry in _fields(kind):
         value = getattr(config, entry.name)
         named |= plugins_in(_held(entry, value) if KIND in entry.metadata else value)
     return named

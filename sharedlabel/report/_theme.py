@@ -86,7 +86,7 @@ def _mark(i: int) -> Mark:
 class _Canvas(FigureCanvasSVG):
     """A canvas that measures texts by one renderer, which remembers them."""
 
-    _RULER = RendererSVG(1, 1, io.StringIO())
+    _RULER = RendererSVG(1, 1, io.StringIO())  # type: ignore[no-untyped-call]
 
     def get_renderer(self) -> RendererSVG:
         """Return what measures texts."""
