@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
-from scipy.optimize import minimize
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -68,6 +67,8 @@ class LinearPool(SharingAggregator):
         Raises:
             TrainingError: the evidence is not finite.
         """
+        from scipy.optimize import minimize
+
         del embeddings
         log_prior = self.log_prior.double()
         with torch.no_grad():

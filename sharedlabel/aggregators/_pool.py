@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
-from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import normalize, prefix_counts, prefix_loss
@@ -85,6 +84,8 @@ def fit_coefficients(
     Raises:
         TrainingError: the evidence is not finite.
     """
+    from scipy.optimize import minimize
+
     check_finite(sums)
     shares = weights / weights.sum()
     log_counts = prefix_counts(sums).squeeze(1).log()

@@ -14,9 +14,9 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import ConfigError, TrainingError
-from sharedlabel.machine import devices
 from sharedlabel.training import callbacks, loop, resume
 from sharedlabel.training.base import TrainedModule
+from sharedlabel.training.devices import device
 from sharedlabel.training.resume import Epochs, Keeper, State, Unwatching, Workplace
 
 # Precisions of the weights themselves, which have 32 bits before and after. Lightning changes them when it has loaded,
@@ -209,8 +209,3 @@ def _interruptible() -> Iterator[None]:
             raise
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from stopped
-
-
-def device(config: TrainerConfig) -> torch.device:
-    """Return the device that features are computed on: the one the Trainer would use first."""
-    return devices.named(config.accelerator)
