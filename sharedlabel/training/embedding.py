@@ -13,6 +13,7 @@ from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import TrainingError
 from sharedlabel.scoring.data import Data
 from sharedlabel.training.devices import device
+from sharedlabel.training.resident import resident
 
 SHARD_IMAGES = 16_384
 EMBED_BATCH = 512
@@ -26,7 +27,8 @@ def embed(
     Raises:
         TrainingError: an embedding or a logit is not finite.
     """
-    network = backbone.to(target).eval()
+    network, images = backbone.to(target).eval(), resident(images, target)
+    order = order.to(images.device)
     for shard in order.split(SHARD_IMAGES):
         yield _embed_shard(network, images, shard, target)
 
@@ -34,13 +36,14 @@ def embed(
 @torch.inference_mode()
 def _embed_shard(network: Backbone, images: Tensor, shard: Tensor, target: torch.device) -> dict[str, Tensor]:
     made = {
-        "embeddings": torch.empty(len(shard), network.embedding_dim),
-        "logits": torch.empty(len(shard), network.classifier.out_features),
+        "embeddings": torch.empty(len(shard), network.embedding_dim, device=target),
+        "logits": torch.empty(len(shard), network.classifier.out_features, device=target),
     }
-    for rows in torch.arange(len(shard)).split(EMBED_BATCH):
-        embedding = network.embed(images[shard[rows]].to(target))
-        made["embeddings"][rows] = embedding.cpu()
-        made["logits"][rows] = network.classify(embedding).cpu()
+    for rows in torch.arange(len(shard), device=target).split(EMBED_BATCH):
+        embedding = network.embed(images[shard[rows.to(shard.device)]].to(target))
+        made["embeddings"][rows] = embedding.float()
+        made["logits"][rows] = network.classify(embedding).float()
+    made = {name: tensor.cpu() for name, tensor in made.items()}  # once a shard: who copies waits for the device
     for name, tensor in made.items():
         if not torch.isfinite(tensor).all():
             raise TrainingError(

@@ -59,7 +59,7 @@ class ImageLoader:
     """Batches of images and labels in a fresh random order every epoch; an incomplete last batch is left out.
 
     Args:
-        images: `[N C H W]`, in memory or memory-mapped.
+        images: `[N C H W]`, in memory, memory-mapped or on a device; batches are where they are.
         labels: `[N]`.
         indices: the images to use.
         batch_size: images per step over all devices.
@@ -74,7 +74,7 @@ class ImageLoader:
         batch_size: int,
         seed: int,
     ) -> None:
-        self.images, self.labels, self.indices = images, labels, indices
+        self.images, self.labels, self.indices = images, labels.to(images.device), indices
         self.batch_size, self.seed, self.epoch = min(batch_size, len(indices)), seed, 0
 
     def __len__(self) -> int:
@@ -82,9 +82,10 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[ImageBatch]:
         order = torch.randperm(len(self.indices), generator=rng.generator(self.seed, "images", self.epoch))
+        order, indices = order.to(self.images.device), self.indices.to(self.images.device)
         self.epoch += 1
         for start in range(0, len(self) * self.batch_size, self.batch_size):
-            batch = self.indices[share_of_rank(order[start : start + self.batch_size])]
+            batch = indices[share_of_rank(order[start : start + self.batch_size])]
             yield self.images[batch], self.labels[batch]
 
 
