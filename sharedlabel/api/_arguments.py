@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sharedlabel.errors import CompressionError, ConfigError, home
+from sharedlabel.machine import devices
 
 
 def module(given: Any) -> nn.Module:
@@ -51,9 +52,7 @@ def device(given: Any) -> torch.device:
     device(type='cpu')
     """
     try:
-        chosen = (
-            torch.device("cuda" if torch.cuda.is_available() else "cpu") if given == "auto" else torch.device(given)
-        )
+        chosen = devices.named(given)
         torch.zeros(1, device=chosen).item()
     except (AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
         raise ConfigError(

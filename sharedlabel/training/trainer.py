@@ -45,18 +45,18 @@ def trainer(
             "trainer.precision: expected one that a CPU computes in, got '16-mixed', in whose place Lightning takes "
             "'bf16-mixed'; ask for that"
         )
-    devices: Any = config.devices
+    chosen: Any = config.devices
     accelerator = config.accelerator
     if small:  # one device, perhaps by its number, as torch writes it
         accelerator, _, number = accelerator.partition(":")
-        devices = f"{number}," if number else 1
-    several = devices not in (1, "1")
+        chosen = f"{number}," if number else 1
+    several = chosen not in (1, "1")
     strategy = "ddp_spawn" if several and config.strategy == "auto" else config.strategy
     try:
         return pl.Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
-            devices=devices,
+            devices=chosen,
             strategy="auto" if small else strategy,
             precision="32-true" if small else config.precision,
             gradient_clip_val=gradient_clip or None,
