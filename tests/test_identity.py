@@ -158,6 +158,7 @@ def test_a_summary_in_the_place_of_another_changes_no_table(done, experiment, fi
 
 def test_a_summary_is_made_again_when_rows_say_something_else(done, experiment, finished, monkeypatch, run):
     """Rows are put together outside of every stage; their content is in the keys of what is made from them."""
+    shutil.rmtree(Path(experiment.output) / experiment.name)  # or they would be read back
     usual = collect.cost.cost
     monkeypatch.setattr(collect.cost, "cost", lambda *counts: 2 * usual(*counts))
     again = run(experiment).results.summaries
@@ -169,6 +170,7 @@ def test_the_seconds_of_results_are_those_of_all_calls_whoever_ran_them(done, ex
     calls = [manifest for folder in (done.root / "artifacts").iterdir() for manifest in done.manifests(folder.name)]
     took = sum(manifest["seconds"] for manifest in calls)
     assert took > 1
+    shutil.rmtree(Path(experiment.output) / experiment.name)
     again = run(experiment).results.provenance
     assert again["seconds"] == finished.results.provenance["seconds"] == round(took, 1)
     assert again["last_run_seconds"] < took
