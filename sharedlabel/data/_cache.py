@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +24,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sharedlabel.data._locks import locked
 from sharedlabel.data._source import BadFileError
 from sharedlabel.errors import DataError
 from sharedlabel.files.plain import read_json
@@ -109,7 +108,7 @@ def cached(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder, key)
-        with _locked(folder / f"{key}.lock"):
+        with locked(folder / f"{key}.lock"):
             with contextlib.suppress(*_DAMAGED):  # another process may have been quicker
                 return _open(array, note, len(names))
             writer = _Writer(folder, key, names, decode, skip)
@@ -258,46 +257,11 @@ def _replace(path: Path, text: str) -> None:
     written.replace(path)
 
 
-@contextlib.contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock that the system releases when this process ends, however it ends.
-
-    Raises:
-        BlockingIOError: another process holds it, and we do not wait.
-    """
-    handle = _held(path, wait)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _held(path: Path, wait: bool) -> int:
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not wait:
-                    raise
-                print("another process decodes these images; waiting for it", file=sys.stderr)
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(path)):
-                    return handle
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)  # of the file that the holder before us has removed
-
-
 def _sweep(folder: Path, key: str) -> None:
     """Remove what killed processes left of other images long ago; a process that is at work holds its lock."""
     for partial in folder.glob("*.partial"):
         with contextlib.suppress(OSError):
             if partial.stem != key and time.time() - partial.stat().st_mtime > _ABANDONED:
-                with _locked(partial.with_suffix(".lock"), wait=False):
+                with locked(partial.with_suffix(".lock"), wait=False):
                     for file in (partial, partial.with_suffix(".progress")):
                         file.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedlabel.code import digests
-from sharedlabel.data import _cache, _checks, _decode
+from sharedlabel.data import _cache, _checks, _decode, _identities
 from sharedlabel.data._layout import Layout, arrange, group_names, sides_of, strays_of
 from sharedlabel.data._source import Source, readable
 from sharedlabel.errors import DataError, home
@@ -78,7 +78,7 @@ def load(config: Config, root: Path) -> Dataset:
     with Source(path) as source:
         layout = arrange(source)
         groups = None if config.groups is None else group_names(source, layout, config.groups, config.encoding)
-        identities = [source.identity(name) for name in layout.names]
+        identities, content = _identities.look(source, layout.names, cache / "imagefolder")
         pixels = _pixel_fingerprint(layout, identities, decoding)
 
         def image(name: str) -> NDArray[np.uint8]:
@@ -89,7 +89,6 @@ def load(config: Config, root: Path) -> Dataset:
         least = (config.channels or 1) * (config.size or 0) ** 2
         key = _sha256([pixels, code, *(["skip"] if skip else [])])
         decoded = _cache.cached(cache / "imagefolder", key, layout.names, image, skip=skip, least=least)
-        content = source.contents(layout.names, identities)
         tables = (config.groups, f"{layout.wrapper}{config.groups}")
         strays = strays_of([name for name in source.strays() if name not in tables])
     bad = {position for position, _ in decoded.skipped}

@@ -19,7 +19,7 @@ from PIL import Image
 
 from sharedlabel import grid, train
 from sharedlabel.config import parse
-from sharedlabel.data import _cache, imagefolder
+from sharedlabel.data import _cache, _locks, imagefolder
 from sharedlabel.data.imagefolder import Config
 from sharedlabel.deployment.groups import read_groups
 from sharedlabel.errors import DataError
@@ -296,7 +296,7 @@ def test_what_was_abandoned_is_removed_and_what_is_at_work_is_not(tmp_path: Path
     def decode(name: str) -> np.ndarray:
         return np.arange(4, dtype=np.uint8).reshape(1, 2, 2)
 
-    with _cache._locked(tmp_path / "busy.lock"):
+    with _locks.locked(tmp_path / "busy.lock"):
         _cache.cached(tmp_path, "key", ["0"], decode)
     assert {file.name for file in tmp_path.glob("*.partial")} == {"busy.partial", "new.partial"}
 
