@@ -12,23 +12,10 @@ from typing import Literal, TypeAlias, get_args
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
+from sharedlabel.decoding import Decoding
+
 Role: TypeAlias = Literal["backbone", "aggregator", "validation", "test"]
 ROLES: tuple[Role, ...] = get_args(Role)
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How image files become instances.
-
-    Attributes:
-        size: side in pixels of the square that is cut from the centre and scaled; None leaves the image as it is.
-        channels: 1 to make images grey, 3 to make them coloured, None for what the file has.
-        background: what shows through where an image is transparent.
-    """
-
-    size: int | None = None
-    channels: int | None = None
-    background: Literal["white", "black"] = "white"
 
 
 @dataclass(frozen=True)
@@ -60,7 +47,7 @@ class Dataset:
     groups: Int64[Tensor, "N"] | None
     holdout: Bool[Tensor, "N"] | None
     fingerprint: str
-    decoding: Decoding = Decoding()
+    decoding: Decoding = Decoding()  # noqa: RUF009 -- it is frozen
     validation: Bool[Tensor, "N"] | None = None
     group_names: tuple[str, ...] | None = None
     instance_names: tuple[str, ...] | None = None

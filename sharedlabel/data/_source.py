@@ -94,6 +94,10 @@ class Source:
         if self._zip is not None:
             self._zip.close()
 
+    def __reduce__(self) -> tuple[type[Source], tuple[Path]]:
+        """Return how another process opens it."""
+        return Source, (self.path.absolute(),)
+
     def images(self) -> list[str]:
         """List the visible files that are images by their names, sorted."""
         return self._listed().images

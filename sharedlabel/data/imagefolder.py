@@ -19,18 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedlabel.code import digests
 from sharedlabel.data import _cache, _checks, _decode, _identities
 from sharedlabel.data._layout import Layout, arrange, group_names, sides_of, strays_of
+from sharedlabel.data._pass import Reader
 from sharedlabel.data._source import Source, readable
+from sharedlabel.decoding import Decoding
 from sharedlabel.errors import DataError, home
 from sharedlabel.machine import memory
-from sharedlabel.types import Dataset, Decoding
+from sharedlabel.types import Dataset
 
 CACHE = ".cache"  # below the root; hidden, so that no data set reads it
 
@@ -80,15 +80,12 @@ def load(config: Config, root: Path) -> Dataset:
         groups = None if config.groups is None else group_names(source, layout, config.groups, config.encoding)
         identities, content = _identities.look(source, layout.names, cache / "imagefolder")
         pixels = _pixel_fingerprint(layout, identities, decoding)
-
-        def image(name: str) -> NDArray[np.uint8]:
-            return _decode.decode_named(name, source.read(name), decoding)
-
         code = digests.digest(_decode.__name__, "decode_named")  # decoded anew by other code
         skip = config.on_bad_image == "skip"
         least = (config.channels or 1) * (config.size or 0) ** 2
         key = _sha256([pixels, code, *(["skip"] if skip else [])])
-        decoded = _cache.cached(cache / "imagefolder", key, layout.names, image, skip=skip, least=least)
+        reader = Reader(source, decoding)
+        decoded = _cache.cached(cache / "imagefolder", key, layout.names, reader.all, skip=skip, least=least)
         tables = (config.groups, f"{layout.wrapper}{config.groups}")
         strays = strays_of([name for name in source.strays() if name not in tables])
     bad = {position for position, _ in decoded.skipped}
