@@ -2,7 +2,8 @@
 
 `dumps` is for processes of this machine: a tensor that was opened by `opened` becomes its path, and a large one that
 lies in memory is written to a folder first, so that every process maps the same file. `packed` is for other machines:
-tensors come out as arrays, for something that carries these well.
+tensors come out as arrays, for something that carries these well. What `multiprocessing` hands on, as to the ranks of
+a training on several devices, is pickled by neither; there, too, an opened tensor is its path, whatever holds it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import pickle
 import uuid
 import warnings
 from collections.abc import Sequence
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 LARGE = 1 << 20  # bytes from which a tensor is written to a file
@@ -34,8 +37,14 @@ def opened(path: Path) -> Tensor:
     """
     # Copy on write: torch wants a writable array, the file stays as it is.
     tensor = torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-    _places[tensor] = path
+    _places[tensor] = path.absolute()
+    ForkingPickler.register(Tensor, _reduced)
     return tensor
+
+
+def _reduced(tensor: Tensor) -> Any:
+    """Return how another process gets a tensor: by its path, or as torch hands it on, in shared memory."""
+    return (opened, (_places[tensor],)) if tensor in _places else reduce_tensor(tensor)
 
 
 def dumps(what: Any, folder: Path) -> bytes:
