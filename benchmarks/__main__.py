@@ -73,7 +73,7 @@ def _provenance() -> dict[str, str | int]:
     # These import torch and Lightning, which take seconds: help should not wait for them.
     from sharedlabel.config.sections import TrainerConfig  # noqa: PLC0415
     from sharedlabel.machine.provenance import collect  # noqa: PLC0415
-    from sharedlabel.training.trainer import device  # noqa: PLC0415
+    from sharedlabel.training.devices import device  # noqa: PLC0415
 
     return {"date": datetime.now(UTC).isoformat(timespec="seconds"), **collect(device(TrainerConfig()).type)}
 

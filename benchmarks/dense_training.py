@@ -1,4 +1,4 @@
-"""Throughput of dense training through Lightning, against a bare PyTorch loop."""
+"""Throughput of dense training as a grid trains, against a bare PyTorch loop."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config.sections import TrainConfig, TrainerConfig
 from sharedlabel.training.backbone import BackboneModule
+from sharedlabel.training.devices import device
 from sharedlabel.training.loaders import ImageLoader, augment
-from sharedlabel.training.trainer import device, fit
+from sharedlabel.training.trainer import fit
 
 BOUND = 0.9
 # Nats; both train the same network on the same batches, so only rounding may differ.
@@ -34,7 +35,7 @@ def run(quick: bool) -> list[Result]:
 
 
 def measured(images: int, epochs: int, rounds: int) -> list[Result]:
-    """Time training on some images for some epochs, in turns, by Lightning and by the bare loop."""
+    """Time training on some images for some epochs, in turns, as a grid does and by the bare loop."""
     config = TrainConfig(
         epochs=epochs, batch_size=128, optimizer="sgd", learning_rate=0.02, momentum=0.9, crop=4, flip=True
     )

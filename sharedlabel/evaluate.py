@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sharedlabel.config import parse
 from sharedlabel.errors import StoreError, WriteError, guarded, home, printable
+from sharedlabel.machine import memory
 from sharedlabel.records import read
 from sharedlabel.records.measurements import Failure
 
@@ -24,10 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(lambda: _main(arguments))
 
 
+@memory.uncollected()
 def _main(arguments: Sequence[str] | None) -> None:
     experiment, _ = parse(arguments, "evaluate")
     # As in train.py: torch and Lightning take seconds to import, and mistakes should not wait for them.
-    from sharedlabel.grid import finished, prepare
+    from sharedlabel.grid import finished, opened
     from sharedlabel.report.html import publish
     from sharedlabel.report.terminal import open_console, print_report
     from sharedlabel.running.collect import collect
@@ -35,7 +37,7 @@ def _main(arguments: Sequence[str] | None) -> None:
 
     started = time.perf_counter()
     store = Store(home(experiment.output) / "store", readonly=True)
-    whole = prepare(experiment)
+    whole = opened(experiment)
     grid = finished(whole, store)
     if not grid.cells:
         raise StoreError(

@@ -12,11 +12,10 @@ from scipy.optimize import minimize_scalar
 
 import sharedlabel as sl
 from sharedlabel import rng
-from sharedlabel.aggregators import log_pool, mean_vote, refit_pool
+from sharedlabel.aggregators import _shared, log_pool, mean_vote, refit_pool
 from sharedlabel.data import tuples
 from sharedlabel.errors import DataError, TrainingError
 from sharedlabel.metrics.uncertainty import estimate
-from sharedlabel.scoring import scores as evaluation
 from sharedlabel.scoring.data import score_tuples
 from sharedlabel.scoring.scores import posterior_over, score
 from sharedlabel.types import SetShape, Tuples
@@ -207,7 +206,8 @@ def features() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("chunk", [1, 7, 4096])
 def test_one_pass_gives_every_tuple_its_prefixes_in_order(pool, monkeypatch, chunk):
-    monkeypatch.setattr(evaluation, "CHUNK", chunk)
+    monkeypatch.setattr(_shared, "CHUNK", chunk)
+    monkeypatch.setattr(_shared, "_INSTANCES", chunk)
     drawn, (embeddings, logits) = draw(), features()
     posterior = posterior_over(pool, (embeddings, logits), drawn, N)
     for row, members in enumerate(drawn.indices.flatten(0, 1)):

@@ -279,7 +279,7 @@ def test_the_optimizer_follows_the_schedule_at_every_step(monkeypatch):
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_only_matrices_decay(optimizer):
     module = BackboneModule.of(network(), TrainConfig(optimizer=optimizer, weight_decay=0.3, momentum=0.8))
-    module._trainer = SimpleNamespace(estimated_stepping_batches=10)
+    module._trainer = SimpleNamespace(estimated_stepping_batches=10, precision="32-true")
     made = module.configure_optimizers()["optimizer"]
     assert isinstance(made, torch.optim.AdamW if optimizer == "adamw" else torch.optim.SGD)
     decays = {id(p): group["weight_decay"] for group in made.param_groups for p in group["params"]}
@@ -306,6 +306,7 @@ def test_training_equals_a_plain_loop():
             {"params": [p for p in plain.parameters() if p.ndim <= 1], "weight_decay": 0.0},
         ],
         lr=0.01,
+        fused=True,
     )
     losses = []
     loader = ImageLoader(images, labels, torch.arange(32), 8, 0)

@@ -54,16 +54,36 @@ class Aggregator(nn.Module, abc.ABC):
             logits: `[t n c]`, calibrated.
             prefixes: numbers of instances, each from 1 to n.
         """
-        posterior: Tensor = self(embeddings, logits)
-        if list(prefixes) == list(range(1, logits.shape[1] + 1)):  # nothing to pick, and no copy to make
-            return posterior
-        return posterior[:, torch.tensor(prefixes) - 1]
+        return pick(self(embeddings, logits), prefixes)
 
     def draft(
         self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"], prefixes: Sequence[int]
     ) -> Float[Tensor, "t k c"]:
         """Return what early stopping looks at: `at`, unless something cheaper tells the same."""
         return self.at(embeddings, logits, prefixes)
+
+    @torch.no_grad()
+    def over(
+        self,
+        embeddings: Float[Tensor, "m d"],
+        logits: Float[Tensor, "m c"],
+        tuples: Int64[Tensor, "t n"],
+        prefixes: Sequence[int],
+        draft: bool = False,
+    ) -> Float[Tensor, "t k c"]:
+        """Return the log-posterior of tuples of shared instances after some prefixes, in evaluation mode.
+
+        Overridden where much is computed of each instance alone (`_shared.py`).
+
+        Args:
+            embeddings: `[m d]`, of instances.
+            logits: `[m c]`, calibrated.
+            tuples: positions of the instances of each tuple.
+            prefixes: numbers of instances, each from 1 to n.
+            draft: whether `draft` is asked in the place of `at`.
+        """
+        ask = self.draft if draft else self.at
+        return torch.cat([ask(embeddings[rows], logits[rows], prefixes) for rows in tuples.split(CHUNK)])
 
     def prefix_weights(self, prefixes: int) -> Float[Tensor, "n"]:
         """Return the weight of each prefix in the loss, summing to 1; all alike unless overridden.
@@ -95,6 +115,13 @@ class Aggregator(nn.Module, abc.ABC):
         """
         del embeddings, logits, labels, weights
         return False
+
+
+def pick(posterior: Float[Tensor, "t n c"], prefixes: Sequence[int]) -> Float[Tensor, "t k c"]:
+    """Return what is asked for of the log-posteriors after every prefix."""
+    if list(prefixes) == list(range(1, posterior.shape[1] + 1)):  # nothing to pick, and no copy to make
+        return posterior
+    return posterior[:, torch.tensor(prefixes) - 1]
 
 
 def statistics(
@@ -132,7 +159,7 @@ class Standardize(nn.Module):
         self.register_buffer("mean", shape.embedding_mean.clone())
         self.register_buffer("scale", shape.embedding_scale.clone())
 
-    def forward(self, embeddings: Float[Tensor, "t n d"]) -> Float[Tensor, "t n d"]:
+    def forward(self, embeddings: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Standardise embeddings, in the type of the statistics."""
         deviations: Tensor = (embeddings.to(self.mean.dtype) - self.mean) / self.scale
         return deviations.clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
@@ -143,12 +170,12 @@ def widen(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def normalize(scores: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+def normalize(scores: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
     """Normalise natural-log scores over the classes, in float32 or wider."""
     return log_normalize(widen(scores))
 
 
-def instance_features(standardized: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n f"]:
+def instance_features(standardized: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> Float[Tensor, "*b f"]:
     """Concatenate standardised embeddings with log-probabilities cut at `MIN_LOG_PROBABILITY`, `f = d + c`."""
     log_probabilities = normalize(logits).clamp_min(MIN_LOG_PROBABILITY)
     return torch.cat([standardized, log_probabilities.to(standardized.dtype)], dim=-1)

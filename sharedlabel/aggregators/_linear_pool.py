@@ -7,18 +7,18 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
-from scipy.optimize import minimize
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from sharedlabel.aggregators._base import Aggregator, normalize, prefix_counts, prefix_loss, widen
+from sharedlabel.aggregators._base import normalize, prefix_counts, prefix_loss, widen
 from sharedlabel.aggregators._pool import check_finite, log_evidence
+from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.logs import log_normalize
 
 SEARCH = {"maxiter": 500, "ftol": 1e-10, "gtol": 1e-6}
 
 
-class LinearPool(Aggregator):
+class LinearPool(SharingAggregator):
     """Scores log p(y) + sum_i (W evidence_i + b), W a matrix or its diagonal; it starts as the log-pool.
 
     The fit minimises the weighted mean negative log-likelihood over all prefixes plus sum s (theta - theta_0)^2 / 2,
@@ -44,12 +44,16 @@ class LinearPool(Aggregator):
         self.weight = nn.Parameter(weight.clone())
         self.bias = nn.Parameter(torch.zeros_like(log_prior))
 
-    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
-        """Return the log-posterior after every prefix."""
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor]:
+        """Return W evidence + b of each instance."""
         del embeddings
         evidence = log_evidence(logits, self.log_prior)
         mapped = self.weight * evidence if self.weight.ndim == 1 else evidence @ self.weight.T.to(evidence.dtype)
-        return normalize(self.log_prior + (widen(mapped) + self.bias).cumsum(1))
+        return (widen(mapped) + self.bias,)
+
+    def together(self, mapped: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix."""
+        return normalize(self.log_prior + mapped.cumsum(1))
 
     def fit(
         self,
@@ -63,6 +67,8 @@ class LinearPool(Aggregator):
         Raises:
             TrainingError: the evidence is not finite.
         """
+        from scipy.optimize import minimize
+
         del embeddings
         log_prior = self.log_prior.double()
         with torch.no_grad():

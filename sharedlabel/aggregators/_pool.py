@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
-from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import normalize, prefix_counts, prefix_loss
@@ -17,14 +16,19 @@ from sharedlabel.logs import log_normalize
 LIMITS = ((-5.0, 5.0), (-2.0, 1.0))
 
 
-def log_evidence(logits: Float[Tensor, "t n c"], log_prior: Float[Tensor, "c"]) -> Float[Tensor, "t n c"]:
+def log_evidence(logits: Float[Tensor, "*b c"], log_prior: Float[Tensor, "c"]) -> Float[Tensor, "*b c"]:
     """Return what each instance adds to the log-posterior: log p(y | x) - log p(y), in nats."""
     return normalize(logits) - log_prior
 
 
 def pooled(logits: Float[Tensor, "t n c"], log_prior: Float[Tensor, "c"]) -> Float[Tensor, "t n c"]:
     """Return sum log p(y | x_i) - (k - 1) log p(y), normalised, after every prefix: the log-pool."""
-    return normalize(log_prior + log_evidence(logits, log_prior).cumsum(1))
+    return summed(log_evidence(logits, log_prior), log_prior)
+
+
+def summed(evidence: Float[Tensor, "t n c"], log_prior: Float[Tensor, "c"]) -> Float[Tensor, "t n c"]:
+    """Return the log-pool of evidence after every prefix."""
+    return normalize(log_prior + evidence.cumsum(1))
 
 
 class TemperedPool(nn.Module):
@@ -43,7 +47,7 @@ class TemperedPool(nn.Module):
         self.register_buffer("log_prior", log_prior.clone())
         self.coefficients = nn.Parameter(torch.zeros(2, dtype=log_prior.dtype))
 
-    def evidence(self, logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+    def evidence(self, logits: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
         """Return the evidence of each instance, in nats."""
         return log_evidence(logits, self.log_prior)
 
@@ -80,6 +84,8 @@ def fit_coefficients(
     Raises:
         TrainingError: the evidence is not finite.
     """
+    from scipy.optimize import minimize
+
     check_finite(sums)
     shares = weights / weights.sum()
     log_counts = prefix_counts(sums).squeeze(1).log()

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sharedlabel.aggregators._base import (
-    Aggregator,
-    Standardize,
-    instance_features,
-    normalize,
-)
+from sharedlabel.aggregators import _recurrence
+from sharedlabel.aggregators._base import Standardize, instance_features, normalize
+from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.config.schema import Depth, Dropout, Width
 from sharedlabel.types import SetShape
 
@@ -35,7 +32,7 @@ class RecurrentConfig:
     dropout: Dropout = 0.0
 
 
-class RecurrentClassifier(Aggregator):
+class RecurrentClassifier(SharingAggregator):
     """Run a recurrent layer over the tuple and classify its output linearly at every step.
 
     Args:
@@ -61,3 +58,12 @@ class RecurrentClassifier(Aggregator):
         """Return the log-posterior after every prefix."""
         outputs, _ = self.get_submodule(self.kind)(instance_features(self.standardize(embeddings), logits))
         return normalize(self.classify(self.dropout(outputs)))
+
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor]:
+        """Return what the steps are driven by."""
+        features = instance_features(self.standardize(embeddings), logits)
+        return (_recurrence.driven(self.get_submodule(self.kind), features),)
+
+    def together(self, drive: Float[Tensor, "t n g"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix."""
+        return normalize(self.classify(_recurrence.outputs(self.get_submodule(self.kind), drive)))

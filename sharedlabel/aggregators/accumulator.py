@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import (
-    Aggregator,
     Standardize,
     instance_features,
     normalize,
     widen,
 )
 from sharedlabel.aggregators._recurrence import Recurrence
+from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.config.schema import Dropout, Width
 from sharedlabel.types import SetShape
 
@@ -38,7 +38,7 @@ class Config:
 SPACE = {"hidden": (16, 32, 64), "dropout": (0.0, 0.2, 0.4)}
 
 
-class Accumulator(Aggregator):
+class Accumulator(SharingAggregator):
     """Log-posterior log p(y) + R c_k of an LSTM whose forget gate is fixed at 1, R a linear read-out of its memory.
 
     c_k = c_{k-1} + i_k * g_k, as evidence adds up: no instance fades, and since R reads the memory itself instead of
@@ -67,8 +67,19 @@ class Accumulator(Aggregator):
 
     def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
         """Return the log-posterior after every prefix."""
-        memory = self.memory(instance_features(self.standardize(embeddings), logits)).to(self.classify.weight.dtype)
-        return normalize(self.log_prior + widen(self.classify(self.dropout(memory))))
+        return self._read(self.memory(instance_features(self.standardize(embeddings), logits)))
+
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor]:
+        """Return the inputs' part of the gates."""
+        return (self.memory.drive(instance_features(self.standardize(embeddings), logits)),)
+
+    def together(self, driven: Float[Tensor, "t n g"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix."""
+        return self._read(self.memory.run(driven))
+
+    def _read(self, memory: Float[Tensor, "t n h"]) -> Float[Tensor, "t n c"]:
+        scores = self.classify(self.dropout(memory.to(self.classify.weight.dtype)))
+        return normalize(self.log_prior + widen(scores))
 
 
 class Memory(Recurrence):
@@ -85,7 +96,7 @@ class Memory(Recurrence):
         self.enter = nn.Linear(width, 3 * hidden)
         self.recur = nn.Linear(hidden, 3 * hidden, bias=False)
 
-    def drive(self, inputs: Float[Tensor, "t n f"]) -> Float[Tensor, "t n g"]:
+    def drive(self, inputs: Float[Tensor, "*b f"]) -> Float[Tensor, "*b g"]:
         """Return the inputs' part of the gates."""
         driven: Tensor = widen(self.enter(inputs))
         return driven

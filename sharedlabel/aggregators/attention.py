@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import (
-    Aggregator,
     Standardize,
     instance_features,
     normalize,
     prefix_counts,
 )
+from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.config.schema import Dropout, Width
 from sharedlabel.types import SetShape
 
@@ -40,7 +40,7 @@ class Config:
 SPACE = {"attention": (32, 64, 128), "hidden": (32, 64, 128), "dropout": (0.0, 0.2, 0.4)}
 
 
-class Attention(Aggregator):
+class Attention(SharingAggregator):
     """Pool the instances seen so far with gated attention weights, then classify the pooled vector.
 
     A weighted mean throws away how much evidence went into it, so the classifier is also given log k.
@@ -72,17 +72,38 @@ class Attention(Aggregator):
     def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
         """Return the log-posterior after every prefix."""
         features = instance_features(self.standardize(embeddings), logits)
-        pooled = self.weights(features).to(features.dtype) @ features
+        pooled = weights(self.scores(features)).to(features.dtype) @ features
         log_counts = prefix_counts(features).log().expand(len(features), -1, 1)
         return normalize(self.classify(torch.cat([pooled, log_counts.to(pooled.dtype)], dim=-1)))
 
-    def weights(self, features: Float[Tensor, "t n f"]) -> Float[Tensor, "t n n"]:
-        """Return the weight of every instance (last axis) in every prefix; 0 beyond the prefix."""
-        scores = self.score(self.content(features).tanh() * self.gate(features).sigmoid()).mT  # [t, 1, n]
-        size = features.shape[1]
-        later = torch.ones(size, size, dtype=torch.bool, device=features.device).triu(1)
-        masked: Tensor = scores.expand(-1, size, -1).masked_fill(later, -torch.inf)
-        return masked.softmax(-1)
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor, Tensor]:
+        """Return the score, and what the first layer of the classifier makes of the features alone."""
+        features = instance_features(self.standardize(embeddings), logits)
+        return self.scores(features), nn.functional.linear(features, self._first.weight[:, :-1])
+
+    def together(self, scores: Float[Tensor, "t n 1"], read: Float[Tensor, "t n h"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix; the layer is linear, so what it makes of them is pooled."""
+        counted = torch.addcmul(self._first.bias, prefix_counts(read).log(), self._first.weight[:, -1])
+        return normalize(self.classify[1:](weights(scores) @ read + counted))
+
+    @property
+    def _first(self) -> nn.Linear:
+        first = self.classify[0]
+        assert isinstance(first, nn.Linear)
+        return first
+
+    def scores(self, features: Float[Tensor, "*b f"]) -> Float[Tensor, "*b 1"]:
+        """Return the score of every instance, which others do not change."""
+        score: Tensor = self.score(self.content(features).tanh() * self.gate(features).sigmoid())
+        return score
+
+
+def weights(scores: Float[Tensor, "t n 1"]) -> Float[Tensor, "t n n"]:
+    """Return the weight of every instance (last axis) in every prefix; 0 beyond the prefix."""
+    size = scores.shape[1]
+    later = torch.ones(size, size, dtype=torch.bool, device=scores.device).triu(1)
+    masked: Tensor = scores.mT.expand(-1, size, -1).masked_fill(later, -torch.inf)
+    return masked.softmax(-1)
 
 
 def build(config: Config, shape: SetShape) -> Attention:

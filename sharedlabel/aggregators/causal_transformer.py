@@ -12,12 +12,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import (
-    Aggregator,
     Standardize,
     instance_features,
     prefix_counts,
 )
 from sharedlabel.aggregators._layers import CountedReadOut, MultiheadAttention, check_heads
+from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.config.schema import Depth, Dropout, Width
 from sharedlabel.types import SetShape
 
@@ -49,7 +49,7 @@ class Config:
 SPACE = {"width": (16, 32, 48), "layers": (1, 2), "dropout": (0.0, 0.2, 0.4)}
 
 
-class CausalTransformer(Aggregator):
+class CausalTransformer(SharingAggregator):
     """Log-posterior rho(output of instance k, log k) of a pre-norm Transformer with causal self-attention.
 
     There is no encoding of positions, so more instances than in training are nothing new to any layer but the read-out:
@@ -74,9 +74,12 @@ class CausalTransformer(Aggregator):
         self.norm = nn.LayerNorm(config.width)
         self.rho = CountedReadOut(config.width, config.hidden, shape.num_classes, config.dropout)
 
-    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor]:
+        """Return the projection of each instance."""
+        return (self.project(instance_features(self.standardize(embeddings), logits)),)
+
+    def together(self, outputs: Float[Tensor, "t n w"]) -> Float[Tensor, "t n c"]:
         """Return the log-posterior after every prefix."""
-        outputs = self.project(instance_features(self.standardize(embeddings), logits))
         size = outputs.shape[1]
         allowed = torch.ones(1, size, size, dtype=torch.bool, device=outputs.device).tril()
         for block in self.blocks:

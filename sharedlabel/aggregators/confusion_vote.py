@@ -12,7 +12,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from sharedlabel.aggregators._base import Aggregator, normalize, widen
+from sharedlabel.aggregators._base import normalize, widen
+from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.config.schema import PositiveFloat
 from sharedlabel.types import SetShape
 
@@ -28,7 +29,7 @@ class Config:
     alpha: PositiveFloat = 1.0
 
 
-class ConfusionVote(Aggregator):
+class ConfusionVote(SharingAggregator):
     """Posterior p(y) prod C[v_i given y], v_i the vote of instance i and C how the network votes for each label.
 
     C[v given y] = (N_vy + alpha m_v) / (N_y + alpha): the votes counted on training tuples, drawn towards their share
@@ -54,11 +55,15 @@ class ConfusionVote(Aggregator):
         right = torch.eye(log_prior.numel(), dtype=log_prior.dtype, device=log_prior.device)
         self.log_confusion = nn.Parameter(self._confusion(right).log())  # [vote, label]
 
-    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
-        """Return the log-posterior after every prefix."""
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor]:
+        """Return the log-likelihood of each instance's vote."""
         del embeddings
         likelihood = self.log_confusion.log_softmax(0)
-        return normalize(self.log_prior + widen(likelihood[logits.argmax(-1)]).cumsum(1))
+        return (widen(likelihood[logits.argmax(-1)]),)
+
+    def together(self, likelihood: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix."""
+        return normalize(self.log_prior + likelihood.cumsum(1))
 
     def fit(
         self,

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from sharedlabel.aggregators import residual_lstm
+from sharedlabel.aggregators import _recurrence, residual_lstm
 from sharedlabel.aggregators._base import (
     instance_features,
     last_prefix_weights,
@@ -103,7 +103,7 @@ class CraftedLstm(residual_lstm.ResidualLstm):
         if config.initial == "learned":
             self.initial = nn.Parameter(torch.zeros(1, 1, width))
 
-    def evidence(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+    def evidence(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
         """Return what each instance adds to the pool, in nats: nothing without a base."""
         evidence = super().evidence(embeddings, logits)
         if self.base == "none":
@@ -114,7 +114,7 @@ class CraftedLstm(residual_lstm.ResidualLstm):
         correction: Tensor = self.refit(instance_features(self.standardize(embeddings), logits))
         return evidence + correction.to(evidence.dtype)
 
-    def features(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n f"]:
+    def features(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> Float[Tensor, "*b f"]:
         """Return what the LSTM reads of each instance."""
         return super().features(*self._seen(embeddings, logits))
 
@@ -125,9 +125,16 @@ class CraftedLstm(residual_lstm.ResidualLstm):
         outputs: Tensor = self.lstm(features) if self.activation == "b2bsqrt" else super().recur(features)
         return outputs if self.initial is None else outputs[:, 1:]
 
+    def driven(self, drive: Float[Tensor, "t n g"]) -> Float[Tensor, "t n h"]:
+        """Return the LSTM's output at every step, of what it is driven by."""
+        if self.initial is None:
+            return super().driven(drive)
+        first = _recurrence.driven(self.lstm, self.initial).expand(drive.shape[0], -1, -1)
+        return super().driven(torch.cat([first, drive], dim=1))[:, 1:]
+
     def _seen(
-        self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]
-    ) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t n c"]]:
+        self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b c"]]:
         """Return both inputs, the one that is not to be read replaced by its mean or by the prior."""
         if self.inputs == "posterior":
             return self.standardize.mean.expand_as(embeddings), logits
@@ -179,7 +186,7 @@ class UnsaturatedLstm(Recurrence):
         with torch.no_grad():
             self.enter.bias.chunk(4)[1].fill_(forget_bias)
 
-    def drive(self, inputs: Float[Tensor, "t n f"]) -> Float[Tensor, "t n g"]:
+    def drive(self, inputs: Float[Tensor, "*b f"]) -> Float[Tensor, "*b g"]:
         """Return the inputs' part of the gates."""
         driven: Tensor = self.enter(inputs)
         return driven

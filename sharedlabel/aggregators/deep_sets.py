@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import (
-    Aggregator,
     Standardize,
     instance_features,
     prefix_counts,
     widen,
 )
 from sharedlabel.aggregators._layers import CountedReadOut
+from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.config.schema import Dropout, Width
 from sharedlabel.types import SetShape
 
@@ -44,7 +44,7 @@ class Config:
 SPACE = {"hidden": (32, 64, 128), "dropout": (0.0, 0.2, 0.4)}
 
 
-class DeepSets(Aggregator):
+class DeepSets(SharingAggregator):
     """Log-posterior rho(pool_i phi(h_i, log p_i), log k), the pool a running sum. Cost: O(n).
 
     Args:
@@ -69,9 +69,12 @@ class DeepSets(Aggregator):
         )
         self.rho = CountedReadOut(config.hidden, config.hidden, shape.num_classes, config.dropout)
 
-    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor]:
+        """Return phi of each instance."""
+        return (widen(self.phi(instance_features(self.standardize(embeddings), logits))),)
+
+    def together(self, outputs: Float[Tensor, "t n h"]) -> Float[Tensor, "t n c"]:
         """Return the log-posterior after every prefix."""
-        outputs = widen(self.phi(instance_features(self.standardize(embeddings), logits)))
         counts = prefix_counts(outputs)
         posterior: Tensor = self.rho(outputs.cumsum(1) / counts**self.power, counts)
         return posterior

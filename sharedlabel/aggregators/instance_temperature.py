@@ -14,12 +14,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import (
-    Aggregator,
     Standardize,
     instance_features,
     normalize,
 )
 from sharedlabel.aggregators._pool import log_evidence
+from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.config.schema import Dropout, Width
 from sharedlabel.types import SetShape
 
@@ -42,7 +42,7 @@ class Config:
 SPACE = {"hidden": (16, 32, 64), "dropout": (0.0, 0.2, 0.4)}
 
 
-class InstanceTemperature(Aggregator):
+class InstanceTemperature(SharingAggregator):
     """Log-posterior log p(y) + sum_i tau(h_i) (log p(y | x_i) - log p(y)), with tau in (1 / bound, bound).
 
     tau is a network on h and log p that starts at 1, the log-pool. It can tell good instances from bad ones, but
@@ -72,13 +72,16 @@ class InstanceTemperature(Aggregator):
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
 
-    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
-        """Return the log-posterior after every prefix."""
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor]:
+        """Return the weighed evidence of each instance."""
         evidence = log_evidence(logits, self.log_prior)
-        weighed = self.weights(embeddings, logits).to(evidence.dtype) * evidence
+        return (self.weights(embeddings, logits).to(evidence.dtype) * evidence,)
+
+    def together(self, weighed: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix."""
         return normalize(self.log_prior + weighed.cumsum(1))
 
-    def weights(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n 1"]:
+    def weights(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> Float[Tensor, "*b 1"]:
         """Return tau of every instance."""
         score: Tensor = self.score(self.read(instance_features(self.standardize(embeddings), logits)))
         return (self.limit * (score / self.limit).tanh()).exp()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from sharedlabel.aggregators._base import Aggregator
-from sharedlabel.aggregators._pool import pooled
+from sharedlabel.aggregators._pool import log_evidence, summed
+from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.types import SetShape
 
 
@@ -17,7 +17,7 @@ class Config:
     """The log-pool has no options."""
 
 
-class LogPool(Aggregator):
+class LogPool(SharingAggregator):
     """Sum the instances' log-probabilities and correct for counting the prior k times.
 
     Exact when instances are independent given the label and their posteriors are right.
@@ -33,10 +33,14 @@ class LogPool(Aggregator):
         super().__init__()
         self.register_buffer("log_prior", log_prior.clone())
 
-    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
-        """Return sum log p(y | x_i) - (k - 1) log p(y), normalised, after every prefix."""
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor]:
+        """Return the evidence of each instance."""
         del embeddings
-        return pooled(logits, self.log_prior)
+        return (log_evidence(logits, self.log_prior),)
+
+    def together(self, evidence: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return sum log p(y | x_i) - (k - 1) log p(y), normalised, after every prefix."""
+        return summed(evidence, self.log_prior)
 
 
 def build(config: Config, shape: SetShape) -> LogPool:

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from sharedlabel.aggregators._base import Aggregator, normalize, widen
+from sharedlabel.aggregators._base import normalize, widen
+from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.config.schema import PositiveFloat
 from sharedlabel.types import SetShape
 
@@ -27,7 +28,7 @@ class Config:
     alpha: PositiveFloat = 1.0
 
 
-class MajorityVote(Aggregator):
+class MajorityVote(SharingAggregator):
     """Posterior (count_y + alpha p(y)) / (k + alpha) after k votes.
 
     An instance whose top probabilities tie votes for the lowest class index.
@@ -45,10 +46,13 @@ class MajorityVote(Aggregator):
         self.alpha = alpha
         self.register_buffer("prior", log_prior.exp())
 
-    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
-        """Return the log of the smoothed share of votes after every prefix."""
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor]:
+        """Return the vote of each instance: 1 for its label, 0 for others."""
         del embeddings
-        votes = one_hot(logits.argmax(-1), logits.shape[-1]).to(widen(logits).dtype)
+        return (one_hot(logits.argmax(-1), logits.shape[-1]).to(widen(logits).dtype),)
+
+    def together(self, votes: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the log of the smoothed share of votes after every prefix."""
         return normalize((votes.cumsum(1) + self.alpha * self.prior).log())
 
 

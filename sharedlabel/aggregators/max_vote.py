@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sharedlabel.aggregators._base import Aggregator, normalize
+from sharedlabel.aggregators._base import normalize
 from sharedlabel.aggregators._recurrence import Recurrence
+from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.types import SetShape
 
 
@@ -18,7 +19,7 @@ class Config:
     """The max vote has no options."""
 
 
-class MaxVote(Aggregator):
+class MaxVote(SharingAggregator):
     """Posterior max_i p_i(y), renormalised. Cost: O(n), no products.
 
     Reference:
@@ -31,10 +32,14 @@ class MaxVote(Aggregator):
         super().__init__()
         self.largest = Largest()
 
-    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
-        """Return the log of the renormalised largest probability after every prefix."""
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor]:
+        """Return the log-probabilities of each instance."""
         del embeddings
-        return normalize(self.largest(normalize(logits)))
+        return (normalize(logits),)
+
+    def together(self, log_probabilities: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the log of the renormalised largest probability after every prefix."""
+        return normalize(self.largest(log_probabilities))
 
 
 class Largest(Recurrence):

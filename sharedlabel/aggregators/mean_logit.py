@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from sharedlabel.aggregators._base import Aggregator, normalize, prefix_counts
+from sharedlabel.aggregators._base import normalize, prefix_counts
+from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.types import SetShape
 
 
@@ -16,7 +17,7 @@ class Config:
     """The mean logit has no options."""
 
 
-class MeanLogit(Aggregator):
+class MeanLogit(SharingAggregator):
     """Posterior softmax(mean z_i), the logarithmic pool with weights 1 / k. Cost: O(n), no products.
 
     It orders labels like the log-pool under a uniform prior, but is only as sure as one instance.
@@ -27,10 +28,13 @@ class MeanLogit(Aggregator):
 
     permutation_invariant = True
 
-    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
-        """Return the normalised mean log-probability after every prefix."""
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor]:
+        """Return the log-probabilities of each instance; a constant per instance changes no posterior."""
         del embeddings
-        log_probabilities = normalize(logits)  # a constant per instance changes no posterior
+        return (normalize(logits),)
+
+    def together(self, log_probabilities: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the normalised mean log-probability after every prefix."""
         return normalize(log_probabilities.cumsum(1) / prefix_counts(log_probabilities))
 
 

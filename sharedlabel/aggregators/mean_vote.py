@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from sharedlabel.aggregators._base import Aggregator, normalize, prefix_counts
+from sharedlabel.aggregators._base import normalize, prefix_counts
+from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.types import SetShape
 
 
@@ -16,7 +17,7 @@ class Config:
     """The mean vote has no options."""
 
 
-class MeanVote(Aggregator):
+class MeanVote(SharingAggregator):
     """Average the probabilities of the instances seen so far.
 
     A mean says nothing about how much evidence went into it, so it is far under-confident for many instances.
@@ -24,10 +25,13 @@ class MeanVote(Aggregator):
 
     permutation_invariant = True
 
-    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
-        """Return the log of the mean probability after every prefix."""
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor]:
+        """Return the log-probabilities of each instance."""
         del embeddings
-        log_probabilities = normalize(logits)
+        return (normalize(logits),)
+
+    def together(self, log_probabilities: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the log of the mean probability after every prefix."""
         return normalize(log_probabilities.logcumsumexp(1) - prefix_counts(log_probabilities).log())
 
 

@@ -11,12 +11,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import (
-    Aggregator,
     Standardize,
     instance_features,
     normalize,
 )
 from sharedlabel.aggregators._pool import TemperedPool, log_evidence
+from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.config import added
 from sharedlabel.config.schema import Dropout, OptionalWidth
 from sharedlabel.types import SetShape
@@ -41,7 +41,7 @@ class Config:
 SPACE = {"hidden": (0, 32, 64, 128), "dropout": (0.0, 0.2, 0.4)}
 
 
-class RefitPool(Aggregator):
+class RefitPool(SharingAggregator):
     """Log-posterior log p(y) + b(k) sum_i [log p(y | x_i) - log p(y) + phi(h_i, log p_i)(y)], b = 1 unless tempered.
 
     phi starts at zero, the log-pool. A sum over instances is all that the best posterior of instances that are
@@ -70,11 +70,14 @@ class RefitPool(Aggregator):
         nn.init.zeros_(self.correct.weight)
         nn.init.zeros_(self.correct.bias)
 
-    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
-        """Return the log-posterior after every prefix."""
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor]:
+        """Return the corrected evidence of each instance."""
         evidence = log_evidence(logits, self.log_prior)
         correction = self.correct(self.read(instance_features(self.standardize(embeddings), logits)))
-        corrected = evidence + correction.to(evidence.dtype)
+        return (evidence + correction.to(evidence.dtype),)
+
+    def together(self, corrected: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix."""
         return normalize(self.log_prior + corrected.cumsum(1) if self.pool is None else self.pool(corrected))
 
     def fit(

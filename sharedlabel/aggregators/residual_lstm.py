@@ -12,13 +12,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from sharedlabel.aggregators._base import (
-    Aggregator,
-    Standardize,
-    instance_features,
-    normalize,
-)
+from sharedlabel.aggregators import _recurrence
+from sharedlabel.aggregators._base import Standardize, instance_features, normalize
 from sharedlabel.aggregators._pool import TemperedPool
+from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.config.schema import Dropout, PositiveFloat, Width
 from sharedlabel.types import SetShape
 
@@ -49,7 +46,7 @@ class Config:
 SPACE = {"hidden": (16, 32, 64), "projection": (32, 64), "dropout": (0.0, 0.2, 0.4)}
 
 
-class ResidualLstm(Aggregator):
+class ResidualLstm(SharingAggregator):
     """Correct the tempered log-pool by an LSTM with a bounded read-out that is zero at the start.
 
     The bound keeps the correction from running away for more instances than in training.
@@ -85,13 +82,28 @@ class ResidualLstm(Aggregator):
     def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
         """Return the log-posterior after every prefix."""
         evidence = self.evidence(embeddings, logits)
-        outputs = self.recur(self.dropout(self.features(embeddings, logits)))
+        return self._corrected(evidence, self.recur(self.dropout(self.features(embeddings, logits))))
+
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor, Tensor]:
+        """Return the evidence, and what the LSTM's steps are driven by."""
+        features = self.features(embeddings, logits)
+        return self.evidence(embeddings, logits), _recurrence.driven(self.lstm, features)
+
+    def together(self, evidence: Float[Tensor, "t n c"], drive: Float[Tensor, "t n g"]) -> Float[Tensor, "t n c"]:
+        """Return the log-posterior after every prefix."""
+        return self._corrected(evidence, self.driven(drive))
+
+    def driven(self, drive: Float[Tensor, "t n g"]) -> Float[Tensor, "t n h"]:
+        """Return the LSTM's output at every step, of what it is driven by."""
+        return _recurrence.outputs(self.lstm, drive)
+
+    def _corrected(self, evidence: Float[Tensor, "t n c"], outputs: Float[Tensor, "t n h"]) -> Float[Tensor, "t n c"]:
         correction = self._bounded(self.read_out(self.dropout(outputs))).to(evidence.dtype)
         if self.config.correction == "evidence":
             return normalize(self.pool(evidence + correction))
         return normalize(self.pool(evidence) + correction)
 
-    def evidence(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+    def evidence(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
         """Return what each instance adds to the pool, in nats."""
         del embeddings
         return self.pool.evidence(logits)
@@ -113,7 +125,7 @@ class ResidualLstm(Aggregator):
         outputs: Tensor = self.lstm(features)[0]
         return outputs
 
-    def features(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n f"]:
+    def features(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> Float[Tensor, "*b f"]:
         """Return what the LSTM reads of each instance: projection, log-probabilities, entropy, confidence; normed."""
         projected = self.project(self.standardize(embeddings))
         features = instance_features(projected, logits)

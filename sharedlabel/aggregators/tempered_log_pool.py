@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sharedlabel.aggregators._base import Aggregator, normalize
+from sharedlabel.aggregators._base import normalize
 from sharedlabel.aggregators._pool import TemperedPool
+from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.types import SetShape
 
 
@@ -17,7 +18,7 @@ class Config:
     """The tempered log-pool has no options."""
 
 
-class TemperedLogPool(Aggregator):
+class TemperedLogPool(SharingAggregator):
     """Scale the evidence of k instances by exp(a0 + a1 log k), fitted on training tuples.
 
     a0 corrects the confidence of one instance, a1 the dependence between instances of one tuple.
@@ -36,10 +37,14 @@ class TemperedLogPool(Aggregator):
         super().__init__()
         self.pool = TemperedPool(log_prior)
 
-    def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
-        """Return the tempered log-posterior after every prefix."""
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor]:
+        """Return the evidence of each instance."""
         del embeddings
-        return normalize(self.pool(self.pool.evidence(logits)))
+        return (self.pool.evidence(logits),)
+
+    def together(self, evidence: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Return the tempered log-posterior after every prefix."""
+        return normalize(self.pool(evidence))
 
     def fit(
         self,

@@ -24,12 +24,10 @@ Not covered:
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import gc
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from sharedlabel.code import modules, surroundings
@@ -60,13 +58,12 @@ def digest(module: str, name: str | None = None) -> str:
         ConfigError: the source of a module is not there.
         LookupError: the module has no such definition.
     """
-    with _uncollected():
-        places = reached(module, name)
-        own = {place for place in places if modules.is_own(place[0])}
-        _color(own)
-        # A plugin's name stands in keys beside its digest, and that of a file's module holds where the file is.
-        outside = {place: "" if place[0] == module else place[0] for place in places - own}
-        colors = [_colors[place] for place in own] + [_hashed(_said(place, outside, module)) for place in outside]
+    places = reached(module, name)
+    own = {place for place in places if modules.is_own(place[0])}
+    _color(own)
+    # A plugin's name stands in keys beside its digest, and that of a file's module holds where the file is.
+    outside = {place: "" if place[0] == module else place[0] for place in places - own}
+    colors = [_colors[place] for place in own] + [_hashed(_said(place, outside, module)) for place in outside]
     return _hashed(sorted(colors))
 
 
@@ -95,18 +92,6 @@ def reached(module: str, name: str | None = None) -> set[Place]:
 def _plugin(place: Place, start: str) -> str | None:
     """Return the plugin from outside that a statement belongs to, if it does."""
     return None if modules.is_own(place[0]) else start
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep the garbage collector from walking over all that torch holds at every few thousand nodes of a tree."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def refresh() -> None:

@@ -97,13 +97,17 @@ class Statement:
     @functools.cached_property
     def references(self) -> list[Chain]:
         """Dotted names that it takes from outside, each once, in the order of the code."""
-        return list(dict.fromkeys(syntax.references(self.plain)))
+        return list(dict.fromkeys(chain for _, chain in self._taken))
 
     @functools.cached_property
     def text(self) -> str:
         """What it says, with a number in the place of every name from outside."""
         numbers = {chain: f"@{number}" for number, chain in enumerate(self.references)}
-        return syntax.text(self.plain, {id(part): numbers[chain] for part, chain in syntax.taken(self.plain)})
+        return syntax.text(self.plain, {id(part): numbers[chain] for part, chain in self._taken})
+
+    @functools.cached_property
+    def _taken(self) -> list[tuple[ast.AST, Chain]]:
+        return list(syntax.taken(self.plain))
 
     def _absolute(self, module: str) -> str:
         """Return the full name of a module; nothing where more dots are written than there are packages."""

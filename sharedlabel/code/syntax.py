@@ -17,6 +17,7 @@ Chain: TypeAlias = tuple[str, ...]  # a dotted name such as `cost.macs`, split a
 _SILENT = {"ctx", "kind", "type_comment", "type_ignores"}
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 SCOPES = (*_FUNCTIONS, ast.ClassDef)  # statements with names of their own
+_BODIES = ("body", "orelse", "handlers", "finalbody", "cases")  # fields that hold statements
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -127,7 +128,7 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, str, Chain]]:
     >>> list(imports(ast.parse("import a.b; import a.b as c; from ..d import e as f")))
     [('a', 'a', ()), ('c', 'a.b', ()), ('f', '..d', ('e',))]
     """
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 first = alias.name.partition(".")[0]
@@ -135,6 +136,27 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, str, Chain]]:
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 yield alias.asname or alias.name, "." * node.level + (node.module or ""), (alias.name,)
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield a tree and the statements in it, level by level; most of a tree is expressions."""
+    level = [tree]
+    while level:
+        yield from level
+        parts = (getattr(node, name, None) for node in level for name in _BODIES)
+        level = [node for part in parts if isinstance(part, list) for node in part]
+
+
+def _children(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the parts of a tree, but for `Load` and the like, which say nothing of their own."""
+    for name in node._fields:
+        value = None if name == "ctx" else getattr(node, name, None)
+        if isinstance(value, ast.AST):
+            yield value
+        elif isinstance(value, list):
+            for item in value:
+                if isinstance(item, ast.AST):
+                    yield item
 
 
 def modules(tree: ast.AST) -> Iterator[str]:
@@ -169,7 +191,7 @@ def bound(nodes: list[Any]) -> set[str]:
         elif not isinstance(node, ast.Lambda):
             names = (getattr(node, name, None) for name in ("name", "rest") if not isinstance(node, ast.alias))
             taken |= {name for name in names if isinstance(name, str)}  # of `except ... as` and patterns
-            inner = list(ast.iter_child_nodes(node))
+            inner = list(_children(node))
             # The targets of comprehensions are their own; what `:=` binds inside is not.
             if isinstance(node, _COMPREHENSIONS):
                 inner = [child for child in ast.walk(node) if isinstance(child, ast.NamedExpr)]
@@ -216,19 +238,19 @@ def _scopes(node: Any, inside: frozenset[str]) -> Iterator[tuple[Any, frozenset[
         arguments = node.args
         named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
         body = node.body if isinstance(node.body, list) else [node.body]
-        shared = {name for part in ast.walk(node) if isinstance(part, ast.Global) for name in part.names}
+        shared = {name for part in _statements(node) if isinstance(part, ast.Global) for name in part.names}
         shared |= {local for local, _, _ in imports(node)}  # as in `try: from a import b`, `except ...: b = None`
         own = inside | {one.arg for one in named if one is not None} | (bound(body) - shared)
-        outside = [child for child in ast.iter_child_nodes(node) if child not in body]
+        outside = [child for child in _children(node) if child not in body]
         yield from ((child, inside) for child in outside)
         yield from ((child, own) for child in body)
     elif isinstance(node, _COMPREHENSIONS):
         targets = [name for generator in node.generators for name in bound([generator.target])]
         first = node.generators[0].iter
         yield first, inside
-        for child in ast.iter_child_nodes(node):
-            for part in ast.iter_child_nodes(child) if isinstance(child, ast.comprehension) else (child,):
+        for child in _children(node):
+            for part in _children(child) if isinstance(child, ast.comprehension) else (child,):
                 if part is not first:
                     yield part, inside.union(targets)
     else:
-        yield from ((child, inside) for child in ast.iter_child_nodes(node))
+        yield from ((child, inside) for child in _children(node))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import field
 from typing import Any
 
@@ -33,6 +34,7 @@ def nested(kind: str, name: str) -> Any:
     return field(default_factory=lambda: name, metadata={KIND: kind})
 
 
+@functools.cache
 def before(config_class: type[Any]) -> dict[str, Any]:
     """Return the options that were `added`, with the values that compute what was computed before."""
     return {entry.name: entry.metadata[ADDED] for entry in dataclasses.fields(config_class) if ADDED in entry.metadata}

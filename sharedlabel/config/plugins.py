@@ -189,12 +189,19 @@ def build(config_class: type[Any], given: Mapping[str, Any], where: str) -> Any:
 
 def key_options(config: Any) -> dict[str, Any]:
     """Return the options of a configuration by name, without those `added` that change nothing."""
-    kept, absent = {}, before(type(config))
-    for entry in dataclasses.fields(config):
+    kind: Any = type(config)
+    kept, absent = {}, before(kind)
+    for entry in _fields(kind):
         value = getattr(config, entry.name)
         if entry.name not in absent or value != absent[entry.name]:
             kept[entry.name] = _held(entry, value).key() if KIND in entry.metadata else value
     return kept
+
+
+@functools.cache  # keys of a large grid ask for those of a few classes a million times
+def _fields(kind: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
+    """Return the fields of a dataclass; none of another class."""
+    return dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
 
 
 def _held(entry: dataclasses.Field[Any], value: PluginSpec) -> Plugin:
@@ -234,7 +241,8 @@ def plugins_in(config: Any) -> set[tuple[str, str]]:
     if isinstance(config, Plugin):
         return {(config.kind, config.name)} | plugins_in(config.config)
     named: set[tuple[str, str]] = set()
-    for entry in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
+    kind: Any = type(config)
+    for entry in _fields(kind):
         value = getattr(config, entry.name)
         named |= plugins_in(_held(entry, value) if KIND in entry.metadata else value)
     return named

@@ -204,6 +204,18 @@ def some_prefixes(subject: Subject) -> None:
 
 
 @PROMISES.add
+def shared_instances(subject: Subject) -> None:
+    """The posterior of tuples that share instances is that of each tuple alone."""
+    embeddings, logits = (part.flatten(0, 1) for part in inputs())
+    draw = rng.generator(0, "shared")
+    index = torch.stack([torch.randperm(len(logits), generator=draw)[:INSTANCES] for _ in range(5)])
+    aggregator = subject.build()
+    for prefixes in ([1, INSTANCES], list(range(1, INSTANCES + 1))):
+        expected = aggregator.at(embeddings[index], logits[index], prefixes)
+        close(aggregator.over(embeddings, logits, index, prefixes), expected)
+
+
+@PROMISES.add
 def prefix_weights(subject: Subject) -> None:
     """The weights of the loss sum to one and count the whole tuple."""
     for size in (1, 2, 7, 16):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from sharedlabel.errors import WriteError
 from sharedlabel.files import leases
@@ -29,7 +31,12 @@ _AS_IT_WAS = "what was there before is as it was"
 _WAITS = f"the new files lie in {REPLACING} beside it until they can be moved"
 
 
-def replace(folder: Path, files: Mapping[str, str | bytes], obsolete: Callable[[str], bool] | None = None) -> None:
+def replace(
+    folder: Path,
+    files: Mapping[str, str | bytes],
+    obsolete: Callable[[str], bool] | None = None,
+    made_of: str = "",
+) -> None:
     """Write files into a folder in the place of those written before; after a failure these are as they were.
 
     Args:
@@ -37,6 +44,7 @@ def replace(folder: Path, files: Mapping[str, str | bytes], obsolete: Callable[[
         files: content by name, in sub-folders one level down at most.
         obsolete: tells which of the files written here before are removed if they are not among the new ones; none if
             left out.
+        made_of: a digest of what the files follow from, by which `holds` knows them again.
 
     Raises:
         WriteError: a file cannot be written; the message names it.
@@ -54,7 +62,9 @@ def replace(folder: Path, files: Mapping[str, str | bytes], obsolete: Callable[[
         if obsolete is not None:
             former = set(_names(folder / LIST, "files"))
             gone = set(filter(obsolete, former - files.keys()))
-            listed = {"files": sorted(former - gone | files.keys()), "gone": sorted(gone)}
+            listed: dict[str, Any] = {"files": sorted(former - gone | files.keys()), "gone": sorted(gone)}
+            if made_of:
+                listed |= {"made_of": made_of, "contents": {name: _digest(files[name]) for name in files}}
             _write(folder, made, LIST, json.dumps(listed))
         with _writing(folder):
             for parent in sorted({made} | {(made / name).parent for name in files}):
@@ -87,6 +97,35 @@ def finish(folder: Path) -> None:
     for path in (*sorted(waiting.rglob("*"), reverse=True), waiting):
         with contextlib.suppress(OSError):  # never what another process has put there meanwhile
             path.rmdir()
+
+
+def holds(folder: Path, made_of: str) -> bool:
+    """Tell whether the files that were last written to a folder follow from the same, and are as they were written."""
+    try:
+        listed = _listed(folder)
+        return listed["made_of"] == made_of and all(
+            _digest(read_file(folder / name)) == digest for name, digest in listed["contents"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def contents(folder: Path) -> list[str]:
+    """Return the names of the files that `holds` is true of, in the order in which they were given."""
+    return list(_listed(folder)["contents"])
+
+
+def _listed(folder: Path) -> Any:
+    if (folder / REPLACING).exists():  # some of the files have yet to be moved to their places
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder / REPLACING))
+    listed = read_json(read_file(folder / LIST))
+    if not all(map(_NAME.fullmatch, listed["contents"])):
+        raise ValueError(f"{LIST} with a name that leads elsewhere")
+    return listed
+
+
+def _digest(content: str | bytes) -> str:
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
 def read(folder: Path, name: str) -> bytes:

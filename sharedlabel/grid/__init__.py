@@ -3,6 +3,9 @@
 from sharedlabel.grid.calls import finished, missing, run_node, training_macs
 from sharedlabel.grid.layout import lay_out
 from sharedlabel.grid.nodes import Cell, Grid, Node
-from sharedlabel.grid.prepare import prepare
+from sharedlabel.grid.prepare import check_networks, opened, prepare
 
-__all__ = ["Cell", "Grid", "Node", "finished", "lay_out", "missing", "prepare", "run_node", "training_macs"]
+__all__ = [
+    "Cell", "Grid", "Node", "check_networks", "finished", "lay_out", "missing", "opened", "prepare", "run_node",
+    "training_macs",
+]  # fmt: skip

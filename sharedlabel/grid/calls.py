@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from sharedlabel.errors import home
 from sharedlabel.grid.jobs import Job
 from sharedlabel.grid.nodes import Grid, Node
+from sharedlabel.machine import memory
 from sharedlabel.measurements import counts
 from sharedlabel.records import Identity
 from sharedlabel.store import Artifact, Store
@@ -62,6 +63,7 @@ def calls(grid: Grid) -> tuple[list[Node], list[Node]]:
     return every, list(timed.values())
 
 
+@memory.uncollected()
 def missing(grid: Grid, store: Store) -> list[Node]:
     """List the stage calls that are not stored yet, in the order they would run."""
     every, timed = calls(grid)

@@ -96,6 +96,7 @@ class Run(contextlib.ExitStack):
         self.failed: dict[str, Failed] = {}
         self._deaths: Counter[str] = Counter()  # of workers, by the key of the call that they had
         self._claims = Claims(store.root)
+        self._told = ""  # what the run waits for
 
     def __enter__(self) -> Run:
         with self.store.writing("claims"):
@@ -129,13 +130,19 @@ class Run(contextlib.ExitStack):
         under_way = 0
         while schedule.open and not (self.stopped and not under_way):
             under_way += self._start(nodes, schedule, elsewhere)
-            if not under_way and elsewhere:
-                self.progress.waiting(f"for {len(elsewhere)} calls that other runs compute")
+            if not under_way:
+                self._wait(f"for calls that {'other runs compute' if elsewhere else 'no machine has room for'}")
             for ended in self.executor.ended(_POLL if elsewhere else None):
-                under_way -= 1
+                under_way, self._told = under_way - 1, ""
                 self._note(ended, nodes[number[ended.call.key]], number[ended.call.key], schedule)
             for at in list(elsewhere):
                 self._look(nodes[at], at, schedule, elsewhere)
+
+    def _wait(self, reason: str) -> None:
+        """Tell that nothing can be done now, once."""
+        if reason != self._told:
+            self._told = reason
+            self.progress.waiting(reason)
 
     def _start(self, nodes: Sequence[Node], schedule: Schedule, elsewhere: set[int]) -> int:
         """Give every free worker a call; return how many calls have been given."""

@@ -17,8 +17,7 @@ from sharedlabel.machine import provenance
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store
-from sharedlabel.training import resume, trainer
-from sharedlabel.training.resume import Workplace
+from sharedlabel.training.devices import device
 
 _REASON = 500  # letters of a reason; the traceback has them all
 
@@ -88,17 +87,20 @@ class Job:
 
     def compute(self, call: Call, store: Store) -> Artifact:
         """Compute a call whose inputs are stored, and store its output."""
+        # Lightning takes seconds to import, which who has nothing to compute need not wait for.
+        from sharedlabel.training import resume
+
         inputs = {name: store.load(*place) for name, place in call.inputs.items()}
         stage, states = STAGES[call.stage], store.unfinished(call.stage, call.key)
         logs = self.logs / f"{call.stage}-{call.key[:12]}"
-        with resume.at(Workplace(states, self.runtime.checkpoint_seconds, logs)) as workplace:
+        with resume.at(resume.Workplace(states, self.runtime.checkpoint_seconds, logs)) as workplace:
             output = stage.run(call.config, self.data[call.data_key], inputs, self.runtime)
         record = {
             "version": stage.version,
             "config": json.loads(canonical(call.config)),
             "inputs": {name: key for name, (_, key) in call.inputs.items()} | {"data": call.data_key},
             "code": dict(call.code),
-            "provenance": provenance.collect(str(trainer.device(self.runtime))),
+            "provenance": provenance.collect(str(device(self.runtime))),
         }
         return store.save(call.stage, call.key, output, record, workplace.started)
 

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sharedlabel.grid import Grid, Node, missing, sizes, training_macs
-from sharedlabel.grid.rehearsal import Rehearsal
+from sharedlabel.grid import Grid, Node, check_networks, missing, sizes, training_macs
 from sharedlabel.machine import memory
 from sharedlabel.records import shown
 from sharedlabel.store import Store
@@ -47,6 +46,7 @@ def print_plan(grid: Grid, store: Store, console: Console) -> None:
     if not absent:
         console.print("Every cell is done; a run computes nothing and only writes the report.")
         return
+    check_networks(grid)
     console.print(_costs(absent, grid, store, console))
     networks = map(sizes.network_bytes, grid.backbones.values())
     needed = memory.readable(max(sizes.tuple_bytes(grid.data, grid.experiment.evaluation), *networks))
@@ -64,6 +64,8 @@ def _costs(absent: Sequence[Node], grid: Grid, store: Store, console: Console) -
     stored = {stage: _stored_seconds(stage, nodes, grid, store) for stage, nodes in by_stage.items()}
     rehearsal = None
     if None in stored.values():
+        from sharedlabel.grid.rehearsal import Rehearsal
+
         if not console.is_terminal:
             console.print("measuring the stages on a little made-up data, to say what they cost")
         with console.status("measuring the stages on a little made-up data"):

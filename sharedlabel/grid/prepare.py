@@ -11,6 +11,7 @@ from sharedlabel import plugins
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, plugins_in, refresh, resolve, trainings
 from sharedlabel.config.names import CROSSFIT, GROUPED
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.data import _small, splits, tuples
 from sharedlabel.data._copies import copies
 from sharedlabel.errors import ContractError, home
@@ -23,22 +24,54 @@ from sharedlabel.plugins import load
 from sharedlabel.pruners._masks import prunable
 from sharedlabel.scoring.data import FEATURE_ROLES, Data, crossfitted, data_key
 from sharedlabel.stages import STAGES
-from sharedlabel.training import callbacks, compression, search, trainer
+from sharedlabel.training import compression, search
 from sharedlabel.types import Dataset, Role
 
 Made = TypeVar("Made")
+# Options of the trainer that Lightning is not asked for, or takes as they are.
+_OURS = ("gradient_clip", "channels_last", "compile", "checkpoint_seconds")
+
+
+def prepare(experiment: Experiment) -> Grid:
+    """Load the data, check everything that can be checked before the first training step, and lay out the cells.
+
+    Raises:
+        SharedLabelError: as for `opened` and `check_networks`.
+    """
+    grid = opened(experiment)
+    check_networks(grid)
+    return grid
 
 
 @plugins.blamed()
-def prepare(experiment: Experiment) -> Grid:
-    """Load the data, check everything that can be checked before the first training step, and lay out the cells.
+def check_networks(grid: Grid) -> None:
+    """Refuse backbones whose MACs cannot be counted, ratios that they cannot reach, and aggregators that are too large.
+
+    To find out, networks are run without values, for which torch imports its compiler: that takes a second, which a
+    grid that has nothing to compute need not wait for.
+
+    Raises:
+        SharedLabelError: such a backbone, ratio or aggregator, or code of a plugin from outside that raises.
+    """
+    experiment = grid.experiment
+    for backbone in (resolve("backbones", spec) for spec in experiment.backbones):
+        network = grid.backbones[backbone.label]
+        counts.macs(network, grid.data.dataset.image_shape)
+        for pruner in (resolve("pruners", spec) for spec in experiment.pruners):
+            checks.check_ratios(network, backbone, pruner, experiment.ratios)
+        for aggregator in (resolve("aggregators", spec) for spec in experiment.aggregators):
+            sizes.check_aggregator(aggregator, network.embedding_dim, grid.data.dataset.num_classes)
+
+
+@plugins.blamed()
+def opened(experiment: Experiment) -> Grid:
+    """Load the data, check everything but what `check_networks` does, and lay out the cells.
 
     Raises:
         SharedLabelError: a plugin, option, ratio, tuple size or device that cannot work, or code of a plugin from
             outside that raises.
     """
-    trainer.trainer(experiment.trainer, epochs=1)
-    callbacks.check(experiment.trainer)
+    _check_trainer(experiment.trainer)
     refresh()
     plugin = resolve("data", experiment.data)
     backbones = tuple(resolve("backbones", spec) for spec in experiment.backbones)
@@ -71,16 +104,27 @@ def prepare(experiment: Experiment) -> Grid:
     sizes.check_tuples(data, experiment.evaluation)
     checks.check_images(experiment, dataset)
     networks = {backbone.label: _network(backbone, dataset) for backbone in backbones}
-    for backbone in backbones:
-        network = networks[backbone.label]
-        for pruner in pruners:
-            compression.check_schedule(pruner, experiment.retrain)
-            checks.check_ratios(network, backbone, pruner, experiment.ratios)
-        for aggregator in aggregators:
-            sizes.check_aggregator(aggregator, network.embedding_dim, dataset.num_classes)
+    for pruner in pruners:
+        compression.check_schedule(pruner, experiment.retrain)
     cells = lay_out(experiment, data, crossfit)
     parts = (data,) if crossfit is None else (data, crossfit.whole, *crossfit.folds)
     return Grid(experiment, data, cells, networks, {part.key: part for part in parts}, remarks)
+
+
+def _check_trainer(config: TrainerConfig) -> None:
+    """Refuse devices, options, loggers and callbacks that cannot work here.
+
+    What is usual works everywhere, and need not wait for Lightning, which takes seconds to import.
+
+    Raises:
+        ConfigError: such a device, option, logger or callback.
+    """
+    if config == TrainerConfig(**{name: getattr(config, name) for name in _OURS}):
+        return
+    from sharedlabel.training import callbacks, trainer
+
+    trainer.trainer(config, epochs=1)
+    callbacks.check(config)
 
 
 def _made(kind: type[Made], plugin: Plugin, value: Any) -> Made:
@@ -93,13 +137,12 @@ def _made(kind: type[Made], plugin: Plugin, value: Any) -> Made:
 
 
 def _network(plugin: Plugin, dataset: Dataset) -> Backbone:
-    """Return a backbone as it is initialised, once it is known to fit into memory, to be prunable and countable."""
+    """Return a backbone as it is initialised, once it is known to fit into memory and to be prunable."""
     sizes.check_backbone(plugin, dataset.image_shape, dataset.num_classes)
     with memory.fitting(f"backbones: {plugin.label}", "choose smaller options"), torch.random.fork_rng(devices=[]):
         build = load("backbones", plugin.name).build
         network = _made(Backbone, plugin, build(plugin.config, dataset.image_shape, dataset.num_classes))
     prunable(network)  # refuses layers that share a weight
-    counts.macs(network, dataset.image_shape)  # refuses operations that cannot be counted
     return network
 
 

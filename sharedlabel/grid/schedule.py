@@ -2,8 +2,9 @@
 
 Calls are numbers from 0, and each needs only calls of smaller numbers. First come those with the longest chain of heavy
 calls after them, such as the dense networks, on which all pruned ones wait, and the first rounds of iterative pruning.
-Among equals a worker gets one whose inputs were made where it is, else the one with the smallest number, so that what
-belongs together is done together and a run that is stopped has finished what stands first.
+Among equals a worker gets one whose inputs were made where it is, the one with the smallest number, so that what is
+near is done together and a run that is stopped has finished what stands first. A worker that has none takes what
+another one would come to last.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from array import array
 from collections.abc import Container, Iterator, Sequence
 
 NOBODY = -1  # in the place of a place: what lies in the store already, or as near to everybody
+
+_STALE = 10_000  # entries of a heap that are not worth tidying up
 
 
 class State(enum.IntEnum):
@@ -29,7 +32,7 @@ class State(enum.IntEnum):
 class Schedule:
     """The calls of a run.
 
-    Memory is a few dozen bytes a call and one entry of a heap for each that is ready.
+    Memory is a few dozen bytes a call and a few entries of heaps for each that is ready.
 
     Args:
         needs: for each call, the calls that it reads; each of a smaller number than itself.
@@ -49,6 +52,7 @@ class Schedule:
     def __init__(self, needs: Sequence[Sequence[int]], heavy: Container[int] = ()) -> None:
         count = len(needs)
         self._open = count  # neither done nor lost
+        self._waiting = 0  # for a worker
         self._state = bytearray(count)
         self._waits = array("l", map(len, needs))
         self._rank = array("l", bytes(array("l").itemsize * count))
@@ -57,8 +61,9 @@ class Schedule:
         for call in range(count - 1, -1, -1):
             for needed in needs[call]:
                 self._rank[needed] = max(self._rank[needed], self._rank[call] + (call in heavy))
-        # Heaps of what is ready: one of all, one for each place of inputs; what has been taken is left in the other.
+        # Heaps of what is ready: of all, and of each place from either end; what is taken is left in the others.
         self._ready: dict[int, list[tuple[int, int]]] = {NOBODY: []}
+        self._last: dict[int, list[tuple[int, int]]] = {}
         for call in range(count):
             if not self._waits[call]:
                 self._push(call)
@@ -78,11 +83,19 @@ class Schedule:
         Args:
             place: where the worker is, any number from 0; it is preferred for what reads what was made there.
         """
-        first, own = self._top(NOBODY), self._top(place)
+        first, own = self._top(self._ready, NOBODY), self._top(self._ready, place)
+        if own is None:
+            self._last.pop(place, None)  # which has no more than that
         if first is None:
             return None
-        _, call = own if own is not None and own[0] == first[0] else first
+        rank, call = first
+        if own is not None and own[0] == rank:
+            call = own[1]
+        elif self._place[call] != NOBODY:
+            last = self._top(self._last, self._place[call])
+            call = -last[1] if last is not None and last[0] == rank else call
         self._state[call] = State.TAKEN
+        self._waiting -= 1
         return call
 
     def put_back(self, call: int) -> None:
@@ -98,6 +111,7 @@ class Schedule:
         """
         if self._state[call] == State.DONE:
             return
+        self._waiting -= self._state[call] == State.READY
         self._state[call] = State.DONE
         self._open -= 1
         for reader in self._read_by(call):
@@ -112,19 +126,26 @@ class Schedule:
         while lost:
             call = lost.pop()
             if self._state[call] < State.DONE:
+                self._waiting -= self._state[call] == State.READY
                 self._state[call] = State.LOST
                 self._open -= 1
                 lost.extend(self._read_by(call))
 
     def _push(self, call: int) -> None:
         self._state[call] = State.READY
-        for heap in {NOBODY, self._place[call]}:
-            heapq.heappush(self._ready.setdefault(heap, []), (-self._rank[call], call))
+        self._waiting += 1
+        if len(self._ready[NOBODY]) > _STALE + 4 * self._waiting:
+            self._ready[NOBODY] = sorted({one for one in self._ready[NOBODY] if self._state[one[1]] == State.READY})
+        rank, place = -self._rank[call], self._place[call]
+        heapq.heappush(self._ready[NOBODY], (rank, call))
+        if place != NOBODY:
+            heapq.heappush(self._ready.setdefault(place, []), (rank, call))
+            heapq.heappush(self._last.setdefault(place, []), (rank, -call))
 
-    def _top(self, place: int) -> tuple[int, int] | None:
-        """Return the first of the calls that are ready, or of those of them whose inputs were made at a place."""
-        heap = self._ready.get(place, [])
-        while heap and self._state[heap[0][1]] != State.READY:
+    def _top(self, heaps: dict[int, list[tuple[int, int]]], place: int) -> tuple[int, int] | None:
+        """Return what comes first in a heap of those that are still ready."""
+        heap = heaps.get(place, [])
+        while heap and self._state[abs(heap[0][1])] != State.READY:
             heapq.heappop(heap)
         return heap[0] if heap else None
 

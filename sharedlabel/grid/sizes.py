@@ -10,6 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.overrides import TorchFunctionMode
 
 from sharedlabel.backbones._masking import count_parameters
 from sharedlabel.config import Plugin
@@ -112,10 +114,26 @@ def network_bytes(network: nn.Module) -> int:
 def _check(plugin: Plugin, build: Callable[[], nn.Module]) -> None:
     where = f"{plugin.kind}: {plugin.label}"
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), _counting(where), memory.fitting(where, _ADVICE):
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.device("meta"),
+            _Undrawn(),
+            _counting(where),
+            memory.fitting(where, _ADVICE),
+        ):
             build()
     except (NotImplementedError, RuntimeError):
         return  # it reads values while it is built; what it allocates then is caught where it is really built
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no values for tensors that have none: torch would import its compiler for that, which takes a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call what is called, but for `normal_` of such a tensor."""
+        if func is torch.Tensor.normal_ and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import resource
@@ -18,6 +19,21 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 _REFUSED = re.compile(
     r"can't allocate memory|out of memory|Storage size calculation overflowed|numel: integer.*overflow"
 )
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Look for no garbage in the block: each look walks over all that torch holds, which does not change.
+
+    For what makes many objects and little garbage; as a decorator, too.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def total(cgroup: Path = _CGROUP) -> int:

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import BackendCompilerFailed
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -225,7 +224,11 @@ def _warm_up(one_pass: Callable[[], None], seconds: float, clock: Clock) -> None
     """Run passes that do not count: the first compiles, allocates and fills caches."""
     try:
         one_pass()
-    except BackendCompilerFailed as error:
+    except Exception as error:
+        from torch._dynamo.exc import BackendCompilerFailed
+
+        if not isinstance(error, BackendCompilerFailed):
+            raise
         raise ConfigError(
             f"latency.modes: expected a network and a machine on which 'compiled' works, got: {error.inner_exception}; "
             "install a C++ compiler (and Triton for a GPU), or leave 'compiled' out"

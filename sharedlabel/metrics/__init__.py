@@ -21,13 +21,7 @@ from typing import TYPE_CHECKING
 from sharedlabel.lazily import attach
 
 if TYPE_CHECKING:
-    from sharedlabel.metrics.accuracy import n_accuracy
-    from sharedlabel.metrics.brier import brier_score
-    from sharedlabel.metrics.calibration import apply_temperature, fit_temperature, negative_log_likelihood
-    from sharedlabel.metrics.diagrams import calibration_error, reliability
-    from sharedlabel.metrics.gain import information_gain, relative_information
-    from sharedlabel.metrics.information import floor_posterior, label_entropy
-    from sharedlabel.metrics.shells import (
+    from sharedlabel.metrics._shells import (
         BrierScore,
         CalibrationError,
         InformationGain,
@@ -35,16 +29,22 @@ if TYPE_CHECKING:
         NegativeLogLikelihood,
         RelativeInformation,
     )
+    from sharedlabel.metrics.accuracy import n_accuracy
+    from sharedlabel.metrics.brier import brier_score
+    from sharedlabel.metrics.calibration import apply_temperature, fit_temperature, negative_log_likelihood
+    from sharedlabel.metrics.diagrams import calibration_error, reliability
+    from sharedlabel.metrics.gain import information_gain, relative_information
+    from sharedlabel.metrics.information import floor_posterior, label_entropy
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "BrierScore": "sharedlabel.metrics.shells",
-            "CalibrationError": "sharedlabel.metrics.shells",
-            "InformationGain": "sharedlabel.metrics.shells",
-            "NAccuracy": "sharedlabel.metrics.shells",
-            "NegativeLogLikelihood": "sharedlabel.metrics.shells",
-            "RelativeInformation": "sharedlabel.metrics.shells",
+            "BrierScore": "sharedlabel.metrics._shells",
+            "CalibrationError": "sharedlabel.metrics._shells",
+            "InformationGain": "sharedlabel.metrics._shells",
+            "NAccuracy": "sharedlabel.metrics._shells",
+            "NegativeLogLikelihood": "sharedlabel.metrics._shells",
+            "RelativeInformation": "sharedlabel.metrics._shells",
             "apply_temperature": "sharedlabel.metrics.calibration",
             "brier_score": "sharedlabel.metrics.brier",
             "calibration_error": "sharedlabel.metrics.diagrams",

@@ -27,7 +27,7 @@ class Evidence(NamedTuple):
     """What tuples say about temperatures.
 
     Attributes:
-        scores: log-posteriors, 0 at their largest, in units of their scale.
+        scores: log-posteriors, 0 at their largest, in units of their scale; soonest where memory has classes first.
         target: mean score of the label.
         mass: weight of each tuple, all together 1.
         worth: how many independent tuples the evidence on each size is worth.
@@ -120,10 +120,10 @@ def _center(evidence: Evidence) -> Float64[Tensor, "1"]:
 
 def _likelihood(evidence: Evidence, theta: Float64[Tensor, "k"]) -> _Likelihood:
     inverse = theta.exp()
-    tempered = evidence.scores * inverse[:, None]
-    posterior = tempered.softmax(dim=2)
-    mean = (posterior * evidence.scores).sum(dim=2)
-    spread = (posterior * (evidence.scores - mean[..., None]).square()).sum(dim=2)
+    odds = (evidence.scores * inverse[:, None]).exp()  # of each label to the most probable one
+    total = odds.sum(dim=2)
+    mean = (odds * evidence.scores).sum(dim=2) / total
+    spread = (odds * (evidence.scores - mean[..., None]).square()).sum(dim=2) / total
     slope = inverse * (evidence.mass @ mean - evidence.target)
     curvature = inverse.square() * (evidence.mass @ spread) + slope.clamp(min=0)
     return _Likelihood(slope, curvature)

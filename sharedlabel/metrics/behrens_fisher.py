@@ -17,14 +17,13 @@ Reference:
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy import special
-from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from sharedlabel.metrics import _checks
@@ -126,6 +125,8 @@ def _two_tails(
     ratio: NDArray[np.float64], share: NDArray[np.float64], freedom: float, image_freedom: float
 ) -> NDArray[np.float64]:
     """Return P(|D| > ratio) for D of unit variance, whose share `share` comes from the seeds."""
+    from scipy import special
+
     nodes, weights = _chi_squared(freedom)
     images = (1 - share)[:, None]
     square = images + share[:, None] * freedom / nodes
@@ -148,11 +149,16 @@ def _chi_squared(freedom: float) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 @functools.lru_cache(maxsize=256)  # all networks of a table ask for the same ones
-def _table(freedom: float, image_freedom: float, missed: float) -> PchipInterpolator:
+def _table(freedom: float, image_freedom: float, missed: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     """Return the logarithm of the quantile as a function of the fourth root of the seeds' share: nearly straight."""
+    from scipy.interpolate import PchipInterpolator
+
     root = np.linspace(0, 1, _TABLE)
     share = root**4
-    return PchipInterpolator(root, np.log(_solve(share, freedom, image_freedom, missed)))
+    table: Callable[[NDArray[np.float64]], NDArray[np.float64]] = PchipInterpolator(
+        root, np.log(_solve(share, freedom, image_freedom, missed))
+    )
+    return table
 
 
 def _solve(share: NDArray[np.float64], freedom: float, image_freedom: float, missed: float) -> NDArray[np.float64]:
@@ -160,6 +166,8 @@ def _solve(share: NDArray[np.float64], freedom: float, image_freedom: float, mis
 
     The tail falls at most like that of Student's t with the fewer degrees of freedom, and at least like a Gaussian's.
     """
+    from scipy import special
+
     low = np.full_like(share, special.ndtri(1 - missed / 2) / 2)
     high = np.full_like(share, 2 * special.stdtrit(min(freedom, image_freedom), 1 - missed / 2))
 

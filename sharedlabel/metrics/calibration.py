@@ -71,6 +71,7 @@ def fit_temperature(
     index = labels[:, None, None].expand(-1, len(chosen), 1)
     n = torch.tensor(chosen, dtype=torch.float64)
     target = weighted_mean(scores.gather(2, index).squeeze(2), mass)
+    scores = scores.permute(2, 0, 1).contiguous().permute(1, 2, 0)  # sums over classes, which are few, add whole rows
     theta = search(Evidence(scores, target, mass, count * separate(n)), n)
     between = np.interp(np.log(every), np.log(chosen), theta.numpy())
     return scale * torch.from_numpy(-between).exp()

@@ -110,11 +110,18 @@ def confusion(
         Shares that sum to 1 for each prefix.
     """
     _checks.scored(log_posterior, labels)
-    _, prefixes, classes = log_posterior.shape
-    cell = labels[:, None] * classes + log_posterior.argmax(dim=2)  # [t, n]
+    prefixes, classes = log_posterior.shape[1:]
     mass = normalized(labels, weights)[:, None].expand(-1, prefixes)
-    joint = mass.new_zeros(prefixes, classes * classes).scatter_add_(1, cell.T, mass.T)
-    return joint.view(prefixes, classes, classes)
+    return _joint(labels[:, None], log_posterior.argmax(dim=2), mass, classes)
+
+
+def _joint(
+    labels: Int64[Tensor, "t #m"], decisions: Int64[Tensor, "t m"], mass: Float[Tensor, "t m"], classes: int
+) -> Float[Tensor, "m c c"]:
+    """Return the joint distribution of label and decision in every column."""
+    cell = labels * classes + decisions
+    joint = mass.new_zeros(cell.shape[1], classes * classes).scatter_add_(1, cell.T, mass.T)
+    return joint.view(-1, classes, classes)
 
 
 def _entropy(probabilities: Float[Tensor, "n m"]) -> Float[Tensor, "n"]:
@@ -292,8 +299,11 @@ def _decision_columns(scored: Scored) -> dict[str, Tensor]:
     """
     drawn = scored.drawn
     partitions, samples = drawn.labels.shape
-    each = zip(scored.posterior.split(samples), drawn.labels, drawn.weights, strict=True)
-    joint = torch.cat([confusion(*partition) for partition in each])  # [pk, c, c]
+    prefixes, classes = scored.posterior.shape[1:]
+    decisions = scored.posterior.argmax(dim=2).view(partitions, samples, prefixes).transpose(0, 1)  # [t, p, k]
+    labels, weights = drawn.labels.T[:, :, None].expand_as(decisions), drawn.weights.double()
+    mass = (weights / weights.sum(1, keepdim=True)).T[:, :, None].expand_as(decisions)
+    joint = _joint(labels.flatten(1), decisions.flatten(1), mass.flatten(1), classes)  # [pk, c, c]
     gain, null = decision_gain(joint), decision_gain_null(joint, samples)
     gains = {
         "information_gain_decision": gain,

@@ -19,7 +19,6 @@ import math
 
 import torch
 from jaxtyping import Float
-from scipy import special
 from torch import Tensor
 
 from sharedlabel.metrics import _checks
@@ -42,6 +41,8 @@ def moderate(
         The moderated variances, and the degrees of freedom d0 + k of each column; where there is one comparison, or no
         spread at all, the variances as they are with k.
     """
+    from scipy import special
+
     _checks.array("variances", variances, "pairs places k", 0)
     _checks.positive("degrees of freedom", freedom)
     pairs, places, _ = variances.shape
@@ -64,6 +65,8 @@ def moderate(
 
 def _prior_freedom(scatter: float) -> float:
     """Return the degrees of freedom of a prior under which log variances scatter so much; infinite for none."""
+    from scipy import special
+
     if scatter <= 1e-8:
         return math.inf
     half = 0.5 + 1 / scatter
@@ -78,4 +81,6 @@ def _prior_freedom(scatter: float) -> float:
 
 def _log_mean(prior: float) -> float:
     """Return what the logarithm of the prior's variance is above the mean of the logarithms that it explains."""
+    from scipy import special
+
     return float(special.digamma(prior / 2)) - math.log(prior / 2) if prior > 0 else 0.0

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch_pruning
 from jaxtyping import Int64
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -207,6 +206,8 @@ def _coupled(network: Backbone) -> dict[str, list[_Passed]]:
 
 def _dependencies(network: Backbone) -> Any:
     """Trace the network. A warning of the library means that it guesses: it becomes an error."""
+    import torch_pruning
+
     with warnings.catch_warnings(), torch.inference_mode(False), torch.enable_grad():
         warnings.simplefilter("error")
         # Of parameters outside of layers it guesses the dimension with the channels; whatever passes them stays here.
@@ -220,12 +221,14 @@ def _dependencies(network: Backbone) -> Any:
 
 def _group(name: str, size: int, coupled: Sequence[_Passed], names: Mapping[Any, str], order: list[str]) -> Group | str:
     """Sort the layers that channels pass by their roles, or say why the channels have to stay."""
+    from torch_pruning.ops import _OutputOp
+
     if not coupled:
         return "is not on the way to the classifier"
     slots: dict[str, list[Slot]] = {"writer": [], "reader": [], "carrier": [], "entering": [], "leaving": []}
     staying: dict[Any, str] = {}
     for passed in coupled:
-        if isinstance(passed.layer, torch_pruning.ops._OutputOp):
+        if isinstance(passed.layer, _OutputOp):
             return "reaches the output beside the classifier"
         if passed.layer not in names:  # an operation without parameters
             continue

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import io
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,31 @@ def write(results: Results, folder: Path) -> None:
 
 def files(results: Results) -> dict[str, str]:
     """Return the content of `results.json` and of one CSV per table, by file name."""
-    page = json.dumps(dataclasses.asdict(results), indent=1, allow_nan=False) + "\n"
+    values = {item.name: getattr(results, item.name) for item in dataclasses.fields(results)}
+    parts = {name: _table(TABLES[name], it) if name in TABLES else _nested(it) for name, it in values.items()}
+    page = "{\n " + ",\n ".join(f'"{name}": {text}' for name, text in parts.items()) + "\n}\n"
     return {NAME: page} | {f"{table}.csv": to_csv(kind, getattr(results, table)) for table, kind in TABLES.items()}
+
+
+def _nested(value: Any) -> str:
+    """Write a value of `results.json`, one level down."""
+    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+    return json.dumps(plain, indent=1, allow_nan=False).replace("\n", "\n ")
+
+
+def _table(kind: type[Any], records: Iterable[Any]) -> str:
+    """Write a table of `results.json`; as `json.dumps` with an indent does, but that takes ten times as long."""
+    names = [item.name for item in dataclasses.fields(kind)]
+    encode = json.JSONEncoder(allow_nan=False, separators=(",\n   ", ": ")).encode
+    lines = [_line({name: getattr(record, name) for name in names}, encode) for record in records]
+    return "[" + ",".join(f"\n  {line}" for line in lines) + "\n ]" if lines else "[]"
+
+
+def _line(values: dict[str, Any], encode: Callable[[Any], str]) -> str:
+    flat = encode(values)
+    if "[" in flat or "{" in flat[1:]:  # a list in it, or such a letter in a name
+        return json.dumps(values, indent=1, allow_nan=False).replace("\n", "\n  ")
+    return f"{{\n   {flat[1:-1]}\n  }}"
 
 
 def to_csv(kind: type[Any], records: Iterable[Any], digits: int | None = None) -> str:
@@ -56,8 +80,7 @@ def to_csv(kind: type[Any], records: Iterable[Any], digits: int | None = None) -
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
     for record in records:
-        values = [getattr(record, name) for name in names]
-        writer.writerow([_cell(value, digits) for value in values])
+        writer.writerow([_cell(getattr(record, name), digits) for name in names])
     return text.getvalue()
 
 
@@ -77,8 +100,13 @@ def _cell(value: Any, digits: int | None) -> Any:
     ["'=1+1", "'-1", -1.5, 'red\\x1b[31m']
     """
     if isinstance(value, str):
-        return "'" * value.startswith(_FORMULA) + printable(value, len(value))
+        return _text(value)
     return f"{value:.{digits}g}" if digits and isinstance(value, float) else value
+
+
+@functools.lru_cache(maxsize=4096)  # tables repeat the names of methods and networks
+def _text(value: str) -> str:
+    return "'" * value.startswith(_FORMULA) + printable(value, len(value))
 
 
 def read(path: Path, tables: Collection[str] | None = None) -> Results:

@@ -1,1 +1,3 @@
 """Tables, plots and the HTML report, from stored rows only."""
+
+PLOTS = "plots/"  # folder of the figures, in that of a run

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.style
+from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 from matplotlib.figure import Figure
 
 from sharedlabel.config.names import EXACT
@@ -82,6 +83,26 @@ def _mark(i: int) -> Mark:
     return Mark(SERIES[i % size], MARKERS[i % size], DASHES[i // size % len(DASHES)])
 
 
+class _Canvas(FigureCanvasSVG):
+    """A canvas that measures texts by one renderer, which remembers them."""
+
+    _RULER = RendererSVG(1, 1, io.StringIO())  # type: ignore[no-untyped-call]
+
+    def get_renderer(self) -> RendererSVG:
+        """Return what measures texts."""
+        return self._RULER
+
+
+def _lay_out(figure: Figure) -> None:
+    """Lay a figure out as it will be when it is saved, which would draw all of it once more to do so."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        figure.set_dpi(_Canvas.fixed_dpi)
+        _Canvas(figure)
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+
+
 def to_svg(figure: Figure, name: str, label: str) -> str:
     """Write a figure as SVG that needs nothing else and repeats no id of another figure.
 
@@ -91,6 +112,7 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
         label: what a screen reader says.
     """
     buffer = io.StringIO()
+    _lay_out(figure)
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()

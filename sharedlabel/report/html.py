@@ -14,14 +14,15 @@ from markupsafe import Markup
 
 from sharedlabel import records
 from sharedlabel.files import together
+from sharedlabel.machine import memory
 from sharedlabel.records import TABLES, DatasetFacts, Results, Row, shown
-from sharedlabel.report import adaptive, costs, plots, standings, views
+from sharedlabel.report import PLOTS, adaptive, costs, plots, standings, views
 from sharedlabel.report._theme import GRID, INK, MUTED, PAPER, SERIES
 from sharedlabel.report.sentences import number, percent, seeds, sentence, title
 from sharedlabel.report.views import Best, View
 
 NAME = "report.html"
-PLOTS, FAILURES = "plots/", "failures/"
+FAILURES = "failures/"
 EMBEDDED = 10_000  # records of a table that the page itself holds; browsers and mailboxes choke on more
 _LEAD = (
     "aggregator",
@@ -63,7 +64,8 @@ def write_report(results: Results, folder: Path, name: str = NAME, *, csv_folder
     return folder / name
 
 
-def publish(results: Results, folder: Path, details: Mapping[str, str] | None) -> Mapping[str, str]:
+@memory.uncollected()
+def publish(results: Results, folder: Path, details: Mapping[str, str] | None, made_of: str = "") -> Mapping[str, str]:
     """Write all that a run leaves beside its store, together or not at all: tables, report, figures, tracebacks.
 
     Where the report cannot be drawn, the tables are written all the same.
@@ -72,6 +74,7 @@ def publish(results: Results, folder: Path, details: Mapping[str, str] | None) -
         results: what a grid found.
         folder: of the run; made if absent.
         details: text of every traceback by file name, in the place of those that are there; None leaves these.
+        made_of: a digest of what all this follows from, by which it is known again.
 
     Returns:
         The figures, SVG text by name.
@@ -82,8 +85,8 @@ def publish(results: Results, folder: Path, details: Mapping[str, str] | None) -
     files = {**records.files(results), **(details or {})}
     replaced = () if details is None else (PLOTS, NAME, FAILURES)
 
-    def replace() -> None:
-        together.replace(folder, files, lambda name: name.startswith(replaced))
+    def replace(made_of: str = "") -> None:
+        together.replace(folder, files, lambda name: name.startswith(replaced), made_of)
 
     try:
         drawn = plots.figures(results)
@@ -91,7 +94,7 @@ def publish(results: Results, folder: Path, details: Mapping[str, str] | None) -
     except Exception:
         replace()
         raise
-    replace()
+    replace(made_of)
     return drawn
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import itertools
 import pkgutil
@@ -22,6 +23,7 @@ from sharedlabel.report.views import View
 
 _LETTERS = 48  # of a name in a figure
 _STEM = 150  # letters of a file name
+_KEPT = 50  # figures, each a few megabytes, until they are garbage: nobody looks for it while a run is published
 _KINDS = sorted(
     (
         importlib.import_module(f"{_figures.__name__}.{module.name}")
@@ -58,6 +60,8 @@ def figures(results: Results) -> dict[str, str]:
         for kind, parts, about, figure in _drawn(results):
             name = _free(re.sub(r"[^a-z0-9_]+", "-", "-".join([kind, *parts]).lower()).strip("-")[:_STEM], drawn)
             drawn[name] = to_svg(figure, name, f"{CAPTIONS[kind][0]}: {about}")
+            if not len(drawn) % _KEPT:
+                gc.collect()
     return drawn
 
 

@@ -6,20 +6,21 @@ torch and Lightning take seconds to import, so functions import them: help and m
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharedlabel.config import Experiment, digest
 from sharedlabel.errors import home, printable
-from sharedlabel.machine import cores, forks
+from sharedlabel.machine import cores, forks, memory
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sharedlabel.grid import Grid
-    from sharedlabel.records import Results
+    from sharedlabel.grid import Grid, Node
+    from sharedlabel.grid.failures import Failed
+    from sharedlabel.records import Results, Row
     from sharedlabel.running.tracking import Tracker
     from sharedlabel.store import Store
 
@@ -32,13 +33,18 @@ class _Computed:
         results: what it gives.
         tracebacks: those of the calls that failed, by the file that they belong into.
         calls: how many stage calls were computed.
+        made_of: a digest of all that the files of the run follow from; empty where that is not known.
+        written: a former run has written these files, and they are as it left them.
     """
 
     results: Results
     tracebacks: Mapping[str, str]
     calls: int
+    made_of: str = ""
+    written: bool = False
 
 
+@memory.uncollected()
 def open_grid(experiment: Experiment, readonly: bool = False) -> tuple[Grid, Store]:
     """Load the data of an experiment, lay out its cells and open the store of its artifacts.
 
@@ -48,11 +54,11 @@ def open_grid(experiment: Experiment, readonly: bool = False) -> tuple[Grid, Sto
     """
     if not readonly:
         _start_early(experiment)
-    from sharedlabel.grid import prepare
+    from sharedlabel.grid import opened
     from sharedlabel.store import Store
 
     store = Store(home(experiment.output) / "store", readonly=readonly)
-    return prepare(experiment), store
+    return opened(experiment), store
 
 
 def _start_early(experiment: Experiment) -> None:
@@ -100,7 +106,6 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
         TrackingError: everything is stored and written, but W&B does not take it.
     """
     from sharedlabel.grid.progress import tell
-    from sharedlabel.report.html import publish
     from sharedlabel.report.terminal import print_report
     from sharedlabel.running.tracking import Tracker
 
@@ -110,7 +115,7 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
     with Tracker(experiment, folder / "wandb") as tracker:
         computed = _compute(grid, store, None if events else console, fail_fast, folder)
         results = computed.results
-        drawn = publish(results, folder, computed.tracebacks)
+        figures = _publish(computed, folder)
         print_report(results, console)
         nothing = "computed nothing" if computed.tracebacks else "computed nothing: every cell was done"
         done = f"computed {computed.calls} stage calls" if computed.calls else nothing
@@ -120,8 +125,21 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
             written = {"report": str(folder / "report.html"), "rows": str(folder / "rows.csv")}
             tell("report", computed=computed.calls, failed=len(computed.tracebacks), **written)
         if tracker.mode != "none":
-            _track(tracker, grid, store, results, drawn)
+            _track(tracker, grid, store, results, figures)
     return results
+
+
+def _publish(computed: _Computed, folder: Path) -> Callable[[], Mapping[str, str]]:
+    """Write all that a run leaves beside its store, unless it is there; return what gives the figures."""
+    if computed.written:
+        from sharedlabel.running import unchanged
+
+        return lambda: unchanged.figures(folder)
+    # matplotlib takes half a second to import, which a run with nothing to write does not wait for.
+    from sharedlabel.report.html import publish
+
+    drawn = publish(computed.results, folder, computed.tracebacks, computed.made_of)
+    return lambda: drawn
 
 
 def compute(grid: Grid, store: Store, console: Console, fail_fast: bool = False) -> Results:
@@ -142,19 +160,21 @@ def compute(grid: Grid, store: Store, console: Console, fail_fast: bool = False)
 def _compute(grid: Grid, store: Store, console: Console | None, fail_fast: bool, folder: Path | None) -> _Computed:
     """Compute what is missing and collect everything; tracebacks are kept in the folder at once, if there is one."""
     from sharedlabel.grid import finished, missing
-    from sharedlabel.grid.calls import calls
-    from sharedlabel.grid.driver import finish
-    from sharedlabel.grid.executors.choose import executor, workers
     from sharedlabel.grid.failures import failures
-    from sharedlabel.grid.progress import reporter
     from sharedlabel.grid.words import described
+    from sharedlabel.running import unchanged
     from sharedlabel.running.collect import collect
 
-    started = time.perf_counter()
-    absent, every = missing(grid, store), sum(map(len, calls(grid)))
-    progress = reporter(console, grid, absent, every - len(absent), workers(grid.experiment), folder)
-    with progress.showing():
-        failed = finish(grid, store, executor(grid, store, len(absent)), progress, fail_fast)
+    started, done = time.perf_counter(), 0
+    failed: dict[str, Failed] = {}
+    absent = missing(grid, store)
+    if absent:
+        failed, done = _made(grid, store, console, fail_fast, folder, absent)
+    elif folder is not None:
+        made_of = unchanged.made_of(grid, store)
+        written = unchanged.results(folder, made_of)
+        if written is not None:
+            return _Computed(written, {}, 0, made_of, written=True)
     forks.cool()
     texts = {key: described(one.node, grid) for key, one in failed.items()}
     results = collect(
@@ -164,18 +184,49 @@ def _compute(grid: Grid, store: Store, console: Console | None, fail_fast: bool,
         failures=tuple(failures(grid, failed, texts)),
         cells=len(grid.cells),
     )
-    return _Computed(results, {one.file: one.details for one in failed.values()}, progress.done)
+    made_of = unchanged.made_of(grid, store) if folder is not None and not failed else ""
+    return _Computed(results, {one.file: one.details for one in failed.values()}, done, made_of)
 
 
-def _track(tracker: Tracker, grid: Grid, store: Store, results: Results, drawn: Mapping[str, str]) -> None:
+def _made(
+    grid: Grid, store: Store, console: Console | None, fail_fast: bool, folder: Path | None, absent: Sequence[Node]
+) -> tuple[dict[str, Failed], int]:
+    """Compute what is missing; return the calls that failed, by their keys, and how many were computed."""
+    from sharedlabel.grid import check_networks
+    from sharedlabel.grid.calls import calls
+    from sharedlabel.grid.driver import finish
+    from sharedlabel.grid.executors.choose import executor, workers
+    from sharedlabel.grid.progress import reporter
+
+    check_networks(grid)
+    stored = sum(map(len, calls(grid))) - len(absent)
+    progress = reporter(console, grid, absent, stored, workers(grid.experiment), folder)
+    with progress.showing():
+        failed = finish(grid, store, executor(grid, store, len(absent)), progress, fail_fast)
+    return failed, progress.done
+
+
+def _track(
+    tracker: Tracker, grid: Grid, store: Store, results: Results, figures: Callable[[], Mapping[str, str]]
+) -> None:
     """Publish last: what publishes goes on in the background, where it would slow what is timed, and it may fail."""
     from sharedlabel.running.collect import losses, rows
 
     failed = {failure.cell for failure in results.failures}
+    by_cell: dict[str, list[Row]] = {}
+    for row in results.rows:
+        by_cell.setdefault(row.cell, []).append(row)
     for cell in grid.cells:
-        if cell.id not in failed and all(store.has(node.stage, node.key) for node in cell.read()):
-            tracker.cell(rows(cell, grid, store), losses(cell, store))
+        if (
+            cell.id in failed
+            or tracker.has(cell.id)
+            or not all(store.has(node.stage, node.key) for node in cell.read())
+        ):
+            continue
+        tracker.cell(by_cell.get(cell.id) or rows(cell, grid, store), losses(cell, store))
     for failure in results.failures:
         tracker.failed(failure)
     summarized = sorted(failed) if failed else []
-    tracker.summary(results, drawn, digest([results.config, [cell.id for cell in grid.cells], *summarized])[:16])
+    whole = digest([results.config, [cell.id for cell in grid.cells], *summarized])[:16]
+    if not tracker.has(whole):
+        tracker.summary(results, figures(), whole)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from sharedlabel.config import canonical, public
 from sharedlabel.grid import Cell, Grid, Node, survey
-from sharedlabel.machine import provenance
+from sharedlabel.machine import memory, provenance
 from sharedlabel.metrics import cost
 from sharedlabel.records import AXES, FORMAT, TABLES, AdaptivePoint, DatasetFacts, Results, Row
 from sharedlabel.records.measurements import Failure
@@ -17,17 +19,24 @@ from sharedlabel.scoring.data import SCORED_ROLES
 from sharedlabel.stages import STAGES, Finished
 from sharedlabel.store import Store
 from sharedlabel.summary import stored
-from sharedlabel.training import trainer
+from sharedlabel.training.devices import device
+from sharedlabel.types import Role
 
 _REMEMBERED = 256  # calls whose facts are kept: those of a few networks
 
 
 class _Facts:
-    """Reads the facts of calls; those that neighbouring cells share are read once."""
+    """Reads the facts of calls; those that neighbouring cells share are read once.
+
+    Attributes:
+        seconds: that the calls took whose facts were read, by key.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.seconds: dict[str, float] = {}
         self._read = functools.lru_cache(maxsize=_REMEMBERED)(self._of)
+        self._tuples: dict[tuple[str, str, Role], int] = {}
 
     def of(self, cell: Cell) -> dict[str, dict[str, Any]]:
         """Return the facts of a cell's calls by stage, without those that are not stored.
@@ -37,46 +46,60 @@ class _Facts:
         ends = (node for node in cell.ends.values() if not STAGES[node.stage].last or self._has(node))
         return {node.stage: self._read(node.stage, node.key) for node in ends}
 
+    def tuples(self, cell: Cell, role: Role) -> int:
+        """Count the tuples of one partition, which depend on the data and the protocol alone."""
+        scored, drawn = cell.evaluate, (cell.evaluate.data_key, cell.protocol, role)
+        if drawn not in self._tuples:
+            tensors = self.store.load(scored.stage, scored.key).tensors()
+            self._tuples |= {(*drawn[:2], one): tensors[f"{one}.correct"].shape[1] for one in SCORED_ROLES}
+        return self._tuples[drawn]
+
     def _has(self, node: Node) -> bool:
         return self.store.has(node.stage, node.key)
 
     def _of(self, stage: str, key: str) -> dict[str, Any]:
-        return self.store.load(stage, key).meta
+        stored = self.store.load(stage, key)
+        self.seconds[key] = float(stored.manifest["seconds"])
+        return stored.meta
 
 
 def rows(cell: Cell, grid: Grid, store: Store) -> list[Row]:
     """Return the rows of a finished cell: every n, validation and test."""
-    return _rows(cell, grid, _Facts(store))
+    facts = _Facts(store)
+    return _rows(cell, grid, facts, facts.of(cell))
 
 
-def _rows(cell: Cell, grid: Grid, facts: _Facts) -> list[Row]:
-    by_stage, shown = facts.of(cell), _columns(cell, grid)
+def _rows(cell: Cell, grid: Grid, facts: _Facts, by_stage: Mapping[str, dict[str, Any]]) -> list[Row]:
+    shown = _columns(cell, grid)
     for stage in cell.ends:
         shown |= STAGES[stage].columns(by_stage.get(stage))
-    scored = facts.store.load(cell.evaluate.stage, cell.evaluate.key)
-    macs, partitions = scored.meta.get("macs", {}), grid.experiment.evaluation.partitions
+    scored, partitions = by_stage[cell.evaluate.stage], grid.experiment.evaluation.partitions
+    macs = scored.get("macs", {})
     made = []
     for role in SCORED_ROLES:
-        tuples = scored.tensors()[f"{role}.correct"].shape[1]
-        for metrics in scored.meta[role]:
+        tuples = facts.tuples(cell, role) * partitions
+        for metrics in scored[role]:
             spent = _spent(shown, metrics, int(macs.get(str(metrics["n"]), 0)))
-            made.append(Row(**shown, split=role, tuples=tuples * partitions, partitions=partitions, **metrics, **spent))
+            made.append(Row(**shown, split=role, tuples=tuples, partitions=partitions, **metrics, **spent))
     return made
 
 
-def _records(grid: Grid, facts: _Facts) -> dict[str, list[Any]]:
-    """Return the records of every stage by table; those of a call that cells share are made once."""
-    tables: dict[str, list[Any]] = {stage.table: [] for stage in STAGES.values() if stage.table}
-    seen: set[str] = set()
-    for cell in grid.cells:
-        by_stage, first = facts.of(cell), cell.seed == grid.experiment.seeds[0]
-        for node in (node for node in cell.ends.values() if node.stage in by_stage and node.key not in seen):
-            seen.add(node.key)
+class _Tables:
+    """Records of every stage by table; those of a call that cells share are made once."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, list[Any]] = {stage.table: [] for stage in STAGES.values() if stage.table}
+        self._seen: set[str] = set()
+
+    def add(self, cell: Cell, grid: Grid, by_stage: Mapping[str, dict[str, Any]]) -> None:
+        """Add the records of a cell's calls."""
+        first = cell.seed == grid.experiment.seeds[0]
+        for node in (node for node in cell.ends.values() if node.stage in by_stage and node.key not in self._seen):
+            self._seen.add(node.key)
             stage = STAGES[node.stage]
             if stage.table:
                 columns = _columns(cell, grid)
-                tables[stage.table] += stage.records(Finished(columns, node.config, node.key, by_stage, first))
-    return tables
+                self.records[stage.table] += stage.records(Finished(columns, node.config, node.key, by_stage, first))
 
 
 def _columns(cell: Cell, grid: Grid) -> dict[str, Any]:
@@ -91,6 +114,7 @@ def losses(cell: Cell, store: Store) -> dict[str, list[float]]:
     return {name: losses for name, losses in by_stage.items() if losses}
 
 
+@memory.uncollected()
 def collect(grid: Grid, store: Store, seconds: float, failures: tuple[Failure, ...] = (), cells: int = 0) -> Results:
     """Gather the whole grid.
 
@@ -101,10 +125,13 @@ def collect(grid: Grid, store: Store, seconds: float, failures: tuple[Failure, .
         failures: of other cells.
         cells: how many there are with those that are not stored; as many as are stored if left out.
     """
-    facts = _Facts(store)
-    by_cell = {cell.id: _rows(cell, grid, facts) for cell in grid.cells}
+    facts, tables, by_cell = _Facts(store), _Tables(), dict[str, list[Row]]()
+    for cell in grid.cells:
+        by_stage = facts.of(cell)
+        by_cell[cell.id] = _rows(cell, grid, facts, by_stage)
+        tables.add(cell, grid, by_stage)
     summary, adaptive = stored.over_seeds(grid, store, by_cell), stored.adaptive(grid, store, by_cell)
-    took = stored.seconds(grid, store, (summary, adaptive))
+    took = stored.seconds(grid, store, (summary, adaptive), facts.seconds)
     return Results(
         format=FORMAT,
         experiment=grid.experiment.name,
@@ -115,9 +142,19 @@ def collect(grid: Grid, store: Store, seconds: float, failures: tuple[Failure, .
         adaptive=tuple(AdaptivePoint(**one) for one in (adaptive.meta["points"] if adaptive else ())),
         failures=failures,
         cells=cells or len(grid.cells),
-        **{table: tuple(records) for table, records in _records(grid, facts).items()},
+        **{table: tuple(records) for table, records in tables.records.items()},
         **{table: tuple(TABLES[table](**record) for record in records) for table, records in summary.meta.items()},
     )
+
+
+def about(grid: Grid) -> dict[str, Any]:
+    """Return what results say of a grid whatever it computes: its configuration and data, commit and machine."""
+    return {
+        "experiment": grid.experiment.name,
+        "config": _public_config(grid),
+        "dataset": dataclasses.asdict(_dataset(grid)),
+        "provenance": {**_machine(grid), "data_sha256": grid.data.dataset.fingerprint},
+    }
 
 
 def _spent(facts: dict[str, Any], metrics: dict[str, Any], aggregator_macs: int) -> dict[str, Any]:
@@ -166,9 +203,13 @@ def _dataset(grid: Grid) -> DatasetFacts:
 
 
 def _provenance(grid: Grid, took: float | None, run: float) -> dict[str, Any]:
-    facts: dict[str, Any] = dict(provenance.collect(str(trainer.device(grid.experiment.trainer))))
+    facts = _machine(grid)
     facts["date"] = datetime.now(UTC).strftime("%Y-%m-%d")
     facts["seconds"] = None if took is None else round(took, 1)
     facts["last_run_seconds"] = round(run, 1)
     facts["data_sha256"] = grid.data.dataset.fingerprint
     return facts
+
+
+def _machine(grid: Grid) -> dict[str, Any]:
+    return dict(provenance.collect(str(device(grid.experiment.trainer))))

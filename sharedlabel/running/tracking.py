@@ -47,7 +47,7 @@ class Tracker:
 
     def __init__(self, experiment: Experiment, folder: Path) -> None:
         self.experiment, self.folder = experiment, folder
-        self.mode = _mode(experiment.tracking)
+        self.mode, self._started = _mode(experiment.tracking), False
         if self.mode != "none":
             os.environ.setdefault("WANDB_SILENT", "true")
             (folder / "published").mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.mode != "none":
+        if self._started:
             with _publishing("the last run"):
                 import wandb
 
@@ -75,7 +75,7 @@ class Tracker:
             TrackingError: W&B does not take it.
         """
         first = rows[0]
-        if self.mode == "none" or self._marker(first.cell).exists():
+        if self.mode == "none" or self.has(first.cell):
             return
         identity, name = _identity(first)
         with _publishing(name), self._run(first.cell, name, "cell", identity) as run:
@@ -104,7 +104,7 @@ class Tracker:
             TrackingError: W&B does not take it.
         """
         identifier = digest([failure.cell, failure.reason])[:16]
-        if self.mode == "none" or self._marker(identifier).exists():
+        if self.mode == "none" or self.has(identifier):
             return
         identity, name = _identity(failure)
         with _publishing(name):
@@ -124,7 +124,7 @@ class Tracker:
         Raises:
             TrackingError: W&B does not take it.
         """
-        if self.mode == "none" or self._marker(identifier).exists():
+        if self.mode == "none" or self.has(identifier):
             return
         name = f"{results.experiment}-summary"
         with _publishing(name), self._run(identifier, name, "summary", results.config) as run:
@@ -133,6 +133,14 @@ class Tracker:
             run.log({table: _table(getattr(results, table)) for table in TABLES if getattr(results, table)})
             run.log({f"plot/{name}": wandb.Html(svg) for name, svg in figures.items()})
         self._marker(identifier).touch()
+
+    def has(self, identifier: str) -> bool:
+        """Tell whether a cell, or the whole grid, was published before.
+
+        Args:
+            identifier: its id, as it was published by.
+        """
+        return self._marker(identifier).exists()
 
     def run_id(self, identifier: str) -> str:
         """Return the id of a run within its project.
@@ -169,6 +177,7 @@ class Tracker:
                 ),
             )
 
+        self._started = True
         try:
             return start(self.mode)
         except wandb.errors.CommError as error:
@@ -227,4 +236,9 @@ def _table(records: Sequence[Any]) -> Any:
     import wandb
 
     columns: list[str | int] = [item.name for item in dataclasses.fields(records[0])]
-    return wandb.Table(columns=columns, data=[[getattr(record, str(name)) for name in columns] for record in records])
+    data = [[getattr(record, str(name)) for name in columns] for record in records]
+    # W&B finds the types of columns row by row, in a millisecond each: rows of the same types say nothing new.
+    telling = {tuple(map(type, row)): row for row in reversed(data)}
+    table = wandb.Table(columns=columns, data=list(telling.values()))
+    table.data = data
+    return table

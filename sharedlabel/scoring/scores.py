@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 from sharedlabel import metrics, records
-from sharedlabel.aggregators._base import CHUNK, Aggregator, Standardize
+from sharedlabel.aggregators._base import Aggregator, Standardize
 from sharedlabel.errors import DataError, TrainingError
 from sharedlabel.metrics._scored import Scored
 from sharedlabel.metrics.accuracy import correct
@@ -79,8 +79,7 @@ def posterior_over(
         TrainingError: the aggregator returned NaN or Inf.
     """
     _check_sources(aggregator, sources, drawn, n)
-    chunks = drawn.indices.flatten(0, 1).split(CHUNK)
-    log_posterior = torch.cat([aggregator.at(sources[0][index], sources[1][index], n) for index in chunks])
+    log_posterior = aggregator.over(*sources, drawn.indices.flatten(0, 1), n)
     if not torch.isfinite(log_posterior).all():
         raise TrainingError(
             f"expected finite posteriors, got NaN or Inf from {type(aggregator).__name__}; lower fit.learning_rate"

@@ -51,16 +51,25 @@ class Sample:
         }
 
 
-def score(config: Sample, data: Data, posterior: Posterior) -> Output:
-    """Score log-posteriors on validation and test; temperatures depend on validation and on the largest n alone."""
+def score(config: Sample, data: Data, posterior: Posterior, fitted: Callable[[Tuples], Tensor] | None = None) -> Output:
+    """Score log-posteriors on validation and test; temperatures depend on validation and on the largest n alone.
+
+    Args:
+        config: which posteriors, on which tuples.
+        data: whose tuples.
+        posterior: returns the log-posteriors.
+        fitted: returns the temperature after every instance, of the tuples of validation; None to fit them here.
+    """
     n, protocol = config.n, config.protocol
-    sizes = sorted({*n, *anchors(range(1, max(n) + 1))})
+    sizes = sorted({*n, *anchors(range(1, max(n) + 1))}) if fitted is None else list(n)
     scores: dict[str, Scores] = {}
     temperature = None
     for role in SCORED_ROLES:
         drawn = data.tuples(role, protocol, max(n), config.partitions, config.seed)
         log_posterior = posterior(role, drawn, n if temperature is not None else sizes)
-        if temperature is None:
+        if temperature is None and fitted is not None:
+            temperature = fitted(drawn)[[size - 1 for size in n]]
+        elif temperature is None:
             chosen = [sizes.index(size) for size in n]
             temperature = temperatures(log_posterior, drawn, sizes, data.groups(role, protocol))[chosen]
             log_posterior = log_posterior[:, chosen]

@@ -17,9 +17,9 @@ from sharedlabel.measurements import counts
 from sharedlabel.records import AXES, Threshold
 from sharedlabel.scoring import thresholds
 from sharedlabel.scoring.data import SCORED_ROLES, Data
-from sharedlabel.scoring.scores import posterior_over
 from sharedlabel.stages import _read
 from sharedlabel.stages._base import Finished, MethodSetting
+from sharedlabel.stages._posteriors import Answers
 from sharedlabel.stages._scores import COUNTED
 from sharedlabel.store import Artifact, Output
 
@@ -56,19 +56,20 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     shape = _read.shape(data, inputs["calibrate"])
     aggregator = _read.aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     every = range(1, config.n_max + 1)
+    answers = Answers(aggregator, data, inputs, (config.n_max, config.protocol, config.partitions, config.seed))
     seen, drawn = {}, {}
     temperatures: dict[thresholds.Source, Tensor] = {}
     clusters = data.groups("validation", config.protocol)
     for role in SCORED_ROLES:
-        sources = _read.calibrated(inputs["features"], inputs["calibrate"], role)
         drawn[role] = data.tuples(role, config.protocol, config.n_max, config.partitions, config.seed)
-        posteriors: dict[thresholds.Source, Tensor] = {
-            "aggregator": posterior_over(aggregator, sources, drawn[role], every)
-        }
+        posteriors: dict[thresholds.Source, Tensor] = {"aggregator": answers.posterior(role, drawn[role])}
         if "log_pool" in thresholds.sources(config.rules):
-            logits = sources[1][drawn[role].indices.flatten(0, 1)]
-            posteriors["log_pool"] = pooled(logits, shape.log_prior)
-        temperatures = temperatures or thresholds.temperatures(posteriors, drawn[role], clusters)
+            _, logits = _read.calibrated(inputs["features"], inputs["calibrate"], role)
+            posteriors["log_pool"] = pooled(logits[drawn[role].indices.flatten(0, 1)], shape.log_prior)
+        if not temperatures:
+            others: thresholds.Posteriors = {name: logs for name, logs in posteriors.items() if name != "aggregator"}
+            temperatures = thresholds.temperatures(others, drawn[role], clusters)
+            temperatures["aggregator"] = answers.temperatures(drawn[role])
         seen[role] = thresholds.watch(posteriors, drawn[role], temperatures, config.rules)
     fitted = thresholds.fit(seen["validation"], drawn["validation"], config.errors, clusters)
     stops = thresholds.stop(seen["test"], fitted)

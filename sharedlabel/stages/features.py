@@ -12,8 +12,8 @@ from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.scoring.data import FEATURE_ROLES, Data
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output
+from sharedlabel.training.devices import device
 from sharedlabel.training.embedding import embed
-from sharedlabel.training.trainer import device
 
 VERSION = 1
 

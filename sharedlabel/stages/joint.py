@@ -20,9 +20,7 @@ from sharedlabel.stages import _read
 from sharedlabel.stages._restore import LEARNED, searched
 from sharedlabel.store import Artifact, Output
 from sharedlabel.training.embedding import accuracy
-from sharedlabel.training.joint import SharedLabelModule
 from sharedlabel.training.loaders import Lookup, TupleLoader
-from sharedlabel.training.trainer import fit
 
 VERSION = 1
 TEACHER = ("teacher_features", "teacher_calibrate", "teacher_aggregate")  # further inputs of a call that distils
@@ -44,6 +42,9 @@ class Config:
 
 def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Train both together, by the likelihood of the whole tuple."""
+    from sharedlabel.training.joint import SharedLabelModule
+    from sharedlabel.training.trainer import fit
+
     backbone = _read.backbone(config.backbone, data, inputs["backbone"])
     aggregator = _read.aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     correction = inputs["calibrate"].tensors()["log_correction"]
@@ -65,7 +66,9 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
             batches=config.joint.batches,
         )
         fit(module, loader, runtime, config.joint.epochs, config.gradient_clip)
-    _check_contract(module, aggregator, next(iter(loader))[0], correction)
+    with torch.no_grad():  # tuples of images [t n C H W]
+        embeddings, logits = module.instances(next(iter(loader))[0][: _contract.TUPLES])
+        _contract.check(aggregator, embeddings, calibrate_logits(logits, correction, module.temperature))
     learned = {f"{LEARNED}{name}": tensor for name, tensor in aggregator.state_dict().items()}
     return Output(
         {**state(backbone), **learned},
@@ -109,10 +112,3 @@ def teacher(plugin: Plugin, data: Data, inputs: Mapping[str, Artifact]) -> _Post
     features, calibration, fitted = (inputs[role] for role in TEACHER)
     sources = _read.calibrated(features, calibration, "aggregator")
     return _Posteriors(_read.aggregator(plugin, data, calibration, fitted), sources)
-
-
-@torch.no_grad()
-def _check_contract(module: SharedLabelModule, aggregator: Aggregator, images: Tensor, correction: Tensor) -> None:
-    """Try an aggregator that was trained together with its backbone on tuples of images `[t n C H W]`."""
-    embeddings, logits = module.instances(images[: _contract.TUPLES])
-    _contract.check(aggregator, embeddings, calibrate_logits(logits, correction, module.temperature))

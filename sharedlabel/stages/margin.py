@@ -16,7 +16,7 @@ from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
 from sharedlabel.stages._base import Finished, NetworkSetting
 from sharedlabel.store import Artifact, Output
-from sharedlabel.training.trainer import device
+from sharedlabel.training.devices import device
 
 VERSION = 1
 LEAF, INPUTS, TABLE = "network", ("dense",), "margins"

@@ -19,6 +19,7 @@ from torch import Tensor
 from sharedlabel.code import digests
 from sharedlabel.config import canonical
 from sharedlabel.grid import Cell, Grid
+from sharedlabel.grid.calls import ordered
 from sharedlabel.records import Row
 from sharedlabel.store import Artifact, Output, Store, artifact_key
 from sharedlabel.summary import adaptive_n, tables
@@ -41,7 +42,8 @@ def over_seeds(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -
 
     def compute() -> dict[str, Any]:
         cells = [ScoredCell(tuple(by_cell[cell.id]), _tensors(cell, store)) for cell in grid.cells]
-        return dataclasses.asdict(tables.summarize(cells, grid.data, scoring, rules, asked))
+        made = vars(tables.summarize(cells, grid.data, scoring, rules, asked))
+        return {table: [vars(record) for record in records] for table, records in made.items()}
 
     return _stored(store, "summarize", tables, config, inputs, compute)
 
@@ -59,18 +61,26 @@ def adaptive(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -> 
         outputs = ((row, store.load(node.stage, node.key)) for row, node in cells)
         stopped = (Stopped(row, artifact.tensors(), artifact.meta) for row, artifact in outputs)
         points = adaptive_n.summarize(stopped, grid.data, scoring)
-        return {"points": [dataclasses.asdict(point) for point in points]}
+        return {"points": [vars(point) for point in points]}
 
     return _stored(store, "summarize_adaptive", adaptive_n, config, inputs, compute)
 
 
-def seconds(grid: Grid, store: Store, summaries: Iterable[Artifact | None]) -> float | None:
-    """Return how long the stored calls took that the cells and summaries depend on; None if one is not stored."""
-    calls = {call.key: call for cell in grid.cells for end in (*cell.calls(), *cell.last()) for call in end.chain()}
-    if not all(store.has(call.stage, key) for key, call in calls.items()):
+def seconds(grid: Grid, store: Store, summaries: Iterable[Artifact | None], known: Mapping[str, float]) -> float | None:
+    """Return how long the stored calls took that the cells and summaries depend on; None if one is not stored.
+
+    Args:
+        grid: all of whose cells are stored.
+        store: where they are.
+        summaries: of them.
+        known: seconds of calls that were read already, by key.
+    """
+    calls = ordered(call for cell in grid.cells for call in (*cell.calls(), *cell.last()))
+    unread = [call for call in calls if call.key not in known]
+    if not all(store.has(call.stage, call.key) for call in unread):
         return None
-    stored = [store.load(call.stage, key) for key, call in calls.items()]
-    return sum(float(one.manifest["seconds"]) for one in (*stored, *summaries) if one is not None)
+    took = {**known, **{call.key: float(store.load(call.stage, call.key).manifest["seconds"]) for call in unread}}
+    return sum(took[call.key] for call in calls) + sum(float(one.manifest["seconds"]) for one in summaries if one)
 
 
 def _tensors(cell: Cell, store: Store) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ Rules choose on validation points; what is reported is the same ratio and n on t
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -214,7 +213,7 @@ def _grid(points: Sequence[Point], ri: Array | None = None, accuracy: Array | No
         raise DataError(
             f"expected one point per ratio and n, got two at ratio {twice[0]:g}, n = {twice[1]}; filter them"
         )
-    ratio, n, cost, own_ri, own_accuracy = np.array([dataclasses.astuple(point) for point in points]).T
+    ratio, n, cost, own_ri, own_accuracy = np.array([list(vars(point).values()) for point in points]).T
     given_ri = own_ri[None] if ri is None else ri
     given_accuracy = np.tile(own_accuracy, (len(given_ri), 1)) if accuracy is None else accuracy
     grid = _Grid(ratio, n.astype(int), cost, given_ri, given_accuracy)

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sharedlabel.aggregators._base import CHUNK, Aggregator, prefix_loss
+from sharedlabel.aggregators._base import Aggregator, prefix_loss
 from sharedlabel.config import schema
 from sharedlabel.config.sections import FitConfig
 from sharedlabel.training.base import TrainedModule, options_of
-from sharedlabel.training.loaders import TupleBatch
+from sharedlabel.training.loaders import SharedTuples, TupleBatch
 
 _RECIPE = FitConfig()  # what the module does unless told otherwise
 
@@ -44,20 +44,21 @@ class AggregatorModule(TrainedModule):
         *,
         learning_rate: float = _RECIPE.learning_rate,
         weight_decay: float = _RECIPE.weight_decay,
-        validation: TupleBatch | None = None,
+        validation: TupleBatch | SharedTuples | None = None,
         patience: int = _RECIPE.patience,
     ) -> None:
         options = {"learning_rate": learning_rate, "weight_decay": weight_decay, "patience": patience}
         schema.read(FitConfig, options)
         super().__init__(learning_rate, weight_decay)
         self.save_hyperparameters(ignore=["aggregator", "validation"])
-        self.aggregator, self.validation, self.patience = aggregator, validation, patience
-        self.best, self.best_epoch, self.best_state = math.inf, 0, copy.deepcopy(aggregator.state_dict())
-        if validation is not None:
-            self.best = self._validation_loss(validation)
+        self.aggregator, self.patience = aggregator, patience
+        self.validation = None if validation is None else SharedTuples.of(validation)
+        self.best, self.best_epoch, self.best_state = math.inf, 0, _copied(aggregator)
+        if self.validation is not None:
+            self.best = self._validation_loss(self.validation)
 
     @classmethod
-    def of(cls, aggregator: Aggregator, recipe: FitConfig, validation: TupleBatch) -> AggregatorModule:
+    def of(cls, aggregator: Aggregator, recipe: FitConfig, validation: TupleBatch | SharedTuples) -> AggregatorModule:
         """Return the module that trains an aggregator by a recipe."""
         return cls(aggregator, **options_of(AggregatorModule, recipe), validation=validation)
 
@@ -100,7 +101,7 @@ class AggregatorModule(TrainedModule):
             self._log_loss("validation", torch.tensor(loss))
         if loss < self.best:
             self.best, self.best_epoch = loss, self.current_epoch + 1
-            self.best_state = copy.deepcopy(self.aggregator.state_dict())
+            self.best_state = _copied(self.aggregator)
         if self.current_epoch + 1 - self.best_epoch >= self.patience:
             self.end((self.current_epoch + 1) * int(self.trainer.num_training_batches))
 
@@ -128,16 +129,23 @@ class AggregatorModule(TrainedModule):
         self._score(phase, posterior, labels, weights)
 
     @torch.no_grad()
-    def _validation_loss(self, validation: TupleBatch) -> float:
+    def _validation_loss(self, validation: TupleBatch | SharedTuples) -> float:
         training = self.aggregator.training
         self.aggregator.eval()
-        prefixes, importance = _weighted(self.aggregator, validation[1].shape[1])
-        total = 0.0
-        for embeddings, logits, labels, weights in zip(*(part.split(CHUNK) for part in validation), strict=True):
-            posterior = self.aggregator.draft(embeddings.to(self.device), logits.to(self.device), prefixes).cpu()
-            total += float((prefix_loss(posterior, labels) @ importance.to(posterior) * weights).sum())
+        embeddings, logits, tuples, labels, weights = SharedTuples.of(validation)
+        prefixes, importance = _weighted(self.aggregator, tuples.shape[1])
+        instances = (embeddings.to(self.device), logits.to(self.device), tuples.to(self.device))
+        posterior = self.aggregator.over(*instances, prefixes, draft=True).cpu()
         self.aggregator.train(training)
-        return total / float(validation[3].sum())
+        return float(prefix_loss(posterior, labels) @ importance.to(posterior) @ weights / weights.sum())
+
+
+def _copied(aggregator: Aggregator) -> dict[str, Any]:
+    """Return a state that later steps do not change; tensors are cloned, which takes an eighth of a deep copy."""
+    state = aggregator.state_dict()
+    for name, value in state.items():
+        state[name] = value.clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+    return state
 
 
 def _weighted(aggregator: Aggregator, size: int) -> tuple[list[int], Float[Tensor, "k"]]:

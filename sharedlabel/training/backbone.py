@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Num
@@ -14,22 +14,9 @@ from sharedlabel.config import schema
 from sharedlabel.config.sections import TrainConfig
 from sharedlabel.training.base import TrainedModule, options_of
 from sharedlabel.training.loaders import augment
+from sharedlabel.training.steps import AfterStep
 
 _RECIPE = TrainConfig()  # what the module does unless told otherwise
-
-
-@runtime_checkable
-class AfterStep(Protocol):
-    """What is called after every step of a backbone's training, and goes on where a killed training was."""
-
-    def __call__(self, network: Any, share: float, /) -> None:
-        """Look at the network, or change it, after this share of the steps."""
-
-    def state(self, network: Any, /) -> dict[str, Any]:
-        """Return what it has to know to go on, as tensors and plain data."""
-
-    def restore(self, network: Any, state: dict[str, Any], /) -> None:
-        """Go on from there; the network has yet to get its weights."""
 
 
 class BackboneModule(TrainedModule):

@@ -32,8 +32,10 @@ class TrainedModule(LoggingModule):
         self.ended, self.trainer.should_stop = steps, True
 
     def make_optimizer(self, parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """Return the optimiser; AdamW unless a module says otherwise."""
-        return torch.optim.AdamW(parameters, lr=self.learning_rate)
+        """Return the optimiser; AdamW unless a module says otherwise, its step one call where weights have 32 bits."""
+        kinds = {parameter.device.type for group in parameters for parameter in group["params"]}
+        fused = kinds <= {"cpu", "cuda"} and self.trainer.precision == "32-true"
+        return torch.optim.AdamW(parameters, lr=self.learning_rate, fused=fused or None)
 
     def configure_optimizers(self) -> Any:
         """Decay weights but not biases and norms; warm up linearly, then follow the schedule, step by step.

@@ -33,9 +33,9 @@ from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._masks import apply_masks, masked
 from sharedlabel.pruners._methods import prune
 from sharedlabel.scoring.data import Data
-from sharedlabel.training.backbone import AfterStep, BackboneModule
+from sharedlabel.training.devices import device
 from sharedlabel.training.loaders import ImageLoader
-from sharedlabel.training.trainer import device, fit
+from sharedlabel.training.steps import AfterStep
 from sharedlabel.types import Dataset
 
 SAMPLE = 4096  # images that a pruner may look at
@@ -98,6 +98,9 @@ def train(
     Returns:
         Mean loss of every epoch, nats; empty if nothing is to be trained.
     """
+    from sharedlabel.training.backbone import BackboneModule
+    from sharedlabel.training.trainer import fit
+
     if span[0] >= span[1] or not any(parameter.requires_grad for parameter in backbone.parameters()):
         return []
     if runtime.channels_last:

@@ -12,7 +12,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import TrainingError
 from sharedlabel.scoring.data import Data
-from sharedlabel.training.trainer import device
+from sharedlabel.training.devices import device
 
 SHARD_IMAGES = 16_384
 EMBED_BATCH = 512

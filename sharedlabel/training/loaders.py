@@ -6,7 +6,7 @@ Both know the rank of their process, so that any number of devices sees disjoint
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, Num
@@ -18,6 +18,33 @@ from sharedlabel.types import Tuples
 
 ImageBatch = tuple[Tensor, Tensor]
 TupleBatch = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class SharedTuples(NamedTuple):
+    """Tuples of the same instances, which are not gathered.
+
+    Attributes:
+        embeddings: of the instances.
+        logits: of the instances, calibrated.
+        tuples: positions of the instances of each tuple.
+        labels: of the tuples.
+        weights: of the tuples.
+    """
+
+    embeddings: Float[Tensor, "m d"]
+    logits: Float[Tensor, "m c"]
+    tuples: Int64[Tensor, "t n"]
+    labels: Int64[Tensor, "t"]
+    weights: Float[Tensor, "t"]
+
+    @classmethod
+    def of(cls, batch: TupleBatch | SharedTuples) -> SharedTuples:
+        """Return tuples as they are, or such that share no instance."""
+        if isinstance(batch, SharedTuples):
+            return batch
+        embeddings, logits, labels, weights = batch
+        tuples = torch.arange(labels.numel() * logits.shape[1]).view(labels.numel(), -1)
+        return cls(embeddings.flatten(0, 1), logits.flatten(0, 1), tuples, labels, weights)
 
 
 @runtime_checkable

@@ -31,6 +31,7 @@ from sharedlabel.errors import first_line
 from sharedlabel.files.unfinished import Unfinished
 
 _OURS = "sharedlabel"  # our entry in a checkpoint of Lightning
+LOOP = "loop"  # what the state of a training in a plain loop (`loop.py`) has in the place of Lightning's "loops"
 _SHARE = 50  # writing takes at most one part in so many of the time, unless every epoch is to be written
 # What has made a state. This file is in no key, so a state that other code of it has left is not gone on from.
 VERSIONS = {
@@ -125,6 +126,11 @@ class Workplace:
         self._written = time.monotonic()
         self._cost = self._written - began
 
+    def keep(self, number: int, loader: Epochs, state: Callable[[], State]) -> None:
+        """Write the state of a training at the end of an epoch if it is time, with what the training does not know."""
+        if self.due():
+            self.write(number, lambda path: torch.save({**state(), _OURS: _streams(self, loader)}, path))
+
     def finish(self, number: int, state: State) -> None:
         """Keep the end of a training for the next write, which is now if it is time."""
         if self._seconds is None:
@@ -194,7 +200,7 @@ class Keeper(pl.callbacks.Checkpoint, Unwatching):
         """Go on with the random numbers and the batches."""
         del trainer, pl_module
         if self.state is not None:
-            _restore_streams(self.state[_OURS], self.loader)
+            restore_streams(self.state, self.loader)
             self.state = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -211,7 +217,7 @@ class Keeper(pl.callbacks.Checkpoint, Unwatching):
 
 def finished(state: State) -> bool:
     """Tell whether a state is that of the end of a training."""
-    return "loops" not in state
+    return "loops" not in state and LOOP not in state
 
 
 def end(workplace: Workplace, module: pl.LightningModule, loader: Epochs) -> State:
@@ -225,7 +231,7 @@ def restore_end(state: State, module: pl.LightningModule, loader: Epochs) -> Non
     """Bring a module, its loader and the random numbers to the end of a training that a killed run has finished."""
     module.on_load_checkpoint(state)
     module.load_state_dict(state["state_dict"])
-    _restore_streams(state[_OURS], loader)
+    restore_streams(state, loader)
 
 
 def _streams(workplace: Workplace, loader: Epochs) -> State:
@@ -238,7 +244,9 @@ def _streams(workplace: Workplace, loader: Epochs) -> State:
     }
 
 
-def _restore_streams(ours: State, loader: Epochs) -> None:
+def restore_streams(state: State, loader: Epochs) -> None:
+    """Go on with the random numbers and the batches of a state."""
+    ours = state[_OURS]
     loader.epoch = ours["epoch"]
     torch.set_rng_state(ours["cpu"])
     if ours["cuda"] is not None and torch.cuda.is_available():

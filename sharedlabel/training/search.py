@@ -27,7 +27,7 @@ from sharedlabel.config.sections import FitConfig, TrainerConfig
 from sharedlabel.data import tuples
 from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.plugins import load
-from sharedlabel.training.loaders import TupleBatch, TupleLoader
+from sharedlabel.training.loaders import SharedTuples, TupleBatch, TupleLoader
 from sharedlabel.types import SetShape, Tuples
 
 # What is searched of the recipe: a factor of ten around the default learning rate; given values are added.
@@ -62,7 +62,7 @@ class Task:
     shape: SetShape
     direct: TupleBatch
     loader: Callable[[], TupleLoader]
-    stopping: Callable[[], TupleBatch]
+    stopping: Callable[[], TupleBatch | SharedTuples]
     gradient_clip: float
     seed: int
     runtime: TrainerConfig
@@ -116,15 +116,21 @@ def task(
         sources, fresh = (learn.embeddings, learn.logits), recipe.tuples == "fresh"
         return TupleLoader(sources, learn.labels, n, recipe.batch_size, prior, seed, learn.groups, fresh=fresh)
 
-    stopping = functools.cache(lambda: gathered(watch, watched()))
+    stopping = functools.cache(lambda: shared(watch, watched()))
     return Task(shape, gathered(learn, drawn), loader, stopping, gradient_clip, seed, runtime)
 
 
 def gathered(images: Images, drawn: Tuples) -> TupleBatch:
     """Gather the tuples of all partitions: embeddings, logits, labels `[t]` and weights `[t]` of mean one."""
-    index, weights = drawn.indices.flatten(0, 1), drawn.weights.flatten()
-    labels = drawn.labels.flatten()
-    return images.embeddings[index], images.logits[index], labels, (weights / weights.mean()).float()
+    embeddings, logits, index, labels, weights = shared(images, drawn)
+    return embeddings[index], logits[index], labels, weights
+
+
+def shared(images: Images, drawn: Tuples) -> SharedTuples:
+    """Return the tuples of all partitions and the images that they share; weights have a mean of one."""
+    weights = drawn.weights.flatten()
+    scaled = (weights / weights.mean()).float()
+    return SharedTuples(*images[:2], drawn.indices.flatten(0, 1), drawn.labels.flatten(), scaled)
 
 
 def check(aggregators: Iterable[Plugin]) -> None:

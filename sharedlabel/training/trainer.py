@@ -1,4 +1,4 @@
-"""The Trainer of a grid, and `fit`, which trains a module and goes on where a killed run was."""
+"""The Trainer of a grid, and `fit`, which trains a module, with a Trainer or without, and goes on after a kill."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import ConfigError, TrainingError
-from sharedlabel.machine import devices
-from sharedlabel.training import callbacks, resume
+from sharedlabel.training import callbacks, loop, resume
 from sharedlabel.training.base import TrainedModule
-from sharedlabel.training.resume import Epochs, Keeper, Unwatching, Workplace
+from sharedlabel.training.devices import device
+from sharedlabel.training.resume import Epochs, Keeper, State, Unwatching, Workplace
 
 # Precisions of the weights themselves, which have 32 bits before and after. Lightning changes them when it has loaded,
 # and so rounded, what a killed run has left.
@@ -97,31 +97,64 @@ def fit(
     if weights is not None:
         module.to(weights)
     module.train()  # Lightning keeps the mode it finds, and restored backbones come in evaluation mode
-    workplace = resume.current()
-    make = functools.partial(trainer, config, epochs, gradient_clip, small)
-    if epochs and workplace is None:
-        _run(make(), module, loader)
-    elif epochs and workplace is not None:
-        _go_on(make, module, loader, config, workplace, epochs)
+    if epochs:
+        _train(module, loader, config, epochs, gradient_clip, small)
     module.to("cpu").eval()
     if weights is not None:
         module.float()
 
 
-def _go_on(
-    make: Callable[..., pl.Trainer],
-    module: TrainedModule,
-    loader: Epochs,
-    config: TrainerConfig,
-    workplace: Workplace,
-    epochs: int,
+def _train(
+    module: TrainedModule, loader: Epochs, config: TrainerConfig, epochs: int, gradient_clip: float, small: bool
 ) -> None:
-    """Train from where a killed run was, if there was one, and keep states for the next."""
+    """Train in a plain loop, or by Lightning where it takes that; go on from where a killed run was."""
+    workplace = resume.current()
+    watched = workplace is not None and callbacks.anybody(config)
+    target = None if watched else _target(config, small)
+    make = functools.partial(trainer, config, epochs, gradient_clip, small)
+    if workplace is None:
+        if target is None:
+            _run(make(), module, loader)
+        else:
+            loop.train(module, loader, epochs, target, gradient_clip)
+        return
     number = workplace.begin()
     state = workplace.left(number)
     if state is not None and resume.finished(state):
         resume.restore_end(state, module, loader)
         return
+    if state is not None and (resume.LOOP in state) != (target is not None):
+        state = None  # somebody watches now who did not, or the other way round: the same numbers, from the start
+    if target is not None:
+        keep = functools.partial(workplace.keep, number, loader)
+        loop.train(module, loader, epochs, target, gradient_clip, state, keep)
+    elif not _by_lightning(make, module, loader, config, workplace, number, state, epochs):
+        return
+    workplace.finish(number, resume.end(workplace, module.to("cpu"), loader))
+
+
+def _target(config: TrainerConfig, small: bool) -> torch.device | None:
+    """Return the device of a plain loop; None for several, other precisions, and what Lightning alone knows."""
+    alone = small or (config.devices == 1 and config.strategy == "auto" and config.precision == "32-true")
+    if not alone or config.options or config.accelerator not in ("auto", "cpu", "cuda", "gpu"):
+        return None
+    target = device(config)
+    if target.type == "cuda":
+        return target if torch.cuda.is_available() else None
+    return None if config.accelerator == "auto" and torch.backends.mps.is_available() else target
+
+
+def _by_lightning(
+    make: Callable[..., pl.Trainer],
+    module: TrainedModule,
+    loader: Epochs,
+    config: TrainerConfig,
+    workplace: Workplace,
+    number: int,
+    state: State | None,
+    epochs: int,
+) -> bool:
+    """Train by Lightning, watched; tell whether this process has the result."""
     options = callbacks.watching(config, workplace, number, len(loader))
     whole, keeper = _Whole(epochs, len(loader)), Keeper(workplace, number, loader, state)
     if state is not None:
@@ -130,7 +163,7 @@ def _go_on(
     _run(made, module, loader, state is not None)
     if made.world_size == 1:
         whole.check(made, module)  # again: a training without any step has no end
-        workplace.finish(number, resume.end(workplace, module.to("cpu"), loader))
+    return made.world_size == 1
 
 
 class _Whole(Unwatching):
@@ -176,8 +209,3 @@ def _interruptible() -> Iterator[None]:
             raise
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from stopped
-
-
-def device(config: TrainerConfig) -> torch.device:
-    """Return the device that features are computed on: the one the Trainer would use first."""
-    return devices.named(config.accelerator)

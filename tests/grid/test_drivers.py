@@ -7,8 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,27 +62,35 @@ def waited(tmp_path: Path) -> int:
     return int(seen[0].name.split("-")[2])
 
 
-def test_two_drivers_on_one_store_do_each_call_once(tiny):
+def test_two_drivers_on_one_store_do_each_call_once_whatever_their_clocks_say(tiny, tmp_path):
     experiment = tiny()
-    prepared, told = grid.prepare(experiment), (Told(), Told())
-    folder = Path(experiment.output) / "store"
-    started = threading.Barrier(2)
+    prepared, folder = grid.prepare(experiment), Path(experiment.output) / "store"
+    ready, go = os.pipe(), os.pipe()
 
-    def drive(one: Told) -> None:
-        store = Store(folder)
-        started.wait()
-        finish(prepared, store, Here(job(prepared), store, 1), one)
+    def drive(wait: Callable[[], object]) -> list[str]:
+        store, told = Store(folder), Told()
+        wait()
+        assert finish(prepared, store, Here(job(prepared), store, 1), told) == {}
+        return told.begun
 
-    threads = [threading.Thread(target=drive, args=(one,)) for one in told]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    begun = told[0].begun + told[1].begun
-    assert len(begun) == len(set(begun)) == len(list((folder / "artifacts").glob("*/*")))
-    assert told[0].begun
-    assert told[1].begun
-    assert grid.missing(prepared, Store(folder)) == []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        other = os.fork()
+    if not other:  # in a container of the same name, say, whose clock is an hour ahead
+        ahead, begun = time.time, ["nothing"]
+        try:
+            time.time = lambda: ahead() + 3600
+            begun = drive(lambda: (os.write(ready[1], b"x"), os.read(go[0], 1)))
+        finally:
+            (tmp_path / "begun").write_text("\n".join(begun))
+            os._exit(0)
+    os.read(ready[0], 1)
+    ours = drive(lambda: os.write(go[1], b"x"))
+    os.waitpid(other, 0)
+    theirs = (tmp_path / "begun").read_text().splitlines()
+    assert ours
+    assert theirs
+    assert sorted(ours + theirs) == sorted(f"{path.parent.name}-{path.name}" for path in folder.glob("artifacts/*/*"))
     assert stored(Store(folder)) == stored(run(experiment, here, "reference")[1])
 
 
@@ -95,14 +103,13 @@ def test_a_driver_waits_for_what_another_computes_and_takes_over_when_that_is_go
     class Waiting(Told):
         def waiting(self, reason):
             super().waiting(reason)
-            if len(self.waits) == 2:
-                other.give_up(first.call.name)  # it has failed there, say
+            other.give_up(first.call.name)  # it has failed there, say
 
     told = Waiting()
     with other.owned():
         assert other.take(first.call.name)
         finish(prepared, store, Here(job(prepared), store, 1), told)
-    assert told.waits == ["for 1 calls that other runs compute"] * 2
+    assert told.waits == ["for calls that other runs compute"]
     assert told.begun.count(f"{first.stage}-{first.key}") == 1
     assert grid.missing(prepared, store) == []
 

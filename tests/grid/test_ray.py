@@ -16,7 +16,7 @@ from sharedlabel import grid
 from sharedlabel.config.sections import RayConfig
 from sharedlabel.errors import ConfigError
 from sharedlabel.grid.calls import job
-from sharedlabel.grid.driver import finish
+from sharedlabel.grid.driver import Run, finish
 from sharedlabel.grid.executors import ray as executor
 from sharedlabel.grid.executors.ray import Ray
 from sharedlabel.store import Store
@@ -98,6 +98,24 @@ def test_machines_may_die_and_others_may_come(tiny, on, cluster, tmp_path):
     assert failed == [{}]
     assert grid.missing(prepared, store) == []
     assert sum(told.begun.count(one) for one in odd) == 3
+
+
+def test_a_run_says_that_no_machine_has_room_and_goes_on_when_one_comes(tiny, on, cluster):
+    prepared = grid.prepare(tiny())
+    store = Store(Path(prepared.experiment.output) / "store")
+
+    class Waiting(Told):
+        def waiting(self, reason):
+            super().waiting(reason)
+            cluster.add_node(num_cpus=3)
+
+    told = Waiting()
+    made = Ray(job(prepared), prepared.experiment, store.root, {"CPU": 3.0})
+    first = grid.missing(prepared, store)[0]
+    with Run(store, made, told) as running:
+        running.compute([first])
+    assert told.waits == ["for calls that no machine has room for"]
+    assert store.has(first.stage, first.key)
 
 
 def test_a_cluster_that_does_not_answer_is_told_in_a_sentence(monkeypatch):

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from sharedlabel.grid import schedule as schedules
 from sharedlabel.grid.schedule import Schedule, State
 
 
@@ -15,8 +16,12 @@ def drawn(seed: int, count: int = 60) -> list[tuple[int, ...]]:
     return [tuple(moments.sample(range(call), min(call, moments.randrange(4)))) for call in range(count)]
 
 
+@pytest.mark.parametrize("stale", [10_000, 0])
 @pytest.mark.parametrize("seed", range(20))
-def test_each_call_is_given_once_and_after_what_it_needs_whatever_the_order_in_which_calls_end(seed):
+def test_each_call_is_given_once_and_after_what_it_needs_whatever_the_order_in_which_calls_end(
+    seed, stale, monkeypatch
+):
+    monkeypatch.setattr(schedules, "_STALE", stale)  # tidied up at every chance, or never
     needs, moments = drawn(seed), random.Random(seed)
     schedule = Schedule(needs, heavy=set(moments.sample(range(len(needs)), 10)))
     working: dict[int, int] = {}
@@ -80,6 +85,17 @@ def test_a_worker_goes_on_with_what_it_has_made_among_equals():
     schedule.done(0)
     schedule.done(1)
     assert schedule.take(1) == 2  # nobody has made what lay there
+
+
+def test_a_worker_without_anything_of_its_own_takes_what_another_would_come_to_last():
+    schedule = Schedule([(), (0,), (0,), (0,), (0,)], heavy={0, 1, 2, 3})
+    assert schedule.take(0) == 0
+    schedule.done(0, 0)
+    assert [schedule.take(1), schedule.take(0), schedule.take(1), schedule.take(0)] == [4, 1, 3, 2]
+    schedule = Schedule([(), (0,), (0,), (1,)], heavy={3})
+    assert schedule.take(0) == 0
+    schedule.done(0, 0)
+    assert schedule.take(1) == 1  # the last of those that come first
 
 
 def test_done_twice_counts_once_and_a_stored_call_makes_its_readers_ready():

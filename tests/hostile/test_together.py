@@ -362,3 +362,44 @@ def test_a_full_or_absent_stderr_keeps_the_exit_code():
     for redirection in ("2>/dev/full", "2>&-"):
         run = subprocess.run(["sh", "-c", f'exec "{sys.executable}" -c "{code}" {redirection}'], check=False)
         assert run.returncode == 2
+
+
+def test_a_set_is_known_again_while_it_follows_from_the_same_and_nobody_has_touched_it(folder):
+    assert not together.holds(folder, "")  # it was written without saying what it follows from
+    together.replace(folder, NEW, plots, made_of="one")
+    assert together.holds(folder, "one")
+    assert not together.holds(folder, "two")
+    assert together.contents(folder) == list(NEW)
+    (folder / "notes.txt").write_text("other notes")
+    assert together.holds(folder, "one")
+    (folder / "rows.csv").write_text("3\n")
+    assert not together.holds(folder, "one")
+    (folder / "rows.csv").write_text(NEW["rows.csv"])
+    assert together.holds(folder, "one")
+    (folder / "plots" / "c.svg").unlink()
+    assert not together.holds(folder, "one")
+    together.replace(folder, OLD, plots)
+    assert not together.holds(folder, "one")
+
+
+def test_a_set_that_waits_to_be_moved_is_not_known(folder):
+    together.replace(folder, NEW, plots, made_of="one")
+    (folder / together.REPLACING).mkdir()
+    assert not together.holds(folder, "one")
+
+
+@pytest.mark.parametrize("listed", ["", "[]", "{}", '{"made_of": "one"}', '{"made_of": "one", "contents": ["a"]}'])
+def test_a_list_that_says_something_else_holds_nothing(folder, listed):
+    (folder / together.LIST).write_text(listed)
+    assert not together.holds(folder, "one")
+
+
+def test_a_list_leads_nowhere_else(folder):
+    together.replace(folder, NEW, plots, made_of="one")
+    listed = json.loads((folder / together.LIST).read_text())
+    (folder.parent / "secret").write_text("secret")
+    for name in ("../secret", str(folder.parent / "secret"), "plots/../../secret"):
+        (folder / together.LIST).write_text(json.dumps(listed | {"contents": {name: together._digest("secret")}}))
+        assert not together.holds(folder, "one")
+        with pytest.raises(ValueError, match="leads elsewhere"):
+            together.contents(folder)

@@ -13,6 +13,7 @@ import torch
 from sharedlabel import rng
 from sharedlabel.data.tuples import partition
 from sharedlabel.errors import DataError
+from sharedlabel.metrics import _shells as shells
 from sharedlabel.metrics import (
     accuracy,
     behrens_fisher,
@@ -25,7 +26,6 @@ from sharedlabel.metrics import (
     intervals,
     moderation,
     paired,
-    shells,
     stopping,
     uncertainty,
 )

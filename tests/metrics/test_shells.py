@@ -6,6 +6,7 @@ import torch
 import torchmetrics
 
 from sharedlabel.errors import DataError
+from sharedlabel.metrics import _shells as shells
 from sharedlabel.metrics import (
     brier_score,
     calibration_error,
@@ -13,7 +14,6 @@ from sharedlabel.metrics import (
     n_accuracy,
     negative_log_likelihood,
     relative_information,
-    shells,
 )
 from sharedlabel.rng import generator
 

@@ -39,7 +39,7 @@ MODULES = {
     "metrics/accuracy": ["tests/metrics/test_accuracy.py", "tests/metrics/test_checks.py"],
     "metrics/cost": ["tests/metrics/test_cost.py", "tests/metrics/test_checks.py"],
     "metrics/_checks": ["tests/metrics/test_checks.py"],
-    "metrics/shells": ["tests/metrics/test_shells.py", "tests/metrics/test_checks.py"],
+    "metrics/_shells": ["tests/metrics/test_shells.py", "tests/metrics/test_checks.py"],
     "metrics/calibration": [
         *(f"tests/metrics/test_{name}.py" for name in ("calibration", "temperature", "checks")),
         "tests/test_evaluation.py",

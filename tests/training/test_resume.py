@@ -34,6 +34,7 @@ from sharedlabel.training.resume import Workplace
 from sharedlabel.types import Dataset, SetShape
 
 CPU = TrainerConfig(accelerator="cpu")
+WATCHED = dataclasses.replace(CPU, logger="csv")
 CLASSES, WIDTH, N = 3, 4, 3
 RECIPE = TrainConfig(epochs=4, batch_size=8, crop=1, flip=True)
 Numbers = tuple[dict[str, Tensor], Any]
@@ -60,11 +61,11 @@ def network() -> Backbone:
     return Backbone(body, nn.Linear(6, CLASSES), (1, 4, 4))
 
 
-def dense() -> Numbers:
+def dense(runtime: TrainerConfig = CPU) -> Numbers:
     recipe = dataclasses.replace(RECIPE, optimizer="sgd", learning_rate=0.05)
     with rng.seeded(0, "dense"):
         backbone = network()
-        losses = compression.train(backbone, recipe, data(), CPU, 5)
+        losses = compression.train(backbone, recipe, data(), runtime, 5)
     return backbone.state_dict(), losses
 
 
@@ -219,6 +220,24 @@ def test_killed_after_its_last_epoch_a_training_that_was_stopped_early_gets_no_f
         with pytest.raises(Killed):
             run(searched, states)
     same(run(searched, states), expected)
+
+
+@pytest.mark.parametrize("first", [CPU, WATCHED])
+def test_watched_or_not_a_training_takes_the_same_steps(first, states, monkeypatch, tmp_path):
+    """Nobody watches the plain loop; it cannot read what Lightning leaves, nor Lightning what it leaves."""
+    expected = dense()
+    monkeypatch.chdir(tmp_path)
+    with steps(monkeypatch, 7), pytest.raises(Killed):
+        run(lambda: dense(first), states)
+    with steps(monkeypatch) as taken:
+        same(run(lambda: dense(WATCHED if first is CPU else CPU), states), expected)
+    assert taken[0] == 16
+
+
+def test_nobody_who_watches_asks_for_no_trainer(states, monkeypatch):
+    monkeypatch.setattr(trainer.pl, "Trainer", None)
+    for compute in (dense, joint, searched):
+        run(compute, states, None)
 
 
 @pytest.mark.parametrize("other", ["goes on", "finishes"])

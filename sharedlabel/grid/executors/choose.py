@@ -16,7 +16,8 @@ from sharedlabel.grid.executors.ray import Ray
 from sharedlabel.grid.nodes import Grid
 from sharedlabel.machine import cores, memory
 from sharedlabel.store import Store
-from sharedlabel.training import callbacks, trainer
+from sharedlabel.training import callbacks
+from sharedlabel.training.devices import device
 
 WORKER_BYTES = 1 << 30  # that a worker has to itself: torch, networks and features, images not counted
 
@@ -28,9 +29,9 @@ def workers(experiment: Experiment) -> int:
     asked = cores.workers(experiment.workers)
     if asked is not None:
         return asked
-    if trainer.device(experiment.trainer).type == "cuda":
+    if device(experiment.trainer).type == "cuda":
         return torch.cuda.device_count()
-    if trainer.device(experiment.trainer).type != "cpu":
+    if device(experiment.trainer).type != "cpu":
         return 1
     return max(1, min(cores.available() // experiment.threads, memory.total() // WORKER_BYTES))
 
@@ -45,7 +46,7 @@ def executor(grid: Grid, store: Store, calls: int) -> Executor:
     """
     experiment = grid.experiment
     if experiment.executor == "ray" and calls:
-        on_gpu = trainer.device(experiment.trainer).type == "cuda"
+        on_gpu = device(experiment.trainer).type == "cuda"
         needs = {"CPU": float(experiment.threads)} | ({"GPU": experiment.ray.gpus} if on_gpu else {})
         return Ray(job(grid), experiment, store.root, needs)
     count = min(workers(experiment), calls)
@@ -56,7 +57,7 @@ def executor(grid: Grid, store: Store, calls: int) -> Executor:
 
 def _environments(experiment: Experiment, count: int) -> Iterator[dict[str, str]]:
     """Yield the variables of each worker: which GPU it sees, all in turns."""
-    on_gpu = trainer.device(experiment.trainer).type == "cuda"
+    on_gpu = device(experiment.trainer).type == "cuda"
     gpus = _visible() if on_gpu else []
     for worker in range(count):
         yield {"CUDA_VISIBLE_DEVICES": gpus[worker % len(gpus)]} if gpus else {}

@@ -22,7 +22,6 @@ from sharedlabel.files import leases
 from sharedlabel.grid.executors.base import Ended
 from sharedlabel.grid.executors.work import Begun, Setup, Unable, Warned
 from sharedlabel.grid.jobs import Call, Job, Outcome
-from sharedlabel.grid.schedule import NOBODY
 from sharedlabel.machine import forks, mapped
 
 _DEATHS = 4  # of workers in a row that never began, after which one more ends the run
@@ -88,9 +87,8 @@ class Local:
         return [worker.number for worker in self._workers.values() if worker.call is None]
 
     def place(self, worker: int) -> int:
-        """Return the same for all: they share a machine."""
-        del worker
-        return NOBODY
+        """Return the worker itself: what it has made last it may still have in its memory."""
+        return worker
 
     def start(self, worker: int, call: Call) -> None:
         """Send a call to a worker; one that has died is noticed when its end is asked for."""

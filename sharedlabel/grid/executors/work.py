@@ -18,7 +18,9 @@ from sharedlabel.config import Experiment, resolve
 from sharedlabel.grid.jobs import Call, Job, Outcome
 from sharedlabel.machine import mapped
 from sharedlabel.store import Store
+from sharedlabel.training import aggregator, backbone, joint, trainer
 
+PRELOADED = aggregator, backbone, joint, trainer  # imported once, before workers are forked
 AXES = ("backbones", "pruners", "aggregators")
 
 
