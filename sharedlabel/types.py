@@ -6,9 +6,11 @@ prefixes of it), `d` embedding width, `c` classes, `b` batch.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
@@ -18,13 +20,39 @@ Role: TypeAlias = Literal["backbone", "aggregator", "validation", "test"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
+@runtime_checkable
+class InFiles(Protocol):
+    """Images that stay in files; looked up by an index tensor, they come out decoded, in memory."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape `[N C H W]` of all together."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of a pixel."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """Return the images `[... C H W]` at `index [...]`."""
+
+    def ahead(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the images at each index in turn; the next may be decoded while those of one are used."""
+
+
+Images: TypeAlias = Num[Tensor, "N C H W"] | InFiles
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled instances, in memory or memory-mapped.
+    """Labelled instances, in memory, memory-mapped or in files.
 
     Attributes:
         name: what tables call the data set.
-        images: `uint8 [N C H W]` (synthetic data may be `float32`); may be a memory map, index it in batches.
+        images: `uint8 [N C H W]` (synthetic data may be `float32`); may be a memory map, or images that stay in files:
+            look them up by an index tensor, in batches.
         labels: class index of each instance, in `[0, c)`.
         class_names: one name per class, in index order.
         groups: id of each instance's group (track, speaker, specimen), or None.
@@ -41,7 +69,7 @@ class Dataset:
     """
 
     name: str
-    images: Num[Tensor, "N C H W"]
+    images: Images
     labels: Int64[Tensor, "N"]
     class_names: tuple[str, ...]
     groups: Int64[Tensor, "N"] | None

@@ -41,9 +41,17 @@ class Reader:
     def __call__(self, name: str) -> Outcome:
         """Return an image, or what is wrong with its file."""
         try:
-            return decode_named(name, self.source.read(name), self.decoding)
+            return self.image(name, self.source.read(name))
         except BadFileError as error:
             return error
+
+    def image(self, name: str, data: bytes) -> NDArray[np.uint8]:
+        """Return the image that the bytes of a file are.
+
+        Raises:
+            BadFileError: they are none.
+        """
+        return decode_named(name, data, self.decoding)
 
     def all(self, names: Sequence[str]) -> Generator[Outcome, None, None]:
         """Yield the images of files in order."""

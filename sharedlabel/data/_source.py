@@ -11,6 +11,7 @@ import posixpath
 import re
 import stat
 import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -72,6 +73,7 @@ class Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._zip: zipfile.ZipFile | None = None
+        self._alone = threading.Lock()  # a zip counts its readers, without a lock of its own
         self._infos: dict[str, zipfile.ZipInfo] = {}
         self._places: dict[str, str] = {}  # of the images of a folder, links followed
         self._names: _Listed | None = None
@@ -239,7 +241,7 @@ class Source:
         _check_member(info, name, self.path)
         if info.file_size > limit:  # before it is inflated
             raise BadFileError(_too_long(name, self.path, limit, info.file_size))
-        with archive.open(info) as file:
+        with self._alone, archive.open(info) as file:
             return file.read(limit + 1)
 
 

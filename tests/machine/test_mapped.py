@@ -13,10 +13,9 @@ from sharedlabel.backbones import mlp
 from sharedlabel.config.sections import TrainConfig, TrainerConfig
 from sharedlabel.machine import mapped
 from sharedlabel.scoring.data import Data
-from sharedlabel.stages.joint import _Indexed
 from sharedlabel.training.backbone import BackboneModule
 from sharedlabel.training.compression import BackboneTrainer
-from sharedlabel.training.loaders import ImageLoader
+from sharedlabel.training.loaders import Chosen, ImageLoader
 from sharedlabel.types import Dataset
 
 COUNT = 30_000  # images of a KiB
@@ -46,7 +45,7 @@ def test_a_training_on_several_devices_is_handed_paths(images: torch.Tensor) -> 
     steps = _Steps(BackboneTrainer(data, TrainerConfig(), recipe, recipe, 0))
     module = BackboneModule.of(network, recipe, after_step=steps)  # type: ignore[arg-type]
     loader = ImageLoader(images, labels, indices, 32, 0)
-    handed = ForkingPickler.dumps((module, loader, _Indexed(images, indices)))
+    handed = ForkingPickler.dumps((module, loader, Chosen(images, indices)))
     assert len(handed) < 2**20
     given = ForkingPickler.loads(handed)
     batches = [next(iter(one))[0] for one in (loader, given[1])]
