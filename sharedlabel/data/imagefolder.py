@@ -56,7 +56,8 @@ class Config:
         background: what shows through where an image is transparent, `white` or `black`.
         on_bad_image: `error` stops at a file that cannot be read as an image; `skip` leaves it out and says so.
         decoded: keep a decoded copy of all images below the data root; false decodes an image again whenever it is
-            used, where there is no room for a copy. Numbers are the same.
+            used, where there is no room for a copy. Numbers are the same. Workers on other machines read the files at
+            the same path.
     """
 
     path: str = ""
