@@ -47,12 +47,13 @@ def _reduced(tensor: Tensor) -> Any:
     return (opened, (_places[tensor],)) if tensor in _places else reduce_tensor(tensor)
 
 
-def dumps(what: Any, folder: Path) -> bytes:
+def dumps(what: Any, folder: Path | None) -> bytes:
     """Pickle an object for another process of this machine.
 
     Args:
         what: to hand on.
-        folder: receives large tensors; it has to stay as long as the object is read.
+        folder: receives large tensors, and has to stay as long as the object is read; None leaves them in what is
+            returned.
 
     Raises:
         OSError: a tensor cannot be written.
@@ -112,7 +113,7 @@ class _Unpacker(pickle.Unpickler):
 
 
 class _Pickler(pickle.Pickler):
-    def __init__(self, file: io.BytesIO, folder: Path) -> None:
+    def __init__(self, file: io.BytesIO, folder: Path | None) -> None:
         super().__init__(file, pickle.HIGHEST_PROTOCOL)
         self.folder = folder
 
@@ -120,7 +121,7 @@ class _Pickler(pickle.Pickler):
         """Return how a tensor is opened again; everything else is pickled as usual."""
         if not isinstance(one, Tensor):
             return NotImplemented
-        if one not in _places and _large(one):
+        if one not in _places and _large(one) and self.folder is not None:
             path = self.folder / f"{uuid.uuid4().hex}.npy"
             np.save(path, one.numpy(), allow_pickle=False)
             return opened, (path,)
