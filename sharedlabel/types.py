@@ -32,6 +32,10 @@ class InFiles(Protocol):
     def dtype(self) -> torch.dtype:
         """Type of a pixel."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where those that are looked up are, and where their index has to be."""
+
     def __len__(self) -> int:
         """Return how many there are."""
 

@@ -28,6 +28,7 @@ from sharedlabel.stages import dense, early, prune
 from sharedlabel.stages._restore import stored_backbone
 from sharedlabel.store import Artifact, Store
 from sharedlabel.training import compression
+from sharedlabel.training.backbone import BackboneModule
 
 SPLIT = SplitConfig(limit=40)
 TRAIN = TrainConfig(epochs=2, batch_size=32)
@@ -82,8 +83,8 @@ def test_part_of_the_training_is_a_beginning_of_the_whole(data: Data) -> None:
 
 def test_the_rest_of_the_training_starts_within_its_learning_rates(data: Data) -> None:
     network = backbone(data)
-    module = compression.BackboneModule.of(network, TRAIN, span=(0.5, 1.0))
-    whole = compression.BackboneModule.of(network, TRAIN)
+    module = BackboneModule.of(network, TRAIN, span=(0.5, 1.0))
+    whole = BackboneModule.of(network, TRAIN)
     assert [module.scale(step, 20) for step in range(10)] == [whole.scale(step, 20) for step in range(10, 20)]
 
 

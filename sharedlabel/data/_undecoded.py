@@ -56,7 +56,7 @@ class Undecoded:
         image_shape: channels, height and width of each image.
     """
 
-    dtype = torch.uint8
+    dtype, device = torch.uint8, torch.device("cpu")
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from sharedlabel.errors import ConfigError
@@ -29,6 +30,19 @@ def workers(asked: int | str) -> int | None:
     if not (said.isascii() and said.isdigit() and int(said)):
         raise ConfigError(f"expected a number above 0 in the environment variable {WORKERS}, got {said!r}; correct it")
     return int(said)
+
+
+@contextlib.contextmanager
+def using(threads: int) -> Iterator[None]:
+    """Compute with so many threads in the block."""
+    import torch  # noqa: PLC0415 -- who asks for cores alone need not wait for it
+
+    former = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former)
 
 
 def available(cgroup: Path = _CGROUP) -> int:

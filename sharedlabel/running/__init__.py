@@ -112,7 +112,7 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
     experiment = grid.experiment
     folder = home(experiment.output) / experiment.name
     folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is noticed before the first call
-    with Tracker(experiment, folder / "wandb") as tracker:
+    with cores.using(experiment.threads), Tracker(experiment, folder / "wandb") as tracker:
         computed = _compute(grid, store, None if events else console, fail_fast, folder)
         results = computed.results
         figures = _publish(computed, folder)
@@ -154,7 +154,8 @@ def compute(grid: Grid, store: Store, console: Console, fail_fast: bool = False)
     Raises:
         WriteError: the store cannot be written.
     """
-    return _compute(grid, store, console, fail_fast, None).results
+    with cores.using(grid.experiment.threads):
+        return _compute(grid, store, console, fail_fast, None).results
 
 
 def _compute(grid: Grid, store: Store, console: Console | None, fail_fast: bool, folder: Path | None) -> _Computed:

@@ -10,7 +10,6 @@ import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import ConfigError
 from sharedlabel.training.onlooker import Onlooker
 from sharedlabel.training.resume import Unwatching, Workplace
+from sharedlabel.training.watchers import WATCHERS
 
 # Callbacks that only look, by the names of configurations, which import nothing.
 WATCHING: Mapping[str, type[pl.Callback]] = {
@@ -51,7 +51,6 @@ _NOISE = (
 )
 _EVERY = 50  # steps, as Lightning does
 _MONITORS = ("device_stats_monitor", "learning_rate_monitor")
-_watchers: ContextVar[tuple[pl.Callback, ...]] = ContextVar("watchers", default=())
 
 
 class KeepPruned(Unwatching):
@@ -126,7 +125,7 @@ def check(config: TrainerConfig) -> None:
             logger that is not installed, or is missing.
     """
     _named(config)
-    for callback in _watchers.get():
+    for callback in WATCHERS.get():
         _check_object(callback)
     if config.logger == "tensorboard" and not any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))):
         raise ConfigError(
@@ -151,13 +150,8 @@ def watched(*callbacks: Any) -> Iterator[None]:
     """
     for callback in callbacks:
         _check_object(callback)
-    with _set(*_watchers.get(), *callbacks):
+    with _set(*WATCHERS.get(), *callbacks):
         yield
-
-
-def are_watching() -> bool:
-    """Tell whether callbacks of `watched` watch what is trained now."""
-    return bool(_watchers.get())
 
 
 def unwatched() -> contextlib.AbstractContextManager[None]:
@@ -167,11 +161,11 @@ def unwatched() -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def _set(*callbacks: pl.Callback) -> Iterator[None]:
-    token = _watchers.set(callbacks)
+    token = WATCHERS.set(callbacks)
     try:
         yield
     finally:
-        _watchers.reset(token)
+        WATCHERS.reset(token)
 
 
 def quiet() -> dict[str, Any]:
@@ -202,7 +196,7 @@ def watching(config: TrainerConfig, workplace: Workplace, number: int, steps: in
         number: of the training within its stage call.
         steps: in an epoch; single steps are logged every 50, or once an epoch if it has fewer.
     """
-    options: dict[str, Any] = {"callbacks": [*_named(config), *map(Onlooker, _watchers.get())]}
+    options: dict[str, Any] = {"callbacks": [*_named(config), *map(Onlooker, WATCHERS.get())]}
     if config.logger != "none":
         options["logger"] = _logger(config, workplace.logs, number)
         options["log_every_n_steps"] = max(1, min(_EVERY, steps))
@@ -213,7 +207,7 @@ def watching(config: TrainerConfig, workplace: Workplace, number: int, steps: in
 
 def anybody(config: TrainerConfig) -> bool:
     """Tell whether a logger or a callback watches the trainings of a grid."""
-    return bool(config.callbacks or _watchers.get()) or config.logger != "none"
+    return bool(config.callbacks or WATCHERS.get()) or config.logger != "none"
 
 
 def _named(config: TrainerConfig) -> list[pl.Callback]:

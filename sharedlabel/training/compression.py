@@ -35,6 +35,7 @@ from sharedlabel.pruners._methods import prune
 from sharedlabel.scoring.data import Data
 from sharedlabel.training.devices import device
 from sharedlabel.training.loaders import ImageLoader, looked_up
+from sharedlabel.training.resident import resident
 from sharedlabel.training.steps import AfterStep
 from sharedlabel.types import Dataset
 
@@ -107,7 +108,8 @@ def train(
     if runtime.channels_last:
         backbone.to(memory_format=torch.channels_last)
     module = BackboneModule.of(backbone, recipe, runtime.compile, span, after_step)
-    loader = ImageLoader(data.dataset.images, data.dataset.labels, data.splits["backbone"], recipe.batch_size, seed)
+    images = resident(data.dataset.images, device(runtime)) if runtime.devices == 1 else data.dataset.images
+    loader = ImageLoader(images, data.dataset.labels, data.splits["backbone"], recipe.batch_size, seed)
     fit(module, loader, runtime, recipe.epochs)
     return module.losses()
 

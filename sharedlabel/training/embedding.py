@@ -14,6 +14,7 @@ from sharedlabel.errors import TrainingError
 from sharedlabel.scoring.data import Data
 from sharedlabel.training.devices import device
 from sharedlabel.training.loaders import looked_up
+from sharedlabel.training.resident import resident
 from sharedlabel.types import Images
 
 SHARD_IMAGES = 16_384
@@ -28,7 +29,8 @@ def embed(
     Raises:
         TrainingError: an embedding or a logit is not finite.
     """
-    network = backbone.to(target).eval()
+    network, images = backbone.to(target).eval(), resident(images, target)
+    order = order.to(images.device)
     for shard in order.split(SHARD_IMAGES):
         yield _embed_shard(network, images, shard, target)
 
@@ -36,14 +38,16 @@ def embed(
 @torch.inference_mode()
 def _embed_shard(network: Backbone, images: Images, shard: Tensor, target: torch.device) -> dict[str, Tensor]:
     made = {
-        "embeddings": torch.empty(len(shard), network.embedding_dim),
-        "logits": torch.empty(len(shard), network.classifier.out_features),
+        "embeddings": torch.empty(len(shard), network.embedding_dim, device=target),
+        "logits": torch.empty(len(shard), network.classifier.out_features, device=target),
     }
-    batches = torch.arange(len(shard)).split(EMBED_BATCH)
-    for rows, batch in zip(batches, looked_up(images, (shard[rows] for rows in batches)), strict=True):
+    parts = torch.arange(len(shard), device=target).split(EMBED_BATCH)
+    batches = looked_up(images, (shard[rows.to(shard.device)] for rows in parts))
+    for rows, batch in zip(parts, batches, strict=True):
         embedding = network.embed(batch.to(target))
-        made["embeddings"][rows] = embedding.cpu()
-        made["logits"][rows] = network.classify(embedding).cpu()
+        made["embeddings"][rows] = embedding.float()
+        made["logits"][rows] = network.classify(embedding).float()
+    made = {name: tensor.cpu() for name, tensor in made.items()}  # once a shard: who copies waits for the device
     for name, tensor in made.items():
         if not torch.isfinite(tensor).all():
             raise TrainingError(

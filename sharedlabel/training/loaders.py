@@ -84,7 +84,8 @@ class ImageLoader:
     """Batches of images and labels in a fresh random order every epoch; an incomplete last batch is left out.
 
     Args:
-        images: `[N C H W]`, in memory, memory-mapped or in files.
+        images: `[N C H W]`, in memory, memory-mapped or on a device; batches are where they are. Or in files, which are
+            decoded on the CPU.
         labels: `[N]`.
         indices: the images to use.
         batch_size: images per step over all devices.
@@ -99,7 +100,7 @@ class ImageLoader:
         batch_size: int,
         seed: int,
     ) -> None:
-        self.images, self.labels, self.indices = images, labels, indices
+        self.images, self.labels, self.indices = images, labels.to(images.device), indices
         self.batch_size, self.seed, self.epoch = min(batch_size, len(indices)), seed, 0
 
     def __len__(self) -> int:
@@ -107,9 +108,10 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[ImageBatch]:
         order = torch.randperm(len(self.indices), generator=rng.generator(self.seed, "images", self.epoch))
+        order, indices = order.to(self.images.device), self.indices.to(self.images.device)
         self.epoch += 1
         order = order[: len(self) * self.batch_size]
-        batches = [self.indices[share_of_rank(batch)] for batch in order.split(self.batch_size)]
+        batches = [indices[share_of_rank(batch)] for batch in order.split(self.batch_size)]
         for batch, images in zip(batches, looked_up(self.images, batches), strict=True):
             yield images, self.labels[batch]
 

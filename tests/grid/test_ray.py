@@ -26,21 +26,27 @@ from .test_executors import Told, here, run, stored
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra sharedlabel[ray]")
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A cluster of two machines with room for one call each."""
+@pytest.fixture(scope="module", autouse=True)
+def _environment() -> Iterator[None]:
+    """What Ray reads when it is imported, which nobody does before."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**executor._USUAL, "RAY_AUTH_TOKEN": "0" * 40}.items():
             patch.setenv(name, value)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]))
-        import ray
-        from ray.cluster_utils import Cluster
+        yield
 
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        made.add_node(num_cpus=1)
-        yield made
-        ray.shutdown()
-        made.shutdown()
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A cluster of two machines with room for one call each."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made.add_node(num_cpus=1)
+    yield made
+    ray.shutdown()
+    made.shutdown()
 
 
 @pytest.fixture

@@ -12,11 +12,10 @@ from sharedlabel.grid.calls import job
 from sharedlabel.grid.executors.base import Executor
 from sharedlabel.grid.executors.here import Here
 from sharedlabel.grid.executors.local import Local
-from sharedlabel.grid.executors.ray import Ray
 from sharedlabel.grid.nodes import Grid
 from sharedlabel.machine import cores, memory
 from sharedlabel.store import Store
-from sharedlabel.training import callbacks
+from sharedlabel.training import watchers
 from sharedlabel.training.devices import device
 
 WORKER_BYTES = 1 << 30  # that a worker has to itself: torch, networks and features, images not counted
@@ -24,7 +23,7 @@ WORKER_BYTES = 1 << 30  # that a worker has to itself: torch, networks and featu
 
 def workers(experiment: Experiment) -> int:
     """Return the number of workers that an experiment computes with here."""
-    if callbacks.are_watching() or experiment.trainer.devices != 1:
+    if watchers.WATCHERS.get() or experiment.trainer.devices != 1:
         return 1  # callbacks are objects of this process; several devices need processes of their own
     asked = cores.workers(experiment.workers)
     if asked is not None:
@@ -46,6 +45,8 @@ def executor(grid: Grid, store: Store, calls: int) -> Executor:
     """
     experiment = grid.experiment
     if experiment.executor == "ray" and calls:
+        from sharedlabel.grid.executors.ray import Ray
+
         on_gpu = device(experiment.trainer).type == "cuda"
         needs = {"CPU": float(experiment.threads)} | ({"GPU": experiment.ray.gpus} if on_gpu else {})
         return Ray(job(grid), experiment, store.root, needs)

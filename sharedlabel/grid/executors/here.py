@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from types import TracebackType
 from typing import Self
 
-import torch
-
 from sharedlabel.grid.executors.base import Ended
 from sharedlabel.grid.jobs import Call, Job
 from sharedlabel.grid.schedule import NOBODY
+from sharedlabel.machine import cores
 from sharedlabel.store import Store
 
 
@@ -25,18 +25,17 @@ class Here:
 
     def __init__(self, job: Job, store: Store, threads: int) -> None:
         self.job, self.store, self.threads = job, store, threads
-        self._former = threads
+        self._left = contextlib.ExitStack()
         self._ended: list[Ended] = []
 
     def __enter__(self) -> Self:
-        self._former = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
+        self._left.enter_context(cores.using(self.threads))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        torch.set_num_threads(self._former)
+        self._left.close()
 
     def free(self) -> list[int]:
         """Return the one worker, unless what it has done is still to be noted."""

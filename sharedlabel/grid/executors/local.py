@@ -20,7 +20,7 @@ from sharedlabel.config import Experiment
 from sharedlabel.errors import TrainingError
 from sharedlabel.files import leases
 from sharedlabel.grid.executors.base import Ended
-from sharedlabel.grid.executors.work import Begun, Setup, Unable, Warned
+from sharedlabel.grid.executors.messages import Begun, Setup, Unable, Warned
 from sharedlabel.grid.jobs import Call, Job, Outcome
 from sharedlabel.machine import forks, mapped
 

@@ -29,7 +29,8 @@ from sharedlabel.config import Experiment
 from sharedlabel.config.sections import RayConfig
 from sharedlabel.errors import ConfigError, TrainingError, first_line
 from sharedlabel.grid.executors.base import Ended
-from sharedlabel.grid.executors.work import Setup, Warned, begun
+from sharedlabel.grid.executors.messages import Setup, Warned
+from sharedlabel.grid.executors.work import begun
 from sharedlabel.grid.jobs import Call, Job, Outcome
 from sharedlabel.machine import mapped
 from sharedlabel.store import Store

@@ -6,15 +6,14 @@ import os
 import pickle
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from sharedlabel.config import Experiment, resolve
+from sharedlabel.config import resolve
+from sharedlabel.grid.executors.messages import Begun, Setup, Unable, Warned
 from sharedlabel.grid.jobs import Call, Job, Outcome
 from sharedlabel.machine import mapped
 from sharedlabel.store import Store
@@ -22,48 +21,6 @@ from sharedlabel.training import aggregator, backbone, joint, trainer
 
 PRELOADED = aggregator, backbone, joint, trainer  # imported once, before workers are forked
 AXES = ("backbones", "pruners", "aggregators")
-
-
-@dataclass(frozen=True)
-class Warned:
-    """A warning, for whoever shows them; the arguments of `warnings.warn_explicit`."""
-
-    message: str
-    category: type[Warning]
-    filename: str
-    lineno: int
-
-
-class Begun:
-    """A worker is ready for calls."""
-
-
-@dataclass(frozen=True)
-class Unable:
-    """A worker cannot begin; the attributes are those of an outcome."""
-
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a worker begins with.
-
-    Attributes:
-        folder: where relative paths start.
-        path: where modules are looked for.
-        experiment: names the plugins from outside.
-        store: root of the store.
-        environment: variables to set, such as the GPU to see.
-        job: pickled; its plugins are known once the experiment's are.
-    """
-
-    folder: str
-    path: list[str]
-    experiment: Experiment
-    store: Path
-    environment: Mapping[str, str]
-    job: bytes
 
 
 def work(connection: Connection) -> None:
