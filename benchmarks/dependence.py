@@ -36,7 +36,7 @@ from sharedlabel.report._panels import heading, label_ends, panel_ns, panels, ra
 from sharedlabel.report._theme import STYLE, Palette, to_svg
 from sharedlabel.report.terminal import open_console
 from sharedlabel.report.views import shortfall
-from sharedlabel.store import Store
+from sharedlabel.store import Store, of
 
 FILES = ("dependence.csv", "dependence.svg")
 QUICK = ("--data.instances_per_class=96", "--aggregators=[log_pool]", "--dense.epochs=1", "--retrain.epochs=1")
@@ -115,7 +115,7 @@ def grids(option: str, values: Sequence[float], arguments: Sequence[str]) -> Ite
         suffix = re.sub(r"[^A-Za-z0-9.-]", "", f"{option.rpartition('.')[2]}-{value!r}")
         given = [*arguments, f"--{option}={value!r}", f"--name={parse(arguments)[0].name}-{suffix}"]
         experiment = parse(given)[0]
-        yield value, prepare(experiment), Store(Path(experiment.output).expanduser() / "store")
+        yield value, prepare(experiment), of(experiment)
 
 
 def sweep(option: str, values: Sequence[float], arguments: Sequence[str]) -> list[Point]:

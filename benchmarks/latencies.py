@@ -35,7 +35,7 @@ from sharedlabel.report._theme import STYLE, Palette, to_svg
 from sharedlabel.report.figures import speedup
 from sharedlabel.report.views import View
 from sharedlabel.stages import STAGES, Finished
-from sharedlabel.store import Store
+from sharedlabel.store import Store, of
 
 ROOT = Path(__file__).resolve().parent.parent
 MASKS = " (masks)"
@@ -125,7 +125,7 @@ def prepared(name: str, published: Published, data: Path, work: Path) -> tuple[G
         SharedLabelError: images that are not there, or another mistake in the configuration.
     """
     grid = prepare(parse(_arguments(name, published, data, work))[0])
-    store = Store(Path(grid.experiment.output) / "store")
+    store = of(grid.experiment)
     with store.at_work(False, _waiting):
         for cell in grid.cells:
             for _, needed in cell.latency.inputs:

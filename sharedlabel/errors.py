@@ -83,7 +83,7 @@ class StoreError(SharedLabelError):
 
 
 class WriteError(StoreError):
-    """A place that cannot be written, such as a full disk: whatever comes next would fail there, too."""
+    """A place that cannot be written or reached, such as a full disk: whatever comes next would fail there, too."""
 
 
 def nearest(name: str, available: Iterable[str]) -> str:

@@ -29,19 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> None:
     experiment, _ = parse(arguments, "evaluate")
     # As in train.py: torch and Lightning take seconds to import, and mistakes should not wait for them.
+    from sharedlabel import store as stores
     from sharedlabel.grid import finished, opened
     from sharedlabel.report.html import publish
     from sharedlabel.report.terminal import open_console, print_report
     from sharedlabel.running.collect import collect
-    from sharedlabel.store import Store
 
     started = time.perf_counter()
-    store = Store(home(experiment.output) / "store", readonly=True)
+    store = stores.of(experiment, readonly=True)
     whole = opened(experiment)
     grid = finished(whole, store)
     if not grid.cells:
         raise StoreError(
-            f"expected finished cells of {experiment.name!r} in {store.root}, got none; "
+            f"expected finished cells of {experiment.name!r} in {store.where}, got none; "
             "run `sharedlabel train` first, or ask for fewer seeds: a method counts once all of its are done"
         )
     console = open_console()

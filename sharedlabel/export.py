@@ -35,6 +35,9 @@ def parser() -> Parser:
     )
     built.add_argument("cell", nargs="?", default="", help="first digits of the id in the column `cell` of rows.csv")
     built.add_argument("--run", type=Path, default=Path("runs/digits"), help="folder of the run (default: %(default)s)")
+    built.add_argument(
+        "--store", help="folder or URL of the run's artifacts (default: store beside the folder of the run)"
+    )
     built.add_argument("--output", type=Path, help="folder to write (default: models/CELL in the folder of the run)")
     built.add_argument(
         "--format",
@@ -66,7 +69,9 @@ def _main(arguments: Sequence[str] | None) -> None:
     # torch and Lightning take seconds to import: help and mistakes should not wait for them.
     from sharedlabel.deployment import build
 
-    card = build.export(run, rows, home.parent / "store", output, _FORMATS[options.format], options.force)
+    card = build.export(
+        run, rows, options.store or home.parent / "store", output, _FORMATS[options.format], options.force
+    )
     print(printable(f"{rows[0].cell}: {describe(rows[0])}"))
     for name, file in card.files.items():
         checked = "" if file.difference is None else f", largest difference from PyTorch {file.difference:.1e}"

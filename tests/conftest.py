@@ -45,6 +45,7 @@ if TYPE_CHECKING:  # imported where they are used: the process that hands out th
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["SHAREDLABEL_WORKERS"] = "1"  # grids of a second need no processes; tests of these ask for them
+os.environ["SHAREDLABEL_PATIENCE"] = "0"  # a disk that is full stays full; tests of waits pretend to wait
 
 SMALL = (
     "--backbones=[{name: mlp, label: mlp, widths: [32, 16]}]",
@@ -95,6 +96,14 @@ def run(experiment: Experiment) -> Finished:
     torch.set_num_threads(1)
     grid, store = prepare(experiment), Store(Path(experiment.output) / "store")
     return Finished(experiment, grid, store, train.run(grid, store, Console(quiet=True)))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what tests read and note out of the cache of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHAREDLABEL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)

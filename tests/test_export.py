@@ -439,3 +439,19 @@ def test_results_say_what_new_images_must_look_like(finished):
 def test_random_inputs_of_the_check_reach_beyond_the_largest_n(finished):
     rows = selection.choose(finished.results, cell(finished, "lstm", 1.0), {})
     assert build._sizes(rows) == [1, 2, 3, 4, 7]
+
+
+def test_export_takes_what_it_needs_from_the_store_that_it_is_told(finished, monkeypatch, tmp_path):
+    class StopError(Exception):
+        """Raised in the place of an export."""
+
+    def stop(results, rows, store, *others):
+        raise StopError(str(store))
+
+    monkeypatch.setattr(build, "export", stop)
+    folder = tmp_path / "run"
+    records.write(finished.results, folder)
+    wanted = finished.results.rows[0].cell
+    for arguments, store in ((["--store=s3://bucket/prefix"], "s3://bucket/prefix"), ([], str(tmp_path / "store"))):
+        with pytest.raises(StopError, match=store):
+            export.main([wanted, f"--run={folder}", *arguments])

@@ -142,6 +142,7 @@ OPTIONS: dict[str, tuple[Any, set[str]]] = {
     "tracking": ("offline", NONE),
     "project": ("other", NONE),
     "output": ("elsewhere", NONE),
+    "store": ("elsewhere", NONE),
     "data_root": ("elsewhere", NONE),
 }
 AXES = {"backbones", "pruners", "ratios", "aggregators", "training", "seeds", "evaluation.protocols"}

@@ -60,9 +60,9 @@ NOT_REACHED = [
     ("machine.provenance", "collect"),
     ("grid.prepare", "prepare"),
     ("data.splits", "split"),
-    ("store", "Output"),
-    ("store", "Artifact"),
-    ("store", "Store"),
+    ("store.artifacts", "Output"),
+    ("store.artifacts", "Artifact"),
+    ("store.local", "Store"),
     ("config.plugins", "resolve"),
     ("config.sections", "JointConfig"),
     ("plugins", "load"),
@@ -164,7 +164,7 @@ EDITS_WITHOUT_NUMBERS = [
     ("training.callbacks", '"enable_progress_bar": False', '"enable_progress_bar": True'),
     ("training.logged", '"train/loss_step"', '"train/loss_of_step"'),
     ("training.logged", '{f"{phase}/loss": loss}', '{f"{phase}/nats": loss}'),
-    ("store", "if len(shards) == 1:", "if len(shards) == 1 and shards:"),
+    ("store.artifacts", "if len(shards) == 1:", "if len(shards) == 1 and shards:"),
 ]
 
 

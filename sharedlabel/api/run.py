@@ -38,7 +38,7 @@ def run(
         config: a YAML file, a mapping of options, or an `Experiment`; the experiment on handwritten digits if left out.
         verbose: print what the command prints: the data, progress, and the tables of the report.
         write: write tables, plots and the report into the folder of the run, and track it in W&B as `tracking` says.
-            Without, there are only the artifacts in `<output>/store`.
+            Without, there are only the artifacts in the store.
         fail_fast: compute nothing more after the first failure.
         overrides: options by name, such as `seeds=[0, 1]`. A section takes a mapping, `evaluation={"n": [1, 2]}`, or
             is named with a dot, `**{"evaluation.n": [1, 2]}`.

@@ -31,6 +31,7 @@ COMMANDS = {
     "choose": Command("sharedlabel.choose.__main__", "recommend a ratio, n and aggregator, with cost and loss"),
     "export": Command("sharedlabel.export", "write a cell's backbone and aggregator as programs with a card"),
     "predict": Command("sharedlabel.predict", "predict the shared label of tuples of images with an exported model"),
+    "verify": Command("sharedlabel.verify", "read every byte of a store and say what is damaged"),
     "leaderboard": Command("sharedlabel.leaderboard.__main__", "make, check, run and rank submitted aggregators"),
     "new": Command("sharedlabel.cli.new.__main__", "write a plugin file that works, to be changed"),
     "check": Command("sharedlabel.conformance.__main__", "run the conformance suite on a plugin"),

@@ -16,7 +16,7 @@ Not covered:
 - `errors.py`, `plugins/`, `machine/`, `config/` and what reads configurations, what is logged of trainings and who
   watches them (`training/scores.py`, `training/logged.py`, `training/callbacks.py`), which compute no number that is
   stored: values of options are in the keys themselves;
-- what writes numbers down and reads them back as they were: `store.py`, whose checksums and `FORMAT` say whether they
+- what writes numbers down and reads them back as they were: `store/`, whose checksums and `FORMAT` say whether they
   are, `files/`, and the states of trainings (`training/resume.py`);
 - plugins that code loads by name: configurations say which, and their own digests stand in the keys beside this one;
 - other packages: manifests name their versions, and a stage's version can be raised.

@@ -63,7 +63,8 @@ class Experiment:
             are rounded in another order, so the last digits of results change.
         tracking: W&B `online`, `offline`, `none`, or `auto`: online with an API key, else offline.
         project: W&B project.
-        output: folder of reports and of the artifact store.
+        output: folder of reports, and of the artifact store if `store` says nothing else.
+        store: folder of the artifacts, or a URL such as `s3://bucket/prefix`; `store` in `output` if it is left out.
         data_root: folder of downloads and decoded images.
     """
 
@@ -105,4 +106,5 @@ class Experiment:
     tracking: Literal["auto", "online", "offline", "none"] = "auto"
     project: str = "sharedlabel"
     output: str = "runs"
+    store: str = ""
     data_root: str = "data"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,26 +17,27 @@ from sharedlabel.deployment import _files, card, card_file, filling, programs
 from sharedlabel.deployment.card import Card, File
 from sharedlabel.deployment.cells import Trained, restore
 from sharedlabel.deployment.programs import AGGREGATOR, BACKBONE, TOLERANCE, Runtime
-from sharedlabel.errors import DeploymentError
+from sharedlabel.errors import DeploymentError, home
 from sharedlabel.files import together
 from sharedlabel.logs import log_normalize
 from sharedlabel.machine import provenance
 from sharedlabel.records import AXES, Results, Row, Threshold
-from sharedlabel.store import Store
+from sharedlabel.store import opened
+from sharedlabel.store.opening import is_url
 
 _BATCHES = (1, 2, 7)
 _OPTIONAL = ("onnx", "onnxscript", "onnxruntime")
 
 
 def export(
-    results: Results, rows: Sequence[Row], store: Path, output: Path, runtimes: Sequence[Runtime], replace: bool
+    results: Results, rows: Sequence[Row], store: str | Path, output: Path, runtimes: Sequence[Runtime], replace: bool
 ) -> Card:
     """Export a cell.
 
     Args:
         results: of the run.
         rows: of the cell.
-        store: folder of the run's artifacts.
+        store: folder or URL of the run's artifacts.
         output: folder to write.
         runtimes: what the programs are for.
         replace: whether an output folder that is there may be replaced.
@@ -52,13 +54,13 @@ def export(
         way_out = "choose another --output" if replace else "use --force to replace it, or choose another --output"
         kind = "a folder that holds no model" if replace else "something there already"
         raise DeploymentError(f"expected to write the new folder {output}, got {kind}; {way_out}")
-    if not store.is_dir():
+    if not is_url(os.fspath(store)) and not home(os.fspath(store)).is_dir():
         raise DeploymentError(
-            f"expected the run's artifacts in {store}, got none; export where the run was computed, or run "
+            f"expected the run's artifacts in {store}, got none; name them with --store, or run "
             "`sharedlabel train` again"
         )
     thresholds = _thresholds(results, rows)
-    stored = Store(store, readonly=True)
+    stored = opened(store, readonly=True)
     trained = restore(rows[0].cell, results.dataset, stored, thresholds[0].artifact if thresholds else None)
     made: list[Card] = []
 

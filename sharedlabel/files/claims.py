@@ -1,7 +1,7 @@
 """Which of several runs that share a folder does a piece of work: each piece is claimed by one of them at a time.
 
-A claim is a file that one process alone can create, with the name of its owner. An owner is a folder that a run claims
-while it lives (`leases`). Whoever finds a claim whose owner is gone takes the next turn, a file that again one process
+A claim is a file that one process alone can create, with the name of its owner. An owner is what a run keeps alive
+while it lives (`places`). Whoever finds a claim whose owner is gone takes the next turn, a file that again one process
 alone can create, so two never take over from a third. What is claimed twice after all, by an owner that was slow and
 thought gone, is done twice, which costs time and changes nothing: what is stored depends on its key alone.
 """
@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from sharedlabel.files import leases
+from sharedlabel.files.places import Folder, Place
 
 LEASE = 120.0  # seconds without a sign of life after which an owner that cannot be seen is gone
 
@@ -22,11 +23,11 @@ class Claims:
     """Claims on pieces of work by their names.
 
     Args:
-        root: where claims lie; made by the first one.
+        place: where claims lie, a folder or another place that runs share.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._claims, self._owners = root / "claims", root / "owners"
+    def __init__(self, place: Place | Path) -> None:
+        self._place = Folder(place) if isinstance(place, Path) else place
         self._owner = ""
         self._turns: dict[str, int] = {}  # of the claims that we have
 
@@ -35,13 +36,11 @@ class Claims:
         """Be an owner in the block, at whose end all claims of it are given up.
 
         Raises:
-            OSError: the folder cannot be written.
+            OSError: the place cannot be written.
         """
-        for folder in (self._claims, self._owners):
-            folder.mkdir(parents=True, exist_ok=True)
-        leases.sweep(self._owners)
-        with leases.claimed(self._owners) as folder:
-            self._owner = folder.name
+        self._place.make("claims")
+        with self._place.owner("owners") as owner:
+            self._owner = owner
             try:
                 yield
             finally:
@@ -56,41 +55,40 @@ class Claims:
             name: of the work, as a file may be called.
 
         Raises:
-            OSError: the folder cannot be written.
+            OSError: the place cannot be written.
         """
         turn = 0
-        while not self._create(self._path(name, turn)):
-            if self._is_held(self._path(name, turn)):
+        while not self._place.create(_claim(name, turn), f"{self._owner} {uuid.uuid4().hex}"):
+            held = self._is_held(_claim(name, turn))
+            if held:
                 return False
-            turn += 1
+            turn += held is not None  # one that was given up just now is tried again
         self._turns[name] = turn
         return True
 
     def is_free(self, name: str) -> bool:
         """Tell whether nobody who lives has claimed a piece of work."""
-        turns = itertools.takewhile(Path.exists, (self._path(name, turn) for turn in itertools.count()))
-        return not any(map(self._is_held, turns))
+        states = (self._is_held(_claim(name, turn)) for turn in itertools.count())
+        return next(state for state in states if state is not False) is None
 
     def give_up(self, name: str) -> None:
         """Let others claim a piece of work, once it is done or has failed."""
         for turn in range(self._turns.pop(name) + 1):
-            self._path(name, turn).unlink(missing_ok=True)
+            self._place.remove(_claim(name, turn))
 
-    def _path(self, name: str, turn: int) -> Path:
-        return self._claims / f"{name}.{turn}"
+    def _is_held(self, claim: str) -> bool | None:
+        """Tell whether the owner of a claim lives; None if there is no such claim.
 
-    def _create(self, path: Path) -> bool:
+        One that has just been created may not name its owner yet.
+        """
         try:
-            with path.open("x") as file:
-                file.write(self._owner)
-        except FileExistsError:
-            return False
-        return True
-
-    def _is_held(self, path: Path) -> bool:
-        """Tell whether the owner of a claim lives; one that has just been created may not name its owner yet."""
-        try:
-            owner = path.read_text()
-            return not (leases.is_left(self._owners / owner, LEASE) if owner else leases.expired(path, LEASE))
+            owner, _, _ = self._place.read(claim).partition(" ")
+            if owner:
+                return not self._place.is_left(f"owners/{owner}", LEASE)
+            return not self._place.expired(claim, LEASE)
         except FileNotFoundError:
-            return False
+            return None
+
+
+def _claim(name: str, turn: int) -> str:
+    return f"claims/{name}.{turn}"

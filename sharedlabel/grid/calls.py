@@ -67,7 +67,9 @@ def calls(grid: Grid) -> tuple[list[Node], list[Node]]:
 def missing(grid: Grid, store: Store) -> list[Node]:
     """List the stage calls that are not stored yet, in the order they would run."""
     every, timed = calls(grid)
-    return [node for node in ordered((*every, *timed)) if not store.has(node.stage, node.key)]
+    nodes = ordered((*every, *timed))
+    stored = store.among((node.stage, node.key) for node in nodes)
+    return [node for node in nodes if (node.stage, node.key) not in stored]
 
 
 def finished(grid: Grid, store: Store) -> Grid:

@@ -16,8 +16,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from sharedlabel.errors import WriteError
-from sharedlabel.files.claims import Claims
-from sharedlabel.grid.calls import calls, ordered
+from sharedlabel.grid.calls import calls, missing, ordered
 from sharedlabel.grid.executors.base import Ended, Executor
 from sharedlabel.grid.failures import Failed
 from sharedlabel.grid.jobs import Outcome
@@ -64,7 +63,7 @@ def finish(
         WriteError: the store cannot be written.
     """
     every, timed = calls(grid)
-    if all(store.has(node.stage, node.key) for node in (*every, *timed)):
+    if not missing(grid, store):
         return {}
     with Run(store, executor, progress, fail_fast) as run:
         with store.at_work(False, lambda: progress.waiting("until another run has measured its times")):
@@ -95,7 +94,7 @@ class Run(contextlib.ExitStack):
         self.store, self.executor, self.progress, self.fail_fast = store, executor, progress, fail_fast
         self.failed: dict[str, Failed] = {}
         self._deaths: Counter[str] = Counter()  # of workers, by the key of the call that they had
-        self._claims = Claims(store.root)
+        self._claims = store.claims()
         self._told = ""  # what the run waits for
 
     def __enter__(self) -> Run:
@@ -121,10 +120,11 @@ class Run(contextlib.ExitStack):
         number = {node.key: at for at, node in enumerate(nodes)}
         needs = [[number[needed.key] for _, needed in node.inputs] for node in nodes]
         schedule = Schedule(needs, {at for at, node in enumerate(nodes) if node.trains_network})
+        stored = self.store.among((node.stage, node.key) for node in nodes)
         for at, node in enumerate(nodes):
             if node.key in self.failed:
                 schedule.lose(at)
-            elif self.store.has(node.stage, node.key):
+            elif (node.stage, node.key) in stored:
                 schedule.done(at)
         elsewhere: set[int] = set()  # calls that other drivers compute
         under_way = 0

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from sharedlabel.errors import ConfigError, DataError, home
+from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.leaderboard.sandbox.limits import Kind
 
 ROOT = Path("leaderboard")
@@ -157,12 +157,12 @@ def site(options: argparse.Namespace, _: Sequence[str]) -> None:
 def freeze(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Make a protocol from the cells of a configuration."""
     from sharedlabel import plugins
+    from sharedlabel import store as stores
     from sharedlabel.config import parse
     from sharedlabel.grid import prepare
     from sharedlabel.grid.progress import reporter
     from sharedlabel.leaderboard.board.freeze import freeze
     from sharedlabel.report.terminal import open_console
-    from sharedlabel.store import Store
 
     images = {}
     for entry in options.images:
@@ -172,7 +172,7 @@ def freeze(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         images[role] = int(count)
     experiment, _ = parse(["--config", options.config, *options.overrides])
     console = open_console()
-    store = Store(home(experiment.output) / "store")
+    store = stores.of(experiment)
     with plugins.sealed("in a protocol"):
         grid = prepare(experiment)
     stated = {

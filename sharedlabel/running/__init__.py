@@ -54,10 +54,10 @@ def open_grid(experiment: Experiment, readonly: bool = False) -> tuple[Grid, Sto
     """
     if not readonly:
         _start_early(experiment)
+    from sharedlabel import store as stores
     from sharedlabel.grid import opened
-    from sharedlabel.store import Store
 
-    store = Store(home(experiment.output) / "store", readonly=readonly)
+    store = stores.of(experiment, readonly)
     return opened(experiment), store
 
 

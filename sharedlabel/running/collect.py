@@ -171,7 +171,7 @@ def _spent(facts: dict[str, Any], metrics: dict[str, Any], aggregator_macs: int)
 def _public_config(grid: Grid) -> dict[str, Any]:
     """Return the configuration without the folders of this machine, and whatever else says where it was computed."""
     config: dict[str, Any] = json.loads(canonical(grid.experiment))
-    for private in ("output", "data_root", "executor", "ray", "workers"):
+    for private in ("output", "store", "data_root", "executor", "ray", "workers"):
         config.pop(private)
     if isinstance(config["data"], dict) and "path" in config["data"]:
         config["data"]["path"] = str(config["data"]["path"]).rpartition("/")[2]

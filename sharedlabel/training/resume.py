@@ -15,6 +15,7 @@ import contextlib
 import copy
 import functools
 import importlib.metadata
+import io
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from sharedlabel.code import digests
 from sharedlabel.errors import first_line
+from sharedlabel.files.patience import passes
 from sharedlabel.files.unfinished import Unfinished
 
 _OURS = "sharedlabel"  # our entry in a checkpoint of Lightning
@@ -113,10 +115,12 @@ class Workplace:
         began = time.monotonic()
         try:
             for earlier in list(self._finished):
-                self._states.write(earlier, functools.partial(torch.save, self._finished.pop(earlier)))
+                self._states.write(earlier, functools.partial(_save, self._finished[earlier]))
+                del self._finished[earlier]
             self._states.write(number, save)
         except OSError as error:
-            self._seconds = None
+            if not passes(error):  # else it is tried again when it is time
+                self._seconds = None
             warnings.warn(
                 f"could not write the state of a training: {error.strerror or error}; training goes on, but starts "
                 "from the last state written if it is killed; free some space or fix the permissions of the store",
@@ -136,9 +140,16 @@ class Workplace:
         if self._seconds is None:
             return
         if self.due():
-            self.write(number, functools.partial(torch.save, state))
+            self.write(number, functools.partial(_save, state))
         else:
             self._finished[number] = state
+
+
+def _save(state: State, path: Path) -> None:
+    """Write a state; torch itself hides why a file cannot be written."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    path.write_bytes(content.getbuffer())
 
 
 _workplace: ContextVar[Workplace | None] = ContextVar("workplace", default=None)

@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from sharedlabel import evaluate, stages, store, train
+from sharedlabel import evaluate, stages, train
 from sharedlabel.config import parse
-from sharedlabel.errors import TrainingError, WriteError, guarded
+from sharedlabel.errors import StoreError, TrainingError, WriteError, guarded
 from sharedlabel.grid.jobs import reason
 from sharedlabel.records import TABLES, Results, read
 from sharedlabel.records.measurements import Failure
 from sharedlabel.report import __main__ as report
-from sharedlabel.store import Store
+from sharedlabel.store import Output, Store, local
 
 TINY = (
     "--data={name: gaussian, classes: 3, dim: 4, instances_per_class: 48, label: tiny}",
@@ -214,7 +214,7 @@ def test_a_disk_that_is_full_stops_the_run_and_an_error_of_a_stage_does_not(tiny
     assert train.main(tiny) == 3
     assert {f.reason for f in learned(read(folder))} == {f"OSError: [Errno 28] {os.strerror(errno.ENOSPC)}"}
     before = sorted(folder.rglob("*"))
-    monkeypatch.setattr(store, "_flush", lambda folder: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    monkeypatch.setattr(local, "_flush", lambda folder: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
     assert train.main([*tiny, "--ratios=[1, 4]"]) == 2
     assert sorted(folder.rglob("*")) == before
 
@@ -271,8 +271,8 @@ def test_plan_and_evaluate_remove_nothing_and_write_nothing_to_the_store(tiny, f
 
 @pytest.mark.filterwarnings("ignore:.*is damaged.*the next run computes it again:RuntimeWarning")
 def test_a_store_that_is_only_read_saves_nothing(computed):
-    with pytest.raises(store.StoreError, match=r"got .* to read only"):
-        Store(computed, readonly=True).save("dense", "a" * 64, store.Output({"x": torch.ones(1)}), {}, 0.0)
+    with pytest.raises(StoreError, match=r"got .* to read only"):
+        Store(computed, readonly=True).save("dense", "a" * 64, Output({"x": torch.ones(1)}), {}, 0.0)
 
 
 @pytest.mark.parametrize(("number", "code"), [(errno.EROFS, 0), (errno.EACCES, 0), (errno.ENOSPC, 2)])
@@ -326,7 +326,7 @@ def test_a_marker_that_nobody_wrote_is_a_message(tmp_path, text, readonly, capsy
     ],
 )
 def test_a_manifest_that_nobody_wrote_is_damage(tmp_path, change):
-    artifact = Store(tmp_path).save("dense", "a" * 64, store.Output({"x": torch.ones(1)}), {}, 0.0)
+    artifact = Store(tmp_path).save("dense", "a" * 64, Output({"x": torch.ones(1)}), {}, 0.0)
     file = artifact.folder / "manifest.json"
     file.write_text(change(json.loads(file.read_text())))
     with pytest.warns(RuntimeWarning, match="dense/aaaaaaaaaaaa is damaged"):

@@ -27,7 +27,14 @@ ROOT = Path(__file__).parents[2]
 # What is tested by mutation, and the tests that have to notice: those of the module itself.
 MODULES = {
     "summary/sweetspot": ["tests/test_sweetspot.py"],
-    "store": ["tests/test_store.py", "tests/test_measurements.py", "tests/hostile/test_leases.py"],
+    "store/local": [
+        "tests/test_store.py",
+        "tests/test_measurements.py",
+        "tests/hostile/test_leases.py",
+        "tests/stores",
+    ],
+    "store/checks": ["tests/test_store.py", "tests/stores/test_checks.py"],
+    "store/artifacts": ["tests/test_store.py"],
     "measurements/counts": ["tests/test_cost.py"],
     "data/splits": ["tests/data/test_splits.py"],
     "data/tuples": ["tests/data/test_tuples.py"],

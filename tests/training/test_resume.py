@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import pickle
 import time
@@ -22,6 +23,7 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Plugin, resolve
 from sharedlabel.config.sections import FitConfig, JointConfig, Schedule, TrainConfig, TrainerConfig
 from sharedlabel.data import tuples
+from sharedlabel.files import together
 from sharedlabel.files.unfinished import KEPT, Unfinished
 from sharedlabel.pruners import _methods, magnitude
 from sharedlabel.pruners._base import Context
@@ -388,6 +390,36 @@ def test_a_full_disk_is_told_once_and_training_goes_on(states, tmp_path):
         same(run(dense, states), dense())
     assert len(told) == 1
     assert list((tmp_path / "partial").iterdir()) == []
+
+
+def test_a_disk_that_is_full_for_a_while_costs_a_state_and_no_more(states, monkeypatch):
+    flush, left = together.flush, [1]
+
+    def full(path):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(path)
+
+    monkeypatch.setattr(together, "flush", full)
+    with pytest.warns(
+        RuntimeWarning, match="could not write the state of a training: No space left on device; training"
+    ):
+        same(run(dense, states), dense())
+    assert states.path(1).exists()
+
+
+def test_the_end_of_a_training_that_cannot_be_written_is_told_and_kept(tmp_path):
+    def fails(path, content):
+        raise OSError(errno.EFBIG, "File too large")
+
+    states = Unfinished(tmp_path / "unfinished", tmp_path)
+    workplace = Workplace(states, 0.0, tmp_path)
+    with pytest.MonkeyPatch.context() as full:
+        full.setattr(Path, "write_bytes", fails)
+        with pytest.warns(RuntimeWarning, match="could not write the state of a training: File too large"):
+            workplace.finish(1, {"x": torch.zeros(1)})
+    assert not states.path(1).exists()
 
 
 def test_the_seconds_of_killed_runs_count(states, monkeypatch):

@@ -49,11 +49,11 @@ def executor(grid: Grid, store: Store, calls: int) -> Executor:
 
         on_gpu = device(experiment.trainer).type == "cuda"
         needs = {"CPU": float(experiment.threads)} | ({"GPU": experiment.ray.gpus} if on_gpu else {})
-        return Ray(job(grid), experiment, store.root, needs)
+        return Ray(job(grid), experiment, store.where, needs)
     count = min(workers(experiment), calls)
     if count <= 1:
         return Here(job(grid), store, experiment.threads)
-    return Local(job(grid), experiment, store.root, list(_environments(experiment, count)), experiment.threads)
+    return Local(job(grid), experiment, store.where, list(_environments(experiment, count)), experiment.threads)
 
 
 def _environments(experiment: Experiment, count: int) -> Iterator[dict[str, str]]:

@@ -45,13 +45,18 @@ class Local:
     Args:
         job: what calls share.
         experiment: names the plugins.
-        store: root of the store.
+        store: folder or URL of the store.
         environments: variables for each worker, such as the GPU to see; as many as there are workers.
         threads: that each computes with.
     """
 
     def __init__(
-        self, job: Job, experiment: Experiment, store: Path, environments: Sequence[Mapping[str, str]], threads: int
+        self,
+        job: Job,
+        experiment: Experiment,
+        store: str | Path,
+        environments: Sequence[Mapping[str, str]],
+        threads: int,
     ) -> None:
         self.job, self.experiment, self.store = job, experiment, store
         self.environments, self.threads = environments, threads

@@ -39,7 +39,7 @@ class Setup:
         folder: where relative paths start.
         path: where modules are looked for.
         experiment: names the plugins from outside.
-        store: root of the store.
+        store: folder or URL of the store.
         environment: variables to set, such as the GPU to see.
         job: pickled; its plugins are known once the experiment's are.
     """
@@ -47,6 +47,6 @@ class Setup:
     folder: str
     path: list[str]
     experiment: Experiment
-    store: Path
+    store: str | Path
     environment: Mapping[str, str]
     job: bytes

@@ -60,11 +60,11 @@ class Ray:
     Args:
         job: what calls share.
         experiment: names the plugins, and says what a call needs.
-        store: root of the store.
+        store: folder or URL of the store.
         needs: resources of a call, as Ray names them: `CPU`, `GPU`.
     """
 
-    def __init__(self, job: Job, experiment: Experiment, store: Path, needs: Mapping[str, float]) -> None:
+    def __init__(self, job: Job, experiment: Experiment, store: str | Path, needs: Mapping[str, float]) -> None:
         self.job, self.experiment, self.store, self.needs = job, experiment, store, needs
         self._left = contextlib.ExitStack()
         self._slots: dict[int, _Slot] = {}  # those of machines that are gone stay known, for what they have made

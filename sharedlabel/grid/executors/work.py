@@ -16,7 +16,7 @@ from sharedlabel.config import resolve
 from sharedlabel.grid.executors.messages import Begun, Setup, Unable, Warned
 from sharedlabel.grid.jobs import Call, Job, Outcome
 from sharedlabel.machine import mapped
-from sharedlabel.store import Store
+from sharedlabel.store import Store, opened
 from sharedlabel.training import aggregator, backbone, joint, trainer
 
 PRELOADED = aggregator, backbone, joint, trainer  # imported once, before workers are forked
@@ -61,4 +61,4 @@ def begun(setup: Setup, arrays: Sequence[NDArray[Any]] | None = None) -> tuple[J
         for spec in getattr(setup.experiment, kind):
             resolve(kind, spec)
     job: Job = pickle.loads(setup.job) if arrays is None else mapped.unpacked(setup.job, arrays)  # noqa: S301
-    return job, Store(setup.store, sweep=False)
+    return job, opened(setup.store, sweep=False)
