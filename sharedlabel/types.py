@@ -6,38 +6,57 @@ prefixes of it), `d` embedding width, `c` classes, `b` batch.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
+
+from sharedlabel.decoding import Decoding
 
 Role: TypeAlias = Literal["backbone", "aggregator", "validation", "test"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """How image files become instances.
+@runtime_checkable
+class InFiles(Protocol):
+    """Images that stay in files; looked up by an index tensor, they come out decoded, in memory."""
 
-    Attributes:
-        size: side in pixels of the square that is cut from the centre and scaled; None leaves the image as it is.
-        channels: 1 to make images grey, 3 to make them coloured, None for what the file has.
-        background: what shows through where an image is transparent.
-    """
+    @property
+    def shape(self) -> torch.Size:
+        """Shape `[N C H W]` of all together."""
 
-    size: int | None = None
-    channels: int | None = None
-    background: Literal["white", "black"] = "white"
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of a pixel."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where those that are looked up are, and where their index has to be."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """Return the images `[... C H W]` at `index [...]`."""
+
+    def ahead(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the images at each index in turn; the next may be decoded while those of one are used."""
+
+
+Images: TypeAlias = Num[Tensor, "N C H W"] | InFiles
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled instances, in memory or memory-mapped.
+    """Labelled instances, in memory, memory-mapped or in files.
 
     Attributes:
         name: what tables call the data set.
-        images: `uint8 [N C H W]` (synthetic data may be `float32`); may be a memory map, index it in batches.
+        images: `uint8 [N C H W]` (synthetic data may be `float32`); may be a memory map, or images that stay in files:
+            look them up by an index tensor, in batches.
         labels: class index of each instance, in `[0, c)`.
         class_names: one name per class, in index order.
         groups: id of each instance's group (track, speaker, specimen), or None.
@@ -54,13 +73,13 @@ class Dataset:
     """
 
     name: str
-    images: Num[Tensor, "N C H W"]
+    images: Images
     labels: Int64[Tensor, "N"]
     class_names: tuple[str, ...]
     groups: Int64[Tensor, "N"] | None
     holdout: Bool[Tensor, "N"] | None
     fingerprint: str
-    decoding: Decoding = Decoding()
+    decoding: Decoding = Decoding()  # noqa: RUF009 -- it is frozen
     validation: Bool[Tensor, "N"] | None = None
     group_names: tuple[str, ...] | None = None
     instance_names: tuple[str, ...] | None = None

@@ -313,3 +313,14 @@ def test_schedules_show_in_labels_and_keys() -> None:
     ticket = pruner({"growth": 2.0}, "lottery_ticket")
     assert (ticket.schedule, ticket.label) == (Schedule("iterative", 2.0, 0.0), "lottery_ticket(growth=2.0)")
     assert pruner("trained", "lottery_ticket").schedule == Schedule()
+
+
+@pytest.mark.parametrize("shape", [(300, 3, 5, 4), (7, 1, 1, 1), (1, 2, 1, 2), (1, 1, 1, 1)])
+def test_statistics_of_bytes_are_those_of_all_pixels(shape):
+    images = torch.randint(256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    mean, std = compression._of_bytes(images.split(256))
+    scaled = images.double() / 255
+    torch.testing.assert_close(mean, scaled.mean((0, 2, 3)), rtol=1e-12, atol=0)
+    pixels = scaled.transpose(0, 1).flatten(1)
+    expected = pixels.std(1) if pixels.shape[1] > 1 else torch.zeros(1, dtype=torch.float64)
+    torch.testing.assert_close(std, expected, rtol=1e-12, atol=1e-15)

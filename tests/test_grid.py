@@ -408,7 +408,7 @@ def test_two_processes_train_on_disjoint_halves_of_each_batch(experiment):
     """Real data-parallel training with two processes gives every parameter a finite, trained value."""
     prepared = grid.prepare(experiment)
     node = next(iter(prepared.cells)).pruned.inputs[0][1]
-    two = TrainerConfig(accelerator="cpu", devices=2, strategy="ddp_spawn")
+    two = TrainerConfig(accelerator="cpu", devices=2)
     output = dense.run(node.config, prepared.data, {}, two)
     alone = dense.run(node.config, prepared.data, {}, TrainerConfig(accelerator="cpu"))
     assert len(output.meta["losses"]) == experiment.dense.epochs

@@ -26,6 +26,7 @@ from sharedlabel.training.backbone import BackboneModule
 from sharedlabel.training.base import options_of
 from sharedlabel.training.joint import SharedLabelModule, divergence
 from sharedlabel.training.loaders import ImageLoader, TupleLoader, augment
+from sharedlabel.training.ranks import Ranks
 from sharedlabel.types import SetShape
 
 CPU = TrainerConfig(accelerator="cpu")
@@ -589,4 +590,6 @@ def test_what_is_small_is_trained_on_one_device_perhaps_of_a_number(monkeypatch,
     trainer.trainer(TrainerConfig(accelerator=accelerator, devices=4), 1, small=True)
     assert (asked["accelerator"], asked["devices"], asked["strategy"]) == (*given, "auto")
     trainer.trainer(TrainerConfig(accelerator=accelerator, devices=4), 1)
-    assert (asked["accelerator"], asked["devices"], asked["strategy"]) == (accelerator, 4, "ddp_spawn")
+    assert (asked["accelerator"], asked["devices"], type(asked["strategy"])) == (accelerator, 4, Ranks)
+    trainer.trainer(TrainerConfig(accelerator=accelerator, devices=4, strategy="ddp_spawn"), 1)
+    assert asked["strategy"] == "ddp_spawn"

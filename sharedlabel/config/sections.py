@@ -313,7 +313,8 @@ class TrainerConfig:
     Args:
         accelerator: `auto`, `cpu`, `gpu`, ...; asking for an absent one is an error.
         devices: number of devices, or `auto`.
-        strategy: Lightning strategy; with several devices `auto` means `ddp_spawn`, which suits a grid in one process.
+        strategy: Lightning strategy; with several devices `auto` means that of `ddp_spawn`, in ranks that are ready
+            sooner.
         precision: Lightning precision of backbones and joint training; networks are stored in 32 bits whatever it is.
         gradient_clip: largest gradient norm for aggregators and joint training; 0 is off.
         channels_last: memory format of convolutional backbones while training.

@@ -1,24 +1,19 @@
 """Images decoded once, into a memory-mapped array that later loads open without decoding.
 
-While it grows, the array is a partial file, and a note beside it says how far the file is whole; a process that comes
-after a killed one goes on from there. Only who holds the lock writes, and the system releases it when a process ends.
+While it grows, the array is a partial file, and a note beside it says how far the file is whole (`_pass.py`). Only who
+holds the lock writes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import fcntl
 import json
-import os
 import shutil
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -26,12 +21,12 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharedlabel.data._source import BadFileError
+from sharedlabel.data._locks import locked
+from sharedlabel.data._pass import Decode, Pass, Progress, flush, replace
 from sharedlabel.errors import DataError
 from sharedlabel.files.plain import read_json
 from sharedlabel.machine import mapped, memory
 
-STEP_BYTES, STEP_IMAGES = 64 << 20, 1000  # what a killed process loses at most
 _HEADER = 128  # bytes of the .npy header
 _ABANDONED = 7 * 24 * 3600.0  # seconds after which a partial file that nobody works on is removed
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError)
@@ -51,40 +46,8 @@ class Decoded:
     skipped: Skipped
 
 
-@dataclass
-class _Progress:
-    """How far decoding has come.
-
-    Attributes:
-        position: of the next file.
-        shape: channels, height and width, once an image was decoded.
-        first: name of the file that had it first.
-        kept: images in the partial file.
-        skipped: position and reason of each that was skipped.
-        varied: whether any image has two colours.
-    """
-
-    position: int = 0
-    shape: list[int] | None = None
-    first: str = ""
-    kept: int = 0
-    skipped: list[list[int | str]] = dataclasses.field(default_factory=list)
-    varied: bool = False
-
-    @property
-    def bytes(self) -> int:
-        """Length of the partial file up to here."""
-        return _HEADER + self.kept * int(np.prod(self.shape or [0]))
-
-
 def cached(
-    folder: Path,
-    key: str,
-    names: Sequence[str],
-    decode: Callable[[str], NDArray[np.uint8]],
-    *,
-    skip: bool = False,
-    least: int = 0,
+    folder: Path, key: str, names: Sequence[str], decode: Decode, *, skip: bool = False, least: int = 0
 ) -> Decoded:
     """Return the memory-mapped images of a key; decode and store them only if they are not there yet.
 
@@ -92,7 +55,7 @@ def cached(
         folder: where caches lie.
         key: stands for all that the pixels depend on.
         names: of the files.
-        decode: decodes one of them; called only when needed.
+        decode: decodes some of them in order; called only when needed.
         skip: leave out files that cannot be decoded.
         least: bytes that every decoded image has at least, as far as is known before.
 
@@ -109,12 +72,13 @@ def cached(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder, key)
-        with _locked(folder / f"{key}.lock"):
+        with locked(folder / f"{key}.lock"):
             with contextlib.suppress(*_DAMAGED):  # another process may have been quicker
                 return _open(array, note, len(names))
-            writer = _Writer(folder, key, names, decode, skip)
-            writer.check_room(least)
-            writer.write(array, note)
+            partial = _Partial(folder / f"{key}.partial", len(names))
+            partial.check_room(least)
+            done = Pass(names, decode, skip, folder / f"{key}.progress").run(partial)
+            _publish(partial.path, done, array, note)
             return _open(array, note, len(names))
     except OSError as error:
         raise DataError(
@@ -135,108 +99,69 @@ def _open(array_path: Path, note_path: Path, count: int) -> Decoded:
     return Decoded(array, skipped)
 
 
-class _Writer:
-    """Decodes files into an array; whoever calls it holds the lock."""
+def _publish(partial: Path, done: Progress, array: Path, note: Path) -> None:
+    """Rename a whole array into place, then write the note that vouches for it."""
+    note.unlink(missing_ok=True)
+    partial.replace(array)
+    replace(note, json.dumps({"bytes": _length(done), "shape": done.stack, "skipped": done.skipped}))
+    note.with_suffix(".progress").unlink(missing_ok=True)
 
-    def __init__(
-        self, folder: Path, key: str, names: Sequence[str], decode: Callable[[str], NDArray[np.uint8]], skip: bool
-    ) -> None:
-        self.names, self.decode, self.skip = names, decode, skip
-        self.partial, self.note = folder / f"{key}.partial", folder / f"{key}.progress"
 
-    def write(self, array: Path, note: Path) -> None:
-        """Write the array, then the note that vouches for it, each renamed into place when complete."""
-        done = self._resumed()
-        try:
-            with self.partial.open("r+b" if done.kept else "w+b") as file:
-                file.truncate(done.bytes)
-                file.seek(done.bytes)
-                self._decode(file, done)
-                self._check(done)
-                file.seek(0)
-                file.write(_header([done.kept, *(done.shape or [])]))
-                _flush(file)
-        except DataError:  # would come again, and other files have another key
-            self._remove()
-            raise
-        note.unlink(missing_ok=True)
-        self.partial.replace(array)
-        record = {"bytes": done.bytes, "shape": [done.kept, *(done.shape or [])], "skipped": done.skipped}
-        _replace(note, json.dumps(record))
-        self.note.unlink(missing_ok=True)
+class _Partial:
+    """An array that grows; whoever calls it holds the lock.
 
-    def _resumed(self) -> _Progress:
-        """Return how far a process came that was killed, or the beginning."""
-        try:
-            progress = _Progress(**read_json(self.note.read_bytes()))
-            if self.partial.stat().st_size >= progress.bytes and 0 <= progress.position <= len(self.names):
-                return progress
-        except _DAMAGED:  # there is none, or it is of no use
-            pass
-        self._remove()
-        return _Progress()
+    Args:
+        path: of its file.
+        count: images that it will hold at most.
+    """
 
-    def _decode(self, file: BinaryIO, done: _Progress) -> None:
-        since = done.kept
-        for position in range(done.position, len(self.names)):
-            self._one(file, done, position)
-            done.position = position + 1
-            pending = done.kept - since
-            if pending >= STEP_IMAGES or pending * (done.bytes // max(done.kept, 1)) >= STEP_BYTES:
-                _flush(file)
-                _replace(self.note, json.dumps(dataclasses.asdict(done)))
-                since = done.kept
+    def __init__(self, path: Path, count: int) -> None:
+        self.path, self.count = path, count
 
-    def _one(self, file: BinaryIO, done: _Progress, position: int) -> None:
-        name = self.names[position]
-        try:
-            image = self.decode(name)
-        except BadFileError as error:
-            if not self.skip:
-                raise
-            done.skipped.append([position, str(error)])
-            return
-        if done.shape is None:
-            done.shape, done.first = list(image.shape), name
+    def holds(self, done: Progress) -> bool:
+        """Tell whether it is as long as it was."""
+        return self.path.stat().st_size >= _length(done)
+
+    @contextlib.contextmanager
+    def opened(self, done: Progress) -> Iterator[None]:
+        """Go on at the end of what is whole; at the end of the block the array is."""
+        with self.path.open("r+b" if done.kept else "w+b") as self._file:
+            self._file.truncate(_length(done))
+            self._file.seek(_length(done))
+            yield
+            self._file.seek(0)
+            self._file.write(_header(done.stack))
+            flush(self._file)
+
+    def put(self, image: NDArray[np.uint8], first: bool) -> None:
+        """Append an image; the first of all says how long the array will be."""
+        if first:
             self.check_room(image.nbytes)
-        elif done.shape != list(image.shape):
-            raise DataError(_different(done.first, done.shape, name, image.shape))
-        done.varied = done.varied or bool((image != image[:, :1, :1]).any())
-        file.write(image.tobytes())
-        done.kept += 1
+        self._file.write(image.tobytes())
+
+    def flush(self) -> None:
+        """Force what was written to the disk."""
+        flush(self._file)
+
+    def remove(self) -> None:
+        """Remove it."""
+        self.path.unlink(missing_ok=True)
 
     def check_room(self, each: int) -> None:
         """Refuse images of so many bytes each that do not fit on the disk."""
-        written = self.partial.stat().st_size if self.partial.exists() else 0
-        needed, free = each * len(self.names), shutil.disk_usage(self.partial.parent).free + written
+        written = self.path.stat().st_size if self.path.exists() else 0
+        needed, free = each * self.count, shutil.disk_usage(self.path.parent).free + written
         if needed > free:
             raise DataError(
-                f"expected room for {len(self.names):,} decoded images in {self.partial.parent.absolute()}, "
+                f"expected room for {self.count:,} decoded images in {self.path.parent.absolute()}, "
                 f"{memory.readable(needed)}, got {memory.readable(free)} free; set a smaller `size`, free space or "
                 "choose another data_root"
             )
 
-    def _check(self, done: _Progress) -> None:
-        if not done.kept:
-            raise DataError(f"expected images that can be read, got none of {len(self.names):,}: {done.skipped[0][1]}")
-        shape = done.shape or []
-        if not done.varied and shape[1] * shape[2] > 1:
-            raise DataError(
-                f"expected images that show something, got {done.kept:,} images of one colour each, such as "
-                f"{done.first!r}; check the files, and the options `background`, `size` and `channels`"
-            )
 
-    def _remove(self) -> None:
-        for file in (self.partial, self.note):
-            file.unlink(missing_ok=True)
-
-
-def _different(first: str, shape: Sequence[int], name: str, other: Sequence[int]) -> str:
-    if list(shape[1:]) != list(other[1:]):
-        sizes = f"{shape[2]}x{shape[1]} in {first!r} and {other[2]}x{other[1]} in {name!r}"
-        return f"expected images of one size, got {sizes}; set `size` to scale them to a square"
-    kinds = f"{shape[0]} in {first!r} and {other[0]} in {name!r}"
-    return f"expected images with equally many channels, got {kinds}; set `channels` to 1 or 3"
+def _length(done: Progress) -> int:
+    """Return the bytes of the array's file up to here."""
+    return _HEADER + (int(np.prod(done.stack)) if done.kept else 0)
 
 
 def _header(shape: Sequence[int]) -> bytes:
@@ -245,59 +170,11 @@ def _header(shape: Sequence[int]) -> bytes:
     return b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little") + f"{facts:{_HEADER - 11}}\n".encode("latin-1")
 
 
-def _flush(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _replace(path: Path, text: str) -> None:
-    written = path.with_name(f"{path.name}.new")
-    with written.open("wb") as file:
-        file.write(f"{text}\n".encode())
-        _flush(file)
-    written.replace(path)
-
-
-@contextlib.contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock that the system releases when this process ends, however it ends.
-
-    Raises:
-        BlockingIOError: another process holds it, and we do not wait.
-    """
-    handle = _held(path, wait)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _held(path: Path, wait: bool) -> int:
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not wait:
-                    raise
-                print("another process decodes these images; waiting for it", file=sys.stderr)
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(path)):
-                    return handle
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)  # of the file that the holder before us has removed
-
-
 def _sweep(folder: Path, key: str) -> None:
     """Remove what killed processes left of other images long ago; a process that is at work holds its lock."""
     for partial in folder.glob("*.partial"):
         with contextlib.suppress(OSError):
             if partial.stem != key and time.time() - partial.stat().st_mtime > _ABANDONED:
-                with _locked(partial.with_suffix(".lock"), wait=False):
+                with locked(partial.with_suffix(".lock"), wait=False):
                     for file in (partial, partial.with_suffix(".progress")):
                         file.unlink(missing_ok=True)

@@ -21,8 +21,8 @@ def validate(dataset: Dataset) -> Dataset:
     """
     _check_lengths(dataset)
     _check_labels(dataset)
-    if dataset.images.is_floating_point():
-        _check_finite(dataset)
+    if isinstance(dataset.images, Tensor) and dataset.images.is_floating_point():
+        _check_finite(dataset, dataset.images)
     return dataset
 
 
@@ -72,10 +72,10 @@ def _check_labels(dataset: Dataset) -> None:
         )
 
 
-def _check_finite(dataset: Dataset) -> None:
+def _check_finite(dataset: Dataset, images: Tensor) -> None:
     # Batches, because the images may be a memory map that is larger than memory.
-    for start in range(0, dataset.images.shape[0], 4096):
-        finite = dataset.images[start : start + 4096].isfinite().flatten(1).all(1)
+    for start in range(0, images.shape[0], 4096):
+        finite = images[start : start + 4096].isfinite().flatten(1).all(1)
         if not finite.all():
             position = start + int((~finite).nonzero()[0])
             raise DataError(

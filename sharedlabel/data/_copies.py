@@ -48,8 +48,10 @@ def copies(
 def _content(dataset: Dataset) -> Int64[Tensor, "N"] | None:
     """Number the contents of images; None if they are not known and too many to be compared."""
     images = dataset.images
-    if dataset.content is not None or images.dtype != torch.uint8 or images.nbytes > _HASHED_BYTES:
+    if dataset.content is not None or not isinstance(images, Tensor):
         return dataset.content
+    if images.dtype != torch.uint8 or images.nbytes > _HASHED_BYTES:
+        return None
     numbers: dict[bytes, int] = {}
     digests = (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images.numpy())
     return torch.tensor([numbers.setdefault(digest, len(numbers)) for digest in digests])

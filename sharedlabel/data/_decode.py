@@ -28,7 +28,7 @@ from PIL import (  # noqa: F401 (Pillow knows the formats whose readers are impo
 
 from sharedlabel.data._names import FORMATS, READ
 from sharedlabel.data._source import BadFileError
-from sharedlabel.types import Decoding
+from sharedlabel.decoding import Decoding
 
 VERSION = 2  # raise when the same file would decode to other pixels
 _GREY_MODES = {"1", "L", "LA", "La"}

@@ -6,23 +6,25 @@ Nothing is opened that is not a plain file inside the folder, nothing is read be
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import posixpath
 import re
 import stat
 import struct
+import threading
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from sharedlabel.data._names import hidden, is_image
 from sharedlabel.errors import DataError
 
 FILE_BYTES = 640 << 20  # an image of the most pixels that are decoded, three bytes each, uncompressed
+Identity: TypeAlias = tuple[int, int]  # CRC-32 and length
+UNREADABLE: Identity = (0, -1)
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others are inflated without a bound
 _FLAG_ENCRYPTED = 1
 _BAD_ZIP = (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, ArithmeticError, EOFError, LookupError)
@@ -33,6 +35,18 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 
 
 class BadFileError(DataError):
     """One file that cannot be used, though others can."""
+
+
+class Stamp(NamedTuple):
+    """By what it is seen that a file has changed.
+
+    Attributes:
+        text: its size and times.
+        latest: the time of its last change, nanoseconds since 1970.
+    """
+
+    text: str
+    latest: int
 
 
 class _Listed(NamedTuple):
@@ -49,6 +63,9 @@ class Source:
     Args:
         path: the folder or the zip.
 
+    Attributes:
+        place: the same without links.
+
     Raises:
         DataError: there is neither, or it cannot be read.
     """
@@ -56,6 +73,7 @@ class Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._zip: zipfile.ZipFile | None = None
+        self._alone = threading.Lock()  # a zip counts its readers, without a lock of its own
         self._infos: dict[str, zipfile.ZipInfo] = {}
         self._places: dict[str, str] = {}  # of the images of a folder, links followed
         self._names: _Listed | None = None
@@ -66,7 +84,8 @@ class Source:
                 _check_plain(path.stat().st_mode, str(path))
                 self._zip = _open_zip(path)
                 self._infos = _infos(self._zip, path)
-            self._root = os.path.realpath(path)
+            self.place = os.path.realpath(path)
+            self._stamp = _stamped(os.stat(self.place))
 
     def __enter__(self) -> Source:
         return self
@@ -76,6 +95,10 @@ class Source:
     ) -> None:
         if self._zip is not None:
             self._zip.close()
+
+    def __reduce__(self) -> tuple[type[Source], tuple[Path]]:
+        """Return how another process opens it."""
+        return Source, (self.path.absolute(),)
 
     def images(self) -> list[str]:
         """List the visible files that are images by their names, sorted."""
@@ -112,32 +135,32 @@ class Source:
             raise BadFileError(_too_long(name, self.path, limit))
         return data
 
-    def identity(self, name: str) -> tuple[int, int]:
-        """Return the CRC-32 and the length of a file's bytes, or (0, -1) for one that cannot be read.
+    def identity(self, name: str) -> Identity:
+        """Return the CRC-32 and the length of a file's bytes, or `UNREADABLE` for one that cannot be read.
 
         Those of a zip's member are its directory's.
         """
-        if self._zip is not None:
-            return self._infos[name].CRC, self._infos[name].file_size
+        stated = self.stated(name)
+        if stated is not None:
+            return stated
         try:
             data = self.read(name)
         except BadFileError:  # whoever decodes it says so
-            return 0, -1
+            return UNREADABLE
         return zlib.crc32(data), len(data)
 
-    def contents(self, names: Sequence[str], identities: Sequence[tuple[int, int]]) -> list[int]:
-        """Number the contents of files from 0: two files have one number if their bytes are the same."""
-        alike: dict[tuple[int, int], list[str]] = {}
-        for name, identity in zip(names, identities, strict=True):
-            alike.setdefault(identity, []).append(name)
-        digests: dict[str, str] = {}
-        for own in alike.values():  # a checksum of 32 bits may agree by chance
-            for name in own if len(own) > 1 else ():
-                with contextlib.suppress(BadFileError):
-                    digests[name] = hashlib.sha256(self.read(name)).hexdigest()
-        numbers: dict[tuple[tuple[int, int], str], int] = {}
-        keys = zip(identities, (digests.get(name, "") for name in names), strict=True)
-        return [numbers.setdefault(key, len(numbers)) for key in keys]
+    def stated(self, name: str) -> Identity | None:
+        """Return the identity of a zip's member, which its directory states; None in a folder, where files are read."""
+        return None if self._zip is None else (self._infos[name].CRC, self._infos[name].file_size)
+
+    def stamp(self, name: str) -> Stamp:
+        """Return the size and the times of a file, or of the zip that it is in: they change when it does."""
+        if self._zip is not None:
+            return self._stamp
+        try:
+            return _stamped(os.stat(self._places.get(name) or os.path.join(self.place, name)))
+        except OSError:  # whoever reads it says so
+            return Stamp("", 0)
 
     def _listed(self) -> _Listed:
         if self._names is None:
@@ -158,7 +181,7 @@ class Source:
 
     def _walk(self) -> _Listed:
         listed = _Listed([], [], [])
-        left = [(self._root, "")]  # folders, and what the names of their files begin with
+        left = [(self.place, "")]  # folders, and what the names of their files begin with
         seen: dict[tuple[int, int], str] = {}  # a link may lead back to a folder, and many links to many of them
         while left:
             folder, prefix = left.pop()
@@ -200,7 +223,7 @@ class Source:
         return place
 
     def _check_inside(self, place: str, name: str) -> None:
-        if os.path.commonpath([place, self._root]) != self._root:
+        if os.path.commonpath([place, self.place]) != self.place:
             raise DataError(
                 f"expected files inside {self.path}, got {name!r}, which leads to {place}; copy it there, or "
                 "give the folder that it leads to"
@@ -209,7 +232,7 @@ class Source:
     def _file(self, name: str, limit: int) -> bytes:
         place = self._places.get(name)
         if place is None:
-            place = os.path.realpath(os.path.join(self._root, name))
+            place = os.path.realpath(os.path.join(self.place, name))
             self._check_inside(place, name)
         return _read(place, limit)
 
@@ -218,7 +241,7 @@ class Source:
         _check_member(info, name, self.path)
         if info.file_size > limit:  # before it is inflated
             raise BadFileError(_too_long(name, self.path, limit, info.file_size))
-        with archive.open(info) as file:
+        with self._alone, archive.open(info) as file:
             return file.read(limit + 1)
 
 
@@ -248,6 +271,12 @@ def read_plain(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise DataError(_too_long(path.name, path.parent, limit))
     return data
+
+
+def _stamped(status: os.stat_result) -> Stamp:
+    # The time of the last change, too, which nobody can set: unpackers give files the times that they had elsewhere.
+    latest = max(status.st_mtime_ns, status.st_ctime_ns)
+    return Stamp(f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}", latest)
 
 
 def _read(place: str, limit: int) -> bytes:

@@ -11,6 +11,7 @@ one burst, tuples of `iid` from anywhere in the class. The transform is ours.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +30,7 @@ from sharedlabel.data.splits import sides
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.machine import memory
 from sharedlabel.plugins import load as plugin
-from sharedlabel.types import Dataset
+from sharedlabel.types import Dataset, Images
 
 BATCH = 4096  # views per step, so that floating point copies stay small
 
@@ -92,7 +93,7 @@ def load(config: Config, root: Path) -> Dataset:
     taken, groups = _choose(base, config)
     memory.check(
         f"bursts: {len(taken)} images in {config.views} views",
-        len(taken) * config.views * base.images[0].numel(),
+        len(taken) * config.views * math.prod(base.image_shape),
         "lower views or images",
     )
     views = taken.repeat_interleave(config.views)
@@ -132,7 +133,7 @@ def _choose(base: Dataset, config: Config) -> tuple[Int64[Tensor, "m"], Int64[Te
     return taken, torch.arange(len(taken)) // config.sources
 
 
-def _views(images: UInt8[Tensor, "N C H W"], positions: Int64[Tensor, "m"], config: Config) -> UInt8[Tensor, "m C H W"]:
+def _views(images: Images, positions: Int64[Tensor, "m"], config: Config) -> UInt8[Tensor, "m C H W"]:
     generator = rng.generator(config.seed, "bursts", "views")
     return torch.cat([_view(images[part], config, generator) for part in positions.split(BATCH)])
 

@@ -105,7 +105,7 @@ def exact_log_posterior(
     Returns:
         Normalised log-posteriors, natural log.
     """
-    x = dataset.images.flatten(1).double()[indices]
+    x = dataset.images[indices].flatten(2).double()
     x, variance = x[:, :, :-1], (2 * x[:, :, -1]).exp()  # [t, n, dim], [t, n]
     groups = indices if dataset.groups is None else dataset.groups[indices]
     earlier = (groups[:, :, None] == groups[:, None, :]).double().tril(-1)  # [t, n, n], causal

@@ -6,7 +6,10 @@ The splits are the folders `train` or `training`, `test` or `testing`, and `val`
 case of letters. Without a test folder, the validation folder is the test set. Other files are left out, and counted.
 
 Images are decoded once, turned upright as their EXIF data say, into a memory-mapped array; later loads read it and
-never decode. A zip is read as it is.
+never decode. A zip is read as it is. With `decoded: false` there is no such array: images are decoded once to check
+them, and again whenever one is used.
+
+Later loads read no file again that has the size and times that it had (`_identities.py`).
 """
 
 from __future__ import annotations
@@ -19,18 +22,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sharedlabel.code import digests
-from sharedlabel.data import _cache, _checks, _decode
+from sharedlabel.config.fields import added
+from sharedlabel.data import _cache, _checks, _decode, _identities, _undecoded
 from sharedlabel.data._layout import Layout, arrange, group_names, sides_of, strays_of
+from sharedlabel.data._pass import Reader
 from sharedlabel.data._source import Source, readable
+from sharedlabel.decoding import Decoding
 from sharedlabel.errors import DataError, home
 from sharedlabel.machine import memory
-from sharedlabel.types import Dataset, Decoding
+from sharedlabel.types import Dataset, Images
 
 CACHE = ".cache"  # below the root; hidden, so that no data set reads it
 
@@ -51,6 +55,9 @@ class Config:
         encoding: how the text of that CSV is encoded, such as utf-8, latin-1 or cp1252.
         background: what shows through where an image is transparent, `white` or `black`.
         on_bad_image: `error` stops at a file that cannot be read as an image; `skip` leaves it out and says so.
+        decoded: keep a decoded copy of all images below the data root; false decodes an image again whenever it is
+            used, where there is no room for a copy. Numbers are the same. Workers on other machines read the files at
+            the same path.
     """
 
     path: str = ""
@@ -60,6 +67,7 @@ class Config:
     encoding: str = "utf-8"
     background: Literal["white", "black"] = "white"
     on_bad_image: Literal["error", "skip"] = "error"
+    decoded: bool = added(True)
 
 
 def load(config: Config, root: Path) -> Dataset:
@@ -72,35 +80,39 @@ def load(config: Config, root: Path) -> Dataset:
     Raises:
         DataError: the path, the layout, an image or the groups cannot be used; the message names the file.
     """
-    path, cache = home(config.path), root / CACHE
-    _check(config, path, cache)
+    path, folder = home(config.path), root / CACHE / "imagefolder"
+    _check(config, path, folder.parent)
     decoding = Decoding(config.size, config.channels, config.background)
     with Source(path) as source:
         layout = arrange(source)
         groups = None if config.groups is None else group_names(source, layout, config.groups, config.encoding)
-        identities = [source.identity(name) for name in layout.names]
+        identities, content = _identities.look(source, layout.names, folder)
         pixels = _pixel_fingerprint(layout, identities, decoding)
-
-        def image(name: str) -> NDArray[np.uint8]:
-            return _decode.decode_named(name, source.read(name), decoding)
-
         code = digests.digest(_decode.__name__, "decode_named")  # decoded anew by other code
         skip = config.on_bad_image == "skip"
-        least = (config.channels or 1) * (config.size or 0) ** 2
         key = _sha256([pixels, code, *(["skip"] if skip else [])])
-        decoded = _cache.cached(cache / "imagefolder", key, layout.names, image, skip=skip, least=least)
-        content = source.contents(layout.names, identities)
+        read, least = Reader(source, decoding).all, (config.channels or 1) * (config.size or 0) ** 2
+        stored = (
+            _cache.cached(folder, key, layout.names, read, skip=skip, least=least)
+            if config.decoded
+            else _undecoded.checked(folder, key, layout.names, read, skip=skip)
+        )
         tables = (config.groups, f"{layout.wrapper}{config.groups}")
         strays = strays_of([name for name in source.strays() if name not in tables])
-    bad = {position for position, _ in decoded.skipped}
+    bad = {position for position, _ in stored.skipped}
     kept = torch.tensor([position for position in range(len(layout.names)) if position not in bad])
+    names = tuple(layout.names[position] for position in kept.tolist())
+    if isinstance(stored, _undecoded.Checked):
+        images: Images = _undecoded.Undecoded(path, decoding, names, torch.tensor(identities)[kept], stored.image_shape)
+    else:
+        images = stored.images
     group_list, ids = _numbered(groups)
-    skipped = tuple((layout.names[position], reason) for position, reason in decoded.skipped)
+    skipped = tuple((layout.names[position], reason) for position, reason in stored.skipped)
     of_files = [pixels, None if ids is None else ids.tolist(), *([sorted(bad)] if bad else [])]
     return _checks.validate(
         Dataset(
             name=path.absolute().stem,
-            images=decoded.images,
+            images=images,
             labels=torch.tensor(layout.labels)[kept],
             class_names=layout.class_names,
             groups=None if ids is None else ids[kept],
@@ -109,7 +121,7 @@ def load(config: Config, root: Path) -> Dataset:
             decoding=decoding,
             validation=_side(layout, "validation", kept),
             group_names=group_list,
-            instance_names=tuple(layout.names[position] for position in kept.tolist()),
+            instance_names=names,
             content=torch.tensor(content)[kept],
             remarks=(*sides_of(layout), *strays),
             skipped=skipped,

@@ -15,9 +15,9 @@ from sharedlabel.data._decode import decode_named
 from sharedlabel.data._layout import strays_of, wrapped
 from sharedlabel.data._source import BadFileError, Source, read_plain
 from sharedlabel.data._table import TABLE_BYTES, read_table
+from sharedlabel.decoding import Decoding
 from sharedlabel.deployment.card import Preprocessing
 from sharedlabel.errors import DataError
-from sharedlabel.types import Decoding
 
 _COLOURS = {1: "grey", 3: "colour"}
 

@@ -206,7 +206,7 @@ def _data(like: Dataset, classes: int, each: Mapping[Role, int]) -> Data:
     generator = rng.generator(0, "rehearsal")
     total = classes * sum(each.values())
     shape = (total, *like.image_shape)
-    if like.images.is_floating_point():
+    if like.images.dtype.is_floating_point:
         images: Tensor = torch.randn(shape, generator=generator, dtype=like.images.dtype)
     else:
         images = torch.randint(256, shape, generator=generator, dtype=like.images.dtype)

@@ -11,6 +11,7 @@ from pathlib import Path
 from sharedlabel.errors import ConfigError
 
 WORKERS = "SHAREDLABEL_WORKERS"
+SHARE = "SHAREDLABEL_CORES"  # of a worker, set by who starts it
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -45,7 +46,7 @@ def using(threads: int) -> Iterator[None]:
 
 
 def available(cgroup: Path = _CGROUP) -> int:
-    """Return the cores that the machine, the scheduler and the container leave to this process, 1 at least.
+    """Return the cores that the machine, the scheduler, the container and its run leave to this process, 1 at least.
 
     Args:
         cgroup: where the limits of the container lie.
@@ -61,4 +62,6 @@ def available(cgroup: Path = _CGROUP) -> int:
         quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         if int(quota) > 0:
             cores = min(cores, math.ceil(int(quota) / int(period)))
+    with contextlib.suppress(ValueError):
+        cores = min(cores, int(os.environ.get(SHARE, "")))
     return max(cores, 1)

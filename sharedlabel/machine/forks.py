@@ -30,7 +30,7 @@ class Forks:
 
     Args:
         work: what a worker does with its connection: a function, as `module:name`.
-        threads: that a worker computes with.
+        threads: that a worker computes with; 0 for work without torch, which is ready sooner.
     """
 
     def __init__(self, work: str, threads: int) -> None:
@@ -38,7 +38,7 @@ class Forks:
         with other:
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-c", _program(), str(other.fileno()), work, str(threads)],
-                env={**os.environ, **dict.fromkeys(_BLAS, str(threads))},
+                env={**os.environ, **dict.fromkeys(_BLAS, str(max(threads, 1)))},
                 pass_fds=[other.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is ours to handle
@@ -87,10 +87,11 @@ def serve(descriptor: int, work: str, threads: int) -> None:
         work: as for `Forks`.
         threads: likewise.
     """
-    import torch  # noqa: PLC0415 -- only here: whoever wants forks may need no torch
-
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a worker ended
-    torch.set_num_threads(threads)
+    if threads:
+        import torch  # noqa: PLC0415 -- only here: whoever wants forks may need no torch
+
+        torch.set_num_threads(threads)
     module, _, name = work.partition(":")
     function = getattr(importlib.import_module(module), name)
     asked = socket.socket(fileno=descriptor)

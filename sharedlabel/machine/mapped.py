@@ -2,7 +2,8 @@
 
 `dumps` is for processes of this machine: a tensor that was opened by `opened` becomes its path, and a large one that
 lies in memory is written to a folder first, so that every process maps the same file. `packed` is for other machines:
-tensors come out as arrays, for something that carries these well.
+tensors come out as arrays, for something that carries these well. What `multiprocessing` hands on, as to the ranks of
+a training on several devices, is pickled by neither; there, too, an opened tensor is its path, whatever holds it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import pickle
 import uuid
 import warnings
 from collections.abc import Sequence
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 LARGE = 1 << 20  # bytes from which a tensor is written to a file
@@ -34,16 +37,23 @@ def opened(path: Path) -> Tensor:
     """
     # Copy on write: torch wants a writable array, the file stays as it is.
     tensor = torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-    _places[tensor] = path
+    _places[tensor] = path.absolute()
+    ForkingPickler.register(Tensor, _reduced)
     return tensor
 
 
-def dumps(what: Any, folder: Path) -> bytes:
+def _reduced(tensor: Tensor) -> Any:
+    """Return how another process gets a tensor: by its path, or as torch hands it on, in shared memory."""
+    return (opened, (_places[tensor],)) if tensor in _places else reduce_tensor(tensor)
+
+
+def dumps(what: Any, folder: Path | None) -> bytes:
     """Pickle an object for another process of this machine.
 
     Args:
         what: to hand on.
-        folder: receives large tensors; it has to stay as long as the object is read.
+        folder: receives large tensors, and has to stay as long as the object is read; None leaves them in what is
+            returned.
 
     Raises:
         OSError: a tensor cannot be written.
@@ -103,7 +113,7 @@ class _Unpacker(pickle.Unpickler):
 
 
 class _Pickler(pickle.Pickler):
-    def __init__(self, file: io.BytesIO, folder: Path) -> None:
+    def __init__(self, file: io.BytesIO, folder: Path | None) -> None:
         super().__init__(file, pickle.HIGHEST_PROTOCOL)
         self.folder = folder
 
@@ -111,7 +121,7 @@ class _Pickler(pickle.Pickler):
         """Return how a tensor is opened again; everything else is pickled as usual."""
         if not isinstance(one, Tensor):
             return NotImplemented
-        if one not in _places and _large(one):
+        if one not in _places and _large(one) and self.folder is not None:
             path = self.folder / f"{uuid.uuid4().hex}.npy"
             np.save(path, one.numpy(), allow_pickle=False)
             return opened, (path,)

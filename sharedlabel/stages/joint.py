@@ -20,7 +20,7 @@ from sharedlabel.stages import _read
 from sharedlabel.stages._restore import LEARNED, searched
 from sharedlabel.store import Artifact, Output
 from sharedlabel.training.embedding import accuracy
-from sharedlabel.training.loaders import Lookup, TupleLoader
+from sharedlabel.training.loaders import Chosen, Lookup, TupleLoader
 
 VERSION = 1
 TEACHER = ("teacher_features", "teacher_calibrate", "teacher_aggregate")  # further inputs of a call that distils
@@ -48,7 +48,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     backbone = _read.backbone(config.backbone, data, inputs["backbone"])
     aggregator = _read.aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     correction = inputs["calibrate"].tensors()["log_correction"]
-    sources: tuple[Lookup, ...] = (_Indexed(data.dataset.images, data.splits["aggregator"]),)
+    sources: tuple[Lookup, ...] = (Chosen(data.dataset.images, data.splits["aggregator"]),)
     if config.joint.distill:
         sources += (teacher(config.aggregator, data, inputs),)
     with rng.seeded(config.seed, "joint"):
@@ -83,16 +83,6 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
 def work(config: Config, data: Data) -> int:
     """Count images times epochs."""
     return config.joint.epochs * len(data.splits["aggregator"])
-
-
-class _Indexed:
-    """Images of a split, looked up on demand so that a memory map stays on disk."""
-
-    def __init__(self, images: Tensor, split: Tensor) -> None:
-        self.images, self.split = images, split
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        return self.images[self.split[index]]
 
 
 class _Posteriors:

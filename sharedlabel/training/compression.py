@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -34,12 +34,13 @@ from sharedlabel.pruners._masks import apply_masks, masked
 from sharedlabel.pruners._methods import prune
 from sharedlabel.scoring.data import Data
 from sharedlabel.training.devices import device
-from sharedlabel.training.loaders import ImageLoader
+from sharedlabel.training.loaders import ImageLoader, looked_up
 from sharedlabel.training.resident import resident
 from sharedlabel.training.steps import AfterStep
 from sharedlabel.types import Dataset
 
 SAMPLE = 4096  # images that a pruner may look at
+_AT_ONCE = 256  # images that statistics are counted of
 WHOLE = (0.0, 1.0)
 
 
@@ -294,7 +295,27 @@ def _sample(split: Tensor, seed: int, salt: str) -> Tensor:
 def _set_statistics(backbone: Backbone, dataset: Dataset, split: Tensor, sample: int = 10_000) -> None:
     """Set the channel statistics from the backbone split (evenly spaced images, at most `sample`)."""
     chosen = split[torch.linspace(0, len(split) - 1, min(sample, len(split))).long()]
-    images = dataset.images[chosen]
-    scaled = images.double() / (1 if images.is_floating_point() else 255)
-    backbone.normalize.mean.copy_(scaled.mean((0, 2, 3)))
-    backbone.normalize.std.copy_(scaled.std((0, 2, 3)).clamp(min=1e-3))
+    if dataset.images.dtype == torch.uint8:
+        mean, std = _of_bytes(looked_up(dataset.images, chosen.split(_AT_ONCE)))
+    else:
+        images = dataset.images[chosen].double()
+        mean, std = images.mean((0, 2, 3)), images.std((0, 2, 3))
+    backbone.normalize.mean.copy_(mean)
+    backbone.normalize.std.copy_(std.clamp(min=1e-3))
+
+
+def _of_bytes(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each channel of images, in units of 255, from exact sums.
+
+    >>> mean, std = _of_bytes([torch.tensor([[[[0, 255]]]], dtype=torch.uint8)])
+    >>> float(mean), round(float(std), 4)
+    (0.5, 0.7071)
+    """
+    count, sums, squares = 0, torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+    for images in batches:
+        values = images.transpose(0, 1).flatten(1).to(torch.int32)
+        count, sums, squares = count + values.shape[1], sums + values.sum(1), squares + (values * values).sum(1)
+    totals = list(zip(sums.tolist(), squares.tolist(), strict=True))
+    variances = [(count * square - total**2) / max(count * (count - 1), 1) for total, square in totals]
+    mean = torch.tensor([total / count for total, _ in totals], dtype=torch.float64)
+    return mean / 255, torch.tensor(variances, dtype=torch.float64).sqrt() / 255

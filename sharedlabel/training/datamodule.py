@@ -18,7 +18,7 @@ from sharedlabel.data import splits, tuples
 from sharedlabel.errors import DataError, nearest
 from sharedlabel.metrics import _checks
 from sharedlabel.scoring.data import Data
-from sharedlabel.training.loaders import Lookup, TupleLoader
+from sharedlabel.training.loaders import Chosen, Lookup, TupleLoader, looked_up
 from sharedlabel.types import ROLES, Role, Tuples
 
 Split: TypeAlias = Literal["train", "validation", "test"]
@@ -64,7 +64,7 @@ class Instances:
 
     def __getitem__(self, index: Tensor) -> Instances:
         """Return some of the instances."""
-        chosen = tuple(_Chosen(one, index) for one in self.inputs)
+        chosen = tuple(Chosen(one, index) for one in self.inputs)
         return Instances(chosen, self.labels[index], None if self.groups is None else self.groups[index])
 
 
@@ -187,7 +187,7 @@ class SharedLabelDataModule(pl.LightningDataModule):
         """
 
         def instances(role: Role) -> Instances:
-            images = _Chosen(data.dataset.images, data.splits[role])
+            images = Chosen(data.dataset.images, data.splits[role])
             return Instances((images,), data.labels(role), data.groups(role, protocol))
 
         roles: tuple[Role, ...] = (train, "validation", "test")
@@ -290,9 +290,10 @@ class FixedTuples:
         return len(self._rows())
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        for rows in self._rows():
-            index = self.indices[rows]
-            yield *(one[index] for one in self.inputs), *(part[rows] for part in self.parts)
+        batches = self._rows()
+        gathered = [looked_up(one, (self.indices[rows] for rows in batches)) for one in self.inputs]
+        for rows, *instances in zip(batches, *gathered, strict=True):
+            yield *instances, *(part[rows] for part in self.parts)
 
     def _rows(self) -> Sequence[Tensor]:
         """Return the tuples of each batch, this device's share of them; shares of devices differ by one at most."""
@@ -301,13 +302,3 @@ class FixedTuples:
             world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
         rows: Sequence[Tensor] = torch.arange(len(self.indices))[rank::world].split(max(1, self.batch_size // world))
         return rows
-
-
-class _Chosen:
-    """Some of the instances, looked up on demand so that a memory map stays on disk."""
-
-    def __init__(self, inputs: Lookup, chosen: Tensor) -> None:
-        self.inputs, self.chosen = inputs, chosen
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        return self.inputs[self.chosen[index]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Int64, Num
+from jaxtyping import Int64
 from torch import Tensor
 
 from sharedlabel.backbones._base import Backbone
@@ -13,14 +13,16 @@ from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import TrainingError
 from sharedlabel.scoring.data import Data
 from sharedlabel.training.devices import device
+from sharedlabel.training.loaders import looked_up
 from sharedlabel.training.resident import resident
+from sharedlabel.types import Images
 
 SHARD_IMAGES = 16_384
 EMBED_BATCH = 512
 
 
 def embed(
-    backbone: Backbone, images: Num[Tensor, "N C H W"], order: Int64[Tensor, "m"], target: torch.device
+    backbone: Backbone, images: Images, order: Int64[Tensor, "m"], target: torch.device
 ) -> Iterator[dict[str, Tensor]]:
     """Yield embeddings `[s d]` and logits `[s c]` of the images in order, one shard after the other; none is kept.
 
@@ -34,13 +36,15 @@ def embed(
 
 
 @torch.inference_mode()
-def _embed_shard(network: Backbone, images: Tensor, shard: Tensor, target: torch.device) -> dict[str, Tensor]:
+def _embed_shard(network: Backbone, images: Images, shard: Tensor, target: torch.device) -> dict[str, Tensor]:
     made = {
         "embeddings": torch.empty(len(shard), network.embedding_dim, device=target),
         "logits": torch.empty(len(shard), network.classifier.out_features, device=target),
     }
-    for rows in torch.arange(len(shard), device=target).split(EMBED_BATCH):
-        embedding = network.embed(images[shard[rows.to(shard.device)]].to(target))
+    parts = torch.arange(len(shard), device=target).split(EMBED_BATCH)
+    batches = looked_up(images, (shard[rows.to(shard.device)] for rows in parts))
+    for rows, batch in zip(parts, batches, strict=True):
+        embedding = network.embed(batch.to(target))
         made["embeddings"][rows] = embedding.float()
         made["logits"][rows] = network.classify(embedding).float()
     made = {name: tensor.cpu() for name, tensor in made.items()}  # once a shard: who copies waits for the device

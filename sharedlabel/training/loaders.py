@@ -5,7 +5,7 @@ Both know the rank of their process, so that any number of devices sees disjoint
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sharedlabel import rng
 from sharedlabel.data.tuples import partition
-from sharedlabel.types import Tuples
+from sharedlabel.types import Images, Tuples
 
 ImageBatch = tuple[Tensor, Tensor]
 TupleBatch = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -55,11 +55,37 @@ class Lookup(Protocol):
         """Return the instances `[..., *]` at `index [...]`."""
 
 
+def looked_up(source: Lookup, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield the instances at each index in turn; images that stay in files are decoded ahead."""
+    ahead: Callable[[Iterable[Tensor]], Iterator[Tensor]] | None = getattr(source, "ahead", None)
+    return (source[index] for index in indices) if ahead is None else ahead(indices)
+
+
+class Chosen:
+    """Some of the instances of a source, looked up on demand so that images on disk stay there.
+
+    Args:
+        source: of the instances.
+        chosen: which; position k here is `chosen[k]` there.
+    """
+
+    def __init__(self, source: Lookup, chosen: Int64[Tensor, "m"]) -> None:
+        self.source, self.chosen = source, chosen
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.source[self.chosen[index]]
+
+    def ahead(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the instances at each index in turn."""
+        return looked_up(self.source, (self.chosen[index] for index in indices))
+
+
 class ImageLoader:
     """Batches of images and labels in a fresh random order every epoch; an incomplete last batch is left out.
 
     Args:
-        images: `[N C H W]`, in memory, memory-mapped or on a device; batches are where they are.
+        images: `[N C H W]`, in memory, memory-mapped or on a device; batches are where they are. Or in files, which are
+            decoded on the CPU.
         labels: `[N]`.
         indices: the images to use.
         batch_size: images per step over all devices.
@@ -68,7 +94,7 @@ class ImageLoader:
 
     def __init__(
         self,
-        images: Num[Tensor, "N C H W"],
+        images: Images,
         labels: Int64[Tensor, "N"],
         indices: Int64[Tensor, "m"],
         batch_size: int,
@@ -84,9 +110,10 @@ class ImageLoader:
         order = torch.randperm(len(self.indices), generator=rng.generator(self.seed, "images", self.epoch))
         order, indices = order.to(self.images.device), self.indices.to(self.images.device)
         self.epoch += 1
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            batch = indices[share_of_rank(order[start : start + self.batch_size])]
-            yield self.images[batch], self.labels[batch]
+        order = order[: len(self) * self.batch_size]
+        batches = [indices[share_of_rank(batch)] for batch in order.split(self.batch_size)]
+        for batch, images in zip(batches, looked_up(self.images, batches), strict=True):
+            yield images, self.labels[batch]
 
 
 class TupleLoader:
@@ -134,10 +161,10 @@ class TupleLoader:
             order = order[self._dealt(drawn.labels[0, order])]
         self.epoch += 1
         weights = drawn.weights[0] * self.tuples
-        for batch in order.split(self.batch_size):
-            rows = share_of_rank(batch)
-            index = drawn.indices[0, rows]
-            yield *(source[index] for source in self.sources), drawn.labels[0, rows], weights[rows].float()
+        batches = [share_of_rank(batch) for batch in order.split(self.batch_size)]
+        gathered = [looked_up(source, (drawn.indices[0, rows] for rows in batches)) for source in self.sources]
+        for rows, *instances in zip(batches, *gathered, strict=True):
+            yield *instances, drawn.labels[0, rows], weights[rows].float()
 
     def _drawn(self, epoch: int) -> Tuples:
         return partition(self.labels, self.n, 1, self.prior, rng.generator(self.seed, "tuples", epoch), self.groups)

@@ -6,22 +6,24 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from sharedlabel.types import Images
+
 SHARE = 0.4  # of the free memory of a device that images may take
 _there = WeakIdKeyDictionary()  # by the images in memory: the same on the device that they were last asked for on
 
 
-def resident(images: Tensor, device: torch.device) -> Tensor:
+def resident(images: Images, device: torch.device) -> Images:
     """Return images on a device if they fit there, else as they are; what was brought there stays for the next call.
 
     Args:
-        images: `[N C H W]`, in the type in which they are kept, such as uint8.
+        images: `[N C H W]`, in the type in which they are kept, such as uint8; those in files stay there.
         device: that computes.
 
     >>> images = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
     >>> resident(images, torch.device("cpu")) is images
     True
     """
-    if device.type == images.device.type or not isinstance(images, Tensor):
+    if not isinstance(images, Tensor) or device.type == images.device.type:
         return images
     kept: Tensor | None = _there.get(images)
     if kept is not None and kept.device == device:

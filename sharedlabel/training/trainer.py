@@ -17,6 +17,7 @@ from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.training import callbacks, loop, resume
 from sharedlabel.training.base import TrainedModule
 from sharedlabel.training.devices import device
+from sharedlabel.training.ranks import Ranks
 from sharedlabel.training.resume import Epochs, Keeper, State, Unwatching, Workplace
 
 # Precisions of the weights themselves, which have 32 bits before and after. Lightning changes them when it has loaded,
@@ -51,7 +52,7 @@ def trainer(
         accelerator, _, number = accelerator.partition(":")
         chosen = f"{number}," if number else 1
     several = chosen not in (1, "1")
-    strategy = "ddp_spawn" if several and config.strategy == "auto" else config.strategy
+    strategy: Any = Ranks() if several and config.strategy == "auto" else config.strategy
     try:
         return pl.Trainer(
             max_epochs=epochs,

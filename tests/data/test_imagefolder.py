@@ -16,8 +16,10 @@ from PIL import ExifTags, Image
 
 from sharedlabel.data import _cache, _decode, imagefolder
 from sharedlabel.data.imagefolder import Config
+from sharedlabel.decoding import Decoding
 from sharedlabel.errors import DataError
-from sharedlabel.types import Dataset, Decoding
+from sharedlabel.machine import cores, crew
+from sharedlabel.types import Dataset
 
 Make = Callable[..., Path]
 
@@ -182,7 +184,7 @@ def test_decoding_holds_one_image_at_a_time(tmp_path: Path) -> None:
         # What is written so far is on its way to the disk: the writer asks for the next image only then.
         return np.array([[[int(name), 1], [2, 3]]], dtype=np.uint8)
 
-    stored = _cache.cached(tmp_path, "key", names, image)
+    stored = _cache.cached(tmp_path, "key", names, lambda some: (image(name) for name in some))
     assert held == names
     assert stored.images[:, 0, 0, 0].tolist() == list(range(50))
 
@@ -468,3 +470,23 @@ def test_bad_size(make: Make, files: dict[str, bytes]) -> None:
 def test_options_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().size = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("skip", ["error", "skip"])
+def test_processes_decode_what_one_process_does(
+    make: Make, noise_png: Callable[[int], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skip: str
+) -> None:
+    files = {f"{label}/{index:02}.png": noise_png(index) for label in "ab" for index in range(30)}
+    bad = {"a/17.png": b"x", "b/03.png": b"y"}
+    path = make(files | (bad if skip == "skip" else {}))
+    alone = load(path, tmp_path / "alone", on_bad_image=skip)
+    for name, value in {"ALONE": 0.0, "WORTH": 0.0, "PATIENCE": 60.0, "PIECE": 0.0}.items():
+        monkeypatch.setattr(crew, name, value)
+    monkeypatch.setattr(cores, "available", lambda: 2)
+    together = load(path, tmp_path / "together", on_bad_image=skip)
+    assert torch.equal(alone.images, together.images)
+    assert (alone.fingerprint, alone.skipped) == (together.fingerprint, together.skipped)
+    whole = [next(tmp_path.glob(f"{root}/**/*.npy")).read_bytes() for root in ("alone", "together")]
+    assert whole[0] == whole[1]
+    with pytest.raises(DataError, match=r"a/17\.png"):  # the first by its position
+        load(make(files | bad, name="broken"), tmp_path / "together")

@@ -85,9 +85,22 @@ def test_gpus_are_shared_out(roomy, tiny, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert choose.workers(experiment) == 2
-    assert list(choose._environments(experiment, 3)) == [{"CUDA_VISIBLE_DEVICES": one} for one in ("0", "1", "0")]
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in choose._environments(experiment, 3)] == ["0", "1", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    assert list(choose._environments(experiment, 2)) == [{"CUDA_VISIBLE_DEVICES": one} for one in ("5", "7")]
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in choose._environments(experiment, 2)] == ["5", "7"]
+
+
+def test_cores_are_shared_out(roomy, tiny, monkeypatch):
+    for workers, share in ((1, 16), (3, 5), (16, 1), (40, 1)):
+        given = list(choose._environments(tiny(), workers))
+        assert given == [{"SHAREDLABEL_CORES": str(share)}] * workers
+    monkeypatch.undo()
+    whole = cores.available()
+    monkeypatch.setenv("SHAREDLABEL_CORES", "1")
+    assert cores.available() == 1
+    for told in ("", "many", str(whole + 1)):
+        monkeypatch.setenv("SHAREDLABEL_CORES", told)
+        assert cores.available() == whole
 
 
 def test_one_call_needs_no_processes(roomy, tiny):

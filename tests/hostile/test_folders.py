@@ -19,7 +19,7 @@ from PIL import Image
 
 from sharedlabel import grid, train
 from sharedlabel.config import parse
-from sharedlabel.data import _cache, imagefolder
+from sharedlabel.data import _cache, _locks, _pass, imagefolder
 from sharedlabel.data.imagefolder import Config
 from sharedlabel.deployment.groups import read_groups
 from sharedlabel.errors import DataError
@@ -241,7 +241,7 @@ class _Killed(BaseException):
 
 
 def test_a_killed_decode_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cache, "STEP_IMAGES", 4)
+    monkeypatch.setattr(_pass, "STEP_IMAGES", 4)
     names, seen = [str(index) for index in range(20)], list[str]()
 
     def decode(name: str, last: int) -> np.ndarray:
@@ -252,10 +252,10 @@ def test_a_killed_decode_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytes
 
     for last in (10, 17):
         with pytest.raises(_Killed):
-            _cache.cached(tmp_path, "key", names, lambda name, last=last: decode(name, last))
+            _cache.cached(tmp_path, "key", names, lambda some, last=last: (decode(name, last) for name in some))
         assert sorted(file.suffix for file in tmp_path.iterdir()) == [".partial", ".progress"]
         seen.clear()
-    images = _cache.cached(tmp_path, "key", names, lambda name: decode(name, -1)).images
+    images = _cache.cached(tmp_path, "key", names, lambda some: (decode(name, -1) for name in some)).images
     assert seen == names[16:]
     assert images[:, 0, 0, 0].tolist() == list(range(20))
     assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json", ".npy"]
@@ -266,7 +266,9 @@ def _slowly(folder: str, key: str, results: multiprocessing.Queue) -> None:  # t
         time.sleep(0.01)
         return np.full((1, 2, 2), int(name), dtype=np.uint8) + np.arange(4, dtype=np.uint8).reshape(1, 2, 2)
 
-    images = _cache.cached(Path(folder), key, [str(index) for index in range(30)], decode).images
+    images = _cache.cached(
+        Path(folder), key, [str(index) for index in range(30)], lambda some: (decode(name) for name in some)
+    ).images
     results.put(images[:, 0, 0, 0].tolist())
 
 
@@ -296,8 +298,8 @@ def test_what_was_abandoned_is_removed_and_what_is_at_work_is_not(tmp_path: Path
     def decode(name: str) -> np.ndarray:
         return np.arange(4, dtype=np.uint8).reshape(1, 2, 2)
 
-    with _cache._locked(tmp_path / "busy.lock"):
-        _cache.cached(tmp_path, "key", ["0"], decode)
+    with _locks.locked(tmp_path / "busy.lock"):
+        _cache.cached(tmp_path, "key", ["0"], lambda some: (decode(name) for name in some))
     assert {file.name for file in tmp_path.glob("*.partial")} == {"busy.partial", "new.partial"}
 
 

@@ -21,10 +21,10 @@ from PIL import Image, TiffImagePlugin
 
 from sharedlabel.data import _cache, _decode, _source, imagefolder
 from sharedlabel.data.imagefolder import Config
+from sharedlabel.decoding import Decoding
 from sharedlabel.deployment.groups import read_groups
 from sharedlabel.errors import ConfigError, DataError
 from sharedlabel.machine import memory
-from sharedlabel.types import Decoding
 
 
 def picture(seed: int = 0, kind: str = "png", mode: str = "L") -> bytes:

@@ -57,11 +57,12 @@ def executor(grid: Grid, store: Store, calls: int) -> Executor:
 
 
 def _environments(experiment: Experiment, count: int) -> Iterator[dict[str, str]]:
-    """Yield the variables of each worker: which GPU it sees, all in turns."""
+    """Yield the variables of each worker: its share of the cores, and which GPU it sees, all in turns."""
     on_gpu = device(experiment.trainer).type == "cuda"
     gpus = _visible() if on_gpu else []
+    share = {cores.SHARE: str(max(1, cores.available() // count))}
     for worker in range(count):
-        yield {"CUDA_VISIBLE_DEVICES": gpus[worker % len(gpus)]} if gpus else {}
+        yield share | ({"CUDA_VISIBLE_DEVICES": gpus[worker % len(gpus)]} if gpus else {})
 
 
 def _visible() -> list[str]:
