@@ -114,18 +114,28 @@ def _forked() -> Connection:
 
 
 def _output(connections: list[Connection]) -> Any:
-    """Wait for all ranks, and return the output of the first."""
+    """Wait for all ranks, and return the output of the first.
+
+    Raises:
+        TrainingError: some have failed; what the others meet then is told, too, if it is known by then.
+    """
     ended: dict[Connection, _Ended] = {}
     while len(ended) < len(connections):
-        for connection in cast("list[Connection]", wait([one for one in connections if one not in ended])):
-            number = connections.index(connection)
-            try:
-                ended[connection] = connection.recv()
-            except (EOFError, OSError) as error:
-                raise TrainingError(f"expected ranks that stay alive, got rank {number} that died") from error
-            if ended[connection].error:
-                raise TrainingError(f"expected ranks that train, got from rank {number}:\n{ended[connection].error}")
+        heard = cast("list[Connection]", wait([one for one in connections if one not in ended]))
+        ended |= {connection: _heard(connection) for connection in heard}
+        errors = {number: ended[one].error for number, one in enumerate(connections) if one in ended}
+        failed = [f"rank {number}: {error}" for number, error in errors.items() if error]
+        if failed:
+            raise TrainingError("\n".join(["expected ranks that train to the end, got", *failed]))
     return ended[connections[0]].output
+
+
+def _heard(connection: Connection) -> _Ended:
+    try:
+        ended: _Ended = connection.recv()
+    except (EOFError, OSError):
+        return _Ended(error="its process has died")
+    return ended
 
 
 def work(connection: Connection) -> None:

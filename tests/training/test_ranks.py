@@ -55,7 +55,7 @@ def test_they_train_as_spawned_ranks_do_again_and_again() -> None:
 
 @pytest.mark.parametrize(
     ("how", "message"),
-    [("raises", "got from rank 1:(.|\n)*ValueError: a bug in rank 1"), ("dies", "got rank 1 that died")],
+    [("raises", "rank 1: Traceback(.|\n)*ValueError: a bug in rank 1"), ("dies", "rank 1: its process has died")],
 )
 def test_one_that_fails_ends_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, message: str
