@@ -517,3 +517,20 @@ def test_norms_cross_products_and_transforms_are_free() -> None:
         return torch.linalg.cross(three, three) + torch.outer(x[:, 0], x[0, :3])
 
     assert counts.macs(Backbone(Applied(function), nn.Linear(3, 2), (2, 2, 2)), (2, 2, 2)).executed == 6
+
+
+class Secret(Aggregator):
+    """Multiplies where nobody counts."""
+
+    permutation_invariant = True
+
+    def forward(self, embeddings, logits):
+        secret = torch.from_numpy(logits.detach().numpy() @ torch.eye(logits.shape[2]).numpy())
+        return torch.log_softmax(secret.cumsum(1), -1)
+
+
+def test_work_that_is_done_in_secret_is_refused_whoever_counts():
+    shape = SetShape(torch.zeros(4), torch.ones(4), torch.full((3,), 1 / 3).log())
+    for known in (None, {}):
+        with pytest.raises(TypeError, match="meta device"):
+            counts.aggregator_macs(Secret(), shape, [1, 2], known)

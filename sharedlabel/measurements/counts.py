@@ -35,6 +35,7 @@ from sharedlabel.store import serialize
 from sharedlabel.types import SetShape
 
 _FLOAT32_BYTES = 4
+_OURS = ("sharedlabel.", "torch.")  # modules whose classes hide no work from who counts
 # Names in `torch.ops.aten` of products without a formula in torch: of matrices and vectors, nn.Bilinear, torch.cdist,
 # solvers and decompositions, low precision. Others are elementwise, reduce, move values or become what is counted.
 _WITHOUT_FORMULA = re.compile(
@@ -111,7 +112,7 @@ def aggregator_macs(
     out is not.
 
     Args:
-        aggregator: the aggregator; a copy of it is run on one tuple of zeros.
+        aggregator: the aggregator; a copy of it is run, on a tuple of zeros or of no values at all.
         shape: embedding width and number of classes.
         n_list: tuple sizes, instances.
         known: counts of aggregators of the same structure, which are not counted again; what is counted is added.
@@ -128,7 +129,7 @@ def anytime_macs(
     """Count the MACs of the posteriors after every one of n instances, as someone needs them who may stop early.
 
     Args:
-        aggregator: the aggregator; a copy of it is run on one tuple of zeros.
+        aggregator: the aggregator; a copy of it is run, on a tuple of zeros or of no values at all.
         shape: embedding width and number of classes.
         n_list: numbers of instances.
         known: as for `aggregator_macs`.
@@ -165,17 +166,20 @@ def _by_size(
 ) -> dict[int, int]:
     """Count the MACs of one call of a method of an aggregator, on one tuple of each size.
 
-    One tuple is soon computed; the meta device, whose operations are written in Python, takes ten times as long.
+    Where a grid counts, aggregators of this package compute it: the meta device, whose operations are written in
+    Python, takes ten times as long. All others are run there, where no values can be worked on in secret, as by numpy.
     """
     structure = None if known is None else _structure(_on_meta(aggregator))
     counted: Counted = {} if known is None or structure is None else known
     network: nn.Module | None = None
+    own = known is not None and all(type(one).__module__.startswith(_OURS) for one in aggregator.modules())
     macs_of = {}
     for n in n_list:
         key = (*(structure or ()), method, shape.embedding_dim, shape.num_classes, n)
         if key not in counted:
-            network = network or copy.deepcopy(aggregator).cpu().float().eval().requires_grad_(True)
-            inputs = (torch.zeros(1, n, width) for width in (shape.embedding_dim, shape.num_classes))
+            network = network or (_computing if own else _on_meta)(aggregator)
+            device = "cpu" if own else "meta"
+            inputs = (torch.zeros(1, n, width, device=device) for width in (shape.embedding_dim, shape.num_classes))
             with plain_kernels():
                 counted[key] = call_macs(getattr(network, method), *inputs)
         macs_of[n] = counted[key]
@@ -240,6 +244,11 @@ def _check_free(operation: Any) -> None:
             f"expected operations whose MACs can be counted, got {operation}, which multiplies matrices or vectors but "
             "has no formula; write it with matmul of matrices, linear or convolution layers"
         )
+
+
+def _computing(network: Network) -> Network:
+    """Copy a network to the CPU, as `_on_meta` does to the meta device."""
+    return copy.deepcopy(network).cpu().float().eval().requires_grad_(True)
 
 
 def _on_meta(network: Network) -> Network:
