@@ -35,10 +35,14 @@ CALLED = (
     "on_*", "*_step", "*_dataloader", "configure_*", "setup", "extra_repr", "state_dict", "load_state_dict", "visit_*",
     "generic_visit", "__*__", "_should_skip_dynamo", "higher_is_better", "plot_*", "columns", "records", "configure",
     "work", "pytest_*", "runtest", "reportinfo", "get_code", "*_extra_state", "prune_in_channels", "get_*_channels",
+    "persistent_id", "persistent_load", "reducer_override", "get_renderer", "_configure_launcher",
 )  # fmt: skip
 # Why what vulture sees no use of is there.
 EXPLAINED = {
     "dense_weight": "what a butterfly layer computes, for readers; tests compare the layer with it",
+    "confusion": "what decisions are scored by, for readers; tests compare all partitions, counted at once, with it",
+    "do": "what processes of a crew are told to do, by its name",
+    "serve": "what the program of a process that forks calls, which is a text",
     "of_tensors": "public: a data module from tensors",
     "of_data": "public: a data module from the data of a grid",
 }
