@@ -82,7 +82,7 @@ def _steps(
     decayed = [parameter for parameter in trained if parameter.ndim > 1]
     others = [parameter for parameter in trained if parameter.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
     steps = max(1, epochs * len(loader))  # type: ignore[arg-type]
     rising = max(1, round(warmup * steps))
 

@@ -11,7 +11,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ from typing import Any, cast
 from benchmarks._measure import Result, summarize
 from sharedlabel import grid
 from sharedlabel.config import parse
+from sharedlabel.files.claims import Claims
 from sharedlabel.grid.calls import job
 from sharedlabel.grid.driver import Run
 from sharedlabel.grid.executors.base import Ended
@@ -93,6 +94,14 @@ class _Store:
         """Tell whether a call is done."""
         del stage
         return bool(self.done[int(key, 16)])
+
+    def among(self, calls: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Return those of some calls that are done."""
+        return {(stage, key) for stage, key in calls if self.has(stage, key)}
+
+    def claims(self) -> Claims:
+        """Return claims in the folder."""
+        return Claims(self.root)
 
     def writing(self, what: str) -> contextlib.AbstractContextManager[None]:
         """Writing never fails."""
