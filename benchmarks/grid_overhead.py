@@ -12,6 +12,7 @@ import torch
 
 from benchmarks import _plain
 from benchmarks._measure import Result, interleaved, ratios, summarize
+from benchmarks._silent import Silent
 from sharedlabel import grid
 from sharedlabel.config import parse
 from sharedlabel.grid import Grid
@@ -32,19 +33,6 @@ EXPERIMENT = (
 STAGES = ("dense", "prune", "features", "calibrate", "aggregate", "evaluate")
 
 
-class _Silent:
-    def __call__(self, node: Any, seconds: float | None, worker: int = 0) -> None:
-        """Say nothing."""
-
-    def failed(self, failed: Any, worker: int = 0) -> None:
-        """Refuse failures, which would be quick."""
-        del worker
-        raise RuntimeError(f"expected no failures, got {failed.reason}")
-
-    def waiting(self, reason: str) -> None:
-        """Say nothing."""
-
-
 def run(quick: bool) -> list[Result]:
     """Compute two networks with three aggregators each, from the dense training to the scores, both ways."""
     torch.set_num_threads(1)
@@ -59,7 +47,7 @@ def run(quick: bool) -> list[Result]:
 
         def here() -> None:
             store = _store(folder)
-            with Run(store, Here(job(prepared), store, 1), _Silent()) as made:
+            with Run(store, Here(job(prepared), store, 1), Silent()) as made:
                 made.compute(_calls(prepared, store))
             numbers["grid"] = _numbers(prepared, store)
 
@@ -112,7 +100,7 @@ def _two(prepared: Grid, folder: str, rounds: int) -> list[float]:
     for _ in range(rounds):
         store = _store(folder)
         executor = Local(job(prepared), prepared.experiment, store.root, [{}, {}], 1)
-        with Run(store, executor, _Silent()) as made:
+        with Run(store, executor, Silent()) as made:
             made.compute(_calls(other, store))
             calls = _calls(prepared, store)
             began = time.perf_counter()

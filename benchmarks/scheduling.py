@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from benchmarks._measure import Result, summarize
+from benchmarks._silent import Silent
 from sharedlabel import grid
 from sharedlabel.config import parse
 from sharedlabel.files.claims import Claims
@@ -155,28 +156,13 @@ class _Cluster:
         return [Ended(worker, call, Outcome(SECONDS[call.stage]))]
 
 
-class _Silent:
-    """Tells nobody."""
-
-    def __call__(self, node: Any, seconds: float | None, worker: int = 0) -> None:
-        """Say nothing."""
-
-    def failed(self, failed: Any, worker: int = 0) -> None:
-        """Refuse failures, which would be cheap."""
-        del worker
-        raise RuntimeError(f"expected no failures, got {failed.reason}")
-
-    def waiting(self, reason: str) -> None:
-        """Say nothing."""
-
-
 def _simulated(chains: int) -> Iterator[Result]:
     nodes = list(_nodes(chains))
     with tempfile.TemporaryDirectory() as folder:
         store = _Store(Path(folder), len(nodes))
         cluster = _Cluster(store)
         started = time.process_time()
-        with Run(cast("Any", store), cast("Any", cluster), _Silent()) as run:
+        with Run(cast("Any", store), cast("Any", cluster), Silent()) as run:
             run.compute(nodes)
         spent = time.process_time() - started
     if not all(store.done):
@@ -224,7 +210,7 @@ def _overhead(where: str, bound: float, seeds: int, executor: str) -> Result:
         chains = [node for node in calls if node.stage in ("dense", "prune", "features", "calibrate")]
         times: list[float] = []
 
-        class Noted(_Silent):
+        class Noted(Silent):
             def __call__(self, node: Any, seconds: float | None, worker: int = 0) -> None:
                 del node, worker
                 if seconds is not None:
