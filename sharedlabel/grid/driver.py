@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from sharedlabel.errors import WriteError
-from sharedlabel.grid.calls import calls, missing, ordered
+from sharedlabel.grid.calls import calls, ordered
 from sharedlabel.grid.executors.base import Ended, Executor
 from sharedlabel.grid.failures import Failed
 from sharedlabel.grid.jobs import Outcome
@@ -63,8 +63,6 @@ def finish(
         WriteError: the store cannot be written.
     """
     every, timed = calls(grid)
-    if not missing(grid, store):
-        return {}
     with Run(store, executor, progress, fail_fast) as run:
         with store.at_work(False, lambda: progress.waiting("until another run has measured its times")):
             run.compute(every)
@@ -182,14 +180,13 @@ class Run(contextlib.ExitStack):
     def _note(self, ended: Ended, node: Node, at: int, schedule: Schedule) -> None:
         """Note how a call has ended."""
         outcome = ended.outcome
+        self._claims.give_up(node.call.name)
         if outcome is None:
             self._deaths[node.key] += 1
             if self._deaths[node.key] < _DEATHS:
-                self._claims.give_up(node.call.name)
                 schedule.put_back(at)
                 return
             outcome = Outcome(None, f"{_DEATHS} processes that computed it died, as they do when memory runs out")
-        self._claims.give_up(node.call.name)
         if outcome.unwritable:
             raise WriteError(outcome.reason)
         if outcome.seconds is not None:
