@@ -15,14 +15,60 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _BLAS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _TELL = b"f"
 STAGE_CALLS = "sharedlabel.grid.executors.work:work"  # named here, where that takes no seconds to import
 _warm: dict[tuple[str, int], Forks] = {}  # processes that somebody has started early, by their arguments
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a worker takes over from the process that it works for, which is not the one that it is a fork of.
+
+    Attributes:
+        environment: variables to set.
+        folder: where relative paths start.
+        path: where modules are looked for.
+    """
+
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    folder: str = field(default_factory=os.getcwd)
+    path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
+
+    def take_over(self) -> None:
+        """Make them those of this process, which keeps what it has besides."""
+        os.chdir(self.folder)
+        sys.path[:] = [*self.path, *(path for path in sys.path if path not in self.path)]
+        os.environ.update(self.environment)
+
+
+@dataclass(frozen=True)
+class Warned:
+    """A warning, for whoever shows them; the arguments of `warnings.warn_explicit`."""
+
+    message: str
+    category: type[Warning]
+    filename: str
+    lineno: int
+
+    def warn(self) -> None:
+        """Warn in this process."""
+        warnings.warn_explicit(**vars(self))
+
+
+def tell_warnings(tell: Callable[[Warned], object]) -> None:
+    """Hand the warnings of this process to a function, such as one that sends them to another process."""
+
+    def told(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+        tell(Warned(str(message), category, filename, lineno))
+
+    warnings.showwarning = told
 
 
 class Forks:
@@ -71,6 +117,11 @@ def warm(work: str, threads: int) -> None:
 def taken(work: str, threads: int) -> Forks:
     """Return the process that was started early, which is the caller's from now on, or a new one."""
     return _warm.pop((work, threads), None) or Forks(work, threads)
+
+
+def is_warm(work: str, threads: int) -> bool:
+    """Tell whether a process was started early that nobody has taken; the arguments are those of `Forks`."""
+    return (work, threads) in _warm
 
 
 def cool() -> None:

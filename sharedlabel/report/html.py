@@ -65,7 +65,9 @@ def write_report(results: Results, folder: Path, name: str = NAME, *, csv_folder
 
 
 @memory.uncollected()
-def publish(results: Results, folder: Path, details: Mapping[str, str] | None, made_of: str = "") -> Mapping[str, str]:
+def publish(
+    results: Results, folder: Path, details: Mapping[str, str] | None, made_of: str = "", processes: int = 1
+) -> Mapping[str, str]:
     """Write all that a run leaves beside its store, together or not at all: tables, report, figures, tracebacks.
 
     Where the report cannot be drawn, the tables are written all the same.
@@ -75,6 +77,7 @@ def publish(results: Results, folder: Path, details: Mapping[str, str] | None, m
         folder: of the run; made if absent.
         details: text of every traceback by file name, in the place of those that are there; None leaves these.
         made_of: a digest of what all this follows from, by which it is known again.
+        processes: that draw figures.
 
     Returns:
         The figures, SVG text by name.
@@ -89,7 +92,7 @@ def publish(results: Results, folder: Path, details: Mapping[str, str] | None, m
         together.replace(folder, files, lambda name: name.startswith(replaced), made_of)
 
     try:
-        drawn = plots.figures(results)
+        drawn = plots.figures(results, processes)
         files |= _files(results, drawn, NAME, ".")
     except Exception:
         replace()

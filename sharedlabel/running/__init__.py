@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sharedlabel import report
 from sharedlabel.config import Experiment, digest
 from sharedlabel.errors import home, printable
 from sharedlabel.machine import cores, forks, memory
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from sharedlabel.grid import Grid, Node
     from sharedlabel.grid.failures import Failed
     from sharedlabel.records import Results, Row
+    from sharedlabel.running.collect import Losses
+    from sharedlabel.running.publishing import Publisher
     from sharedlabel.running.tracking import Tracker
     from sharedlabel.store import Store
 
@@ -107,15 +110,16 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
     """
     from sharedlabel.grid.progress import tell
     from sharedlabel.report.terminal import print_report
-    from sharedlabel.running.tracking import Tracker
+    from sharedlabel.running import publishing
 
     experiment = grid.experiment
     folder = home(experiment.output) / experiment.name
     folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is noticed before the first call
-    with cores.using(experiment.threads), Tracker(experiment, folder / "wandb") as tracker:
-        computed = _compute(grid, store, None if events else console, fail_fast, folder)
+    with cores.using(experiment.threads), publishing.tracker(experiment, folder / "wandb") as tracker:
+        soon = tracker.cell if isinstance(tracker, publishing.Publisher) else None
+        computed = _compute(grid, store, None if events else console, fail_fast, folder, soon)
         results = computed.results
-        figures = _publish(computed, folder)
+        figures = _publish(computed, folder, _processes(experiment))
         print_report(results, console)
         nothing = "computed nothing" if computed.tracebacks else "computed nothing: every cell was done"
         done = f"computed {computed.calls} stage calls" if computed.calls else nothing
@@ -129,7 +133,12 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
     return results
 
 
-def _publish(computed: _Computed, folder: Path) -> Callable[[], Mapping[str, str]]:
+def _processes(experiment: Experiment) -> int:
+    """Return how many processes may share what follows the stage calls."""
+    return 1 if cores.workers(experiment.workers) == 1 else cores.available()
+
+
+def _publish(computed: _Computed, folder: Path, processes: int) -> Callable[[], Mapping[str, str]]:
     """Write all that a run leaves beside its store, unless it is there; return what gives the figures."""
     if computed.written:
         from sharedlabel.running import unchanged
@@ -138,7 +147,7 @@ def _publish(computed: _Computed, folder: Path) -> Callable[[], Mapping[str, str
     # matplotlib takes half a second to import, which a run with nothing to write does not wait for.
     from sharedlabel.report.html import publish
 
-    drawn = publish(computed.results, folder, computed.tracebacks, computed.made_of)
+    drawn = publish(computed.results, folder, computed.tracebacks, computed.made_of, processes)
     return lambda: drawn
 
 
@@ -155,11 +164,21 @@ def compute(grid: Grid, store: Store, console: Console, fail_fast: bool = False)
         WriteError: the store cannot be written.
     """
     with cores.using(grid.experiment.threads):
-        return _compute(grid, store, console, fail_fast, None).results
+        return _compute(grid, store, console, fail_fast).results
 
 
-def _compute(grid: Grid, store: Store, console: Console | None, fail_fast: bool, folder: Path | None) -> _Computed:
-    """Compute what is missing and collect everything; tracebacks are kept in the folder at once, if there is one."""
+def _compute(
+    grid: Grid,
+    store: Store,
+    console: Console | None,
+    fail_fast: bool,
+    folder: Path | None = None,
+    tell: Callable[[Sequence[Row], Losses], None] | None = None,
+) -> _Computed:
+    """Compute what is missing and collect everything; tracebacks are kept in the folder at once, if there is one.
+
+    Whoever wants to be told is told of every cell as soon as there is nothing left to compute.
+    """
     from sharedlabel.grid import finished, missing
     from sharedlabel.grid.failures import failures
     from sharedlabel.grid.words import described
@@ -177,6 +196,8 @@ def _compute(grid: Grid, store: Store, console: Console | None, fail_fast: bool,
         if written is not None:
             return _Computed(written, {}, 0, made_of, written=True)
     forks.cool()
+    if folder is not None and _processes(grid.experiment) > 1:
+        forks.warm(report.DRAW, 0)  # figures are drawn when all is summarised, which takes a while
     texts = {key: described(one.node, grid) for key, one in failed.items()}
     results = collect(
         finished(grid, store),
@@ -184,6 +205,7 @@ def _compute(grid: Grid, store: Store, console: Console | None, fail_fast: bool,
         seconds=time.perf_counter() - started,
         failures=tuple(failures(grid, failed, texts)),
         cells=len(grid.cells),
+        tell=tell,
     )
     made_of = unchanged.made_of(grid, store) if folder is not None and not failed else ""
     return _Computed(results, {one.file: one.details for one in failed.values()}, done, made_of)
@@ -208,9 +230,13 @@ def _made(
 
 
 def _track(
-    tracker: Tracker, grid: Grid, store: Store, results: Results, figures: Callable[[], Mapping[str, str]]
+    tracker: Tracker | Publisher,
+    grid: Grid,
+    store: Store,
+    results: Results,
+    figures: Callable[[], Mapping[str, str]],
 ) -> None:
-    """Publish last: what publishes goes on in the background, where it would slow what is timed, and it may fail."""
+    """Publish what is not published yet; last, since it may fail."""
     from sharedlabel.running.collect import losses, rows
 
     failed = {failure.cell for failure in results.failures}

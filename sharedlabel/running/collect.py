@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from sharedlabel.config import canonical, public
 from sharedlabel.grid import Cell, Grid, Node, survey
@@ -23,6 +23,8 @@ from sharedlabel.training.devices import device
 from sharedlabel.types import Role
 
 _REMEMBERED = 256  # calls whose facts are kept: those of a few networks
+
+Losses: TypeAlias = Mapping[str, Sequence[float]]  # mean training loss (nats) of every epoch, by stage
 
 
 class _Facts:
@@ -45,6 +47,12 @@ class _Facts:
         """
         ends = (node for node in cell.ends.values() if not STAGES[node.stage].last or self._has(node))
         return {node.stage: self._read(node.stage, node.key) for node in ends}
+
+    def losses(self, cell: Cell) -> dict[str, list[float]]:
+        """Return the training losses of a cell's stages by epoch."""
+        calls = {node.stage: node for node in cell.evaluate.chain()}
+        by_stage = {name: self._read(node.stage, node.key).get("losses") for name, node in calls.items()}
+        return {name: losses for name, losses in by_stage.items() if losses}
 
     def tuples(self, cell: Cell, role: Role) -> int:
         """Count the tuples of one partition, which depend on the data and the protocol alone."""
@@ -107,15 +115,20 @@ def _columns(cell: Cell, grid: Grid) -> dict[str, Any]:
     return {"cell": cell.id, "data": grid.data.dataset.name, **{name: getattr(cell, name) for name in AXES}}
 
 
-def losses(cell: Cell, store: Store) -> dict[str, list[float]]:
+def losses(cell: Cell, store: Store) -> Losses:
     """Return the training losses of a cell's stages by epoch, for curves."""
-    calls = {node.stage: node for node in cell.evaluate.chain()}
-    by_stage = {name: store.load(node.stage, node.key).meta.get("losses") for name, node in calls.items()}
-    return {name: losses for name, losses in by_stage.items() if losses}
+    return _Facts(store).losses(cell)
 
 
 @memory.uncollected()
-def collect(grid: Grid, store: Store, seconds: float, failures: tuple[Failure, ...] = (), cells: int = 0) -> Results:
+def collect(
+    grid: Grid,
+    store: Store,
+    seconds: float,
+    failures: tuple[Failure, ...] = (),
+    cells: int = 0,
+    tell: Callable[[Sequence[Row], Losses], None] | None = None,
+) -> Results:
     """Gather the whole grid.
 
     Args:
@@ -124,12 +137,15 @@ def collect(grid: Grid, store: Store, seconds: float, failures: tuple[Failure, .
         seconds: wall-clock time of the run that asks, for the provenance; what it found stored took longer.
         failures: of other cells.
         cells: how many there are with those that are not stored; as many as are stored if left out.
+        tell: told the rows and losses of each cell, before anything is summarised.
     """
     facts, tables, by_cell = _Facts(store), _Tables(), dict[str, list[Row]]()
     for cell in grid.cells:
         by_stage = facts.of(cell)
         by_cell[cell.id] = _rows(cell, grid, facts, by_stage)
         tables.add(cell, grid, by_stage)
+        if tell is not None:
+            tell(by_cell[cell.id], facts.losses(cell))
     summary, adaptive = stored.over_seeds(grid, store, by_cell), stored.adaptive(grid, store, by_cell)
     took = stored.seconds(grid, store, (summary, adaptive), facts.seconds)
     return Results(

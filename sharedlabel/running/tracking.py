@@ -81,10 +81,11 @@ class Tracker:
         with _publishing(name), self._run(first.cell, name, "cell", identity) as run:
             for split in dict.fromkeys(row.split for row in rows):
                 run.define_metric(f"{split}/*", step_metric="n")
-            for stage, values in losses.items():
+            for stage in losses:
                 run.define_metric(f"loss/{stage}", step_metric="epoch")
-                for epoch, value in enumerate(values, start=1):
-                    run.log({"epoch": epoch, f"loss/{stage}": value})
+            for epoch in range(max(map(len, losses.values()), default=0)):
+                reached = {f"loss/{stage}": values[epoch] for stage, values in losses.items() if epoch < len(values)}
+                run.log({"epoch": epoch + 1} | reached)
             for n in sorted({row.n for row in rows}):
                 run.log(
                     {"n": n}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
-import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,16 +32,12 @@ class _Setup:
 
     Attributes:
         number: of the rank.
-        folder: where relative paths start.
-        path: where modules are looked for.
-        environment: all variables.
+        surroundings: of the process that launches, all its variables among them.
         work: pickled: who launches, and what.
     """
 
     number: int
-    folder: str
-    path: list[str]
-    environment: dict[str, str]
+    surroundings: forks.Surroundings
     work: bytes
 
 
@@ -86,12 +81,12 @@ class _Launcher(_MultiProcessingLauncher):
             TrainingError: a rank has failed; the others are ended.
         """
         # Another port for each training: that of one that has just ended may not be free yet.
-        environment = {**os.environ, "MASTER_PORT": str(find_free_network_port())}
+        surroundings = forks.Surroundings({**os.environ, "MASTER_PORT": str(find_free_network_port())})
         work = mapped.dumps((self, trainer, function, args, kwargs, _GlobalStateSnapshot.capture()), None)
         connections = [_forked() for _ in range(cast("Ranks", self._strategy).num_processes)]
         try:
             for number, connection in enumerate(connections):
-                connection.send(_Setup(number, os.getcwd(), sys.path, environment, work))
+                connection.send(_Setup(number, surroundings, work))
             output = _output(connections)
         finally:
             for connection in connections:
@@ -141,10 +136,8 @@ def _heard(connection: Connection) -> _Ended:
 def work(connection: Connection) -> None:
     """Do the work of a rank."""
     setup: _Setup = connection.recv()
-    os.chdir(setup.folder)
-    sys.path[:] = setup.path
-    os.environ.clear()
-    os.environ.update(setup.environment)
+    os.environ.clear()  # the process that forks ranks may be older than what has changed here
+    setup.surroundings.take_over()
     ended = _Ended()
     try:
         launcher, trainer, function, args, kwargs, state = pickle.loads(setup.work)  # noqa: S301

@@ -6,9 +6,7 @@ import contextlib
 import os
 import pickle
 import signal
-import sys
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -20,7 +18,7 @@ from sharedlabel.config import Experiment
 from sharedlabel.errors import TrainingError
 from sharedlabel.files import leases
 from sharedlabel.grid.executors.base import Ended
-from sharedlabel.grid.executors.messages import Begun, Setup, Unable, Warned
+from sharedlabel.grid.executors.messages import Begun, Setup, Unable
 from sharedlabel.grid.jobs import Call, Job, Outcome
 from sharedlabel.machine import forks, mapped
 
@@ -124,8 +122,8 @@ class Local:
             return self._replaced(worker)
         if isinstance(told, int):
             worker.pid = told
-        elif isinstance(told, Warned):
-            warnings.warn_explicit(**vars(told))
+        elif isinstance(told, forks.Warned):
+            told.warn()
         elif isinstance(told, Unable):
             raise TrainingError(f"expected a worker process that can begin, got: {told.outcome.reason}")
         elif isinstance(told, Begun):
@@ -159,6 +157,6 @@ class Local:
             self._forks = forks.Forks(forks.STAGE_CALLS, self.threads)
             connection = self._forks.fork()
         with contextlib.suppress(BrokenPipeError):  # it has died at once, which is noticed when it is asked
-            environment = self.environments[number]
-            connection.send(Setup(os.getcwd(), sys.path, self.experiment, self.store, environment, self._job))
+            surroundings = forks.Surroundings(self.environments[number])
+            connection.send(Setup(surroundings, self.experiment, self.store, self._job))
         return _Worker(number, connection, deaths)

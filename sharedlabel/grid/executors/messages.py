@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sharedlabel.config import Experiment
 from sharedlabel.grid.jobs import Outcome
-
-
-@dataclass(frozen=True)
-class Warned:
-    """A warning, for whoever shows them; the arguments of `warnings.warn_explicit`."""
-
-    message: str
-    category: type[Warning]
-    filename: str
-    lineno: int
+from sharedlabel.machine.forks import Surroundings
 
 
 class Begun:
@@ -36,17 +26,13 @@ class Setup:
     """What a worker begins with.
 
     Attributes:
-        folder: where relative paths start.
-        path: where modules are looked for.
+        surroundings: of the driver, with variables of the worker's own, such as the GPU to see.
         experiment: names the plugins from outside.
         store: folder or URL of the store.
-        environment: variables to set, such as the GPU to see.
         job: pickled; its plugins are known once the experiment's are.
     """
 
-    folder: str
-    path: list[str]
+    surroundings: Surroundings
     experiment: Experiment
     store: str | Path
-    environment: Mapping[str, str]
     job: bytes

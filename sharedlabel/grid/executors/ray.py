@@ -16,7 +16,6 @@ import os
 import pickle
 import sys
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +28,10 @@ from sharedlabel.config import Experiment
 from sharedlabel.config.sections import RayConfig
 from sharedlabel.errors import ConfigError, TrainingError, first_line
 from sharedlabel.grid.executors.base import Ended
-from sharedlabel.grid.executors.messages import Setup, Warned
+from sharedlabel.grid.executors.messages import Setup
 from sharedlabel.grid.executors.work import begun
 from sharedlabel.grid.jobs import Call, Job, Outcome
-from sharedlabel.machine import mapped
+from sharedlabel.machine import forks, mapped
 from sharedlabel.store import Store
 
 _LOOK = 2.0  # seconds between two looks at which machines there are
@@ -77,8 +76,7 @@ class Ray:
         self.ray = _connected(self.experiment.ray)
         self._left.callback(self.ray.shutdown)
         content, arrays = mapped.packed(self.job)
-        folder = os.getcwd()
-        setup = Setup(folder, sys.path, self.experiment, self.store, {}, content)
+        setup = Setup(forks.Surroundings({}), self.experiment, self.store, content)
         self._setup = self.ray.put((setup, arrays, self.experiment.threads))
         self._task = self.ray.remote(_compute)
         return self
@@ -130,7 +128,7 @@ class Ray:
             self._looked = 0.0
             return Ended(worker, call, None)
         for one in warned:
-            warnings.warn_explicit(**vars(one))
+            one.warn()
         return Ended(worker, call, outcome)
 
     def _look(self) -> None:
@@ -180,14 +178,10 @@ def _connected(config: RayConfig) -> Any:
     return ray
 
 
-def _compute(shared: tuple[Setup, list[Any], int], run: str, call: bytes) -> tuple[Outcome, list[Warned]]:
+def _compute(shared: tuple[Setup, list[Any], int], run: str, call: bytes) -> tuple[Outcome, list[forks.Warned]]:
     """Compute a call in a worker of Ray, which keeps what calls share, and so knows the plugins of the call."""
-    warned: list[Warned] = []
-
-    def keep(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
-        warned.append(Warned(str(message), category, filename, lineno))
-
-    warnings.showwarning = keep
+    warned: list[forks.Warned] = []
+    forks.tell_warnings(warned.append)
     if run not in _begun:
         _begun.clear()  # a run before it is over
         setup, arrays, threads = shared

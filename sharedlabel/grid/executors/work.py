@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
-import warnings
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -13,9 +11,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sharedlabel.config import resolve
-from sharedlabel.grid.executors.messages import Begun, Setup, Unable, Warned
+from sharedlabel.grid.executors.messages import Begun, Setup, Unable
 from sharedlabel.grid.jobs import Call, Job, Outcome
-from sharedlabel.machine import mapped
+from sharedlabel.machine import forks, mapped
 from sharedlabel.store import Store, opened
 from sharedlabel.training import aggregator, backbone, joint, trainer
 
@@ -31,11 +29,7 @@ def work(connection: Connection) -> None:
     """
     connection.send(os.getpid())
     setup: Setup = connection.recv()
-
-    def tell(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
-        connection.send(Warned(str(message), category, filename, lineno))
-
-    warnings.showwarning = tell
+    forks.tell_warnings(connection.send)
     try:
         job, store = begun(setup)
     except Exception as error:
@@ -54,9 +48,7 @@ def begun(setup: Setup, arrays: Sequence[NDArray[Any]] | None = None) -> tuple[J
         setup: what to begin with.
         arrays: large tensors that were taken out of the job; None if it was pickled with all.
     """
-    os.chdir(setup.folder)
-    sys.path[:] = [*setup.path, *(path for path in sys.path if path not in setup.path)]
-    os.environ.update(setup.environment)
+    setup.surroundings.take_over()
     for kind in AXES:
         for spec in getattr(setup.experiment, kind):
             resolve(kind, spec)

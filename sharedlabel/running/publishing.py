@@ -1,0 +1,162 @@
+"""W&B in a process of its own, which publishes finished cells while this one summarises them and draws."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sharedlabel.config import Experiment
+from sharedlabel.errors import SharedLabelError, TrackingError
+from sharedlabel.machine import cores, forks
+from sharedlabel.records import Results, Row
+from sharedlabel.records.measurements import Failure
+from sharedlabel.running.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What the process begins with: its surroundings, and the arguments of `Tracker`."""
+
+    surroundings: forks.Surroundings
+    experiment: Experiment
+    folder: Path
+
+
+def tracker(experiment: Experiment, folder: Path) -> Tracker | Publisher:
+    """Return what publishes the cells and the summary of an experiment: in a process of its own where there are cores.
+
+    Args:
+        experiment: the resolved experiment.
+        folder: where offline runs lie; remembers which cells were published.
+    """
+    here = Tracker(experiment, folder)
+    alone = cores.workers(experiment.workers) == 1 or cores.available() == 1
+    return here if here.mode == "none" or alone else Publisher(here)
+
+
+class Publisher:
+    """Publishes as a `Tracker` does, in another process and in the order in which it is told.
+
+    It never waits for W&B until the end of its block, where whatever that process warned of, or failed at, is told.
+
+    Args:
+        tracker: that of this process, which publishes nothing.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker, self._told = tracker, set[str]()
+        self._left: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self._process: _Process | None = None
+
+    @property
+    def mode(self) -> str:
+        """`online` or `offline`, as a `Tracker` begins."""
+        return self._tracker.mode
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is None:
+            return
+        with contextlib.closing(self._process) as process:
+            if kind is None:
+                self._left.put(None)
+                process.wait()
+
+    def has(self, identifier: str) -> bool:
+        """Tell whether a cell, or the whole grid, was published before, or will be."""
+        return identifier in self._told or self._tracker.has(identifier)
+
+    def cell(self, rows: Sequence[Row], losses: Mapping[str, Sequence[float]]) -> None:
+        """Publish a finished cell, as `Tracker.cell` does."""
+        self._once(rows[0].cell, "cell", list(rows), losses)
+
+    def failed(self, failure: Failure) -> None:
+        """Publish a cell that failed, as `Tracker.failed` does."""
+        self._tell("failed", failure)
+
+    def summary(self, results: Results, figures: Mapping[str, str], identifier: str) -> None:
+        """Publish the summary, as `Tracker.summary` does."""
+        self._once(identifier, "summary", results, dict(figures), identifier)
+
+    def _once(self, identifier: str, name: str, *arguments: Any) -> None:
+        if not self.has(identifier):
+            self._told.add(identifier)
+            self._tell(name, *arguments)
+
+    def _tell(self, name: str, *arguments: Any) -> None:
+        if self._process is None:
+            setup = _Setup(forks.Surroundings(), self._tracker.experiment, self._tracker.folder)
+            self._process = _Process(setup, self._left)
+        self._left.put((name, arguments))
+
+
+class _Process:
+    """The other process, and the thread that sends it what there is to publish: a pipe takes no more than is read."""
+
+    def __init__(self, setup: _Setup, left: queue.SimpleQueue[Any]) -> None:
+        self._forks = forks.Forks(f"{__name__}:work", 0)
+        self._connection = self._forks.fork()
+        threading.Thread(target=self._send, args=(setup, left), daemon=True).start()
+
+    def _send(self, setup: _Setup, left: queue.SimpleQueue[Any]) -> None:
+        with contextlib.suppress(OSError):  # it has died, which is heard
+            self._connection.send(setup)
+            while (told := left.get()) is not None:
+                self._connection.send(told)
+            self._connection.send(None)
+
+    def wait(self) -> None:
+        """Wait until all is published.
+
+        Raises:
+            TrackingError: W&B does not take something, or the process has died.
+        """
+        while True:
+            try:
+                heard = self._connection.recv()
+            except (EOFError, OSError) as error:
+                raise TrackingError(
+                    "expected the process that publishes to W&B to live, got its end; all results are stored and the "
+                    "report is written: run the same command again"
+                ) from error
+            if heard is None:
+                return
+            if isinstance(heard, SharedLabelError):
+                raise heard
+            heard.warn()
+
+    def close(self) -> None:
+        """End the process, whatever it is at."""
+        self._connection.close()
+        self._forks.close()
+
+
+def work(connection: Connection) -> None:
+    """Publish what comes, until there is no more, and tell whether all was taken.
+
+    Raises:
+        EOFError: nobody is there any more.
+    """
+    setup: _Setup = connection.recv()
+    setup.surroundings.take_over()
+    forks.tell_warnings(connection.send)
+    end: SharedLabelError | None = None
+    try:
+        with Tracker(setup.experiment, setup.folder) as publishing:
+            while (told := connection.recv()) is not None:
+                name, arguments = told
+                getattr(publishing, name)(*arguments)
+    except SharedLabelError as error:
+        end = error
+    connection.send(end)
