@@ -22,14 +22,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     experiment, switches = parse(arguments)
-    # torch and Lightning take seconds to import: help and mistakes should not wait for them.
-    from sharedlabel.grid.plan import print_plan
+    # torch and Lightning take seconds to import: help and mistakes do not wait for them, nor do workers to be started.
     from sharedlabel.report.terminal import open_console
 
     console = open_console(quiet=switches.json)
     grid, store = open_grid(experiment, readonly=switches.plan)
     announce(grid, console)
     if switches.plan:
+        from sharedlabel.grid.plan import print_plan
+
         print_plan(grid, store, console)
         return 0
     return FAILED if run(grid, store, console, switches.fail_fast, switches.json).failures else 0

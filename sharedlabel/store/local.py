@@ -242,7 +242,9 @@ class Store:
 
     def _finish(self, partial: Path, manifest: dict[str, Any]) -> None:
         """Write the manifest, and put the whole in its place, unless another process was first."""
-        (partial / MANIFEST).write_text(json.dumps({"sha256": digest(manifest), **manifest}, indent=1))
+        whole = {"sha256": digest(manifest), **manifest}
+        lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in whole.items())
+        (partial / MANIFEST).write_text("{\n " + ",\n ".join(lines) + "\n}\n")
         self.take(partial, manifest["stage"], manifest["key"])
 
     def take(self, partial: Path, stage: str, key: str) -> None:
