@@ -315,9 +315,10 @@ class TrainerConfig:
         devices: number of devices, or `auto`.
         strategy: Lightning strategy; with several devices `auto` means that of `ddp_spawn`, in ranks that are ready
             sooner.
-        precision: Lightning precision of backbones and joint training; networks are stored in 32 bits whatever it is.
+        precision: Lightning precision in which backbones are trained, alone and jointly, and embed images; networks and
+            features are stored in 32 bits whatever it is.
         gradient_clip: largest gradient norm for aggregators and joint training; 0 is off.
-        channels_last: memory format of convolutional backbones while training.
+        channels_last: memory format of convolutional backbones while they are trained and embed images.
         compile: train and retrain backbones through torch.compile.
         logger: `csv` or `tensorboard` log every training to the run's folder, below `logs`; `none` logs nothing.
         callbacks: what watches every training: `learning_rate_monitor`, `device_stats_monitor` (both need a logger) or
