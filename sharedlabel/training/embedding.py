@@ -17,6 +17,7 @@ from sharedlabel.training.devices import device
 from sharedlabel.training.loaders import looked_up
 from sharedlabel.training.precision import WEIGHTS, computing
 from sharedlabel.training.resident import resident
+from sharedlabel.training.sending import sent
 from sharedlabel.types import Images
 
 SHARD_IMAGES = 16_384
@@ -59,9 +60,9 @@ def _embed_shard(
     }
     parts = torch.arange(len(shard), device=target).split(EMBED_BATCH)
     batches = looked_up(images, (shard[rows.to(shard.device)] for rows in parts))
-    for rows, batch in zip(parts, batches, strict=True):
+    for rows, (batch,) in zip(parts, sent(([batch] for batch in batches), target), strict=True):
         with computing(precision, target):
-            embedding = network.embed(batch.to(target))
+            embedding = network.embed(batch)
             logits = network.classify(embedding)
         made["embeddings"][rows] = embedding.float()
         made["logits"][rows] = logits.float()

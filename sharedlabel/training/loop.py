@@ -16,6 +16,7 @@ from sharedlabel.training import resume
 from sharedlabel.training.base import TrainedModule
 from sharedlabel.training.precision import WEIGHTS, computing
 from sharedlabel.training.resume import LOOP, Epochs, State
+from sharedlabel.training.sending import sent
 
 
 class Loop:
@@ -139,10 +140,11 @@ class _Step:
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def __call__(self, batch: Sequence[Tensor]) -> None:
-        """Take the step of a batch."""
-        inputs = [self._there(part) for part in batch]
+        """Take the step of a batch that is where the module is."""
+        if self.weights is not None:
+            batch = [part.to(self.weights) if part.is_floating_point() else part for part in batch]
         with computing(self.precision, self.module.device):
-            loss: Any = self.module.training_step(inputs)
+            loss: Any = self.module.training_step(batch)
         for parameter in self.parameters:
             parameter.grad = None
         self.scaler.scale(loss).backward()
@@ -153,15 +155,10 @@ class _Step:
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-    def _there(self, part: Tensor) -> Tensor:
-        """Return a part of a batch where the module is, numbers in the type of its weights."""
-        kind = self.weights if part.is_floating_point() else None
-        return part.to(self.module.device, kind, non_blocking=True)
-
 
 def _epoch(module: TrainedModule, loader: Epochs, loop: Loop, step: _Step, schedule: Any) -> None:
     module.on_train_epoch_start()
-    for number, batch in enumerate(loader):
+    for number, batch in enumerate(sent(loader, module.device)):
         step(batch)
         loop.global_step += 1
         schedule.step()
