@@ -37,7 +37,7 @@ def main(file: Path, folder: Path) -> None:
     dense = store.save("dense", "dense", Output(state(backbone)), {}, time.perf_counter())
     print("ready", flush=True)
     sys.stdin.readline()
-    output = features.run(features.Config(plugin), data, {"backbone": dense}, TrainerConfig())
+    output = features.run(features.Config(plugin, "32-true"), data, {"backbone": dense}, TrainerConfig())
     store.save("features", "features", output, {}, time.perf_counter())
 
 

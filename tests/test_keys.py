@@ -130,6 +130,7 @@ OPTIONS: dict[str, tuple[Any, set[str]]] = {
     "trainer.gradient_clip": (0.5, FITTED),
     "trainer.channels_last": (True, NONE),
     "trainer.compile": (True, NONE),
+    "trainer.cudnn_benchmark": (True, NONE),
     "trainer.logger": ("csv", NONE),
     "trainer.callbacks": (("learning_rate_monitor",), NONE),
     "trainer.checkpoint_seconds": (1.0, NONE),

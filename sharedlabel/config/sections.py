@@ -315,10 +315,14 @@ class TrainerConfig:
         devices: number of devices, or `auto`.
         strategy: Lightning strategy; with several devices `auto` means that of `ddp_spawn`, in ranks that are ready
             sooner.
-        precision: Lightning precision of backbones and joint training; networks are stored in 32 bits whatever it is.
+        precision: Lightning precision in which backbones are trained, alone and jointly, and embed images; networks and
+            features are stored in 32 bits whatever it is.
         gradient_clip: largest gradient norm for aggregators and joint training; 0 is off.
-        channels_last: memory format of convolutional backbones while training.
-        compile: train and retrain backbones through torch.compile.
+        channels_last: memory format of convolutional backbones while they are trained and embed images.
+        compile: train and retrain backbones through torch.compile; `reduce-overhead` and `max-autotune` are modes of
+            it, which record passes as CUDA graphs on a GPU, so that small networks do not wait for single launches.
+        cudnn_benchmark: let cuDNN try which of its convolutions are the quickest for every shape; it need not choose
+            the same ones in another run, so the last digits may differ from run to run.
         logger: `csv` or `tensorboard` log every training to the run's folder, below `logs`; `none` logs nothing.
         callbacks: what watches every training: `learning_rate_monitor`, `device_stats_monitor` (both need a logger) or
             `tqdm_progress_bar`, by name or with the options that Lightning gives it.
@@ -333,7 +337,8 @@ class TrainerConfig:
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
     gradient_clip: NonNegativeFloat = 1.0
     channels_last: bool = False
-    compile: bool = False
+    compile: bool | Literal["reduce-overhead", "max-autotune"] = False
+    cudnn_benchmark: bool = False
     logger: Literal["none", "csv", "tensorboard"] = "none"
     callbacks: tuple[str | dict[str, Any], ...] = ()
     checkpoint_seconds: NonNegativeFloat | None = 60.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import traceback
@@ -17,7 +18,7 @@ from sharedlabel.machine import provenance
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store
-from sharedlabel.training.devices import device
+from sharedlabel.training.devices import device, tuned
 
 _REASON = 500  # letters of a reason; the traceback has them all
 
@@ -87,6 +88,10 @@ class Job:
 
     def compute(self, call: Call, store: Store) -> Artifact:
         """Compute a call whose inputs are stored, and store its output."""
+        with contextlib.nullcontext() if STAGES[call.stage].last else tuned(self.runtime):
+            return self._compute(call, store)
+
+    def _compute(self, call: Call, store: Store) -> Artifact:
         # Lightning takes seconds to import, which who has nothing to compute need not wait for.
         from sharedlabel.training import resume
 

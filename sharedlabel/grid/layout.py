@@ -116,7 +116,7 @@ class _Layout:
         usual = tuple(entry for entry in self.trainings if entry.name != CROSSFIT)
         if usual:
             pruned = list(self._pruned(self.data, backbone, seed))
-            yield from self._measured(self.data, pruned, [_features(one, self.data) for one in pruned], usual)
+            yield from self._measured(self.data, pruned, [self._features(*one) for one in pruned], usual)
         if self.crossfit is not None:
             pruned = list(self._pruned(self.crossfit.whole, backbone, seed))
             features = self._crossfitted(self.crossfit, pruned)
@@ -126,13 +126,13 @@ class _Layout:
     def _crossfitted(self, parts: Crossfit, deployed: Sequence[_Pruned]) -> list[Node]:
         """Return, for each deployed network, the call that joins the features of the same networks of all folds."""
         backbone, seed = deployed[0].setting.backbone, deployed[0].setting.seed
-        by_fold = [[_features(one, fold) for one in self._pruned(fold, backbone, seed)] for fold in parts.folds]
+        by_fold = [[self._features(*one) for one in self._pruned(fold, backbone, seed)] for fold in parts.folds]
         config = crossfit.Config(self.experiment.crossfit, self.experiment.evaluation.prior)
         joined = []
         for one, *features in zip(deployed, *by_fold, strict=True):
             inputs = tuple((f"fold {number}", node) for number, node in enumerate(features, start=1))
             # The deployed network comes last, since what is said of a chain is said of its last network.
-            inputs += (("features", _features(one, parts.whole)),)
+            inputs += (("features", self._features(*one)),)
             joined.append(Node("crossfit", config, inputs, parts.whole.key))
         return joined
 
@@ -199,8 +199,7 @@ class _Layout:
                     teacher = (dense_network.features, *self._fitted(dense_network, setting))
                     inputs = dict(zip(joint.TEACHER, teacher, strict=True)) | inputs
                 fitted = Node("joint", self._joint(setting, training), tuple(inputs.items()), data_key)
-                config = embedding.Config(setting.backbone)
-                embedded = Node("features", config, (("backbone", fitted),), data_key)
+                embedded = self._features(setting, fitted)
             made = {"features": embedded, "calibrate": calibrated, "aggregate": fitted}
             ends = {"aggregate": aggregated, **self._ends("method", setting, made, data_key)}
             label = setting.aggregator.label
@@ -222,6 +221,11 @@ class _Layout:
         inputs = (("features", network.features), ("calibrate", calibrated))
         return calibrated, Node("aggregate", fitting, inputs, data_key)
 
+    def _features(self, network: NetworkSetting, trained: Node) -> Node:
+        """Return the call that embeds the images of aggregators by a trained network."""
+        config = embedding.Config(network.backbone, self.experiment.trainer.precision)
+        return Node("features", config, (("backbone", trained),), trained.data_key)
+
     def _joint(self, setting: MethodSetting, training: Training) -> joint.Config:
         assert training.joint is not None
         return joint.Config(
@@ -234,11 +238,6 @@ class _Layout:
             self.experiment.trainer.precision,
             setting.seed,
         )
-
-
-def _features(pruned: _Pruned, data: Data) -> Node:
-    """Return the call that embeds the images of some data by a network."""
-    return Node("features", embedding.Config(pruned.setting.backbone), (("backbone", pruned.node),), data.key)
 
 
 def _cell(

@@ -29,7 +29,7 @@ from sharedlabel.types import Dataset, Role
 
 Made = TypeVar("Made")
 # Options of the trainer that Lightning is not asked for, or takes as they are.
-_OURS = ("gradient_clip", "channels_last", "compile", "checkpoint_seconds")
+_OURS = ("gradient_clip", "channels_last", "compile", "cudnn_benchmark", "checkpoint_seconds")
 
 
 def prepare(experiment: Experiment) -> Grid:

@@ -12,7 +12,6 @@ from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.scoring.data import FEATURE_ROLES, Data
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output
-from sharedlabel.training.devices import device
 from sharedlabel.training.embedding import embed
 
 VERSION = 1
@@ -23,6 +22,7 @@ class Config:
     """What a call depends on."""
 
     backbone: Plugin
+    precision: str
 
 
 def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
@@ -30,4 +30,4 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     backbone = _read.backbone(config.backbone, data, inputs["backbone"])
     lengths = {role: len(data.splits[role]) for role in FEATURE_ROLES}
     order = torch.cat([data.splits[role] for role in FEATURE_ROLES])
-    return Output(embed(backbone, data.dataset.images, order, device(runtime)), {"lengths": lengths})
+    return Output(embed(backbone, data.dataset.images, order, runtime), {"lengths": lengths})

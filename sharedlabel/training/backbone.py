@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import schema
 from sharedlabel.config.sections import TrainConfig
+from sharedlabel.training import compiling
 from sharedlabel.training.base import TrainedModule, options_of
+from sharedlabel.training.compiling import Compiled
 from sharedlabel.training.loaders import augment
 from sharedlabel.training.steps import AfterStep
 
@@ -36,7 +38,7 @@ class BackboneModule(TrainedModule):
         crop: pad by this many pixels and crop at random; 0 is off.
         flip: mirror left to right at random.
         final_rate: learning rate at the end of the cosine, as a share of its peak.
-        compiled: train through torch.compile.
+        compiled: train through torch.compile, as it is or in one of its modes.
         span: the part of the recipe's steps to train, as shares in [0, 1].
         after_step: told of the network and the share of the steps done after every step; not saved with the module.
 
@@ -58,7 +60,7 @@ class BackboneModule(TrainedModule):
         crop: int = _RECIPE.crop,
         flip: bool = _RECIPE.flip,
         final_rate: float = _RECIPE.final_rate,
-        compiled: bool = False,
+        compiled: Compiled = False,
         span: tuple[float, float] = (0.0, 1.0),
         after_step: AfterStep | None = None,
     ) -> None:
@@ -72,14 +74,14 @@ class BackboneModule(TrainedModule):
         self.final_rate = float(final_rate)
         self.backbone, self.span, self.after_step = backbone, span, after_step
         self._steps = 0
-        self._network: nn.Module = torch.compile(backbone) if compiled else backbone  # type: ignore[assignment]
+        self._network = compiling.compiled(backbone, compiled)
 
     @classmethod
     def of(
         cls,
         backbone: Backbone,
         recipe: TrainConfig,
-        compiled: bool = False,
+        compiled: Compiled = False,
         span: tuple[float, float] = (0.0, 1.0),
         after_step: AfterStep | None = None,
     ) -> BackboneModule:

@@ -1,6 +1,9 @@
-"""Where a grid computes."""
+"""Where a grid computes, and how cuDNN does it there."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 
@@ -11,3 +14,19 @@ from sharedlabel.machine import devices
 def device(config: TrainerConfig) -> torch.device:
     """Return the device that features are computed on: the one the Trainer would use first."""
     return devices.named(config.accelerator)
+
+
+@contextlib.contextmanager
+def tuned(config: TrainerConfig) -> Iterator[None]:
+    """Let cuDNN look for the quickest convolutions in the block, where the configuration asks for it.
+
+    >>> with tuned(TrainerConfig(accelerator="cpu", cudnn_benchmark=True)):
+    ...     torch.backends.cudnn.benchmark
+    False
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or (config.cudnn_benchmark and device(config).type == "cuda")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

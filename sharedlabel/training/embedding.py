@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import torch
@@ -14,7 +15,9 @@ from sharedlabel.errors import TrainingError
 from sharedlabel.scoring.data import Data
 from sharedlabel.training.devices import device
 from sharedlabel.training.loaders import looked_up
+from sharedlabel.training.precision import WEIGHTS, computing
 from sharedlabel.training.resident import resident
+from sharedlabel.training.sending import sent
 from sharedlabel.types import Images
 
 SHARD_IMAGES = 16_384
@@ -22,31 +25,47 @@ EMBED_BATCH = 512
 
 
 def embed(
-    backbone: Backbone, images: Images, order: Int64[Tensor, "m"], target: torch.device
+    backbone: Backbone, images: Images, order: Int64[Tensor, "m"], runtime: TrainerConfig
 ) -> Iterator[dict[str, Tensor]]:
     """Yield embeddings `[s d]` and logits `[s c]` of the images in order, one shard after the other; none is kept.
+
+    They are computed in the precision and the memory format in which networks are trained, and have 32 bits.
 
     Raises:
         TrainingError: an embedding or a logit is not finite.
     """
-    network, images = backbone.to(target).eval(), resident(images, target)
+    target = device(runtime)
+    network, images = _prepared(backbone, target, runtime), resident(images, target)
     order = order.to(images.device)
     for shard in order.split(SHARD_IMAGES):
-        yield _embed_shard(network, images, shard, target)
+        yield _embed_shard(network, images, shard, target, runtime.precision)
+
+
+def _prepared(backbone: Backbone, target: torch.device, runtime: TrainerConfig) -> Backbone:
+    """Return a network as it is trained, on a device; a copy where its weights are of another type there."""
+    weights = WEIGHTS.get(runtime.precision)
+    network = backbone if weights is None else copy.deepcopy(backbone).to(weights)
+    if runtime.channels_last:
+        network.to(memory_format=torch.channels_last)
+    return network.to(target).eval()
 
 
 @torch.inference_mode()
-def _embed_shard(network: Backbone, images: Images, shard: Tensor, target: torch.device) -> dict[str, Tensor]:
+def _embed_shard(
+    network: Backbone, images: Images, shard: Tensor, target: torch.device, precision: str
+) -> dict[str, Tensor]:
     made = {
         "embeddings": torch.empty(len(shard), network.embedding_dim, device=target),
         "logits": torch.empty(len(shard), network.classifier.out_features, device=target),
     }
     parts = torch.arange(len(shard), device=target).split(EMBED_BATCH)
     batches = looked_up(images, (shard[rows.to(shard.device)] for rows in parts))
-    for rows, batch in zip(parts, batches, strict=True):
-        embedding = network.embed(batch.to(target))
+    for rows, (batch,) in zip(parts, sent(([batch] for batch in batches), target), strict=True):
+        with computing(precision, target):
+            embedding = network.embed(batch)
+            logits = network.classify(embedding)
         made["embeddings"][rows] = embedding.float()
-        made["logits"][rows] = network.classify(embedding).float()
+        made["logits"][rows] = logits.float()
     made = {name: tensor.cpu() for name, tensor in made.items()}  # once a shard: who copies waits for the device
     for name, tensor in made.items():
         if not torch.isfinite(tensor).all():
@@ -59,7 +78,7 @@ def _embed_shard(network: Backbone, images: Images, shard: Tensor, target: torch
 def accuracy(backbone: Backbone, data: Data, runtime: TrainerConfig) -> float:
     """Return the accuracy of single validation images."""
     order = data.splits["validation"]
-    shards = embed(backbone, data.dataset.images, order, device(runtime))
+    shards = embed(backbone, data.dataset.images, order, runtime)
     predicted = torch.cat([shard["logits"].argmax(-1) for shard in shards])
     backbone.to("cpu")
     return float((predicted == data.labels("validation")).double().mean())

@@ -6,14 +6,17 @@ small network. Where there is nobody to ask, `trainer.fit` takes this loop in it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sharedlabel.training import resume
 from sharedlabel.training.base import TrainedModule
+from sharedlabel.training.precision import WEIGHTS, computing
 from sharedlabel.training.resume import LOOP, Epochs, State
+from sharedlabel.training.sending import sent
 
 
 class Loop:
@@ -22,13 +25,13 @@ class Loop:
     Args:
         max_epochs: passes over the loader.
         num_training_batches: steps in an epoch.
+        precision: in which the module computes.
     """
 
     loggers = callbacks = ()
-    precision = "32-true"
 
-    def __init__(self, max_epochs: int, num_training_batches: int) -> None:
-        self.max_epochs, self.num_training_batches = max_epochs, num_training_batches
+    def __init__(self, max_epochs: int, num_training_batches: int, precision: str) -> None:
+        self.max_epochs, self.num_training_batches, self.precision = max_epochs, num_training_batches, precision
         self.estimated_stepping_batches = max_epochs * num_training_batches
         self.current_epoch = self.global_step = 0
         self.should_stop = False
@@ -47,8 +50,9 @@ def train(
     gradient_clip: float = 0.0,
     state: State | None = None,
     keep: Callable[[Callable[[], State]], None] | None = None,
+    precision: str = "32-true",
 ) -> None:
-    """Train a module on one device, in the precision of its weights.
+    """Train a module on one device.
 
     Args:
         module: what to train.
@@ -58,8 +62,9 @@ def train(
         gradient_clip: largest gradient norm; 0 is off.
         state: what a killed run has left by `keep`, to go on from.
         keep: called after every epoch but the last with the function that returns the state of the training.
+        precision: in which it computes; its weights are of that type already.
     """
-    loop = Loop(epochs, len(loader))
+    loop = Loop(epochs, len(loader), precision)
     module.to(device)
     module.trainer = loop  # type: ignore[assignment]
     try:
@@ -85,41 +90,76 @@ def _train(
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     if module.device.type == "cpu":  # a look for captured graphs, and so for drivers, in every step
         optimizer._accelerator_graph_capture_health_check = _nothing
+    scaler = torch.amp.GradScaler(module.device.type, enabled=loop.precision == "16-mixed")
+    if scaler.is_enabled():  # it may skip the first steps, which the schedule would take for steps in the wrong order
+        optimizer._opt_called = True
     if state is not None:
         progress = state[LOOP]
         optimizer.load_state_dict(progress["optimizer"])
         schedule.load_state_dict(progress["schedule"])
+        scaler.load_state_dict(progress["scaler"])
         loop.current_epoch, loop.global_step = progress["epochs"], progress["steps"]
         resume.restore_streams(state, loader)
 
     def left() -> State:
         progress = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-        progress |= {"epochs": loop.current_epoch, "steps": loop.global_step}
+        progress |= {"scaler": scaler.state_dict(), "epochs": loop.current_epoch, "steps": loop.global_step}
         state: State = {"state_dict": module.state_dict(), LOOP: progress}
         module.on_save_checkpoint(state)
         return state
 
+    step = _Step(module, optimizer, scaler, gradient_clip, loop.precision)
     while not loop.done:
-        _epoch(module, loader, loop, optimizer, schedule, gradient_clip)
+        _epoch(module, loader, loop, step, schedule)
         if keep is not None and not loop.done:
             keep(left)
     module.on_fit_end()
 
 
-def _epoch(
-    module: TrainedModule, loader: Epochs, loop: Loop, optimizer: Any, schedule: Any, gradient_clip: float
-) -> None:
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    module.on_train_epoch_start()
-    for number, batch in enumerate(loader):
-        loss: Any = module.training_step([part.to(module.device, non_blocking=True) for part in batch])
-        for parameter in parameters:
+class _Step:
+    """A step of a training, which nothing in it waits for but a scaler of gradients of 16 bits.
+
+    Args:
+        module: that is trained.
+        optimizer: of its parameters.
+        scaler: keeps gradients in the range of their type, where that needs it.
+        gradient_clip: largest gradient norm; 0 is off.
+        precision: in which the module computes.
+    """
+
+    def __init__(
+        self,
+        module: TrainedModule,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        gradient_clip: float,
+        precision: str,
+    ) -> None:
+        self.module, self.optimizer, self.scaler, self.gradient_clip = module, optimizer, scaler, gradient_clip
+        self.precision, self.weights = precision, WEIGHTS.get(precision)
+        self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def __call__(self, batch: Sequence[Tensor]) -> None:
+        """Take the step of a batch that is where the module is."""
+        if self.weights is not None:
+            batch = [part.to(self.weights) if part.is_floating_point() else part for part in batch]
+        with computing(self.precision, self.module.device):
+            loss: Any = self.module.training_step(batch)
+        for parameter in self.parameters:
             parameter.grad = None
-        loss.backward()
-        module.on_before_optimizer_step(optimizer)
-        if gradient_clip:
-            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip)
-        optimizer.step()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        self.module.on_before_optimizer_step(self.optimizer)
+        if self.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.gradient_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+
+def _epoch(module: TrainedModule, loader: Epochs, loop: Loop, step: _Step, schedule: Any) -> None:
+    module.on_train_epoch_start()
+    for number, batch in enumerate(sent(loader, module.device)):
+        step(batch)
         loop.global_step += 1
         schedule.step()
         module.on_train_batch_end(None, batch, number)

@@ -17,12 +17,9 @@ from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.training import callbacks, loop, resume
 from sharedlabel.training.base import TrainedModule
 from sharedlabel.training.devices import device
+from sharedlabel.training.precision import WEIGHTS
 from sharedlabel.training.ranks import Ranks
 from sharedlabel.training.resume import Epochs, Keeper, State, Unwatching, Workplace
-
-# Precisions of the weights themselves, which have 32 bits before and after. Lightning changes them when it has loaded,
-# and so rounded, what a killed run has left.
-_WEIGHTS = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
 
 
 def trainer(
@@ -94,8 +91,8 @@ def fit(
     Raises:
         TrainingError: a callback has ended the training early, or made it longer.
     """
-    weights = None if small else _WEIGHTS.get(config.precision)
-    if weights is not None:
+    weights = None if small else WEIGHTS.get(config.precision)
+    if weights is not None:  # Lightning changes them when it has loaded, and so rounded, what a killed run has left
         module.to(weights)
     module.train()  # Lightning keeps the mode it finds, and restored backbones come in evaluation mode
     if epochs:
@@ -111,13 +108,13 @@ def _train(
     """Train in a plain loop, or by Lightning where it takes that; go on from where a killed run was."""
     workplace = resume.current()
     watched = workplace is not None and callbacks.anybody(config)
-    target = None if watched else _target(config, small)
+    target, precision = None if watched else _target(config, small), "32-true" if small else config.precision
     make = functools.partial(trainer, config, epochs, gradient_clip, small)
     if workplace is None:
         if target is None:
             _run(make(), module, loader)
         else:
-            loop.train(module, loader, epochs, target, gradient_clip)
+            loop.train(module, loader, epochs, target, gradient_clip, precision=precision)
         return
     number = workplace.begin()
     state = workplace.left(number)
@@ -128,20 +125,22 @@ def _train(
         state = None  # somebody watches now who did not, or the other way round: the same numbers, from the start
     if target is not None:
         keep = functools.partial(workplace.keep, number, loader)
-        loop.train(module, loader, epochs, target, gradient_clip, state, keep)
+        loop.train(module, loader, epochs, target, gradient_clip, state, keep, precision)
     elif not _by_lightning(make, module, loader, config, workplace, number, state, epochs):
         return
     workplace.finish(number, resume.end(workplace, module.to("cpu"), loader))
 
 
 def _target(config: TrainerConfig, small: bool) -> torch.device | None:
-    """Return the device of a plain loop; None for several, other precisions, and what Lightning alone knows."""
-    alone = small or (config.devices == 1 and config.strategy == "auto" and config.precision == "32-true")
+    """Return the device of a plain loop; None for several, and for what Lightning alone knows or refuses."""
+    alone = small or (config.devices == 1 and config.strategy == "auto")
     if not alone or config.options or config.accelerator not in ("auto", "cpu", "cuda", "gpu"):
         return None
     target = device(config)
     if target.type == "cuda":
         return target if torch.cuda.is_available() else None
+    if config.precision == "16-mixed" and not small:
+        return None
     return None if config.accelerator == "auto" and torch.backends.mps.is_available() else target
 
 
