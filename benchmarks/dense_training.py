@@ -12,10 +12,10 @@ from sharedlabel import rng
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config.sections import TrainConfig, TrainerConfig
-from sharedlabel.training.backbone import BackboneModule
 from sharedlabel.training.devices import device
+from sharedlabel.training.fit import fit
 from sharedlabel.training.loaders import ImageLoader, augment
-from sharedlabel.training.trainer import fit
+from sharedlabel.training.modules import BackboneModule
 
 BOUND = 0.9
 # Nats; both train the same network on the same batches, so only rounding may differ.

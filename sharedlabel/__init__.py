@@ -32,24 +32,22 @@ if TYPE_CHECKING:
     from sharedlabel.api.run import run
     from sharedlabel.api.sweet_spot import sweet_spot
     from sharedlabel.config import Experiment
-    from sharedlabel.training.aggregator import AggregatorModule
-    from sharedlabel.training.backbone import BackboneModule
     from sharedlabel.training.callbacks import KeepPruned
     from sharedlabel.training.datamodule import SharedLabelDataModule
-    from sharedlabel.training.joint import SharedLabelModule
+    from sharedlabel.training.modules import AggregatorModule, BackboneModule, SharedLabelModule
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "AggregatorModule": "sharedlabel.training.aggregator",
-            "BackboneModule": "sharedlabel.training.backbone",
+            "AggregatorModule": "sharedlabel.training.modules",
+            "BackboneModule": "sharedlabel.training.modules",
             "Experiment": "sharedlabel.config",
             "Fusion": "sharedlabel.api.fusion",
             "KeepPruned": "sharedlabel.training.callbacks",
             "Results": "sharedlabel.api.results",
             "SharedLabelClassifier": "sharedlabel.api.classifier",
             "SharedLabelDataModule": "sharedlabel.training.datamodule",
-            "SharedLabelModule": "sharedlabel.training.joint",
+            "SharedLabelModule": "sharedlabel.training.modules",
             "aggregator": "sharedlabel.api.fusion",
             "backbone": "sharedlabel.api.backbone",
             "compression_ratio": "sharedlabel.api.pruning",

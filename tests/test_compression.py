@@ -28,7 +28,7 @@ from sharedlabel.stages import dense, early, prune
 from sharedlabel.stages._restore import stored_backbone
 from sharedlabel.store import Artifact, Store
 from sharedlabel.training import compression
-from sharedlabel.training.backbone import BackboneModule
+from sharedlabel.training.modules import BackboneModule
 
 SPLIT = SplitConfig(limit=40)
 TRAIN = TrainConfig(epochs=2, batch_size=32)

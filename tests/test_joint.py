@@ -12,7 +12,7 @@ from sharedlabel.aggregators._base import Aggregator, Standardize, statistics
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config.sections import JointConfig, TrainerConfig
 from sharedlabel.logs import log_normalize
-from sharedlabel.training import joint, trainer
+from sharedlabel.training import fit, modules
 from sharedlabel.training.loaders import TupleLoader
 from sharedlabel.types import SetShape
 
@@ -42,7 +42,7 @@ def tuples_of(images: Tensor, labels: Tensor, batch: int = 8) -> TupleLoader:
     return TupleLoader((images,), labels, N, batch, torch.full((CLASSES,), 1 / CLASSES), 0, None)
 
 
-def accuracy(module: joint.SharedLabelModule, images: Tensor, labels: Tensor) -> float:
+def accuracy(module: modules.SharedLabelModule, images: Tensor, labels: Tensor) -> float:
     index = labels.argsort(stable=True).view(-1, N)
     with torch.no_grad():
         return float((module.eval()(images[index])[:, -1].argmax(1) == labels[index[:, 0]]).double().mean())
@@ -72,9 +72,9 @@ def test_joint_training_keeps_what_an_aggregator_knows_of_a_network_with_dead_un
     with rng.seeded(0, "joint"):
         backbone = network()
         aggregator = trained(backbone, images, labels)
-        module = joint.SharedLabelModule.of(backbone, aggregator, JointConfig(epochs=1), 1.0, torch.zeros(CLASSES))
+        module = modules.SharedLabelModule.of(backbone, aggregator, JointConfig(epochs=1), 1.0, torch.zeros(CLASSES))
         before = accuracy(module, images, labels)
-        trainer.fit(module, tuples_of(images, labels, 16), TrainerConfig(accelerator="cpu"), 1)
+        fit.fit(module, tuples_of(images, labels, 16), TrainerConfig(accelerator="cpu"), 1)
     assert before > 0.6
     assert accuracy(module, images, labels) > before - 0.05
 

@@ -20,12 +20,11 @@ from sharedlabel.backbones._base import Backbone
 from sharedlabel.config.sections import FitConfig, JointConfig, TrainConfig, TrainerConfig
 from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.pruners._masks import apply_masks, prunable
-from sharedlabel.training import loaders, trainer
-from sharedlabel.training.aggregator import AggregatorModule
-from sharedlabel.training.backbone import BackboneModule
+from sharedlabel.training import fit, loaders, trainer
 from sharedlabel.training.base import options_of
-from sharedlabel.training.joint import SharedLabelModule, divergence
+from sharedlabel.training.joint import divergence
 from sharedlabel.training.loaders import ImageLoader, TupleLoader, augment
+from sharedlabel.training.modules import AggregatorModule, BackboneModule, SharedLabelModule
 from sharedlabel.training.ranks import Ranks
 from sharedlabel.types import SetShape
 
@@ -273,7 +272,7 @@ def test_the_optimizer_follows_the_schedule_at_every_step(monkeypatch):
     images, labels = images_of(32)
     config = TrainConfig(epochs=2, batch_size=8, learning_rate=0.01, warmup=0.25)
     module = BackboneModule.of(network(), config)
-    trainer.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
+    fit.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
     assert rates == pytest.approx([0.01 * module.scale(step, 8) for step in range(8)])
 
 
@@ -300,7 +299,7 @@ def test_training_equals_a_plain_loop():
     plain = network()
     plain.load_state_dict(ours.state_dict())
     module = BackboneModule.of(ours, config)
-    trainer.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
+    fit.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for p in plain.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -333,7 +332,7 @@ def test_masked_weights_stay_zero_under_momentum_and_decay():
     apply_masks(backbone, {name: mask})
     before = layer.weight.detach().clone()
     module = BackboneModule.of(backbone, TrainConfig(optimizer="sgd", learning_rate=0.1, weight_decay=0.1))
-    trainer.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
+    fit.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 2)
     assert torch.all(layer.weight[mask == 0] == 0)
     assert torch.all(layer.weight[mask == 1] != before[mask == 1])
 
@@ -343,7 +342,7 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_the_epoch():
     module = BackboneModule.of(network(), TrainConfig(optimizer="sgd"))
     module.learning_rate = 1e30
     with pytest.raises(TrainingError, match=r"expected a finite loss, got (nan|inf) in epoch 1; lower learning_rate"):
-        trainer.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 3)
+        fit.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 3)
 
 
 def test_ctrl_c_during_training_is_passed_on_and_can_come_again():
@@ -356,7 +355,7 @@ def test_ctrl_c_during_training_is_passed_on_and_can_come_again():
 
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        trainer.fit(Interrupted(network()), ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 1)
+        fit.fit(Interrupted(network()), ImageLoader(images, labels, torch.arange(32), 8, 0), CPU, 1)
     assert signal.getsignal(signal.SIGINT) is handler
 
 
@@ -401,7 +400,7 @@ def fit_bias(labels: list[int], patience: int, epochs: int = 12) -> tuple[Aggreg
             return losses[-1]
 
     module = Watched.of(Bias(), config, stopping)
-    trainer.fit(module, batches, CPU, epochs, small=True)
+    fit.fit(module, batches, CPU, epochs, small=True)
     assert batches.epoch == len(module.losses()) == len(losses) - 1
     return module, losses
 
@@ -456,7 +455,7 @@ def test_the_joint_module_gives_what_the_features_path_gives(make):
 def test_joint_training_moves_backbone_and_aggregator_and_lowers_the_loss():
     module, loader = joint()
     before = {name: value.detach().clone() for name, value in module.named_parameters()}
-    trainer.fit(module, loader, CPU, 12)
+    fit.fit(module, loader, CPU, 12)
     assert module.losses()[-1] < module.losses()[0]
     unmoved = [name for name, value in module.named_parameters() if torch.equal(value, before[name])]
     assert unmoved == []
@@ -467,7 +466,7 @@ def test_batch_norm_statistics_move_only_when_asked(batch_norm):
     module, loader = joint(batch_norm)
     norm = module.backbone.body[1]
     mean, variance = norm.running_mean.clone(), norm.running_var.clone()
-    trainer.fit(module, loader, CPU, 12)
+    fit.fit(module, loader, CPU, 12)
     assert torch.equal(norm.running_mean, mean) is (batch_norm == "frozen")
     assert torch.equal(norm.running_var, variance) is (batch_norm == "frozen")
 
@@ -542,7 +541,7 @@ def test_no_epochs_train_nothing_and_leave_evaluation_mode():
     images, labels = images_of(8)
     module = BackboneModule.of(network(), TrainConfig(epochs=0))
     before = {name: value.clone() for name, value in module.backbone.state_dict().items()}
-    trainer.fit(module, ImageLoader(images, labels, torch.arange(8), 8, 0), CPU, 0)
+    fit.fit(module, ImageLoader(images, labels, torch.arange(8), 8, 0), CPU, 0)
     assert module.losses() == []
     assert not module.backbone.training
     assert all(torch.equal(value, before[name]) for name, value in module.backbone.state_dict().items())

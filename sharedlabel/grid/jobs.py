@@ -18,6 +18,7 @@ from sharedlabel.machine import provenance
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store
+from sharedlabel.training import resume
 from sharedlabel.training.devices import device, tuned
 
 _REASON = 500  # letters of a reason; the traceback has them all
@@ -92,9 +93,6 @@ class Job:
             return self._compute(call, store)
 
     def _compute(self, call: Call, store: Store) -> Artifact:
-        # Lightning takes seconds to import, which who has nothing to compute need not wait for.
-        from sharedlabel.training import resume
-
         inputs = {name: store.load(*place) for name, place in call.inputs.items()}
         stage, states = STAGES[call.stage], store.unfinished(call.stage, call.key)
         logs = self.logs / f"{call.stage}-{call.key[:12]}"

@@ -107,7 +107,7 @@ class _Drawing:
         return _Drawing, (self.results,)
 
     @functools.cached_property
-    def _views(self) -> list[View]:
+    def _views(self) -> tuple[View, ...]:
         return views.split(self.results)
 
     @functools.cached_property

@@ -20,6 +20,8 @@ from sharedlabel.stages import _read
 from sharedlabel.stages._restore import LEARNED, searched
 from sharedlabel.store import Artifact, Output
 from sharedlabel.training.embedding import accuracy
+from sharedlabel.training.fit import fit, kind
+from sharedlabel.training.joint import SharedLabelTraining
 from sharedlabel.training.loaders import Chosen, Lookup, TupleLoader
 
 VERSION = 1
@@ -42,9 +44,6 @@ class Config:
 
 def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Train both together, by the likelihood of the whole tuple."""
-    from sharedlabel.training.joint import SharedLabelModule
-    from sharedlabel.training.trainer import fit
-
     backbone = _read.backbone(config.backbone, data, inputs["backbone"])
     aggregator = _read.aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     correction = inputs["calibrate"].tensors()["log_correction"]
@@ -52,7 +51,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     if config.joint.distill:
         sources += (teacher(config.aggregator, data, inputs),)
     with rng.seeded(config.seed, "joint"):
-        module = SharedLabelModule.of(
+        module = kind(SharedLabelTraining, runtime).of(
             backbone, aggregator, config.joint, inputs["calibrate"].meta["temperature"], correction
         )
         loader = TupleLoader(

@@ -1,11 +1,11 @@
-"""Train an aggregator on fixed features with Lightning."""
+"""Train an aggregator on fixed features."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -20,23 +20,8 @@ from sharedlabel.training.loaders import SharedTuples, TupleBatch
 _RECIPE = FitConfig()  # what the module does unless told otherwise
 
 
-class AggregatorModule(TrainedModule):
-    """Train an aggregator on embeddings and logits by the likelihood of every prefix.
-
-    A batch is embeddings `[t n d]`, calibrated logits `[t n c]`, labels `[t]` and, unless all count alike, weights
-    `[t]`. Logged beside the loss: `n_accuracy@k` and `ri@k` after k = 1, 2, 4, ... and n instances.
-
-    Args:
-        aggregator: the set aggregator.
-        learning_rate: peak of a cosine schedule with 10% warm-up, AdamW.
-        weight_decay: decoupled.
-        validation: a batch to watch: the epoch with the least loss on it is kept, and training stops `patience` epochs
-            after it. None leaves both to callbacks, such as `EarlyStopping("validation/loss")`.
-        patience: epochs without a better loss on `validation`.
-
-    Raises:
-        ConfigError: a value that an option does not take.
-    """
+class AggregatorTraining(TrainedModule):
+    """An aggregator that is trained by the likelihood of every prefix; `AggregatorModule` says how."""
 
     def __init__(
         self,
@@ -50,7 +35,7 @@ class AggregatorModule(TrainedModule):
         options = {"learning_rate": learning_rate, "weight_decay": weight_decay, "patience": patience}
         schema.read(FitConfig, options)
         super().__init__(learning_rate, weight_decay)
-        self.save_hyperparameters(ignore=["aggregator", "validation"])
+        self._keep_options(options)
         self.aggregator, self.patience = aggregator, patience
         self.validation = None if validation is None else SharedTuples.of(validation)
         self.best, self.best_epoch, self.best_state = math.inf, 0, _copied(aggregator)
@@ -58,9 +43,9 @@ class AggregatorModule(TrainedModule):
             self.best = self._validation_loss(self.validation)
 
     @classmethod
-    def of(cls, aggregator: Aggregator, recipe: FitConfig, validation: TupleBatch | SharedTuples) -> AggregatorModule:
+    def of(cls, aggregator: Aggregator, recipe: FitConfig, validation: TupleBatch | SharedTuples) -> Self:
         """Return the module that trains an aggregator by a recipe."""
-        return cls(aggregator, **options_of(AggregatorModule, recipe), validation=validation)
+        return cls(aggregator, **options_of(AggregatorTraining, recipe), validation=validation)
 
     def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
         """Return the log-posterior after every prefix."""
@@ -100,10 +85,10 @@ class AggregatorModule(TrainedModule):
         if self._watched:
             self._log_loss("validation", torch.tensor(loss))
         if loss < self.best:
-            self.best, self.best_epoch = loss, self.current_epoch + 1
+            self.best, self.best_epoch = loss, self.trainer.current_epoch + 1
             self.best_state = _copied(self.aggregator)
-        if self.current_epoch + 1 - self.best_epoch >= self.patience:
-            self.end((self.current_epoch + 1) * int(self.trainer.num_training_batches))
+        if self.trainer.current_epoch + 1 - self.best_epoch >= self.patience:
+            self.end((self.trainer.current_epoch + 1) * int(self.trainer.num_training_batches))
 
     def on_fit_end(self) -> None:
         """Restore the best epoch."""
@@ -134,7 +119,7 @@ class AggregatorModule(TrainedModule):
         self.aggregator.eval()
         embeddings, logits, tuples, labels, weights = SharedTuples.of(validation)
         prefixes, importance = _weighted(self.aggregator, tuples.shape[1])
-        instances = (embeddings.to(self.device), logits.to(self.device), tuples.to(self.device))
+        instances = (embeddings.to(self.place), logits.to(self.place), tuples.to(self.place))
         posterior = self.aggregator.over(*instances, prefixes, draft=True).cpu()
         self.aggregator.train(training)
         return float(prefix_loss(posterior, labels) @ importance.to(posterior) @ weights / weights.sum())

@@ -1,9 +1,9 @@
-"""Train a backbone on single images with Lightning."""
+"""Train a backbone on single images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float, Num
@@ -21,30 +21,8 @@ from sharedlabel.training.steps import AfterStep
 _RECIPE = TrainConfig()  # what the module does unless told otherwise
 
 
-class BackboneModule(TrainedModule):
-    """Train or retrain a backbone on single images; its masks hold (`backbones/_masking.py`).
-
-    A batch is images `[b C H W]` and labels `[b]`, as from a `DataLoader` of pairs. Logged beside the loss: `accuracy`.
-
-    Args:
-        backbone: maps images to logits `[b c]`; dense or pruned.
-        learning_rate: peak learning rate.
-        weight_decay: L2 penalty of `sgd`, decoupled decay of `adamw`; biases and norms do not decay.
-        warmup: share of the steps with a linearly rising learning rate, in [0, 1].
-        optimizer: `adamw`, or `sgd` with Nesterov momentum.
-        momentum: momentum of `sgd`.
-        schedule: `cosine` to `final_rate`, or `constant`; both after the warm-up.
-        label_smoothing: in [0, 1].
-        crop: pad by this many pixels and crop at random; 0 is off.
-        flip: mirror left to right at random.
-        final_rate: learning rate at the end of the cosine, as a share of its peak.
-        compiled: train through torch.compile, as it is or in one of its modes.
-        span: the part of the recipe's steps to train, as shares in [0, 1].
-        after_step: told of the network and the share of the steps done after every step; not saved with the module.
-
-    Raises:
-        ConfigError: a value that an option does not take.
-    """
+class BackboneTraining(TrainedModule):
+    """A backbone that is trained or retrained on single images; `BackboneModule` says how."""
 
     def __init__(
         self,
@@ -66,9 +44,10 @@ class BackboneModule(TrainedModule):
     ) -> None:
         options: dict[str, Any] = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup": warmup}
         options |= {"optimizer": optimizer, "momentum": momentum, "schedule": schedule, "final_rate": final_rate}
-        schema.read(TrainConfig, {**options, "label_smoothing": label_smoothing, "crop": crop, "flip": flip})
+        options |= {"label_smoothing": label_smoothing, "crop": crop, "flip": flip}
+        schema.read(TrainConfig, options)
         super().__init__(learning_rate, weight_decay, warmup)
-        self.save_hyperparameters(ignore=["backbone", "after_step", "span"])
+        self._keep_options({**options, "compiled": compiled})
         self.optimizer, self.momentum, self.schedule = optimizer, float(momentum), schedule
         self.label_smoothing, self.crop, self.flip = float(label_smoothing), crop, flip
         self.final_rate = float(final_rate)
@@ -84,9 +63,10 @@ class BackboneModule(TrainedModule):
         compiled: Compiled = False,
         span: tuple[float, float] = (0.0, 1.0),
         after_step: AfterStep | None = None,
-    ) -> BackboneModule:
+    ) -> Self:
         """Return the module that trains a backbone by a recipe."""
-        return cls(backbone, **options_of(BackboneModule, recipe), compiled=compiled, span=span, after_step=after_step)
+        options = options_of(BackboneTraining, recipe)
+        return cls(backbone, **options, compiled=compiled, span=span, after_step=after_step)
 
     def forward(self, images: Num[Tensor, "b C H W"]) -> Float[Tensor, "b c"]:
         """Return the logits of images."""
@@ -132,11 +112,11 @@ class BackboneModule(TrainedModule):
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Stop at the end of the span."""
-        done = round(self.span[0] * self._steps) + self.global_step
+        done = round(self.span[0] * self._steps) + self.trainer.global_step
         if self.after_step is not None:
             self.after_step(self.backbone, done / self._steps)
         if self.span != (0.0, 1.0) and done >= round(self.span[1] * self._steps):
-            self.end(self.global_step)
+            self.end(self.trainer.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save how far `after_step` is."""

@@ -1,4 +1,4 @@
-"""What the LightningModules share: optimiser, schedule and the record of losses; `logged.py` has what is logged."""
+"""What is trained shares an optimiser, a schedule and a record of losses; `logged.py` has what is logged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sharedlabel.training.logged import LoggingModule
 
 
 class TrainedModule(LoggingModule):
-    """What the three modules share: the optimiser, the schedule, the record of losses and, above, what is logged."""
+    """What is trained, by a plain loop as it is or by Lightning as one of `modules.py`: the hooks are Lightning's."""
 
     def __init__(self, learning_rate: float, weight_decay: float, warmup: float = 0.1) -> None:
         super().__init__()
@@ -26,6 +26,12 @@ class TrainedModule(LoggingModule):
         self.register_load_state_dict_pre_hook(_resize)  # type: ignore[no-untyped-call]
         self.ended: int | None = None
         self._losses: list[Tensor] = []
+
+    @property
+    def place(self) -> torch.device:
+        """Where its weights are."""
+        first = next(self.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
 
     def end(self, steps: int) -> None:
         """Stop as the recipe says, after so many steps in all, which `ended` tells from then on."""
@@ -84,7 +90,7 @@ class TrainedModule(LoggingModule):
         self.history = torch.cat([self.history, mean.float().cpu()[None]])
         if not torch.isfinite(mean):
             raise TrainingError(
-                f"expected a finite loss, got {mean.item()} in epoch {self.current_epoch + 1}; "
+                f"expected a finite loss, got {mean.item()} in epoch {self.trainer.current_epoch + 1}; "
                 f"lower learning_rate (now {self.learning_rate:g}) or check the images for NaN and Inf"
             )
         self._log_epoch(mean)

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from sharedlabel.backbones._masking import masked_weights
 from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import ConfigError
+from sharedlabel.training.keeping import Unwatching
 from sharedlabel.training.onlooker import Onlooker
-from sharedlabel.training.resume import Unwatching, Workplace
+from sharedlabel.training.resume import Workplace
 from sharedlabel.training.watchers import WATCHERS
 
 # Callbacks that only look, by the names of configurations, which import nothing.
@@ -203,11 +204,6 @@ def watching(config: TrainerConfig, workplace: Workplace, number: int, steps: in
     if any(isinstance(callback, lightning.ProgressBar) for callback in options["callbacks"]):
         options["enable_progress_bar"] = True
     return options
-
-
-def anybody(config: TrainerConfig) -> bool:
-    """Tell whether a logger or a callback watches the trainings of a grid."""
-    return bool(config.callbacks or WATCHERS.get()) or config.logger != "none"
 
 
 def _named(config: TrainerConfig) -> list[pl.Callback]:

@@ -33,7 +33,9 @@ from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._masks import apply_masks, masked
 from sharedlabel.pruners._methods import prune
 from sharedlabel.scoring.data import Data
+from sharedlabel.training.backbone import BackboneTraining
 from sharedlabel.training.devices import device
+from sharedlabel.training.fit import fit, kind
 from sharedlabel.training.loaders import ImageLoader, looked_up
 from sharedlabel.training.resident import resident
 from sharedlabel.training.steps import AfterStep
@@ -100,14 +102,11 @@ def train(
     Returns:
         Mean loss of every epoch, nats; empty if nothing is to be trained.
     """
-    from sharedlabel.training.backbone import BackboneModule
-    from sharedlabel.training.trainer import fit
-
     if span[0] >= span[1] or not any(parameter.requires_grad for parameter in backbone.parameters()):
         return []
     if runtime.channels_last:
         backbone.to(memory_format=torch.channels_last)
-    module = BackboneModule.of(backbone, recipe, runtime.compile, span, after_step)
+    module = kind(BackboneTraining, runtime).of(backbone, recipe, runtime.compile, span, after_step)
     images = resident(data.dataset.images, device(runtime)) if runtime.devices == 1 else data.dataset.images
     loader = ImageLoader(images, data.dataset.labels, data.splits["backbone"], recipe.batch_size, seed)
     fit(module, loader, runtime, recipe.epochs)

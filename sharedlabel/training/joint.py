@@ -1,4 +1,4 @@
-"""Train a backbone and an aggregator together with Lightning."""
+"""Train a backbone and an aggregator together."""
 
 from __future__ import annotations
 
@@ -20,41 +20,8 @@ from sharedlabel.training.base import TrainedModule, options_of
 _RECIPE = JointConfig()  # what the module does unless told otherwise
 
 
-class SharedLabelModule(TrainedModule):
-    """A backbone at its compression ratio and an aggregator, trained together through the likelihood of the tuple.
-
-    A batch is images `[t n C H W]`, with distillation the log-posteriors of the teacher `[t n c]`, labels `[t]` and,
-    unless all count alike, weights `[t]`. Logged beside the loss: `accuracy` of single images, `n_accuracy@k` and
-    `ri@k` after k = 1, 2, 4, ... and n instances.
-
-    Args:
-        backbone: any module with `embed(images [b C H W]) -> [b d]` and `classify(embeddings) -> [b c]`.
-        aggregator: maps embeddings `[t n d]` and logits `[t n c]` to log-posteriors `[t n c]`: a plugin, or what
-            `sharedlabel.aggregator` returns.
-        learning_rate: peak of a cosine schedule with 10% warm-up, AdamW.
-        weight_decay: decoupled.
-        instance_loss: weight of the cross-entropy of each single instance beside the tuple loss.
-        batch_norm: `frozen` keeps the running statistics, `running` updates them.
-        distill: weight of KL(teacher || student) between the posteriors after every prefix; 0 is off.
-        set_loss: weight of the tuple loss. With 0 and without distillation the backbone learns from single instances
-            alone, and the aggregator follows it by the tuple loss, whose gradient stops at the backbone.
-        temperature: divides the corrected logits before the aggregator sees them.
-        log_correction: `[c]`, added to the logits: from the backbone's class frequencies to the prior of tuples; None
-            for none.
-
-    Raises:
-        ConfigError: a backbone without `embed` and `classify`, or a value that an option does not take.
-
-    >>> import pytorch_lightning as pl
-    >>> from sharedlabel.aggregators import log_pool
-    >>> from sharedlabel.types import SetShape
-    >>> body = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.ReLU())
-    >>> backbone = Backbone(body, nn.Linear(4, 3), (1, 4, 4))
-    >>> shape = SetShape(torch.zeros(4), torch.ones(4), torch.full((3,), 1 / 3).log())
-    >>> module = SharedLabelModule(backbone, log_pool.build(log_pool.Config(), shape), learning_rate=0.01)
-    >>> module(torch.zeros(2, 5, 1, 4, 4)).shape
-    torch.Size([2, 5, 3])
-    """
+class SharedLabelTraining(TrainedModule):
+    """A backbone and an aggregator that are trained together; `SharedLabelModule` says how."""
 
     log_correction: Tensor
 
@@ -72,8 +39,10 @@ class SharedLabelModule(TrainedModule):
         temperature: float = 1.0,
         log_correction: Float[Tensor, "c"] | None = None,
     ) -> None:
-        options = {"learning_rate": learning_rate, "weight_decay": weight_decay, "instance_loss": instance_loss}
-        schema.read(JointConfig, {**options, "batch_norm": batch_norm, "distill": distill, "set_loss": set_loss})
+        options: dict[str, Any] = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+        options |= {"instance_loss": instance_loss}
+        options |= {"batch_norm": batch_norm, "distill": distill, "set_loss": set_loss}
+        schema.read(JointConfig, options)
         if not 0 < temperature < math.inf:
             raise ConfigError(f"temperature: expected a number above 0, got {temperature}; 1 leaves logits as they are")
         super().__init__(learning_rate, weight_decay)
@@ -84,7 +53,7 @@ class SharedLabelModule(TrainedModule):
                 f"without {' and '.join(absent)}; wrap it, sharedlabel.backbone(network, example_inputs), or add the "
                 "methods"
             )
-        self.save_hyperparameters(ignore=["backbone", "aggregator", "log_correction"])
+        self._keep_options({**options, "temperature": temperature})
         self.backbone, self.aggregator = backbone, aggregator
         self.instance_loss, self.set_loss, self.distill = float(instance_loss), float(set_loss), float(distill)
         self.batch_norm, self.temperature = batch_norm, temperature
@@ -98,9 +67,9 @@ class SharedLabelModule(TrainedModule):
         recipe: JointConfig,
         temperature: float,
         log_correction: Float[Tensor, "c"],
-    ) -> SharedLabelModule:
+    ) -> SharedLabelTraining:
         """Return the module that trains both by a recipe."""
-        options = options_of(SharedLabelModule, recipe)
+        options = options_of(SharedLabelTraining, recipe)
         return cls(backbone, aggregator, **options, temperature=temperature, log_correction=log_correction)
 
     def instances(self, images: Num[Tensor, "t n C H W"]) -> tuple[Float[Tensor, "t n d"], Float[Tensor, "t n c"]]:

@@ -1,4 +1,4 @@
-"""What the LightningModules log while they are trained, validated and tested, if anybody looks at it.
+"""What modules log while Lightning trains, validates and tests them, if anybody looks at it.
 
 No key says what stands here, so nothing here changes what is trained: renaming or adding what is logged keeps all that
 is stored.
@@ -7,17 +7,29 @@ is stored.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from sharedlabel.training.resume import Unwatching
-from sharedlabel.training.scores import TupleScores
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule as Module
+
+    from sharedlabel.training.scores import TupleScores
+else:
+
+    class Module(nn.Module):
+        """In the place of a LightningModule, whose import takes seconds; `modules.py` adds it to what it trains."""
+
+        def _pass(self, *_: Any) -> None:
+            """Do nothing, as Lightning's own hooks."""
+
+        on_train_epoch_start = on_train_batch_end = on_before_optimizer_step = on_fit_end = _pass
+        on_save_checkpoint = on_load_checkpoint = _pass
 
 
-class LoggingModule(pl.LightningModule):
-    """A module that logs.
+class LoggingModule(Module):
+    """A module that logs where it is a LightningModule, and has nobody to log for where it is none.
 
     Logged are `train/loss`, `validation/loss` and `test/loss` (nats, the mean of an epoch) with the metrics of the
     module, and `train/loss_step` and `train/accuracy_step` of single steps. Metrics of training are computed where a
@@ -29,9 +41,15 @@ class LoggingModule(pl.LightningModule):
         self._scores: dict[str, TupleScores] = {}
         self._watched = False
 
+    def _keep_options(self, options: Mapping[str, Any]) -> None:
+        """Let Lightning keep what the constructor was given, where it is there."""
+        save = getattr(self, "save_hyperparameters", None)
+        if save is not None:
+            save(dict(options))
+
     def on_fit_start(self) -> None:
         """Find out whether anybody looks at what is logged."""
-        watching = [one for one in self.trainer.callbacks if not isinstance(one, Unwatching)]  # type: ignore[attr-defined]
+        watching = [one for one in self.trainer.callbacks if not getattr(one, "unwatching", False)]  # type: ignore[attr-defined]
         self._watched = bool(self.trainer.loggers or watching)
 
     def on_validation_epoch_end(self) -> None:
@@ -74,6 +92,8 @@ class LoggingModule(pl.LightningModule):
     ) -> None:
         """Add tuples to the metrics of an epoch; posteriors are those after every prefix unless sizes are given."""
         if phase not in self._scores:
+            from sharedlabel.training.scores import TupleScores
+
             _, prefixes, classes = log_posterior.shape
             self._scores[phase] = TupleScores(sizes or range(1, prefixes + 1), classes).to(self.device)
         self._scores[phase].update(log_posterior.detach(), labels, weights)

@@ -88,9 +88,10 @@ def _train(
         module.load_state_dict(state["state_dict"])
     made = module.configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
-    if module.device.type == "cpu":  # a look for captured graphs, and so for drivers, in every step
+    device = module.place
+    if device.type == "cpu":  # a look for captured graphs, and so for drivers, in every step
         optimizer._accelerator_graph_capture_health_check = _nothing
-    scaler = torch.amp.GradScaler(module.device.type, enabled=loop.precision == "16-mixed")
+    scaler = torch.amp.GradScaler(device.type, enabled=loop.precision == "16-mixed")
     if scaler.is_enabled():  # it may skip the first steps, which the schedule would take for steps in the wrong order
         optimizer._opt_called = True
     if state is not None:
@@ -136,14 +137,14 @@ class _Step:
         precision: str,
     ) -> None:
         self.module, self.optimizer, self.scaler, self.gradient_clip = module, optimizer, scaler, gradient_clip
-        self.precision, self.weights = precision, WEIGHTS.get(precision)
+        self.device, self.precision, self.weights = module.place, precision, WEIGHTS.get(precision)
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def __call__(self, batch: Sequence[Tensor]) -> None:
         """Take the step of a batch that is where the module is."""
         if self.weights is not None:
             batch = [part.to(self.weights) if part.is_floating_point() else part for part in batch]
-        with computing(self.precision, self.module.device):
+        with computing(self.precision, self.device):
             loss: Any = self.module.training_step(batch)
         for parameter in self.parameters:
             parameter.grad = None
@@ -158,7 +159,7 @@ class _Step:
 
 def _epoch(module: TrainedModule, loader: Epochs, loop: Loop, step: _Step, schedule: Any) -> None:
     module.on_train_epoch_start()
-    for number, batch in enumerate(sent(loader, module.device)):
+    for number, batch in enumerate(sent(loader, step.device)):
         step(batch)
         loop.global_step += 1
         schedule.step()

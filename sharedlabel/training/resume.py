@@ -12,7 +12,6 @@ passed since the last one, so trainings of seconds write none. Trainings on seve
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import importlib.metadata
 import io
@@ -21,18 +20,19 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from sharedlabel.code import digests
 from sharedlabel.errors import first_line
 from sharedlabel.files.patience import passes
 from sharedlabel.files.unfinished import Unfinished
 
-_OURS = "sharedlabel"  # our entry in a checkpoint of Lightning
+if TYPE_CHECKING:
+    from sharedlabel.training.base import TrainedModule
+
+OURS = "sharedlabel"  # our entry in a state, such as a checkpoint of Lightning
 LOOP = "loop"  # what the state of a training in a plain loop (`loop.py`) has in the place of Lightning's "loops"
 _SHARE = 50  # writing takes at most one part in so many of the time, unless every epoch is to be written
 # What has made a state. This file is in no key, so a state that other code of it has left is not gone on from.
@@ -88,7 +88,7 @@ class Workplace:
             return None
         try:
             state: State = torch.load(path, map_location="cpu", weights_only=True)
-            ours = state[_OURS]
+            ours = state[OURS]
             if ours["versions"] != VERSIONS:
                 raise ValueError(f"it was made by {ours['versions']}, this is {VERSIONS}")
             self.started = min(self.started, time.perf_counter() - ours["seconds"])
@@ -133,7 +133,7 @@ class Workplace:
     def keep(self, number: int, loader: Epochs, state: Callable[[], State]) -> None:
         """Write the state of a training at the end of an epoch if it is time, with what the training does not know."""
         if self.due():
-            self.write(number, lambda path: torch.save({**state(), _OURS: _streams(self, loader)}, path))
+            self.write(number, lambda path: torch.save({**state(), OURS: streams(self, loader)}, path))
 
     def finish(self, number: int, state: State) -> None:
         """Keep the end of a training for the next write, which is now if it is time."""
@@ -170,82 +170,27 @@ def current() -> Workplace | None:
     return _workplace.get()
 
 
-HELD = "the state that was read"  # in the place of the path of a checkpoint, for a Trainer with `Held`
-
-
-class Held(TorchCheckpointIO):
-    """Gives Lightning a state that was read where it asks for `HELD`; reads and writes files as usual.
-
-    Args:
-        state: what `Workplace.left` has returned.
-    """
-
-    def __init__(self, state: State) -> None:
-        self.state = state
-
-    def load_checkpoint(self, path: Any, *options: Any, **others: Any) -> State:
-        """Return the state, or what a file holds, such as the one by which a spawned process returns its weights."""
-        if path == HELD:  # copied: optimisers go on in the tensors that they get, which spawned processes would share
-            return copy.deepcopy(self.state)
-        return super().load_checkpoint(path, *options, **others)
-
-
-class Unwatching(pl.Callback):
-    """A callback that does not look at what is logged."""
-
-
-class Keeper(pl.callbacks.Checkpoint, Unwatching):
-    """Writes the state of a training at the end of an epoch where it is time, and none at its last one.
-
-    Args:
-        workplace: says when and where.
-        number: of the training within the stage call.
-        loader: gives the batches.
-        state: what the training goes on from, or None.
-    """
-
-    def __init__(self, workplace: Workplace, number: int, loader: Epochs, state: State | None) -> None:
-        self.workplace, self.number, self.loader, self.state = workplace, number, loader, state
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go on with the random numbers and the batches."""
-        del trainer, pl_module
-        if self.state is not None:
-            restore_streams(self.state, self.loader)
-            self.state = None
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the state if it is time and the training goes on."""
-        last = trainer.should_stop or pl_module.current_epoch + 1 >= (trainer.max_epochs or 0)
-        if not last and trainer.world_size == 1 and self.workplace.due():
-            self.workplace.write(self.number, trainer.save_checkpoint)
-
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: State) -> None:
-        """Add what Lightning does not know."""
-        del trainer, pl_module
-        checkpoint[_OURS] = _streams(self.workplace, self.loader)
-
-
 def finished(state: State) -> bool:
     """Tell whether a state is that of the end of a training."""
     return "loops" not in state and LOOP not in state
 
 
-def end(workplace: Workplace, module: pl.LightningModule, loader: Epochs) -> State:
+def end(workplace: Workplace, module: TrainedModule, loader: Epochs) -> State:
     """Return what the rest of a stage needs of a training that has ended, copied."""
     state: State = {"state_dict": {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}}
     module.on_save_checkpoint(state)
-    return {**state, _OURS: _streams(workplace, loader)}
+    return {**state, OURS: streams(workplace, loader)}
 
 
-def restore_end(state: State, module: pl.LightningModule, loader: Epochs) -> None:
+def restore_end(state: State, module: TrainedModule, loader: Epochs) -> None:
     """Bring a module, its loader and the random numbers to the end of a training that a killed run has finished."""
     module.on_load_checkpoint(state)
     module.load_state_dict(state["state_dict"])
     restore_streams(state, loader)
 
 
-def _streams(workplace: Workplace, loader: Epochs) -> State:
+def streams(workplace: Workplace, loader: Epochs) -> State:
+    """Return what a state holds that no training knows: random numbers, the loader's epoch, seconds, versions."""
     return {
         "versions": VERSIONS,
         "seconds": time.perf_counter() - workplace.started,
@@ -257,7 +202,7 @@ def _streams(workplace: Workplace, loader: Epochs) -> State:
 
 def restore_streams(state: State, loader: Epochs) -> None:
     """Go on with the random numbers and the batches of a state."""
-    ours = state[_OURS]
+    ours = state[OURS]
     loader.epoch = ours["epoch"]
     torch.set_rng_state(ours["cpu"])
     if ours["cuda"] is not None and torch.cuda.is_available():

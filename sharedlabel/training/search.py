@@ -27,6 +27,9 @@ from sharedlabel.config.sections import FitConfig, TrainerConfig
 from sharedlabel.data import tuples
 from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.plugins import load
+from sharedlabel.training.aggregator import AggregatorTraining
+from sharedlabel.training.fit import fit as descend
+from sharedlabel.training.fit import kind
 from sharedlabel.training.loaders import SharedTuples, TupleBatch, TupleLoader
 from sharedlabel.types import SetShape, Tuples
 
@@ -206,13 +209,9 @@ def train(plugin: Plugin, recipe: FitConfig, task: Task) -> Fitted:
         aggregator: Aggregator = load("aggregators", plugin.name).build(plugin.config, task.shape)
         if not _left(aggregator, task.direct):
             return Fitted(aggregator, plugin, {})
-        # Lightning takes seconds to import, which what is fitted in closed form need not wait for.
-        from sharedlabel.training.aggregator import AggregatorModule
-        from sharedlabel.training.trainer import fit as descend
-
         loader = task.loader()
         recipe = lasting(recipe, len(loader))
-        module = AggregatorModule.of(aggregator, recipe, task.stopping())
+        module = kind(AggregatorTraining, task.runtime, small=True).of(aggregator, recipe, task.stopping())
         descend(module, loader, task.runtime, recipe.epochs, task.gradient_clip, small=True)
     facts = {"losses": module.losses(), "best_epoch": module.best_epoch, "validation_loss": module.best}
     return Fitted(aggregator, plugin, facts)

@@ -1,25 +1,24 @@
-"""The Trainer of a grid, and `fit`, which trains a module, with a Trainer or without, and goes on after a kill."""
+"""The Trainer of a grid: for trainings that somebody watches, on several devices, or with options of Lightning."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import ConfigError, TrainingError
-from sharedlabel.training import callbacks, loop, resume
+from sharedlabel.training import callbacks
 from sharedlabel.training.base import TrainedModule
 from sharedlabel.training.devices import device
-from sharedlabel.training.precision import WEIGHTS
+from sharedlabel.training.keeping import HELD, Held, Keeper, Unwatching
 from sharedlabel.training.ranks import Ranks
-from sharedlabel.training.resume import Epochs, Keeper, State, Unwatching, Workplace
+from sharedlabel.training.resume import Epochs, State, Workplace
 
 
 def trainer(
@@ -70,95 +69,38 @@ def trainer(
         ) from error
 
 
-def fit(
+def train(
     module: TrainedModule,
     loader: Epochs,
     config: TrainerConfig,
     epochs: int,
     gradient_clip: float = 0.0,
     small: bool = False,
-) -> None:
-    """Train a module, in a stage call from where a killed run was; leave it on the CPU, in 32 bits, in evaluation mode.
+    left: tuple[Workplace, int, State | None] | None = None,
+) -> bool:
+    """Train by Lightning, watched by whoever the configuration names; tell whether this process has the result.
 
     Args:
-        module: what to train.
+        module: a LightningModule.
         loader: gives its batches.
         config: where and how.
         epochs: passes over the loader.
         gradient_clip: largest gradient norm; 0 is off.
         small: train on one device in full precision, as aggregators are.
+        left: where a stage call keeps the states of its trainings, the number of this one, and the state to go on from.
 
     Raises:
         TrainingError: a callback has ended the training early, or made it longer.
     """
-    weights = None if small else WEIGHTS.get(config.precision)
-    if weights is not None:  # Lightning changes them when it has loaded, and so rounded, what a killed run has left
-        module.to(weights)
-    module.train()  # Lightning keeps the mode it finds, and restored backbones come in evaluation mode
-    if epochs:
-        _train(module, loader, config, epochs, gradient_clip, small)
-    module.to("cpu").eval()
-    if weights is not None:
-        module.float()
-
-
-def _train(
-    module: TrainedModule, loader: Epochs, config: TrainerConfig, epochs: int, gradient_clip: float, small: bool
-) -> None:
-    """Train in a plain loop, or by Lightning where it takes that; go on from where a killed run was."""
-    workplace = resume.current()
-    watched = workplace is not None and callbacks.anybody(config)
-    target, precision = None if watched else _target(config, small), "32-true" if small else config.precision
     make = functools.partial(trainer, config, epochs, gradient_clip, small)
-    if workplace is None:
-        if target is None:
-            _run(make(), module, loader)
-        else:
-            loop.train(module, loader, epochs, target, gradient_clip, precision=precision)
-        return
-    number = workplace.begin()
-    state = workplace.left(number)
-    if state is not None and resume.finished(state):
-        resume.restore_end(state, module, loader)
-        return
-    if state is not None and (resume.LOOP in state) != (target is not None):
-        state = None  # somebody watches now who did not, or the other way round: the same numbers, from the start
-    if target is not None:
-        keep = functools.partial(workplace.keep, number, loader)
-        loop.train(module, loader, epochs, target, gradient_clip, state, keep, precision)
-    elif not _by_lightning(make, module, loader, config, workplace, number, state, epochs):
-        return
-    workplace.finish(number, resume.end(workplace, module.to("cpu"), loader))
-
-
-def _target(config: TrainerConfig, small: bool) -> torch.device | None:
-    """Return the device of a plain loop; None for several, and for what Lightning alone knows or refuses."""
-    alone = small or (config.devices == 1 and config.strategy == "auto")
-    if not alone or config.options or config.accelerator not in ("auto", "cpu", "cuda", "gpu"):
-        return None
-    target = device(config)
-    if target.type == "cuda":
-        return target if torch.cuda.is_available() else None
-    if config.precision == "16-mixed" and not small:
-        return None
-    return None if config.accelerator == "auto" and torch.backends.mps.is_available() else target
-
-
-def _by_lightning(
-    make: Callable[..., pl.Trainer],
-    module: TrainedModule,
-    loader: Epochs,
-    config: TrainerConfig,
-    workplace: Workplace,
-    number: int,
-    state: State | None,
-    epochs: int,
-) -> bool:
-    """Train by Lightning, watched; tell whether this process has the result."""
+    if left is None:
+        _run(make(), module, loader)
+        return True
+    workplace, number, state = left
     options = callbacks.watching(config, workplace, number, len(loader))
     whole, keeper = _Whole(epochs, len(loader)), Keeper(workplace, number, loader, state)
     if state is not None:
-        options["plugins"] = [resume.Held(state)]
+        options["plugins"] = [Held(state)]
     made = make(**{**options, "callbacks": [*options["callbacks"], whole, keeper]}, enable_checkpointing=True)
     _run(made, module, loader, state is not None)
     if made.world_size == 1:
@@ -192,10 +134,10 @@ class _Whole(Unwatching):
             )
 
 
-def _run(trainer: pl.Trainer, module: TrainedModule, loader: Epochs, held: bool = False) -> None:
+def _run(trainer: pl.Trainer, module: Any, loader: Epochs, held: bool = False) -> None:
     """Train, from the state that the trainer holds if it holds one."""
     with callbacks.without_noise(), _interruptible():
-        trainer.fit(module, loader, ckpt_path=resume.HELD if held else None, weights_only=True)
+        trainer.fit(module, loader, ckpt_path=HELD if held else None, weights_only=True)
 
 
 @contextlib.contextmanager

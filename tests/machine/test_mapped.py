@@ -13,9 +13,9 @@ from sharedlabel.backbones import mlp
 from sharedlabel.config.sections import TrainConfig, TrainerConfig
 from sharedlabel.machine import mapped
 from sharedlabel.scoring.data import Data
-from sharedlabel.training.backbone import BackboneModule
 from sharedlabel.training.compression import BackboneTrainer
 from sharedlabel.training.loaders import Chosen, ImageLoader
+from sharedlabel.training.modules import BackboneModule
 from sharedlabel.types import Dataset
 
 COUNT = 30_000  # images of a KiB

@@ -18,10 +18,9 @@ from sharedlabel.aggregators import lstm
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config.sections import JointConfig, TrainConfig, TrainerConfig
 from sharedlabel.files.unfinished import Unfinished
-from sharedlabel.training import callbacks, loop, resume, trainer
-from sharedlabel.training.backbone import BackboneModule
-from sharedlabel.training.joint import SharedLabelModule
+from sharedlabel.training import callbacks, fit, loop, resume, trainer
 from sharedlabel.training.loaders import ImageLoader, TupleLoader
+from sharedlabel.training.modules import BackboneModule, SharedLabelModule
 from sharedlabel.training.precision import WEIGHTS
 from sharedlabel.training.resume import State, Workplace
 from sharedlabel.types import SetShape
@@ -59,7 +58,7 @@ MADE = {"sgd": lambda: single("sgd"), "adamw": lambda: single("adamw"), "joint":
 def fitted(kind: str, runtime: TrainerConfig) -> tuple[dict[str, Tensor], list[float]]:
     with rng.seeded(0, "loop"):
         module, loader = MADE[kind]()
-        trainer.fit(module, loader, runtime, 3, 1.0 if kind == "joint" else 0.0)
+        fit.fit(module, loader, runtime, 3, 1.0 if kind == "joint" else 0.0)
     return dict(module.state_dict()), module.losses()
 
 

@@ -11,9 +11,9 @@ import torch
 from sharedlabel.backbones import mlp
 from sharedlabel.config.sections import TrainConfig, TrainerConfig
 from sharedlabel.errors import TrainingError
-from sharedlabel.training.backbone import BackboneModule
+from sharedlabel.training.fit import fit
 from sharedlabel.training.loaders import ImageLoader
-from sharedlabel.training.trainer import fit
+from sharedlabel.training.modules import BackboneModule
 
 IMAGES = torch.randint(256, (64, 1, 6, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 AFTER = """

@@ -29,9 +29,9 @@ from sharedlabel.pruners import _methods, magnitude
 from sharedlabel.pruners._base import Context
 from sharedlabel.scoring.data import Data
 from sharedlabel.store import Output, Store
-from sharedlabel.training import base, compression, resume, search, trainer
-from sharedlabel.training.joint import SharedLabelModule
+from sharedlabel.training import base, compression, fit, keeping, resume, search, trainer
 from sharedlabel.training.loaders import TupleLoader
+from sharedlabel.training.modules import SharedLabelModule
 from sharedlabel.training.resume import Workplace
 from sharedlabel.types import Dataset, SetShape
 
@@ -135,7 +135,7 @@ def joint() -> Numbers:
         recipe = JointConfig(epochs=4, batch_norm="running", learning_rate=0.01)
         module = SharedLabelModule.of(network(), aggregator, recipe, 1.3, torch.tensor([0.1, -0.2, 0.1]))
         loader = TupleLoader((known.dataset.images,), known.dataset.labels, N, 6, known.prior.float(), 0, None)
-        trainer.fit(module, loader, CPU, 4, 1.0)
+        fit.fit(module, loader, CPU, 4, 1.0)
     return dict(module.state_dict()), module.losses()
 
 
@@ -273,8 +273,8 @@ def test_a_trainer_that_holds_a_state_reads_other_files_as_usual(tmp_path):
     """As it does for the weights that spawned processes return."""
     torch.save({"weight": torch.ones(1)}, tmp_path / "returned.ckpt")
     held = {"optimizer_states": torch.zeros(1)}
-    made = trainer.trainer(CPU, 1, plugins=[resume.Held(held)])
-    made.strategy.load_checkpoint(resume.HELD, weights_only=True)["optimizer_states"].add_(1)
+    made = trainer.trainer(CPU, 1, plugins=[keeping.Held(held)])
+    made.strategy.load_checkpoint(keeping.HELD, weights_only=True)["optimizer_states"].add_(1)
     assert held == {"optimizer_states": torch.zeros(1)}  # each process has its own
     assert made.strategy.load_checkpoint(tmp_path / "returned.ckpt", weights_only=True) == {"weight": torch.ones(1)}
 

@@ -25,11 +25,9 @@ from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.metrics.accuracy import n_accuracy
 from sharedlabel.metrics.information import floor_posterior, label_entropy, log2_posterior_of_label
 from sharedlabel.pruners._masks import apply_masks, masked
-from sharedlabel.training.aggregator import AggregatorModule
-from sharedlabel.training.backbone import BackboneModule
 from sharedlabel.training.callbacks import KeepPruned
 from sharedlabel.training.datamodule import Instances, SharedLabelDataModule
-from sharedlabel.training.joint import SharedLabelModule
+from sharedlabel.training.modules import AggregatorModule, BackboneModule, SharedLabelModule
 from sharedlabel.training.scores import TupleScores
 from sharedlabel.types import SetShape
 

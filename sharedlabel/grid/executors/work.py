@@ -15,9 +15,9 @@ from sharedlabel.grid.executors.messages import Begun, Setup, Unable
 from sharedlabel.grid.jobs import Call, Job, Outcome
 from sharedlabel.machine import forks, mapped
 from sharedlabel.store import Store, opened
-from sharedlabel.training import aggregator, backbone, joint, trainer
+from sharedlabel.training import aggregator, backbone, fit, joint, search
 
-PRELOADED = aggregator, backbone, joint, trainer  # imported once, before workers are forked
+PRELOADED = aggregator, backbone, fit, joint, search  # imported once, before workers are forked
 AXES = ("backbones", "pruners", "aggregators")
 
 
