@@ -43,13 +43,15 @@ def ordered(
     >>> list(ordered(str, [1, 2, 3], processes=2))
     ['1', '2', '3']
     """
-    began, warm = time.monotonic(), forks.is_warm(work, 0)
+    began = time.monotonic()
     with contextlib.ExitStack() as left:
         crew: _Crew[Task, Result] | None = None
+        if processes > 1 and len(tasks) > 1 and forks.is_warm(work, 0):
+            crew = left.enter_context(contextlib.closing(_Crew(function, processes, work)))
         for done, task in enumerate(tasks, start=1):
             yield function(task)
             spent = time.monotonic() - began
-            worth = warm or (spent >= ALONE and spent / done * (len(tasks) - done) >= WORTH)
+            worth = spent >= ALONE and spent / done * (len(tasks) - done) >= WORTH
             if crew is None and processes > 1 and worth:
                 crew = left.enter_context(contextlib.closing(_Crew(function, processes, work)))
             if crew is not None and crew.is_ready():
