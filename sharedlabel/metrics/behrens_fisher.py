@@ -96,7 +96,11 @@ def quantile(level: float | Tensor, spread: Spread) -> Float[Tensor, "*shape"]:
     missed = (1 - torch.as_tensor(level, dtype=torch.float64)).expand(spread.se.shape).flatten().numpy()
     values = np.empty_like(share)
     for rows, k, f in _alike(freedom, image_freedom, missed):
-        values[rows] = np.exp(_table(k, f, float(missed[rows][0]))(share[rows] ** 0.25))
+        level_missed = float(missed[rows][0])
+        if share[rows].any():
+            values[rows] = np.exp(_table(k, f, level_missed)(share[rows] ** 0.25))
+        else:  # one seed, or seeds that agree: Student's t of the images alone
+            values[rows] = _student(f, level_missed)
     return torch.from_numpy(values).view(spread.se.shape)
 
 
@@ -146,6 +150,13 @@ def _chi_squared(freedom: float) -> tuple[NDArray[np.float64], NDArray[np.float6
     log_density = freedom / 2 * np.log(nodes / 2) - nodes / 2
     weights = np.exp(log_density - log_density.max())
     return nodes, weights / weights.sum()
+
+
+def _student(freedom: float, missed: float) -> float:
+    """Return the quantile of Student's t; of a Gaussian where the variance is as good as known."""
+    from scipy import special
+
+    return float(-special.ndtri(missed / 2) if freedom >= _KNOWN else -special.stdtrit(freedom, missed / 2))
 
 
 @functools.lru_cache(maxsize=256)  # all networks of a table ask for the same ones

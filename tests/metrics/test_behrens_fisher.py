@@ -133,3 +133,12 @@ def test_a_spread_in_another_unit_gives_the_same_p_value() -> None:
 def test_without_any_spread_the_quantile_is_that_of_images() -> None:
     assert float(quantile(0.95, _spread(0, 0, 1))) == pytest.approx(1.959964, rel=1e-5)
     assert float(quantile(0.95, _spread(0, 0, 1, 7))) == pytest.approx(stats.t.isf(0.025, 7), rel=1e-5)
+
+
+@pytest.mark.parametrize("freedom", [1, 3, 30, 200])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+def test_without_variance_between_seeds_quantiles_are_those_of_students_t(freedom: float, level: float) -> None:
+    spread = _spread(2.0, 0.0, 1, freedom)
+    assert float(quantile(level, spread)) == pytest.approx(stats.t.ppf((1 + level) / 2, freedom), rel=1e-9)
+    known = _spread(2.0, 0.0, 1)
+    assert float(quantile(level, known)) == pytest.approx(stats.norm.ppf((1 + level) / 2), rel=1e-12)

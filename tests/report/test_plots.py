@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedlabel.report import plots, views
+from sharedlabel.machine import forks
+from sharedlabel.report import DRAW, plots, views
 from sharedlabel.report._panels import heading, panel_ns, panels, spread
 from sharedlabel.report._theme import SERIES, Palette
 from sharedlabel.report.figures.calibration import reliability_place
@@ -63,6 +64,13 @@ def test_no_figure_loads_anything_or_shares_an_id(figures):
 
 def test_two_runs_are_equal(small, small_figures):
     assert plots.figures(small) == small_figures
+
+
+def test_several_processes_draw_the_same(small, small_figures):
+    forks.warm(DRAW, 0)
+    drawn = plots.figures(small, processes=2)
+    assert (drawn, list(drawn)) == (small_figures, list(small_figures))
+    assert not forks.is_warm(DRAW, 0)
 
 
 def test_names_of_users_stay_text(hostile):
