@@ -14,10 +14,10 @@ changes it.
 Not covered:
 
 - `errors.py`, `plugins/`, `machine/`, `config/` and what reads configurations, what is logged of trainings and who
-  watches them (`training/scores.py`, `training/logged.py`, `training/callbacks.py`), which compute no number that is
-  stored: values of options are in the keys themselves;
+  watches them (`training/scores.py`, `training/logged.py`, `training/callbacks.py`, `training/watchers.py`,
+  `training/modules.py`), which compute no number that is stored: values of options are in the keys themselves;
 - what writes numbers down and reads them back as they were: `store/`, whose checksums and `FORMAT` say whether they
-  are, `files/`, and the states of trainings (`training/resume.py`);
+  are, `files/`, and the states of trainings (`training/resume.py`, `training/keeping.py`);
 - plugins that code loads by name: configurations say which, and their own digests stand in the keys beside this one;
 - other packages: manifests name their versions, and a stage's version can be raised.
 """
@@ -38,9 +38,13 @@ from sharedlabel.code.syntax import Chain
 # What a killed training goes on with cannot change numbers unseen: numbers are those of a training that nobody has
 # killed, which the tests compare bit for bit, and a state says which code of `training.resume` has made it, so that
 # other code does not go on from it. Whether a training was killed is in no key, so the code for it need not be either.
-_RESUMING = ("training.resume", "files", "store")
-_WATCHING = ("training.scores", "training.logged", "training.callbacks")
-_NO_NUMBERS = {f"{PACKAGE}.{name}" for name in ("errors", "plugins", "machine", "config", *_WATCHING, *_RESUMING)}
+_RESUMING = ("training.resume", "training.keeping", "files", "store")
+# Classes that add Lightning to what is trained, and nothing else.
+_LIGHTNING = ("training.modules",)
+_WATCHING = ("training.scores", "training.logged", "training.callbacks", "training.watchers")
+_NO_NUMBERS = {
+    f"{PACKAGE}.{name}" for name in ("errors", "plugins", "machine", "config", *_WATCHING, *_LIGHTNING, *_RESUMING)
+}
 _EVERYTHING = "*"  # what `from module import *` imports
 Place: TypeAlias = tuple[str, int]  # a module and the number of a statement at its top
 Meaning: TypeAlias = tuple[Place | None, str]  # a definition, and what is taken of it; or what is not followed
