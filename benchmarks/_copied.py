@@ -12,7 +12,8 @@ from sharedlabel import grid
 from sharedlabel import store as stores
 from sharedlabel.config import Experiment, canonical, digest, parse
 from sharedlabel.grid.calls import ordered
-from sharedlabel.grid.nodes import Grid, Node
+from sharedlabel.grid.nodes import Cell, Grid, Node
+from sharedlabel.records import Identity
 from sharedlabel.store import Store
 from sharedlabel.store.artifacts import MANIFEST
 
@@ -41,12 +42,12 @@ def fill(experiment: Experiment, store: Store) -> int:
 
 def _pairs(prepared: Grid) -> list[tuple[Node, Node]]:
     """Return every call with the same call of the first seed."""
-    one = len(prepared.cells) // len(prepared.experiment.seeds)
+    firsts: dict[Identity, Cell] = {}
     pairs: dict[str, tuple[Node, Node]] = {}
-    for at, cell in enumerate(prepared.cells):
-        like = prepared.cells[at % one]
-        own, firsts = (ordered((*both.calls(), *both.last())) for both in (cell, like))
-        pairs |= {node.key: (node, first) for node, first in zip(own, firsts, strict=True)}
+    for cell in prepared.cells:
+        like = firsts.setdefault(Identity.of(cell), cell)
+        own, others = (ordered((*both.calls(), *both.last())) for both in (cell, like))
+        pairs |= {node.key: (node, first) for node, first in zip(own, others, strict=True)}
     return list(pairs.values())
 
 
