@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -159,12 +159,13 @@ def ratios(numerators: Times, denominators: Times, scale: float = 1.0) -> Times:
     return Times(values, max(known, default=None))
 
 
-def python(arguments: Sequence[str], folder: Path) -> tuple[float, str]:
+def python(arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> tuple[float, str]:
     """Run Python in a fresh process and return its seconds, start-up included, and its output.
 
     Args:
         arguments: what follows `python`.
         folder: working directory of the process.
+        environment: variables to set besides those of this process.
 
     Raises:
         RuntimeError: the process failed; its output is in the message.
@@ -174,7 +175,7 @@ def python(arguments: Sequence[str], folder: Path) -> tuple[float, str]:
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": search},
+        env={**os.environ, **(environment or {}), "PYTHONPATH": search},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

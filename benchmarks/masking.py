@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from benchmarks._measure import Result, Times, interleaved, ratios, seconds, sum
 from benchmarks._memory import growth
 from sharedlabel import rng
 from sharedlabel.backbones import resnet_cifar
+from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._masking import masked_call
 from sharedlabel.pruners import _masks, _methods, magnitude, snip
 from sharedlabel.pruners._base import Context
@@ -23,6 +25,8 @@ RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 TIME_BOUND = 2.0
 MEMORY_BOUND = 3.0
 STEP_BOUND = 1.0
+MASKED_BOUND = 1.05
+BATCH = 32  # images of a step
 STEPS = 50  # timed together
 # Pruner, side of the images in pixels, rounds (0: it has none).
 MEASURED = (("magnitude", 224, 0), ("random", 224, 0), ("synflow", 32, 3), ("synflow", 224, 3))
@@ -34,7 +38,8 @@ def run(quick: bool) -> list[Result]:
     return [
         *_times(side, batch, rounds),
         *_memory(1 if quick else 3, 32 if quick else None),
-        *_training_step(3 if quick else 31),
+        *_masks_alone(3 if quick else 31),
+        _training_step(2 if quick else 15),
     ]
 
 
@@ -114,12 +119,14 @@ def _cpu(call: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
-def _training_step(rounds: int) -> list[Result]:
-    """Compare the masks of every pass with two passes over the layers in a step, over gradients and over weights."""
+def _masked_resnet20() -> Backbone:
     dense = resnet_cifar.build(resnet_cifar.Config(depth=20, width=16), (3, 32, 32), 10)
-    weights = _Weights(
-        _methods.prune(magnitude, dense, 8.0, magnitude.Config(), Context(rng.generator(0, "benchmarks")))
-    )
+    return _methods.prune(magnitude, dense, 8.0, magnitude.Config(), Context(rng.generator(0, "benchmarks")))
+
+
+def _masks_alone(rounds: int) -> list[Result]:
+    """Compare the masks of every pass with two passes over the layers in a step, over gradients and over weights."""
+    weights = _Weights(_masked_resnet20())
     start = torch.zeros(())
 
     def masked() -> None:
@@ -152,3 +159,30 @@ def _training_step(rounds: int) -> list[Result]:
     )
     what = "masking: added to a training step of ResNet-20 / by layer, before and after the optimiser"
     return [summarize(what, "x", ratios(added, before), bound=STEP_BOUND, note=note)]
+
+
+def _training_step(rounds: int) -> Result:
+    """Compare training steps of a masked network with those of the same network with its zeros baked in."""
+    masked = _masked_resnet20().train()
+    bare = copy.deepcopy(masked)
+    _masks.bake(bare)
+    images = torch.rand(BATCH, 3, 32, 32, generator=rng.generator(0, "benchmarks"))
+    labels = torch.arange(BATCH) % 10
+
+    def step(network: Backbone) -> Callable[[], None]:
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+
+        def call() -> None:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(images), labels).backward()
+            optimizer.step()
+
+        return call
+
+    ours, without = interleaved(step(masked), step(bare), rounds, passes=6)
+    note = (
+        f"{1e3 * statistics.median(ours):.1f} against {1e3 * statistics.median(without):.1f} ms, {BATCH} images, SGD; "
+        f"median of {rounds} rounds"
+    )
+    what = "masking: training step of a masked ResNet-20 / of the same without masks"
+    return summarize(what, "x", ratios(ours, without), bound=MASKED_BOUND, note=note)

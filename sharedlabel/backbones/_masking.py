@@ -57,10 +57,7 @@ def count_parameters(network: nn.Module) -> int:
 
 def masked_weights(network: nn.Module) -> Iterator[MaskableWeight]:
     """Yield every weight with a mask once, in the order of the network."""
-    for module in network.modules():
-        for name in module._buffers:
-            if name.endswith(MASK):
-                yield MaskableWeight(module, name.removesuffix("_mask"))
+    return (MaskableWeight(owner, key) for owner, key in _places(network))
 
 
 def masked_call(network: nn.Module, inputs: Tensor) -> Tensor:
@@ -94,9 +91,23 @@ def enforce(network: nn.Module) -> None:
 
 def _slots(network: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
     """Return where a network keeps each masked weight, and the mask."""
-    return [
-        (place.owner._parameters, place.key, place.mask) for place in masked_weights(network) if place.mask is not None
-    ]
+    places = ((owner, key, owner._buffers[f"{key}_mask"]) for owner, key in _places(network))
+    return [(owner._parameters, key, mask) for owner, key, mask in places if mask is not None]
+
+
+def _places(network: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """Yield the owner and the name of every weight with a mask; every pass asks, so it takes half of `modules()`."""
+    seen: set[nn.Module] = set()
+    left: list[nn.Module | None] = [network]
+    while left:
+        module = left.pop()
+        if module is None or module in seen:
+            continue
+        seen.add(module)
+        for name in module._buffers:
+            if name.endswith(MASK):
+                yield module, name.removesuffix("_mask")
+        left.extend(reversed(module._modules.values()))
 
 
 def before_state(network: nn.Module, prefix: str, keep_vars: bool) -> None:

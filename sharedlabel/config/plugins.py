@@ -244,7 +244,11 @@ def plugins_in(config: Any) -> set[tuple[str, str]]:
     kind: Any = type(config)
     for entry in _fields(kind):
         value = getattr(config, entry.name)
-        named |= plugins_in(_held(entry, value) if KIND in entry.metadata else value)
+        inner: Any = type(value)
+        if KIND in entry.metadata:
+            named |= plugins_in(_held(entry, value))
+        elif _fields(inner):
+            named |= plugins_in(value)
     return named
 
 

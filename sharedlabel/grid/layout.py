@@ -70,6 +70,7 @@ class _Network:
         pruned: the call that makes it.
         ends: calls of its leaves, by stage.
         features: the call whose output holds the images of aggregators as the network sees them.
+        calibrated: the call that calibrates its logits.
         trainings: kinds of training that start from here.
     """
 
@@ -77,6 +78,7 @@ class _Network:
     pruned: Node
     ends: Mapping[str, Node] = field(hash=False)
     features: Node
+    calibrated: Node
     trainings: tuple[Training, ...]
 
 
@@ -144,7 +146,10 @@ class _Layout:
         trained = dict(reference.inputs)["dense"]
         for (setting, node), embedded in zip(pruned, features, strict=True):
             made = {"dense": trained, "reference": reference, "backbone": node}
-            yield _Network(setting, node, self._ends("network", setting, made, data.key), embedded, starting)
+            scaling = calibrate.Config(self.experiment.evaluation.prior)
+            calibrated = Node("calibrate", scaling, (("features", embedded),), node.data_key)
+            ends = self._ends("network", setting, made, data.key)
+            yield _Network(setting, node, ends, embedded, calibrated, starting)
 
     def _ends(self, per: str, setting: Setting, made: Mapping[str, Node], data_key: str) -> dict[str, Node]:
         """Return the calls of the leaves that the experiment asks for, which read what is made."""
@@ -190,26 +195,24 @@ class _Layout:
     def _methods(self, dense_network: _Network, network: _Network, setting: MethodSetting) -> Iterator[Cell]:
         """Yield the cells of one aggregator on one compressed backbone, one per kind of training."""
         data_key = network.pruned.data_key
-        calibrated, aggregated = self._fitted(network, setting)
+        aggregated = self._fitted(network, setting)
         for training in network.trainings:
             fitted, embedded = aggregated, network.features
             if training.joint is not None:
-                inputs = {"backbone": network.pruned, "calibrate": calibrated, "aggregate": aggregated}
+                inputs = {"backbone": network.pruned, "calibrate": network.calibrated, "aggregate": aggregated}
                 if training.joint.distill:  # first, so that along the chain the student's calls are the last of a kind
-                    teacher = (dense_network.features, *self._fitted(dense_network, setting))
+                    teacher = dense_network.features, dense_network.calibrated, self._fitted(dense_network, setting)
                     inputs = dict(zip(joint.TEACHER, teacher, strict=True)) | inputs
                 fitted = Node("joint", self._joint(setting, training), tuple(inputs.items()), data_key)
                 embedded = self._features(setting, fitted)
-            made = {"features": embedded, "calibrate": calibrated, "aggregate": fitted}
+            made = {"features": embedded, "calibrate": network.calibrated, "aggregate": fitted}
             ends = {"aggregate": aggregated, **self._ends("method", setting, made, data_key)}
             label = setting.aggregator.label
             yield _cell(network, label, training.label, setting.protocol, ends, ends["evaluate"])
 
-    def _fitted(self, network: _Network, setting: MethodSetting) -> tuple[Node, Node]:
-        """Return the calls that calibrate, and that fit an aggregator on the features of a fixed backbone."""
-        experiment, data_key = self.experiment, network.pruned.data_key
-        config = calibrate.Config(experiment.evaluation.prior)
-        calibrated = Node("calibrate", config, (("features", network.features),), data_key)
+    def _fitted(self, network: _Network, setting: MethodSetting) -> Node:
+        """Return the call that fits an aggregator on the features of a fixed backbone."""
+        experiment = self.experiment
         fitting = aggregate.Config(
             setting.aggregator,
             experiment.fit,
@@ -218,8 +221,8 @@ class _Layout:
             setting.protocol,
             setting.seed,
         )
-        inputs = (("features", network.features), ("calibrate", calibrated))
-        return calibrated, Node("aggregate", fitting, inputs, data_key)
+        inputs = (("features", network.features), ("calibrate", network.calibrated))
+        return Node("aggregate", fitting, inputs, network.pruned.data_key)
 
     def _features(self, network: NetworkSetting, trained: Node) -> Node:
         """Return the call that embeds the images of aggregators by a trained network."""

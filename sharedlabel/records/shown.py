@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 from sharedlabel.errors import printable
@@ -39,14 +40,8 @@ def shown(results: Results, write: Callable[[str], str] = printable) -> Results:
         The same results where every name is written as it is.
     """
     fields = {table: _texts(kind) for table, kind in TABLES.items()}
-    names_used = {
-        text
-        for table, names in fields.items()
-        for record in getattr(results, table)
-        for text in (getattr(record, name) for name in names)
-        if text is not None
-    }
-    written = _apart(sorted(names_used), write)
+    columns = (map(attrgetter(name), getattr(results, table)) for table, names in fields.items() for name in names)
+    written = _apart(sorted(set().union(*columns) - {None}), write)
     changed: dict[str, Any] = {part: _plain(getattr(results, part)) for part in _NESTED}
     if any(text != own for text, own in written.items()):
         for table, names in fields.items():

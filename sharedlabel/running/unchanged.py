@@ -41,6 +41,7 @@ def made_of(grid: Grid, store: Store) -> str:
     return digest([about(grid), writers, _code(), hashlib.sha256(repr(cells).encode()).hexdigest()])
 
 
+@memory.uncollected()
 def results(folder: Path, made_of: str) -> Results | None:
     """Return the results that a former run has written, if they are made of the same and all files are as it left them.
 

@@ -113,10 +113,10 @@ class Notes:
 
     def hold(self, folder: Path) -> bool:
         """Tell whether an artifact has the sizes and times that it had when it was read."""
-        seen = state(folder)
-        if seen and self._states.get(_name(folder)) != seen:
+        seen, name = state(folder), _name(folder)
+        if seen and self._states.get(name) != seen:
             self._catch_up()
-        return seen != "" and self._states.get(_name(folder)) == seen
+        return seen != "" and self._states.get(name) == seen
 
     def note(self, folder: Path, seen: str) -> None:
         """Keep in what state an artifact was read and found intact.
@@ -169,7 +169,7 @@ def backdate(path: Path) -> None:
 
 
 def _name(folder: Path) -> str:
-    return f"{folder.parent.name}/{folder.name}"
+    return "/".join(folder.parts[-2:])
 
 
 def state(folder: Path) -> str:
@@ -179,6 +179,7 @@ def state(folder: Path) -> str:
             files = sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in entries)
     except OSError:
         return ""
-    if any(time.time_ns() - changed < 1e9 * _SETTLED for _, _, changed in files):
+    settled = time.time_ns() - int(1e9 * _SETTLED)
+    if any(changed > settled for _, _, changed in files):
         return ""
     return hashlib.sha256(repr(files).encode()).hexdigest()[:32]

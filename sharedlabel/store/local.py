@@ -116,10 +116,13 @@ class Store:
         keeps it.
         """
         folder = self._folder(stage, key)
+        if (stage, key) in self._verified:
+            return folder.exists()
+        if self._notes.hold(folder):
+            self._verified.add((stage, key))
+            return True
         if not folder.exists():
             return False
-        if (stage, key) in self._verified:
-            return True
         problem = self._damage(folder)
         if problem:
             self._drop(stage, key, problem)
@@ -135,10 +138,8 @@ class Store:
         """
         return {place for place in places if self.has(*place)}
 
-    def _damage(self, folder: Path, every_byte: bool = False) -> str:
-        """Say what is wrong with an artifact's folder; empty if nothing is."""
-        if not every_byte and self._notes.hold(folder):
-            return ""
+    def _damage(self, folder: Path) -> str:
+        """Say what is wrong with an artifact's folder, every byte read; empty if nothing is."""
         before = state(folder)
         try:
             problem = patiently(lambda: damage(folder), f"read {folder}")
@@ -165,7 +166,7 @@ class Store:
         Nothing is removed.
         """
         for stage, key in self.names():
-            yield stage, key, self._damage(self._folder(stage, key), every_byte=True)
+            yield stage, key, self._damage(self._folder(stage, key))
 
     def names(self, stage: str = "*", digits: str = "") -> list[tuple[str, str]]:
         """List the stages and keys of what lies among the artifacts, damaged or not.

@@ -101,11 +101,11 @@ class KeepPruned(Unwatching):
             for place in masked_weights(self._network)
             if place.mask is not None and place.key in place.owner._parameters
         ]
-        written = 0
-        for weight, kept in [*masks, *self._sparse]:
-            written += int(((weight != 0) & (kept == 0)).sum())
-            weight.mul_(kept)
-        self.written = max(self.written, written)
+        pairs = [*masks, *self._sparse]
+        counts = [((weight != 0) & (kept == 0)).sum() for weight, kept in pairs]
+        if pairs:
+            torch._foreach_mul_([weight for weight, _ in pairs], [kept for _, kept in pairs])
+        self.written = max(self.written, sum(int(count) for count in counts))  # a GPU is waited for here alone
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin with the network as it is."""

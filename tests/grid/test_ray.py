@@ -69,6 +69,18 @@ def test_two_machines_store_the_same_bit_for_bit_and_do_each_call_once(tiny, on)
     assert stored(store) == stored(run(experiment, here, "reference")[1])
 
 
+def test_every_machine_that_is_free_gets_a_call_at_once(tiny, on):
+    prepared = grid.prepare(tiny())
+    store = Store(Path(prepared.experiment.output) / "store")
+    call = grid.missing(prepared, store)[0].call
+    with on(prepared, store) as made:
+        free = len(made.free())
+        for worker in made.free():
+            made.start(worker, call)
+        assert len(made._under_way) == free >= 2
+        assert not made.free()
+
+
 def test_failures_warnings_and_workers_that_die_are_told(tiny, on, tmp_path):
     _, _, told = run(tiny("raise"), on)
     assert {(one.node.stage, one.reason) for one in told.failures} == {("aggregate", "RuntimeError: it rains")}

@@ -4,7 +4,8 @@ import copy
 import itertools
 import math
 import weakref
-from typing import Literal
+from collections import Counter
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import prune as torch_prune
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharedlabel import plugins, rng
 from sharedlabel.backbones import mlp, resnet_cifar
@@ -309,6 +311,39 @@ def test_gradients_of_removed_weights_are_masked() -> None:
     gradients = torch.cat([layer.weight.grad.flatten() for layer in _masks.prunable(pruned).values()])
     assert not gradients[~masks(pruned)].any()
     assert gradients[masks(pruned)].any()
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations by name, those of backward passes included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[str(function)] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_masks_cost_a_pass_one_operation_and_each_gradient_another() -> None:
+    dense = convolutional()
+    pruned = _methods.prune(magnitude, dense, 4.0, magnitude.Config(), CONTEXT)
+    images, counted = torch.rand(2, 3, 8, 8), []
+    for backbone in (dense, pruned):
+        with Counted() as one:
+            backbone(images).sum().backward()
+        counted.append(one.counts)
+    layers = sum(1 for _ in _masks.masked(pruned))
+    assert counted[1] - counted[0] == Counter({"aten._foreach_mul.List": 1, "aten.mul.Tensor": layers})
+    assert not counted[0] - counted[1]
+
+
+def test_masks_are_in_the_order_of_the_network_also_where_a_module_stands_twice() -> None:
+    backbone = _methods.prune(magnitude, convolutional(), 4.0, magnitude.Config(), CONTEXT)
+    stage = backbone.body
+    twice = nn.ModuleList([nn.ModuleDict({"a": stage, "b": nn.Identity()}), stage, nn.ModuleList([stage])])
+    owners = [place.owner for place in _masks.masked_weights(twice)]
+    assert owners == [module for module in stage.modules() if "weight_mask" in module._buffers]
 
 
 def test_an_emptied_layer_is_reported_and_still_runs() -> None:

@@ -269,6 +269,26 @@ def test_keep_pruned_keeps_zeros_that_were_baked_in(tmp_path):
     assert keep.written == 48
 
 
+def test_keep_pruned_counts_what_was_behind_masks_and_what_was_zero_together():
+    backbone = nn.Sequential(network(), nn.Linear(4, 2, dtype=torch.float64))
+    apply_masks(backbone[0], {"body.1": (torch.rand(6, 16) < 0.5).float()})
+    with torch.no_grad():
+        backbone[1].weight[0] = 0
+    keep = KeepPruned(zeros=True)
+    keep.begin(backbone)
+    (_, weight, mask) = next(masked(backbone))
+    with torch.no_grad():
+        weight.add_(10)
+        backbone[1].weight.add_(10)
+    kept = weight[mask == 1].clone(), backbone[1].weight[1].clone()
+    keep.enforce()
+    assert keep.written == int((mask == 0).sum()) + 4
+    assert not weight[mask == 0].any()
+    assert not backbone[1].weight[0].any()
+    assert torch.equal(weight[mask == 1], kept[0])
+    assert torch.equal(backbone[1].weight[1], kept[1])
+
+
 @pytest.mark.parametrize(
     ("make", "options", "said"),
     [

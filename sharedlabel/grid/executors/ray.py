@@ -92,7 +92,7 @@ class Ray:
         """Return the workers that have nothing to do, on the machines that there are now."""
         if time.monotonic() - self._looked > _LOOK:
             self._look()
-        return self._free
+        return tuple(self._free)  # of now, whoever gets a call meanwhile
 
     def place(self, worker: int) -> int:
         """Return the number of a worker's machine."""
