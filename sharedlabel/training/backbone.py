@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import schema
 from sharedlabel.config.sections import TrainConfig
 from sharedlabel.training.base import TrainedModule, options_of
@@ -77,12 +76,12 @@ class BackboneModule(TrainedModule):
     @classmethod
     def of(
         cls,
-        backbone: Backbone,
+        backbone: nn.Module,
         recipe: TrainConfig,
         compiled: bool = False,
         span: tuple[float, float] = (0.0, 1.0),
         after_step: AfterStep | None = None,
-    ) -> BackboneModule:
+    ) -> Self:
         """Return the module that trains a backbone by a recipe."""
         return cls(backbone, **options_of(BackboneModule, recipe), compiled=compiled, span=span, after_step=after_step)
 
