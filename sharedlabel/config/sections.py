@@ -319,6 +319,10 @@ class TrainerConfig:
         gradient_clip: largest gradient norm for aggregators and joint training; 0 is off.
         channels_last: memory format of convolutional backbones while training.
         compile: train and retrain backbones through torch.compile.
+        networks: compressed networks of one backbone, of any ratio and seed, that are trained in one batched program,
+            where they are ready at the same time and nobody watches. Quicker for small networks on a GPU, slower for
+            convolutions on a CPU; it takes the memory of as many trainings. Sums are rounded in another order, so the
+            last digits of results change.
         logger: `csv` or `tensorboard` log every training to the run's folder, below `logs`; `none` logs nothing.
         callbacks: what watches every training: `learning_rate_monitor`, `device_stats_monitor` (both need a logger) or
             `tqdm_progress_bar`, by name or with the options that Lightning gives it.
@@ -334,6 +338,7 @@ class TrainerConfig:
     gradient_clip: NonNegativeFloat = 1.0
     channels_last: bool = False
     compile: bool = False
+    networks: Annotated[int, Field(ge=1, le=1024)] = 1
     logger: Literal["none", "csv", "tensorboard"] = "none"
     callbacks: tuple[str | dict[str, Any], ...] = ()
     checkpoint_seconds: NonNegativeFloat | None = 60.0

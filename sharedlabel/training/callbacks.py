@@ -205,11 +205,6 @@ def watching(config: TrainerConfig, workplace: Workplace, number: int, steps: in
     return options
 
 
-def anybody(config: TrainerConfig) -> bool:
-    """Tell whether a logger or a callback watches the trainings of a grid."""
-    return bool(config.callbacks or WATCHERS.get()) or config.logger != "none"
-
-
 def _named(config: TrainerConfig) -> list[pl.Callback]:
     return [_make(spec if isinstance(spec, dict) else {"name": spec}, config) for spec in config.callbacks]
 

@@ -14,7 +14,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import ConfigError, TrainingError
-from sharedlabel.training import callbacks, loop, resume
+from sharedlabel.training import callbacks, loop, resume, watchers
 from sharedlabel.training.base import TrainedModule
 from sharedlabel.training.devices import device
 from sharedlabel.training.ranks import Ranks
@@ -110,7 +110,7 @@ def _train(
 ) -> None:
     """Train in a plain loop, or by Lightning where it takes that; go on from where a killed run was."""
     workplace = resume.current()
-    watched = workplace is not None and callbacks.anybody(config)
+    watched = workplace is not None and watchers.anybody(config)
     target = None if watched else _target(config, small)
     make = functools.partial(trainer, config, epochs, gradient_clip, small)
     if workplace is None:
