@@ -136,7 +136,7 @@ def numbers(store: Store) -> dict[str, dict[str, Tensor]]:
     """Return the networks and what is read of them, by key."""
     return {
         f"{path.parent.name}-{path.name}": store.load(path.parent.name, path.name).tensors()
-        for stage in ("prune", "features")
+        for stage in ("dense", "prune", "features")
         for path in (store.root / "artifacts" / stage).iterdir()
     }
 
@@ -173,11 +173,13 @@ def test_a_worker_gets_as_many_calls_that_can_be_computed_together_as_it_may(tin
     prepared, store = grid.prepare(experiment), Store(Path(experiment.output) / "store")
     executor = Given(job(prepared), store, 1)
     finish(prepared, store, executor, Told())
-    pruned = [len(calls) for calls in executor.given if "prune" in calls]
-    assert sum(pruned) == 10  # of two seeds: dense, and two pruners at two ratios
-    assert max(pruned) == 3
-    assert all(len(set(calls)) == 1 for calls in executor.given)
-    assert {len(calls) for calls in executor.given if "prune" not in calls} == {1}
+    sizes: dict[str, list[int]] = {}
+    for calls in executor.given:
+        assert len(set(calls)) == 1
+        sizes.setdefault(calls[0], []).append(len(calls))
+    assert sizes.pop("dense") == [2]  # of two seeds
+    assert sizes.pop("prune") == [3, 3, 3, 1]  # of two seeds: the dense network, two pruners at two ratios
+    assert {size for others in sizes.values() for size in others} == {1}
 
 
 @EXECUTORS
