@@ -179,7 +179,8 @@ class Run(contextlib.ExitStack):
                     break
                 if not self._deaths[nodes[at].key]:  # it may be too large together with others
                     schedule.take_this(at)
-                    taken += [at] * self._claimed(nodes[at], at, schedule, elsewhere)
+                    if self._claimed(nodes[at], at, schedule, elsewhere):
+                        taken.append(at)
             return taken
         return []
 
