@@ -154,7 +154,7 @@ def _recurrent(weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
     bias = (weights["bias_ih_l0"] + weights["bias_hh_l0"])[:, None]
     driven = torch.baddbmm(bias, inputs.flatten(1, 2), weights["weight_ih_l0"].mT).unflatten(1, inputs.shape[1:3])
     output = cell = torch.zeros(len(inputs), inputs.shape[1], driven.shape[-1] // 4)
-    steps = []
+    steps: list[Tensor] = []
     for drive in driven.unbind(2):
         gates = torch.baddbmm(drive, output, weights["weight_hh_l0"].mT) if steps else drive
         enter, forget, candidate, leave = gates.chunk(4, -1)

@@ -33,7 +33,7 @@ def run(quick: bool) -> list[Result]:
     """Time whole retrainings, set-up included, on the device that the package would choose."""
     large = device(RUNTIME).type == "cuda"
     counts = (2,) if quick else (4, 16, 64) if large else (4, 16)
-    images, rounds = (64, 1) if quick else (8_192, 5) if large else (512, 5)
+    images, rounds = (64, 1) if quick else (8_192, 5) if large else (256, 3)
     return [
         result
         for name, shape, build in (("MLP 512-256 on 8 x 8", (1, 8, 8), _perceptron), ("ResNet-8", (3, 32, 32), _resnet))
