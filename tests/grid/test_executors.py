@@ -15,6 +15,7 @@ from torch import Tensor
 from sharedlabel import grid
 from sharedlabel.config import Experiment
 from sharedlabel.errors import CompressionError, TrainingError
+from sharedlabel.files.claims import Claims
 from sharedlabel.grid import Grid
 from sharedlabel.grid.calls import job
 from sharedlabel.grid.driver import finish
@@ -157,29 +158,54 @@ def test_calls_that_are_computed_together_end_as_each_does_alone_but_for_roundin
 
 
 class Given(Here):
-    """Notes what it is given."""
+    """So many workers, which take turns in this process; notes what they are given, by stage."""
 
-    def __init__(self, *others):
-        super().__init__(*others)
-        self.given: list[tuple[str, ...]] = []
+    def __init__(self, prepared: Grid, store: Store, workers: int) -> None:
+        super().__init__(job(prepared), store, 1)
+        self.workers, self.given = range(workers), {}
+
+    def free(self):
+        return [] if self._ended else list(self.workers)
 
     def start(self, worker, calls):
-        self.given.append(tuple(call.stage for call in calls))
+        assert len({call.stage for call in calls}) == 1
+        self.given.setdefault(calls[0].stage, []).append(len(calls))
         super().start(worker, calls)
 
 
-def test_a_worker_gets_as_many_calls_that_can_be_computed_together_as_it_may(tiny):
-    experiment = tiny("nothing", 0, *TOGETHER)
+@pytest.mark.parametrize(
+    ("workers", "dense", "prune"),
+    [(1, [2], [8, 2]), (2, [1, 1], [5, 5]), (4, [1, 1], [3, 3, 2, 2])],
+)
+def test_free_workers_share_the_calls_that_can_be_computed_together_up_to_as_many_as_asked(tiny, workers, dense, prune):
+    experiment = tiny("nothing", 0, *TOGETHER, "--trainer.networks=8")
     prepared, store = grid.prepare(experiment), Store(Path(experiment.output) / "store")
-    executor = Given(job(prepared), store, 1)
+    executor = Given(prepared, store, workers)
     finish(prepared, store, executor, Told())
-    sizes: dict[str, list[int]] = {}
-    for calls in executor.given:
-        assert len(set(calls)) == 1
-        sizes.setdefault(calls[0], []).append(len(calls))
-    assert sizes.pop("dense") == [2]  # of two seeds
-    assert sizes.pop("prune") == [3, 3, 3, 1]  # of two seeds: the dense network, two pruners at two ratios
-    assert {size for others in sizes.values() for size in others} == {1}
+    given = executor.given
+    assert given.pop("dense") == dense  # of two seeds
+    assert given.pop("prune") == prune  # of two seeds: the dense network, two pruners at two ratios
+    assert {size for others in given.values() for size in others} == {1}
+
+
+def test_what_another_driver_computes_is_not_computed_together_with_the_rest(tiny):
+    prepared = grid.prepare(tiny("nothing", 0, *TOGETHER))
+    store, other = Store(Path(prepared.experiment.output) / "store"), Claims(Path(prepared.experiment.output) / "store")
+    theirs = [node for node in grid.missing(prepared, store) if node.stage == "prune"][1]
+
+    class Waiting(Told):
+        def waiting(self, reason):
+            super().waiting(reason)
+            other.give_up(theirs.call.name)
+
+    executor, told = Given(prepared, store, 1), Waiting()
+    with other.owned():
+        assert other.take(theirs.call.name)
+        finish(prepared, store, executor, told)
+    assert executor.given["prune"] == [3, 3, 3, 1]
+    assert told.waits == ["for calls that other runs compute"]
+    assert told.begun.count(theirs.call.name) == 1
+    assert grid.missing(prepared, store) == []
 
 
 @EXECUTORS

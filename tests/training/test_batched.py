@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharedlabel import rng
 from sharedlabel.backbones import mlp, resnet_cifar
@@ -108,6 +109,26 @@ def test_removed_weights_stay_exactly_zero_and_all_others_are_trained(data):
             assert (weight[mask == 1] != former[mask == 1]).all(), name
     assert removed(made[2]) == 0
     assert list(masked(made[2])) == []
+
+
+class Counting(TorchDispatchMode):
+    """Counts the operations that a device would be given."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def test_many_networks_take_little_more_operations_than_one(data):
+    def operations(train: Any, epochs: int) -> int:
+        with Counting() as counting:
+            train(networks(resnet), dataclasses.replace(SGD, epochs=epochs), data)
+        return counting.count
+
+    single, several = (operations(train, 3) - operations(train, 1) for train in (alone, together))
+    assert several < 0.6 * single  # of three networks
 
 
 def test_networks_with_the_same_seed_and_numbers_stay_equal(data):
