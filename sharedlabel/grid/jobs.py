@@ -112,11 +112,10 @@ class Job:
         Raises:
             KeyboardInterrupt: the process was asked to stop meanwhile, whatever that has become on the way.
         """
-        began = time.perf_counter()
-        outputs = self._together(calls, store) if len(calls) > 1 else None
-        if outputs is None:
+        made = self._together(calls, store) if len(calls) > 1 else None
+        if made is None:
             return tuple(_attempted(functools.partial(self.compute, call, store)) for call in calls)
-        share = (time.perf_counter() - began) / len(calls)
+        outputs, share = made
         ended = []
         for call, output in zip(calls, outputs, strict=True):
             save = functools.partial(self._save, call, output, store, time.perf_counter() - share)
@@ -124,15 +123,16 @@ class Job:
         store.unfinished(calls[0].stage, _name(calls)).remove()
         return tuple(ended)
 
-    def _together(self, calls: Sequence[Call], store: Store) -> Sequence[Output] | None:
-        """Return what calls compute together; None, with a warning, where that fails."""
+    def _together(self, calls: Sequence[Call], store: Store) -> tuple[Sequence[Output], float] | None:
+        """Return what calls compute together, and the seconds of each; None, with a warning, where that fails."""
         first = calls[0]
         run = STAGES[first.stage].run_together
         assert run is not None
         try:
-            with self._working(first.stage, _name(calls), store):
+            with self._working(first.stage, _name(calls), store) as workplace:
                 inputs = [_inputs(call, store) for call in calls]
-                return run([call.config for call in calls], self.data[first.data_key], inputs, self.runtime)
+                outputs = run([call.config for call in calls], self.data[first.data_key], inputs, self.runtime)
+                return outputs, (time.perf_counter() - workplace.started) / len(calls)
         except Exception as error:
             if interrupted():
                 raise KeyboardInterrupt from error
