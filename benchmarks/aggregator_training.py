@@ -25,8 +25,10 @@ BATCH = 64
 
 
 def run(quick: bool) -> list[Result]:
-    """Time the zoo at one ratio with three seeds, then a training step of three networks both ways."""
-    return [_zoo(quick), *(_batched(name, quick) for name in available("aggregators") if _trained(name))]
+    """Time the zoo at one ratio with three seeds, then a training step of several networks both ways."""
+    batched = [_batched(name, quick) for name in available("aggregators") if _trained(name)]
+    sizes = ((64, 8, 266, 64), (64, 8, 76, 64), (64, 16, 74, 64), (16, 8, 74, 32))  # those of the demo come first
+    return [_zoo(quick), *batched, *(_recurrences(quick, *size) for size in sizes)]
 
 
 def _zoo(quick: bool) -> Result:
@@ -115,6 +117,51 @@ def _batched(name: str, quick: bool) -> Result:
         ratios(slow, fast),
         note=f"{BATCH} tuples of {N}: {1e3 * min(fast):.1f} ms against {1e3 * min(slow):.1f} ms (best)",
     )
+
+
+def _recurrences(quick: bool, batch: int, n: int, width: int, hidden: int) -> Result:
+    """Time outputs and gradients of eight LSTMs one after the other, and of a recurrence of their stacked weights."""
+    count, stream = 8, rng.generator(0, "benchmarks", "lstm")
+    with rng.seeded(0, "benchmarks", "lstm"):
+        layers = [torch.nn.LSTM(width, hidden, batch_first=True) for _ in range(count)]
+    inputs = torch.randn(count, batch, n, width, generator=stream)
+    stacked = stack_module_state(layers)[0]
+
+    def one_by_one() -> None:
+        for layer, own in zip(layers, inputs, strict=True):
+            layer.zero_grad()
+            layer(own)[0].square().mean().backward()
+
+    def together() -> None:
+        for weight in stacked.values():
+            weight.grad = None
+        _recurrent(stacked, inputs).square().mean((1, 2, 3)).sum().backward()
+
+    with torch.no_grad():
+        expected = torch.stack([layer(own)[0] for layer, own in zip(layers, inputs, strict=True)])
+        torch.testing.assert_close(_recurrent(stacked, inputs), expected, rtol=1e-4, atol=1e-5)
+    slow, fast = interleaved(one_by_one, together, 1 if quick else 15)
+    return summarize(
+        f"training step of {count} LSTMs, stacked against one by one: {hidden} units, {width} inputs",
+        "x",
+        ratios(slow, fast),
+        note=f"{batch} tuples of {n}: {1e3 * min(fast):.1f} ms against {1e3 * min(slow):.1f} ms (best)",
+    )
+
+
+def _recurrent(weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
+    """Return the outputs `[k b n h]` of several LSTMs, each for its own inputs `[k b n f]`, step by step."""
+    bias = (weights["bias_ih_l0"] + weights["bias_hh_l0"])[:, None]
+    driven = torch.baddbmm(bias, inputs.flatten(1, 2), weights["weight_ih_l0"].mT).unflatten(1, inputs.shape[1:3])
+    output = cell = torch.zeros(len(inputs), inputs.shape[1], driven.shape[-1] // 4)
+    steps: list[Tensor] = []
+    for drive in driven.unbind(2):
+        gates = torch.baddbmm(drive, output, weights["weight_hh_l0"].mT) if steps else drive
+        enter, forget, candidate, leave = gates.chunk(4, -1)
+        cell = forget.sigmoid() * cell + enter.sigmoid() * candidate.tanh()
+        output = leave.sigmoid() * cell.tanh()
+        steps.append(output)
+    return torch.stack(steps, dim=2)
 
 
 def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

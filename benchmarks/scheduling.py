@@ -138,8 +138,9 @@ class _Cluster:
         """Return the machine of a worker."""
         return worker // WORKERS
 
-    def start(self, worker: int, call: Any) -> None:
+    def start(self, worker: int, calls: tuple[Any, ...]) -> None:
         """Let a worker be busy."""
+        (call,) = calls
         self._free.remove(worker)
         self.worked += SECONDS[call.stage]
         heapq.heappush(self._ends, (self.now + SECONDS[call.stage], worker, call))

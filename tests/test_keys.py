@@ -134,6 +134,7 @@ OPTIONS: dict[str, tuple[Any, set[str]]] = {
     "trainer.logger": ("csv", NONE),
     "trainer.callbacks": (("learning_rate_monitor",), NONE),
     "trainer.checkpoint_seconds": (1.0, NONE),
+    "trainer.networks": (4, NONE),
     "trainer.options": ({"enable_progress_bar": True}, NONE),
     "executor": ("ray", NONE),
     "ray.address": ("auto", NONE),

@@ -39,12 +39,9 @@ from sharedlabel.code.syntax import Chain
 # killed, which the tests compare bit for bit, and a state says which code of `training.resume` has made it, so that
 # other code does not go on from it. Whether a training was killed is in no key, so the code for it need not be either.
 _RESUMING = ("training.resume", "training.keeping", "files", "store")
-# Classes that add Lightning to what is trained, and nothing else.
-_LIGHTNING = ("training.modules",)
-_WATCHING = ("training.scores", "training.logged", "training.callbacks", "training.watchers")
-_NO_NUMBERS = {
-    f"{PACKAGE}.{name}" for name in ("errors", "plugins", "machine", "config", *_WATCHING, *_LIGHTNING, *_RESUMING)
-}
+# `training.modules` makes LightningModules of what is trained, and adds nothing of its own.
+_WATCHING = ("training.scores", "training.logged", "training.callbacks", "training.watchers", "training.modules")
+_NO_NUMBERS = {f"{PACKAGE}.{name}" for name in ("errors", "plugins", "machine", "config", *_WATCHING, *_RESUMING)}
 _EVERYTHING = "*"  # what `from module import *` imports
 Place: TypeAlias = tuple[str, int]  # a module and the number of a statement at its top
 Meaning: TypeAlias = tuple[Place | None, str]  # a definition, and what is taken of it; or what is not followed

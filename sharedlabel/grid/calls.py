@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import home
 from sharedlabel.grid.jobs import Job
 from sharedlabel.grid.nodes import Grid, Node
+from sharedlabel.grid.schedule import NOBODY
 from sharedlabel.machine import memory
 from sharedlabel.measurements import counts
 from sharedlabel.records import Identity
+from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store
 
 
@@ -61,6 +64,18 @@ def calls(grid: Grid) -> tuple[list[Node], list[Node]]:
     every = ordered(call for cell in grid.cells for call in cell.calls())
     timed = {call.key: call for cell in grid.cells for call in cell.last()}
     return every, list(timed.values())
+
+
+def grouped(nodes: Iterable[Node], runtime: TrainerConfig) -> list[int]:
+    """Return for each call the number of those that can be computed together with it, `NOBODY` where it has none."""
+    numbers: dict[Hashable, int] = {}
+    groups = []
+    for node in nodes:
+        together = STAGES[node.stage].together
+        common = None if together is None else together(node.config, runtime)
+        known = (node.stage, node.data_key, common)
+        groups.append(NOBODY if common is None else numbers.setdefault(known, len(numbers)))
+    return groups
 
 
 @memory.uncollected()

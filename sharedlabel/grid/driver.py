@@ -8,18 +8,16 @@ for the others, and the next run goes on where it was.
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-import torch
-
+from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import WriteError
-from sharedlabel.grid.calls import calls, ordered
+from sharedlabel.grid.calls import calls, grouped, ordered
 from sharedlabel.grid.executors.base import Ended, Executor
 from sharedlabel.grid.failures import Failed
-from sharedlabel.grid.jobs import Outcome
+from sharedlabel.grid.jobs import Outcome, release
 from sharedlabel.grid.nodes import Grid, Node
 from sharedlabel.grid.schedule import Schedule
 from sharedlabel.store import Store
@@ -63,7 +61,7 @@ def finish(
         WriteError: the store cannot be written.
     """
     every, timed = calls(grid)
-    with Run(store, executor, progress, fail_fast) as run:
+    with Run(store, executor, progress, fail_fast, grid.experiment.trainer) as run:
         with store.at_work(False, lambda: progress.waiting("until another run has measured its times")):
             run.compute(every)
         untimed = [node for node in timed if not store.has(node.stage, node.key)]
@@ -82,14 +80,23 @@ class Run(contextlib.ExitStack):
         executor: computes.
         progress: told of every call.
         fail_fast: try nothing more after the first failure.
+        runtime: says how many calls are computed together.
 
     Attributes:
         failed: the calls that failed, by their keys.
     """
 
-    def __init__(self, store: Store, executor: Executor, progress: Progress, fail_fast: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        executor: Executor,
+        progress: Progress,
+        fail_fast: bool = False,
+        runtime: TrainerConfig = TrainerConfig(),  # noqa: B008 -- it is frozen
+    ) -> None:
         super().__init__()
         self.store, self.executor, self.progress, self.fail_fast = store, executor, progress, fail_fast
+        self.runtime = runtime
         self.failed: dict[str, Failed] = {}
         self._deaths: Counter[str] = Counter()  # of workers, by the key of the call that they had
         self._claims = store.claims()
@@ -117,7 +124,8 @@ class Run(contextlib.ExitStack):
         """
         number = {node.key: at for at, node in enumerate(nodes)}
         needs = [[number[needed.key] for _, needed in node.inputs] for node in nodes]
-        schedule = Schedule(needs, {at for at, node in enumerate(nodes) if node.trains_network})
+        groups = grouped(nodes, self.runtime) if self.runtime.networks > 1 else ()
+        schedule = Schedule(needs, {at for at, node in enumerate(nodes) if node.trains_network}, groups)
         stored = self.store.among((node.stage, node.key) for node in nodes)
         for at, node in enumerate(nodes):
             if node.key in self.failed:
@@ -143,29 +151,51 @@ class Run(contextlib.ExitStack):
             self.progress.waiting(reason)
 
     def _start(self, nodes: Sequence[Node], schedule: Schedule, elsewhere: set[int]) -> int:
-        """Give every free worker a call; return how many calls have been given."""
-        given = 0
-        for worker in self.executor.free():
-            for at in self._next(nodes, schedule, elsewhere, worker):
+        """Give every free worker a call, or several together; return how many calls have been given."""
+        given, free = 0, tuple(self.executor.free())
+        for number, worker in enumerate(free):
+            taken = self._next(nodes, schedule, elsewhere, worker, len(free) - number)
+            for at in taken:
                 self.progress(nodes[at], None, worker)
-                self.executor.start(worker, nodes[at].call)
-                given += 1
+            if taken:
+                self.executor.start(worker, tuple(nodes[at].call for at in taken))
+            given += len(taken)
         return given
 
-    def _next(self, nodes: Sequence[Node], schedule: Schedule, elsewhere: set[int], worker: int) -> Iterator[int]:
-        """Yield a call for a worker, if there is one that nobody has claimed and that is not stored by now."""
-        while not self.stopped and (at := schedule.take(self.executor.place(worker))) is not None:
-            node = nodes[at]
-            with self.store.writing("claims"):
-                claimed = self._claims.take(node.call.name)
-            if not claimed:
-                elsewhere.add(at)
-            elif self.store.has(node.stage, node.key):
-                self._claims.give_up(node.call.name)
-                schedule.done(at)
-            else:
-                yield at
-                return
+    def _next(
+        self, nodes: Sequence[Node], schedule: Schedule, elsewhere: set[int], worker: int, free: int
+    ) -> list[int]:
+        """Return a call for a worker, if there is one, and those that it computes together with it.
+
+        Each of so many free workers gets an equal share of the calls that can be computed together.
+        """
+        while not self.stopped and (first := schedule.take(self.executor.place(worker))) is not None:
+            if not self._claimed(nodes[first], first, schedule, elsewhere):
+                continue
+            taken, alike = [first], [] if self._deaths[nodes[first].key] else schedule.alike(first)
+            share = -(-(1 + len(alike)) // free)
+            for at in alike:
+                if len(taken) >= min(self.runtime.networks, share):
+                    break
+                if not self._deaths[nodes[at].key]:  # it may be too large together with others
+                    schedule.take_this(at)
+                    if self._claimed(nodes[at], at, schedule, elsewhere):
+                        taken.append(at)
+            return taken
+        return []
+
+    def _claimed(self, node: Node, at: int, schedule: Schedule, elsewhere: set[int]) -> bool:
+        """Claim a call that was taken; tell whether it is to be computed here: nobody has claimed or stored it."""
+        with self.store.writing("claims"):
+            claimed = self._claims.take(node.call.name)
+        if not claimed:
+            elsewhere.add(at)
+        elif self.store.has(node.stage, node.key):
+            self._claims.give_up(node.call.name)
+            schedule.done(at)
+        else:
+            return True
+        return False
 
     def _look(self, node: Node, at: int, schedule: Schedule, elsewhere: set[int]) -> None:
         """See whether another driver is done with a call, or gone."""
@@ -195,12 +225,5 @@ class Run(contextlib.ExitStack):
             return
         self.failed[node.key] = Failed(node, outcome.reason, outcome.details)
         schedule.lose(at)
-        _release()
+        release()
         self.progress.failed(self.failed[node.key], ended.worker)
-
-
-def _release() -> None:
-    """Give back the memory of a call that failed: a network that was too large must not make the next one fail, too."""
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()

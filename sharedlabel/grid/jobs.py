@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import json
 import time
 import traceback
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sharedlabel.config import canonical
+import torch
+
+from sharedlabel.config import canonical, digest
 from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import SharedLabelError, WriteError, interrupted, printable
 from sharedlabel.machine import provenance
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import STAGES
-from sharedlabel.store import Artifact, Store
+from sharedlabel.store import Artifact, Output, Store
 from sharedlabel.training import resume
 from sharedlabel.training.devices import device, tuned
 
@@ -89,38 +94,99 @@ class Job:
 
     def compute(self, call: Call, store: Store) -> Artifact:
         """Compute a call whose inputs are stored, and store its output."""
-        with contextlib.nullcontext() if STAGES[call.stage].last else tuned(self.runtime):
-            return self._compute(call, store)
+        with self._working(call.stage, call.key, store) as workplace:
+            inputs = _inputs(call, store)
+            output = STAGES[call.stage].run(call.config, self.data[call.data_key], inputs, self.runtime)
+        return self._save(call, output, store, workplace.started)
 
-    def _compute(self, call: Call, store: Store) -> Artifact:
-        inputs = {name: store.load(*place) for name, place in call.inputs.items()}
-        stage, states = STAGES[call.stage], store.unfinished(call.stage, call.key)
-        logs = self.logs / f"{call.stage}-{call.key[:12]}"
-        with resume.at(resume.Workplace(states, self.runtime.checkpoint_seconds, logs)) as workplace:
-            output = stage.run(call.config, self.data[call.data_key], inputs, self.runtime)
+    def attempt(self, calls: Sequence[Call], store: Store) -> tuple[Outcome, ...]:
+        """Compute a call that may fail, or several that can be computed together.
+
+        Where several fail together, they are computed one after the other, so that each ends as it does alone.
+
+        Returns:
+            How each call ended; calls that were computed together have taken equal shares of the time.
+
+        Raises:
+            KeyboardInterrupt: the process was asked to stop meanwhile, whatever that has become on the way.
+        """
+        made = self._together(calls, store) if len(calls) > 1 else None
+        if made is None:
+            return tuple(_attempted(functools.partial(self.compute, call, store)) for call in calls)
+        outputs, share = made
+        ended = []
+        for call, output in zip(calls, outputs, strict=True):
+            save = functools.partial(self._save, call, output, store, time.perf_counter() - share)
+            ended.append(_attempted(save, share))
+        store.unfinished(calls[0].stage, _name(calls)).remove()
+        return tuple(ended)
+
+    def _together(self, calls: Sequence[Call], store: Store) -> tuple[Sequence[Output], float] | None:
+        """Return what calls compute together, and the seconds of each; None, with a warning, where that fails."""
+        first = calls[0]
+        run = STAGES[first.stage].run_together
+        assert run is not None
+        try:
+            with self._working(first.stage, _name(calls), store) as workplace:
+                inputs = [_inputs(call, store) for call in calls]
+                outputs = run([call.config for call in calls], self.data[first.data_key], inputs, self.runtime)
+                return outputs, (time.perf_counter() - workplace.started) / len(calls)
+        except Exception as error:
+            if interrupted():
+                raise KeyboardInterrupt from error
+            message = (
+                f"{len(calls)} calls of {first.stage} are computed one after the other, not together: {reason(error)}"
+            )
+        release()
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return None
+
+    @contextlib.contextmanager
+    def _working(self, stage: str, key: str, store: Store) -> Iterator[resume.Workplace]:
+        """Surround what is trained for a call, or for several that are called by one key."""
+        logs = self.logs / f"{stage}-{key[:12]}"
+        workplace = resume.Workplace(store.unfinished(stage, key), self.runtime.checkpoint_seconds, logs)
+        timed = STAGES[stage].last  # what is measured is measured as others have it
+        with contextlib.nullcontext() if timed else tuned(self.runtime), resume.at(workplace):
+            yield workplace
+
+    def _save(self, call: Call, output: Output, store: Store, started: float) -> Artifact:
         record = {
-            "version": stage.version,
+            "version": STAGES[call.stage].version,
             "config": json.loads(canonical(call.config)),
             "inputs": {name: key for name, (_, key) in call.inputs.items()} | {"data": call.data_key},
             "code": dict(call.code),
             "provenance": provenance.collect(str(device(self.runtime))),
         }
-        return store.save(call.stage, call.key, output, record, workplace.started)
+        return store.save(call.stage, call.key, output, record, started)
 
-    def attempt(self, call: Call, store: Store) -> Outcome:
-        """Compute a call that may fail.
 
-        Raises:
-            KeyboardInterrupt: the process was asked to stop meanwhile, whatever that has become on the way.
-        """
-        started = time.perf_counter()
-        try:
-            self.compute(call, store)
-        except Exception as error:
-            if interrupted():
-                raise KeyboardInterrupt from error
-            return Outcome.of(error)
-        return Outcome(time.perf_counter() - started)
+def release() -> None:
+    """Give back the memory of a call that failed: a network that was too large must not make the next one fail, too."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _inputs(call: Call, store: Store) -> dict[str, Artifact]:
+    return {name: store.load(*place) for name, place in call.inputs.items()}
+
+
+def _name(calls: Sequence[Call]) -> str:
+    """Return what several calls that are computed together are called among unfinished trainings."""
+    return digest([call.key for call in calls])
+
+
+def _attempted(work: Callable[[], object], before: float = 0.0) -> Outcome:
+    """Return how a piece of work ends, on which so many seconds have been spent already."""
+    started = time.perf_counter() - before
+    try:
+        work()
+    except Exception as error:
+        if interrupted():
+            raise KeyboardInterrupt from error
+        return Outcome.of(error)
+    return Outcome(time.perf_counter() - started)
 
 
 def reason(error: Exception) -> str:

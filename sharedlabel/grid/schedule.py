@@ -37,6 +37,8 @@ class Schedule:
     Args:
         needs: for each call, the calls that it reads; each of a smaller number than itself.
         heavy: the calls that take long; none if left out.
+        groups: for each call, the number of those that it can be computed together with, `NOBODY` if it is computed
+            alone; all are if left out.
 
     Raises:
         ValueError: a call that needs itself or a later one.
@@ -49,8 +51,10 @@ class Schedule:
     (2, 1)
     """
 
-    def __init__(self, needs: Sequence[Sequence[int]], heavy: Container[int] = ()) -> None:
+    def __init__(self, needs: Sequence[Sequence[int]], heavy: Container[int] = (), groups: Sequence[int] = ()) -> None:
         count = len(needs)
+        self._groups = array("l", groups)
+        self._alike: dict[int, list[int]] = {}  # what is ready of each group; what is taken is left in it
         self._open = count  # neither done nor lost
         self._waiting = 0  # for a worker
         self._state = bytearray(count)
@@ -94,9 +98,22 @@ class Schedule:
         elif self._place[call] != NOBODY:
             last = self._top(self._last, self._place[call])
             call = -last[1] if last is not None and last[0] == rank else call
+        self.take_this(call)
+        return call
+
+    def alike(self, call: int) -> list[int]:
+        """Return what is ready and can be computed together with a call; what others wait for longest comes first."""
+        group = self._groups[call] if self._groups else NOBODY
+        if group == NOBODY:
+            return []
+        ready = {one for one in self._alike[group] if self._state[one] == State.READY}
+        self._alike[group] = sorted(ready, key=lambda one: (-self._rank[one], one))
+        return self._alike[group].copy()
+
+    def take_this(self, call: int) -> None:
+        """Let a worker have a call that is ready."""
         self._state[call] = State.TAKEN
         self._waiting -= 1
-        return call
 
     def put_back(self, call: int) -> None:
         """Let a call that was taken be taken again."""
@@ -134,6 +151,8 @@ class Schedule:
     def _push(self, call: int) -> None:
         self._state[call] = State.READY
         self._waiting += 1
+        if self._groups and self._groups[call] != NOBODY:
+            self._alike.setdefault(self._groups[call], []).append(call)
         if len(self._ready[NOBODY]) > _STALE + 4 * self._waiting:
             self._ready[NOBODY] = sorted({one for one in self._ready[NOBODY] if self._state[one[1]] == State.READY})
         rank, place = -self._rank[call], self._place[call]

@@ -9,13 +9,15 @@ that is said of the stage:
   which `configure(experiment, setting)` returns a `Config`; `INPUTS` names what it reads of the network or the method,
   and a leaf of a protocol, which reads the data alone, scores a posterior in a cell that bears the stage's name;
 - `LAST`, where it measures the machine, so that it is called when nothing else of the grid is at work;
+- `together(config, runtime)` and `run_together(configs, data, inputs, runtime) -> outputs`, where several calls can be
+  computed at once: those of the same data for which `together` returns the same value, which is not None;
 - `columns(facts)`, what the rows of a cell show of it; `TABLE` and `records(finished)`, the table that it fills: of
   leaves, and of `prune` and `aggregate`, whose calls a cell names;
 - `MODULES`, files whose code `run` calls without naming it, as it calls all metrics;
 - `work(config, data)`, how much a call has to do, in images, epochs and partitions, from which its time is estimated.
 
-The keys of outputs hold a digest of the code that `run` reaches (`code/digests.py`), so whoever edits it need not think
-of stored artifacts; editing anything else in the file leaves them in use.
+The keys of outputs hold a digest of the code that `run` and `run_together` reach (`code/digests.py`), so whoever edits
+it need not think of stored artifacts; editing anything else in the file leaves them in use.
 """
 
 from __future__ import annotations

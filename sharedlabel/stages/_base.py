@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, TypeAlias
@@ -59,6 +59,9 @@ class ProtocolSetting:
     protocol: str
 
 
+RunTogether: TypeAlias = Callable[
+    [Sequence[Any], Data, Sequence[Mapping[str, Artifact]], TrainerConfig], Sequence[Output]
+]
 Setting: TypeAlias = NetworkSetting | ProtocolSetting  # a method is a network with an aggregator
 
 
@@ -102,6 +105,8 @@ class Stage:
         last: it measures the machine, so it is called when nothing else of the grid is at work.
         inputs: names of what a leaf reads of a network or a method.
         table: of `records.Results`, that it fills; empty if it fills none.
+        together: returns what calls have in common that can be computed together; None where there are none.
+        run_together: computes the outputs of several such calls.
         modules: whose functions `columns` it calls without naming them; their digests stand in its keys beside its own.
         module: the file.
     """
@@ -113,6 +118,8 @@ class Stage:
     last: bool
     inputs: tuple[str, ...]
     table: str
+    together: Callable[[Any, TrainerConfig], Hashable | None] | None
+    run_together: RunTogether | None
     modules: tuple[str, ...]
     module: ModuleType
 
@@ -131,6 +138,8 @@ class Stage:
             last=getattr(module, "LAST", False),
             inputs=getattr(module, "INPUTS", ()),
             table=getattr(module, "TABLE", ""),
+            together=getattr(module, "together", None),
+            run_together=getattr(module, "run_together", None),
             modules=getattr(module, "MODULES", ()),
             module=module,
         )
@@ -148,6 +157,9 @@ class Stage:
             and not hasattr(self.module, "configure"),
             "TABLE: expected a table of records.Results": bool(self.table) and self.table not in TABLES,
             "records: they belong to a TABLE": bool(self.table) != hasattr(self.module, "records"),
+            "run_together: it computes calls of which `together` says what they have in common": (
+                (self.together is None) != (self.run_together is None)
+            ),
             "columns, TABLE: a cell names leaves, prune and aggregate alone": shows
             and not (self.leaf or self.name in _NAMED),
         }
@@ -156,8 +168,10 @@ class Stage:
                 raise ValueError(f"stages/{self.name}.py: {said}")
 
     def code(self) -> dict[str, str]:
-        """Return the digests of all code that its function reaches."""
+        """Return the digests of all code that its functions reach."""
         code = {"stage": digests.digest(self.module.__name__, "run")}
+        if self.run_together is not None:  # no key says which of the two has computed an output
+            code["together"] = digests.digest(self.module.__name__, "run_together")
         if self.modules:  # by content alone: where the files are, and what they are called, changes no number
             code["modules"] = " ".join(sorted(digests.digest(name, "columns") for name in self.modules))
         return code

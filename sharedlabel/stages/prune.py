@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from sharedlabel import rng
+from sharedlabel.backbones._base import Backbone
 from sharedlabel.backbones._masking import count_parameters, enforce
 from sharedlabel.backbones._restore import state
-from sharedlabel.config import Plugin
+from sharedlabel.config import Plugin, canonical
 from sharedlabel.config.sections import TrainConfig, TrainerConfig
 from sharedlabel.records import NetworkTraining
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
 from sharedlabel.store import Artifact, Output
-from sharedlabel.training import compression
+from sharedlabel.training import batched, compression
+from sharedlabel.training.devices import device, takes_several
 from sharedlabel.training.embedding import accuracy
 
 VERSION = 2
@@ -45,6 +50,48 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
 
     The network to prune is that of the `previous` round, else the `dense` one, else the one just initialised.
     """
+    start, ratio = _start(config, data, inputs)
+    with rng.seeded(config.seed, "retrain"):
+        compressed = compression.compress(start, ratio, config.pruner, _training(config, data, runtime), _early(inputs))
+    return _output(config, data, inputs, runtime, *compressed)
+
+
+def together(config: Config, runtime: TrainerConfig) -> Hashable | None:
+    """Say what networks have in common that are trained in one program: shapes and recipes; any ratio, pruner, seed."""
+    if not (takes_several(runtime) and compression.keeps_shapes(config.pruner)):
+        return None
+    return canonical((config.backbone, _course(config), config.precision))
+
+
+def run_together(
+    configs: Sequence[Config], data: Data, inputs: Sequence[Mapping[str, Artifact]], runtime: TrainerConfig
+) -> list[Output]:
+    """Prune backbones one after the other, and train what is left of them in one program."""
+    pruned, streams = [], []
+    for config, read in zip(configs, inputs, strict=True):
+        start, ratio = _start(config, data, read)
+        with rng.seeded(config.seed, "retrain"):
+            training = _training(config, data, runtime)
+            pruned.append(compression.cut(start, ratio, config.pruner, training, _early(read)))
+            streams.append(rng.going_on(device(runtime)))
+    trained: list[Backbone] = copy.deepcopy(pruned)
+    losses: list[list[float]] = [[] for _ in configs]
+    for recipe, salt, span in _course(configs[0]):
+        seeds = [rng.derive(config.seed, salt) for config in configs]
+        further = batched.train(trained, recipe, data, runtime, seeds, streams, span)
+        losses = [before + after for before, after in zip(losses, further, strict=True)]
+    return [
+        _output(configs[at], data, inputs[at], runtime, pruned[at], trained[at], losses[at])
+        for at in range(len(configs))
+    ]
+
+
+def _course(config: Config) -> list[tuple[TrainConfig, str, tuple[float, float]]]:
+    return compression.course(config.pruner, config.train, config.retrain)
+
+
+def _start(config: Config, data: Data, inputs: Mapping[str, Artifact]) -> tuple[Backbone, float]:
+    """Return the network to prune, and the ratio to prune it to over its own parameters."""
     with rng.seeded(config.seed, "dense"):
         initialised = compression.initial(config.backbone, data)
     original = _read.backbone(config.backbone, data, inputs["dense"]) if "dense" in inputs else initialised
@@ -53,14 +100,26 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     ratio = config.ratio * count_parameters(start) / count_parameters(original)
     if "previous" in inputs:  # which may have removed a part of a channel too much: then there is nothing to remove
         ratio = max(1.0, ratio)
-    with rng.seeded(config.seed, "retrain"):
-        pruned, trained, losses = compression.compress(
-            start,
-            ratio,
-            config.pruner,
-            compression.BackboneTrainer(data, runtime, config.train, config.retrain, config.seed),
-            inputs["early"].tensors() if "early" in inputs else None,
-        )
+    return start, ratio
+
+
+def _training(config: Config, data: Data, runtime: TrainerConfig) -> compression.BackboneTrainer:
+    return compression.BackboneTrainer(data, runtime, config.train, config.retrain, config.seed)
+
+
+def _early(inputs: Mapping[str, Artifact]) -> Mapping[str, Tensor] | None:
+    return inputs["early"].tensors() if "early" in inputs else None
+
+
+def _output(
+    config: Config,
+    data: Data,
+    inputs: Mapping[str, Artifact],
+    runtime: TrainerConfig,
+    pruned: Backbone,
+    trained: Backbone,
+    losses: list[float],
+) -> Output:
     enforce(trained)  # gradual pruning leaves the optimiser momentum of weights that it removes
     trained_before = config.train.epochs if "dense" in inputs else 0.0
     if "previous" in inputs:

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import schema
 from sharedlabel.config.sections import TrainConfig
 from sharedlabel.training import compiling
@@ -58,7 +57,7 @@ class BackboneTraining(TrainedModule):
     @classmethod
     def of(
         cls,
-        backbone: Backbone,
+        backbone: nn.Module,
         recipe: TrainConfig,
         compiled: Compiled = False,
         span: tuple[float, float] = (0.0, 1.0),

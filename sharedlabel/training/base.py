@@ -59,8 +59,8 @@ class TrainedModule(LoggingModule):
             )
         optimizer = self.make_optimizer(
             [
-                {"params": [p for p in trainable if p.ndim > 1], "weight_decay": self.weight_decay},
-                {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+                {"params": [p for p in trainable if self.decays(p)], "weight_decay": self.weight_decay},
+                {"params": [p for p in trainable if not self.decays(p)], "weight_decay": 0.0},
             ]
         )
         total = self.trainer.estimated_stepping_batches
@@ -70,6 +70,10 @@ class TrainedModule(LoggingModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def decays(self, parameter: Tensor) -> bool:
+        """Tell whether a parameter decays: weights do, biases and norms do not."""
+        return parameter.ndim > 1
+
     def scale(self, step: int, steps: int) -> float:
         """Return the learning rate at a step as a share of its peak: linear warm-up, then cosine to zero."""
         rising = max(1, round(self.warmup * steps))
@@ -77,20 +81,20 @@ class TrainedModule(LoggingModule):
             return (step + 1) / rising
         return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
-    def record(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """Keep a step's loss for the epoch's mean without waiting for the device."""
+    def record(self, loss: Float[Tensor, "*k"]) -> Float[Tensor, "*k"]:
+        """Keep a step's loss, or those of several networks, for the epoch's mean without waiting for the device."""
         self._losses.append(loss.detach())
         self._log_step(loss)
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Store and log the epoch's mean loss; stop with a message if it is not finite."""
-        mean = torch.stack(self._losses).mean()
+        """Store and log the epoch's mean loss, of each network; stop with a message if it is not finite."""
+        mean = torch.stack(self._losses).mean(0)
         self._losses.clear()
         self.history = torch.cat([self.history, mean.float().cpu()[None]])
-        if not torch.isfinite(mean):
+        if not torch.isfinite(mean).all():
             raise TrainingError(
-                f"expected a finite loss, got {mean.item()} in epoch {self.trainer.current_epoch + 1}; "
+                f"expected a finite loss, got {mean.tolist()} in epoch {self.trainer.current_epoch + 1}; "
                 f"lower learning_rate (now {self.learning_rate:g}) or check the images for NaN and Inf"
             )
         self._log_epoch(mean)

@@ -152,20 +152,45 @@ def compress(
     Returns:
         The network right after pruning, the trained one, and the losses of its training by epoch, nats.
     """
-    pruner, schedule = load("pruners", plugin.name), schedule_of(plugin)
-    apply = functools.partial(_apply, pruner, plugin, training)
+    schedule = schedule_of(plugin)
     if schedule.when == "gradual":
+        apply = functools.partial(_apply, plugin, training)
         trained = apply(start, 1.0)
         steps = _GradualPruning(apply, ratio, schedule)
         return start, trained, training.again(trained, steps)
-    pruned = apply(start, ratio)
-    if early is not None:
-        _rewind(pruned, early)
+    pruned = cut(start, ratio, plugin, training, early)
     trained = copy.deepcopy(pruned)
-    losses = []
-    if schedule.when == "initial" or early is not None:
-        losses = training.from_start(trained, (schedule.rewind or 0.0, 1.0))
-    return pruned, trained, losses + training.again(trained)
+    losses: list[float] = []
+    for recipe, salt, span in course(plugin, training.dense, training.retrain):
+        losses += train(trained, recipe, training.data, training.runtime, rng.derive(training.seed, salt), span)
+    return pruned, trained, losses
+
+
+def cut(
+    start: Backbone, ratio: float, plugin: Plugin, training: BackboneTrainer, early: Mapping[str, Tensor] | None
+) -> Backbone:
+    """Return a network pruned at once, and set back if the schedule rewinds; the arguments are those of `compress`."""
+    pruned = _apply(plugin, training, start, ratio)
+    if early is not None:
+        pruned.load_state_dict({**pruned.state_dict(), **early})  # removed weights stay zero
+    return pruned
+
+
+def course(
+    plugin: Plugin, dense: TrainConfig, retrain: TrainConfig
+) -> list[tuple[TrainConfig, str, tuple[float, float]]]:
+    """Return the trainings of a network that was pruned at once: recipe, salt of the seed, part of the steps."""
+    schedule, again = schedule_of(plugin), (retrain, "retrain", WHOLE)
+    if schedule.when == "initial":
+        return [(dense, "train", WHOLE), again]
+    if schedule.when == "iterative" and schedule.rewind is not None:
+        return [(dense, "train", (schedule.rewind, 1.0)), again]
+    return [again]
+
+
+def keeps_shapes(plugin: Plugin) -> bool:
+    """Tell whether all networks that a pruner leaves to be trained differ by masks and numbers alone."""
+    return not (load("pruners", plugin.name).STRUCTURED or _trains(plugin) or schedule_of(plugin).when == "gradual")
 
 
 def schedule_of(plugin: Plugin) -> Schedule:
@@ -192,13 +217,9 @@ def rounds(ratio: float, schedule: Schedule) -> tuple[float, ...]:
 
 def epochs(plugin: Plugin, dense: TrainConfig, retrain: TrainConfig) -> float:
     """Return the epochs that one call of `compress` trains, those of the pruner itself included."""
-    schedule = schedule_of(plugin)
-    again = float(retrain.epochs)
-    if schedule.when == "initial" or _trains(plugin):  # a pruner that trains leaves nothing to be trained after it
-        return again + dense.epochs
-    if schedule.when == "iterative" and schedule.rewind is not None:
-        return again + (1 - schedule.rewind) * dense.epochs
-    return again
+    if _trains(plugin):  # by both recipes; nothing is left to be trained after it
+        return float(dense.epochs + retrain.epochs)
+    return sum((end - start) * recipe.epochs for recipe, _, (start, end) in course(plugin, dense, retrain))
 
 
 def check_schedule(plugin: Plugin, retrain: TrainConfig) -> None:
@@ -272,18 +293,14 @@ class _GradualPruning:
         apply_masks(network, state["masks"])
 
 
-def _apply(pruner: ModuleType, plugin: Plugin, training: BackboneTrainer, network: Backbone, ratio: float) -> Backbone:
+def _apply(plugin: Plugin, training: BackboneTrainer, network: Backbone, ratio: float) -> Backbone:
     """Prune a network where training runs; the result is where the network was."""
+    pruner = load("pruners", plugin.name)
     home = next(network.parameters()).device
     target = device(training.runtime)
     moved = network if home == target else copy.deepcopy(network).to(target)
     pruned = prune(pruner, moved, ratio, plugin.config, context(pruner, plugin.name, training))
     return pruned.to(home)
-
-
-def _rewind(pruned: Backbone, early: Mapping[str, Tensor]) -> None:
-    """Set everything back to an early point of the dense training, in place; removed weights stay zero."""
-    pruned.load_state_dict({**pruned.state_dict(), **early})
 
 
 def _sample(split: Tensor, seed: int, salt: str) -> Tensor:

@@ -6,10 +6,10 @@ Both know the rank of their process, so that any number of devices sees disjoint
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int64, Num
+from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor, nn
 
 from sharedlabel import rng
@@ -107,13 +107,17 @@ class ImageLoader:
         return len(self.indices) // self.batch_size
 
     def __iter__(self) -> Iterator[ImageBatch]:
+        batches = self.chosen()
+        for batch, images in zip(batches, looked_up(self.images, batches), strict=True):
+            yield images, self.labels[batch]
+
+    def chosen(self) -> list[Int64[Tensor, "b"]]:
+        """Return the images of every batch of the epoch that begins, and count it."""
         order = torch.randperm(len(self.indices), generator=rng.generator(self.seed, "images", self.epoch))
         order, indices = order.to(self.images.device), self.indices.to(self.images.device)
         self.epoch += 1
         order = order[: len(self) * self.batch_size]
-        batches = [indices[share_of_rank(batch)] for batch in order.split(self.batch_size)]
-        for batch, images in zip(batches, looked_up(self.images, batches), strict=True):
-            yield images, self.labels[batch]
+        return [indices[share_of_rank(batch)] for batch in order.split(self.batch_size)]
 
 
 class TupleLoader:
@@ -184,17 +188,42 @@ def augment(images: Num[Tensor, "b C H W"], crop: int, flip: bool) -> Num[Tensor
         crop: pixels to pad by before a window of the old size is chosen; 0 is off.
         flip: mirror about half of the images left to right.
     """
+    return augmented(images, crop, Augmentation.drawn(len(images), crop, flip, images.device))
+
+
+class Augmentation(NamedTuple):
+    """What is done to each image of a batch; None leaves all as they are.
+
+    Attributes:
+        corners: top and left of the window that is cropped, pixels.
+        mirrored: whether it is mirrored.
+    """
+
+    corners: Int64[Tensor, "2 b 1"] | None
+    mirrored: Bool[Tensor, "b"] | None
+
+    @classmethod
+    def drawn(
+        cls, batch: int, crop: int, flip: bool, device: torch.device, generator: torch.Generator | None = None
+    ) -> Augmentation:
+        """Draw it on a device, from torch's own stream unless another one is given; the rest is that of `augment`."""
+        where: dict[str, Any] = {"device": device, "generator": generator}
+        corners = torch.randint(0, 2 * crop + 1, (2, batch, 1), **where) if crop else None
+        return cls(corners, torch.rand(batch, **where) < 0.5 if flip else None)
+
+
+def augmented(images: Num[Tensor, "b C H W"], crop: int, drawn: Augmentation) -> Num[Tensor, "b C H W"]:
+    """Crop, after padding by so many pixels, and mirror images as it was drawn."""
     batch, _, height, width = images.shape
-    if crop:
+    if drawn.corners is not None:
         padded = nn.functional.pad(images, [crop] * 4)
-        top, left = torch.randint(0, 2 * crop + 1, (2, batch, 1), device=images.device)
+        top, left = drawn.corners
         rows = (top + torch.arange(height, device=images.device))[:, None, :, None]
         columns = (left + torch.arange(width, device=images.device))[:, None, None, :]
         channels = torch.arange(images.shape[1], device=images.device)[:, None, None]
         images = padded[torch.arange(batch, device=images.device)[:, None, None, None], channels, rows, columns]
-    if flip:
-        mirrored = torch.rand(batch, device=images.device) < 0.5
-        images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    if drawn.mirrored is not None:
+        images = torch.where(drawn.mirrored[:, None, None, None], images.flip(-1), images)
     return images
 
 

@@ -60,12 +60,12 @@ class LoggingModule(Module):
         """Log the metrics of the test tuples."""
         self._log_scores("test")
 
-    def _log_step(self, loss: Float[Tensor, ""]) -> None:
+    def _log_step(self, loss: Float[Tensor, "*k"]) -> None:
         """Log the loss of a step of training, if anybody looks."""
         if self._watched:
             self.log("train/loss_step", loss.detach(), prog_bar=True)
 
-    def _log_epoch(self, loss: Float[Tensor, ""]) -> None:
+    def _log_epoch(self, loss: Float[Tensor, "*k"]) -> None:
         """Log the mean loss and the metrics of an epoch of training, if anybody looks."""
         if self._watched:
             self._log_loss("train", loss)

@@ -122,8 +122,8 @@ def test_what_another_driver_has_stored_meanwhile_is_not_computed(tiny):
     class Late(Here):
         """Computes another call, too, whenever it is given one: that is what another driver looks like."""
 
-        def start(self, worker, call):
-            super().start(worker, call)
+        def start(self, worker, calls):
+            super().start(worker, calls)
             if others and others[0].stage == "prune":
                 grid.run_node(others[0], prepared, store, lambda *_: None)
 
@@ -149,8 +149,8 @@ def test_a_store_that_takes_nothing_stops_the_run_wherever_that_is_noticed(tiny)
         def place(self, worker):
             return worker
 
-        def start(self, worker, call):
-            self.ending = [Ended(worker, call, Outcome(None, "could not write: the disk is full", "", True))]
+        def start(self, worker, calls):
+            self.ending = [Ended(worker, calls[0], Outcome(None, "could not write: the disk is full", "", True))]
 
         def ended(self, seconds):
             return self.ending

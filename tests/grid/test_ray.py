@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sharedlabel import grid
 from sharedlabel.config.sections import RayConfig
@@ -21,7 +22,7 @@ from sharedlabel.grid.executors import ray as executor
 from sharedlabel.grid.executors.ray import Ray
 from sharedlabel.store import Store
 
-from .test_executors import Told, here, run, stored
+from .test_executors import TOGETHER, Told, here, numbers, run, stored
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra sharedlabel[ray]")
 
@@ -79,6 +80,14 @@ def test_every_machine_that_is_free_gets_a_call_at_once(tiny, on):
             made.start(worker, call)
         assert len(made._under_way) == free >= 2
         assert not made.free()
+
+
+def test_calls_that_are_computed_together_end_as_each_does_alone_but_for_rounding(tiny, on):
+    prepared, store, told = run(tiny("nothing", 0, *TOGETHER), on)
+    assert grid.missing(prepared, store) == []
+    assert len(set(told.begun)) == len(told.begun) == len(list((store.root / "artifacts").glob("*/*")))
+    alone = run(tiny("nothing", 0, *TOGETHER, "--trainer.networks=1"), here, "reference")[1]
+    torch.testing.assert_close(numbers(store), numbers(alone), rtol=1e-4, atol=1e-5)
 
 
 def test_failures_warnings_and_workers_that_die_are_told(tiny, on, tmp_path):

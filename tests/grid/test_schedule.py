@@ -7,7 +7,7 @@ import random
 import pytest
 
 from sharedlabel.grid import schedule as schedules
-from sharedlabel.grid.schedule import Schedule, State
+from sharedlabel.grid.schedule import NOBODY, Schedule, State
 
 
 def drawn(seed: int, count: int = 60) -> list[tuple[int, ...]]:
@@ -108,3 +108,21 @@ def test_done_twice_counts_once_and_a_stored_call_makes_its_readers_ready():
 def test_calls_that_need_later_ones_are_refused():
     with pytest.raises(ValueError, match="expected call 0 to need calls of smaller numbers, got 1"):
         Schedule([(1,), ()])
+
+
+def test_calls_of_a_group_are_told_until_they_are_taken_and_what_others_wait_for_comes_first():
+    schedule = Schedule([(), (), (0,), (), (1, 3), (0,)], heavy={4}, groups=[NOBODY, 7, 7, 7, NOBODY, 7])
+    assert schedule.alike(0) == []
+    assert schedule.take() == 1
+    assert schedule.alike(1) == [3]
+    schedule.done(0)
+    assert schedule.alike(1) == [3, 2, 5]
+    schedule.take_this(2)
+    assert schedule.state(2) == State.TAKEN
+    assert schedule.alike(1) == [3, 5]
+    schedule.put_back(2)
+    assert schedule.alike(1) == [3, 2, 5]
+    schedule.lose(5)
+    assert [schedule.take() for _ in range(3)] == [3, 2, None]
+    assert schedule.alike(1) == []
+    assert Schedule([(), ()]).alike(0) == []

@@ -27,7 +27,7 @@ class Ended:
 
 @runtime_checkable
 class Executor(Protocol):
-    """Workers that compute calls, one each at a time; what they compute lies in the store, nowhere else.
+    """Workers that compute calls, one each at a time or several together; what they compute lies in the store alone.
 
     It is a context: its workers live in the block, and calls that are under way at the end are abandoned.
     """
@@ -49,11 +49,11 @@ class Executor(Protocol):
         `schedule.NOBODY` where all reach everything alike.
         """
 
-    def start(self, worker: int, call: Call) -> None:
-        """Give a call, whose inputs are stored, to a worker that is free."""
+    def start(self, worker: int, calls: tuple[Call, ...]) -> None:
+        """Give a call, whose inputs are stored, or several that can be computed together, to a worker that is free."""
 
     def ended(self, seconds: float | None) -> Sequence[Ended]:
-        """Wait until a call has ended, and return all that have, each once.
+        """Wait until a worker is done, and return all calls that have ended, each once.
 
         Args:
             seconds: to wait at most; None waits as long as it takes.

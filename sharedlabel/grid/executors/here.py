@@ -15,7 +15,7 @@ from sharedlabel.store import Store
 
 
 class Here:
-    """The one worker that is this process; `start` returns when the call has ended.
+    """The one worker that is this process; `start` returns when the calls have ended.
 
     Args:
         job: what calls share.
@@ -46,9 +46,10 @@ class Here:
         del worker
         return NOBODY
 
-    def start(self, worker: int, call: Call) -> None:
-        """Compute a call."""
-        self._ended.append(Ended(worker, call, self.job.attempt(call, self.store)))
+    def start(self, worker: int, calls: tuple[Call, ...]) -> None:
+        """Compute calls."""
+        outcomes = self.job.attempt(calls, self.store)
+        self._ended += [Ended(worker, call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
 
     def ended(self, seconds: float | None) -> list[Ended]:
         """Return what has been computed; wait if that is nothing."""

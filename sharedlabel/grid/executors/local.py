@@ -19,7 +19,7 @@ from sharedlabel.errors import TrainingError
 from sharedlabel.files import leases
 from sharedlabel.grid.executors.base import Ended
 from sharedlabel.grid.executors.messages import Begun, Setup, Unable
-from sharedlabel.grid.jobs import Call, Job, Outcome
+from sharedlabel.grid.jobs import Call, Job
 from sharedlabel.machine import forks, mapped
 
 _DEATHS = 4  # of workers in a row that never began, after which one more ends the run
@@ -32,7 +32,7 @@ class _Worker:
     number: int
     connection: Connection
     deaths: int  # of those before it that never began
-    call: Call | None = None
+    calls: tuple[Call, ...] = ()
     pid: int = 0  # as soon as it has told
     begun: bool = False
 
@@ -87,17 +87,17 @@ class Local:
 
     def free(self) -> list[int]:
         """Return the workers that have nothing to do."""
-        return [worker.number for worker in self._workers.values() if worker.call is None]
+        return [worker.number for worker in self._workers.values() if not worker.calls]
 
     def place(self, worker: int) -> int:
         """Return the worker itself: what it has made last it may still have in its memory."""
         return worker
 
-    def start(self, worker: int, call: Call) -> None:
-        """Send a call to a worker; one that has died is noticed when its end is asked for."""
-        self._workers[worker].call = call
+    def start(self, worker: int, calls: tuple[Call, ...]) -> None:
+        """Send calls to a worker; one that has died is noticed when its end is asked for."""
+        self._workers[worker].calls = calls
         with contextlib.suppress(BrokenPipeError):
-            self._workers[worker].connection.send_bytes(pickle.dumps(call, pickle.HIGHEST_PROTOCOL))
+            self._workers[worker].connection.send_bytes(pickle.dumps(calls, pickle.HIGHEST_PROTOCOL))
 
     def ended(self, seconds: float | None) -> list[Ended]:
         """Wait until a call has ended; a worker that died is replaced by a new one.
@@ -128,25 +128,25 @@ class Local:
             raise TrainingError(f"expected a worker process that can begin, got: {told.outcome.reason}")
         elif isinstance(told, Begun):
             worker.begun = True
-        elif isinstance(told, Outcome) and worker.call is not None:
-            call, worker.call = worker.call, None
-            return [Ended(worker.number, call, told)]
+        elif isinstance(told, tuple):
+            calls, worker.calls = worker.calls, ()
+            return [Ended(worker.number, call, outcome) for call, outcome in zip(calls, told, strict=True)]
         return []
 
     def _replaced(self, worker: _Worker) -> list[Ended]:
-        """Start another worker in the place of one that has died; it gets the call, unless that may be the reason."""
+        """Start another worker in the place of one that has died; it gets the calls, unless they may be the reason."""
         worker.connection.close()
         if worker.begun:
             self._workers[worker.number] = self._started(worker.number)
-            return [] if worker.call is None else [Ended(worker.number, worker.call, None)]
+            return [Ended(worker.number, call, None) for call in worker.calls]
         if worker.deaths == _DEATHS:
             raise TrainingError(
                 f"expected worker processes that stay alive, got {_DEATHS + 1} in a row that died before they had "
                 "begun; see what they have printed, or set workers to 1 to compute in this process"
             )
         self._workers[worker.number] = self._started(worker.number, worker.deaths + 1)
-        if worker.call is not None:
-            self.start(worker.number, worker.call)
+        if worker.calls:
+            self.start(worker.number, worker.calls)
         return []
 
     def _started(self, number: int, deaths: int = 0) -> _Worker:

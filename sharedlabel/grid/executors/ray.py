@@ -1,8 +1,8 @@
 """Compute calls as tasks of Ray, on as many machines as its cluster has at the moment.
 
 Ray moves the job to every machine once and runs what it is given; which call comes next, what has failed and what is
-done are none of its business, so a cluster may be lost at any time. A call is a task that is not retried by Ray: a
-worker or a machine that dies is told to the driver, which gives the call to another.
+done are none of its business, so a cluster may be lost at any time. What a worker is given is a task that is not
+retried by Ray: a worker or a machine that dies is told to the driver, which gives its calls to another.
 
 The machines have to reach the store (a shared folder, or a URL), and need the same packages installed; plugins that are
 given as files are read at the same paths.
@@ -69,7 +69,7 @@ class Ray:
         self._slots: dict[int, _Slot] = {}  # those of machines that are gone stay known, for what they have made
         self._free: list[int] = []
         self._places: dict[str, int] = {}
-        self._under_way: dict[Any, tuple[int, Call]] = {}  # by the reference of the task
+        self._under_way: dict[Any, tuple[int, tuple[Call, ...]]] = {}  # by the reference of the task
         self._looked = 0.0
 
     def __enter__(self) -> Self:
@@ -98,15 +98,15 @@ class Ray:
         """Return the number of a worker's machine."""
         return self._slots[worker].place
 
-    def start(self, worker: int, call: Call) -> None:
-        """Hand a call to a machine, or to any other should it have gone meanwhile."""
+    def start(self, worker: int, calls: tuple[Call, ...]) -> None:
+        """Hand calls to a machine, or to any other should it have gone meanwhile."""
         near = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(self._slots[worker].node, soft=True)
         room = {"num_cpus": self.needs.get("CPU", 0.0), "num_gpus": self.needs.get("GPU", 0.0)}
         task = self._task.options(max_retries=0, scheduling_strategy=near, **room).remote(
-            self._setup, self._setup.hex(), pickle.dumps(call, pickle.HIGHEST_PROTOCOL)
+            self._setup, self._setup.hex(), pickle.dumps(calls, pickle.HIGHEST_PROTOCOL)
         )
         self._free.remove(worker)
-        self._under_way[task] = worker, call
+        self._under_way[task] = worker, calls
 
     def ended(self, seconds: float | None) -> list[Ended]:
         """Wait until a call has ended, or machines may have come."""
@@ -115,21 +115,21 @@ class Ray:
             time.sleep(patience)
             return []
         done, _ = self.ray.wait(list(self._under_way), timeout=patience)
-        return [self._ended(task) for task in done]
+        return [ended for task in done for ended in self._ended(task)]
 
-    def _ended(self, task: Any) -> Ended:
-        worker, call = self._under_way.pop(task)
+    def _ended(self, task: Any) -> list[Ended]:
+        worker, calls = self._under_way.pop(task)
         self._free.append(worker)
         try:
-            outcome, warned = self.ray.get(task)
+            outcomes, warned = self.ray.get(task)
         except self.ray.exceptions.RayTaskError as error:
             raise TrainingError(f"expected a worker of Ray that can begin, got: {first_line(error.cause)}") from error
         except self.ray.exceptions.RayError:  # the worker, its machine or what carries the result has died
             self._looked = 0.0
-            return Ended(worker, call, None)
+            return [Ended(worker, call, None) for call in calls]
         for one in warned:
             one.warn()
-        return Ended(worker, call, outcome)
+        return [Ended(worker, call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
 
     def _look(self) -> None:
         """See which machines there are, and how many calls fit on each."""
@@ -178,8 +178,10 @@ def _connected(config: RayConfig) -> Any:
     return ray
 
 
-def _compute(shared: tuple[Setup, list[Any], int], run: str, call: bytes) -> tuple[Outcome, list[forks.Warned]]:
-    """Compute a call in a worker of Ray, which keeps what calls share, and so knows the plugins of the call."""
+def _compute(
+    shared: tuple[Setup, list[Any], int], run: str, calls: bytes
+) -> tuple[tuple[Outcome, ...], list[forks.Warned]]:
+    """Compute calls in a worker of Ray, which keeps what calls share, and so knows the plugins of the calls."""
     warned: list[forks.Warned] = []
     forks.tell_warnings(warned.append)
     if run not in _begun:
@@ -188,4 +190,4 @@ def _compute(shared: tuple[Setup, list[Any], int], run: str, call: bytes) -> tup
         torch.set_num_threads(threads)
         _begun[run] = begun(setup, arrays)
     job, store = _begun[run]
-    return job.attempt(pickle.loads(call), store), warned  # noqa: S301
+    return job.attempt(pickle.loads(calls), store), warned  # noqa: S301

@@ -1,4 +1,4 @@
-"""What a worker does: it gets a job, then one call after the other, and tells how each ended."""
+"""What a worker does: it gets a job, then calls, one or several at a time, and tells how each ended."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def work(connection: Connection) -> None:
         return
     connection.send(Begun())
     while True:
-        call: Call = pickle.loads(connection.recv_bytes())  # noqa: S301
-        connection.send(job.attempt(call, store))
+        calls: tuple[Call, ...] = pickle.loads(connection.recv_bytes())  # noqa: S301
+        connection.send(job.attempt(calls, store))
 
 
 def begun(setup: Setup, arrays: Sequence[NDArray[Any]] | None = None) -> tuple[Job, Store]:
