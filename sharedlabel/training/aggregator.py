@@ -30,8 +30,9 @@ class AggregatorModule(TrainedModule):
         aggregator: the set aggregator.
         learning_rate: peak of a cosine schedule with 10% warm-up, AdamW.
         weight_decay: decoupled.
-        validation: a batch to watch: the epoch with the least loss on it is kept, and training stops `patience` epochs
-            after it. None leaves both to callbacks, such as `EarlyStopping("validation/loss")`.
+        validation: a batch to watch, best where the aggregator is trained: the epoch with the least loss on it is kept,
+            and training stops `patience` epochs after it. None leaves both to callbacks, such as
+            `EarlyStopping("validation/loss")`.
         patience: epochs without a better loss on `validation`.
 
     Raises:
@@ -52,6 +53,7 @@ class AggregatorModule(TrainedModule):
         super().__init__(learning_rate, weight_decay)
         self.save_hyperparameters(ignore=["aggregator", "validation"])
         self.aggregator, self.patience = aggregator, patience
+        self._counted: dict[int, tuple[list[int], Tensor]] = {}  # by the size of tuples
         self.validation = None if validation is None else SharedTuples.of(validation)
         self.best, self.best_epoch, self.best_state = math.inf, 0, _copied(aggregator)
         if self.validation is not None:
@@ -71,12 +73,12 @@ class AggregatorModule(TrainedModule):
         """Return the weighted negative log-likelihood (nats), averaged over prefixes as the aggregator weighs them."""
         embeddings, logits, labels, *rest = batch
         labels, weights = _weighed(labels, rest)
-        prefixes, importance = _weighted(self.aggregator, logits.shape[1])
+        prefixes, importance = self._weighted(logits)
         posterior = self.aggregator.at(embeddings, logits, prefixes)
         losses = prefix_loss(posterior, labels)
         if self._watched:
             self._score("train", posterior, labels, weights, prefixes)
-        return self.record((losses @ importance.to(losses) * weights).mean())
+        return self.record((losses @ importance.to(losses.dtype) * weights).mean())
 
     def validation_step(self, batch: Sequence[Tensor]) -> None:
         """Log the loss and the metrics."""
@@ -128,14 +130,26 @@ class AggregatorModule(TrainedModule):
         self._log_loss(phase, loss, len(labels))
         self._score(phase, posterior, labels, weights)
 
+    def on_train_epoch_start(self) -> None:
+        """Ask the aggregator anew which prefixes count."""
+        self._counted.clear()
+
+    def _weighted(self, logits: Float[Tensor, "t n c"]) -> tuple[list[int], Float[Tensor, "k"]]:
+        """Return the prefixes that count in the loss of a step, and their weights, which every step would wait for."""
+        size = logits.shape[1]
+        if size not in self._counted:
+            prefixes, importance = _weighted(self.aggregator, size)
+            self._counted[size] = prefixes, importance.to(logits.device)
+        return self._counted[size]
+
     @torch.no_grad()
     def _validation_loss(self, validation: TupleBatch | SharedTuples) -> float:
         training = self.aggregator.training
         self.aggregator.eval()
-        embeddings, logits, tuples, labels, weights = SharedTuples.of(validation)
+        home = next(self.aggregator.parameters(), torch.empty(0)).device
+        embeddings, logits, tuples, labels, weights = SharedTuples.of(validation).to(home)
         prefixes, importance = _weighted(self.aggregator, tuples.shape[1])
-        instances = (embeddings.to(self.device), logits.to(self.device), tuples.to(self.device))
-        posterior = self.aggregator.over(*instances, prefixes, draft=True).cpu()
+        posterior = self.aggregator.over(embeddings, logits, tuples, prefixes, draft=True)
         self.aggregator.train(training)
         return float(prefix_loss(posterior, labels) @ importance.to(posterior) @ weights / weights.sum())
 
