@@ -46,7 +46,8 @@ class Setting:
             f"--data_root={self.output / 'data'}",
             f"--output={self.output}",
             "--split={backbone: 0.96, aggregator: 0.02, validation: 0.02}",
-            f"--trainer={{accelerator: {self.accelerator}, precision: bf16-mixed, channels_last: true}}",
+            f"--trainer={{accelerator: {self.accelerator}, precision: bf16-mixed, "
+            "channels_last: true, cudnn_benchmark: true}",
             "--aggregators=[log_pool]",
             "--comparison.reference=log_pool",
             "--evaluation.n=[1, 2]",

@@ -17,6 +17,7 @@ from benchmarks._gpu import Facts, Setting, quickest, seconds
 from benchmarks._gpu_training import RECIPE, TINY, train
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.measurements import counts
+from sharedlabel.training.devices import tuned
 from sharedlabel.training.embedding import embed
 
 _PASSES = 3  # of a training step, as multiples of its forward pass: backward there are two, for inputs and for weights
@@ -55,12 +56,11 @@ def _network(setting: Setting, depth: int, peak: float, bandwidth: float) -> Ite
     order = data.splits["backbone"]
     macs, moved = counts.macs(network, shape).executed, _bytes(network, shape)
     least = max(2 * macs / peak, moved / bandwidth)
-    steps = len(order) // recipe.batch_size * recipe.batch_size
-    taken = {
-        "features": quickest(lambda: list(embed(network, data.dataset.images, order, runtime)), setting.device, 2)
-        / len(order),
-        "training": seconds(lambda: train(prepared, recipe), setting.device) / steps,
-    }
+    images = len(order) // recipe.batch_size * recipe.batch_size  # of an epoch
+    with tuned(runtime):
+        embedding = quickest(lambda: list(embed(network, data.dataset.images, order, runtime)), setting.device, 2)
+    training = seconds(lambda: train(prepared, recipe), setting.device)
+    taken = {"features": embedding / len(order), "training": training / images}  # of an image
     for what, each in taken.items():
         passes = _PASSES if what == "training" else 1
         yield {

@@ -14,6 +14,7 @@ from sharedlabel.config import resolve
 from sharedlabel.config.sections import TrainConfig
 from sharedlabel.grid import Grid
 from sharedlabel.training import compression
+from sharedlabel.training.devices import tuned
 from sharedlabel.training.embedding import embed
 from sharedlabel.types import Role
 
@@ -21,7 +22,7 @@ GOAL = {"test_accuracy": 0.92, "seconds": 60.0}
 # SGD with Nesterov momentum, a rate that rises for a fifth of the steps and then falls to zero, large batches: how
 # ResNets are trained on CIFAR-10 in minutes, in options of a configuration.
 RECIPE = TrainConfig(
-    epochs=18, batch_size=512, optimizer="sgd", learning_rate=0.2, warmup=0.2, label_smoothing=0.1, crop=4, flip=True
+    epochs=20, batch_size=512, optimizer="sgd", learning_rate=0.2, warmup=0.2, label_smoothing=0.1, crop=4, flip=True
 )
 TINY = dataclasses.replace(RECIPE, epochs=2, batch_size=8)
 
@@ -63,7 +64,7 @@ def _trained(setting: Setting, prepared: Grid, recipe: TrainConfig) -> Facts:
 def train(prepared: Grid, recipe: TrainConfig) -> tuple[Backbone, list[float]]:
     """Train the first network of a grid from its start; return it, and the loss of every epoch."""
     experiment, data = prepared.experiment, prepared.data
-    with rng.seeded(0, "dense"):
+    with rng.seeded(0, "dense"), tuned(experiment.trainer):
         network = compression.initial(resolve("backbones", experiment.backbones[0]), data)
         losses = compression.train(network, recipe, data, experiment.trainer, 0)
     return network, losses

@@ -1,4 +1,4 @@
-"""On a GPU, tensors of an aggregator lie where they are computed with, and no step waits for a copy or a number.
+"""On a GPU, tensors lie where they are computed with, and no step of a training waits for a copy or a number.
 
 Tensors are fake: they have a shape, a type and a device, and no values, so no GPU is needed. What mixes devices, or
 asks for a value, is refused as a GPU would refuse it, or seen.
@@ -7,7 +7,7 @@ asks for a value, is refused as a GPU would refuse it, or seen.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -16,10 +16,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sharedlabel import plugins
+from sharedlabel import plugins, rng
+from sharedlabel.aggregators import lstm
 from sharedlabel.aggregators._base import Aggregator
+from sharedlabel.backbones import resnet_cifar
+from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import resolve
+from sharedlabel.pruners import magnitude
+from sharedlabel.pruners._base import Context
+from sharedlabel.pruners._methods import prune
 from sharedlabel.training import aggregator as training
+from sharedlabel.training.backbone import BackboneModule
+from sharedlabel.training.joint import SharedLabelModule
 from sharedlabel.training.loop import Loop
 from sharedlabel.types import SetShape
 
@@ -60,9 +68,12 @@ def built(name: str) -> Aggregator:
     return made
 
 
-def moved(aggregator: Aggregator) -> Aggregator:
-    """Put fake parameters and buffers on a GPU in the places of an aggregator's own."""
-    for module in aggregator.modules():
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def moved(network: Network) -> Network:
+    """Put fake parameters and buffers on a GPU in the places of a network's own."""
+    for module in network.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 fake = torch.empty(parameter.shape, dtype=parameter.dtype, device=GPU)
@@ -72,7 +83,7 @@ def moved(aggregator: Aggregator) -> Aggregator:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=GPU)
         if isinstance(module, nn.RNNBase):
             module._flat_weights = [module._parameters[name] for name in module._flat_weights_names]
-    return aggregator
+    return network
 
 
 def batch() -> list[Tensor]:
@@ -107,6 +118,40 @@ def test_posteriors_of_tuples_that_share_instances(name: str, draft: bool, reque
     tuples = torch.zeros(20, N, dtype=torch.long, device=GPU)
     posterior = aggregator.over(embeddings, logits, tuples, [1, 2, N], draft=draft)
     assert (posterior.device.type, posterior.shape, crossings.seen) == ("cuda", (20, 3, CLASSES), [])
+
+
+@pytest.fixture
+def network() -> Backbone:
+    """A network with masks."""
+    dense = resnet_cifar.build(resnet_cifar.Config(depth=8), (3, 8, 8), CLASSES)
+    return prune(magnitude, dense, 4.0, magnitude.Config(), Context(generator=rng.generator(0, "prune")))
+
+
+def labels(count: int) -> Tensor:
+    return torch.zeros(count, dtype=torch.long, device=GPU)
+
+
+def test_a_step_of_a_backbone(network: Backbone, request: pytest.FixtureRequest) -> None:
+    module = BackboneModule(network, crop=2, flip=True, label_smoothing=0.1).train()
+    crossings = request.getfixturevalue("crossings")
+    moved(network)
+    module._trainer = Loop(1, 1, "32-true")  # type: ignore[assignment]
+    images = torch.zeros(TUPLES, 3, 8, 8, dtype=torch.uint8, device=GPU)
+    loss = module.training_step([images, labels(TUPLES)])
+    assert (loss.device.type, loss.shape, crossings.seen) == ("cuda", (), [])
+
+
+def test_a_step_of_joint_training(network: Backbone, request: pytest.FixtureRequest) -> None:
+    width = network.embedding_dim
+    shape = SetShape(torch.zeros(width), torch.ones(width), SHAPE.log_prior)
+    module = SharedLabelModule(network, lstm.build(lstm.Config(), shape), distill=1.0).train()
+    crossings = request.getfixturevalue("crossings")
+    moved(module)
+    module._trainer = Loop(1, 1, "32-true")  # type: ignore[assignment]
+    images = torch.zeros(4, N, 3, 8, 8, dtype=torch.uint8, device=GPU)
+    taught = torch.zeros(4, N, CLASSES, device=GPU)
+    loss = module.training_step([images, taught, labels(4), torch.ones(4, device=GPU)])
+    assert (loss.device.type, loss.shape, crossings.seen) == ("cuda", (), [])
 
 
 def test_what_crosses_is_seen(crossings: Crossings) -> None:
