@@ -143,10 +143,10 @@ class _Step:
         """Take the step of a batch that is where the module is."""
         if self.weights is not None:
             batch = [part.to(self.weights) if part.is_floating_point() else part for part in batch]
-        with computing(self.precision, self.module.device):
-            loss: Any = self.module.training_step(batch)
         for parameter in self.parameters:
             parameter.grad = None
+        with computing(self.precision, self.module.device):
+            loss: Any = self.module.training_step(batch)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         self.module.on_before_optimizer_step(self.optimizer)
