@@ -16,7 +16,8 @@ from rich.table import Table
 
 from benchmarks._measure import Result
 
-COMMANDS = ("conformance", "error_rates", "evidence", "latencies", "stage_times")  # run by themselves
+COMMANDS = ("conformance", "error_rates", "evidence", "gpu", "latencies", "stage_times")  # run by themselves
+_ALONE = f"run by themselves, python -m benchmarks.NAME: {', '.join(COMMANDS)}; gpu is not yet run on a GPU"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{facts['threads']} threads, {facts['device']}, torch {facts['torch']}",
         highlight=False,
     )
+    console.print(_ALONE, style="dim", highlight=False)
     missed = not options.quick and any(result.verdict == "missed" for result in results)
     return int(missed or bool(failed))
 
@@ -56,7 +58,7 @@ def available() -> tuple[str, ...]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Measure speed and memory; print a table."
+        prog="python -m benchmarks", description="Measure speed and memory; print a table.", epilog=_ALONE
     )
     names = available()
     parser.add_argument(

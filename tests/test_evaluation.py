@@ -216,6 +216,15 @@ def test_one_pass_gives_every_tuple_its_prefixes_in_order(pool, monkeypatch, chu
             torch.testing.assert_close(posterior[row, column], alone)
 
 
+def test_posteriors_of_another_device_are_those_of_this_one_and_the_aggregator_stays(pool):
+    drawn, sources = draw(), features()
+    expected = posterior_over(pool, sources, drawn, N)
+    elsewhere = posterior_over(pool, sources, drawn, N, torch.device("cpu", 0))  # by its number: another one to torch
+    assert elsewhere.device == torch.device("cpu")
+    assert torch.equal(elsewhere, expected)
+    assert {buffer.device for buffer in pool.buffers()} == {torch.device("cpu")}
+
+
 def test_posteriors_that_are_not_finite_are_an_error(pool):
     embeddings, logits = features()
     logits[7, 0] = torch.nan

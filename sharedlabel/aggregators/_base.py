@@ -83,7 +83,8 @@ class Aggregator(nn.Module, abc.ABC):
             draft: whether `draft` is asked in the place of `at`.
         """
         ask = self.draft if draft else self.at
-        return torch.cat([ask(embeddings[rows], logits[rows], prefixes) for rows in tuples.split(CHUNK)])
+        chunks = tuples.split(at_once(CHUNK, tuples.device))
+        return torch.cat([ask(embeddings[rows], logits[rows], prefixes) for rows in chunks])
 
     def prefix_weights(self, prefixes: int) -> Float[Tensor, "n"]:
         """Return the weight of each prefix in the loss, summing to 1; all alike unless overridden.
@@ -117,11 +118,18 @@ class Aggregator(nn.Module, abc.ABC):
         return False
 
 
+def at_once(count: int, device: torch.device) -> int:
+    """Return how much a pass takes of what a CPU takes so much of; elsewhere a launch costs more than a cache saves."""
+    return count if device.type == "cpu" else 16 * count
+
+
 def pick(posterior: Float[Tensor, "t n c"], prefixes: Sequence[int]) -> Float[Tensor, "t k c"]:
     """Return what is asked for of the log-posteriors after every prefix."""
     if list(prefixes) == list(range(1, posterior.shape[1] + 1)):  # nothing to pick, and no copy to make
         return posterior
-    return posterior[:, torch.tensor(prefixes) - 1]
+    if posterior.device.type == "cpu":
+        return posterior[:, torch.tensor(prefixes) - 1]
+    return torch.stack([posterior[:, size - 1] for size in prefixes], dim=1)  # an index would have to be waited for
 
 
 def statistics(

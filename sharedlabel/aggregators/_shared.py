@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sharedlabel.aggregators._base import CHUNK, Aggregator, pick
+from sharedlabel.aggregators._base import CHUNK, Aggregator, at_once, pick
 
 _INSTANCES = 4096  # per pass
 
@@ -48,7 +48,9 @@ class SharingAggregator(Aggregator):
     ) -> Float[Tensor, "t k c"]:
         """Return the log-posterior of tuples of shared instances after some prefixes."""
         del draft
-        passes = zip(embeddings.split(_INSTANCES), logits.split(_INSTANCES), strict=True)
+        instances = at_once(_INSTANCES, logits.device)
+        passes = zip(embeddings.split(instances), logits.split(instances), strict=True)
         parts = [torch.cat(part) for part in zip(*(self.each(*some) for some in passes), strict=True)]
-        chunks = (self.together(*(part[rows] for part in parts)) for rows in tuples.split(CHUNK))
-        return torch.cat([pick(chunk, prefixes) for chunk in chunks])
+        chunks = tuples.split(at_once(CHUNK, tuples.device))
+        fused = (self.together(*(part[rows] for part in parts)) for rows in chunks)
+        return torch.cat([pick(posterior, prefixes) for posterior in fused])

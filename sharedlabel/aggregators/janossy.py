@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sharedlabel.aggregators._base import Aggregator, normalize, prefix_counts
+from sharedlabel.aggregators._base import Aggregator, normalize, pick, prefix_counts
 from sharedlabel.aggregators._orders import orders
 from sharedlabel.aggregators._space import Space, space_of
 from sharedlabel.config import nested, resolve
@@ -90,7 +90,7 @@ class Janossy(Aggregator):
     ) -> Float[Tensor, "t k c"]:
         """Return the log-posterior after some prefixes alone, from one pass per prefix and order."""
         total = self.base.at(embeddings, logits, prefixes)
-        counts = prefix_counts(logits).long()[torch.tensor(prefixes) - 1]
+        counts = pick(prefix_counts(logits)[None], prefixes)[0].long()
         return total if self.training else self._averaged(total, embeddings, logits, counts)
 
     def draft(

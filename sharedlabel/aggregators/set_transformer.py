@@ -18,6 +18,7 @@ from sharedlabel.aggregators._base import (
     Standardize,
     doubling_prefix_weights,
     instance_features,
+    pick,
     prefix_counts,
 )
 from sharedlabel.aggregators._layers import CountedReadOut, MultiheadAttention, check_heads
@@ -93,7 +94,7 @@ class SetTransformer(Aggregator):
     ) -> Float[Tensor, "t k c"]:
         """Return the log-posterior after some prefixes alone, from one set each."""
         longest = max(prefixes)
-        counts = prefix_counts(embeddings)[torch.tensor(prefixes) - 1]
+        counts = pick(prefix_counts(embeddings)[None], prefixes)[0]
         return self._after(embeddings[:, :longest], logits[:, :longest], counts)
 
     def prefix_weights(self, prefixes: int) -> Float[Tensor, "n"]:

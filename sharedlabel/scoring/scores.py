@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import pkgutil
@@ -37,6 +38,7 @@ METRICS: tuple[ModuleType, ...] = tuple(
     if "columns" in vars(module)
 )
 _COLUMNS = {field.name for field in dataclasses.fields(records.Scores)}
+_CPU = torch.device("cpu")
 _ROUNDING = 1e-12  # of sums of weights, which are 1 but for it
 
 
@@ -59,27 +61,31 @@ class Scores:
     reliability: list[dict[str, Any]]
 
 
-@torch.inference_mode()
 def posterior_over(
     aggregator: Aggregator,
     sources: tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]],
     drawn: Tuples,
     n: Sequence[int],
+    device: torch.device = _CPU,
 ) -> Float[Tensor, "pt k c"]:
     """Return the log-posterior of every tuple of every partition after each n, from one pass over the largest.
 
     Args:
-        aggregator: in evaluation mode.
-        sources: embeddings and calibrated logits of the split.
+        aggregator: in evaluation mode, on the CPU.
+        sources: embeddings and calibrated logits of the split, likewise.
         drawn: tuples of at least `max(n)` instances.
         n: prefix lengths.
+        device: that computes; the posterior is on the CPU.
 
     Raises:
         DataError: prefixes that the tuples do not have, or features of another width than the aggregator was built for.
         TrainingError: the aggregator returned NaN or Inf.
     """
     _check_sources(aggregator, sources, drawn, n)
-    log_posterior = aggregator.over(*sources, drawn.indices.flatten(0, 1), n)
+    there = aggregator if device == _CPU else copy.deepcopy(aggregator).to(device)
+    with torch.inference_mode():
+        embeddings, logits = (source.to(device) for source in sources)
+        log_posterior = there.over(embeddings, logits, drawn.indices.flatten(0, 1).to(device), n).cpu()
     if not torch.isfinite(log_posterior).all():
         raise TrainingError(
             f"expected finite posteriors, got NaN or Inf from {type(aggregator).__name__}; lower fit.learning_rate"

@@ -6,13 +6,14 @@ computed the other need not. Each computes all by itself where they do not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from sharedlabel.aggregators._base import Aggregator
+from sharedlabel.aggregators._base import Aggregator, pick
 from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.metrics.calibration import temperatures
 from sharedlabel.scoring.data import Data
@@ -53,12 +54,14 @@ class Answers:
         data: whose tuples.
         inputs: `features`, `calibrate` and `aggregate`.
         sample: all that the tuples depend on besides the data.
+        device: that the aggregator computes on.
     """
 
     aggregator: Aggregator
     data: Data
     inputs: Mapping[str, Artifact]
     sample: tuple[int, str, int, int]
+    device: torch.device
 
     @property
     def come_along(self) -> bool:
@@ -67,7 +70,7 @@ class Answers:
 
     def posterior(self, role: Role, drawn: Tuples) -> Tensor:
         """Return the log-posterior `[t n c]` of a split's tuples after every instance."""
-        return self._kept(role, lambda: self._over(role, drawn))
+        return self._kept(role, lambda: self._over(role, drawn, range(1, drawn.indices.shape[2] + 1)))
 
     def temperatures(self, drawn: Tuples) -> Tensor:
         """Return the temperature after every instance, fitted on validation."""
@@ -76,9 +79,15 @@ class Answers:
             "temperatures", lambda: temperatures(self.posterior("validation", drawn), drawn, sizes, groups)
         )
 
-    def _over(self, role: Role, drawn: Tuples) -> Tensor:
+    def after(self, role: Role, drawn: Tuples, n: Sequence[int]) -> Tensor:
+        """Return the log-posterior `[t k c]` of a split's tuples after some numbers of instances."""
+        if self.come_along:
+            return pick(self.posterior(role, drawn), n)
+        return self._over(role, drawn, n)
+
+    def _over(self, role: Role, drawn: Tuples, n: Sequence[int]) -> Tensor:
         sources = _read.calibrated(self.inputs["features"], self.inputs["calibrate"], role)
-        return posterior_over(self.aggregator, sources, drawn, range(1, drawn.indices.shape[2] + 1))
+        return posterior_over(self.aggregator, sources, drawn, n, self.device)
 
     def _kept(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         key = (self.data.key, *(self.inputs[one].key for one in ("features", "calibrate", "aggregate")), *self.sample)

@@ -22,6 +22,7 @@ from sharedlabel.stages._base import Finished, MethodSetting
 from sharedlabel.stages._posteriors import Answers
 from sharedlabel.stages._scores import COUNTED
 from sharedlabel.store import Artifact, Output
+from sharedlabel.training.devices import device
 
 VERSION = 2
 LEAF, INPUTS, TABLE = "method", ("features", "calibrate", "aggregate"), "thresholds"
@@ -52,11 +53,11 @@ def configure(experiment: Experiment, setting: MethodSetting) -> Config | None:
 
 def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Fit the thresholds of every rule, and score what they give on test."""
-    del runtime
     shape = _read.shape(data, inputs["calibrate"])
     aggregator = _read.aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     every = range(1, config.n_max + 1)
-    answers = Answers(aggregator, data, inputs, (config.n_max, config.protocol, config.partitions, config.seed))
+    sample = (config.n_max, config.protocol, config.partitions, config.seed)
+    answers = Answers(aggregator, data, inputs, sample, device(runtime))
     seen, drawn = {}, {}
     temperatures: dict[thresholds.Source, Tensor] = {}
     clusters = data.groups("validation", config.protocol)

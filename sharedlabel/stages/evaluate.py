@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from sharedlabel.aggregators._base import pick
 from sharedlabel.config import Experiment, Plugin
 from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.measurements import counts
 from sharedlabel.records.measurements import ReliabilityBin
 from sharedlabel.scoring.data import Data
-from sharedlabel.scoring.scores import posterior_over
 from sharedlabel.stages import _read, _scores
 from sharedlabel.stages._base import Finished, MethodSetting
 from sharedlabel.stages._posteriors import Answers
 from sharedlabel.store import Artifact, Output
-from sharedlabel.types import Role, Tuples
+from sharedlabel.training.devices import device
 
 VERSION = 2
 LEAF, INPUTS, TABLE = "method", ("features", "calibrate", "aggregate"), "reliability"
@@ -40,17 +36,11 @@ def configure(experiment: Experiment, setting: MethodSetting) -> Config:
 
 def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Score a fitted aggregator on stored features."""
-    del runtime
     aggregator = _read.aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
-    answers = Answers(aggregator, data, inputs, (max(config.n), config.protocol, config.partitions, config.seed))
-
-    def posterior(role: Role, drawn: Tuples, n: Sequence[int]) -> Tensor:
-        if answers.come_along:
-            return pick(answers.posterior(role, drawn), n)
-        return posterior_over(aggregator, _read.calibrated(inputs["features"], inputs["calibrate"], role), drawn, n)
-
+    sample = (max(config.n), config.protocol, config.partitions, config.seed)
+    answers = Answers(aggregator, data, inputs, sample, device(runtime))
     macs = counts.aggregator_macs(aggregator, _read.shape(data, inputs["calibrate"]), config.n, _scores.COUNTED)
-    scored = _scores.score(config, data, posterior, answers.temperatures if answers.come_along else None)
+    scored = _scores.score(config, data, answers.after, answers.temperatures if answers.come_along else None)
     return Output(scored.tensors, {**scored.meta, "macs": {str(n): count for n, count in macs.items()}})
 
 

@@ -19,10 +19,12 @@ from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
 from sharedlabel.stages._restore import LEARNED, searched
 from sharedlabel.store import Artifact, Output
+from sharedlabel.training.devices import device
 from sharedlabel.training.embedding import accuracy
 from sharedlabel.training.fit import fit, kind
 from sharedlabel.training.joint import SharedLabelTraining
 from sharedlabel.training.loaders import Chosen, Lookup, TupleLoader
+from sharedlabel.training.resident import resident
 
 VERSION = 1
 TEACHER = ("teacher_features", "teacher_calibrate", "teacher_aggregate")  # further inputs of a call that distils
@@ -47,9 +49,10 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     backbone = _read.backbone(config.backbone, data, inputs["backbone"])
     aggregator = _read.aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     correction = inputs["calibrate"].tensors()["log_correction"]
-    sources: tuple[Lookup, ...] = (Chosen(data.dataset.images, data.splits["aggregator"]),)
+    home = device(runtime) if runtime.devices == 1 else torch.device("cpu")
+    sources: tuple[Lookup, ...] = (Chosen(resident(data.dataset.images, home), data.splits["aggregator"]),)
     if config.joint.distill:
-        sources += (teacher(config.aggregator, data, inputs),)
+        sources += (teacher(config.aggregator, data, inputs, home),)
     with rng.seeded(config.seed, "joint"):
         module = kind(SharedLabelTraining, runtime).of(
             backbone, aggregator, config.joint, inputs["calibrate"].meta["temperature"], correction
@@ -66,7 +69,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
         )
         fit(module, loader, runtime, config.joint.epochs, config.gradient_clip)
     with torch.no_grad():  # tuples of images [t n C H W]
-        embeddings, logits = module.instances(next(iter(loader))[0][: _contract.TUPLES])
+        embeddings, logits = module.instances(next(iter(loader))[0][: _contract.TUPLES].cpu())
         _contract.check(aggregator, embeddings, calibrate_logits(logits, correction, module.temperature))
     learned = {f"{LEARNED}{name}": tensor for name, tensor in aggregator.state_dict().items()}
     return Output(
@@ -85,10 +88,11 @@ def work(config: Config, data: Data) -> int:
 
 
 class _Posteriors:
-    """What an aggregator says about tuples of a split, from the stored features of its images."""
+    """What an aggregator says about tuples of a split, from the stored features of its images, on a device."""
 
-    def __init__(self, aggregator: Aggregator, sources: tuple[Tensor, Tensor]) -> None:
-        self.aggregator, self.sources = aggregator, sources
+    def __init__(self, aggregator: Aggregator, sources: tuple[Tensor, Tensor], device: torch.device) -> None:
+        self.aggregator, self.device = aggregator.to(device), device
+        self.sources = [source.to(device) for source in sources]
 
     @torch.no_grad()
     def __getitem__(self, index: Tensor) -> Tensor:
@@ -96,8 +100,8 @@ class _Posteriors:
         return posterior
 
 
-def teacher(plugin: Plugin, data: Data, inputs: Mapping[str, Artifact]) -> _Posteriors:
+def teacher(plugin: Plugin, data: Data, inputs: Mapping[str, Artifact], home: torch.device) -> _Posteriors:
     """Return the posteriors of the dense network; joint training changes no image, so its stored features serve."""
     features, calibration, fitted = (inputs[role] for role in TEACHER)
     sources = _read.calibrated(features, calibration, "aggregator")
-    return _Posteriors(_read.aggregator(plugin, data, calibration, fitted), sources)
+    return _Posteriors(_read.aggregator(plugin, data, calibration, fitted), sources, home)

@@ -37,6 +37,7 @@ class AggregatorTraining(TrainedModule):
         super().__init__(learning_rate, weight_decay)
         self._keep_options(options)
         self.aggregator, self.patience = aggregator, patience
+        self._counted: dict[int, tuple[list[int], Tensor]] = {}  # by the size of tuples
         self.validation = None if validation is None else SharedTuples.of(validation)
         self.best, self.best_epoch, self.best_state = math.inf, 0, _copied(aggregator)
         if self.validation is not None:
@@ -56,12 +57,12 @@ class AggregatorTraining(TrainedModule):
         """Return the weighted negative log-likelihood (nats), averaged over prefixes as the aggregator weighs them."""
         embeddings, logits, labels, *rest = batch
         labels, weights = _weighed(labels, rest)
-        prefixes, importance = _weighted(self.aggregator, logits.shape[1])
+        prefixes, importance = self._weighted(logits)
         posterior = self.aggregator.at(embeddings, logits, prefixes)
         losses = prefix_loss(posterior, labels)
         if self._watched:
             self._score("train", posterior, labels, weights, prefixes)
-        return self.record((losses @ importance.to(losses) * weights).mean())
+        return self.record((losses @ importance.to(losses.dtype) * weights).mean())
 
     def validation_step(self, batch: Sequence[Tensor]) -> None:
         """Log the loss and the metrics."""
@@ -113,14 +114,25 @@ class AggregatorTraining(TrainedModule):
         self._log_loss(phase, loss, len(labels))
         self._score(phase, posterior, labels, weights)
 
+    def on_train_epoch_start(self) -> None:
+        """Ask the aggregator anew which prefixes count."""
+        self._counted.clear()
+
+    def _weighted(self, logits: Float[Tensor, "t n c"]) -> tuple[list[int], Float[Tensor, "k"]]:
+        """Return the prefixes that count in the loss of a step, and their weights, which every step would wait for."""
+        size = logits.shape[1]
+        if size not in self._counted:
+            prefixes, importance = _weighted(self.aggregator, size)
+            self._counted[size] = prefixes, importance.to(logits.device)
+        return self._counted[size]
+
     @torch.no_grad()
     def _validation_loss(self, validation: TupleBatch | SharedTuples) -> float:
         training = self.aggregator.training
         self.aggregator.eval()
-        embeddings, logits, tuples, labels, weights = SharedTuples.of(validation)
+        embeddings, logits, tuples, labels, weights = SharedTuples.of(validation).to(self.home)
         prefixes, importance = _weighted(self.aggregator, tuples.shape[1])
-        instances = (embeddings.to(self.place), logits.to(self.place), tuples.to(self.place))
-        posterior = self.aggregator.over(*instances, prefixes, draft=True).cpu()
+        posterior = self.aggregator.over(embeddings, logits, tuples, prefixes, draft=True)
         self.aggregator.train(training)
         return float(prefix_loss(posterior, labels) @ importance.to(posterior) @ weights / weights.sum())
 

@@ -28,7 +28,7 @@ class TrainedModule(LoggingModule):
         self._losses: list[Tensor] = []
 
     @property
-    def place(self) -> torch.device:
+    def home(self) -> torch.device:
         """Where its weights are."""
         first = next(self.parameters(), None)
         return torch.device("cpu") if first is None else first.device

@@ -22,6 +22,7 @@ from sharedlabel.types import Images
 
 SHARD_IMAGES = 16_384
 EMBED_BATCH = 512
+_PIXELS = 2**21  # of a batch, 2,048 images of 32 x 32
 
 
 def embed(
@@ -50,6 +51,13 @@ def _prepared(backbone: Backbone, target: torch.device, runtime: TrainerConfig) 
     return network.to(target).eval()
 
 
+def _batch_size(images: Images, target: torch.device) -> int:
+    """Return how many images a pass takes: where a launch costs more than a cache saves, more small ones."""
+    if target.type == "cpu":
+        return EMBED_BATCH
+    return max(EMBED_BATCH, min(SHARD_IMAGES, _PIXELS // (images.shape[-2] * images.shape[-1])))
+
+
 @torch.inference_mode()
 def _embed_shard(
     network: Backbone, images: Images, shard: Tensor, target: torch.device, precision: str
@@ -58,14 +66,15 @@ def _embed_shard(
         "embeddings": torch.empty(len(shard), network.embedding_dim, device=target),
         "logits": torch.empty(len(shard), network.classifier.out_features, device=target),
     }
-    parts = torch.arange(len(shard), device=target).split(EMBED_BATCH)
-    batches = looked_up(images, (shard[rows.to(shard.device)] for rows in parts))
-    for rows, (batch,) in zip(parts, sent(([batch] for batch in batches), target), strict=True):
+    size = _batch_size(images, target)
+    places = [tensor.split(size) for tensor in made.values()]
+    batches = sent(([batch] for batch in looked_up(images, shard.split(size))), target)
+    for (batch,), embeddings, logits in zip(batches, *places, strict=True):
         with computing(precision, target):
             embedding = network.embed(batch)
-            logits = network.classify(embedding)
-        made["embeddings"][rows] = embedding.float()
-        made["logits"][rows] = logits.float()
+            classified = network.classify(embedding)
+        embeddings.copy_(embedding)
+        logits.copy_(classified)
     made = {name: tensor.cpu() for name, tensor in made.items()}  # once a shard: who copies waits for the device
     for name, tensor in made.items():
         if not torch.isfinite(tensor).all():

@@ -5,7 +5,7 @@ Both know the rank of their process, so that any number of devices sees disjoint
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -43,8 +43,12 @@ class SharedTuples(NamedTuple):
         if isinstance(batch, SharedTuples):
             return batch
         embeddings, logits, labels, weights = batch
-        tuples = torch.arange(labels.numel() * logits.shape[1]).view(labels.numel(), -1)
+        tuples = torch.arange(labels.numel() * logits.shape[1], device=labels.device).view(labels.numel(), -1)
         return cls(embeddings.flatten(0, 1), logits.flatten(0, 1), tuples, labels, weights)
+
+    def to(self, device: torch.device) -> SharedTuples:
+        """Return them on a device."""
+        return SharedTuples(*(part.to(device) for part in self))
 
 
 @runtime_checkable
@@ -53,6 +57,12 @@ class Lookup(Protocol):
 
     def __getitem__(self, index: Tensor, /) -> Tensor:
         """Return the instances `[..., *]` at `index [...]`."""
+
+
+def place(source: Lookup) -> torch.device:
+    """Return where the index has to be, and where what is looked up will be."""
+    device: torch.device = getattr(source, "device", torch.device("cpu"))
+    return device
 
 
 def looked_up(source: Lookup, indices: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -70,7 +80,8 @@ class Chosen:
     """
 
     def __init__(self, source: Lookup, chosen: Int64[Tensor, "m"]) -> None:
-        self.source, self.chosen = source, chosen
+        self.source, self.device = source, place(source)
+        self.chosen = chosen.to(self.device)
 
     def __getitem__(self, index: Tensor) -> Tensor:
         return self.source[self.chosen[index]]
@@ -124,7 +135,7 @@ class TupleLoader:
     """Batches of tuples in a random order: instances `[t n ...]` of each source, labels and weights.
 
     Args:
-        sources: what is looked up by instance, such as embeddings and logits, or images.
+        sources: what is looked up by instance, such as embeddings and logits, or images; batches are where they are.
         labels: `[m]`.
         n: instances per tuple.
         batch_size: tuples per step over all devices.
@@ -164,11 +175,19 @@ class TupleLoader:
         if self.batches == "diverse":
             order = order[self._dealt(drawn.labels[0, order])]
         self.epoch += 1
-        weights = drawn.weights[0] * self.tuples
         batches = [share_of_rank(batch) for batch in order.split(self.batch_size)]
-        gathered = [looked_up(source, (drawn.indices[0, rows] for rows in batches)) for source in self.sources]
-        for rows, *instances in zip(batches, *gathered, strict=True):
-            yield *instances, drawn.labels[0, rows], weights[rows].float()
+        rows, sizes = torch.cat(batches), [len(batch) for batch in batches]
+
+        def there(values: Tensor, device: torch.device) -> Sequence[Tensor]:
+            """Bring the values of all batches to a device at once, so that no step waits for a copy."""
+            split: Sequence[Tensor] = values[rows].to(device).split(sizes)
+            return split
+
+        gathered = [looked_up(source, there(drawn.indices[0], place(source))) for source in self.sources]
+        weights, home = (drawn.weights[0] * self.tuples).float(), place(self.sources[0])
+        parts = there(drawn.labels[0], home), there(weights, home)
+        for labels, weight, *instances in zip(*parts, *gathered, strict=True):
+            yield *instances, labels, weight
 
     def _drawn(self, epoch: int) -> Tuples:
         return partition(self.labels, self.n, 1, self.prior, rng.generator(self.seed, "tuples", epoch), self.groups)

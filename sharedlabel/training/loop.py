@@ -88,7 +88,7 @@ def _train(
         module.load_state_dict(state["state_dict"])
     made = module.configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
-    device = module.place
+    device = module.home
     if device.type == "cpu":  # a look for captured graphs, and so for drivers, in every step
         optimizer._accelerator_graph_capture_health_check = _nothing
     scaler = torch.amp.GradScaler(device.type, enabled=loop.precision == "16-mixed")
@@ -137,17 +137,17 @@ class _Step:
         precision: str,
     ) -> None:
         self.module, self.optimizer, self.scaler, self.gradient_clip = module, optimizer, scaler, gradient_clip
-        self.device, self.precision, self.weights = module.place, precision, WEIGHTS.get(precision)
+        self.device, self.precision, self.weights = module.home, precision, WEIGHTS.get(precision)
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def __call__(self, batch: Sequence[Tensor]) -> None:
         """Take the step of a batch that is where the module is."""
         if self.weights is not None:
             batch = [part.to(self.weights) if part.is_floating_point() else part for part in batch]
-        with computing(self.precision, self.device):
-            loss: Any = self.module.training_step(batch)
         for parameter in self.parameters:
             parameter.grad = None
+        with computing(self.precision, self.device):
+            loss: Any = self.module.training_step(batch)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         self.module.on_before_optimizer_step(self.optimizer)

@@ -50,8 +50,9 @@ class AggregatorModule(AggregatorTraining, pl.LightningModule):
         aggregator: the set aggregator.
         learning_rate: peak of a cosine schedule with 10% warm-up, AdamW.
         weight_decay: decoupled.
-        validation: a batch to watch: the epoch with the least loss on it is kept, and training stops `patience` epochs
-            after it. None leaves both to callbacks, such as `EarlyStopping("validation/loss")`.
+        validation: a batch to watch, best where the aggregator is trained: the epoch with the least loss on it is kept,
+            and training stops `patience` epochs after it. None leaves both to callbacks, such as
+            `EarlyStopping("validation/loss")`.
         patience: epochs without a better loss on `validation`.
 
     Raises:

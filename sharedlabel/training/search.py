@@ -28,6 +28,7 @@ from sharedlabel.data import tuples
 from sharedlabel.errors import ConfigError, TrainingError
 from sharedlabel.plugins import load
 from sharedlabel.training.aggregator import AggregatorTraining
+from sharedlabel.training.devices import device
 from sharedlabel.training.fit import fit as descend
 from sharedlabel.training.fit import kind
 from sharedlabel.training.loaders import SharedTuples, TupleBatch, TupleLoader
@@ -55,8 +56,8 @@ class Task:
     Attributes:
         shape: what it is built for.
         direct: training tuples for what is fitted in closed form.
-        loader: makes the batches of training tuples, from the first epoch on.
-        stopping: returns the tuples of validation that early stopping and the search look at.
+        loader: makes the batches of training tuples, from the first epoch on, where they are trained on.
+        stopping: returns the tuples of validation that early stopping and the search look at, there, too.
         gradient_clip: largest gradient norm; 0 is off.
         seed: of the initialisation, dropout and the search.
         runtime: where to train.
@@ -113,13 +114,14 @@ def task(
         seed: of everything random.
         runtime: where to train.
     """
+    home = device(runtime)
     drawn = tuples.partition(learn.labels, n, STOPPING_PARTITIONS, prior, rng.generator(seed, "fit"), learn.groups)
 
     def loader() -> TupleLoader:
-        sources, fresh = (learn.embeddings, learn.logits), recipe.tuples == "fresh"
+        sources, fresh = (learn.embeddings.to(home), learn.logits.to(home)), recipe.tuples == "fresh"
         return TupleLoader(sources, learn.labels, n, recipe.batch_size, prior, seed, learn.groups, fresh=fresh)
 
-    stopping = functools.cache(lambda: shared(watch, watched()))
+    stopping = functools.cache(lambda: shared(watch, watched()).to(home))
     return Task(shape, gathered(learn, drawn), loader, stopping, gradient_clip, seed, runtime)
 
 
@@ -211,7 +213,8 @@ def train(plugin: Plugin, recipe: FitConfig, task: Task) -> Fitted:
             return Fitted(aggregator, plugin, {})
         loader = task.loader()
         recipe = lasting(recipe, len(loader))
-        module = kind(AggregatorTraining, task.runtime, small=True).of(aggregator, recipe, task.stopping())
+        trained = kind(AggregatorTraining, task.runtime, small=True)
+        module = trained.of(aggregator.to(device(task.runtime)), recipe, task.stopping())
         descend(module, loader, task.runtime, recipe.epochs, task.gradient_clip, small=True)
     facts = {"losses": module.losses(), "best_epoch": module.best_epoch, "validation_loss": module.best}
     return Fitted(aggregator, plugin, facts)
