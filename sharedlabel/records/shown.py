@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Any
 
 from sharedlabel.errors import printable
+from sharedlabel.machine import memory
 from sharedlabel.records import TABLES, Results
 
 LONGEST = 200  # letters of a name
@@ -29,6 +30,7 @@ def name(text: str) -> str:
     return printable(text, LONGEST)
 
 
+@memory.uncollected()
 def shown(results: Results, write: Callable[[str], str] = printable) -> Results:
     """Return results with names to be shown; those that differ stay different.
 
