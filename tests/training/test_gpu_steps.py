@@ -26,9 +26,8 @@ from sharedlabel.pruners import magnitude
 from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._methods import prune
 from sharedlabel.training import aggregator as training
-from sharedlabel.training.backbone import BackboneModule
-from sharedlabel.training.joint import SharedLabelModule
 from sharedlabel.training.loop import Loop
+from sharedlabel.training.modules import BackboneModule, SharedLabelModule
 from sharedlabel.types import SetShape
 
 N, WIDTH, CLASSES, TUPLES = 8, 6, 5, 16
@@ -99,7 +98,7 @@ TRAINED = [name for name in NAMES if any(parameter.requires_grad for parameter i
 def test_a_step_of_training(name: str, request: pytest.FixtureRequest) -> None:
     aggregator = built(name)
     counted, importance = training._weighted(aggregator, N)  # of the epoch, whose first step looks for them
-    module = training.AggregatorModule(aggregator)
+    module = training.AggregatorTraining(aggregator)
     crossings = request.getfixturevalue("crossings")
     moved(aggregator)
     module._trainer = Loop(1, 1, "32-true")  # type: ignore[assignment]
