@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import sharedlabel as sl
 from sharedlabel import plugins, rng
 from sharedlabel.aggregators import lstm
 from sharedlabel.aggregators._base import Aggregator
@@ -27,7 +28,6 @@ from sharedlabel.pruners._base import Context
 from sharedlabel.pruners._methods import prune
 from sharedlabel.training import aggregator as training
 from sharedlabel.training.loop import Loop
-from sharedlabel.training.modules import BackboneModule, SharedLabelModule
 from sharedlabel.types import SetShape
 
 N, WIDTH, CLASSES, TUPLES = 8, 6, 5, 16
@@ -98,7 +98,7 @@ TRAINED = [name for name in NAMES if any(parameter.requires_grad for parameter i
 def test_a_step_of_training(name: str, request: pytest.FixtureRequest) -> None:
     aggregator = built(name)
     counted, importance = training._weighted(aggregator, N)  # of the epoch, whose first step looks for them
-    module = training.AggregatorTraining(aggregator)
+    module = sl.AggregatorModule(aggregator)
     crossings = request.getfixturevalue("crossings")
     moved(aggregator)
     module._trainer = Loop(1, 1, "32-true")  # type: ignore[assignment]
@@ -131,7 +131,7 @@ def labels(count: int) -> Tensor:
 
 
 def test_a_step_of_a_backbone(network: Backbone, request: pytest.FixtureRequest) -> None:
-    module = BackboneModule(network, crop=2, flip=True, label_smoothing=0.1).train()
+    module = sl.BackboneModule(network, crop=2, flip=True, label_smoothing=0.1).train()
     crossings = request.getfixturevalue("crossings")
     moved(network)
     module._trainer = Loop(1, 1, "32-true")  # type: ignore[assignment]
@@ -143,7 +143,7 @@ def test_a_step_of_a_backbone(network: Backbone, request: pytest.FixtureRequest)
 def test_a_step_of_joint_training(network: Backbone, request: pytest.FixtureRequest) -> None:
     width = network.embedding_dim
     shape = SetShape(torch.zeros(width), torch.ones(width), SHAPE.log_prior)
-    module = SharedLabelModule(network, lstm.build(lstm.Config(), shape), distill=1.0).train()
+    module = sl.SharedLabelModule(network, lstm.build(lstm.Config(), shape), distill=1.0).train()
     crossings = request.getfixturevalue("crossings")
     moved(module)
     module._trainer = Loop(1, 1, "32-true")  # type: ignore[assignment]

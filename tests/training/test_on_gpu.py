@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import sharedlabel as sl
 from sharedlabel import grid, plugins, rng
 from sharedlabel.backbones import resnet_cifar
 from sharedlabel.backbones._base import Backbone
@@ -118,7 +119,7 @@ def test_no_step_of_an_aggregator_waits(name: str, no_step_waits: list[int]) -> 
         pytest.skip("nothing to train")
     sources = (torch.randn(320, WIDTH, generator=draw).to(GPU), torch.randn(320, CLASSES, generator=draw).to(GPU))
     loader = TupleLoader(sources, labels, N, 8, prior, 0, None)
-    module = AggregatorModule(aggregator).train()
+    module = sl.AggregatorModule(aggregator).train()
     loop.train(module, loader, 2, GPU, 1.0)
     assert len(no_step_waits) == 10
 
