@@ -64,20 +64,24 @@ def networks(build: Any) -> list[Backbone]:
     return made
 
 
-def alone(made: list[Backbone], recipe: TrainConfig, data: Data, **options: Any) -> list[list[float]]:
+def alone(
+    made: list[Backbone], recipe: TrainConfig, data: Data, runtime: TrainerConfig = CPU, **options: Any
+) -> list[list[float]]:
     losses = []
     for seed, network in zip(SEEDS, made, strict=True):
         with rng.seeded(seed, "retrain"):
-            losses.append(compression.train(network, recipe, data, CPU, seed, **options))
+            losses.append(compression.train(network, recipe, data, runtime, seed, **options))
     return losses
 
 
-def together(made: list[Backbone], recipe: TrainConfig, data: Data, **options: Any) -> list[list[float]]:
+def together(
+    made: list[Backbone], recipe: TrainConfig, data: Data, runtime: TrainerConfig = CPU, **options: Any
+) -> list[list[float]]:
     streams = []
     for seed in SEEDS:
         with rng.seeded(seed, "retrain"):
             streams.append(rng.going_on(torch.device("cpu")))
-    return batched.train(made, recipe, data, CPU, SEEDS, streams, **options)
+    return batched.train(made, recipe, data, runtime, SEEDS, streams, **options)
 
 
 def assert_close(one: Backbone, other: Backbone) -> None:
@@ -96,6 +100,16 @@ def test_each_network_ends_where_it_ends_alone(build, recipe, span, data):
     for one, other, start in zip(ours, theirs, networks(build), strict=True):
         assert_close(one, other)
         assert not torch.equal(one.classifier.weight, start.classifier.weight)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("64-true", 1e-6), ("bf16-mixed", 0.05)])
+def test_other_precisions_are_lightnings_and_stored_in_32_bits(precision, tolerance, data):
+    ours, theirs, runtime = networks(resnet), networks(resnet), dataclasses.replace(CPU, precision=precision)
+    losses, expected = together(ours, SGD, data, runtime), alone(theirs, SGD, data, runtime)
+    torch.testing.assert_close(torch.tensor(losses), torch.tensor(expected), rtol=0, atol=tolerance)
+    for one, other in zip(ours, theirs, strict=True):
+        for name, tensor in other.state_dict().items():
+            torch.testing.assert_close(one.state_dict()[name], tensor, rtol=0, atol=tolerance, msg=name)
 
 
 def test_removed_weights_stay_exactly_zero_and_all_others_are_trained(data):
