@@ -26,7 +26,6 @@ from sharedlabel.scoring.data import Data
 from sharedlabel.store import Store
 from sharedlabel.training import compression, embedding, loop, resident
 from sharedlabel.training.loaders import TupleLoader
-from sharedlabel.training.modules import AggregatorModule
 from sharedlabel.training.sending import sent
 from sharedlabel.types import ROLES, Dataset, SetShape
 
