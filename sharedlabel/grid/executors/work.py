@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+import torch._dynamo
 from numpy.typing import NDArray
+from scipy import special
 
 from sharedlabel.config import resolve
 from sharedlabel.grid.executors.messages import Begun, Setup, Unable
@@ -17,7 +19,8 @@ from sharedlabel.machine import forks, mapped
 from sharedlabel.store import Store, opened
 from sharedlabel.training import aggregator, backbone, fit, joint, search
 
-PRELOADED = aggregator, backbone, fit, joint, search  # imported once, before workers are forked
+# Imported once, before workers are forked: torch's optimisers import its compiler when they take their first step.
+PRELOADED = aggregator, backbone, fit, joint, search, torch._dynamo, special
 AXES = ("backbones", "pruners", "aggregators")
 
 
