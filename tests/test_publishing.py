@@ -35,7 +35,7 @@ def publish(finished: Finished, tracker: Any) -> None:
     with tracker:
         for cell in finished.grid.cells[1:3]:
             tracker.cell(rows(cell, finished.grid, finished.store), losses(cell, finished.store))
-        tracker.summary(finished.results, {"ri": "<svg></svg>"}, "0123456789abcdef")
+        tracker.summary(finished.results, lambda: {"ri": "<svg></svg>"}, "0123456789abcdef")
 
 
 def published(folder: Path) -> dict[str, list[str]]:
@@ -86,7 +86,7 @@ def test_a_process_that_dies_is_told(finished: Finished, tmp_path: Path, monkeyp
         pytest.raises(TrackingError, match="expected the process that publishes to W&B to live, got its end"),
         publisher,
     ):
-        publisher.summary(finished.results, {}, "0" * 16)
+        publisher.summary(finished.results, dict, "0" * 16)
 
 
 def _dying(self: forks.Forks) -> Any:

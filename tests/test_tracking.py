@@ -93,7 +93,7 @@ def publish(finished, experiment: Experiment, folder: Path) -> None:
     with Tracker(experiment, folder) as tracker:
         for cell in finished.grid.cells[1:3]:
             tracker.cell(rows(cell, finished.grid, finished.store), losses(cell, finished.store))
-        tracker.summary(finished.results, {"ri": "<svg></svg>"}, "0123456789abcdef")
+        tracker.summary(finished.results, lambda: {"ri": "<svg></svg>"}, "0123456789abcdef")
 
 
 def test_one_run_per_cell_and_one_summary_and_a_second_time_nothing(finished, tmp_path):
@@ -256,7 +256,7 @@ from sharedlabel.config import Experiment
 from sharedlabel.running.tracking import Tracker
 with Tracker(Experiment(tracking="none"), Path("nowhere")) as tracker:
     tracker.cell([type("Row", (), {"cell": "0"})()], {})
-    tracker.summary(None, {}, "0")
+    tracker.summary(None, dict, "0")
 print("wandb" in sys.modules, Path("nowhere").exists())
 """
     done = subprocess.run(

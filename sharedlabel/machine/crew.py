@@ -8,6 +8,8 @@ it had to this one.
 from __future__ import annotations
 
 import contextlib
+import pickle
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -165,6 +167,31 @@ def _heard(connection: Connection) -> Any:
         return connection.recv()
     except (EOFError, OSError):
         return None
+
+
+class Ahead:
+    """A call in a process beside this one, so that what it leaves, in a store, is there when this one asks for it.
+
+    Args:
+        process: that forks it.
+        function: can be pickled.
+        task: its argument.
+    """
+
+    def __init__(self, process: forks.Forks, function: Callable[[Task], object], task: Task) -> None:
+        self._connection = process.fork(_DO)
+        threading.Thread(target=self._send, args=(function, task), daemon=True).start()
+
+    def _send(self, function: Callable[[Task], object], task: Task) -> None:
+        with contextlib.suppress(OSError):  # it has died
+            for told in (function, [task]):  # by bytes: torch's own way of sending tensors shares their memory
+                self._connection.send_bytes(pickle.dumps(told, pickle.HIGHEST_PROTOCOL))
+
+    def wait(self) -> None:
+        """Wait until it has ended, with an error or without: whoever misses what it should have left does it again."""
+        with contextlib.closing(self._connection) as connection:
+            if _heard(connection) is not None:  # it is ready
+                _heard(connection)
 
 
 def do(connection: Connection) -> None:

@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 _BLAS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_TELL = b"f"
+_NAME = 256  # bytes of the name of what a fork is to do, one message each
 STAGE_CALLS = "sharedlabel.grid.executors.work:work"  # named here, where that takes no seconds to import
 _warm: dict[tuple[str, int], Forks] = {}  # processes that somebody has started early, by their arguments
 
@@ -75,11 +75,12 @@ class Forks:
     """A process that forks workers.
 
     Args:
-        work: what a worker does with its connection: a function, as `module:name`.
+        work: what a worker does with its connection: a function, as `module:name`; the module is imported at once.
         threads: that a worker computes with; 0 for work without torch, which is ready sooner.
     """
 
     def __init__(self, work: str, threads: int) -> None:
+        self.work, self.threads = work, threads
         self._socket, other = socket.socketpair()
         with other:
             self._process = subprocess.Popen(  # noqa: S603
@@ -90,15 +91,18 @@ class Forks:
                 start_new_session=True,  # Ctrl-C is ours to handle
             )
 
-    def fork(self) -> Connection:
+    def fork(self, work: str = "") -> Connection:
         """Return the connection to a new worker, which is there when the process has imported what it needs.
+
+        Args:
+            work: what it does, if that is something else than most do.
 
         Raises:
             OSError: the process has died.
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            socket.send_fds(self._socket, [_TELL], [theirs.fileno()])
+            socket.send_fds(self._socket, [(work or self.work).encode().ljust(_NAME)], [theirs.fileno()])
         return Connection(ours.detach())
 
     def close(self) -> None:
@@ -119,15 +123,21 @@ def taken(work: str, threads: int) -> Forks:
     return _warm.pop((work, threads), None) or Forks(work, threads)
 
 
+def keep(process: Forks) -> None:
+    """Give a process back, for whoever needs its forks next."""
+    if _warm.setdefault((process.work, process.threads), process) is not process:
+        process.close()
+
+
 def is_warm(work: str, threads: int) -> bool:
     """Tell whether a process was started early that nobody has taken; the arguments are those of `Forks`."""
     return (work, threads) in _warm
 
 
-def cool() -> None:
-    """End the processes that were started early and that nobody has taken."""
-    while _warm:
-        _warm.popitem()[1].close()
+def cool(but: str = "") -> None:
+    """End the processes that were started early, or kept, and that nobody has taken, but those for some work."""
+    for key in [key for key in _warm if key[0] != but]:
+        _warm.pop(key).close()
 
 
 def serve(descriptor: int, work: str, threads: int) -> None:
@@ -143,27 +153,27 @@ def serve(descriptor: int, work: str, threads: int) -> None:
         import torch  # noqa: PLC0415 -- only here: whoever wants forks may need no torch
 
         torch.set_num_threads(threads)
-    module, _, name = work.partition(":")
-    function = getattr(importlib.import_module(module), name)
+    importlib.import_module(work.partition(":")[0])
     asked = socket.socket(fileno=descriptor)
     while True:
-        told, descriptors, _, _ = socket.recv_fds(asked, len(_TELL), 1)
+        told, descriptors, _, _ = socket.recv_fds(asked, _NAME, 1)
         if not told:
             return
         if os.fork() == 0:
             asked.close()
-            _be_worker(descriptors[0], function)
+            _be_worker(descriptors[0], told.decode().rstrip())
         os.close(descriptors[0])
 
 
-def _be_worker(descriptor: int, work: Callable[[Connection], None]) -> NoReturn:
+def _be_worker(descriptor: int, work: str) -> NoReturn:
     """Work, in a group of processes that ends with the connection, whatever is under way."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setpgid(0, 0)
     threading.Thread(target=_end_with, args=(descriptor,), daemon=True).start()
     code = 1
     try:
-        work(Connection(descriptor))
+        module, _, name = work.partition(":")
+        getattr(importlib.import_module(module), name)(Connection(descriptor))
         code = 0
     except (EOFError, BrokenPipeError):  # nobody waits for us
         code = 0

@@ -5,8 +5,10 @@ torch and Lightning take seconds to import, so functions import them: help and m
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,10 +118,14 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
     folder = home(experiment.output) / experiment.name
     folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is noticed before the first call
     with cores.using(experiment.threads), publishing.tracker(experiment, folder / "wandb") as tracker:
-        soon = tracker.cell if isinstance(tracker, publishing.Publisher) else None
-        computed = _compute(grid, store, None if events else console, fail_fast, folder, soon)
-        results = computed.results
-        figures = _publish(computed, folder, _processes(experiment))
+        aside = isinstance(tracker, publishing.Publisher)
+        tell_cell = tracker.cell if aside else None
+        computed = _compute(grid, store, None if events else console, fail_fast, folder, tell_cell)
+        results, figures = computed.results, Future[Callable[[], Mapping[str, str]]]()
+        track = functools.partial(_track, tracker, grid, store, results, figures)
+        if aside:
+            track()
+        figures.set_result(_publish(computed, folder, _processes(experiment)))
         print_report(results, console)
         nothing = "computed nothing" if computed.tracebacks else "computed nothing: every cell was done"
         done = f"computed {computed.calls} stage calls" if computed.calls else nothing
@@ -128,8 +134,8 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
         if events:
             written = {"report": str(folder / "report.html"), "rows": str(folder / "rows.csv")}
             tell("report", computed=computed.calls, failed=len(computed.tracebacks), **written)
-        if tracker.mode != "none":
-            _track(tracker, grid, store, results, figures)
+        if not aside and tracker.mode != "none":
+            track()
     return results
 
 
@@ -195,7 +201,6 @@ def _compute(
         written = unchanged.results(folder, made_of)
         if written is not None:
             return _Computed(written, {}, 0, made_of, written=True)
-    forks.cool()
     if folder is not None and _processes(grid.experiment) > 1:
         forks.warm(report.DRAW, 0)  # figures are drawn when all is summarised, which takes a while
     texts = {key: described(one.node, grid) for key, one in failed.items()}
@@ -207,6 +212,7 @@ def _compute(
         cells=len(grid.cells),
         tell=tell,
     )
+    forks.cool(but=report.DRAW)
     made_of = unchanged.made_of(grid, store) if folder is not None and not failed else ""
     return _Computed(results, {one.file: one.details for one in failed.values()}, done, made_of)
 
@@ -234,9 +240,9 @@ def _track(
     grid: Grid,
     store: Store,
     results: Results,
-    figures: Callable[[], Mapping[str, str]],
+    figures: Future[Callable[[], Mapping[str, str]]],
 ) -> None:
-    """Publish what is not published yet; last, since it may fail."""
+    """Publish what is not published yet: last, since it may fail, or in another process, whose end is last."""
     from sharedlabel.running.collect import losses, rows
 
     failed = {failure.cell for failure in results.failures}
@@ -256,4 +262,9 @@ def _track(
     summarized = sorted(failed) if failed else []
     whole = digest([results.config, [cell.id for cell in grid.cells], *summarized])[:16]
     if not tracker.has(whole):
-        tracker.summary(results, figures(), whole)
+        tracker.summary(results, functools.partial(_drawn, figures), whole)
+
+
+def _drawn(figures: Future[Callable[[], Mapping[str, str]]]) -> Mapping[str, str]:
+    """Wait for figures, and return them."""
+    return figures.result()()

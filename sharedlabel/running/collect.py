@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -11,13 +12,13 @@ from typing import Any, TypeAlias
 
 from sharedlabel.config import canonical, public
 from sharedlabel.grid import Cell, Grid, Node, survey
-from sharedlabel.machine import memory, provenance
+from sharedlabel.machine import crew, forks, memory, provenance
 from sharedlabel.metrics import cost
 from sharedlabel.records import AXES, FORMAT, TABLES, AdaptivePoint, DatasetFacts, Results, Row
 from sharedlabel.records.measurements import Failure
 from sharedlabel.scoring.data import SCORED_ROLES
 from sharedlabel.stages import STAGES, Finished
-from sharedlabel.store import Store
+from sharedlabel.store import Artifact, Store
 from sharedlabel.summary import stored
 from sharedlabel.training.devices import device
 from sharedlabel.types import Role
@@ -146,7 +147,7 @@ def collect(
         tables.add(cell, grid, by_stage)
         if tell is not None:
             tell(by_cell[cell.id], facts.losses(cell))
-    summary, adaptive = stored.over_seeds(grid, store, by_cell), stored.adaptive(grid, store, by_cell)
+    summary, adaptive = _summaries(grid, store, by_cell)
     took = stored.seconds(grid, store, (summary, adaptive), facts.seconds)
     return Results(
         format=FORMAT,
@@ -161,6 +162,21 @@ def collect(
         **{table: tuple(records) for table, records in tables.records.items()},
         **{table: tuple(TABLES[table](**record) for record in records) for table, records in summary.meta.items()},
     )
+
+
+def _summaries(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -> tuple[Artifact, Artifact | None]:
+    """Return both summaries; that of adaptive n comes from a process beside this one, where there is one to fork it."""
+    adaptive, threads = stored.Adaptive.of(grid, by_cell), grid.experiment.threads
+    ahead: crew.Ahead | None = None
+    if adaptive is not None and not store.readonly and forks.is_warm(forks.STAGE_CALLS, threads):
+        process = forks.taken(forks.STAGE_CALLS, threads)
+        with contextlib.suppress(OSError):  # it has died
+            ahead = crew.Ahead(process, stored.ahead, (forks.Surroundings(), store.where, adaptive))
+        forks.keep(process)
+    summary = stored.over_seeds(grid, store, by_cell)
+    if ahead is not None:
+        ahead.wait()
+    return summary, None if adaptive is None else adaptive.summary(store)
 
 
 def about(grid: Grid) -> dict[str, Any]:

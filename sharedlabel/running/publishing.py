@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -52,7 +53,7 @@ class Publisher:
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker, self._told = tracker, set[str]()
-        self._left: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self._left: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()  # returns what to send, or None: the end
         self._process: _Process | None = None
 
     @property
@@ -70,7 +71,7 @@ class Publisher:
             return
         with contextlib.closing(self._process) as process:
             if kind is None:
-                self._left.put(None)
+                self._left.put(lambda: None)
                 process.wait()
 
     def has(self, identifier: str) -> bool:
@@ -79,26 +80,26 @@ class Publisher:
 
     def cell(self, rows: Sequence[Row], losses: Mapping[str, Sequence[float]]) -> None:
         """Publish a finished cell, as `Tracker.cell` does."""
-        self._once(rows[0].cell, "cell", list(rows), losses)
+        if not self.has(rows[0].cell):
+            self._told.add(rows[0].cell)
+            self._tell("cell", list(rows), losses)
 
     def failed(self, failure: Failure) -> None:
         """Publish a cell that failed, as `Tracker.failed` does."""
         self._tell("failed", failure)
 
-    def summary(self, results: Results, figures: Mapping[str, str], identifier: str) -> None:
-        """Publish the summary, as `Tracker.summary` does."""
-        self._once(identifier, "summary", results, dict(figures), identifier)
-
-    def _once(self, identifier: str, name: str, *arguments: Any) -> None:
+    def summary(self, results: Results, figures: Callable[[], Mapping[str, str]], identifier: str) -> None:
+        """Publish the summary, as `Tracker.summary` does; who sends it waits for the figures, not this thread."""
         if not self.has(identifier):
             self._told.add(identifier)
-            self._tell(name, *arguments)
+            self._tell("summary", results, identifier)
+            self._left.put(lambda: dict(figures()))
 
     def _tell(self, name: str, *arguments: Any) -> None:
         if self._process is None:
             setup = _Setup(forks.Surroundings(), self._tracker.experiment, self._tracker.folder)
             self._process = _Process(setup, self._left)
-        self._left.put((name, arguments))
+        self._left.put(lambda: (name, arguments))
 
 
 class _Process:
@@ -112,9 +113,10 @@ class _Process:
     def _send(self, setup: _Setup, left: queue.SimpleQueue[Any]) -> None:
         with contextlib.suppress(OSError):  # it has died, which is heard
             self._connection.send(setup)
-            while (told := left.get()) is not None:
+            told = setup
+            while told is not None:
+                told = left.get()()
                 self._connection.send(told)
-            self._connection.send(None)
 
     def wait(self) -> None:
         """Wait until all is published.
@@ -156,7 +158,12 @@ def work(connection: Connection) -> None:
         with Tracker(setup.experiment, setup.folder) as publishing:
             while (told := connection.recv()) is not None:
                 name, arguments = told
-                getattr(publishing, name)(*arguments)
+                if name == "summary":
+                    figures = functools.cache(connection.recv)
+                    publishing.summary(arguments[0], figures, arguments[1])
+                    figures()  # they come whether or not another process has published the summary meanwhile
+                else:
+                    getattr(publishing, name)(*arguments)
     except SharedLabelError as error:
         end = error
     connection.send(end)

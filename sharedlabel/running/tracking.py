@@ -114,12 +114,12 @@ class Tracker:
             run.finish(exit_code=1)
         self._marker(identifier).touch()
 
-    def summary(self, results: Results, figures: Mapping[str, str], identifier: str) -> None:
+    def summary(self, results: Results, figures: Callable[[], Mapping[str, str]], identifier: str) -> None:
         """Publish the comparison tables and plots as one run.
 
         Args:
             results: the whole grid.
-            figures: SVG text by name.
+            figures: returns SVG text by name; called when the tables are published.
             identifier: hash of the grid's cells.
 
         Raises:
@@ -132,7 +132,7 @@ class Tracker:
             import wandb
 
             run.log({table: _table(getattr(results, table)) for table in TABLES if getattr(results, table)})
-            run.log({f"plot/{name}": wandb.Html(svg) for name, svg in figures.items()})
+            run.log({f"plot/{name}": wandb.Html(svg) for name, svg in figures().items()})
         self._marker(identifier).touch()
 
     def has(self, identifier: str) -> bool:

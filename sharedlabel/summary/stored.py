@@ -11,17 +11,23 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sharedlabel.code import digests
 from sharedlabel.config import canonical
+from sharedlabel.config.sections import EvaluationConfig
 from sharedlabel.grid import Cell, Grid
 from sharedlabel.grid.calls import ordered
+from sharedlabel.machine.forks import Surroundings
 from sharedlabel.records import Row
-from sharedlabel.store import Artifact, Output, Store, artifact_key
+from sharedlabel.scoring.data import Data
+from sharedlabel.store import Artifact, Output, Store, artifact_key, opened
 from sharedlabel.summary import adaptive_n, tables
 from sharedlabel.summary.adaptive_n import Stopped
 from sharedlabel.summary.seeds import ScoredCell
@@ -48,22 +54,48 @@ def over_seeds(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -
     return _stored(store, "summarize", tables, config, inputs, compute)
 
 
-def adaptive(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -> Artifact | None:
-    """Return the summary of adaptive n; None where there is none. Of the sizes to report it reads the largest alone."""
-    cells = [(by_cell[cell.id][0], cell.adaptive) for cell in grid.cells if cell.adaptive is not None]
-    if not cells:
-        return None
-    scoring = dataclasses.replace(grid.experiment.evaluation, n=(max(grid.experiment.evaluation.n),))
-    config = {"evaluation": scoring, "rows": _content((row for row, _ in cells), repeatable=True)}
-    inputs = {str(number): node.key for number, (_, node) in enumerate(cells)} | {"data": grid.data.key}
+@dataclass(frozen=True)
+class Adaptive:
+    """What adaptive n is summarised from, without the images.
 
-    def compute() -> dict[str, Any]:
-        outputs = ((row, store.load(node.stage, node.key)) for row, node in cells)
-        stopped = (Stopped(row, artifact.tensors(), artifact.meta) for row, artifact in outputs)
-        points = adaptive_n.summarize(stopped, grid.data, scoring)
-        return {"points": [vars(point) for point in points]}
+    Attributes:
+        cells: a row of every cell with adaptive n, and the key of its output.
+        evaluation: of the sizes to report, the largest alone is read.
+        data: the splits that the tuples index.
+    """
 
-    return _stored(store, "summarize_adaptive", adaptive_n, config, inputs, compute)
+    cells: Sequence[tuple[Row, str]]
+    evaluation: EvaluationConfig
+    data: Data
+
+    @staticmethod
+    def of(grid: Grid, by_cell: Mapping[str, Sequence[Row]]) -> Adaptive | None:
+        """Return what there is to summarise; None if nothing is."""
+        cells = [(by_cell[cell.id][0], cell.adaptive.key) for cell in grid.cells if cell.adaptive is not None]
+        scoring, data = grid.experiment.evaluation, grid.data
+        black = torch.zeros(1, dtype=torch.uint8).expand(len(data.dataset.labels), *data.dataset.image_shape)
+        labels = dataclasses.replace(data, dataset=dataclasses.replace(data.dataset, images=black))  # a byte in all
+        return Adaptive(cells, dataclasses.replace(scoring, n=(max(scoring.n),)), labels) if cells else None
+
+    def summary(self, store: Store) -> Artifact:
+        """Return the summary."""
+        config = {"evaluation": self.evaluation, "rows": _content((row for row, _ in self.cells), repeatable=True)}
+        inputs = {str(number): key for number, (_, key) in enumerate(self.cells)} | {"data": self.data.key}
+
+        def compute() -> dict[str, Any]:
+            outputs = ((row, store.load("adaptive", key)) for row, key in self.cells)
+            stopped = (Stopped(row, artifact.tensors(), artifact.meta) for row, artifact in outputs)
+            points = adaptive_n.summarize(stopped, self.data, self.evaluation)
+            return {"points": [vars(point) for point in points]}
+
+        return _stored(store, "summarize_adaptive", adaptive_n, config, inputs, compute)
+
+
+def ahead(task: tuple[Surroundings, str | Path, Adaptive]) -> None:
+    """Store the summary of adaptive n, in a process that opens the store itself."""
+    surroundings, place, adaptive = task
+    surroundings.take_over()
+    adaptive.summary(opened(place, sweep=False))
 
 
 def seconds(grid: Grid, store: Store, summaries: Iterable[Artifact | None], known: Mapping[str, float]) -> float | None:

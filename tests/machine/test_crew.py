@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from sharedlabel.machine import crew
+from sharedlabel.machine import crew, forks
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +27,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     (tmp_path / "tried.py").write_text(
         "import os\n"
         "def where(number):\n    return number, os.getpid()\n"
+        "def leave(path):\n    path.write_text(str(os.getpid()))\n"
         "def fragile(number):\n"
         "    if number == 7 and os.getpid() != int(os.environ['PARENT']):\n        os._exit(1)\n"
         "    return number, os.getpid()\n"
@@ -82,3 +84,16 @@ def _runs(process: int) -> bool:
 
         time.sleep(0.01)
     return True
+
+
+def test_what_a_process_beside_this_one_leaves_is_there_when_it_is_waited_for(module: object, tmp_path: Path) -> None:
+    process = forks.Forks("sharedlabel.machine.crew:do", 0)
+    with contextlib.closing(process):
+        left = tmp_path / "left"
+        ahead = crew.Ahead(process, module.leave, left)  # type: ignore[attr-defined]
+        ahead.wait()
+        assert left.read_text() != str(os.getpid())
+        failing = crew.Ahead(process, int, "x")
+        failing.wait()  # who misses what it should have left does it again, and sees the error
+        dying = crew.Ahead(process, module.fragile, 7)  # type: ignore[attr-defined]
+        dying.wait()

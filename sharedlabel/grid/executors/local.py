@@ -83,7 +83,7 @@ class Local:
         self._left.close()
 
     def _close(self) -> None:
-        self._forks.close()  # the last of them
+        forks.keep(self._forks)  # the last of them
 
     def free(self) -> list[int]:
         """Return the workers that have nothing to do."""
