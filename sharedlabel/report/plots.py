@@ -80,14 +80,14 @@ class _Subject:
 
     Attributes:
         name: of the figure.
-        kind: number of its kind.
+        kind: module of its kind.
         view: number of the view that it is drawn of.
         about: what it is about, in words.
         given: further arguments of the kind's `draw`.
     """
 
     name: str
-    kind: int
+    kind: str
     view: int
     about: str
     given: tuple[str, ...]
@@ -122,18 +122,18 @@ class _Drawing:
         """Return all that there may be figures of, in reading order; each has a name of its own."""
         networks = {view.network: number for number, view in reversed(list(enumerate(self._views)))}
         subjects: dict[str, _Subject] = {}
-        for number, kind in enumerate(_KINDS):
+        for kind in _KINDS:
             for view in networks.values() if kind.PER == "network" else range(len(self._views)):
                 prefix = self._views[view].network if len(networks) > 1 else ()
                 for names, about, given in _subjects(kind.PER, self._views[view]):
                     parts = "-".join([_name(kind), *prefix, *names])
                     name = _free(re.sub(r"[^a-z0-9_]+", "-", parts.lower()).strip("-")[:_STEM], subjects)
-                    subjects[name] = _Subject(name, number, view, about, tuple(given))
+                    subjects[name] = _Subject(name, kind.__name__, view, about, tuple(given))
         return list(subjects.values())
 
     def draw(self, subject: _Subject) -> str | None:
         """Return a figure as SVG text; None where there is nothing to draw."""
-        kind = _KINDS[subject.kind]
+        kind = importlib.import_module(subject.kind)
         palette = self._pruners if kind.PER == "network" else self._aggregators
         with matplotlib.style.context(STYLE, after_reset=True):
             figure = kind.draw(self._views[subject.view], *subject.given, palette)

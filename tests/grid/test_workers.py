@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import pickle
 import subprocess
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from rich.console import Console
 
-from sharedlabel import grid
+from sharedlabel import grid, running
 from sharedlabel.errors import ConfigError
 from sharedlabel.grid.executors import choose
 from sharedlabel.grid.executors.here import Here
@@ -22,6 +24,8 @@ from sharedlabel.grid.executors.local import Local
 from sharedlabel.machine import cores, forks, mapped, memory
 from sharedlabel.store import Store
 from sharedlabel.training import callbacks
+
+COMPUTED = {"adaptive.csv", "comparisons.csv", "ranks.csv", "thresholds.csv"}  # what holds no measured time
 
 
 @pytest.mark.parametrize(
@@ -165,3 +169,24 @@ def test_processes_that_nobody_has_taken_are_ended():
     forks.cool()
     assert forks._warm == {}
     assert process._process.poll() is not None
+
+
+def test_a_run_of_several_processes_writes_what_one_writes(tiny, tmp_path):
+    """Stage calls, the summary of adaptive n, figures and W&B are all done by processes of their own."""
+    options = ("--adaptive.rules=[threshold]", "--tracking=offline")
+    written = []
+    for workers in (1, 2):
+        experiment = dataclasses.replace(
+            tiny("nothing", 0, *options), workers=workers, output=str(tmp_path / str(workers))
+        )
+        told = Console(file=io.StringIO())
+        results = running.run(*running.open_grid(experiment), told)
+        folder = tmp_path / str(workers) / "tiny"
+        assert results.adaptive
+        assert "computed nothing" not in told.file.getvalue()
+        kept = {path.name: path.read_text() for path in sorted(folder.rglob("*")) if path.suffix in {".csv", ".svg"}}
+        runs = len(list((folder / "wandb" / "wandb").glob("offline-run-*")))
+        assert runs == 1 + len({row.cell for row in results.rows})
+        written.append((sorted(kept), {name: text for name, text in kept.items() if name in COMPUTED}, runs))
+    assert written[0] == written[1]
+    assert forks._warm == {}
