@@ -126,6 +126,7 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
         if aside:
             track()
         figures.set_result(_publish(computed, folder, _processes(experiment)))
+        forks.cool()
         print_report(results, console)
         nothing = "computed nothing" if computed.tracebacks else "computed nothing: every cell was done"
         done = f"computed {computed.calls} stage calls" if computed.calls else nothing
