@@ -6,6 +6,7 @@ may hold all of these. It needs no guarded main module either, as processes that
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import select
@@ -16,7 +17,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
@@ -138,6 +139,15 @@ def cool(but: str = "") -> None:
     """End the processes that were started early, or kept, and that nobody has taken, but those for some work."""
     for key in [key for key in _warm if key[0] != but]:
         _warm.pop(key).close()
+
+
+@contextlib.contextmanager
+def cooled() -> Iterator[None]:
+    """Leave none of them behind, however the block ends."""
+    try:
+        yield
+    finally:
+        cool()
 
 
 def serve(descriptor: int, work: str, threads: int) -> None:

@@ -110,14 +110,14 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
         WriteError: the store, or the folder of the run, cannot be written.
         TrackingError: everything is stored and written, but W&B does not take it.
     """
-    from sharedlabel.grid.progress import tell
     from sharedlabel.report.terminal import print_report
     from sharedlabel.running import publishing
 
     experiment = grid.experiment
     folder = home(experiment.output) / experiment.name
     folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is noticed before the first call
-    with cores.using(experiment.threads), publishing.tracker(experiment, folder / "wandb") as tracker:
+    publisher = publishing.tracker(experiment, folder / "wandb")
+    with forks.cooled(), cores.using(experiment.threads), publisher as tracker:
         aside = isinstance(tracker, publishing.Publisher)
         tell_cell = tracker.cell if aside else None
         computed = _compute(grid, store, None if events else console, fail_fast, folder, tell_cell)
@@ -126,18 +126,24 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
         if aside:
             track()
         figures.set_result(_publish(computed, folder, _processes(experiment)))
-        forks.cool()
         print_report(results, console)
-        nothing = "computed nothing" if computed.tracebacks else "computed nothing: every cell was done"
-        done = f"computed {computed.calls} stage calls" if computed.calls else nothing
-        where = printable(f"{done}; report: {folder / 'report.html'}, rows: {folder / 'rows.csv'}")
-        console.print(f"\n{where}", highlight=False, markup=False, soft_wrap=True)
-        if events:
-            written = {"report": str(folder / "report.html"), "rows": str(folder / "rows.csv")}
-            tell("report", computed=computed.calls, failed=len(computed.tracebacks), **written)
+        _say_where(computed, folder, console, events)
         if not aside and tracker.mode != "none":
             track()
     return results
+
+
+def _say_where(computed: _Computed, folder: Path, console: Console, events: bool) -> None:
+    """Print how much was computed, and where the report and the rows are."""
+    from sharedlabel.grid.progress import tell
+
+    nothing = "computed nothing" if computed.tracebacks else "computed nothing: every cell was done"
+    done = f"computed {computed.calls} stage calls" if computed.calls else nothing
+    where = printable(f"{done}; report: {folder / 'report.html'}, rows: {folder / 'rows.csv'}")
+    console.print(f"\n{where}", highlight=False, markup=False, soft_wrap=True)
+    if events:
+        written = {"report": str(folder / "report.html"), "rows": str(folder / "rows.csv")}
+        tell("report", computed=computed.calls, failed=len(computed.tracebacks), **written)
 
 
 def _processes(experiment: Experiment) -> int:
@@ -170,7 +176,7 @@ def compute(grid: Grid, store: Store, console: Console, fail_fast: bool = False)
     Raises:
         WriteError: the store cannot be written.
     """
-    with cores.using(grid.experiment.threads):
+    with forks.cooled(), cores.using(grid.experiment.threads):
         return _compute(grid, store, console, fail_fast).results
 
 
