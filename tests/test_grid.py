@@ -239,7 +239,7 @@ def test_the_teacher_is_the_dense_network_with_its_own_aggregator(done, experime
     ]
     inputs = {role: outcome.store.load(n.stage, n.key) for role, n in node.inputs}
     data, index = outcome.grid.data, torch.arange(12).view(3, 4)
-    taught = joint.teacher(node.config.aggregator, data, inputs)[index]
+    taught = joint.teacher(node.config.aggregator, data, inputs, torch.device("cpu"))[index]
     pruned = outcome.store.load(dense.pruned.stage, dense.pruned.key)
     backbone = _read.backbone(node.config.backbone, data, pruned)
     images = data.dataset.images[data.splits["aggregator"][index.flatten()]]

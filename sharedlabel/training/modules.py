@@ -85,8 +85,10 @@ class SharedLabelModule(SharedLabelTraining, pl.LightningModule):
     Raises:
         ConfigError: a backbone without `embed` and `classify`, or a value that an option does not take.
 
-    >>> import pytorch_lightning as pl
+    >>> import torch
+    >>> from torch import nn
     >>> from sharedlabel.aggregators import log_pool
+    >>> from sharedlabel.backbones import Backbone
     >>> from sharedlabel.types import SetShape
     >>> body = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.ReLU())
     >>> backbone = Backbone(body, nn.Linear(4, 3), (1, 4, 4))

@@ -99,6 +99,7 @@ def _process() -> Iterator[_Shared]:
 def quick_forks(_process: _Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let all tests fork from one process, whose imports take seconds."""
     monkeypatch.setattr(forks, "taken", lambda *_: _process)
+    monkeypatch.setattr(forks, "keep", lambda _: None)
 
 
 @pytest.fixture(scope="session")

@@ -45,9 +45,9 @@ def test_a_call_that_waits_is_stored(tmp_path):
 
 def test_private_memory_is_what_a_process_holds_itself():
     before = private()
-    held = b"x" * (64 << 20)
-    assert private() >= before + 60
-    assert len(held) == 64 << 20
+    held = b"x" * (256 << 20)
+    assert private() >= before + 128  # pages of libraries stop being its own when another process maps them, too
+    assert len(held) == 256 << 20
 
 
 def test_efficiency_is_the_share_of_what_machines_could_do(monkeypatch):

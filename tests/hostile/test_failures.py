@@ -233,7 +233,7 @@ def part(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("part")
     where = (f"--output={place / 'runs'}", f"--data_root={place / 'data'}")
     with pytest.MonkeyPatch.context() as quick:
-        quick.setattr("sharedlabel.report.plots.figures", lambda results: {})
+        quick.setattr("sharedlabel.report.plots.figures", lambda *_: {})
         assert train.main([*TINY, "--aggregators=[log_pool]", *where]) == 0
     return place / "runs"
 
@@ -358,7 +358,7 @@ def test_a_figure_that_cannot_be_drawn_costs_no_number(tiny, folder, monkeypatch
     assert train.main([*tiny, "--seeds=[0]"]) == 0
     assert (folder / "report.html").exists()
 
-    def broken(results):
+    def broken(*_):
         raise ValueError("a bug of the figures")
 
     monkeypatch.setattr("sharedlabel.report.plots.figures", broken)
