@@ -55,7 +55,7 @@ def _ways() -> dict[str, dict[str, Any]]:
         f"{_WORKERS} workers": {"workers": _WORKERS},
     }
     if "networks" in {field.name for field in dataclasses.fields(TrainerConfig)}:  # several in one batched program
-        ways["18 networks at once"] = {"workers": 1, "trainer": {"networks": 18}}
+        ways["18 networks at once"] = {"workers": 1, "trainer": {"networks": 18, "channels_last": False}}
     return ways
 
 
@@ -83,7 +83,7 @@ def _timed(setting: Setting, prepared: Grid, store: Store) -> tuple[float, list[
     experiment = prepared.experiment
     short = prepare(dataclasses.replace(experiment, retrain=dataclasses.replace(experiment.retrain, epochs=1)))
     waking, calls = _retrainings(short), _retrainings(prepared)
-    with Run(store, executor(prepared, store, len(calls)), Silent()) as made:
+    with Run(store, executor(prepared, store, len(calls)), Silent(), runtime=experiment.trainer) as made:
         made.compute(waking)
         taken = seconds(lambda: made.compute(calls), setting.device)
     pruned = [store.load(call.stage, call.key) for call in calls if call.stage == "prune"]

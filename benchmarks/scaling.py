@@ -13,7 +13,7 @@ from benchmarks._measure import ROOT, Result, Times, python, summarize
 STRONG, WEAK = 0.8, 0.8  # efficiency at the most machines
 START, MORE = 2.0, 5.0  # seconds of a second run beyond `import torch`; and more where there are thousands of cells
 WORKER, GROWTH = 256.0, 32.0  # MiB
-PUBLISHING = 0.2  # seconds a cell
+PUBLISHING = 0.1  # seconds a cell
 # Every stage of the default experiment, and as many cells; what its networks have learned does not count here.
 DEFAULT = ("--evaluation.partitions=2", "--dense.epochs=1", "--retrain.epochs=1", "--fit.epochs=1", "--tracking=none")
 SMALL = (

@@ -14,6 +14,7 @@ from PIL import Image
 from benchmarks import __main__ as benchmarks
 from benchmarks import gpu
 from sharedlabel import rng
+from sharedlabel.training import batched
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_every_part_runs_and_writes_what_it_measured(images: Path, tmp_path: Path) -> None:
-    output = tmp_path / "results"
+def test_every_part_runs_and_writes_what_it_measured(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, together = tmp_path / "results", []
+    train = batched.train
+    monkeypatch.setattr(batched, "train", lambda *given: (together.append(len(given[0])), train(*given))[1])
     assert gpu.main(["--data", str(images), "--output", str(output), "--device", "cpu", "--tiny", *WITHOUT]) == 0
     lines = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
     parts = [line["part"] for line in lines]
@@ -44,6 +49,7 @@ def test_every_part_runs_and_writes_what_it_measured(images: Path, tmp_path: Pat
     assert {way["calls"] for way in ways} == {2}
     assert len({way["way"] for way in ways}) == len(ways) >= 3
     assert len({way["mean_validation_accuracy"] for way in ways[:3]}) == 1  # workers change no number
+    assert 2 in together  # networks, in the way of several at once
     assert [line["what"] for line in found["roofline"][:-1]] == ["peak", *["features", "training"] * 2]
     assert all(line["share_of_peak_flops"] > 0 for line in found["roofline"][1:-1])
     losses = {line["aggregator"]: set() for line in found["aggregators"][:-1]}

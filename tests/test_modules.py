@@ -10,6 +10,7 @@ import signal
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -573,6 +574,24 @@ def test_a_module_of_your_own_gets_the_options_of_the_module_that_it_extends():
             super().__init__(*parts, **options)
 
     assert Own.of(network(), TrainConfig(momentum=0.7, final_rate=0.2)).hparams["momentum"] == 0.7
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_module_of_your_own_is_loaded_with_its_own_options(tmp_path):
+    class Own(BackboneModule):
+        def __init__(self, backbone, extra, **options):
+            super().__init__(backbone, **options)
+            self.extra = extra
+
+    images, labels = images_of(32)
+    module = Own(network(), extra=3, momentum=0.7)
+    made = pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
+    )
+    made.fit(module, ImageLoader(images, labels, torch.arange(32), 8, 0))
+    made.save_checkpoint(tmp_path / "own.ckpt")
+    again = Own.load_from_checkpoint(tmp_path / "own.ckpt", backbone=network(), weights_only=True)
+    assert (again.extra, again.hparams["momentum"]) == (3, 0.7)
 
 
 @pytest.mark.parametrize(

@@ -323,8 +323,8 @@ class TrainerConfig:
             it, which record passes as CUDA graphs on a GPU, so that small networks do not wait for single launches.
         cudnn_benchmark: let cuDNN try which of its convolutions are the quickest for every shape; it need not choose
             the same ones in another run, so the last digits may differ from run to run.
-        networks: compressed networks of one backbone, of any ratio and seed, that are trained in one batched program,
-            where they are ready at the same time and nobody watches. Quicker for small networks on a GPU, slower for
+        networks: networks of one backbone, dense or compressed by masks, of any ratio and seed, that are trained in one
+            batched program, where they are ready at the same time. Quicker for small networks on a GPU, slower for
             convolutions on a CPU; it takes the memory of as many trainings. Sums are rounded in another order, so the
             last digits of results change.
         logger: `csv` or `tensorboard` log every training to the run's folder, below `logs`; `none` logs nothing.

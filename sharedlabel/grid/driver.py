@@ -136,6 +136,8 @@ class Run(contextlib.ExitStack):
         under_way = 0
         while schedule.open and not (self.stopped and not under_way):
             under_way += self._start(nodes, schedule, elsewhere)
+            if not schedule.open:  # the last calls had been stored meanwhile, by other drivers
+                break
             if not under_way:
                 self._wait(f"for calls that {'other runs compute' if elsewhere else 'no machine has room for'}")
             for ended in self.executor.ended(_POLL if elsewhere else None):

@@ -14,7 +14,7 @@ from sharedlabel.config.names import CROSSFIT, GROUPED
 from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.data import _small, splits, tuples
 from sharedlabel.data._copies import copies
-from sharedlabel.errors import ContractError, home
+from sharedlabel.errors import ConfigError, ContractError, home
 from sharedlabel.grid import checks, sizes
 from sharedlabel.grid.layout import lay_out
 from sharedlabel.grid.nodes import Grid
@@ -25,11 +25,12 @@ from sharedlabel.pruners._masks import prunable
 from sharedlabel.scoring.data import FEATURE_ROLES, Data, crossfitted, data_key
 from sharedlabel.stages import STAGES
 from sharedlabel.training import compression, search
+from sharedlabel.training.devices import takes_several
 from sharedlabel.types import Dataset, Role
 
 Made = TypeVar("Made")
 # Options of the trainer that Lightning is not asked for, or takes as they are.
-_OURS = ("gradient_clip", "channels_last", "compile", "cudnn_benchmark", "checkpoint_seconds")
+_OURS = ("gradient_clip", "channels_last", "compile", "cudnn_benchmark", "checkpoint_seconds", "networks")
 
 
 def prepare(experiment: Experiment) -> Grid:
@@ -119,6 +120,11 @@ def _check_trainer(config: TrainerConfig) -> None:
     Raises:
         ConfigError: such a device, option, logger or callback.
     """
+    if config.networks > 1 and not takes_several(config):
+        raise ConfigError(
+            "trainer.networks: expected 1 where devices, strategy, compile, channels_last, options, 16-mixed, a logger "
+            f"or callbacks say how a single network is trained, got {config.networks}; set it to 1, or leave those out"
+        )
     if config == TrainerConfig(**{name: getattr(config, name) for name in _OURS}):
         return
     from sharedlabel.training import callbacks, trainer

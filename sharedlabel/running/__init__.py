@@ -62,14 +62,19 @@ def open_grid(experiment: Experiment, readonly: bool = False) -> tuple[Grid, Sto
     from sharedlabel import store as stores
     from sharedlabel.grid import opened
 
-    store = stores.of(experiment, readonly)
-    return opened(experiment), store
+    try:
+        store = stores.of(experiment, readonly)
+        return opened(experiment), store
+    except BaseException:
+        forks.cool()
+        raise
 
 
 def _start_early(experiment: Experiment) -> None:
     """Let worker processes import what they need while this one does, where a run has something to compute."""
     new = not (home(experiment.output) / experiment.name).exists()
-    if new and cores.workers(experiment.workers) != 1 and cores.available() > experiment.threads:
+    here = experiment.executor == "local" and experiment.trainer.devices == 1
+    if new and here and cores.workers(experiment.workers) != 1 and cores.available() > experiment.threads:
         forks.warm(forks.STAGE_CALLS, experiment.threads)
 
 
@@ -130,6 +135,8 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
         _say_where(computed, folder, console, events)
         if not aside and tracker.mode != "none":
             track()
+        elif isinstance(tracker, publishing.Publisher) and tracker.busy:
+            _say_wait(console, events)
     return results
 
 
@@ -146,9 +153,19 @@ def _say_where(computed: _Computed, folder: Path, console: Console, events: bool
         tell("report", computed=computed.calls, failed=len(computed.tracebacks), **written)
 
 
+def _say_wait(console: Console, events: bool) -> None:
+    """Say that only W&B is left to wait for."""
+    from sharedlabel.grid.progress import tell
+
+    reason = "until W&B has taken all runs"
+    console.print(f"waiting {reason}", highlight=False, markup=False)
+    if events:
+        tell("waiting", reason=reason)
+
+
 def _processes(experiment: Experiment) -> int:
     """Return how many processes may share what follows the stage calls."""
-    return 1 if cores.workers(experiment.workers) == 1 else cores.available()
+    return min(cores.workers(experiment.workers) or cores.available(), cores.available())
 
 
 def _publish(computed: _Computed, folder: Path, processes: int) -> Callable[[], Mapping[str, str]]:

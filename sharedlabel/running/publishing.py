@@ -61,6 +61,11 @@ class Publisher:
         """`online` or `offline`, as a `Tracker` begins."""
         return self._tracker.mode
 
+    @property
+    def busy(self) -> bool:
+        """Whether there was anything to publish, which may take a while still."""
+        return self._process is not None
+
     def __enter__(self) -> Self:
         return self
 
@@ -130,7 +135,7 @@ class _Process:
             except (EOFError, OSError) as error:
                 raise TrackingError(
                     "expected the process that publishes to W&B to live, got its end; all results are stored and the "
-                    "report is written: run the same command again"
+                    "report is written: run the same command again, or choose --tracking none"
                 ) from error
             if heard is None:
                 return

@@ -188,6 +188,7 @@ class Tracker:
                 stacklevel=2,
             )
             self.mode = "offline"
+            wandb.teardown()  # its service takes no second run of this id, even one that has not begun
             return start(self.mode)
 
 

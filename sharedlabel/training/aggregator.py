@@ -35,7 +35,7 @@ class AggregatorTraining(TrainedModule):
         options = {"learning_rate": learning_rate, "weight_decay": weight_decay, "patience": patience}
         schema.read(FitConfig, options)
         super().__init__(learning_rate, weight_decay)
-        self._keep_options(options)
+        self._keep_options(but=("aggregator", "validation"))
         self.aggregator, self.patience = aggregator, patience
         self._counted: dict[int, tuple[list[int], Tensor]] = {}  # by the size of tuples
         self.validation = None if validation is None else SharedTuples.of(validation)

@@ -46,7 +46,7 @@ class BackboneTraining(TrainedModule):
         options |= {"label_smoothing": label_smoothing, "crop": crop, "flip": flip}
         schema.read(TrainConfig, options)
         super().__init__(learning_rate, weight_decay, warmup)
-        self._keep_options({**options, "compiled": compiled})
+        self._keep_options(but=("backbone", "after_step", "span"))
         self.optimizer, self.momentum, self.schedule = optimizer, float(momentum), schedule
         self.label_smoothing, self.crop, self.flip = float(label_smoothing), crop, flip
         self.final_rate = float(final_rate)

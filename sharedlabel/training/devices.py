@@ -36,9 +36,10 @@ def tuned(config: TrainerConfig) -> Iterator[None]:
 def takes_several(config: TrainerConfig) -> bool:
     """Tell whether several networks can be trained there in one program: nobody watches one of them.
 
-    Programs of torch.compile, memory formats and what Lightning's options do are those of a single network.
+    Programs of torch.compile, memory formats and what Lightning's options do are those of a single network, and so is
+    the scale of gradients of 16 bits, by which an overflow in one network would cost all of them a step.
     """
-    single = (
-        config.devices != 1 or config.strategy != "auto" or config.compile or config.channels_last or config.options
-    )
+    if config.devices != 1 or config.strategy != "auto" or config.options or config.precision == "16-mixed":
+        return False
+    single = bool(config.compile) or config.channels_last
     return not single and not watchers.anybody(config) and device(config).type in ("cpu", "cuda")

@@ -53,7 +53,7 @@ class SharedLabelTraining(TrainedModule):
                 f"without {' and '.join(absent)}; wrap it, sharedlabel.backbone(network, example_inputs), or add the "
                 "methods"
             )
-        self._keep_options({**options, "temperature": temperature})
+        self._keep_options(but=("backbone", "aggregator", "log_correction"))
         self.backbone, self.aggregator = backbone, aggregator
         self.instance_loss, self.set_loss, self.distill = float(instance_loss), float(set_loss), float(distill)
         self.batch_norm, self.temperature = batch_norm, temperature

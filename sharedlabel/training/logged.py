@@ -6,6 +6,7 @@ is stored.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +42,12 @@ class LoggingModule(Module):
         self._scores: dict[str, TupleScores] = {}
         self._watched = False
 
-    def _keep_options(self, options: Mapping[str, Any]) -> None:
-        """Let Lightning keep what the constructor was given, where it is there."""
+    def _keep_options(self, but: Sequence[str]) -> None:
+        """Let Lightning, where it is there, keep what the constructor that calls this and those of subclasses got."""
         save = getattr(self, "save_hyperparameters", None)
         if save is not None:
-            save(dict(options))
+            frame = inspect.currentframe()
+            save(ignore=list(but), frame=frame and frame.f_back)
 
     def on_fit_start(self) -> None:
         """Find out whether anybody looks at what is logged."""

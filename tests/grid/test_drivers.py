@@ -202,3 +202,19 @@ def test_a_cell_that_always_fails_costs_no_other_and_the_exit_code_says_so(comma
     assert {failure.aggregator for failure in results.failures} == {"odd"}
     assert {row.aggregator for row in results.rows} == {"log_pool", "tempered_log_pool", "exact"}
     assert len(list((tmp_path / "runs" / "tiny" / "failures").iterdir())) == 2
+
+
+def test_calls_that_others_have_stored_after_the_look_are_not_waited_for(tiny, monkeypatch):
+    prepared = grid.prepare(tiny())
+    store = Store(Path(prepared.experiment.output) / "store")
+    finish(prepared, store, Here(job(prepared), store, 1), Told())
+
+    class Strict(Here):
+        def ended(self, seconds):
+            assert self._ended or seconds is not None, "nobody would ever end"
+            return super().ended(seconds)
+
+    monkeypatch.setattr(Store, "among", lambda self, places: set())
+    told = Told()
+    assert finish(prepared, store, Strict(job(prepared), store, 1), told) == {}
+    assert told.begun == []
