@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sharedlabel.grid.jobs import Call, Outcome
@@ -19,8 +20,11 @@ class Sleeping:
 
     seconds: float
 
-    def attempt(self, call: Call, store: Store) -> Outcome:
-        """Wait, and store that it is done."""
+    def attempt(self, calls: Sequence[Call], store: Store) -> tuple[Outcome, ...]:
+        """Wait for each, and store that it is done."""
+        return tuple(self._waited(call, store) for call in calls)
+
+    def _waited(self, call: Call, store: Store) -> Outcome:
         began = time.perf_counter()
         time.sleep(self.seconds)
         store.save(call.stage, call.key, Output({}), {}, began)

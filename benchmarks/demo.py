@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks._measure import Result, python, summarize
 
-BOUND = 90.0
+BOUND = 60.0
 QUICK = (
     "--aggregators=[log_pool]",
     "--pruners=[magnitude]",

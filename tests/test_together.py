@@ -13,6 +13,8 @@ import torch
 from sharedlabel.config import resolve
 from sharedlabel.config.sections import SplitConfig, TrainConfig, TrainerConfig
 from sharedlabel.data import splits, tuples
+from sharedlabel.errors import ConfigError
+from sharedlabel.grid.prepare import _check_trainer
 from sharedlabel.plugins import load
 from sharedlabel.scoring.data import Data, data_key
 from sharedlabel.stages import STAGES, Stage, dense, early, prune
@@ -156,3 +158,11 @@ def test_a_stage_says_what_its_calls_have_in_common_and_computes_them_or_neither
 def test_keys_hold_the_code_of_both_ways() -> None:
     assert STAGES["prune"].code().keys() == {"stage", "together"}
     assert STAGES["features"].code().keys() == {"stage"}
+
+
+@pytest.mark.parametrize("beside", [{"logger": "csv"}, {"channels_last": True}, {"precision": "16-mixed"}])
+def test_what_says_how_one_network_is_trained_is_refused_beside_several(beside: dict[str, Any]) -> None:
+    asked = dataclasses.replace(CPU, networks=4, **beside)
+    with pytest.raises(ConfigError, match=r"trainer.networks: expected 1 where .*, got 4; set it to 1, or leave those"):
+        _check_trainer(asked)
+    _check_trainer(dataclasses.replace(CPU, networks=4))

@@ -38,7 +38,7 @@ def test_copies_of_a_seed_are_whole_artifacts_of_the_others(tiny):
 
 def test_a_call_that_waits_is_stored(tmp_path):
     store, call = Store(tmp_path / "store"), Call("sleep", "0" * 64, None, {}, "data", {})
-    outcome = Sleeping(0.0).attempt(call, store)
+    (outcome,) = Sleeping(0.0).attempt((call,), store)
     assert outcome.reason == ""
     assert store.has("sleep", "0" * 64)
 
