@@ -12,10 +12,11 @@ _Arrived = Callable[[], list[Tensor]]  # returns a batch that is there when it i
 
 
 def sent(batches: Iterable[Sequence[Tensor]], device: torch.device) -> Iterator[list[Tensor]]:
-    """Yield batches on a device; each is looked up, and on its way, before the one in front of it is used.
+    """Return batches on a device, one after the other.
 
-    A GPU gets them through pinned memory by a stream of their own, so neither it nor this process waits for a copy.
-    What is on the device already stays as it is.
+    A GPU gets them through pinned memory by a stream of their own, so neither it nor this process waits for a copy:
+    each is looked up, and on its way, before the one in front of it is used. What is on the device already stays as it
+    is, and a CPU looks each up when it comes to it, while its cache holds it.
 
     Args:
         batches: parts of each, on the CPU or on the device.
@@ -24,21 +25,20 @@ def sent(batches: Iterable[Sequence[Tensor]], device: torch.device) -> Iterator[
     >>> [[part.tolist() for part in batch] for batch in sent([[torch.arange(2)], [torch.ones(1)]], torch.device("cpu"))]
     [[[0, 1]], [[1.0]]]
     """
-    send = _pinned if device.type == "cuda" else _plain
+    if device.type == "cuda":
+        return _ahead(_pinned(batch, device) for batch in batches)
+    return ([part.to(device) for part in batch] for batch in batches)
+
+
+def _ahead(sending: Iterable[_Arrived]) -> Iterator[list[Tensor]]:
+    """Yield what arrives, when the one after it has been sent."""
     waiting: _Arrived | None = None
-    for batch in batches:
-        coming = send(batch, device)
+    for coming in sending:
         if waiting is not None:
             yield waiting()
         waiting = coming
     if waiting is not None:
         yield waiting()
-
-
-def _plain(batch: Sequence[Tensor], device: torch.device) -> _Arrived:
-    """Send a batch in the order of all that is computed."""
-    there = [part.to(device) for part in batch]
-    return lambda: there
 
 
 def _pinned(batch: Sequence[Tensor], device: torch.device) -> _Arrived:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from sharedlabel.training.loaders import ImageLoader
-from sharedlabel.training.sending import sent
+from sharedlabel.training.sending import _ahead, sent
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -16,13 +17,13 @@ CPU, META = torch.device("cpu"), torch.device("meta")
 def test_the_next_batch_is_on_its_way_when_one_is_used() -> None:
     asked: list[int] = []
 
-    def batches() -> Iterator[list[Tensor]]:
+    def sending() -> Iterator[Callable[[], list[Tensor]]]:
         for number in range(3):
             asked.append(number)
-            yield [torch.tensor(number)]
+            yield functools.partial(list, [torch.tensor(number)])
 
     seen = []
-    for (part,) in sent(batches(), CPU):
+    for (part,) in _ahead(sending()):
         seen.append((int(part), list(asked)))
     assert seen == [(0, [0, 1]), (1, [0, 1, 2]), (2, [0, 1, 2])]
 
