@@ -7,6 +7,7 @@ may hold all of these. It needs no guarded main module either, as processes that
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import select
@@ -164,6 +165,7 @@ def serve(descriptor: int, work: str, threads: int) -> None:
 
         torch.set_num_threads(threads)
     importlib.import_module(work.partition(":")[0])
+    gc.freeze()  # what is there stays: forks need not look through it for garbage, which would copy all of it
     asked = socket.socket(fileno=descriptor)
     while True:
         told, descriptors, _, _ = socket.recv_fds(asked, _NAME, 1)
