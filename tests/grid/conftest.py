@@ -10,29 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sharedlabel.machine import forks
+from tests.smallest import SMALLEST
 
 if TYPE_CHECKING:
     from sharedlabel.config import Experiment
 
-TINY = (
-    "--data={name: gaussian, classes: 3, dim: 4, instances_per_class: 48, label: tiny}",
-    "--backbones=[{name: mlp, label: mlp, widths: [8]}]",
-    "--pruners=[magnitude]",
-    "--ratios=[1, 2]",
-    "--comparison.reference=log_pool",
-    "--dense.epochs=1",
-    "--retrain.epochs=0",
-    "--fit.epochs=1",
-    "--evaluation.n=[1, 2]",
-    "--evaluation.partitions=2",
-    "--sweet_spot.replicates=5",
-    "--latency.batches=[1]",
-    "--latency.repeats=2",
-    "--margin.epsilons=[]",
-    "--adaptive.rules=[]",
-    "--tracking=none",
-    "--name=tiny",
-)
+TINY = (*SMALLEST, "--dense.epochs=1", "--fit.epochs=1")
 ODD = '''
 import os, signal, time, warnings
 from dataclasses import dataclass

@@ -25,27 +25,9 @@ from sharedlabel.records import TABLES, Results, read
 from sharedlabel.records.measurements import Failure
 from sharedlabel.report import __main__ as report
 from sharedlabel.store import Output, Store, local
+from tests.smallest import SMALLEST
 
-TINY = (
-    "--data={name: gaussian, classes: 3, dim: 4, instances_per_class: 48, label: tiny}",
-    "--backbones=[{name: mlp, label: mlp, widths: [8]}]",
-    "--pruners=[magnitude]",
-    "--ratios=[1, 2]",
-    "--aggregators=[mean_vote, log_pool]",
-    "--comparison.reference=log_pool",
-    "--seeds=[0, 1]",
-    "--dense.epochs=0",
-    "--retrain.epochs=0",
-    "--evaluation.n=[1, 2]",
-    "--evaluation.partitions=2",
-    "--sweet_spot.replicates=5",
-    "--latency.batches=[1]",
-    "--latency.repeats=2",
-    "--margin.epsilons=[]",
-    "--adaptive.rules=[]",
-    "--tracking=none",
-    "--name=tiny",
-)
+TINY = (*SMALLEST, "--aggregators=[mean_vote, log_pool]", "--seeds=[0, 1]", "--dense.epochs=0")
 
 
 @pytest.fixture

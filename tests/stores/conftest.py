@@ -17,29 +17,12 @@ import pytest
 from sharedlabel.config import Experiment, parse
 from sharedlabel.files import patience
 from sharedlabel.store import Store, opened
+from tests.smallest import SMALLEST
 
 pytest.importorskip("s3fs")
 pytest.importorskip("moto")
 
-TINY = (
-    "--data={name: gaussian, classes: 3, dim: 4, instances_per_class: 48, label: tiny}",
-    "--backbones=[{name: mlp, label: mlp, widths: [8]}]",
-    "--pruners=[magnitude]",
-    "--ratios=[1, 2]",
-    "--aggregators=[log_pool]",
-    "--comparison.reference=log_pool",
-    "--dense.epochs=1",
-    "--retrain.epochs=0",
-    "--evaluation.n=[1, 2]",
-    "--evaluation.partitions=2",
-    "--sweet_spot.replicates=5",
-    "--latency.batches=[1]",
-    "--latency.repeats=2",
-    "--margin.epsilons=[]",
-    "--adaptive.rules=[]",
-    "--tracking=none",
-    "--name=tiny",
-)
+TINY = (*SMALLEST, "--aggregators=[log_pool]", "--dense.epochs=1")
 
 
 @dataclass
