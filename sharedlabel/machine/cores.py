@@ -32,6 +32,11 @@ def workers(asked: int | str) -> int | None:
     return int(said)
 
 
+def processes(asked: int | str) -> int:
+    """Return how many processes may share what is no stage call; the argument is that of `workers`."""
+    return min(workers(asked) or available(), available())
+
+
 @contextlib.contextmanager
 def using(threads: int) -> Iterator[None]:
     """Compute with so many threads in the block."""

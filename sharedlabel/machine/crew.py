@@ -48,17 +48,16 @@ def ordered(
     began = time.monotonic()
     with contextlib.ExitStack() as left:
         crew: _Crew[Task, Result] | None = None
-        if processes > 1 and len(tasks) > 1 and forks.is_warm(work, 0):
-            crew = left.enter_context(contextlib.closing(_Crew(function, processes, work)))
+        worth = len(tasks) > 1 and forks.is_warm(work, 0)
         for done, task in enumerate(tasks, start=1):
-            yield function(task)
-            spent = time.monotonic() - began
-            worth = spent >= ALONE and spent / done * (len(tasks) - done) >= WORTH
             if crew is None and processes > 1 and worth:
                 crew = left.enter_context(contextlib.closing(_Crew(function, processes, work)))
+            yield function(task)
+            spent = time.monotonic() - began
             if crew is not None and crew.is_ready():
                 yield from crew.results(tasks[done:], max(1, int(PIECE * done / spent)))
                 return
+            worth = spent >= ALONE and spent / done * (len(tasks) - done) >= WORTH
 
 
 @dataclass

@@ -130,7 +130,7 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
         track = functools.partial(_track, tracker, grid, store, results, figures)
         if aside:
             track()
-        figures.set_result(_publish(computed, folder, _processes(experiment)))
+        figures.set_result(_publish(computed, folder, cores.processes(experiment.workers)))
         print_report(results, console)
         _say_where(computed, folder, console, events)
         if not aside and tracker.mode != "none":
@@ -161,11 +161,6 @@ def _say_wait(console: Console, events: bool) -> None:
     console.print(f"waiting {reason}", highlight=False, markup=False)
     if events:
         tell("waiting", reason=reason)
-
-
-def _processes(experiment: Experiment) -> int:
-    """Return how many processes may share what follows the stage calls."""
-    return min(cores.workers(experiment.workers) or cores.available(), cores.available())
 
 
 def _publish(computed: _Computed, folder: Path, processes: int) -> Callable[[], Mapping[str, str]]:
@@ -225,7 +220,7 @@ def _compute(
         written = unchanged.results(folder, made_of)
         if written is not None:
             return _Computed(written, {}, 0, made_of, written=True)
-    if folder is not None and _processes(grid.experiment) > 1:
+    if folder is not None and cores.processes(grid.experiment.workers) > 1:
         forks.warm(report.DRAW, 0)  # figures are drawn when all is summarised, which takes a while
     texts = {key: described(one.node, grid) for key, one in failed.items()}
     results = collect(

@@ -38,8 +38,7 @@ def tracker(experiment: Experiment, folder: Path) -> Tracker | Publisher:
         folder: where offline runs lie; remembers which cells were published.
     """
     here = Tracker(experiment, folder)
-    alone = cores.workers(experiment.workers) == 1 or cores.available() == 1
-    return here if here.mode == "none" or alone else Publisher(here)
+    return here if here.mode == "none" or cores.processes(experiment.workers) == 1 else Publisher(here)
 
 
 class Publisher:

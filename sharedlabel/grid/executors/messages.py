@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sharedlabel.config import Experiment
-from sharedlabel.grid.jobs import Outcome
+from numpy.typing import NDArray
+
+from sharedlabel.config import Experiment, resolve
+from sharedlabel.grid.jobs import Job, Outcome
+from sharedlabel.machine import mapped
 from sharedlabel.machine.forks import Surroundings
+from sharedlabel.store import Store, opened
+
+AXES = ("backbones", "pruners", "aggregators")
 
 
 class Begun:
@@ -36,3 +45,16 @@ class Setup:
     experiment: Experiment
     store: str | Path
     job: bytes
+
+    def begun(self, arrays: Sequence[NDArray[Any]] | None = None) -> tuple[Job, Store]:
+        """Make ready in this process, and return the job and the store.
+
+        Args:
+            arrays: large tensors that were taken out of the job; None if it was pickled with all.
+        """
+        self.surroundings.take_over()
+        for kind in AXES:
+            for spec in getattr(self.experiment, kind):
+                resolve(kind, spec)
+        job: Job = pickle.loads(self.job) if arrays is None else mapped.unpacked(self.job, arrays)  # noqa: S301
+        return job, opened(self.store, sweep=False)

@@ -29,7 +29,6 @@ from sharedlabel.config.sections import RayConfig
 from sharedlabel.errors import ConfigError, TrainingError, first_line
 from sharedlabel.grid.executors.base import Ended
 from sharedlabel.grid.executors.messages import Setup
-from sharedlabel.grid.executors.work import begun
 from sharedlabel.grid.jobs import Call, Job, Outcome
 from sharedlabel.machine import forks, mapped
 from sharedlabel.store import Store
@@ -188,6 +187,6 @@ def _compute(
         _begun.clear()  # a run before it is over
         setup, arrays, threads = shared
         torch.set_num_threads(threads)
-        _begun[run] = begun(setup, arrays)
+        _begun[run] = setup.begun(arrays)
     job, store = _begun[run]
     return job.attempt(pickle.loads(calls), store), warned  # noqa: S301
