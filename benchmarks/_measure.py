@@ -160,7 +160,7 @@ def ratios(numerators: Times, denominators: Times, scale: float = 1.0) -> Times:
 
 
 def python(arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> tuple[float, str]:
-    """Run Python in a fresh process and return its seconds, start-up included, and its output.
+    """Run Python in a fresh process and return its seconds, start-up included, and what it printed.
 
     Args:
         arguments: what follows `python`.
@@ -176,12 +176,12 @@ def python(arguments: Sequence[str], folder: Path, environment: Mapping[str, str
         [sys.executable, *arguments],
         cwd=folder,
         env={**os.environ, **(environment or {}), "PYTHONPATH": search},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,  # apart: libraries have their say on stderr when a process ends
         text=True,
         check=False,
     )
     elapsed = time.perf_counter() - started
     if done.returncode:
-        raise RuntimeError(f"python {' '.join(arguments)} ended with code {done.returncode}:\n{done.stdout[-4000:]}")
+        said = (done.stdout + done.stderr)[-4000:]
+        raise RuntimeError(f"python {' '.join(arguments)} ended with code {done.returncode}:\n{said}")
     return elapsed, done.stdout

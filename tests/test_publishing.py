@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
+import time
 import warnings
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -79,23 +82,51 @@ def test_what_wandb_does_not_take_is_told_when_all_else_is_done(finished: Finish
     assert done == [True]
 
 
-def test_a_process_that_dies_is_told(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forks.Forks, "fork", _dying)
+def test_a_process_that_dies_is_told(finished: Finished, tmp_path: Path) -> None:
     publisher = Publisher(Tracker(dataclasses.replace(finished.experiment, tracking="offline"), tmp_path))
+
+    def figures() -> dict[str, str]:
+        assert publisher._process is not None
+        os.killpg(workers_of(publisher._process._forks), signal.SIGKILL)
+        return {}
+
     with (
         pytest.raises(TrackingError, match="expected the process that publishes to W&B to live, got its end"),
         publisher,
     ):
-        publisher.summary(finished.results, dict, "0" * 16)
+        publisher.summary(finished.results, figures, "0" * 16)
 
 
-def _dying(self: forks.Forks) -> Any:
-    del self
-    from multiprocessing import Pipe
+def workers_of(process: forks.Forks) -> int:
+    """Return the one process that is a fork of it, as soon as there is one."""
+    children = Path(f"/proc/{process._process.pid}/task/{process._process.pid}/children")
+    while not (forked := children.read_text().split()):
+        time.sleep(0.01)
+    return int(*forked)
 
-    ours, theirs = Pipe()
-    theirs.close()
-    return ours
+
+class FiguresError(Exception):
+    """Figures cannot be drawn."""
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, FiguresError])
+def test_what_is_being_published_is_finished_when_a_run_breaks_off(
+    finished: Finished, tmp_path: Path, stop: type[BaseException]
+) -> None:
+    publisher = Publisher(Tracker(dataclasses.replace(finished.experiment, tracking="offline"), tmp_path))
+    figures = Future[dict[str, str]]()
+    cell = finished.grid.cells[0]
+    with pytest.raises(stop), publisher:
+        publisher.cell(rows(cell, finished.grid, finished.store), {})
+        publisher.summary(finished.results, figures.result, "0" * 16)
+        while not list(tmp_path.glob("wandb/offline-run-*")):
+            time.sleep(0.01)
+        raise stop
+    figures.cancel()
+    folders = sorted(tmp_path.glob("wandb/offline-run-*"))
+    assert folders
+    assert all(list(folder.glob("*.wandb")) for folder in folders)  # W&B writes it last
+    assert not publisher._tracker.has("0" * 16)  # the next run publishes it
 
 
 def test_its_warnings_are_warned_here(tmp_path: Path) -> None:

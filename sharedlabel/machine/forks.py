@@ -171,6 +171,7 @@ def serve(descriptor: int, work: str, threads: int) -> None:
         told, descriptors, _, _ = socket.recv_fds(asked, _NAME, 1)
         if not told:
             return
+        os.set_inheritable(descriptors[0], False)  # or programs that the worker starts would hold it beyond its end
         if os.fork() == 0:
             asked.close()
             _be_worker(descriptors[0], told.decode().rstrip())

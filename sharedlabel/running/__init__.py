@@ -5,6 +5,7 @@ torch and Lightning take seconds to import, so functions import them: help and m
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -122,11 +123,12 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
     folder = home(experiment.output) / experiment.name
     folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is noticed before the first call
     publisher = publishing.tracker(experiment, folder / "wandb")
-    with forks.cooled(), cores.using(experiment.threads), publisher as tracker:
+    with forks.cooled(), cores.using(experiment.threads), contextlib.ExitStack() as last, publisher as tracker:
         aside = isinstance(tracker, publishing.Publisher)
         tell_cell = tracker.cell if aside else None
         computed = _compute(grid, store, None if events else console, fail_fast, folder, tell_cell)
         results, figures = computed.results, Future[Callable[[], Mapping[str, str]]]()
+        last.callback(figures.cancel)  # whoever waits for them waits no longer, whatever goes wrong here
         track = functools.partial(_track, tracker, grid, store, results, figures)
         if aside:
             track()

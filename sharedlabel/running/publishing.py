@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import queue
+import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,6 +22,8 @@ from sharedlabel.machine import cores, forks
 from sharedlabel.records import Results, Row
 from sharedlabel.records.measurements import Failure
 from sharedlabel.running.tracking import Tracker
+
+_GRACE = 5.0  # seconds to finish the run under way in, when nobody waits for the rest
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,11 @@ class Publisher:
         if self._process is None:
             return
         with contextlib.closing(self._process) as process:
+            self._left.put(lambda: None)
             if kind is None:
-                self._left.put(lambda: None)
                 process.wait()
+            else:
+                process.stop()
 
     def has(self, identifier: str) -> bool:
         """Tell whether a cell, or the whole grid, was published before, or will be."""
@@ -115,12 +122,15 @@ class _Process:
         threading.Thread(target=self._send, args=(setup, left), daemon=True).start()
 
     def _send(self, setup: _Setup, left: queue.SimpleQueue[Any]) -> None:
-        with contextlib.suppress(OSError):  # it has died, which is heard
-            self._connection.send(setup)
-            told = setup
-            while told is not None:
-                told = left.get()()
-                self._connection.send(told)
+        try:
+            with contextlib.suppress(OSError, CancelledError):  # it has died, which is heard; there are no figures
+                self._connection.send(setup)
+                told = setup
+                while told is not None:
+                    told = left.get()()
+                    self._connection.send(told)
+        finally:
+            self._say_end()
 
     def wait(self) -> None:
         """Wait until all is published.
@@ -141,6 +151,18 @@ class _Process:
             if isinstance(heard, SharedLabelError):
                 raise heard
             heard.warn()
+
+    def stop(self) -> None:
+        """Let the process finish the run that it is at, for some seconds: files of half a run are not always there."""
+        self._say_end()
+        with contextlib.suppress(EOFError, OSError):
+            while self._connection.poll(_GRACE) and self._connection.recv() is not None:
+                pass
+
+    def _say_end(self) -> None:
+        """Let the process hear that nothing more comes, however that came about; it can still answer."""
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as there:
+            there.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """End the process, whatever it is at."""

@@ -33,13 +33,29 @@ def tuned(config: TrainerConfig) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
+def plain(config: TrainerConfig, small: bool = False) -> torch.device | None:
+    """Return the device of a plain loop; None for several devices, and for what Lightning alone knows.
+
+    Args:
+        config: where and how.
+        small: train on one device in full precision, as aggregators are.
+    """
+    alone = small or (config.devices == 1 and config.strategy == "auto")
+    if not alone or config.options or config.accelerator not in ("auto", "cpu", "cuda", "gpu"):
+        return None
+    target = device(config)
+    if target.type == "cuda":
+        return target if torch.cuda.is_available() else None
+    if config.precision == "16-mixed" and not small:
+        return None
+    return None if config.accelerator == "auto" and torch.backends.mps.is_available() else target
+
+
 def takes_several(config: TrainerConfig) -> bool:
     """Tell whether several networks can be trained there in one program: nobody watches one of them.
 
-    Programs of torch.compile, memory formats and what Lightning's options do are those of a single network, and so is
-    the scale of gradients of 16 bits, by which an overflow in one network would cost all of them a step.
+    Programs of torch.compile and memory formats are those of a single network, and so is the scale of gradients of
+    16 bits, by which an overflow in one network would cost all of them a step.
     """
-    if config.devices != 1 or config.strategy != "auto" or config.options or config.precision == "16-mixed":
-        return False
-    single = bool(config.compile) or config.channels_last
-    return not single and not watchers.anybody(config) and device(config).type in ("cpu", "cuda")
+    single = bool(config.compile) or config.channels_last or config.precision == "16-mixed"
+    return not single and not watchers.anybody(config) and plain(config) is not None

@@ -10,7 +10,7 @@ import torch
 from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.training import loop, resume, watchers
 from sharedlabel.training.base import TrainedModule
-from sharedlabel.training.devices import device
+from sharedlabel.training.devices import plain
 from sharedlabel.training.precision import WEIGHTS
 from sharedlabel.training.resume import Epochs
 
@@ -92,21 +92,13 @@ def _train(
 
 
 def _target(config: TrainerConfig, small: bool) -> torch.device | None:
-    """Return the device of a plain loop; None for several, where somebody watches, and for what Lightning alone knows.
+    """Return the device of a plain loop; None where Lightning trains, as it does where somebody watches.
 
     Watchers are those of stage calls: outside of them nobody has said what to watch.
     """
     if resume.current() is not None and watchers.anybody(config):
         return None
-    alone = small or (config.devices == 1 and config.strategy == "auto")
-    if not alone or config.options or config.accelerator not in ("auto", "cpu", "cuda", "gpu"):
-        return None
-    target = device(config)
-    if target.type == "cuda":
-        return target if torch.cuda.is_available() else None
-    if config.precision == "16-mixed" and not small:
-        return None
-    return None if config.accelerator == "auto" and torch.backends.mps.is_available() else target
+    return plain(config, small)
 
 
 def _by_lightning(module: TrainedModule, *arguments: Any) -> bool:
