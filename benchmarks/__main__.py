@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import pkgutil
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._measure import Result
+from benchmarks._measure import Result, results
 
 COMMANDS = ("conformance", "error_rates", "evidence", "gpu", "latencies", "stage_times")  # run by themselves
 _ALONE = f"run by themselves, python -m benchmarks.NAME: {', '.join(COMMANDS)}; gpu is not yet run on a GPU"
@@ -24,30 +25,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, or 1 if a bound is missed or a benchmark fails."""
     options = _parser().parse_args(arguments)
     console, progress = Console(), Console(stderr=True)
-    results: list[Result] = []
+    found: list[Result] = []
     failed: list[str] = []
     facts = _provenance()
     names = options.only or available()
     for at, name in enumerate(names, start=1):
         progress.print(f"running {name}", style="dim")
         try:
-            results += importlib.import_module(f"benchmarks.{name}").run(options.quick)
+            found += _alone(name, options.quick)
         except Exception:  # whatever it is, it is shown, and the other benchmarks still run
             progress.print_exception()
             failed.append(name)
         if options.json:  # after each: they take half an hour together
             content = {**facts, "quick": options.quick, "failed": failed, "pending": names[at:]}
-            content["results"] = [result.record() for result in results]
+            content["results"] = [result.record() for result in found]
             options.json.write_text(json.dumps(content, indent=1) + "\n")
-    console.print(_table(results, failed, options.quick))
+    console.print(_table(found, failed, options.quick))
     console.print(
         f"{facts['date']}, commit {facts['commit'] or 'unknown'}, {facts['processor']}, {facts['cores']} cores, "
         f"{facts['threads']} threads, {facts['device']}, torch {facts['torch']}",
         highlight=False,
     )
     console.print(_ALONE, style="dim", highlight=False)
-    missed = not options.quick and any(result.verdict == "missed" for result in results)
+    missed = not options.quick and any(result.verdict == "missed" for result in found)
     return int(missed or bool(failed))
+
+
+def _alone(name: str, quick: bool) -> list[Result]:
+    """Run a benchmark in a fresh process: what another one has left in memory would slow it down."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(results, name, quick).result()
 
 
 def available() -> tuple[str, ...]:

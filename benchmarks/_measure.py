@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import itertools
 import os
@@ -157,6 +158,17 @@ def ratios(numerators: Times, denominators: Times, scale: float = 1.0) -> Times:
     known = [each.contention for each in (numerators, denominators) if each.contention is not None]
     values = (scale * top / bottom for top, bottom in zip(numerators, denominators, strict=True))
     return Times(values, max(known, default=None))
+
+
+def results(name: str, quick: bool) -> list[Result]:
+    """Run a benchmark and return what it measures.
+
+    Args:
+        name: of its module.
+        quick: in a tiny size, to try the benchmark itself.
+    """
+    measured: list[Result] = importlib.import_module(f"benchmarks.{name}").run(quick)
+    return measured
 
 
 def python(arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> tuple[float, str]:

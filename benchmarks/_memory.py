@@ -58,6 +58,18 @@ def _anonymous(process: int) -> float:
     return int(match.group(1)) / 1024 if match else 0.0
 
 
+def peak() -> float:
+    """Return the most resident memory that this process has had since its program began, in MiB.
+
+    `ru_maxrss` would count what the process that started it had, too.
+
+    Raises:
+        OSError: the system does not tell.
+    """
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(kilobytes) / 1024
+
+
 def private(process: int | str = "self") -> float:
     """Return the memory of a process that it shares with no other, in MiB: what ending it would give back.
 

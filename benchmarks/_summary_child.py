@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import resource
 import sys
 import time
 
 import torch
 from torch import Tensor
 
+from benchmarks._memory import peak
 from benchmarks._rows import made_row
 from sharedlabel import rng
 from sharedlabel.config.sections import EvaluationConfig, SweetSpotConfig
@@ -69,7 +69,7 @@ def main(images: int, aggregators: int, pruners: int, ratios: int, seeds: int) -
     return {
         "seconds": time.perf_counter() - started[0],
         "processor_seconds": time.process_time() - started[1],
-        "mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "mebibytes": peak(),
         "comparisons": len(summary.comparisons),
     }
 
