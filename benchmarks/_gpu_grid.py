@@ -11,7 +11,6 @@ from typing import Any
 from benchmarks._gpu import Facts, Setting, seconds
 from benchmarks._silent import Silent
 from sharedlabel.config import Experiment
-from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.grid import Grid, Node, missing, prepare
 from sharedlabel.grid.driver import Run
 from sharedlabel.grid.executors.choose import executor
@@ -49,14 +48,12 @@ def retrained(setting: Setting) -> Iterator[Facts]:
 
 def _ways() -> dict[str, dict[str, Any]]:
     """Return the ways, the first of which is one call after the other, by the options of the experiment."""
-    ways: dict[str, dict[str, Any]] = {
+    return {
         "one after the other": {"workers": 1},
         "by default": {"workers": "auto"},
         f"{_WORKERS} workers": {"workers": _WORKERS},
+        "18 networks at once": {"workers": 1, "trainer": {"networks": 18, "channels_last": False}},
     }
-    if "networks" in {field.name for field in dataclasses.fields(TrainerConfig)}:  # several in one batched program
-        ways["18 networks at once"] = {"workers": 1, "trainer": {"networks": 18, "channels_last": False}}
-    return ways
 
 
 def _options(setting: Setting) -> Sequence[str]:

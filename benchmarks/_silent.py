@@ -18,3 +18,9 @@ class Silent:
 
     def waiting(self, reason: str) -> None:
         """Say nothing."""
+
+    def lost(self, node: Any) -> None:
+        """Say nothing."""
+
+    def elsewhere(self, node: Any) -> None:
+        """Say nothing."""

@@ -116,12 +116,17 @@ def test_what_is_being_published_is_finished_when_a_run_breaks_off(
     publisher = Publisher(Tracker(dataclasses.replace(finished.experiment, tracking="offline"), tmp_path))
     figures = Future[dict[str, str]]()
     cell = finished.grid.cells[0]
-    with pytest.raises(stop), publisher:
-        publisher.cell(rows(cell, finished.grid, finished.store), {})
-        publisher.summary(finished.results, figures.result, "0" * 16)
-        while not list(tmp_path.glob("wandb/offline-run-*")):
-            time.sleep(0.01)
-        raise stop
+
+    def broken_off() -> None:
+        with publisher:
+            publisher.cell(rows(cell, finished.grid, finished.store), {})
+            publisher.summary(finished.results, figures.result, "0" * 16)
+            while not list(tmp_path.glob("wandb/offline-run-*")):
+                time.sleep(0.01)
+            raise stop
+
+    with pytest.raises(stop):
+        broken_off()
     figures.cancel()
     folders = sorted(tmp_path.glob("wandb/offline-run-*"))
     assert folders

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import errno
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol, TextIO, runtime_checkable
+from typing import Protocol, TextIO, TypeVar, runtime_checkable
 
 from sharedlabel.files import leases
 from sharedlabel.files.patience import patiently
+
+_Value = TypeVar("_Value")
 
 
 @runtime_checkable
@@ -81,7 +84,7 @@ class Folder:
 
     def read(self, name: str) -> str:
         """Return the content of a file."""
-        return (self._root / name).read_text()
+        return self._seen(name, Path.read_text)
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -89,7 +92,7 @@ class Folder:
 
     def expired(self, name: str, lease: float) -> bool:
         """Tell whether a file has not been touched for so many seconds."""
-        return leases.expired(self._root / name, lease)
+        return self._seen(name, lambda path: leases.expired(path, lease))
 
     @contextlib.contextmanager
     def owner(self, folder: str) -> Iterator[str]:
@@ -102,7 +105,24 @@ class Folder:
 
     def is_left(self, name: str, lease: float) -> bool:
         """Tell whether an owner is gone."""
-        return leases.is_left(self._root / name, lease)
+        return self._seen(name, lambda path: leases.is_left(path, lease))
+
+    def _seen(self, name: str, look: Callable[[Path], _Value]) -> _Value:
+        """Look at a file that others may remove meanwhile.
+
+        Raises:
+            FileNotFoundError: there is none; NFS says that a file is stale that another machine has removed.
+        """
+
+        def looked() -> _Value:
+            try:
+                return look(self._root / name)
+            except OSError as error:
+                if error.errno == errno.ESTALE:
+                    raise FileNotFoundError(errno.ENOENT, error.strerror, name) from error
+                raise
+
+        return patiently(looked, f"read {self._root / name}")
 
 
 def _fill(file: TextIO, content: str) -> None:

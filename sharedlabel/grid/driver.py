@@ -36,6 +36,12 @@ class Progress(Protocol):
     def failed(self, failed: Failed, worker: int = 0) -> None:
         """Tell that a call failed; the run goes on without it."""
 
+    def lost(self, node: Node) -> None:
+        """Tell that a call is not tried, since what it needs has failed."""
+
+    def elsewhere(self, node: Node) -> None:
+        """Tell that another run has computed a call."""
+
     def waiting(self, reason: str) -> None:
         """Tell that the run waits, and until when."""
 
@@ -142,7 +148,7 @@ class Run(contextlib.ExitStack):
                 self._wait(f"for calls that {'other runs compute' if elsewhere else 'no machine has room for'}")
             for ended in self.executor.ended(_POLL if elsewhere else None):
                 under_way, self._told = under_way - 1, ""
-                self._note(ended, nodes[number[ended.call.key]], number[ended.call.key], schedule)
+                self._note(ended, nodes, number[ended.call.key], schedule)
             for at in list(elsewhere):
                 self._look(nodes[at], at, schedule, elsewhere)
 
@@ -172,7 +178,7 @@ class Run(contextlib.ExitStack):
         Each of so many free workers gets an equal share of the calls that can be computed together.
         """
         while not self.stopped and (first := schedule.take(self.executor.place(worker))) is not None:
-            if not self._claimed(nodes[first], first, schedule, elsewhere):
+            if not self._claim(nodes[first], first, schedule, elsewhere):
                 continue
             taken, alike = [first], [] if self._deaths[nodes[first].key] else schedule.alike(first)
             share = -(-(1 + len(alike)) // free)
@@ -181,20 +187,23 @@ class Run(contextlib.ExitStack):
                     break
                 if not self._deaths[nodes[at].key]:  # it may be too large together with others
                     schedule.take_this(at)
-                    if self._claimed(nodes[at], at, schedule, elsewhere):
+                    if self._claim(nodes[at], at, schedule, elsewhere):
                         taken.append(at)
             return taken
         return []
 
-    def _claimed(self, node: Node, at: int, schedule: Schedule, elsewhere: set[int]) -> bool:
-        """Claim a call that was taken; tell whether it is to be computed here: nobody has claimed or stored it."""
+    def _claim(self, node: Node, at: int, schedule: Schedule, elsewhere: set[int]) -> bool:
+        """Claim a call that was taken; tell whether it is to be computed here: nobody has claimed or stored it.
+
+        One that has been stored is done, and one that another driver has claimed is waited for.
+        """
         with self.store.writing("claims"):
             claimed = self._claims.take(node.call.name)
         if not claimed:
             elsewhere.add(at)
         elif self.store.has(node.stage, node.key):
             self._claims.give_up(node.call.name)
-            schedule.done(at)
+            self._done_elsewhere(node, at, schedule)
         else:
             return True
         return False
@@ -202,16 +211,20 @@ class Run(contextlib.ExitStack):
     def _look(self, node: Node, at: int, schedule: Schedule, elsewhere: set[int]) -> None:
         """See whether another driver is done with a call, or gone."""
         if self.store.has(node.stage, node.key):
-            schedule.done(at)
+            self._done_elsewhere(node, at, schedule)
         elif self._claims.is_free(node.call.name):
             schedule.put_back(at)
         else:
             return
         elsewhere.remove(at)
 
-    def _note(self, ended: Ended, node: Node, at: int, schedule: Schedule) -> None:
+    def _done_elsewhere(self, node: Node, at: int, schedule: Schedule) -> None:
+        schedule.done(at)
+        self.progress.elsewhere(node)
+
+    def _note(self, ended: Ended, nodes: Sequence[Node], at: int, schedule: Schedule) -> None:
         """Note how a call has ended."""
-        outcome = ended.outcome
+        node, outcome = nodes[at], ended.outcome
         self._claims.give_up(node.call.name)
         if outcome is None:
             self._deaths[node.key] += 1
@@ -226,6 +239,8 @@ class Run(contextlib.ExitStack):
             self.progress(node, outcome.seconds, ended.worker)
             return
         self.failed[node.key] = Failed(node, outcome.reason, outcome.details)
-        schedule.lose(at)
+        lost = schedule.lose(at)
         release()
         self.progress.failed(self.failed[node.key], ended.worker)
+        for other in lost[1:]:
+            self.progress.lost(nodes[other])

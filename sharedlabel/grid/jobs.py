@@ -18,7 +18,7 @@ import torch
 
 from sharedlabel.config import canonical, digest
 from sharedlabel.config.sections import TrainerConfig
-from sharedlabel.errors import SharedLabelError, WriteError, interrupted, printable
+from sharedlabel.errors import SharedLabelError, TrainingError, WriteError, interrupted, printable
 from sharedlabel.machine import provenance
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import STAGES
@@ -182,9 +182,11 @@ def _attempted(work: Callable[[], object], before: float = 0.0) -> Outcome:
     started = time.perf_counter() - before
     try:
         work()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if interrupted():
             raise KeyboardInterrupt from error
+        if isinstance(error, SystemExit):  # of a plugin: it ends no run
+            error = TrainingError(f"expected a plugin that returns or raises an error, got sys.exit({error})")
         return Outcome.of(error)
     return Outcome(time.perf_counter() - started)
 
@@ -195,7 +197,11 @@ def reason(error: Exception) -> str:
     >>> reason(ValueError("a bug"))
     'ValueError: a bug'
     """
-    text = printable(" ".join(str(error).split()), _REASON)
+    try:
+        said = str(error)
+    except Exception:  # an error of a plugin whose words are an error
+        said = ""
+    text = printable(" ".join(said.split()), _REASON)
     if isinstance(error, SharedLabelError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

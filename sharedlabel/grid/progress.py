@@ -27,23 +27,27 @@ class Reporter(abc.ABC):
         grid: what the calls belong to.
         absent: the calls to compute.
         stored: number of calls that are stored already.
-        workers: how many compute at the same time.
+        workers: how many compute at the same time; 0 if that is not known before they do.
         folder: where the tracebacks of calls that fail are kept; they are not where it is left out.
 
     Attributes:
         done: number of calls computed so far.
+        stored_since: number of calls that other runs have computed meanwhile.
+        total: number of calls that are to be stored; those that fail are none of them any more, nor is what needs them.
     """
 
     def __init__(
         self, grid: Grid, absent: Sequence[Node], stored: int = 0, workers: int = 1, folder: Path | None = None
     ) -> None:
         self.grid, self.total, self.stored, self.workers, self.folder = grid, len(absent), stored, workers, folder
-        self.done = 0
+        self.done = self.stored_since = 0
+        self._seen: set[int] = set()  # workers that have got a call
         self.remaining = Remaining(absent)
 
     def __call__(self, node: Node, seconds: float | None, worker: int = 0) -> None:
         """Tell that a worker starts a call (None), or that a call took so many seconds."""
         if seconds is None:
+            self._seen.add(worker)
             self.tell_start(node, worker)
             return
         self.done += 1
@@ -52,7 +56,7 @@ class Reporter(abc.ABC):
 
     def failed(self, failed: Failed, worker: int = 0) -> None:
         """Tell that a call failed, and keep its traceback at once: the run may be killed before it ends."""
-        self.remaining.lose(failed.node)
+        self.lost(failed.node)
         self.tell_failure(failed, worker)
         if self.folder is None:
             return
@@ -60,10 +64,25 @@ class Reporter(abc.ABC):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(failed.details, encoding="utf-8", errors="backslashreplace")
 
+    def lost(self, node: Node) -> None:
+        """Note that a call is not computed any more."""
+        self.remaining.lose(node)
+        self.total -= 1
+
+    def elsewhere(self, node: Node) -> None:
+        """Note that another run has computed a call."""
+        self.remaining.lose(node)
+        self.stored_since += 1
+
+    @property
+    def settled(self) -> int:
+        """Number of calls that have been stored since the run began, by whichever run."""
+        return self.done + self.stored_since
+
     def left(self) -> float | None:
         """Estimate the seconds that are left; None while nothing is known."""
         seconds = self.remaining.seconds()
-        return None if seconds is None else seconds / self.workers
+        return None if seconds is None else seconds / max(self.workers, len(self._seen), 1)
 
     def showing(self) -> Any:
         """Return a context in which a run is shown."""
@@ -107,7 +126,7 @@ class Lines(Reporter):
     def tell_end(self, node: Node, seconds: float, worker: int) -> None:
         """Say what a call took."""
         del worker
-        self._print(f"[{self.done}/{self.total}] {described(node, self.grid)}: {seconds:.1f} s")
+        self._print(f"[{self.settled}/{self.total}] {described(node, self.grid)}: {seconds:.1f} s")
 
     def tell_failure(self, failed: Failed, worker: int) -> None:
         """Say why a call failed."""
@@ -157,7 +176,7 @@ class View(Lines):
         del node, seconds
         self._end(worker)
         left = self.left()
-        self._bar.update(self._all, advance=1, left="" if left is None else f"about {_clock(left)} left")
+        self._count("" if left is None else f"about {_clock(left)} left")
 
     def tell_failure(self, failed: Failed, worker: int) -> None:
         """Say why a call failed, above the bar."""
@@ -166,7 +185,10 @@ class View(Lines):
 
     def waiting(self, reason: str) -> None:
         """Show that the run waits."""
-        self._bar.update(self._all, left=f"waiting {reason}")
+        self._count(f"waiting {reason}")
+
+    def _count(self, left: str) -> None:
+        self._bar.update(self._all, completed=self.settled, total=self.total, left=left)
 
     def _end(self, worker: int) -> None:
         if worker in self._tasks:
@@ -176,14 +198,16 @@ class View(Lines):
 class Json(Reporter):
     """A JSON object in a line for everything that happens; the arguments are those of `Reporter`.
 
-    Every line has `event` and `time`, seconds since 1970. Events and what else they have: `plan` (calls, stored,
-    workers), `start` (call, stage, key, worker), `end` (the same, and seconds, done, calls, left_seconds), `failed` (as
-    `start`, and reason), `waiting` (reason), and last `report` (computed, failed, and where files were written).
+    Every line has `event` and `time`, seconds since 1970. Events and what else they have: `plan` (calls, stored, and
+    workers, null where that is not known before), `start` (call, stage, key, worker), `end` (the same, and seconds,
+    done, calls, left_seconds: `done` counts what other runs have computed meanwhile, `calls` not what has failed, nor
+    what needs it), `failed` (as `start`, and reason), `waiting` (reason), and last `report` (computed, failed, and
+    where files were written).
     """
 
     def __init__(self, *others: Any, **named: Any) -> None:
         super().__init__(*others, **named)
-        tell("plan", calls=self.total, stored=self.stored, workers=self.workers)
+        tell("plan", calls=self.total, stored=self.stored, workers=self.workers or None)
 
     def tell_start(self, node: Node, worker: int) -> None:
         """Tell that a call starts."""
@@ -192,7 +216,7 @@ class Json(Reporter):
     def tell_end(self, node: Node, seconds: float, worker: int) -> None:
         """Tell what a call took, and what is left."""
         left = self.left()
-        progress = {"done": self.done, "calls": self.total, "left_seconds": None if left is None else round(left, 1)}
+        progress = {"done": self.settled, "calls": self.total, "left_seconds": None if left is None else round(left, 1)}
         tell("end", **self._call(node, worker), seconds=round(seconds, 3), **progress)
 
     def tell_failure(self, failed: Failed, worker: int) -> None:

@@ -133,6 +133,12 @@ class _Watch:
         del worker
         self.reasons.setdefault(failed.node.stage, failed.reason)
 
+    def lost(self, node: Node) -> None:
+        """What needs a call that failed has no reason of its own."""
+
+    def elsewhere(self, node: Node) -> None:
+        """Nobody else works in a store of our own."""
+
     def waiting(self, reason: str) -> None:
         """Nobody else works in a store of our own."""
 

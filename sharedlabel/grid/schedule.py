@@ -137,16 +137,18 @@ class Schedule:
             if not self._waits[reader] and self._state[reader] == State.WAITING:
                 self._push(reader)
 
-    def lose(self, call: int) -> None:
-        """Note that a call has failed, and with it all that needs it, however far away."""
-        lost = [call]
-        while lost:
-            call = lost.pop()
+    def lose(self, call: int) -> list[int]:
+        """Note that a call has failed, and with it all that needs it, however far away; return what is lost by it."""
+        lost, found = [], [call]
+        while found:
+            call = found.pop()
             if self._state[call] < State.DONE:
                 self._waiting -= self._state[call] == State.READY
                 self._state[call] = State.LOST
                 self._open -= 1
-                lost.extend(self._read_by(call))
+                lost.append(call)
+                found.extend(self._read_by(call))
+        return lost
 
     def _push(self, call: int) -> None:
         self._state[call] = State.READY

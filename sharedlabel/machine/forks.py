@@ -41,11 +41,12 @@ class Surroundings:
 
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     folder: str = field(default_factory=os.getcwd)
-    path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
+    path: tuple[str, ...] = field(default_factory=lambda: tuple(_path()))
 
     def take_over(self) -> None:
-        """Make them those of this process, which keeps what it has besides."""
-        os.chdir(self.folder)
+        """Make them those of this process, which keeps what it has besides; another machine may lack the folder."""
+        with contextlib.suppress(FileNotFoundError):
+            os.chdir(self.folder)
         sys.path[:] = [*self.path, *(path for path in sys.path if path not in self.path)]
         os.environ.update(self.environment)
 
@@ -68,9 +69,20 @@ def tell_warnings(tell: Callable[[Warned], object]) -> None:
     """Hand the warnings of this process to a function, such as one that sends them to another process."""
 
     def told(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
-        tell(Warned(str(message), category, filename, lineno))
+        tell(Warned(str(message), _known(category), filename, lineno))
 
     warnings.showwarning = told
+
+
+def _known(category: type[Warning]) -> type[Warning]:
+    """Return a category of warnings as other processes know it: one that is made in a function they do not."""
+
+    def known(one: type[Warning]) -> bool:
+        return one.__module__ != "__main__" and getattr(sys.modules.get(one.__module__), one.__name__, None) is one
+
+    while not known(category):
+        category = next(base for base in category.__bases__ if issubclass(base, Warning))
+    return category
 
 
 class Forks:
@@ -203,9 +215,14 @@ def _end_with(descriptor: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+def _path() -> list[str]:
+    """Return where modules are looked for; Python passes over whatever else somebody has put there."""
+    return [place for place in sys.path if isinstance(place, str)]
+
+
 def _program() -> str:
     """Return the program of the process, which looks for modules where we do."""
     return (
-        f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; "
+        f"import sys; sys.path[:] = {_path()!r}; from {__name__} import serve; "
         "serve(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))"
     )

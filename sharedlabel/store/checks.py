@@ -14,12 +14,12 @@ from typing import Any
 
 from sharedlabel.config import digest
 from sharedlabel.errors import ConfigError, home
-from sharedlabel.files.patience import passes
 from sharedlabel.files.plain import read_file, read_json
 from sharedlabel.store.artifacts import FORMAT, MANIFEST
 
 CACHE = "SHAREDLABEL_CACHE"
 _SHARD = re.compile(r"shard-[0-9]{5,}\.safetensors")
+_MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)  # something else lies in a file's place
 _NOTES = re.compile("[0-9a-f]{32}")  # names of files of notes
 _SETTLED = 0.1  # seconds after which a change of a file shows in its time, on file systems that count in nanoseconds
 _KEPT = 90 * 86_400.0  # seconds for which notes on a store are kept that nobody opens
@@ -40,7 +40,7 @@ def damage(folder: Path) -> str:
     """Say what is wrong with an artifact's folder, every byte read; empty if it holds, intact, what its place says.
 
     Raises:
-        OSError: it cannot be read for a reason that may pass, which says nothing of the artifact.
+        OSError: it cannot be read, such as for lack of a right, which says nothing of the artifact.
     """
     try:
         manifest = read_manifest(read_file(folder / MANIFEST), folder.parent.name, folder.name)
@@ -52,7 +52,7 @@ def damage(folder: Path) -> str:
             if hashed(folder / name) != checksum:
                 return f"{name} does not match its checksum"
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        if isinstance(error, OSError) and passes(error):
+        if isinstance(error, OSError) and not isinstance(error, _MISSING):
             raise
         return str(error) if isinstance(error, DamageError) else f"{type(error).__name__}: {error}"
     return ""

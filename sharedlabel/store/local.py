@@ -8,6 +8,7 @@ on, code included; paths, devices and worker counts are not in it. What its mani
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -139,12 +140,21 @@ class Store:
         return {place for place in places if self.has(*place)}
 
     def _damage(self, folder: Path) -> str:
-        """Say what is wrong with an artifact's folder, every byte read; empty if nothing is."""
+        """Say what is wrong with an artifact's folder, every byte read; empty if nothing is.
+
+        Raises:
+            StoreError: it cannot be read, such as for lack of a right, so nothing is known of it.
+        """
         before = state(folder)
         try:
             problem = patiently(lambda: damage(folder), f"read {folder}")
         except OSError as error:
-            problem = f"{type(error).__name__}: {error}"
+            if error.errno == errno.EIO:  # the device has lost it
+                return f"{type(error).__name__}: {error}"
+            raise StoreError(
+                f"expected an artifact that can be read at {folder}, got: {error.strerror or error}; it is kept, since "
+                "that says nothing of what it holds: correct it and run the same command again"
+            ) from error
         self._notes.note(folder, "" if problem else before)
         return problem
 
@@ -298,7 +308,8 @@ class Store:
                 measures.
             waiting: told before a wait.
         """
-        with locks.locked(self._at_work(), measuring, waiting):
+        with contextlib.ExitStack() as stack:
+            self._written("locks", lambda: stack.enter_context(locks.locked(self._at_work(), measuring, waiting)))
             yield
 
     def _at_work(self) -> Path:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from sharedlabel.config import Experiment
-from sharedlabel.errors import home
+from sharedlabel.errors import StoreError, home
 from sharedlabel.store.local import Store
 
 _FILE = "file://"
@@ -38,11 +38,18 @@ def opened(place: str | os.PathLike[str], readonly: bool = False, sweep: bool = 
         StoreError: it cannot be used; the message says why.
     """
     text = os.fspath(place)
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/(?!/)", text):
+        raise StoreError(f"expected a folder or a URL such as s3://bucket/prefix, got {text!r}; write {_two(text)}")
     if is_url(text):
         from sharedlabel.store.remote import RemoteStore
 
         return RemoteStore(text, readonly, sweep)
     return Store(home(text.removeprefix(_FILE)) if isinstance(place, str) else Path(place), readonly, sweep)
+
+
+def _two(text: str) -> str:
+    """Write a place with the two slashes of a URL, or as a folder of this name."""
+    return f"{text.replace(':/', '://', 1)!r}, or {f'./{text}'!r} for a folder of that name"
 
 
 def is_url(text: str) -> bool:

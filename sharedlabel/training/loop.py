@@ -1,7 +1,7 @@
 """Trainings that nobody watches: the steps of a Lightning Trainer, bit for bit, in a loop of their own.
 
 A Trainer asks callbacks, loggers, profilers and its strategy around every step, which takes as long as the step of a
-small network. Where there is nobody to ask, `trainer.fit` takes this loop in its place.
+small network. Where there is nobody to ask, `fit.fit` takes this loop in its place.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TINY = (*SMALLEST, "--dense.epochs=1", "--fit.epochs=1")
 ODD = '''
-import os, signal, time, warnings
+import os, signal, sys, time, warnings
 from dataclasses import dataclass
 from pathlib import Path
 from sharedlabel.aggregators._base import Aggregator, normalize
@@ -27,6 +27,11 @@ class Config:
     """What it does while it is fitted, once for each file that the pattern names."""
     does: str = "nothing"
     flags: str = ""
+
+class MuteError(Exception):
+    def __str__(self):
+        raise RuntimeError("nothing to say")
+
 
 class Odd(Aggregator):
     permutation_invariant = True
@@ -52,8 +57,12 @@ class Odd(Aggregator):
                     time.sleep(0.05)
         if self.config.does == "raise":
             raise RuntimeError("it rains")
+        if self.config.does == "exit":
+            sys.exit(7)
+        if self.config.does == "mute":
+            raise MuteError
         if self.config.does == "warn":
-            warnings.warn("it may rain")
+            warnings.warn("it may rain", type("OwnWarning", (UserWarning,), {}))  # which no other process knows
         return True
 
 def build(config, shape):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -102,3 +103,20 @@ def test_a_claim_of_an_owner_whose_folder_is_no_more_is_void(tmp_path):
         (tmp_path / "claims" / "work.0").write_text("0" * 32)
         assert ours.is_free("work")
         assert ours.take("work")
+
+
+@pytest.mark.parametrize("looks", ["read", "is_left"])
+def test_a_claim_that_another_machine_has_removed_may_be_called_stale(tmp_path, monkeypatch, looks):
+    ours, theirs = Claims(tmp_path), Claims(tmp_path)
+    with theirs.owned(), ours.owned():
+        assert theirs.take("work")
+
+        def stale(*_: object) -> str:
+            monkeypatch.undo()
+            theirs.give_up("work")
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+        place, name = (Path, "read_text") if looks == "read" else (leases, "is_left")
+        monkeypatch.setattr(place, name, stale)
+        assert ours.take("work")
+        assert names(tmp_path) == {"work.0"}

@@ -129,6 +129,7 @@ def test_what_another_driver_has_stored_meanwhile_is_not_computed(tiny):
 
     finish(prepared, store, Late(job(prepared), store, 1), told)
     assert f"{others[0].stage}-{others[0].key}" not in told.begun
+    assert told.others == [others[0].call.name]
     assert f"{first.stage}-{first.key}" in told.begun
 
 

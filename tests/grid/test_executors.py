@@ -50,6 +50,8 @@ class Told:
         self.begun: list[str] = []
         self.failures: list[Failed] = []
         self.waits: list[str] = []
+        self.losses: list[str] = []
+        self.others: list[str] = []
 
     def __call__(self, node, seconds, worker=0):
         if seconds is None:
@@ -60,6 +62,12 @@ class Told:
 
     def waiting(self, reason):
         self.waits.append(reason)
+
+    def lost(self, node):
+        self.losses.append(node.call.name)
+
+    def elsewhere(self, node):
+        self.others.append(node.call.name)
 
 
 def run(experiment: Experiment, make: Make, folder: str = "store") -> tuple[Grid, Store, Told]:
@@ -94,14 +102,26 @@ def test_a_call_that_fails_is_a_value_with_a_traceback_and_all_else_is_computed(
     assert {(one.node.stage, one.reason) for one in told.failures} == {("aggregate", "RuntimeError: it rains")}
     assert len(told.failures) == 2  # of two ratios
     assert "odd.py" in told.failures[0].details
+    assert [name.partition("-")[0] for name in told.losses] == ["evaluate"] * 2
     assert {node.stage for node in grid.missing(prepared, store)} == {"aggregate", "evaluate"}
     assert list((store.root / "claims").iterdir()) == []
 
 
 @EXECUTORS
+@pytest.mark.parametrize(
+    ("does", "reason"),
+    [("exit", "expected a plugin that returns or raises an error, got sys.exit(7)"), ("mute", "MuteError")],
+)
+def test_a_plugin_ends_no_run(tiny, make, does, reason):
+    _, _, told = run(tiny(does), make)
+    assert {one.reason for one in told.failures} == {reason}
+
+
+@EXECUTORS
 def test_warnings_are_told_where_the_run_is(tiny, make):
     with pytest.warns(UserWarning, match="it may rain"):
-        run(tiny("warn"), make)
+        prepared, store, _ = run(tiny("warn"), make)
+    assert grid.missing(prepared, store) == []
 
 
 @WITH_PROCESSES

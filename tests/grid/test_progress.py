@@ -13,6 +13,7 @@ from sharedlabel import grid, train
 from sharedlabel.grid.failures import Failed
 from sharedlabel.grid.progress import Json, Lines, View, reporter
 from sharedlabel.grid.remaining import Remaining
+from sharedlabel.grid.words import described
 from sharedlabel.store import Store
 
 
@@ -35,11 +36,15 @@ def test_a_line_for_each_call_off_a_terminal(planned, tmp_path):
         told(calls[0], None, 1)
         told(calls[0], 1.25, 1)
         told.failed(Failed(calls[1], "it rains", "Traceback"), 0)
+        told.lost(calls[2])
+        told.elsewhere(calls[3])
         told.waiting("for 2 calls that other runs compute")
+        told(calls[4], 1.25, 1)
     assert told.console.file.getvalue() == (
         f"[1/{len(calls)}] dense mlp seed 0: 1.2 s\n"
         "failed: prune mlp none 1x seed 0: it rains\n"
         "waiting for 2 calls that other runs compute\n"
+        f"[3/{len(calls) - 2}] {described(calls[4], prepared)}: 1.2 s\n"
     )
     (kept,) = (tmp_path / "failures").iterdir()
     assert kept.read_text() == "Traceback"
@@ -72,6 +77,7 @@ def test_programs_read_what_happens_as_json(arguments, capsys):
     ended = [event for event in events if event["event"] == "end"]
     assert (plan["stored"], plan["workers"]) == (0, 1)
     assert [event["done"] for event in ended] == list(range(1, len(ended) + 1))
+    assert (ended[-1]["done"], ended[-1]["left_seconds"]) == (ended[-1]["calls"], 0)
     assert report["computed"] == len(ended) == kinds.count("start") - 2
     assert report["failed"] == kinds.count("failed") == 2
     assert {event["reason"] for event in events if event["event"] == "failed"} == {"RuntimeError: it rains"}

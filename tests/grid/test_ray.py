@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -12,15 +15,18 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import Callback
 
 from sharedlabel import grid
 from sharedlabel.config.sections import RayConfig
 from sharedlabel.errors import ConfigError
 from sharedlabel.grid.calls import job
 from sharedlabel.grid.driver import Run, finish
+from sharedlabel.grid.executors import choose
 from sharedlabel.grid.executors import ray as executor
 from sharedlabel.grid.executors.ray import Ray
 from sharedlabel.store import Store
+from sharedlabel.training.callbacks import watched
 
 from .test_executors import TOGETHER, Told, here, numbers, run, stored
 
@@ -50,6 +56,35 @@ def cluster() -> Iterator[Any]:
     made.shutdown()
 
 
+def test_what_a_signal_does_is_not_changed_by_ray(monkeypatch):
+    import ray
+
+    def changed(**_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    former = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray, "init", changed)
+    executor._connected(RayConfig())
+    assert signal.getsignal(signal.SIGTERM) is former
+
+
+def test_an_address_at_which_nobody_answers_is_told_at_once():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # nobody listens
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=f"a cluster of Ray that answers at '{address}', got: .*refused"):
+            executor._connected(RayConfig(address=address))
+
+
+@pytest.mark.parametrize("option", ["callbacks", "devices"])
+def test_what_workers_of_ray_would_leave_out_is_refused(tiny, option):
+    devices = ["--trainer.devices=2"] if option == "devices" else []
+    prepared = grid.prepare(tiny("nothing", 0, "--executor=ray", *devices))
+    watching = watched(Callback()) if option == "callbacks" else contextlib.nullcontext()
+    with watching, pytest.raises(ConfigError, match="executor: expected local with"):
+        choose.executor(prepared, Store(Path(prepared.experiment.output) / "store"), 1)
+
+
 @pytest.fixture
 def on(cluster, monkeypatch):
     """Return the executor on the cluster; all runs share a connection, so that workers import what they need once."""
@@ -77,7 +112,7 @@ def test_every_machine_that_is_free_gets_a_call_at_once(tiny, on):
     with on(prepared, store) as made:
         free = len(made.free())
         for worker in made.free():
-            made.start(worker, call)
+            made.start(worker, (call,))
         assert len(made._under_way) == free >= 2
         assert not made.free()
 
@@ -151,6 +186,7 @@ def test_a_cluster_that_does_not_answer_is_told_in_a_sentence(monkeypatch):
     def refuse(**_: object) -> None:
         raise ConnectionError("nobody there\nat all")
 
+    monkeypatch.setattr(executor, "_ask", lambda address: None)
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(ConfigError, match=r"expected a cluster of Ray that answers at '10\.0\.0\.1:6379', got: nobody"):
         executor._connected(RayConfig(address="10.0.0.1:6379"))

@@ -193,6 +193,17 @@ def test_what_cannot_be_read_for_a_while_is_not_damaged(tmp_path, monkeypatch, w
         assert not Store(tmp_path).has("dense", KEY)
 
 
+def test_what_must_not_be_read_is_kept(tmp_path, monkeypatch):
+    folder = saved(Store(tmp_path)).folder
+    (folder / "shard-00000.safetensors").touch()
+    monkeypatch.setattr(checks, "hashed", failing(10**6, errno.EACCES))
+    said = f"expected an artifact that can be read at {folder}, got: {os.strerror(errno.EACCES)}; it is kept"
+    with pytest.raises(StoreError, match=said):
+        Store(tmp_path).has("dense", KEY)
+    monkeypatch.undo()
+    assert Store(tmp_path).has("dense", KEY)
+
+
 def test_what_does_not_pass_and_what_stays_is_an_error(tmp_path, monkeypatch, waits):
     store = Store(tmp_path)
     monkeypatch.setattr(local, "_flush", failing(10**6, errno.EACCES))

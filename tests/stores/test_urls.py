@@ -204,6 +204,9 @@ class Told:
     def waiting(self, reason):
         """Wait."""
 
+    def elsewhere(self, node):
+        """It is begun there."""
+
 
 def test_two_machines_do_each_call_once(service, host, experiment):
     prepared, told = grid.prepare(experiment), (Told(), Told())
@@ -238,6 +241,7 @@ def test_two_machines_do_each_call_once(service, host, experiment):
             "nonsense://x",
             "expected a URL whose protocol fsspec can use here, got nonsense://x: Protocol not known: non",
         ),
+        ("s3:/bucket/x", "got 's3:/bucket/x'; write 's3://bucket/x', or './s3:/bucket/x' for a folder of that name"),
     ],
 )
 def test_a_place_that_cannot_be_used_is_named(service, url, said):

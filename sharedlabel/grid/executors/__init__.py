@@ -1,1 +1,1 @@
-"""Executors: where calls are computed. `here` is this process, `local` is processes of this machine."""
+"""Where calls are computed. `here` is this process, `local` is processes of this machine, `ray` a cluster."""

@@ -14,9 +14,12 @@ import contextlib
 import logging
 import os
 import pickle
+import signal
+import socket
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +37,7 @@ from sharedlabel.machine import forks, mapped
 from sharedlabel.store import Store
 
 _LOOK = 2.0  # seconds between two looks at which machines there are
+_ANSWER = 10.0  # seconds in which the address of a cluster takes a connection
 # What a cluster of our own does unless the environment says otherwise: nobody else may use it, or hears of it.
 _USUAL = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
 _begun: dict[str, tuple[Job, Store]] = {}  # in a worker of Ray, by run
@@ -168,13 +172,37 @@ def _connected(config: RayConfig) -> Any:
         ) from error
     own: dict[str, Any] = {} if config.address else {"include_dashboard": False, "dashboard_host": "127.0.0.1"}
     try:
-        ray.init(address=config.address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        _ask(config.address or "")
+        with _stoppable():
+            ray.init(address=config.address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ConfigError(
             f"ray.address: expected a cluster of Ray that answers at {config.address!r}, got: {first_line(error)}; "
             "check the address, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN are those of the cluster"
         ) from error
     return ray
+
+
+def _ask(address: str) -> None:
+    """Connect to an address once: Ray would ask one that does not answer for minutes, and not be stopped meanwhile.
+
+    Raises:
+        OSError: nobody answers.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER).close()
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Keep what SIGTERM does here, in the place of which Ray sets an end of its own."""
+    former = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, former)
 
 
 def _compute(
