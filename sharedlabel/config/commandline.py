@@ -17,7 +17,7 @@ from typing import Any
 import docstring_parser
 import yaml
 
-from sharedlabel.config import schema
+from sharedlabel.config import named, schema
 from sharedlabel.errors import ConfigError, printable
 from sharedlabel.files.plain import read_yaml
 
@@ -109,7 +109,8 @@ class CommandLine:
             description=self._about,
             usage=f"{self._program} [--{_CONFIG} FILE]{listed} [--OPTION VALUE ...]",
         )
-        built.add_argument(f"--{_CONFIG}", metavar="FILE", help="YAML file with any of the options below")
+        about = "YAML file with any of the options below, or the name of one that comes with the package, such as mnist"
+        built.add_argument(f"--{_CONFIG}", metavar="FILE", help=about)
         for name, about in self._switches.items():
             built.add_argument(f"--{name}", action="store_true", help=about)
         defaults = plain(self._kind())
@@ -186,11 +187,12 @@ class CommandLine:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """Read a YAML file of options.
+    """Read a YAML file of options, or one that comes with the package, by its name.
 
     Raises:
         ConfigError: there is none, it is no YAML in UTF-8, or no mapping.
     """
+    path = named.file_of(path)
     try:
         if not stat.S_ISREG(path.stat().st_mode) and not str(path).startswith(_DESCRIPTORS):
             raise ConfigError(f"{_CONFIG}: expected a YAML file at {printable(str(path))}, got none; check the path")
@@ -199,7 +201,7 @@ def read_file(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ConfigError(
-            f"{_CONFIG}: expected a YAML file at {printable(str(path))}, got: {reason}; check the path"
+            f"{_CONFIG}: expected a YAML file at {printable(str(path))}, got: {reason}; check the path{named.own(path)}"
         ) from error
     if len(content) > _LARGEST:
         raise ConfigError(f"{path}: expected at most {_LARGEST} bytes, got more; this is no file of options")

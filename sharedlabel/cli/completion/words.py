@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from sharedlabel import plugins
 from sharedlabel.cli import COMMANDS
-from sharedlabel.config import Experiment, command_line, schema
+from sharedlabel.config import Experiment, command_line, named, schema
 
 _OF_EXPERIMENTS = ("train", "evaluate")  # their options are those of a dataclass
 
@@ -103,7 +103,7 @@ def _walk(path: tuple[str, ...], parser: argparse.ArgumentParser) -> Iterator[Pl
 def _slot(action: argparse.Action) -> Slot:
     """Return what an argument of a parser takes."""
     if action.option_strings == ["--config"]:
-        return Slot(files="*.y*ml")
+        return Slot(named.names(), "*.y*ml")
     return Slot(tuple(getattr(action.type, "choices", ())), "*" if action.type is Path else "")
 
 
