@@ -37,7 +37,7 @@ def choose(kind: str | None) -> Kind:
     reasons = "; ".join(f"{name}: {why}" for name, why in unusables.items())
     raise ConfigError(
         f"expected a sandbox to run submitted code in, got none ({reasons}); install bubblewrap "
-        "(apt install bubblewrap), or docker with the image of docker/sandbox.Dockerfile; code that you trust runs "
+        "(apt install bubblewrap), or docker with the image `sandbox` of docker/Dockerfile; code that you trust runs "
         "without one with --trust, and its row stays self-reported"
     )
 
