@@ -256,8 +256,8 @@ def test_every_exit_takes_every_name(done, printed, part):
         "provenance": {name: name for name in NASTY},
     }
     nasty = dataclasses.replace(results, **emptied, **copies, **named)
-    drawn = plots.figures(nasty)
-    for svg in drawn.values():
+    drawn = plots.drawn(nasty)
+    for svg in plots.files(drawn).values():
         ElementTree.fromstring(svg)
     page = html.render(nasty, drawn)
     assert plain_text(page)

@@ -71,7 +71,7 @@ def test_ranks_are_written_as_intervals(results):
     assert standings.span(dataclasses.replace(order[0], rank_best=2, rank_worst=2)) == "2"
     assert standings.leaders(view, "frozen", 8).startswith("residual_lstm 1")
     assert standings.sizes(view, "frozen") == [2, 4, 8]
-    page = html.render(results, {})
+    page = html.render(results, [])
     assert f"<b>{standings.span(order[0])}</b> <small>RI {order[0].mean:.3f}" in page
 
 
@@ -80,7 +80,7 @@ def test_the_figure_names_every_method_with_its_rank(results, figures):
     for rank in standings.standing(views.split(results)[0], "frozen", 8):
         assert rank.aggregator in text
     assert 'aria-label="Ranks of the aggregators: ' in text
-    assert "standing" in plots.CAPTIONS
+    assert "standing" in plots.captions()
 
 
 def test_comparisons_of_pruners_settle_ties_between_networks(results):
