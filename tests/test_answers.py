@@ -17,11 +17,8 @@ from sharedlabel.running import answers, pictures
 @pytest.fixture(scope="module")
 def recommended(finished):
     spot = views.headline(views.split(finished.results)[0])
-    return next(
-        cell
-        for cell in finished.grid.cells
-        if (cell.aggregator, cell.ratio) == (spot.aggregator, spot.ratio)
-    ), spot.n
+    cells = (c for c in finished.grid.cells if (c.aggregator, c.ratio) == (spot.aggregator, spot.ratio))
+    return next(cells), finished.results.confusions[0].n
 
 
 def test_confusions_count_every_tuple_and_agree_with_the_accuracy(finished, recommended):
@@ -42,9 +39,12 @@ def test_mistakes_are_the_dearest_ones_with_the_pictures_of_their_images(finishe
     found, dataset = finished.results.mistakes, finished.grid.data.dataset
     asked = finished.experiment.report.examples
     own = answers._Answers(cell, finished.grid, finished.store, n)
-    wrong = own.predicted[0] != own.drawn.labels[0]
-    costs = own.information[0][wrong].sort().values[:asked]
-    assert [m.probability for m in found] == pytest.approx((2.0 ** costs.double()).tolist())
+    probabilities = [mistake.probability for mistake in found]
+    assert probabilities[0] == pytest.approx(2.0 ** float(own.information[own.wrong].min()))
+    assert probabilities == sorted(probabilities)
+    assert 1 < len(found) <= asked
+    every = [instance for mistake in found for instance in mistake.instances]
+    assert len(set(every)) == len(every)
     for mistake in found:
         names = {dataset.class_names[label] for label in dataset.labels[list(mistake.instances)].tolist()}
         assert names == {mistake.label} != {mistake.predicted}

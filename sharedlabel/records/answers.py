@@ -11,6 +11,9 @@ from sharedlabel.records.identity import OfMethod
 class Confusion(OfMethod):
     """How often one label was taken for another, or for itself, on test; all seeds and partitions together.
 
+    They are of the recommended method, at the n that is recommended or, where it makes no mistake there, at the largest
+    below with one.
+
     Attributes:
         n: instances per tuple.
         label: name of the label that tuples have.

@@ -15,7 +15,15 @@ from sharedlabel.records import AXES, TABLES, Results
 from sharedlabel.report.sentences import advice, title
 from sharedlabel.report.views import View, headline
 
-_LEFT_OUT = ("recommended", "chosen among")
+# What `choose` calls its lines, in the order in which they are shown, and what they are called here.
+_SHOWN = {
+    "gives": "gives",
+    "gives up": "gives up",
+    "runner-up": "runner-up",
+    "stands on": "how sure",
+    "costs": "costs",
+    "notes": "notes",
+}
 
 
 @dataclass(frozen=True)
@@ -60,8 +68,8 @@ def _facts(found: Recommendation) -> Iterable[tuple[str, tuple[str, ...]]]:
     name = ""
     for label, said in text.lines(found):
         name = label or name
-        facts.setdefault(name, []).append(said[0].upper() + said[1:] + ".")
-    return ((name, tuple(said)) for name, said in facts.items() if name not in _LEFT_OUT)
+        facts.setdefault(name, []).append(said)
+    return ((shown, tuple(facts[name])) for name, shown in _SHOWN.items() if name in facts)
 
 
 def _command(results: Results, chosen: Option) -> str:

@@ -109,7 +109,7 @@ def render(results: Results, drawn: Sequence[Drawn] | None = None, *, csv_folder
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": percent, "number": number, "panel": _panel, "swatch": _swatch, "script": _script}
+    environment.filters |= {"percent": percent, "whole": _whole, "number": number, "panel": _panel, "swatch": _swatch, "script": _script}
     parts = views.split(results)
     networks = {view.network: view for view in reversed(parts)}.values()
     return environment.get_template("template.html").render(
@@ -130,6 +130,17 @@ def render(results: Results, drawn: Sequence[Drawn] | None = None, *, csv_folder
         csv=csv_folder,
         data=_data(results.dataset),
     )
+
+
+def _whole(share: float) -> str:
+    """Write a share as a whole percentage that says 100 only for all and 0 only for nothing.
+
+    >>> [_whole(share) for share in (0.002, 0.124, 0.999, 1.0)]
+    ['<1', '12', '>99', '100']
+    """
+    if 0 < share < 0.005:
+        return "<1"
+    return ">99" if 0.995 <= share < 1 else f"{100 * share:.0f}"
 
 
 def _panel(panel: svg.Panel) -> Markup:

@@ -1,6 +1,7 @@
 "use strict";
 const LINEAR = 0.01; // of axes of differences, as in charts/axes.py
-const TICKS = [0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10];
+const APART = 0.08;
+const TICKS = [10, 3, 1, 0.3, 0.1, 0.03, 0.01, 0.003];
 const PAGE = 20; // rows of a long table
 const tip = element("div", "", document.body);
 tip.className = "tip";
@@ -25,7 +26,7 @@ function say(text, x, y) {
 
 function hush() {
   tip.hidden = true;
-  document.querySelectorAll(".panel .now").forEach((dot) => dot.classList.remove("now"));
+  document.querySelectorAll(".panel .now, .panel .lit").forEach((part) => part.classList.remove("now", "lit"));
 }
 
 // Panels: the value nearest to the pointer, or that which the arrow keys have come to, is said and marked.
@@ -41,6 +42,7 @@ function mark(panel, dot) {
   hush();
   if (!dot) return;
   dot.classList.add("now");
+  dot.parentNode.classList.add("lit");
   const box = panel.getBoundingClientRect(), scale = box.width / panel.viewBox.baseVal.width;
   const [x, y] = place(dot);
   say(dot.dataset.said, box.left + x * scale, box.top + y * scale);
@@ -123,10 +125,14 @@ function compare(panel, told, methods, baseline) {
   const all = [...panel.querySelectorAll(".s")];
   const values = all.map((series) => against(told, methods, series.dataset.m, baseline));
   const ends = values.flatMap((own, at) => (own && !all[at].classList.contains("off") ? own.flat() : []));
-  const low = Math.min(-TICKS[0], ...ends) * 1.1, high = Math.max(TICKS[0], ...ends) * 1.1;
+  const low = Math.min(-TICKS.at(-1), ...ends) * 1.1, high = Math.max(TICKS.at(-1), ...ends) * 1.1;
   const { y0, y1 } = panel.dataset, bend = (value) => Math.asinh(value / LINEAR);
   const y = (value) => +y1 - (+y1 - y0) * (bend(value) - bend(low)) / (bend(high) - bend(low));
-  axis(panel, [...TICKS.map((tick) => -tick), 0, ...TICKS].filter((tick) => low <= tick && tick <= high), y);
+  const kept = [0], far = (a, b) => Math.abs(y(a) - y(b)) >= APART * (y1 - y0);
+  for (const tick of TICKS.flatMap((tick) => [tick, -tick])) {
+    if (low <= tick && tick <= high && kept.every((other) => far(tick, other))) kept.push(tick);
+  }
+  axis(panel, kept.sort((a, b) => a - b), y);
   all.forEach((series, at) => trace(series, values[at] === null ? told.ratios.map(() => [0, 0, 0]) : values[at], told, y));
 }
 

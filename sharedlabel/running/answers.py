@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from sharedlabel.store import Store
 def answers(grid: Grid, store: Store, results: Results) -> dict[str, tuple[Any, ...]]:
     """Return the tables `confusions` and `mistakes`, of one method per backbone and protocol.
 
+    They are of the n that is recommended or, where nothing is wrong there, of the largest below it with a mistake.
+
     Args:
         grid: all of whose cells are stored.
         store: where they are.
@@ -32,9 +35,10 @@ def answers(grid: Grid, store: Store, results: Results) -> dict[str, tuple[Any, 
         cells = [] if chosen is None else [cell for cell in grid.cells if Identity.of(cell) == chosen[0]]
         if chosen is None or not cells:
             continue
-        named = {"data": view.data, **chosen[0]._asdict(), "n": chosen[1]}
-        confusions += _confusions(cells, grid, store, named)
-        mistakes += _mistakes(cells[0], grid, store, named)
+        told = _told(cells, grid, store, chosen[1])
+        named = {"data": view.data, **chosen[0]._asdict(), "n": told[0].n}
+        confusions += _confusions(told, grid, named)
+        mistakes += _mistakes(told[0], grid, named | {"seed": cells[0].seed})
     return {"confusions": tuple(confusions), "mistakes": tuple(mistakes)}
 
 
@@ -62,16 +66,29 @@ class _Answers:
     def __init__(self, cell: Cell, grid: Grid, store: Store, n: int) -> None:
         config, stored = cell.evaluate.config, store.load(cell.evaluate.stage, cell.evaluate.key).tensors()
         at = config.n.index(n)
+        self.n = n
         self.drawn = grid.data.tuples("test", cell.protocol, max(config.n), config.partitions, config.seed)
         self.predicted = stored["test.predicted"][:, :, at].long()  # [p t]
         self.information = stored["test.information"][:, :, at]  # [p t], bits
 
+    @property
+    def wrong(self) -> Tensor:
+        """Which tuples it gets wrong, `[p t]`."""
+        return self.predicted != self.drawn.labels
 
-def _confusions(cells: Sequence[Cell], grid: Grid, store: Store, named: dict[str, Any]) -> Iterator[Confusion]:
+
+def _told(cells: Sequence[Cell], grid: Grid, store: Store, most: int) -> list[_Answers]:
+    """Return the answers of each cell at the largest n with a mistake, or at the largest."""
+    sizes = sorted((n for n in cells[0].evaluate.config.n if n <= most), reverse=True)
+    every = ([_Answers(cell, grid, store, n) for cell in cells] for n in sizes)
+    first = next(every)
+    return next((told for told in (first, *every) if any(one.wrong.any() for one in told)), first)
+
+
+def _confusions(told: Sequence[_Answers], grid: Grid, named: dict[str, Any]) -> Iterator[Confusion]:
     names = grid.data.dataset.class_names
     counts = torch.zeros(len(names) ** 2, dtype=torch.long)
-    for cell in cells:
-        own = _Answers(cell, grid, store, named["n"])
+    for own in told:
         pairs = own.drawn.labels * len(names) + own.predicted
         counts += torch.bincount(pairs.flatten(), minlength=len(counts))
     for at in counts.nonzero().flatten().tolist():
@@ -79,26 +96,27 @@ def _confusions(cells: Sequence[Cell], grid: Grid, store: Store, named: dict[str
         yield Confusion(**named, label=names[label], predicted=names[predicted], tuples=int(counts[at]))
 
 
-def _mistakes(cell: Cell, grid: Grid, store: Store, named: dict[str, Any]) -> Iterator[Mistake]:
-    """Yield the tuples of the first partition that cost the most information, each image at most once."""
-    own, names = _Answers(cell, grid, store, named["n"]), grid.data.dataset.class_names
-    labels, predicted, information = own.drawn.labels[0], own.predicted[0], own.information[0]
-    wrong = (predicted != labels).nonzero().flatten()
-    for at in _first(wrong, information, grid.experiment.report.examples):
-        instances = grid.data.splits["test"][own.drawn.indices[0, at, : named["n"]]]
+def _mistakes(own: _Answers, grid: Grid, named: dict[str, Any]) -> Iterator[Mistake]:
+    """Yield the tuples that cost the most information, each image at most once."""
+    names, asked = grid.data.dataset.class_names, grid.experiment.report.examples
+    for partition, at in itertools.islice(_dearest(own), asked):
+        instances = grid.data.splits["test"][own.drawn.indices[partition, at, : own.n]]
         yield Mistake(
             **named,
-            seed=cell.seed,
-            label=names[int(labels[at])],
-            predicted=names[int(predicted[at])],
-            probability=2.0 ** float(information[at]),
+            label=names[int(own.drawn.labels[partition, at])],
+            predicted=names[int(own.predicted[partition, at])],
+            probability=2.0 ** float(own.information[partition, at]),
             instances=tuple(instances.tolist()),
             pictures=tuple(pictures(grid.data.dataset.images, instances)),
         )
 
 
-def _first(wrong: Tensor, information: Tensor, count: int) -> list[int]:
-    """Return the positions of the least information, the earlier first among equals."""
-    order = information[wrong].argsort(stable=True)[:count]
-    chosen: list[int] = wrong[order].tolist()
-    return chosen
+def _dearest(own: _Answers) -> Iterator[tuple[int, int]]:
+    """Yield partition and position of wrong tuples without an image of one before, those of least information first."""
+    wrong, seen = own.wrong.nonzero(), set[int]()
+    for place in own.information[own.wrong].argsort(stable=True).tolist():
+        partition, at = wrong[place].tolist()
+        images = own.drawn.indices[partition, at, : own.n].tolist()
+        if seen.isdisjoint(images):
+            seen.update(images)
+            yield partition, at

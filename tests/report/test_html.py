@@ -73,7 +73,7 @@ def test_the_answer_comes_first_and_is_what_choose_recommends(results, page):
     assert words.index("What to deploy?") < words.index(lead) < words.index("How to read it")
     cells = [r.cell for r in results.rows if (r.pruner, r.ratio, r.aggregator) == (found.pruner, found.ratio, found.aggregator)]
     assert f"sharedlabel export {cells[0]} --run 'runs/cifar10-small sweep'" in words
-    assert "Against the dense network on the same" in words
+    assert "against the dense network on the same" in words
     assert "runner-up" in words
     assert all(f"{value}:" in words for value in ("0.5 dense passes", "2 dense passes", "98% of dense RI, n = 8"))
     assert "Nothing qualifies" in words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,11 +39,17 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def file(results, drawn, tmp_path_factory) -> Path:
+def results(small):
+    """A run of one pruner and protocol, whose page browsers are quick with."""
+    return small
+
+
+@pytest.fixture(scope="module")
+def file(results, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     records.write(results, folder)
     path = folder / "report.html"
-    path.write_text(html.render(results, drawn))
+    path.write_text(html.render(results))
     return path
 
 
@@ -58,7 +65,7 @@ def opened(browser, file) -> Iterator:
     tab.goto(file.as_uri())
     yield tab
     assert problems == []
-    assert [url for url in requests if not url.startswith("data:")] == [file.as_uri()]
+    assert {url for url in requests if not url.startswith("data:")} == {file.as_uri()}
 
 
 @pytest.fixture
@@ -99,7 +106,7 @@ def test_the_keyboard_goes_from_value_to_value(tab):
     for _ in range(3):
         tab.keyboard.press("ArrowRight")
         said.append(tab.locator(".tip").inner_text())
-    assert [text.split(", ")[:2] for text in said] == [["attention", "1x"], ["attention", "2x"], ["attention", "4x"]]
+    assert [text.split(", ")[:2] for text in said] == [["attention", "1x"], ["attention", "8x"], ["attention", "32x"]]
     tab.keyboard.press("ArrowLeft")
     assert tab.locator(".tip").inner_text() == said[1]
     tab.keyboard.press("Escape")
@@ -132,7 +139,9 @@ def test_differences_are_drawn_for_the_baseline_that_is_chosen(tab, results):
     assert len(said) == len(wanted)
     for text, ratio in zip(said, sorted(wanted), strict=True):
         c = wanted[ratio]
-        assert text == f"lstm, {ratio:g}x, n = 8: {c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}]"
+        assert text.startswith(f"lstm, {ratio:g}x, n = 8: ")
+        numbers = [float(number) for number in re.findall(r"[-+][\d.]+", text)]
+        assert numbers == pytest.approx([c.difference, c.low, c.high], abs=1.1e-4)
     assert tab.locator(dots).nth(2).get_attribute("d") != before
     select.select_option("log_pool")
     x, y = _place(tab.locator(dots).nth(2).get_attribute("d"))
@@ -150,10 +159,10 @@ def _place(path: str) -> tuple[float, float]:
 
 def test_axes_of_differences_fit_what_is_shown(tab):
     ticks = f"{DIFFERENCE} .panel >> nth=3 >> .ticks text"
-    before = tab.locator(ticks).all_inner_texts()
+    before = tab.locator(ticks).all_text_contents()
     for name in ("mean_vote", "attention"):
         tab.locator(f'{DIFFERENCE} button[data-m="{name}"]').click()
-    after = tab.locator(ticks).all_inner_texts()
+    after = tab.locator(ticks).all_text_contents()
     assert "0" in before
     assert "0" in after
     assert min(map(float, after)) > min(map(float, before))
@@ -175,7 +184,6 @@ def opened_rows(tab):
 def test_a_long_table_is_sorted_by_mouse_and_keyboard(tab, results):
     opened_rows(tab)
     ordered = sorted(float(f"{row.ri:.5g}") for row in results.rows)
-    assert len(results.rows) < 2000  # the page holds all of them
     header, _ = column(tab, "ri")
     header.locator("button").click()
     header, cells = column(tab, "ri")
@@ -192,7 +200,7 @@ def test_a_long_table_is_sorted_by_mouse_and_keyboard(tab, results):
 def test_a_long_table_is_filtered_and_paged(tab, results):
     opened_rows(tab)
     output = tab.locator("#rows output")
-    count = f"{len(results.rows):,}"
+    count = f"{len(results.rows)}"
     assert output.inner_text() == f"1 to 20 of {count} rows"
     tab.locator("#rows .next").click()
     assert output.inner_text() == f"21 to 40 of {count} rows"
@@ -268,10 +276,23 @@ def test_without_a_script_all_can_be_read(browser, file, results):
     context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_keeps_people_out(tab, scheme):
+CONTRAST = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
+PARTS = {"include": [["header"], ["nav"], ["#deploy"], ["#wrong"], ["#ranks"]]}  # of every kind; all would take long
+
+
+@pytest.mark.parametrize(
+    ("scheme", "context", "options"),
+    [
+        ("light", None, {"rules": {"color-contrast": {"enabled": False}}}),
+        ("light", PARTS, CONTRAST),
+        ("dark", PARTS, CONTRAST),
+    ],
+    ids=["rules", "light", "dark"],
+)
+def test_nothing_keeps_people_out(tab, scheme, context, options):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     tab.emulate_media(color_scheme=scheme)
     tab.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
-    found = axe.Axe().run(tab, options={"resultTypes": ["violations"]})
-    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found.response["violations"]] == []
+    found = axe.Axe().run(tab, context, {"resultTypes": ["violations"], **options}).response
+    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"]] == []
+    assert found["passes"]

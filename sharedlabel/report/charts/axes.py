@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ Scale: TypeAlias = Literal["linear", "log", "stretched", "signed"]
 LINEAR = 0.01  # differences up to which a signed axis of them is linear, about
 _NEAREST = 1e-3  # to 1, on a stretched axis
 _MOST = 8  # named values of an axis
+_APART = 0.08  # shares of an axis between named differences, at least; as in page.js
 _STRETCHED = (-8, -3, -1, 0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 _SIGNED = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _SCALES: Mapping[Scale, Callable[[float], float]] = {
@@ -119,9 +121,12 @@ def signed(label: str, values: Iterable[float]) -> Axis:
     """Return an axis of differences that shows small ones and large ones, of both signs."""
     known = [*values, -_SIGNED[0], _SIGNED[0]]
     low, high = min(known) * 1.1, max(known) * 1.1
-    ticks = [-tick for tick in reversed(_SIGNED)] + [0.0, *_SIGNED]
-    named = tuple((tick, f"{tick:+g}" if tick else "0") for tick in ticks if low <= tick <= high)
-    return Axis(label, low, high, named, "signed", LINEAR)
+    bare = Axis(label, low, high, (), "signed", LINEAR)
+    kept = [0.0]
+    for tick in (sign * tick for tick in reversed(_SIGNED) for sign in (1, -1)):
+        if low <= tick <= high and all(abs(bare.at(tick) - bare.at(other)) >= _APART for other in kept):
+            kept.append(tick)
+    return dataclasses.replace(bare, ticks=tuple((tick, f"{tick:+g}" if tick else "0") for tick in sorted(kept)))
 
 
 def names(labels: Sequence[str]) -> Axis:

@@ -73,7 +73,7 @@ def _diagram(name: str, bins: Sequence[ReliabilityBin], palette: Palette) -> Pan
         for calibrated, when in _WHEN.items()
     ]
     x, y = axes.share("confidence"), axes.share("share that is right")
-    return Panel(name, x, y, tuple(series), (Guide((0, 0), (1, 1)),), width=210, height=190)
+    return Panel(name, x, y, tuple(series), (Guide((0, 0), (1, 1)),), width=250)
 
 
 def _errors(rows: Sequence[Row], palette: Palette) -> Panel:
@@ -83,7 +83,7 @@ def _errors(rows: Sequence[Row], palette: Palette) -> Panel:
     names = sorted(groups)
     series = tuple(_error(name, place, groups[name], palette[groups[name][0].aggregator]) for place, name in enumerate(names))
     x = axes.linear("expected calibration error", [p.x for one in series for p in one.points], zero=True)
-    return Panel("calibration error", x, axes.names(names), series, width=300, height=190)
+    return Panel("calibration error", x, axes.names(names), series)
 
 
 def _error(name: str, place: int, rows: Sequence[Row], mark: Mark) -> Series:

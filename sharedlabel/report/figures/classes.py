@@ -32,7 +32,8 @@ def draw(view: View, palette: Palette) -> Figure | None:
         for place, name in enumerate(order)
     )
     some = view.confusions[0]
-    x = axes.linear("n-accuracy", [*(point.x for point in points), 1.0])
+    least = points[0].x
+    x = axes.linear("n-accuracy", [least, 1.0]) if least < 1 else axes.share("n-accuracy")
     series = Series(method(some), palette[some.aggregator], points, line="")
     panel = Panel("", x, axes.names(order), (series,), width=380, height=_AXES + _LINE * len(order))
     left_out = f"; {len(totals) - _MOST} easier classes are left out" if len(totals) > _MOST else ""

@@ -9,7 +9,7 @@ from sharedlabel.report.charts.marks import Palette
 from sharedlabel.report.figures import _parts
 from sharedlabel.report.views import View, method
 
-SECTION, ORDER, PER = "compress", 24, "pruner"
+SECTION, ORDER, PER, ASIDE = "compress", 24, "pruner", True
 HEADING = "Relative information against the number of instances"
 CAPTION = (
     "What further images of the same object give, by compression ratio, for the methods with the highest relative "

@@ -51,7 +51,7 @@ def _panel(title: str, drawn: Sequence[tuple[str, Mark, TrainingCurve]]) -> list
     """Draw curves, named and marked; no panel where there are none."""
     series = []
     for name, mark, curve in drawn:
-        losses = curve.values()
+        losses = curve.losses
         points = [
             Point(epoch, loss, f"{name}, epoch {epoch}: {loss:.3g} nats") for epoch, loss in enumerate(losses, start=1)
         ]
