@@ -199,7 +199,9 @@ def _lines(points: Sequence[Point], palette: Palette) -> Iterator[Series]:
     for point in sorted(points, key=lambda point: point.value):
         lines.setdefault(point.method, []).append(point)
     for name in sorted(lines):
-        drawn = (Dot(p.value, p.ri, f"{name}, {p.value:g}: RI {_interval(p)}", p.ri_low, p.ri_high) for p in lines[name])
+        drawn = (
+            Dot(p.value, p.ri, f"{name}, {p.value:g}: RI {_interval(p)}", p.ri_low, p.ri_high) for p in lines[name]
+        )
         yield Series(name, palette[lines[name][0].aggregator], tuple(drawn), spread="band")
 
 

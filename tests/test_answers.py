@@ -60,15 +60,13 @@ def pixels(address: str) -> torch.Tensor:
 def test_examples_can_be_left_out(finished):
     asked = dataclasses.replace(finished.experiment, report=dataclasses.replace(finished.experiment.report, examples=0))
     grid = dataclasses.replace(finished.grid, experiment=asked)
-    found = answers.answers(grid, finished.store, finished.results)
-    assert found["mistakes"] == ()
-    assert found["confusions"] == finished.results.confusions
+    assert answers.answers(grid, finished.store, finished.results) == (finished.results.confusions, ())
 
 
 def test_without_a_sweet_spot_the_best_on_validation_is_taken(finished):
     bare = dataclasses.replace(finished.results, sweet_spots=())
     best = max((s for s in bare.summaries if s.split == "validation"), key=lambda s: s.ri)
-    (some, *_) = answers.answers(finished.grid, finished.store, bare)["confusions"]
+    (some, *_), _ = answers.answers(finished.grid, finished.store, bare)
     assert (some.aggregator, some.ratio, some.n) == (best.aggregator, best.ratio, best.n)
 
 

@@ -94,7 +94,7 @@ def from_cell(text: str) -> str:
 
 
 def _cell(value: Any, digits: int | None) -> Any:
-    r"""Return what a cell holds: numbers as they are, lists as JSON, texts on one line and such that no spreadsheet computes them.
+    r"""Return what a cell holds: numbers as they are, lists as JSON, texts on one line that no spreadsheet computes.
 
     >>> [_cell(value, None) for value in ("=1+1", "-1", -1.5, "red\x1b[31m")]
     ["'=1+1", "'-1", -1.5, 'red\\x1b[31m']

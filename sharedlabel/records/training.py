@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sharedlabel.config.names import Protocol
 from sharedlabel.records.identity import OfPruned
 
 
@@ -23,7 +22,7 @@ class TrainingCurve(OfPruned):
 
     training: str
     aggregator: str | None
-    protocol: Protocol | None
+    protocol: str | None
     seed: int
     stage: str
     losses: tuple[float, ...]

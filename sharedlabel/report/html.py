@@ -18,7 +18,9 @@ from sharedlabel.records import DatasetFacts, Results, Row, shown
 from sharedlabel.records.written import number, percent
 from sharedlabel.report import PLOTS, adaptive, costs, plots, standings, views
 from sharedlabel.report.answer import answer
-from sharedlabel.report.charts import svg
+from sharedlabel.report.charts.figure import Panel
+from sharedlabel.report.charts.marks import Mark
+from sharedlabel.report.charts.svg import panel_svg, swatch
 from sharedlabel.report.plots import Drawn
 from sharedlabel.report.sentences import seeds, sentence, title
 from sharedlabel.report.tables import long_tables
@@ -52,9 +54,7 @@ def write_report(results: Results, folder: Path, name: str = NAME, *, csv_folder
 
 
 @memory.uncollected()
-def publish(
-    results: Results, folder: Path, details: Mapping[str, str] | None, made_of: str = ""
-) -> Mapping[str, str]:
+def publish(results: Results, folder: Path, details: Mapping[str, str] | None, made_of: str = "") -> Mapping[str, str]:
     """Write all that a run leaves beside its store, together or not at all: tables, report, figures, tracebacks.
 
     Where the report cannot be drawn, the tables are written all the same.
@@ -109,7 +109,14 @@ def render(results: Results, drawn: Sequence[Drawn] | None = None, *, csv_folder
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": percent, "whole": _whole, "number": number, "panel": _panel, "swatch": _swatch, "script": _script}
+    environment.filters |= {
+        "percent": percent,
+        "whole": _whole,
+        "number": number,
+        "panel": _panel,
+        "swatch": _swatch,
+        "script": _script,
+    }
     parts = views.split(results)
     networks = {view.network: view for view in reversed(parts)}.values()
     return environment.get_template("template.html").render(
@@ -143,12 +150,12 @@ def _whole(share: float) -> str:
     return ">99" if 0.995 <= share < 1 else f"{100 * share:.0f}"
 
 
-def _panel(panel: svg.Panel) -> Markup:
-    return Markup(svg.panel_svg(panel))  # noqa: S704 (it escapes all names)
+def _panel(panel: Panel) -> Markup:
+    return Markup(panel_svg(panel))  # noqa: S704 (it escapes all names)
 
 
-def _swatch(mark: svg.Mark) -> Markup:
-    return Markup(svg.swatch(mark))  # noqa: S704
+def _swatch(mark: Mark) -> Markup:
+    return Markup(swatch(mark))  # noqa: S704
 
 
 def _script(text: str) -> Markup:
@@ -185,8 +192,8 @@ class _Kind:
 
 def _by_section(figures: Sequence[Drawn], views: int) -> dict[str, Any]:
     """Arrange figures by section, those of the first one by view: seen at once, or behind a click."""
-    every = {name: _arranged([one for one in figures if one.kind.SECTION == name]) for name in SECTIONS}
-    first = [one for one in figures if one.kind.SECTION == SECTIONS[0]]
+    every = {name: _arranged([one for one in figures if name == one.kind.SECTION]) for name in SECTIONS}
+    first = [one for one in figures if SECTIONS[0] == one.kind.SECTION]
     return every | {SECTIONS[0]: [_arranged([one for one in first if one.view == view]) for view in range(views)]}
 
 

@@ -127,7 +127,7 @@ def _free(stem: str, taken: Collection[str]) -> str:
 
 
 def _subjects(per: str, view: View) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield what figures are drawn for: parts of their names, and the arguments of `draw`; the headline's pruner first."""
+    """Yield parts of a figure's name and further arguments of its `draw`, for the headline's pruner first."""
     match per:
         case "network":
             yield [], []

@@ -43,9 +43,10 @@ def sentence(spot: SweetSpot, view: View) -> str:
         return f"Nothing qualifies ({method(spot)} on {spot.pruner}): {spot.reason or 'no reason is recorded'}."
     how = method(spot) if dense(spot) else place(spot)
     if spot.guessing:
+        score, low, high = (number(value or 0.0) for value in (spot.ri, spot.ri_low, spot.ri_high))
         return (
-            f"Nothing to recommend: with {images(spot.n)} per object, {spot.ratio:g}x ({how}) is no better than guessing "
-            f"(RI {number(spot.ri or 0.0)} [{number(spot.ri_low or 0.0)}, {number(spot.ri_high or 0.0)}] on test)."
+            f"Nothing to recommend: with {images(spot.n)} per object, {spot.ratio:g}x ({how}) is no better than "
+            f"guessing (RI {score} [{low}, {high}] on test)."
         )
     main, reference = advice(spot).removesuffix("."), _reference(spot, view)
     return f"{main}{'; ' + reference if reference else ''}.{_caution(spot, view)}"
@@ -89,7 +90,9 @@ def _reference(spot: SweetSpot, view: View) -> str:
     if spot.rule == "retain":
         if dense(spot) or spot.dense_n_accuracy is None or spot.n is None:
             return ""
-        return f"the dense network on the same {images(spot.n).removeprefix('1 ')} gets {percent(spot.dense_n_accuracy)}"
+        return (
+            f"the dense network on the same {images(spot.n).removeprefix('1 ')} gets {percent(spot.dense_n_accuracy)}"
+        )
     if dense(spot) and spot.n == 1:
         return ""
     singles = [s for s in view.tests(n=1) if dense(s) and method(s) == method(spot)]

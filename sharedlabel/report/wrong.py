@@ -48,11 +48,12 @@ def wrong(view: View, names: Sequence[str]) -> Wrong | None:
     totals = {name: sum(counts.get((name, other), 0) for other in names) for name in names}
     rows = [[counts.get((name, other), 0) for other in names] for name in names] if len(names) <= _SQUARE else []
     return Wrong(
-        f"{method(some)} on {network_name(some.pruner, some.ratio)}, n = {some.n}; {view.data}, {view.protocol} tuples, "
-        "test, all seeds and partitions",
+        f"{method(some)} on {network_name(some.pruner, some.ratio)}, n = {some.n}; {view.data}, {view.protocol} "
+        "tuples, test, all seeds and partitions",
         tuple(names) if rows else (),
         tuple(
-            tuple((count / max(1, totals[name]), count) for count in row) for name, row in zip(names, rows, strict=False)
+            tuple((count / max(1, totals[name]), count) for count in row)
+            for name, row in zip(names, rows, strict=False)
         ),
         tuple(_pairs(view.confusions, totals)),
         tuple(map(_example, view.mistakes)),

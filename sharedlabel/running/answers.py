@@ -18,8 +18,8 @@ from sharedlabel.running.pictures import pictures
 from sharedlabel.store import Store
 
 
-def answers(grid: Grid, store: Store, results: Results) -> dict[str, tuple[Any, ...]]:
-    """Return the tables `confusions` and `mistakes`, of one method per backbone and protocol.
+def answers(grid: Grid, store: Store, results: Results) -> tuple[tuple[Confusion, ...], tuple[Mistake, ...]]:
+    """Return the tables of confusions and of mistakes, of one method per backbone and protocol.
 
     They are of the n that is recommended or, where nothing is wrong there, of the largest below it with a mistake.
 
@@ -39,7 +39,7 @@ def answers(grid: Grid, store: Store, results: Results) -> dict[str, tuple[Any, 
         named = {"data": view.data, **chosen[0]._asdict(), "n": told[0].n}
         confusions += _confusions(told, grid, named)
         mistakes += _mistakes(told[0], grid, named | {"seed": cells[0].seed})
-    return {"confusions": tuple(confusions), "mistakes": tuple(mistakes)}
+    return tuple(confusions), tuple(mistakes)
 
 
 def _chosen(view: views.View) -> tuple[Identity, int] | None:

@@ -168,7 +168,10 @@ def collect(
         **{table: tuple(records) for table, records in tables.records.items()},
         **{table: tuple(TABLES[table](**record) for record in records) for table, records in summary.meta.items()},
     )
-    return dataclasses.replace(results, **(answers(grid, store, results) if grid.cells else {}))
+    if not grid.cells:
+        return results
+    confusions, mistakes = answers(grid, store, results)
+    return dataclasses.replace(results, confusions=confusions, mistakes=mistakes)
 
 
 def _summaries(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -> tuple[Artifact, Artifact | None]:

@@ -488,7 +488,14 @@ def curves(data: str, networks: list[tuple[str, float]], protocols: tuple[str, .
         about = {"training": "frozen", "aggregator": None, "protocol": None, **method}
         losses = tuple(2.0**-epoch * ratio for epoch in range(4))
         return records.training.TrainingCurve(
-            data=data, backbone="resnet_cifar-8", pruner=pruner, ratio=ratio, seed=0, stage=stage, losses=losses, **about
+            data=data,
+            backbone="resnet_cifar-8",
+            pruner=pruner,
+            ratio=ratio,
+            seed=0,
+            stage=stage,
+            losses=losses,
+            **about,
         )
 
     return [
@@ -501,7 +508,9 @@ def curves(data: str, networks: list[tuple[str, float]], protocols: tuple[str, .
     ]
 
 
-PICTURE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB4iG8MwAAAABJRU5ErkJggg=="
+PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB4iG8MwAAAABJRU5ErkJggg=="
+)
 
 
 def answers(data: str, protocols: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:

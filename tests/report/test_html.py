@@ -58,9 +58,7 @@ def embedded(page, name):
     part = page[page.index(f'id="{name}"') :]
     told = json.loads(re.search(r'<script type="application/json">(.*?)</script>', part, re.DOTALL)[1])
     columns = [
-        one["values"]
-        if "values" in one
-        else [one["words"][place] for place in one.get("places", [0] * told["count"])]
+        one["values"] if "values" in one else [one["words"][place] for place in one.get("places", [0] * told["count"])]
         for one in told["columns"]
     ]
     return list(zip(*columns, strict=True))
@@ -71,7 +69,11 @@ def test_the_answer_comes_first_and_is_what_choose_recommends(results, page):
     found = recommend(results, Request(protocol="iid")).recommended
     lead = f"At most 1 dense pass. With {found.n} images per object, compress {found.ratio:g}x ({found.aggregator} on"
     assert words.index("What to deploy?") < words.index(lead) < words.index("How to read it")
-    cells = [r.cell for r in results.rows if (r.pruner, r.ratio, r.aggregator) == (found.pruner, found.ratio, found.aggregator)]
+    cells = [
+        r.cell
+        for r in results.rows
+        if (r.pruner, r.ratio, r.aggregator) == (found.pruner, found.ratio, found.aggregator)
+    ]
     assert f"sharedlabel export {cells[0]} --run 'runs/cifar10-small sweep'" in words
     assert "against the dense network on the same" in words
     assert "runner-up" in words

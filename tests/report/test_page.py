@@ -1,4 +1,4 @@
-"""The report in a real browser: what can be pressed, pointed at and read, on every screen, with and without a script."""
+"""The report in a real browser: what can be pressed, pointed at and read, on any screen, with a script and without."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def _pair(c):
 
 
 def _place(path: str) -> tuple[float, float]:
-    x, y = path[1:].split("m")[0].split(" ")
+    x, y = path[1:].split("m", maxsplit=1)[0].split(" ")
     return float(x), float(y)
 
 

@@ -83,7 +83,6 @@ def _mark(i: int) -> Mark:
     return Mark(SERIES[i % size], MARKERS[i % size], DASHES[i // size % len(DASHES)])
 
 
-
 def ratio_axis(axes: Axes, ratios: Sequence[float]) -> None:
     """Make x a log2 axis with the requested ratios as ticks, every second one if they are many."""
     axes.set_xscale("log", base=2)

@@ -37,7 +37,9 @@ def against_cost(rows: Sequence[Standing], protocol: Protocol) -> str:
 
 
 def _point(row: Standing) -> Point:
-    said = f"{row.entry.result.name}: mean RI {number(row.ri)} [{number(row.low)}, {number(row.high)}], {row.macs:,} MACs"
+    said = (
+        f"{row.entry.result.name}: mean RI {number(row.ri)} [{number(row.low)}, {number(row.high)}], {row.macs:,} MACs"
+    )
     return Point(row.macs, row.ri, said, row.low, row.high, hollow=row.best is None)
 
 

@@ -46,7 +46,7 @@ def panel_svg(panel: Panel, where: str = "") -> str:
     """
     box = _Box(panel)
     parts = [*_frame(box), *(_guide(guide, box) for guide in panel.guides), *(_series(s, box) for s in panel.series)]
-    role = f' {where}' if where else f' role="img" tabindex="0" aria-label="{escape(said(panel))}"'
+    role = f" {where}" if where else f' role="img" tabindex="0" aria-label="{escape(said(panel))}"'
     sides = {"x0": box.left, "x1": box.right, "y0": box.top, "y1": box.bottom}
     inner = "".join(f' data-{name}="{_number(value)}"' for name, value in sides.items())
     return f'<svg class="panel" viewBox="0 0 {panel.width} {panel.height}"{role}{inner}>' + "".join(parts) + "</svg>"
@@ -110,7 +110,9 @@ def _legend(figure: Figure, top: float, width: float) -> tuple[list[str], float]
         if left + needed > width and left > 8:
             left, line = 8.0, line + _LINE
         if mark is not None:
-            parts.append(f'<g style="--c:{mark.color}"><path class="dot" d="M{left + 4:g} {line - 4:g}{mark.shape}"/></g>')
+            parts.append(
+                f'<g style="--c:{mark.color}"><path class="dot" d="M{left + 4:g} {line - 4:g}{mark.shape}"/></g>'
+            )
         parts.append(f'<text class="tick" x="{left + 12:g}" y="{line:g}">{escape(name)}</text>')
         left += needed
     return parts, line + 10
@@ -129,38 +131,39 @@ def _frame(box: _Box) -> Iterator[str]:
     """Yield title, grid, and the names of values and axes."""
     panel = box.panel
     if panel.title:
-        yield f'<text class="title" x="{_number(box.left)}" y="14">{escape(panel.title)}</text>'
+        yield _text(panel.title, "title", box.left, 14, "start")
     across = "".join(f"M{_number(box.left)} {_number(box.y(v))}H{_number(box.right)}" for v, _ in panel.y.ticks)
     down = "".join(f"M{_number(box.x(v))} {_number(box.top)}V{_number(box.bottom)}" for v, _ in panel.x.ticks)
     yield f'<path class="grid across" d="{across}"/><path class="grid" d="{down}"/>'
-    for value, name in panel.x.ticks:
-        if name:
-            yield f'<text class="tick" x="{_number(box.x(value))}" y="{_number(box.bottom + 13)}" text-anchor="middle">{escape(name)}</text>'
-    yield '<g class="ticks">'
-    for value, name in panel.y.ticks:
-        yield f'<text class="tick" x="{_number(box.left - 5)}" y="{_number(box.y(value) + 3.5)}" text-anchor="end">{escape(name)}</text>'
-    yield "</g>"
-    middle = _number((box.left + box.right) / 2)
+    yield from (_text(name, "tick", box.x(value), box.bottom + 13) for value, name in panel.x.ticks if name)
+    named = (_text(name, "tick", box.left - 5, box.y(value) + 3.5, "end") for value, name in panel.y.ticks)
+    yield f'<g class="ticks">{"".join(named)}</g>'
     if panel.x.label:
-        yield f'<text class="label" x="{middle}" y="{panel.height - 5}" text-anchor="middle">{escape(panel.x.label)}</text>'
+        yield _text(panel.x.label, "label", (box.left + box.right) / 2, panel.height - 5)
     if panel.y.label:
         height = _number((box.top + box.bottom) / 2)
-        yield f'<text class="label" transform="translate(11 {height}) rotate(-90)" text-anchor="middle">{escape(panel.y.label)}</text>'
+        yield f'<g transform="translate(11 {height}) rotate(-90)">{_text(panel.y.label, "label", 0, 0)}</g>'
+
+
+def _text(text: str, style: str, x: float, y: float, anchor: str = "middle") -> str:
+    place = f'x="{_number(x)}" y="{_number(y)}" text-anchor="{anchor}"'
+    return f'<text class="{style}" {place}>{escape(text)}</text>'
 
 
 def _guide(guide: Guide, box: _Box) -> str:
     line = f'<path class="guide" d="M{box.at(*guide.start)}L{box.at(*guide.end)}"/>'
     if not guide.label:
         return line
-    x, y = _number(box.x(guide.end[0]) + 3), _number(box.y(guide.end[1]) + 10)
-    return f'{line}<text class="tick" x="{x}" y="{y}">{escape(guide.label)}</text>'
+    return line + _text(guide.label, "tick", box.x(guide.end[0]) + 3, box.y(guide.end[1]) + 10, "start")
 
 
 def _series(series: Series, box: _Box) -> str:
     dash = "4 2" if series.dashed else series.mark.dash
     parts = [_spread(series, box)]
     if series.line and len(series.points) > 1:
-        parts.append(f'<path class="line" d="{_line(series, box)}"' + (f' stroke-dasharray="{dash}"' if dash else "") + "/>")
+        parts.append(
+            f'<path class="line" d="{_line(series, box)}"' + (f' stroke-dasharray="{dash}"' if dash else "") + "/>"
+        )
     parts += [_dot(point, series.mark, box) for point in series.points] if series.dots else []
     name = f' data-m="{escape(series.name)}"' if series.name else ""
     return f'<g class="s"{name} style="--c:{series.mark.color}">{"".join(parts)}</g>'

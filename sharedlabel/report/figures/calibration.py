@@ -81,7 +81,9 @@ def _errors(rows: Sequence[Row], palette: Palette) -> Panel:
     for row in rows:
         groups.setdefault(method(row), []).append(row)
     names = sorted(groups)
-    series = tuple(_error(name, place, groups[name], palette[groups[name][0].aggregator]) for place, name in enumerate(names))
+    series = tuple(
+        _error(name, place, groups[name], palette[groups[name][0].aggregator]) for place, name in enumerate(names)
+    )
     x = axes.linear("expected calibration error", [p.x for one in series for p in one.points], zero=True)
     return Panel("calibration error", x, axes.names(names), series)
 

@@ -12,7 +12,9 @@ from sharedlabel.report.views import View, method
 
 SECTION, ORDER, PER = "wrong", 64, "view"
 HEADING = "Right answers by class"
-CAPTION = "The share of the tuples of each class that get its label, the hardest classes first, for the headline's method."
+CAPTION = (
+    "The share of the tuples of each class that get its label, the hardest classes first, for the headline's method."
+)
 _MOST = 20  # classes
 _LINE, _AXES = 15, 60  # heights
 

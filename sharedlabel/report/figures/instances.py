@@ -33,9 +33,7 @@ def draw(view: View, pruner: str, palette: Palette) -> Figure | None:
             Series(
                 f"{ratio:g}x",
                 marks[f"{ratio:g}x"],
-                tuple(
-                    _parts.scored(s, "ri", s.n, f"{ratio:g}x, n = {s.n}, {name}") for s in shown if s.ratio == ratio
-                ),
+                tuple(_parts.scored(s, "ri", s.n, f"{ratio:g}x, n = {s.n}, {name}") for s in shown if s.ratio == ratio),
                 spread="band",
             )
             for ratio in ratios

@@ -39,7 +39,7 @@ def draw(view: View, pruner: str, palette: Palette) -> Figure | None:
     errors = _errors([point for point in own if point.aim == "error"], marks)
     legend = tuple((f"{ratio:g}x", marks[f"{ratio:g}x"]) for ratio in kept)
     about = f"{method(own[0])}, {own[0].rule} rule, at most {own[0].n_max} images; {subject(view, pruner)}, test"
-    return Figure(f"{about}, bands and bars: 95% intervals", tuple([*panels, *errors]), legend)
+    return Figure(f"{about}, bands and bars: 95% intervals", (*panels, *errors), legend)
 
 
 def _curves(view: View, pruner: str, points: Sequence[AdaptivePoint], metric: str, marks: Palette) -> Panel:

@@ -14,7 +14,9 @@ from sharedlabel.report.views import View, headline
 
 SECTION, ORDER, PER, ASIDE = "how", 70, "view", True
 HEADING = "Training curves"
-CAPTION = "Mean training loss of every epoch, of the first seed: of networks by their ratio, and of what fuses their answers."
+CAPTION = (
+    "Mean training loss of every epoch, of the first seed: of networks by their ratio, and of what fuses their answers."
+)
 _NETWORKS = {"dense": "dense network", "prune": "retraining"}
 
 
@@ -51,9 +53,9 @@ def _panel(title: str, drawn: Sequence[tuple[str, Mark, TrainingCurve]]) -> list
     """Draw curves, named and marked; no panel where there are none."""
     series = []
     for name, mark, curve in drawn:
-        losses = curve.losses
         points = [
-            Point(epoch, loss, f"{name}, epoch {epoch}: {loss:.3g} nats") for epoch, loss in enumerate(losses, start=1)
+            Point(epoch, loss, f"{name}, epoch {epoch}: {loss:.3g} nats")
+            for epoch, loss in enumerate(curve.losses, start=1)
         ]
         if points:
             series.append(Series(name, mark, tuple(points), dots=len(points) == 1))
