@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 Scale: TypeAlias = Literal["linear", "log", "stretched", "signed"]
 LINEAR = 0.01  # differences up to which a signed axis of them is linear, about
 _NEAREST = 1e-3  # to 1, on a stretched axis
-_MOST = 8  # named values of an axis
+_MOST, _FEW = 8, 3  # named values of an axis, at most and at least
 _APART = 0.08  # shares of an axis between named differences, at least; as in page.js
 _STRETCHED = (-8, -3, -1, 0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 _SIGNED = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -114,6 +114,9 @@ def stretched(label: str, values: Iterable[float]) -> Axis:
     for tick in (tick for tick in reversed(_STRETCHED) if low <= tick <= high):
         if not ticks or math.log10((1 - tick) / (1 - ticks[-1])) >= apart:
             ticks.append(tick)
+    if len(ticks) < _FEW:
+        even = linear(label, [low, high]).ticks
+        return Axis(label, low, high, tuple(tick for tick in even if low <= tick[0] <= high), "stretched")
     return Axis(label, low, high, tuple((tick, f"{tick:g}") for tick in ticks), "stretched")
 
 

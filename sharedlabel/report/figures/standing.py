@@ -47,5 +47,7 @@ def _panel(n: int, order: Sequence[Rank], palette: Palette) -> Panel:
 
 def _point(rank: Rank, place: int) -> Point:
     interval = f"[{number(rank.low)}, {number(rank.high)}]"
-    said = f"{method(rank)}: rank {standings.span(rank)}, mean RI {number(rank.mean)} {interval}"
+    alike = ", ".join(sorted(rank.alike_names()))
+    others = f"not shown to differ from {alike}" if alike else "shown to differ from all others"
+    said = f"{method(rank)}: rank {standings.span(rank)}, mean RI {number(rank.mean)} {interval}; {others}"
     return Point(rank.mean, -place, said, rank.low, rank.high)
