@@ -48,7 +48,7 @@ class Mark:
     @property
     def dash(self) -> str:
         """Lengths of dashes and gaps; empty for a solid line."""
-        return _DASHES[1] if self.number < 0 else _DASHES[self.number // COLORS % len(_DASHES)]
+        return _DASHES[max(self.number, 0) // COLORS % len(_DASHES)]
 
 
 class Palette:
