@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import csv
 import dataclasses
 import io
+import json
 
 import pytest
 import torch
 from PIL import Image
 
+from sharedlabel import records
 from sharedlabel.report import views
 from sharedlabel.running import answers, pictures
 
@@ -97,3 +100,16 @@ def test_every_training_of_the_first_seed_has_its_curve(finished):
     learned = [c for c in curves if c.aggregator is not None]
     assert {(c.aggregator, c.ratio, c.protocol) for c in learned} == {("lstm", 1.0, "iid"), ("lstm", 2.0, "iid")}
     assert all(loss > 0 for c in curves for loss in c.losses)
+
+
+def test_lists_are_written_and_read_and_older_files_have_none(finished, tmp_path):
+    own = dataclasses.replace(finished.results, rows=(), summaries=(), sweet_spots=(), comparisons=())
+    tables = ("curves", "confusions", "mistakes")
+    records.write(own, tmp_path)
+    read = records.read(tmp_path, tables)
+    assert [getattr(read, table) for table in tables] == [getattr(own, table) for table in tables]
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "curves.csv").read_text())))
+    assert json.loads(lines[0]["losses"]) == list(own.curves[0].losses)
+    written = json.loads((tmp_path / "results.json").read_text())
+    (tmp_path / "results.json").write_text(json.dumps({k: v for k, v in written.items() if k not in tables}))
+    assert [getattr(records.read(tmp_path, tables), table) for table in tables] == [(), (), ()]

@@ -266,4 +266,4 @@ document.addEventListener("focusout", hush);
 const contents = document.querySelector("nav details"), wide = matchMedia("(min-width: 900px)");
 contents.open = wide.matches;
 wide.addEventListener("change", () => { contents.open = wide.matches; });
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));
+addEventListener("beforeprint", () => document.querySelectorAll("details:not(.long)").forEach((part) => { part.open = true; }));
