@@ -48,7 +48,13 @@ def test_a_sweep_joins_the_summaries_of_its_grids(tmp_path, capsys):
         ] == expected
     drawn = (tmp_path / "tiny" / "dependence.svg").read_text()
     assert ElementTree.fromstring(drawn).tag.endswith("svg")
-    for text in ("Relative information against data.nuisance", "mlp, magnitude 1.5x, grouped", "mlp, dense, iid", "n = 2", "exact"):
+    for text in (
+        "Relative information against data.nuisance",
+        "mlp, magnitude 1.5x, grouped",
+        "mlp, dense, iid",
+        "n = 2",
+        "exact",
+    ):
         assert text in drawn
 
 

@@ -30,9 +30,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-def ordered(
-    function: Callable[[Task], Result], tasks: Sequence[Task], processes: int
-) -> Generator[Result, None, None]:
+def ordered(function: Callable[[Task], Result], tasks: Sequence[Task], processes: int) -> Generator[Result, None, None]:
     """Yield what a function returns for each task, in order.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from sharedlabel.files import together
 from sharedlabel.machine import memory
 from sharedlabel.records import DatasetFacts, Results, Row, shown
 from sharedlabel.records.written import number, percent
-from sharedlabel.report import PLOTS, adaptive, costs, plots, standings, views
+from sharedlabel.report import PLOTS, adaptive, costs, layout, plots, standings, views
 from sharedlabel.report.answer import answer
 from sharedlabel.report.charts.figure import Panel
 from sharedlabel.report.charts.marks import Mark
@@ -29,7 +28,6 @@ from sharedlabel.report.wrong import wrong
 
 NAME = "report.html"
 FAILURES = "failures/"
-SECTIONS = ("deploy", "compress", "method", "cost", "stop", "trust", "wrong", "how")  # of the page that hold figures
 
 
 def write_report(results: Results, folder: Path, name: str = NAME, *, csv_folder: str = ".") -> Path:
@@ -129,7 +127,7 @@ def render(results: Results, drawn: Sequence[Drawn] | None = None, *, csv_folder
         adaptive=[(table, adaptive.sentence(view)) for view in parts if (table := adaptive.table(view))],
         wrong=[one for view in parts if (one := wrong(view, results.dataset.class_names))],
         warnings=views.collapses(results),
-        figures_of=_by_section(figures, len(parts)),
+        figures_of=layout.by_section(figures, len(parts)),
         tables=long_tables(results),
         provenance=list(_flat(results.provenance)),
         config=json.dumps(results.config, indent=2, ensure_ascii=False),
@@ -178,34 +176,6 @@ def _view(view: View, results: Results) -> dict[str, Any]:
         ],
         "place": views.place,
     }
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """The figures of a kind that are seen at once, and the others, which are opened."""
-
-    heading: str
-    caption: str
-    first: Sequence[Drawn]
-    others: Sequence[Drawn]
-
-
-def _by_section(figures: Sequence[Drawn], views: int) -> dict[str, Any]:
-    """Arrange figures by section, those of the first one by view: seen at once, or behind a click."""
-    every = {name: _arranged([one for one in figures if name == one.kind.SECTION]) for name in SECTIONS}
-    first = [one for one in figures if SECTIONS[0] == one.kind.SECTION]
-    return every | {SECTIONS[0]: [_arranged([one for one in first if one.view == view]) for view in range(views)]}
-
-
-def _arranged(figures: Sequence[Drawn]) -> dict[str, list[_Kind]]:
-    """Arrange figures by kind; of those of several pruners the first of each view is seen at once."""
-    arranged: dict[str, list[_Kind]] = {"open": [], "aside": []}
-    for kind in dict.fromkeys(one.kind for one in figures):
-        own = [one for one in figures if one.kind is kind]
-        first = list({one.view: one for one in reversed(own)}.values())[::-1] if kind.PER == "pruner" else own
-        where = "aside" if getattr(kind, "ASIDE", False) else "open"
-        arranged[where].append(_Kind(kind.HEADING, kind.CAPTION, first, [one for one in own if one not in first]))
-    return arranged
 
 
 def _data(facts: DatasetFacts) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
-from sharedlabel.errors import printable
 from sharedlabel.records import Results, shown
 from sharedlabel.report import figures as _figures
 from sharedlabel.report import standings, views
@@ -19,7 +18,6 @@ from sharedlabel.report.charts.marks import Palette
 from sharedlabel.report.charts.svg import file_svg
 from sharedlabel.report.views import View
 
-_LETTERS = 48  # of a name in a figure
 _STEM = 150  # letters of a file name
 _KINDS = sorted(
     (
@@ -89,7 +87,7 @@ def drawn(results: Results) -> list[Drawn]:
     Raises:
         StoreError: no cell has finished, nor failed.
     """
-    results = shown.shown(results, _label)
+    results = shown.shown(results)
     parts = views.split(results)
     networks = {view.network: number for number, view in reversed(list(enumerate(parts)))}
     aggregators = Palette(sorted({s.aggregator for s in results.summaries}))
@@ -106,11 +104,6 @@ def drawn(results: Results) -> list[Drawn]:
                     name = _free(_stem([_name(kind), *prefix, *own]), made)
                     made[name] = Drawn(name, kind, number, "".join(given), figure)
     return list(made.values())
-
-
-def _label(text: str) -> str:
-    """Write a name so that a figure has room for it."""
-    return printable(text, _LETTERS)
 
 
 def _name(kind: ModuleType) -> str:

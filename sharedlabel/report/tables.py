@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from sharedlabel.records import TABLES, Results, meanings
 
-LETTERS = 120_000  # of a table that a page holds; browsers and mailboxes choke on more
+LETTERS = 160_000  # of a table that a page holds; browsers and mailboxes choke on more
 PAGE = 20  # rows
 _LEAD = (
     "aggregator",

@@ -12,7 +12,7 @@ import pytest
 from sharedlabel.choose.candidates import Request
 from sharedlabel.choose.recommendation import recommend
 from sharedlabel.errors import StoreError
-from sharedlabel.report import html, plots, tables
+from sharedlabel.report import html, layout, plots, tables
 from sharedlabel.report.answer import answer
 from sharedlabel.report.views import split, winners
 
@@ -216,3 +216,15 @@ def test_missing_tables_and_budgets_are_left_out(results):
     assert "Differences to a baseline" not in words
     assert "Every paired comparison" not in words
     assert not any(winners(view) for view in split(some))
+
+
+def test_further_pruners_of_a_large_run_are_left_to_the_files_beside_the_page(results, drawn, monkeypatch):
+    monkeypatch.setattr(layout, "POINTS", 0)
+    page = html.render(results, drawn)
+    links = set(re.findall(r'href="plots/([^"]+)\.svg"', page))
+    held = set(re.findall(r'<figure class="chart" id="figure-([^"]+)"', page))
+    assert links | held == {one.name for one in drawn}
+    assert not links & held
+    first = {one.of for one in drawn if one.kind.PER == "pruner" and one.name in held}
+    assert len(first) == 1
+    assert {one.of for one in drawn if one.name in links} == {"magnitude", "random"} - first

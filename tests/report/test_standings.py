@@ -6,6 +6,7 @@ import dataclasses
 
 from sharedlabel.report import html, plots, standings, views
 
+
 def test_matrix_sums_the_wins_for_two_images_or_more(results):
     view = views.split(results)[0]
     matrix = standings.matrix(view, "frozen")

@@ -12,6 +12,7 @@ from sharedlabel.report.charts.marks import Mark
 
 _STYLE = Path(__file__).with_name("charts.css")
 _LETTER = 5.9  # width of a letter, about
+_LETTERS = 30  # of a name at an axis
 _LINE = 15
 _COLUMNS = 4  # panels of a file beside each other
 _GAP = 16
@@ -22,7 +23,7 @@ class _Box:
 
     def __init__(self, panel: Panel) -> None:
         self.panel = panel
-        widest = max((len(name) for _, name in panel.y.ticks), default=0)
+        widest = max((len(_cut(name)) for _, name in panel.y.ticks), default=0)
         self.left = 8 + _LETTER * widest + (_LINE if panel.y.label else 0)
         self.right, self.top = panel.width - 10.0, 24.0 if panel.title else 10.0
         self.bottom = panel.height - (34.0 if panel.x.label else 20.0)
@@ -136,13 +137,22 @@ def _frame(box: _Box) -> Iterator[str]:
     down = "".join(f"M{_number(box.x(v))} {_number(box.top)}V{_number(box.bottom)}" for v, _ in panel.x.ticks)
     yield f'<path class="grid across" d="{across}"/><path class="grid" d="{down}"/>'
     yield from (_text(name, "tick", box.x(value), box.bottom + 13) for value, name in panel.x.ticks if name)
-    named = (_text(name, "tick", box.left - 5, box.y(value) + 3.5, "end") for value, name in panel.y.ticks)
+    named = (_text(_cut(name), "tick", box.left - 5, box.y(value) + 3.5, "end") for value, name in panel.y.ticks)
     yield f'<g class="ticks">{"".join(named)}</g>'
     if panel.x.label:
         yield _text(panel.x.label, "label", (box.left + box.right) / 2, panel.height - 5)
     if panel.y.label:
         height = _number((box.top + box.bottom) / 2)
         yield f'<g transform="translate(11 {height}) rotate(-90)">{_text(panel.y.label, "label", 0, 0)}</g>'
+
+
+def _cut(name: str) -> str:
+    """Shorten a name that an axis has no room for.
+
+    >>> _cut("a" * 40)
+    'aaaaaaaaaaaaaaaaaaaaaaaaaaa...'
+    """
+    return name if len(name) <= _LETTERS else f"{name[: _LETTERS - 3]}..."
 
 
 def _text(text: str, style: str, x: float, y: float, anchor: str = "middle") -> str:

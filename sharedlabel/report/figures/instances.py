@@ -48,7 +48,8 @@ def draw(view: View, pruner: str, palette: Palette) -> Figure | None:
 def _best(view: View, pruner: str) -> list[str]:
     """Name the methods with the highest mean RI over ratios at the largest n, on validation."""
     values: dict[str, list[float]] = {}
+    most = view.ns[-1]
     for s in view.summaries:
-        if (s.split, s.n) == ("validation", view.ns[-1]) and s.pruner == pruner and s.aggregator != EXACT:
+        if (s.split, s.n) == ("validation", most) and s.pruner == pruner and s.aggregator != EXACT:
             values.setdefault(method(s), []).append(s.ri)
     return sorted(values, key=lambda name: -sum(values[name]) / len(values[name]))[:_METHODS]
