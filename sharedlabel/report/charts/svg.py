@@ -10,7 +10,7 @@ from pathlib import Path
 from sharedlabel.report.charts.figure import Figure, Guide, Panel, Point, Series
 from sharedlabel.report.charts.marks import Mark
 
-_STYLE = Path(__file__).with_name("charts.css")
+STYLE = Path(__file__).with_name("charts.css").read_text(encoding="utf-8")
 _LETTER = 5.9  # width of a letter, about
 _LETTERS = 30  # of a name at an axis
 _LINE = 15
@@ -93,7 +93,7 @@ def file_svg(figure: Figure, heading: str) -> str:
     label = escape(f"{heading}: {figure.about}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:g}" width="{width}" height="{height:g}" '
-        f'role="img" aria-label="{label}"><style>{_STYLE.read_text(encoding="utf-8")}</style>'
+        f'role="img" aria-label="{label}"><style>{STYLE}</style>'
         f'<rect class="paper" width="100%" height="100%"/>{"".join([*parts, *legend])}</svg>\n'
     )
 
