@@ -16,10 +16,10 @@ from sharedlabel.report.charts.figure import Figure, Guide, Panel, Point, Series
 from sharedlabel.report.charts.marks import COLORS, SHAPES, Mark, Palette
 from sharedlabel.report.charts.svg import file_svg, panel_svg, said
 
-SHARES = st.lists(st.floats(-5, 1).map(lambda value: round(value, 4)), min_size=1, max_size=9)
-POSITIVE = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=9)
-ANY = st.lists(st.floats(-1e4, 1e4).map(lambda value: round(value, 3)), min_size=1, max_size=9)
-DIFFERENCES = st.lists(st.floats(-5, 5).map(lambda value: round(value, 4)), max_size=9)
+SHARES = st.lists(st.integers(-500, 100).map(lambda value: value / 100), min_size=1, max_size=5)
+POSITIVE = st.lists(st.integers(1, 10**6).map(lambda value: value / 1000), min_size=1, max_size=5)
+ANY = st.lists(st.integers(-(10**5), 10**5).map(lambda value: value / 10), min_size=1, max_size=5)
+DIFFERENCES = st.lists(st.integers(-500, 500).map(lambda value: value / 1000), max_size=5)
 EACH = st.one_of(
     ANY.map(lambda values: (axes.linear("y", values), values)),
     POSITIVE.map(lambda values: (axes.log("y", values), values)),
