@@ -17,6 +17,7 @@ HEADING = "Training curves"
 CAPTION = (
     "Mean training loss of every epoch, of the first seed: of networks by their ratio, and of what fuses their answers."
 )
+_DOTS = 20  # epochs, up to which each is marked
 _NETWORKS = {"dense": "dense network", "prune": "retraining"}
 
 
@@ -58,7 +59,7 @@ def _panel(title: str, drawn: Sequence[tuple[str, Mark, TrainingCurve]]) -> list
             for epoch, loss in enumerate(curve.losses, start=1)
         ]
         if points:
-            series.append(Series(name, mark, tuple(points), dots=len(points) == 1))
+            series.append(Series(name, mark, tuple(points), dots=len(points) <= _DOTS))
     if not series:
         return []
     last = max(point.x for one in series for point in one.points)
