@@ -1,4 +1,4 @@
-"""Rank intervals, bars and win matrices of the report."""
+"""Rank intervals and win matrices of the report."""
 
 from __future__ import annotations
 
