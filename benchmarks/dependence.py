@@ -17,10 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import matplotlib.style
 import yaml
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from benchmarks import evidence
 from benchmarks._measure import Result, python
@@ -32,8 +29,12 @@ from sharedlabel.files import together
 from sharedlabel.grid import Grid, prepare
 from sharedlabel.grid.plan import print_plan
 from sharedlabel.records import Results, to_csv
-from sharedlabel.report._panels import heading, label_ends, panel_ns, panels, ratio_axis
-from sharedlabel.report._theme import STYLE, Palette, to_svg
+from sharedlabel.report.charts import axes
+from sharedlabel.report.charts.figure import Figure, Panel, Series
+from sharedlabel.report.charts.figure import Point as Dot
+from sharedlabel.report.charts.marks import Palette
+from sharedlabel.report.charts.svg import file_svg
+from sharedlabel.report.figures._parts import panel_ns
 from sharedlabel.report.terminal import open_console
 from sharedlabel.report.views import shortfall
 from sharedlabel.store import Store, of
@@ -159,30 +160,28 @@ def _points(value: float, results: Results) -> Iterator[Point]:
 
 
 def plot(option: str, points: Sequence[Point]) -> str:
-    """Draw RI against the option as SVG: a row per network and protocol, a panel per n, a line per method.
+    """Draw RI against the option as SVG: a panel per network, protocol and n, a line per method.
 
     The exact posterior of synthetic data uses no network and is drawn for all.
     """
-    with matplotlib.style.context(STYLE, after_reset=True):
-        return to_svg(_figure(option, points), "dependence", f"Relative information against {option}")
+    return file_svg(_figure(option, points), f"Relative information against {option}")
 
 
 def _figure(option: str, points: Sequence[Point]) -> Figure:
-    palette = Palette(point.aggregator for point in points)
-    places = list(dict.fromkeys(point.place for point in points))
+    palette = Palette(sorted({point.aggregator for point in points}))
     ns, values = panel_ns(sorted({point.n for point in points})), sorted({point.value for point in points})
-    figure, axes = panels(len(places), len(ns), height=2.4, sharey="row")
+    growing = values[0] > 0 and values[-1] >= 4 * values[0]  # by factors
+    x = axes.powers(option, values) if growing else axes.linear(option, values)
+    panels = []
+    for place in dict.fromkeys(point.place for point in points):
+        for n in ns:
+            own = [point for point in points if point.n == n and _shown(point, place)]
+            y = axes.stretched("RI", [end for p in own for end in (p.ri, p.ri_low, p.ri_high)])
+            panels.append(Panel(f"n = {n}, {_title(place)}", x, y, tuple(_lines(own, palette)), width=300))
     seeds = max(point.seeds for point in points)
-    heading(figure, f"RI against {option}", f"test, {seeds} seed{'s' * (seeds > 1)}, bands: 95% intervals")
-    for line, place in zip(axes, places, strict=True):
-        line[0].set_ylabel(f"RI, {_title(place)}")
-        for panel, n in zip(line, ns, strict=True):
-            panel.set_title(f"n = {n}")
-            ends = _lines(panel, [point for point in points if point.n == n and _shown(point, place)], palette)
-            _axis(panel, values)
-        label_ends(line[-1], [(name, last.value, last.ri, palette[last.aggregator]) for name, last in ends])
-    figure.supxlabel(option, fontsize=8.5)
-    return figure
+    legend = {series.name: series.mark for panel in panels for series in panel.series}
+    about = f"test, {seeds} seed{'s' * (seeds > 1)}, bands: 95% intervals"
+    return Figure(about, tuple(panels), tuple(sorted(legend.items(), key=lambda one: one[0])))
 
 
 def _title(place: Place) -> str:
@@ -194,25 +193,16 @@ def _shown(point: Point, place: Place) -> bool:
     return point.place == place or (point.aggregator == EXACT and point.protocol == place[-1])
 
 
-def _lines(panel: Axes, points: Sequence[Point], palette: Palette) -> list[tuple[str, Point]]:
-    """Draw a line per method; return each with its last point."""
+def _lines(points: Sequence[Point], palette: Palette) -> Iterator[Series]:
+    """Yield a line per method."""
     lines: dict[str, list[Point]] = {}
     for point in sorted(points, key=lambda point: point.value):
         lines.setdefault(point.method, []).append(point)
-    for line in lines.values():
-        mark, x = palette[line[0].aggregator], [point.value for point in line]
-        panel.plot(x, [point.ri for point in line], **mark.look)
-        low, high = [point.ri_low for point in line], [point.ri_high for point in line]
-        panel.fill_between(x, low, high, color=mark.color, alpha=0.15, linewidth=0)
-    return [(name, lines[name][-1]) for name in sorted(lines)]
-
-
-def _axis(panel: Axes, values: Sequence[float]) -> None:
-    """Show the values as ticks, on a logarithmic axis where they grow by factors."""
-    if values[0] > 0 and values[-1] >= 4 * values[0]:
-        ratio_axis(panel, values)
-    else:
-        panel.set_xticks(list(values), labels=[f"{value:g}" for value in values])
+    for name in sorted(lines):
+        drawn = (
+            Dot(p.value, p.ri, f"{name}, {p.value:g}: RI {_interval(p)}", p.ri_low, p.ri_high) for p in lines[name]
+        )
+        yield Series(name, palette[lines[name][0].aggregator], tuple(drawn), spread="band")
 
 
 def _numbers(text: str) -> list[float]:

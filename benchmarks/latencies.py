@@ -20,7 +20,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import matplotlib.style
 import torch
 
 from sharedlabel.config import parse
@@ -31,7 +30,8 @@ from sharedlabel.grid.words import describe
 from sharedlabel.machine import provenance
 from sharedlabel.records import AXES, to_csv
 from sharedlabel.records.measurements import Latency
-from sharedlabel.report._theme import STYLE, Palette, to_svg
+from sharedlabel.report.charts.marks import Palette
+from sharedlabel.report.charts.svg import file_svg
 from sharedlabel.report.figures import speedup
 from sharedlabel.report.views import View
 from sharedlabel.stages import STAGES, Finished
@@ -234,10 +234,9 @@ def figure(records: Sequence[Latency]) -> str:
     nothing: dict[str, Any] = dict.fromkeys(("rows", "summaries", "comparisons", "sweet_spots", "reliability"), ())
     some = records[0]
     view = View(data=some.data, backbone=some.backbone, protocol="iid", latencies=tuple(records), **nothing)
-    with matplotlib.style.context(STYLE, after_reset=True):
-        drawn = speedup.draw(view, Palette(view.pruners))
-        assert drawn is not None
-        return to_svg(drawn, "speedup", f"Measured against theoretical speedup: {view.data}, {view.backbone}")
+    drawn = speedup.draw(view, Palette(view.pruners))
+    assert drawn is not None
+    return file_svg(drawn, speedup.HEADING)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -116,7 +116,7 @@ def _one_thread():
 
 @pytest.fixture(autouse=True)
 def _few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw figures against the ratio alone: drawing all kinds takes longer than running a small grid."""
+    """Draw figures against the ratio alone: tests of grids look at no others, and all together take a while."""
     from sharedlabel.report import plots
     from sharedlabel.report.figures import ratio
 
@@ -179,7 +179,7 @@ def done(finished: Finished, small: tuple[str, ...], experiment: Experiment) -> 
 
 @pytest.fixture(name="run", scope="session")
 def run_fixture() -> Callable[[Experiment], Finished]:
-    """Run a grid without printing, and without figures, whose drawing takes longer than such a grid."""
+    """Run a grid without printing, and without figures, which nobody looks at."""
     from sharedlabel.report import plots
 
     def without_figures(experiment: Experiment) -> Finished:

@@ -123,6 +123,7 @@ OPTIONS: dict[str, tuple[Any, set[str]]] = {
     "margin.epsilons": ((0.2,), {"margin"}),
     "margin.alpha": (0.25, {"margin"}),
     "margin.inputs": (9, {"margin"}),
+    "report.examples": (3, NONE),
     "trainer.accelerator": ("cpu", NONE),
     "trainer.devices": ("auto", NONE),
     "trainer.strategy": ("ddp_spawn", NONE),

@@ -16,7 +16,7 @@ from sharedlabel.config.names import DENSE, method_name, network_name
 from sharedlabel.errors import DataError
 from sharedlabel.measurements.timing import BUSY
 from sharedlabel.records import Identity, Results, SweetSpot
-from sharedlabel.report.sentences import number, percent
+from sharedlabel.records.written import number, percent
 from sharedlabel.summary import sweetspot
 from sharedlabel.summary.sweetspot import Point, Rule
 

@@ -12,8 +12,7 @@ from sharedlabel.choose.recommendation import Recommendation, describe, interval
 from sharedlabel.config.names import DENSE
 from sharedlabel.errors import printable
 from sharedlabel.records import MIN_SEEDS, shown
-from sharedlabel.report.costs import short
-from sharedlabel.report.sentences import number, percent
+from sharedlabel.records.written import number, percent, short
 
 _WIDTH = 100
 _LABEL = 14
@@ -27,12 +26,12 @@ def render(advice: Recommendation) -> str:
         advice: the recommendation.
     """
     seeds = f"{advice.seeds} seed{'s' * (advice.seeds > 1)}"
-    lines = [f"{shown.name(advice.data)}, {advice.protocol} tuples, {seeds}; asked for: {_asked(advice)}", ""]
+    written = [f"{shown.name(advice.data)}, {advice.protocol} tuples, {seeds}; asked for: {_asked(advice)}", ""]
     indent = " " * _LABEL
-    for label, text in _lines(advice):
+    for label, text in lines(advice):
         first = f"{label:{_LABEL}}"
-        lines += textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
-    return "\n".join(map(printable, lines))
+        written += textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
+    return "\n".join(map(printable, written))
 
 
 def _asked(advice: Recommendation) -> str:
@@ -49,7 +48,12 @@ def _asked(advice: Recommendation) -> str:
     return ", ".join(texts)
 
 
-def _lines(advice: Recommendation) -> Iterator[tuple[str, str]]:
+def lines(advice: Recommendation) -> Iterator[tuple[str, str]]:
+    """Yield the lines of a recommendation: what each is about, or nothing where that is as before, and a sentence.
+
+    Args:
+        advice: the recommendation.
+    """
     best = advice.recommended
     yield "recommended", describe(best)
     yield from zip(("costs", "", ""), _costs(advice), strict=False)

@@ -19,6 +19,7 @@ from sharedlabel.config.sections import (
     LatencyConfig,
     MarginConfig,
     RayConfig,
+    ReportConfig,
     SplitConfig,
     SweetSpotConfig,
     TrainConfig,
@@ -53,6 +54,7 @@ class Experiment:
         adaptive: adaptive numbers of instances.
         latency: measurements of time and memory.
         margin: the error margin of each layer.
+        report: what the report shows.
         trainer: devices, precision and other Trainer options.
         executor: `local` computes in processes of this machine, `ray` on a cluster of Ray.
         ray: the cluster.
@@ -98,6 +100,7 @@ class Experiment:
     adaptive: AdaptiveConfig = AdaptiveConfig()
     latency: LatencyConfig = LatencyConfig()
     margin: MarginConfig = MarginConfig()
+    report: ReportConfig = ReportConfig()
     trainer: TrainerConfig = TrainerConfig()
     executor: Literal["local", "ray"] = "local"
     ray: RayConfig = RayConfig()

@@ -274,6 +274,17 @@ class MarginConfig:
 
 
 @dataclass(frozen=True)
+class ReportConfig:
+    """What the report shows.
+
+    Args:
+        examples: tuples that the recommended method gets wrong, with small pictures of their images; 0 is none.
+    """
+
+    examples: Annotated[int, Field(ge=0, le=100)] = 8
+
+
+@dataclass(frozen=True)
 class TrainerOptions:
     """Trainer options that decide how a run is watched or where it runs, not what it computes: no key holds them.
 

@@ -30,17 +30,14 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-def ordered(
-    function: Callable[[Task], Result], tasks: Sequence[Task], processes: int, work: str = _DO
-) -> Generator[Result, None, None]:
+def ordered(function: Callable[[Task], Result], tasks: Sequence[Task], processes: int) -> Generator[Result, None, None]:
     """Yield what a function returns for each task, in order.
 
     Args:
         function: can be pickled; what it raises is raised here.
         tasks: its arguments.
         processes: that share the work, if it takes long; 1 for none but this.
-        work: `do`, or a function that calls it, in a module that imports what the tasks need. If a process that forks
-            such ones was started early (`forks.warm`), they are asked for at once.
+
 
     >>> list(ordered(str, [1, 2, 3], processes=2))
     ['1', '2', '3']
@@ -48,10 +45,10 @@ def ordered(
     began = time.monotonic()
     with contextlib.ExitStack() as left:
         crew: _Crew[Task, Result] | None = None
-        worth = len(tasks) > 1 and forks.is_warm(work, 0)
+        worth = False
         for done, task in enumerate(tasks, start=1):
             if crew is None and processes > 1 and worth:
-                crew = left.enter_context(contextlib.closing(_Crew(function, processes, work)))
+                crew = left.enter_context(contextlib.closing(_Crew(function, processes)))
             yield function(task)
             spent = time.monotonic() - began
             if crew is not None and crew.is_ready():
@@ -84,16 +81,14 @@ class _Crew(Generic[Task, Result]):
     Attributes:
         function: what they do.
         processes: how many there are.
-        work: what they run.
     """
 
     function: Callable[[Task], Result]
     processes: int
-    work: str
     _at: dict[Connection, _Piece[Task, Result] | None] = field(default_factory=dict)  # of those that are ready
 
     def __post_init__(self) -> None:
-        self._forks = forks.taken(self.work, 0)
+        self._forks = forks.taken(_DO, 0)
         self._coming = []
         for _ in range(self.processes):
             with contextlib.suppress(OSError):  # it has died

@@ -148,10 +148,10 @@ def is_warm(work: str, threads: int) -> bool:
     return (work, threads) in _warm
 
 
-def cool(but: str = "") -> None:
-    """End the processes that were started early, or kept, and that nobody has taken, but those for some work."""
-    for key in [key for key in _warm if key[0] != but]:
-        _warm.pop(key).close()
+def cool() -> None:
+    """End the processes that were started early, or kept, and that nobody has taken."""
+    while _warm:
+        _warm.popitem()[1].close()
 
 
 @contextlib.contextmanager

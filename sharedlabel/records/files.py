@@ -94,13 +94,15 @@ def from_cell(text: str) -> str:
 
 
 def _cell(value: Any, digits: int | None) -> Any:
-    r"""Return what a cell holds: numbers as they are, texts on one line and such that no spreadsheet computes them.
+    r"""Return what a cell holds: numbers as they are, lists as JSON, texts on one line that no spreadsheet computes.
 
     >>> [_cell(value, None) for value in ("=1+1", "-1", -1.5, "red\x1b[31m")]
     ["'=1+1", "'-1", -1.5, 'red\\x1b[31m']
     """
     if isinstance(value, str):
         return _text(value)
+    if isinstance(value, tuple):
+        return json.dumps(value)
     return f"{value:.{digits}g}" if digits and isinstance(value, float) else value
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, get_args, get_type_hints
 
 from sharedlabel.records.adaptive import AdaptivePoint, Threshold
+from sharedlabel.records.answers import Confusion, Mistake
 from sharedlabel.records.dataset import DatasetFacts
 from sharedlabel.records.measurements import Failure, Latency, LayerWeights, Margin, ReliabilityBin, Search
 from sharedlabel.records.rows import Row
 from sharedlabel.records.summaries import Comparison, Pooled, Rank, Summary, SweetSpot, Wins
+from sharedlabel.records.training import TrainingCurve
 
 FORMAT = 4
 
@@ -59,6 +61,9 @@ class Tables:
         ranks: of aggregators, as intervals.
         wins: win, tie and loss counts of aggregators.
         searches: settings that were searched, per aggregator and network.
+        curves: training losses by epoch, of the first seed.
+        confusions: which labels the method of the headline takes for which, on test.
+        mistakes: tuples that it gets wrong.
         failures: cells that were tried in vain; they are in no other table, but for those that only lack times.
     """
 
@@ -107,6 +112,9 @@ class Tables:
         default=(),
     )
     searches: tuple[Search, ...] = ()
+    curves: tuple[TrainingCurve, ...] = ()
+    confusions: tuple[Confusion, ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
     failures: tuple[Failure, ...] = _shown(
         "Every failure",
         "One row per cell without its numbers or its times, and the call that failed; the next run tries it again.",

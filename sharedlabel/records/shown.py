@@ -53,7 +53,9 @@ def shown(results: Results, write: Callable[[str], str] = printable) -> Results:
 
 def _texts(kind: type[Any]) -> tuple[str, ...]:
     """Return the names of a record's columns of text; the few words of literal ones are ours."""
-    return tuple(item.name for item in dataclasses.fields(kind) if "str" in str(item.type))
+    return tuple(
+        item.name for item in dataclasses.fields(kind) if "str" in str(item.type) and "tuple" not in str(item.type)
+    )
 
 
 def _apart(texts: Iterable[str], write: Callable[[str], str]) -> dict[str, str]:

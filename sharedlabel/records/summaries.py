@@ -162,7 +162,7 @@ class Rank(OfSetting):
         try:
             names = read_json(self.alike)
         except ValueError:
-            return frozenset(self.alike.split(","))
+            return frozenset(filter(None, self.alike.split(",")))
         return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
 
 

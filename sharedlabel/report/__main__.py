@@ -34,7 +34,7 @@ def parser() -> Parser:
 def _main(arguments: Sequence[str] | None) -> None:
     options = parser().parse_args(arguments)
     stored = records.read(options.results)
-    # matplotlib takes a second to import: help and mistakes should not wait for it.
+    # Help and mistakes should not wait for what draws.
     from sharedlabel.report import html, terminal
 
     home = options.results if options.results.is_dir() else options.results.parent

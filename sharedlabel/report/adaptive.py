@@ -7,8 +7,8 @@ from statistics import fmean
 
 from sharedlabel.config.names import DENSE, EXACT, network_name
 from sharedlabel.records import AdaptivePoint, Summary
+from sharedlabel.records.written import number, percent
 from sharedlabel.report.costs import Table
-from sharedlabel.report.sentences import number, percent
 from sharedlabel.report.views import View, headline, method
 
 _HEADER = (

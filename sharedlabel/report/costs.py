@@ -10,10 +10,10 @@ from typing import TypeAlias
 
 from sharedlabel.config.names import CROSSFIT, DENSE, network_name
 from sharedlabel.records.measurements import Latency, Margin, quietest
+from sharedlabel.records.written import short
 from sharedlabel.report.views import View, usual
 
 Setting: TypeAlias = tuple[str, str, int]
-_UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,6 @@ class Table:
     header: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
-
-
-def short(value: int | float) -> str:
-    """Write a number with three digits and a prefix for thousands.
-
-    >>> short(167178.0), short(28.04), short(999_600.0), short(0.0)
-    ('167k', '28', '1M', '0')
-    """
-    for size, unit in _UNITS:
-        if float(f"{value:.3g}") >= size:
-            return f"{float(f'{value:.3g}') / size:.3g}{unit}"
-    return f"{value:.3g}"
 
 
 def settings(latencies: Iterable[Latency]) -> list[Setting]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,32 +13,21 @@ from markupsafe import Markup
 from sharedlabel import records
 from sharedlabel.files import together
 from sharedlabel.machine import memory
-from sharedlabel.records import TABLES, DatasetFacts, Results, Row, shown
-from sharedlabel.report import PLOTS, adaptive, costs, plots, standings, views
-from sharedlabel.report._theme import GRID, INK, MUTED, PAPER, SERIES
-from sharedlabel.report.sentences import number, percent, seeds, sentence, title
+from sharedlabel.records import DatasetFacts, Results, Row, shown
+from sharedlabel.records.written import number, percent
+from sharedlabel.report import PLOTS, adaptive, costs, layout, plots, standings, views
+from sharedlabel.report.answer import answer
+from sharedlabel.report.charts.figure import Panel
+from sharedlabel.report.charts.marks import Mark
+from sharedlabel.report.charts.svg import panel_svg, swatch
+from sharedlabel.report.plots import Drawn
+from sharedlabel.report.sentences import seeds, sentence, title
+from sharedlabel.report.tables import long_tables
 from sharedlabel.report.views import Best, View
+from sharedlabel.report.wrong import wrong
 
 NAME = "report.html"
 FAILURES = "failures/"
-EMBEDDED = 10_000  # records of a table that the page itself holds; browsers and mailboxes choke on more
-_LEAD = (
-    "aggregator",
-    "method",
-    "reference",
-    "ratio",
-    "n",
-    "pruner",
-    "protocol",
-    "split",
-    "seed",
-    "rule",
-    "value",
-    "metric",
-)
-_COLORS = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"} | {
-    color: f"--series-{i}" for i, color in enumerate(SERIES)
-}
 
 
 def write_report(results: Results, folder: Path, name: str = NAME, *, csv_folder: str = ".") -> Path:
@@ -59,15 +46,13 @@ def write_report(results: Results, folder: Path, name: str = NAME, *, csv_folder
         StoreError: no cell has finished, nor failed.
         WriteError: a file cannot be written; the message names it.
     """
-    drawn = plots.figures(results)
+    drawn = plots.drawn(results)
     together.replace(folder, _files(results, drawn, name, csv_folder), lambda name: name.startswith(PLOTS))
     return folder / name
 
 
 @memory.uncollected()
-def publish(
-    results: Results, folder: Path, details: Mapping[str, str] | None, made_of: str = "", processes: int = 1
-) -> Mapping[str, str]:
+def publish(results: Results, folder: Path, details: Mapping[str, str] | None, made_of: str = "") -> Mapping[str, str]:
     """Write all that a run leaves beside its store, together or not at all: tables, report, figures, tracebacks.
 
     Where the report cannot be drawn, the tables are written all the same.
@@ -77,7 +62,6 @@ def publish(
         folder: of the run; made if absent.
         details: text of every traceback by file name, in the place of those that are there; None leaves these.
         made_of: a digest of what all this follows from, by which it is known again.
-        processes: that draw figures.
 
     Returns:
         The figures, SVG text by name.
@@ -92,50 +76,59 @@ def publish(
         together.replace(folder, files, lambda name: name.startswith(replaced), made_of)
 
     try:
-        drawn = plots.figures(results, processes)
+        drawn = plots.drawn(results)
         files |= _files(results, drawn, NAME, ".")
     except Exception:
         replace()
         raise
     replace(made_of)
-    return drawn
+    return plots.files(drawn)
 
 
-def _files(results: Results, drawn: Mapping[str, str], name: str, csv_folder: str) -> dict[str, str]:
+def _files(results: Results, drawn: Sequence[Drawn], name: str, csv_folder: str) -> dict[str, str]:
     page = render(results, drawn, csv_folder=csv_folder)
-    return {name: page} | {f"{PLOTS}{stem}.svg": svg for stem, svg in drawn.items()}
+    return {name: page} | {f"{PLOTS}{stem}.svg": text for stem, text in plots.files(drawn).items()}
 
 
-def render(results: Results, figures: Mapping[str, str] | None = None, *, csv_folder: str = ".") -> str:
+def render(results: Results, drawn: Sequence[Drawn] | None = None, *, csv_folder: str = ".") -> str:
     """Render the report.
 
     Args:
         results: what a grid found.
-        figures: SVG text by name if `plots.figures` has run already.
+        drawn: its figures if `plots.drawn` has run already.
         csv_folder: folder of the CSV tables, relative to the report.
 
     Raises:
         StoreError: no cell has finished, nor failed.
     """
+    figures = plots.drawn(results) if drawn is None else drawn
     results = shown.shown(results)
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": percent, "number": number}
+    environment.filters |= {
+        "percent": percent,
+        "whole": _whole,
+        "number": number,
+        "panel": _panel,
+        "swatch": _swatch,
+        "script": _script,
+    }
     parts = views.split(results)
     networks = {view.network: view for view in reversed(parts)}.values()
     return environment.get_template("template.html").render(
         results=results,
         shortfall=views.shortfall(results),
         failed=views.failed(results),
-        views=[_view(view) for view in parts],
+        views=[_view(view, results) for view in parts],
         costs=list(filter(None, map(costs.costs, networks))),
         margins=list(filter(None, map(costs.margins, networks))),
         adaptive=[(table, adaptive.sentence(view)) for view in parts if (table := adaptive.table(view))],
+        wrong=[one for view in parts if (one := wrong(view, results.dataset.class_names))],
         warnings=views.collapses(results),
-        figures=_figures(plots.figures(results) if figures is None else figures),
-        tables=_tables(results),
+        figures_of=layout.by_section(figures, len(parts)),
+        tables=long_tables(results),
         provenance=list(_flat(results.provenance)),
         config=json.dumps(results.config, indent=2, ensure_ascii=False),
         glossary=records.meanings(Row),
@@ -144,15 +137,38 @@ def render(results: Results, figures: Mapping[str, str] | None = None, *, csv_fo
     )
 
 
-def _view(view: View) -> dict[str, Any]:
-    spots = [(title(spot), sentence(spot, view)) for spot in views.winners(view)]
+def _whole(share: float) -> str:
+    """Write a share as a whole percentage that says 100 only for all and 0 only for nothing.
+
+    >>> [_whole(share) for share in (0.002, 0.124, 0.999, 1.0)]
+    ['<1', '12', '>99', '100']
+    """
+    if 0 < share < 0.005:
+        return "<1"
+    return ">99" if 0.995 <= share < 1 else f"{100 * share:.0f}"
+
+
+def _panel(panel: Panel) -> Markup:
+    return Markup(panel_svg(panel))  # noqa: S704 (it escapes all names)
+
+
+def _swatch(mark: Mark) -> Markup:
+    return Markup(swatch(mark))  # noqa: S704
+
+
+def _script(text: str) -> Markup:
+    """Let JSON stand inside a script element."""
+    return Markup(text.replace("<", "\\u003c"))  # noqa: S704
+
+
+def _view(view: View, results: Results) -> dict[str, Any]:
     headline = views.headline(view)
+    spots = [(title(spot), sentence(spot, view)) for spot in views.winners(view) if spot is not headline]
     return {
         "view": view,
+        "answer": answer(results, view),
         "seeds": seeds(view.seeds),
-        "headline": headline and (title(headline), sentence(headline, view)),
-        "budgets": [(title(s), sentence(s, view)) for s in views.winners(view, ("budget",)) if s is not headline],
-        "others": [pair for pair, spot in zip(spots, views.winners(view), strict=True) if spot.rule != "budget"],
+        "others": spots,
         "best": _matrix(views.best_methods(view)),
         "standings": [(training, _standing(view, training)) for training in standings.trainings(view)],
         "matrices": [
@@ -172,7 +188,9 @@ def _data(facts: DatasetFacts) -> dict[str, Any]:
         classes.setdefault(count.label, {})[count.split] = f"{count.images:,}{groups}"
         totals[count.split] += count.images
     grouped = any(count.groups is not None for count in facts.counts)
-    return {"splits": splits, "classes": classes, "totals": totals, "grouped": grouped}
+    channels, height, width = facts.image_shape
+    shape = f"{height} x {width}, {channels} channel{'s' * (channels != 1)}, {facts.dtype}"
+    return {"splits": splits, "classes": classes, "totals": totals, "grouped": grouped, "shape": shape}
 
 
 def _matrix(bests: Sequence[Best]) -> dict[float, dict[int, Best]]:
@@ -188,62 +206,6 @@ def _standing(view: View, training: str) -> dict[str, Any]:
     orders = {n: {rank.aggregator: rank for rank in standings.standing(view, training, n)} for n in sizes}
     titles = {n: f"n = {n}" for n in sizes}
     return {"names": list(orders[sizes[-1]]), "titles": titles, "orders": orders, "span": standings.span}
-
-
-def _figures(drawn: Mapping[str, str]) -> list[dict[str, Any]]:
-    groups = []
-    for kind, (heading, caption) in plots.CAPTIONS.items():
-        own = [(name, Markup(_themed(svg))) for name, svg in drawn.items() if name.split("-")[0] == kind]  # noqa: S704
-        if own:
-            groups.append({"kind": kind, "heading": heading, "caption": caption, "figures": own})
-    return groups
-
-
-def _themed(svg: str) -> str:
-    """Let a figure take its colours from the page and its width from its box."""
-
-    def recolor(match: re.Match[str]) -> str:
-        return re.sub(
-            r"#[0-9a-f]{6}", lambda color: f"var({_COLORS[color[0]]})" if color[0] in _COLORS else color[0], match[0]
-        )
-
-    text = re.sub(r' style="[^"]*"', recolor, svg)
-    width = re.search(r' width="([\d.]+)pt"', text)
-    points = float(width[1]) if width else 720.0
-    text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
-    size = f"min-width: {points * 1.2:.0f}px; max-width: {points * 1.55:.0f}px; "
-    return text.replace('style="', f'style="{size}', 1)
-
-
-def _tables(results: Results) -> list[dict[str, Any]]:
-    """Arrange the tables that `Results` describes for readers: failures first, and the longest one last."""
-    described = {item.name: item.metadata for item in dataclasses.fields(results) if "heading" in item.metadata}
-    order = sorted(described, key=lambda name: (name != "failures", name == "rows"))
-    return [
-        {
-            "name": name,
-            **described[name],
-            "json": _json(TABLES[name], getattr(results, name)[:EMBEDDED]),
-            "embedded": min(len(getattr(results, name)), EMBEDDED),
-            "count": len(getattr(results, name)),
-        }
-        for name in order
-    ]
-
-
-def _json(kind: type, lines: Sequence[Any]) -> Markup:
-    """Write records as columns and rows, six digits each, safe inside a script element."""
-    names = [field.name for field in dataclasses.fields(kind)]
-    names.sort(key=lambda name: _LEAD.index(name) if name in _LEAD else len(_LEAD))
-    glossary = records.meanings(kind)
-    rows = [[_short(getattr(record, name)) for name in names] for record in lines]
-    titles = [glossary.get(name, "") for name in names]
-    text = json.dumps({"columns": names, "titles": titles, "rows": rows}, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c"))  # noqa: S704
-
-
-def _short(value: Any) -> Any:
-    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,32 +1,24 @@
-"""Every figure of a report as SVG text, drawn by several processes where there are many."""
+"""Every figure of a report."""
 
 from __future__ import annotations
 
-import functools
-import gc
 import importlib
 import itertools
 import pkgutil
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from types import ModuleType
 
-import matplotlib.style
-
-from sharedlabel.errors import printable
-from sharedlabel.machine import crew
 from sharedlabel.records import Results, shown
-from sharedlabel.report import DRAW, standings, views
 from sharedlabel.report import figures as _figures
-from sharedlabel.report._panels import subject as described
-from sharedlabel.report._theme import STYLE, Palette, to_svg
+from sharedlabel.report import standings, views
+from sharedlabel.report.charts.figure import Figure
+from sharedlabel.report.charts.marks import Palette
+from sharedlabel.report.charts.svg import file_svg
 from sharedlabel.report.views import View
 
-_LETTERS = 48  # of a name in a figure
 _STEM = 150  # letters of a file name
-_KEPT = 50  # figures, each a few megabytes, until they are garbage: nobody looks for it while a run is published
 _KINDS = sorted(
     (
         importlib.import_module(f"{_figures.__name__}.{module.name}")
@@ -37,113 +29,89 @@ _KINDS = sorted(
 )
 
 
-def _name(kind: ModuleType) -> str:
-    return kind.__name__.rpartition(".")[2]
+@dataclass(frozen=True)
+class Drawn:
+    """A figure and where it belongs.
+
+    Attributes:
+        name: of the figure and its file: a valid file name that starts with its kind and `-`.
+        kind: the file in `figures/` that has drawn it.
+        view: number of the view that it is drawn of.
+        of: what it is drawn for within the view, such as a pruner; empty for the view as a whole.
+        figure: what was drawn.
+    """
+
+    name: str
+    kind: ModuleType
+    view: int
+    of: str
+    figure: Figure
+
+    @property
+    def svg(self) -> str:
+        """The figure as a file."""
+        return file_svg(self.figure, self.kind.HEADING)
 
 
-# Heading and caption of every kind of figure, in reading order.
-CAPTIONS: dict[str, tuple[str, str]] = {_name(kind): (kind.HEADING, kind.CAPTION) for kind in _KINDS}
+def captions() -> dict[str, tuple[str, str]]:
+    """Return heading and caption of every kind of figure, in reading order."""
+    return {_name(kind): (kind.HEADING, kind.CAPTION) for kind in _KINDS}
 
 
-def figures(results: Results, processes: int = 1) -> dict[str, str]:
+def figures(results: Results) -> dict[str, str]:
     """Draw the figures of a report.
 
     Args:
         results: what a grid found.
-        processes: that draw, if there is much to draw; 1 for none but this.
 
     Returns:
-        SVG text by name, in reading order; a name starts with a key of `CAPTIONS`, then `-`, and is a valid file name.
+        SVG text by name, in reading order.
 
     Raises:
         StoreError: no cell has finished, nor failed.
     """
-    drawing = _Drawing(shown.shown(results, _label))
-    subjects = drawing.subjects()
-    drawn = zip(subjects, crew.ordered(drawing.draw, subjects, processes, DRAW), strict=True)
-    return {subject.name: svg for subject, svg in drawn if svg is not None}
+    return files(drawn(results))
 
 
-def work(connection: Connection) -> None:
-    """Draw what comes, in a process that has imported all that draws before it was forked."""
-    crew.do(connection)
+def files(figures: Iterable[Drawn]) -> dict[str, str]:
+    """Return figures as SVG text by name."""
+    return {one.name: one.svg for one in figures}
 
 
-def _label(text: str) -> str:
-    """Write a name so that a figure has room for it, and that matplotlib, which hides `_names`, shows it."""
-    return printable(" " * text.startswith("_") + text, _LETTERS)
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """What a figure may be drawn of.
-
-    Attributes:
-        name: of the figure.
-        kind: module of its kind.
-        view: number of the view that it is drawn of.
-        about: what it is about, in words.
-        given: further arguments of the kind's `draw`.
-    """
-
-    name: str
-    kind: str
-    view: int
-    about: str
-    given: tuple[str, ...]
-
-
-class _Drawing:
-    """Draws results; in another process, too, which divides them into views itself.
+def drawn(results: Results) -> list[Drawn]:
+    """Draw the figures of a report, in reading order.
 
     Args:
-        results: with names as figures show them.
+        results: what a grid found.
+
+    Raises:
+        StoreError: no cell has finished, nor failed.
     """
+    results = shown.shown(results)
+    parts = views.split(results)
+    networks = {view.network: number for number, view in reversed(list(enumerate(parts)))}
+    aggregators = Palette(sorted({s.aggregator for s in results.summaries}))
+    pruners = Palette(sorted({pruner for view in parts for pruner in view.pruners}))
+    made: dict[str, Drawn] = {}
+    for kind in _KINDS:
+        per_network = kind.PER == "network"
+        for number in networks.values() if per_network else range(len(parts)):
+            view = parts[number]
+            for own, given in _subjects(kind.PER, view):
+                figure = kind.draw(view, *given, pruners if per_network else aggregators)
+                if figure is not None:
+                    prefix = view.network if len(networks) > 1 else ()
+                    name = _free(_stem([_name(kind), *prefix, *own]), made)
+                    made[name] = Drawn(name, kind, number, "".join(given), figure)
+    return list(made.values())
 
-    def __init__(self, results: Results) -> None:
-        self.results, self._drawn = results, 0
 
-    def __reduce__(self) -> tuple[type[_Drawing], tuple[Results]]:
-        return _Drawing, (self.results,)
+def _name(kind: ModuleType) -> str:
+    return kind.__name__.rpartition(".")[2]
 
-    @functools.cached_property
-    def _views(self) -> tuple[View, ...]:
-        return views.split(self.results)
 
-    @functools.cached_property
-    def _aggregators(self) -> Palette:
-        return Palette(s.aggregator for s in self.results.summaries)
-
-    @functools.cached_property
-    def _pruners(self) -> Palette:
-        return Palette(pruner for view in self._views for pruner in view.pruners)
-
-    def subjects(self) -> list[_Subject]:
-        """Return all that there may be figures of, in reading order; each has a name of its own."""
-        networks = {view.network: number for number, view in reversed(list(enumerate(self._views)))}
-        subjects: dict[str, _Subject] = {}
-        for kind in _KINDS:
-            for view in networks.values() if kind.PER == "network" else range(len(self._views)):
-                prefix = self._views[view].network if len(networks) > 1 else ()
-                for names, about, given in _subjects(kind.PER, self._views[view]):
-                    parts = "-".join([_name(kind), *prefix, *names])
-                    name = _free(re.sub(r"[^a-z0-9_]+", "-", parts.lower()).strip("-")[:_STEM], subjects)
-                    subjects[name] = _Subject(name, kind.__name__, view, about, tuple(given))
-        return list(subjects.values())
-
-    def draw(self, subject: _Subject) -> str | None:
-        """Return a figure as SVG text; None where there is nothing to draw."""
-        kind = importlib.import_module(subject.kind)
-        palette = self._pruners if kind.PER == "network" else self._aggregators
-        with matplotlib.style.context(STYLE, after_reset=True):
-            figure = kind.draw(self._views[subject.view], *subject.given, palette)
-            if figure is None:
-                return None
-            svg = to_svg(figure, subject.name, f"{CAPTIONS[_name(kind)][0]}: {subject.about}")
-        self._drawn += 1
-        if not self._drawn % _KEPT:
-            gc.collect()
-        return svg
+def _stem(parts: Iterable[str]) -> str:
+    return re.sub(r"[^a-z0-9_]+", "-", "-".join(parts).lower()).strip("-")[:_STEM]
 
 
 def _free(stem: str, taken: Collection[str]) -> str:
@@ -151,16 +119,18 @@ def _free(stem: str, taken: Collection[str]) -> str:
     return next(name for name in names if name not in taken)
 
 
-def _subjects(per: str, view: View) -> Iterator[tuple[list[str], str, list[str]]]:
-    """Yield what figures are drawn for: parts of their name, what they are about, and the arguments of `draw`."""
+def _subjects(per: str, view: View) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield parts of a figure's name and further arguments of its `draw`, for the headline's pruner first."""
     match per:
         case "network":
-            yield [], described(view, protocol=False), []
+            yield [], []
         case "view":
-            yield [view.protocol], described(view), []
+            yield [view.protocol], []
         case "pruner":
-            for pruner in view.pruners:
-                yield [pruner, view.protocol], described(view, pruner), [pruner]
+            spot = views.headline(view)
+            first = spot.pruner if spot is not None else ""
+            for pruner in sorted(view.pruners, key=lambda pruner: pruner != first):
+                yield [pruner, view.protocol], [pruner]
         case "training":
             for training in standings.trainings(view):
-                yield [training, view.protocol], described(view), [training]
+                yield [training, view.protocol], [training]

@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
+from sharedlabel.choose.candidates import Option
 from sharedlabel.records import MIN_SEEDS, SweetSpot
+from sharedlabel.records.written import number, percent
 from sharedlabel.report.views import View, dense, method, place
-
-
-def number(value: float) -> str:
-    """Write a value with three decimals, without a minus sign where nothing is left of it.
-
-    >>> number(-0.0001), number(-0.0123)
-    ('0.000', '-0.012')
-    """
-    return f"{round(value, 3) + 0.0:.3f}"
-
-
-def percent(share: float, sign: str = "%") -> str:
-    """Write a share as a percentage that says 100 only for all.
-
-    >>> percent(0.974), percent(0.9997), percent(1.0)
-    ('97.4%', '99.97%', '100.0%')
-    """
-    text = f"{100 * share:.1f}"
-    if text == "100.0" and share < 1:
-        text = f"{min(100 * share, 99.99):.2f}"
-    return text + sign
 
 
 def title(spot: SweetSpot) -> str:
@@ -40,20 +21,34 @@ def title(spot: SweetSpot) -> str:
     return text if spot.rule_n is None else f"{text}, n = {spot.rule_n}"
 
 
+def advice(chosen: SweetSpot | Option) -> str:
+    """Say what to do and what that gives, where there is a ratio and an n."""
+    action = "keep the dense network" if dense(chosen) else f"compress {chosen.ratio:g}x"
+    how = method(chosen) if dense(chosen) else place(chosen)
+    return f"With {images(chosen.n or 0)} per object, {action} ({how}): {_outcome(chosen)}."
+
+
+def images(n: int) -> str:
+    """Count images.
+
+    >>> images(1), images(8)
+    ('1 image', '8 images')
+    """
+    return "1 image" if n == 1 else f"{n} images"
+
+
 def sentence(spot: SweetSpot, view: View) -> str:
     """Say what a sweet spot means: what to do, what it gives, what it costs, and how far to trust it."""
     if spot.ratio is None or spot.n is None:
         return f"Nothing qualifies ({method(spot)} on {spot.pruner}): {spot.reason or 'no reason is recorded'}."
-    action = "keep the dense network" if dense(spot) else f"compress {spot.ratio:g}x"
     how = method(spot) if dense(spot) else place(spot)
-    images = "1 image" if spot.n == 1 else f"{spot.n} images"
     if spot.guessing:
+        score, low, high = (number(value or 0.0) for value in (spot.ri, spot.ri_low, spot.ri_high))
         return (
-            f"Nothing to recommend: with {images} per object, {spot.ratio:g}x ({how}) is no better than guessing "
-            f"(RI {number(spot.ri or 0.0)} [{number(spot.ri_low or 0.0)}, {number(spot.ri_high or 0.0)}] on test)."
+            f"Nothing to recommend: with {images(spot.n)} per object, {spot.ratio:g}x ({how}) is no better than "
+            f"guessing (RI {score} [{low}, {high}] on test)."
         )
-    main = f"With {images} per object, {action} ({how}): {_outcome(spot)}"
-    reference = _reference(spot, view)
+    main, reference = advice(spot).removesuffix("."), _reference(spot, view)
     return f"{main}{'; ' + reference if reference else ''}.{_caution(spot, view)}"
 
 
@@ -84,7 +79,7 @@ def edge(spot: SweetSpot, view: View) -> str:
     return {ratios[0]: "smallest", ratios[-1]: "largest"}.get(spot.ratio, "edge")
 
 
-def _outcome(spot: SweetSpot) -> str:
+def _outcome(spot: SweetSpot | Option) -> str:
     right, low, high = (share or 0.0 for share in (spot.n_accuracy, spot.n_accuracy_low, spot.n_accuracy_high))
     cost = spot.cost_dense_passes or 0.0
     interval = f"[{percent(low, '')}, {percent(high, '')}]"
@@ -95,8 +90,9 @@ def _reference(spot: SweetSpot, view: View) -> str:
     if spot.rule == "retain":
         if dense(spot) or spot.dense_n_accuracy is None or spot.n is None:
             return ""
-        same = "image" if spot.n == 1 else f"{spot.n} images"
-        return f"the dense network on the same {same} gets {percent(spot.dense_n_accuracy)}"
+        return (
+            f"the dense network on the same {images(spot.n).removeprefix('1 ')} gets {percent(spot.dense_n_accuracy)}"
+        )
     if dense(spot) and spot.n == 1:
         return ""
     singles = [s for s in view.tests(n=1) if dense(s) and method(s) == method(spot)]

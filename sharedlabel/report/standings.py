@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sharedlabel.config.names import FROZEN
@@ -62,23 +62,6 @@ def sizes(view: View, training: str) -> list[int]:
 def span(rank: Rank) -> str:
     """Write a rank as an interval."""
     return str(rank.rank_best) if rank.rank_best == rank.rank_worst else f"{rank.rank_best}-{rank.rank_worst}"
-
-
-def joined(order: Sequence[Rank]) -> list[tuple[int, int]]:
-    """Return the longest runs of neighbours, first and last position, no two of which are shown to differ.
-
-    Args:
-        order: by descending mean.
-    """
-    alike = [rank.alike_names() for rank in order]
-    runs: list[tuple[int, int]] = []
-    for first in range(len(order)):
-        last = first
-        while last + 1 < len(order) and all(order[last + 1].aggregator in alike[i] for i in range(first, last + 1)):
-            last += 1
-        if last > first and (not runs or last > runs[-1][1]):
-            runs.append((first, last))
-    return runs
 
 
 def matrix(view: View, training: str) -> Matrix | None:

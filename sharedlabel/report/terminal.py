@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sharedlabel.records import Results, SweetSpot, shown
+from sharedlabel.records.written import number, percent
 from sharedlabel.report import adaptive, sentences, standings, views
-from sharedlabel.report.sentences import edge, number, percent, sentence, title
+from sharedlabel.report.sentences import edge, sentence, title
 from sharedlabel.report.views import View
 
 _SHOWN_OTHERS = 2

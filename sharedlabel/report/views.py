@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sharedlabel.choose.candidates import Option
 from sharedlabel.config.names import CROSSFIT, DENSE, DENSE_NETWORK, EXACT, IID, method_name
 from sharedlabel.errors import StoreError
 from sharedlabel.records import (
@@ -21,6 +22,7 @@ from sharedlabel.records import (
     Tables,
     Verdict,
 )
+from sharedlabel.records.answers import Confusion
 from sharedlabel.records.measurements import Failure, Latency, Margin, ReliabilityBin
 
 TIMES = "latency"  # the stage whose failure costs a cell its times alone
@@ -164,7 +166,7 @@ def _view(results: Results, data: str, backbone: str, protocol: str) -> View:
 
     def inside(record: Any) -> bool:
         """Tell whether a record is of this view; what is said of networks is the same for every protocol."""
-        return all(getattr(record, column, value) == value for column, value in own.items())
+        return all(getattr(record, column, None) in {None, value} for column, value in own.items())
 
     return View(**own, **{name: tuple(filter(inside, getattr(results, name))) for name in TABLES})  # type: ignore[arg-type]
 
@@ -174,22 +176,22 @@ def usual(records: Sequence[Network]) -> list[Network]:
     return [record for record in records if record.training != CROSSFIT] or list(records)
 
 
-def method(record: Row | Summary | SweetSpot | ReliabilityBin | Rank | AdaptivePoint) -> str:
+def method(record: Row | Summary | SweetSpot | ReliabilityBin | Rank | AdaptivePoint | Confusion | Option) -> str:
     """Name an aggregator and, when it is not the default, its training."""
     return method_name(record.aggregator, record.training)
 
 
-def place(record: Row | Summary | SweetSpot) -> str:
+def place(record: Row | Summary | SweetSpot | Option) -> str:
     """Name a method and the network that it runs on."""
     return f"{method(record)} on {network(record)}"
 
 
-def network(record: Row | Summary | SweetSpot) -> str:
+def network(record: Row | Summary | SweetSpot | Option) -> str:
     """Name the compressed network: its pruner, or `dense`."""
     return DENSE_NETWORK if dense(record) else record.pruner
 
 
-def dense(record: Row | Summary | SweetSpot) -> bool:
+def dense(record: Row | Summary | SweetSpot | Option) -> bool:
     """Tell whether a record is about the uncompressed network."""
     return record.pruner == DENSE or record.ratio == 1
 

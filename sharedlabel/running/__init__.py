@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sharedlabel import report
 from sharedlabel.config import Experiment, digest
 from sharedlabel.errors import home, printable
 from sharedlabel.machine import cores, forks, memory
@@ -132,7 +131,7 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
         track = functools.partial(_track, tracker, grid, store, results, figures)
         if aside:
             track()
-        figures.set_result(_publish(computed, folder, cores.processes(experiment.workers)))
+        figures.set_result(_publish(computed, folder))
         print_report(results, console)
         _say_where(computed, folder, console, events)
         if not aside and tracker.mode != "none":
@@ -165,16 +164,16 @@ def _say_wait(console: Console, events: bool) -> None:
         tell("waiting", reason=reason)
 
 
-def _publish(computed: _Computed, folder: Path, processes: int) -> Callable[[], Mapping[str, str]]:
+def _publish(computed: _Computed, folder: Path) -> Callable[[], Mapping[str, str]]:
     """Write all that a run leaves beside its store, unless it is there; return what gives the figures."""
     if computed.written:
         from sharedlabel.running import unchanged
 
         return lambda: unchanged.figures(folder)
-    # matplotlib takes half a second to import, which a run with nothing to write does not wait for.
+    # A run with nothing to write does not wait for what draws.
     from sharedlabel.report.html import publish
 
-    drawn = publish(computed.results, folder, computed.tracebacks, computed.made_of, processes)
+    drawn = publish(computed.results, folder, computed.tracebacks, computed.made_of)
     return lambda: drawn
 
 
@@ -222,8 +221,6 @@ def _compute(
         written = unchanged.results(folder, made_of)
         if written is not None:
             return _Computed(written, {}, 0, made_of, written=True)
-    if folder is not None and cores.processes(grid.experiment.workers) > 1:
-        forks.warm(report.DRAW, 0)  # figures are drawn when all is summarised, which takes a while
     texts = {key: described(one.node, grid) for key, one in failed.items()}
     results = collect(
         finished(grid, store),
@@ -233,7 +230,7 @@ def _compute(
         cells=len(grid.cells),
         tell=tell,
     )
-    forks.cool(but=report.DRAW)
+    forks.cool()
     made_of = unchanged.made_of(grid, store) if folder is not None and not failed else ""
     return _Computed(results, {one.file: one.details for one in failed.values()}, done, made_of)
 

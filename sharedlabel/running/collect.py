@@ -16,6 +16,8 @@ from sharedlabel.machine import crew, forks, memory, provenance
 from sharedlabel.metrics import cost
 from sharedlabel.records import AXES, FORMAT, TABLES, AdaptivePoint, DatasetFacts, Results, Row
 from sharedlabel.records.measurements import Failure
+from sharedlabel.running.answers import answers
+from sharedlabel.running.curves import Curves
 from sharedlabel.scoring.data import SCORED_ROLES
 from sharedlabel.stages import STAGES, Finished
 from sharedlabel.store import Artifact, Store
@@ -32,13 +34,14 @@ class _Facts:
     """Reads the facts of calls; those that neighbouring cells share are read once.
 
     Attributes:
+        read: returns the facts of a call by its stage and key.
         seconds: that the calls took whose facts were read, by key.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.seconds: dict[str, float] = {}
-        self._read = functools.lru_cache(maxsize=_REMEMBERED)(self._of)
+        self.read = functools.lru_cache(maxsize=_REMEMBERED)(self._of)
         self._tuples: dict[tuple[str, str, Role], int] = {}
 
     def of(self, cell: Cell) -> dict[str, dict[str, Any]]:
@@ -47,12 +50,12 @@ class _Facts:
         Times come last, so cells of a grid that is not finished may have none.
         """
         ends = (node for node in cell.ends.values() if not STAGES[node.stage].last or self._has(node))
-        return {node.stage: self._read(node.stage, node.key) for node in ends}
+        return {node.stage: self.read(node.stage, node.key) for node in ends}
 
     def losses(self, cell: Cell) -> dict[str, list[float]]:
         """Return the training losses of a cell's stages by epoch."""
         calls = {node.stage: node for node in cell.evaluate.chain()}
-        by_stage = {name: self._read(node.stage, node.key).get("losses") for name, node in calls.items()}
+        by_stage = {name: self.read(node.stage, node.key).get("losses") for name, node in calls.items()}
         return {name: losses for name, losses in by_stage.items() if losses}
 
     def tuples(self, cell: Cell, role: Role) -> int:
@@ -141,15 +144,17 @@ def collect(
         tell: told the rows and losses of each cell, before anything is summarised.
     """
     facts, tables, by_cell = _Facts(store), _Tables(), dict[str, list[Row]]()
+    curves = Curves(grid, facts.read)
     for cell in grid.cells:
         by_stage = facts.of(cell)
         by_cell[cell.id] = _rows(cell, grid, facts, by_stage)
         tables.add(cell, grid, by_stage)
+        curves.add(cell)
         if tell is not None:
             tell(by_cell[cell.id], facts.losses(cell))
     summary, adaptive = _summaries(grid, store, by_cell)
     took = stored.seconds(grid, store, (summary, adaptive), facts.seconds)
-    return Results(
+    results = Results(
         format=FORMAT,
         experiment=grid.experiment.name,
         config=_public_config(grid),
@@ -159,9 +164,14 @@ def collect(
         adaptive=tuple(AdaptivePoint(**one) for one in (adaptive.meta["points"] if adaptive else ())),
         failures=failures,
         cells=cells or len(grid.cells),
+        curves=tuple(curves.records.values()),
         **{table: tuple(records) for table, records in tables.records.items()},
         **{table: tuple(TABLES[table](**record) for record in records) for table, records in summary.meta.items()},
     )
+    if not grid.cells:
+        return results
+    confusions, mistakes = answers(grid, store, results)
+    return dataclasses.replace(results, confusions=confusions, mistakes=mistakes)
 
 
 def _summaries(grid: Grid, store: Store, by_cell: Mapping[str, Sequence[Row]]) -> tuple[Artifact, Artifact | None]:

@@ -24,7 +24,7 @@ from sharedlabel.report import PLOTS
 from sharedlabel.running.collect import about
 from sharedlabel.store import Store
 
-_WRITERS = ("matplotlib", "jinja2", "markupsafe")  # libraries that no provenance names
+_WRITERS = ("jinja2", "markupsafe", "pillow")  # libraries that no provenance names
 
 
 @memory.uncollected()
@@ -75,7 +75,7 @@ def _ends(cell: Cell, store: Store, measured: dict[str, str]) -> list[str]:
 def _code() -> str:
     """Return a digest of this package's files: an edit anywhere may change what is written."""
     home = Path(sharedlabel.__file__).parent
-    files = sorted(path for path in home.rglob("*") if path.suffix in {".py", ".html"})
+    files = sorted(path for path in home.rglob("*") if path.suffix in {".py", ".html", ".css", ".js"})
     hashed = hashlib.sha256()
     for path in files:
         content = path.read_bytes()

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float32, Float64, Int64, UInt8
+from jaxtyping import Float, Float32, Float64, Int16, Int64, UInt8
 from torch import Tensor
 
 from sharedlabel import metrics, records
@@ -48,6 +48,7 @@ class Scores:
 
     Attributes:
         correct: 1 where the most probable label is right.
+        predicted: the most probable label.
         information: log2 of the calibrated posterior of the label, bits.
         temperature: per prefix length, fitted on validation.
         metrics: per prefix length, the metric columns of `records.Row`.
@@ -55,6 +56,7 @@ class Scores:
     """
 
     correct: UInt8[Tensor, "p t k"]
+    predicted: Int16[Tensor, "p t k"]
     information: Float32[Tensor, "p t k"]
     temperature: Float64[Tensor, "k"]
     metrics: list[dict[str, float]]
@@ -145,7 +147,8 @@ def score(
     columns = {"temperature": temperature, **_columns(scored)}
     columns |= _with_intervals(right, bits, scored, n, instances, clusters)
     rows = [{name: float(values[index]) for name, values in columns.items()} for index in range(len(n))]
-    return Scores(right.to(torch.uint8), bits.float(), temperature, rows, list(_diagrams(scored, n)))
+    predicted = posterior.argmax(2).to(torch.int16).unflatten(0, drawn.labels.shape)
+    return Scores(right.to(torch.uint8), predicted, bits.float(), temperature, rows, list(_diagrams(scored, n)))
 
 
 def _columns(scored: Scored) -> dict[str, Float64[Tensor, "k"]]:

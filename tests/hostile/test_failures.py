@@ -215,7 +215,7 @@ def part(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("part")
     where = (f"--output={place / 'runs'}", f"--data_root={place / 'data'}")
     with pytest.MonkeyPatch.context() as quick:
-        quick.setattr("sharedlabel.report.plots.figures", lambda *_: {})
+        quick.setattr("sharedlabel.report.plots.drawn", lambda *_: [])
         assert train.main([*TINY, "--aggregators=[log_pool]", *where]) == 0
     return place / "runs"
 
@@ -343,7 +343,7 @@ def test_a_figure_that_cannot_be_drawn_costs_no_number(tiny, folder, monkeypatch
     def broken(*_):
         raise ValueError("a bug of the figures")
 
-    monkeypatch.setattr("sharedlabel.report.plots.figures", broken)
+    monkeypatch.setattr("sharedlabel.report.plots.drawn", broken)
     with pytest.raises(ValueError, match="a bug of the figures"):
         train.main(tiny)
     assert {row.seed for row in read(folder).rows} == {0, 1}

@@ -287,11 +287,9 @@ def test_the_axis_of_costs_has_plain_labels(made):
         dataclasses.replace(row, macs=macs)
         for row, macs in zip(rows_of(made), (0, 700, 30_000, 2_000_000), strict=True)
     ]
-    labels = re.findall(r"<text[^>]*>([^<]*)</text>", plots.against_cost(rows, made.protocol("toy-v1")))
-    assert [label for label in labels if re.fullmatch(r"0|[0-9]+[kMGT]?", label)] == [
-        *("0", "500", "1k", "10k", "100k", "1M"),
-        *[label for label in labels if re.fullmatch(r"[0-9]+[MGT]", label) and label != "1M"],
-    ]
+    drawn = plots.against_cost(rows, made.protocol("toy-v1"))
+    labels = re.findall(r'<text class="tick"[^>]*text-anchor="middle">([^<]*)</text>', drawn)
+    assert labels == ["0", "500", "1k", "10k", "100k", "1M"]
 
 
 def test_an_entry_says_where_it_stands_and_who_measured_its_time(made):

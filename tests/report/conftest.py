@@ -481,6 +481,64 @@ def thresholds(rows: list[Any]) -> list[Any]:
     ]
 
 
+def curves(data: str, networks: list[tuple[str, float]], protocols: tuple[str, ...]) -> list[Any]:
+    """Losses that halve with every epoch, of the first seed."""
+
+    def curve(pruner: str, ratio: float, stage: str, **method: Any) -> Any:
+        about = {"training": "frozen", "aggregator": None, "protocol": None, **method}
+        losses = tuple(2.0**-epoch * ratio for epoch in range(4))
+        return records.training.TrainingCurve(
+            data=data,
+            backbone="resnet_cifar-8",
+            pruner=pruner,
+            ratio=ratio,
+            seed=0,
+            stage=stage,
+            losses=losses,
+            **about,
+        )
+
+    return [
+        curve("none", 1.0, "dense"),
+        *(curve(*network, "prune") for network in networks),
+        *(
+            curve(*network, "aggregate", aggregator=aggregator, protocol=protocol)
+            for network, aggregator, protocol in itertools.product(networks, SKILL, protocols)
+        ),
+    ]
+
+
+PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB4iG8MwAAAABJRU5ErkJggg=="
+)
+
+
+def answers(data: str, protocols: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
+    """Cats that are taken for dogs, and a picture of one."""
+    method = {"data": data, "backbone": "resnet_cifar-8", "pruner": "magnitude", "ratio": 8.0, "n": 4}
+    about = [method | {"aggregator": "lstm", "training": "frozen", "protocol": protocol} for protocol in protocols]
+    counts = {("cat", "cat"): 900, ("cat", "dog"): 100, ("dog", "dog"): 990, ("dog", "cat"): 10}
+    return {
+        "confusions": tuple(
+            records.answers.Confusion(**own, label=label, predicted=predicted, tuples=tuples)
+            for own in about
+            for (label, predicted), tuples in counts.items()
+        ),
+        "mistakes": tuple(
+            records.answers.Mistake(
+                **own,
+                seed=0,
+                label="cat",
+                predicted="dog",
+                probability=0.12,
+                instances=(3, 1, 4, 2),
+                pictures=(PICTURE,) * 4,
+            )
+            for own in about
+        ),
+    }
+
+
 def make(
     data: str = "cifar10-small",
     ratios: tuple[float, ...] = RATIOS,
@@ -517,6 +575,8 @@ def make(
         margins=tuple(margins(data, seeds)),
         adaptive=tuple(adaptive(summaries)),
         thresholds=tuple(thresholds(rows)),
+        curves=tuple(curves(data, networks, protocols)),
+        **answers(data, protocols),
     )
 
 
@@ -555,9 +615,15 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def figures(results: records.Results) -> dict[str, str]:
+def drawn(results: records.Results) -> list[plots.Drawn]:
     """Figures of the standard results."""
-    return plots.figures(results)
+    return plots.drawn(results)
+
+
+@pytest.fixture(scope="session")
+def figures(drawn: list[plots.Drawn]) -> dict[str, str]:
+    """The same as files."""
+    return plots.files(drawn)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from sharedlabel.report import adaptive, plots, views
-from sharedlabel.report.figures.stopping import _some
+from sharedlabel.report.figures._parts import some
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -75,10 +75,11 @@ def test_the_sentence_is_about_the_network_of_the_headline(view):
 
 def test_the_figure_names_ratios_and_both_ways(figures):
     text = [word.text for word in ElementTree.fromstring(figures["stopping-magnitude-iid"]).iter(f"{SVG}text")]
-    assert {"adaptive n, at most 8", "fixed n", "1x", "2x", "4x", "16x", "32x"} <= set(text)
+    assert {"1x", "2x", "4x", "16x", "32x"} <= set(text)
     assert "8x" not in text  # five lines at most
-    assert "mean number of images (log scale)" in text
-    assert "Adaptive against fixed n: residual_lstm, threshold rule" in " ".join(text)
+    assert "mean number of images" in text
+    assert "residual_lstm, threshold rule, at most 8 images" in " ".join(text)
+    assert 'stroke-dasharray="4 2"' in figures["stopping-magnitude-iid"]
 
 
 def test_an_error_of_zero_and_none_can_be_drawn(small, kinds):
@@ -98,5 +99,5 @@ def test_without_adaptive_n_there_is_neither_figure_nor_table(small, kinds):
 
 
 def test_at_most_five_ratios_are_drawn():
-    assert _some([1.0, 2.0, 4.0]) == [1, 2, 4]
-    assert _some([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]) == [1, 4, 8, 16, 64]
+    assert some([1.0, 2.0, 4.0]) == [1, 2, 4]
+    assert some([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]) == [1, 4, 8, 16, 64]

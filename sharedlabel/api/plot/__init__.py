@@ -20,15 +20,14 @@ import matplotlib.pyplot as plt
 import matplotlib.style
 from matplotlib.axes import Axes
 
+from sharedlabel.api.plot._look import INK, MUTED, STYLE, Mark, Palette, log_axis, ratio_axis, stretched_axis
 from sharedlabel.api.plot._selection import Selection, check_name, known_number, listed, select, strict
 from sharedlabel.config.names import EXACT
 from sharedlabel.errors import DataError
 from sharedlabel.records import AdaptivePoint, Summary
 from sharedlabel.report import adaptive as stops
 from sharedlabel.report import views
-from sharedlabel.report._panels import log_axis, ratio_axis, stretched_axis, subject
-from sharedlabel.report._theme import INK, MUTED, STYLE, Mark, Palette
-from sharedlabel.report.figures._lines import curves
+from sharedlabel.report.figures._parts import curves, subject
 from sharedlabel.report.figures.calibration import reliability_place
 from sharedlabel.report.figures.cost import front
 from sharedlabel.report.views import method
@@ -165,7 +164,7 @@ def pareto(
     best = front(points)
     costs = [point.cost_dense_passes for point in best]
     ax.plot(costs, [point.ri for point in best], color=INK, linewidth=1, drawstyle="steps-post", label="Pareto front")
-    log_axis(ax, "x")
+    log_axis(ax)
     return _finished(
         ax, "cost (dense passes per tuple, log scale)", _METRICS["ri"], subject(chosen.view, chosen.pruner)
     )

@@ -11,12 +11,12 @@ from weakref import WeakKeyDictionary
 
 from matplotlib.axes import Axes
 
+from sharedlabel.api.plot._look import Palette
 from sharedlabel.config.names import DENSE
 from sharedlabel.errors import DataError, nearest, printable
 from sharedlabel.records import Summary
 from sharedlabel.records import shown as inert
 from sharedlabel.report import views
-from sharedlabel.report._theme import Palette
 from sharedlabel.report.views import View, method
 
 _P = ParamSpec("_P")

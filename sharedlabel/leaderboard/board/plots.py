@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.style
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
 from sharedlabel.leaderboard.board.standings import Standing
 from sharedlabel.leaderboard.protocol import Protocol
-from sharedlabel.report._panels import heading
-from sharedlabel.report._theme import INK, MUTED, SERIES, STYLE, to_svg
+from sharedlabel.records.written import number
+from sharedlabel.report.charts import axes
+from sharedlabel.report.charts.axes import Axis
+from sharedlabel.report.charts.figure import Guide, Panel, Point, Series
+from sharedlabel.report.charts.marks import INK, Mark
+from sharedlabel.report.charts.svg import panel_svg
 
 LINEAR = 1000  # MACs up to which the axis of costs is linear, so that it has a place for 0
 
@@ -25,38 +24,33 @@ def against_cost(rows: Sequence[Standing], protocol: Protocol) -> str:
         protocol: that they are of.
 
     Returns:
-        SVG text.
+        An SVG element, whose colours are those of the page.
     """
-    with matplotlib.style.context(STYLE):
-        figure = Figure(figsize=(8.0, 4.2), layout="constrained")
-        panel = figure.subplots()
-        heading(figure, "Mean RI against cost", f"{protocol.id}, n = {max(protocol.n)}, filled: verified")
-        _cost_axis(panel, max(row.macs for row in rows))
-        for row in rows:
-            face = SERIES[0] if row.best is not None else "none"
-            bars = [[row.ri - row.low], [row.high - row.ri]]
-            panel.errorbar(row.macs, row.ri, yerr=bars, fmt="o", color=SERIES[0], mfc=face, ms=5, lw=0.8)
-        front = sorted((row for row in rows if row.front), key=lambda row: row.macs)
-        panel.plot([r.macs for r in front], [r.ri for r in front], color=INK, lw=1, drawstyle="steps-post", zorder=1)
-        for place, row in enumerate(front):
-            offset = (5, 6 + 11 * (place % 2))  # neighbours often cost alike
-            name = row.entry.result.name
-            panel.annotate(name, (row.macs, row.ri), offset, textcoords="offset points", fontsize=8, color=MUTED)
-        panel.set(xlabel="MACs of the aggregator for one tuple (log scale from 1k)", ylabel="mean RI [95%]")
-        label = f"Mean relative information against cost of {len(rows)} entries on {protocol.id}"
-        return to_svg(figure, f"against-cost-{protocol.id}", label)
+    x = _cost_axis(max(row.macs for row in rows))
+    y = axes.linear("mean RI", [end for row in rows for end in (row.ri, row.low, row.high)])
+    front = sorted((row for row in rows if row.front), key=lambda row: row.macs)
+    entries = Series("entries", Mark(0), tuple(map(_point, rows)), line="", spread="bars")
+    best = Series("", Mark(INK), tuple(map(_point, front)), line="steps", dots=False)
+    names = tuple(Guide((row.macs, row.ri), (row.macs, row.ri), row.entry.result.name) for row in front)
+    title = f"{protocol.id}, n = {max(protocol.n)}; filled: verified"
+    return panel_svg(Panel(title, x, y, (best, entries), names, width=760, height=360))
 
 
-def _cost_axis(panel: Axes, largest: int) -> None:
-    """Make an x axis for costs from 0 to the largest: linear up to 1,000, then logarithmic."""
+def _point(row: Standing) -> Point:
+    said = (
+        f"{row.entry.result.name}: mean RI {number(row.ri)} [{number(row.low)}, {number(row.high)}], {row.macs:,} MACs"
+    )
+    return Point(row.macs, row.ri, said, row.low, row.high, hollow=row.best is None)
+
+
+def _cost_axis(largest: int) -> Axis:
+    """Return an axis for costs from 0 to the largest: linear up to 1,000, then logarithmic."""
     ticks = [0, LINEAR // 2, LINEAR]
     while ticks[-1] < largest:
         ticks.append(10 * ticks[-1])
-    panel.set_xscale("symlog", linthresh=LINEAR)
-    panel.set_xlim(-LINEAR / 20, max(1.6 * largest, 1.1 * LINEAR))
-    panel.xaxis.set_major_locator(FixedLocator(ticks))
-    panel.xaxis.set_minor_locator(NullLocator())
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(round(value))))
+    high = max(1.6 * largest, 1.1 * LINEAR)
+    named = tuple((float(tick), short(tick)) for tick in ticks if tick <= high)
+    return Axis("MACs of the aggregator for one tuple", -LINEAR / 20, high, named, "signed", LINEAR)
 
 
 def short(value: int) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-from matplotlib import rc_context
 
 from sharedlabel.errors import StoreError
 from sharedlabel.files import together
@@ -88,8 +87,7 @@ def _pages(tables: dict[str, tuple[Protocol, list[Standing]]]) -> dict[str, str]
     pages = {"index.html": index.render(tables=tables, root="")}
     for name, (protocol, rows) in tables.items():
         lines = [line_of(row) for row in rows]
-        with rc_context():
-            figure = against_cost(rows, protocol) if rows else ""
+        figure = against_cost(rows, protocol) if rows else ""
         pages[f"{name}/index.html"] = table.render(protocol=protocol, rows=rows, figure=figure, root="../")
         pages[f"{name}/standings.csv"] = to_csv(Line, lines, digits=6)
         pages[f"{name}/standings.json"] = json.dumps([dataclasses.asdict(line) for line in lines], indent=1) + "\n"

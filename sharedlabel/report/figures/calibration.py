@@ -5,42 +5,38 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from sharedlabel.records import Row
 from sharedlabel.records.measurements import ReliabilityBin
-from sharedlabel.report._panels import heading, panels, subject
-from sharedlabel.report._theme import MUTED, PAPER, Palette
+from sharedlabel.records.written import number, percent
+from sharedlabel.report.charts import axes
+from sharedlabel.report.charts.figure import Figure, Guide, Panel, Point, Series
+from sharedlabel.report.charts.marks import Mark, Palette
+from sharedlabel.report.figures._parts import subject
 from sharedlabel.report.views import View, headline, method
 
-ORDER, PER = 60, "pruner"
+SECTION, ORDER, PER = "trust", 60, "pruner"
 HEADING = "Calibration"
 CAPTION = (
-    "Points above the diagonal are under-confident, below over-confident. One temperature per n is fitted on "
-    "validation, the same way for every method."
+    "Points above the dotted diagonal are under-confident, below over-confident. Hollow: before calibration; filled: "
+    "after one temperature per n, fitted on validation the same way for every method."
 )
+_WHEN = {False: "before", True: "after"}
 
 
 def draw(view: View, pruner: str, palette: Palette) -> Figure | None:
-    """Draw reliability before and after the temperature, and the expected calibration error of every method."""
+    """Draw the reliability of every method before and after the temperature, and all calibration errors."""
     chosen = reliability_place(view, pruner)
     if chosen is None:
         return None
     ratio, n = chosen
-    bins = [b for b in view.reliability if (b.pruner, b.ratio, b.n) == (pruner, ratio, n)]
-    figure, ((before, after, errors),) = panels(1, 3, height=3.2, sharey="none")
-    heading(figure, f"Calibration at {ratio:g}x, n = {n}", subject(view, pruner) + ", test")
-    for panel, calibrated, name in (
-        (before, False, "before calibration"),
-        (after, True, "after one temperature per n"),
-    ):
-        _diagram(panel, [b for b in bins if b.calibrated == calibrated], palette)
-        panel.set_title(name)
-    before.set_ylabel("accuracy in the bin")
-    _errors(errors, [r for r in view.rows if (r.split, r.pruner, r.ratio, r.n) == ("test", pruner, ratio, n)], palette)
-    return figure
+    rows = [r for r in view.rows if (r.split, r.pruner, r.ratio, r.n) == ("test", pruner, ratio, n)]
+    groups: dict[str, list[ReliabilityBin]] = {}
+    for one in view.reliability:
+        if (one.pruner, one.ratio, one.n) == (pruner, ratio, n) and one.mass > 0:
+            groups.setdefault(method(one), []).append(one)
+    panels = [_diagram(name, groups[name], palette) for name in sorted(groups)]
+    about = f"{ratio:g}x, n = {n}; {subject(view, pruner)}, test"
+    return Figure(about, (*([_errors(rows, palette)] if rows else []), *panels))
 
 
 def reliability_place(view: View, pruner: str) -> tuple[float, int] | None:
@@ -56,35 +52,44 @@ def reliability_place(view: View, pruner: str) -> tuple[float, int] | None:
     return ratio, max(n for r, n in places if r == ratio)
 
 
-def _diagram(panel: Axes, bins: Sequence[ReliabilityBin], palette: Palette) -> None:
-    panel.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=":")
-    lines: dict[str, list[ReliabilityBin]] = {}
-    for item in bins:
-        if item.mass > 0:
-            lines.setdefault(method(item), []).append(item)
-    for _, line in sorted(lines.items()):
-        mark, ordered = palette[line[0].aggregator], sorted(line, key=lambda b: b.confidence)
-        x, y = [b.confidence for b in ordered], [b.accuracy for b in ordered]
-        panel.plot(x, y, ls=mark.dash, marker=mark.marker, color=mark.color, mec=PAPER, mew=0.4)
-    panel.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence (largest posterior)", aspect="equal")
+def _diagram(name: str, bins: Sequence[ReliabilityBin], palette: Palette) -> Panel:
+    mark = palette[bins[0].aggregator]
+    series = [
+        Series(
+            f"{name}, {when}",
+            mark,
+            tuple(
+                Point(
+                    b.confidence,
+                    b.accuracy,
+                    f"{name}, {when}: sure by {percent(b.confidence)}, {percent(b.accuracy)} right",
+                    hollow=not calibrated,
+                )
+                for b in sorted(bins, key=lambda b: b.confidence)
+                if b.calibrated == calibrated
+            ),
+            dashed=not calibrated,
+        )
+        for calibrated, when in _WHEN.items()
+    ]
+    x, y = axes.share("confidence"), axes.share("share that is right")
+    return Panel(name, x, y, tuple(series), (Guide((0, 0), (1, 1)),), width=250)
 
 
-def _errors(panel: Axes, rows: Sequence[Row], palette: Palette) -> None:
+def _errors(rows: Sequence[Row], palette: Palette) -> Panel:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(method(row), []).append(row)
-    names = sorted(groups, reverse=True)
-    for y, name in enumerate(names):
-        mark = palette[groups[name][0].aggregator]
-        raw, tempered = (
-            statistics.fmean(getattr(r, c) for r in groups[name])
-            for c in ("calibration_error_raw", "calibration_error")
-        )
-        panel.plot([raw, tempered], [y, y], color=mark.color, lw=1.2)
-        panel.plot(raw, y, mark.marker, ms=6, mfc=PAPER, mec=mark.color)
-        panel.plot(tempered, y, mark.marker, ms=6, color=mark.color)
-    panel.set_yticks(range(len(names)), labels=names)
-    panel.set(ylim=(-0.6, len(names) - 0.4), title="hollow: before, filled: after", xlabel="expected calibration error")
-    panel.set_xlim(left=0)
-    panel.xaxis.set_major_locator(MaxNLocator(5))
-    panel.grid(visible=False, axis="y")
+    names = sorted(groups)
+    series = tuple(
+        _error(name, place, groups[name], palette[groups[name][0].aggregator]) for place, name in enumerate(names)
+    )
+    x = axes.linear("expected calibration error", [p.x for one in series for p in one.points], zero=True)
+    return Panel("calibration error", x, axes.names(names), series)
+
+
+def _error(name: str, place: int, rows: Sequence[Row], mark: Mark) -> Series:
+    raw = statistics.fmean(row.calibration_error_raw for row in rows)
+    tempered = statistics.fmean(row.calibration_error for row in rows)
+    said = f"{name}: calibration error {number(raw)} before, {number(tempered)} after"
+    return Series(name, mark, (Point(raw, -place, said, hollow=True), Point(tempered, -place, said)))

@@ -5,52 +5,39 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-
-from sharedlabel.config.names import DENSE, EXACT
+from sharedlabel.config.names import EXACT
 from sharedlabel.records import Summary
-from sharedlabel.report._panels import heading, log_axis, panels, stretched_axis, subject
-from sharedlabel.report._theme import INK, MUTED, PAPER, Palette
+from sharedlabel.report.charts import axes
+from sharedlabel.report.charts.axes import Axis
+from sharedlabel.report.charts.figure import Figure, Guide, Panel, Point, Series
+from sharedlabel.report.charts.marks import INK, RING, Mark, Palette
+from sharedlabel.report.figures._parts import subject, with_interval
 from sharedlabel.report.views import View, method, winners
 
-ORDER, PER = 10, "view"
+SECTION, ORDER, PER = "deploy", 10, "pruner"
 HEADING = "Relative information against cost"
 CAPTION = (
-    "Each point is one method at one ratio and n. The line is the Pareto front of the points shown: no cheaper "
-    "point has more information. Dotted lines are compute budgets; rings mark the sweet spots, which were chosen on"
-    " validation, so they may lie a little off the front."
+    "Each point is one method at one ratio and n, larger ones with more images. No cheaper point has more information "
+    "than those on the line. Rings mark what each budget chose on validation, so they may lie a little off the line."
 )
-_COLUMNS = 3
+_SIZE = 0.8  # by which a point grows when n doubles
 
 
-def draw(view: View, palette: Palette) -> Figure:
-    """Draw RI against cost, a panel per pruner, with the Pareto front and the budget sweet spots."""
-    pruners = view.pruners
-    columns = min(len(pruners), _COLUMNS)
-    figure, axes = panels(-(-len(pruners) // columns), columns, height=3.6)
-    heading(figure, "RI against cost, with the Pareto front", subject(view) + ", test, larger markers: more images")
-    flat = [panel for line in axes for panel in line]
-    for panel in flat[len(pruners) :]:
-        panel.set_axis_off()
-    names: dict[str, str] = {}
-    everything = sorted((s for s in view.tests() if s.aggregator != EXACT), key=lambda s: s.cost_dense_passes)
-    stretched_axis(flat[0], [s.ri for s in everything])
-    for panel, pruner in zip(flat, pruners, strict=False):
-        points = [s for s in view.tests(pruner) if s.aggregator != EXACT]
-        panel.set_xlim(everything[0].cost_dense_passes / 4, everything[-1].cost_dense_passes * 1.3)
-        names |= {method(s): s.aggregator for s in points}
-        log_axis(panel, "x")
-        _cloud(panel, points, palette)
-        _front(panel, front(points))
-        _budgets(panel, view, pruner)
-        panel.set_title(f"pruned by {pruner}" if pruner != DENSE else "dense only")
-        panel.set_xlabel("cost (dense passes per tuple, log scale)")
-    for line in axes:
-        line[0].set_ylabel("RI, stretched towards 1")
-    _legend(figure, names, palette)
-    return figure
+def draw(view: View, pruner: str, palette: Palette) -> Figure:
+    """Draw RI against cost, with the Pareto front and the budget sweet spots."""
+    points = sorted((s for s in view.tests(pruner) if s.aggregator != EXACT), key=lambda s: s.cost_dense_passes)
+    x = axes.log("dense passes per object", [s.cost_dense_passes for s in points])
+    y = axes.stretched("RI, stretched towards 1", [s.ri for s in points])
+    names = {method(s): palette[s.aggregator] for s in points}
+    clouds = [
+        Series(name, mark, tuple(_point(s, s.n) for s in points if method(s) == name), line="")
+        for name, mark in sorted(names.items())
+    ]
+    best = Series("", Mark(INK), tuple(_point(s) for s in front(points)), line="steps", dots=False)
+    guides, rings = _budgets(view, pruner, x, y)
+    panel = Panel("", x, y, (best, *clouds, rings), guides, width=460, height=330)
+    notes = ("line: Pareto front", "rings: chosen for a budget (dotted)")
+    return Figure(f"{subject(view, pruner)}, test", (panel,), tuple(sorted(names.items())), notes)
 
 
 def front(points: Sequence[Summary]) -> list[Summary]:
@@ -62,49 +49,19 @@ def front(points: Sequence[Summary]) -> list[Summary]:
     return kept
 
 
-def _cloud(panel: Axes, points: Sequence[Summary], palette: Palette) -> None:
-    for s in points:
-        mark, size = palette[s.aggregator], 2.6 + 1.1 * s.n.bit_length()
-        panel.plot(
-            s.cost_dense_passes,
-            s.ri,
-            mark.marker,
-            color=mark.color,
-            ms=size,
-            alpha=0.75,
-            mec=PAPER,
-            mew=0.4,
-            clip_on=False,
-        )
+def _point(s: Summary, n: int = 1) -> Point:
+    said = f"{method(s)}, {s.ratio:g}x, n = {s.n}: {with_interval(s, 'ri')}, {s.cost_dense_passes:.3g} dense passes"
+    return Point(s.cost_dense_passes, s.ri, said, size=_SIZE * (n.bit_length() - 1))
 
 
-def _front(panel: Axes, points: Sequence[Summary]) -> None:
-    costs = [s.cost_dense_passes for s in points]
-    panel.plot(costs, [s.ri for s in points], color=INK, lw=1, drawstyle="steps-post", zorder=1.5)
-    placed: list[tuple[float, float]] = []
-    for s in points:
-        x, y = panel.transAxes.inverted().transform(panel.transData.transform((s.cost_dense_passes, s.ri)))
-        if all(abs(x - other) > 0.2 or abs(y - below) > 0.06 for other, below in placed):
-            text = f"{s.ratio:g}x, n = {s.n}"
-            panel.annotate(
-                text, (s.cost_dense_passes, s.ri), (-6, 4), textcoords="offset points", ha="right", fontsize=8
-            )
-            placed.append((x, y))
-
-
-def _budgets(panel: Axes, view: View, pruner: str) -> None:
+def _budgets(view: View, pruner: str, x: Axis, y: Axis) -> tuple[tuple[Guide, ...], Series]:
     own = dataclasses.replace(view, sweet_spots=tuple(s for s in view.sweet_spots if s.pruner == pruner))
-    for spot in winners(own, ("budget",)):
-        panel.axvline(spot.value or 0.0, color=MUTED, lw=0.8, ls=":", zorder=1)
-        if spot.cost_dense_passes is not None and spot.ri is not None:
-            panel.plot(spot.cost_dense_passes, spot.ri, "o", ms=10, mfc="none", mec=INK, mew=1)
-
-
-def _legend(figure: Figure, names: dict[str, str], palette: Palette) -> None:
-    handles = [
-        Line2D([], [], ls="", marker=palette[a].marker, color=palette[a].color, ms=6, label=name)
-        for name, a in sorted(names.items())
-    ]
-    front_line = Line2D([], [], color=INK, lw=1, label="Pareto front")
-    spot = Line2D([], [], ls="", marker="o", ms=9, mfc="none", mec=INK, label="budget sweet spot")
-    figure.legend(handles=[*handles, front_line, spot], loc="outside right center", fontsize=8.5)
+    spots = winners(own, ("budget",))
+    inside = [spot.value for spot in spots if spot.value is not None and x.low < spot.value < x.high]
+    rings = tuple(
+        Point(s.cost_dense_passes, s.ri, f"budget {s.value:g}: {method(s)}, {s.ratio:g}x, n = {s.n}", hollow=True)
+        for s in spots
+        if s.cost_dense_passes is not None and s.ri is not None
+    )
+    guides = tuple(Guide((value, y.low), (value, y.high)) for value in inside)
+    return guides, Series("", Mark(RING), rings, line="")

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from sharedlabel.config.names import EXACT
-from sharedlabel.records import Summary
-from sharedlabel.report._panels import MAX_PANELS, heading, label_ends, panels, ratio_axis, stretched_axis, subject
-from sharedlabel.report._theme import Palette
+from sharedlabel.report.charts import axes
+from sharedlabel.report.charts.figure import Figure, Panel, Series
+from sharedlabel.report.charts.marks import Palette
+from sharedlabel.report.figures import _parts
 from sharedlabel.report.views import View, method
 
-ORDER, PER = 25, "pruner"
+SECTION, ORDER, PER, ASIDE = "compress", 24, "pruner", True
 HEADING = "Relative information against the number of instances"
 CAPTION = (
     "What further images of the same object give, by compression ratio, for the methods with the highest relative "
-    "information at the largest n on validation. Bands are 95% intervals over images and seeds; the y axis is "
-    "stretched towards 1."
+    "information at the largest n on validation."
 )
 _METHODS = 3  # panels, a method each
 
@@ -29,43 +24,32 @@ def draw(view: View, pruner: str, palette: Palette) -> Figure | None:
     best = _best(view, pruner)
     if len(view.ns) < 2 or not best:
         return None
-    marks = Palette(f"{ratio:g}x" for ratio in _some(view.ratios))
-    figure, (line,) = panels(1, len(best), height=3.2)
-    heading(figure, "RI against the number of instances", subject(view, pruner) + ", test, bands: 95% intervals")
-    shown = [s for s in view.tests(pruner) if method(s) in best]
-    stretched_axis(line[0], [value for s in shown for value in (s.ri, s.ri_low, s.ri_high)])
-    line[0].set_ylabel("RI, stretched towards 1")
-    for panel, name in zip(line, best, strict=True):
-        _panel(panel, [s for s in shown if method(s) == name], view, marks)
-        panel.set_title(name)
-        panel.set_xlabel("instances per tuple, n (log scale)")
-    return figure
+    ratios = _parts.some(view.ratios)
+    marks = Palette(f"{ratio:g}x" for ratio in ratios)
+    panels = []
+    for name in best:
+        shown = sorted((s for s in view.tests(pruner) if method(s) == name and s.ratio in ratios), key=lambda s: s.n)
+        series = [
+            Series(
+                f"{ratio:g}x",
+                marks[f"{ratio:g}x"],
+                tuple(_parts.scored(s, "ri", s.n, f"{ratio:g}x, n = {s.n}, {name}") for s in shown if s.ratio == ratio),
+                spread="band",
+            )
+            for ratio in ratios
+        ]
+        y = axes.stretched(_parts.LABELS["ri"], _parts.spanned(shown, "ri"))
+        x = axes.powers("images per object, n", [float(n) for n in view.ns])
+        panels.append(Panel(name, x, y, tuple(one for one in series if one.points)))
+    legend = tuple((f"{ratio:g}x", marks[f"{ratio:g}x"]) for ratio in ratios)
+    return Figure(f"{_parts.subject(view, pruner)}, {_parts.BANDS}", tuple(panels), legend)
 
 
 def _best(view: View, pruner: str) -> list[str]:
     """Name the methods with the highest mean RI over ratios at the largest n, on validation."""
     values: dict[str, list[float]] = {}
+    most = view.ns[-1]
     for s in view.summaries:
-        if (s.split, s.n) == ("validation", view.ns[-1]) and s.pruner == pruner and s.aggregator != EXACT:
+        if (s.split, s.n) == ("validation", most) and s.pruner == pruner and s.aggregator != EXACT:
             values.setdefault(method(s), []).append(s.ri)
     return sorted(values, key=lambda name: -sum(values[name]) / len(values[name]))[:_METHODS]
-
-
-def _some(ratios: Sequence[float]) -> list[float]:
-    """Keep at most five ratios, the smallest and the largest among them."""
-    if len(ratios) <= MAX_PANELS:
-        return list(ratios)
-    return [ratios[round(i * (len(ratios) - 1) / (MAX_PANELS - 1))] for i in range(MAX_PANELS)]
-
-
-def _panel(panel: Axes, summaries: Sequence[Summary], view: View, marks: Palette) -> None:
-    ends = []
-    for ratio in _some(view.ratios):
-        points = sorted((s for s in summaries if s.ratio == ratio), key=lambda s: s.n)
-        if points:
-            mark, x = marks[f"{ratio:g}x"], [s.n for s in points]
-            panel.plot(x, [s.ri for s in points], clip_on=False, **mark.look)
-            panel.fill_between(x, [s.ri_low for s in points], [s.ri_high for s in points], color=mark.color, alpha=0.15)
-            ends.append((f"{ratio:g}x", float(x[-1]), points[-1].ri, mark))
-    ratio_axis(panel, [float(n) for n in view.ns])
-    label_ends(panel, ends)

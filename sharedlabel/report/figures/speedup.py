@@ -1,24 +1,23 @@
-"""The figure of measured against theoretical speedup."""
+"""Measured against theoretical speedup."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from sharedlabel.config.names import DENSE
 from sharedlabel.records.measurements import Latency, quietest
-from sharedlabel.report._panels import heading, log_axis, panel_ns, panels, subject
-from sharedlabel.report._theme import MUTED, Mark, Palette
+from sharedlabel.report.charts import axes
+from sharedlabel.report.charts.figure import Figure, Guide, Panel, Point, Series
+from sharedlabel.report.charts.marks import Palette
 from sharedlabel.report.costs import conditions
+from sharedlabel.report.figures._parts import panel_ns, subject
 from sharedlabel.report.views import View, usual
 
-ORDER, PER = 80, "network"
+SECTION, ORDER, PER = "cost", 45, "network"
 HEADING = "Measured against theoretical speedup"
 CAPTION = (
-    "Masked weights still cost time in dense kernels: points far below the diagonal save arithmetic only on "
+    "Masked weights still cost time in dense kernels: points far below the dotted diagonal save arithmetic only on "
     "hardware or kernels that use sparsity. Each network took turns with the dense one; the first point of every "
     "line is the dense network."
 )
@@ -27,45 +26,42 @@ CAPTION = (
 def draw(view: View, palette: Palette) -> Figure | None:
     """Draw the networks' measured against their theoretical speedup, on a diagonal where they would agree.
 
-    A row per device and mode, a panel per batch, a line per pruner; bars span the middle half of the measured times.
+    A panel per device, mode and batch, a line per pruner; bars span the middle half of the measured times.
     """
     measured = quietest(usual(view.latencies))
     if not measured:
         return None
-    rows = list(dict.fromkeys((record.device, record.mode) for record in measured))
+    places = list(dict.fromkeys((record.device, record.mode) for record in measured))
     batches = panel_ns(sorted({record.batch for record in measured}))
-    figure, axes = panels(len(rows), len(batches), height=2.9)
-    busy = ", measured on a busy machine" if any(record.measured_contended for record in measured) else ""
-    how = f"{conditions(measured)}{busy}, bars: middle half of the times"
-    heading(figure, "Measured against theoretical speedup", f"{subject(view, protocol=False)}, {how}")
-    reach = [1.0, *(value for record in measured for value in (record.theoretical_speedup, record.measured_speedup))]
-    limits = min(reach) / 1.15, max(reach) * 1.15
-    for line, (device, mode) in zip(axes, rows, strict=True):
-        line[0].set_ylabel(f"{device}, {mode}\nmeasured speedup")
-        for panel, batch in zip(line, batches, strict=True):
+    panels = []
+    for device, mode in places:
+        for batch in batches:
             own = [record for record in measured if (record.device, record.mode, record.batch) == (device, mode, batch)]
-            panel.plot(limits, limits, color=MUTED, lw=0.8, ls=":", label="measured = theoretical")
-            for pruner in view.pruners:
-                _line(panel, [record for record in own if record.pruner in {pruner, DENSE}], pruner, palette[pruner])
-            panel.set(xlim=limits, ylim=limits)
-            for axis in "xy":
-                log_axis(panel, axis)
-            panel.set_title(f"batch {batch}")
-    figure.supxlabel("theoretical speedup, dense / effective MACs (log scale)", fontsize=8.5)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", fontsize=8.5)
-    return figure
+            series = tuple(
+                Series(pruner, palette[pruner], tuple(_points(own, pruner)), spread="bars") for pruner in view.pruners
+            )
+            reach = [1.0, *(end for s in series for p in s.points for end in (p.x, p.low or p.y, p.high or p.y))]
+            x, y = axes.log("theoretical speedup", reach), axes.log("measured speedup", reach)
+            where = f"batch {batch}" if len(places) == 1 else f"batch {batch}, {device}, {mode}"
+            panels.append(Panel(where, x, y, series, (Guide((x.low, x.low), (x.high, x.high)),)))
+    busy = ", measured on a busy machine" if any(record.measured_contended for record in measured) else ""
+    one = f"{places[0][0]}, {places[0][1]}, " if len(places) == 1 else ""
+    about = f"{subject(view, protocol=False)}, {one}{conditions(measured)}{busy}, bars: middle half of the times"
+    return Figure(about, tuple(panels), tuple((pruner, palette[pruner]) for pruner in view.pruners))
 
 
-def _line(panel: Axes, records: Sequence[Latency], pruner: str, mark: Mark) -> None:
+def _points(records: Sequence[Latency], pruner: str) -> list[Point]:
     ratios: dict[float, list[Latency]] = {}
     for record in records:
-        ratios.setdefault(record.ratio, []).append(record)
-    groups = [ratios[ratio] for ratio in sorted(ratios)]
-    x = [statistics.fmean(record.theoretical_speedup for record in group) for group in groups]
-    low, middle, high = zip(*map(speedups, groups), strict=True)
-    panel.vlines(x, low, high, color=mark.color, lw=1, alpha=0.5)
-    panel.plot(x, middle, ms=5, label=pruner, **mark.look)
+        if record.pruner in {pruner, DENSE}:
+            ratios.setdefault(record.ratio, []).append(record)
+    points = []
+    for ratio in sorted(ratios):
+        x = statistics.fmean(record.theoretical_speedup for record in ratios[ratio])
+        low, middle, high = speedups(ratios[ratio])
+        said = f"{pruner}, {ratio:g}x: {middle:.2f} times as fast, {x:.2f} in theory"
+        points.append(Point(x, middle, said, low, high))
+    return points
 
 
 def speedups(records: Sequence[Latency]) -> tuple[float, float, float]:
