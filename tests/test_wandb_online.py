@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sharedlabel.tracking import tracker as tracking
 from sharedlabel.tracking.places import Place, Sweep
 from sharedlabel.tracking.runs import Curve, Files, Run
 from sharedlabel.tracking.tracker import Tracker
@@ -79,13 +80,16 @@ def test_an_entity_that_does_not_exist_loses_nothing_and_is_said_once(
     (one,) = [str(one.message) for one in said]
     assert one.startswith("W&B takes no runs now: ")
     assert "entity nobody not found" in one
-    assert "nothing is lost, `wandb sync" in one
+    assert "nothing is lost, `wandb sync --no-skip-online" in one
     assert len(offline(tmp_path)) == 2
     assert not server.runs
 
 
-def test_the_id_of_a_deleted_run_is_told_with_what_to_do(server: Server, place: Place, tmp_path: Path) -> None:
+def test_the_id_of_a_deleted_run_is_told_with_what_to_do(
+    server: Server, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.deleted.add(place.run_id("0"))
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")  # W&B tries again for a minute and a half
     with (
         Tracker(place) as tracker,
         pytest.warns(
@@ -113,11 +117,40 @@ def test_offline_runs_are_synced_by_wandb_itself(server: Server, place: Place, t
         tracker.publish(RUN)
     assert not server.runs
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
-    done = subprocess.run(
-        [sys.executable, "-m", "wandb", "sync", str(folder)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    synced(folder)
     run = server.runs[place.run_id("0")]
     assert [run.history[step]["test/ri"] for step in sorted(run.history)] == [0.5, 0.6]
     assert run.summary["test/ri@2"] == 0.6
     assert run.upserts[0]["entity"] in (None, ENTITY)
+
+
+def test_a_server_that_stops_answering_in_the_middle_loses_nothing_and_is_said_once(
+    server: Server, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill = tracking.fill
+
+    def filled(begun: object, run: Run) -> None:
+        server.down = True
+        fill(begun, run)
+
+    monkeypatch.setattr(tracking, "fill", filled)
+    monkeypatch.setattr(tracking, "_WAIT", 1.0)
+    with Tracker(place) as tracker:
+        with pytest.warns(RuntimeWarning, match="it has not taken all of first within 1 s; going on offline: nothing is"):
+            tracker.publish(RUN)
+        tracker.publish(dataclasses.replace(RUN, identifier="1"))  # a warning would be an error
+    (whole,) = offline(tmp_path)
+    assert whole == place.run_id("1")
+    run = server.runs[place.run_id("0")]
+    assert not run.history
+    server.down = False
+    (rest,) = (tmp_path / "wandb").glob("run-*")
+    synced(rest)
+    assert [run.history[step]["test/ri"] for step in sorted(run.history)] == [0.5, 0.6]
+
+
+def synced(folder: Path) -> None:
+    """Let W&B's own command upload a folder."""
+    command = [sys.executable, "-m", "wandb", "sync", "--no-skip-online", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

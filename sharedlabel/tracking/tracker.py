@@ -102,7 +102,7 @@ def _offline(place: Place, reason: str) -> Place:
     advice = "a run that was deleted there keeps its id for ever: choose another `name`; " if "delete" in reason else ""
     warnings.warn(
         f"W&B takes no runs now: {' '.join(reason.split()).rstrip('.')}; {advice}going on offline: nothing is lost, "
-        f"`wandb sync {place.folder / 'wandb'}` later",
+        f"`wandb sync --no-skip-online {place.folder / 'wandb'}` later",
         RuntimeWarning,
         stacklevel=2,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -64,7 +65,7 @@ def spared(name: str) -> Iterator[None]:
             raise KeyboardInterrupt from error
         warnings.warn(
             f"W&B has not taken all of {name}: {first_line(error)}; the training goes on, and what was logged lies in "
-            "the folder `wandb` of the run, for `wandb sync`",
+            "the folder `wandb` of the run, for `wandb sync --no-skip-online`",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -79,13 +80,17 @@ def logger(watched: Watched | None, number: int) -> LiveLogger | None:
         watched: what is told of the stage call.
         number: of the training within it.
     """
-    if watched is None or watched.place is None or watched.place.mode == "none":
+    wanted = None if watched is None else watched.place
+    place = None if wanted is None else _taken.get(wanted, wanted)
+    if watched is None or wanted is None or place is None or place.mode == "none":
         return None
     more = "" if number == 1 else f"-{number}"
     run = Run(f"{watched.identifier}{more}", f"{watched.name}{more}", "training", watched.config, watched.tags, CURVES)
+    _taken[wanted] = dataclasses.replace(place, mode="none")  # unless this one is taken, no other is tried
     made: list[LiveLogger] = []
     with spared(run.name), rng.untouched():
-        begun, _taken[watched.place] = tracker.begin(_taken.get(watched.place, watched.place), run, live=True)
+        begun, after = tracker.begin(place, run, live=True)
         tracker.fill(begun, run)
         made.append(LiveLogger(experiment=begun))
+        _taken[wanted] = after
     return made[0] if made else None
