@@ -19,6 +19,8 @@ from sharedlabel.training import live
 from tests.conftest import Finished
 
 pytest.importorskip("wandb_workspaces")
+# The library declares its validators as older versions of pydantic did.
+pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20")
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +61,11 @@ def test_the_specification_names_metrics_runs_and_columns_that_there_are(
     held = set().union(*panels.published(finished.results).values())
     for one in written.values():
         named = set(metrics(one))
-        assert {"by_ratio/ri@4", "pareto/ri", "test/ri", "adaptive/instances", "ratio"} <= named
+        assert {"by_ratio/ri@4", "pareto/ri", "test/ri", "test/ri@4", "adaptive/instances", "ratio"} <= named
         assert named <= held
+    pinned = written["workspace"]["section"]["runSets"][0]["runFeed"]["columnOrder"]
+    assert {f"summary:test/{metric}@{n}" for metric in ("ri", "n_accuracy") for n in (1, 2, 4)} <= set(pinned)
+    assert len(pinned) == len(set(pinned))
 
 
 def metrics(spec: Any) -> list[str]:

@@ -57,6 +57,9 @@ class Server(ThreadingHTTPServer):
         self.unknown: list[str] = []
         self.entities, self.deleted, self.down = {ENTITY}, set[str](), False
 
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing: a client that gives up closes its connection."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor, nn
 
 from sharedlabel import rng
@@ -23,7 +23,7 @@ from sharedlabel.training.keeping import Unwatching
 from sharedlabel.training.watchers import Watched
 
 # What a logger needs: one of these packages, the first of which is proposed.
-_NEEDED: Mapping[str, tuple[str, ...]] = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",)}
+_NEEDED: Mapping[str, tuple[str, ...]] = {"tensorboard": ("tensorboard", "tensorboardX")}
 
 
 def check(config: TrainerConfig) -> None:
@@ -44,7 +44,7 @@ def logger(name: str, logs: Path, number: int, watched: Watched | None) -> Logge
     """Return a logger of a training; False where nothing is logged.
 
     Args:
-        name: `csv`, `tensorboard`, `mlflow` or `wandb`.
+        name: `csv`, `tensorboard` or `wandb`.
         logs: folder of the stage call's logs.
         number: of the training within the stage call.
         watched: what is told of the call.
@@ -53,9 +53,6 @@ def logger(name: str, logs: Path, number: int, watched: Watched | None) -> Logge
         from sharedlabel.training import live  # W&B is imported only when it is used
 
         return live.logger(watched, number) or False
-    if name == "mlflow":
-        called = logs.name if number == 1 else f"{logs.name}-{number}"
-        return MLFlowLogger(logs.parents[1].name, called, save_dir=str(logs.parent / "mlruns"))
     taken = {path.name for path in logs.iterdir()} if logs.is_dir() else set()
     names = [f"training-{number}", *(f"training-{number}.{again}" for again in range(2, len(taken) + 3))]
     folder = next(name for name in names if name not in taken)  # what a killed run has logged stays

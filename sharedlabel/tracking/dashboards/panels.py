@@ -126,12 +126,12 @@ def _costs(results: Results, ns: Sequence[int]) -> Section:
     largest = ns[-1]
     measured = any(row.measured_latency_ms is not None for row in results.rows)
     cost, pareto = "test/cost_dense_passes", "pareto/cost_dense_passes"
-    single = ("test/ri",)
+    single = (f"test/ri@{largest}",)
     breakdown = tuple(f"cost/{what}_passes@{largest}" for what in ("network", "aggregator"))
     panels = [
         Panel("Pareto front of all methods, ratios and n", "line", "summary", pareto, ("pareto/ri",), log_x=True),
         Panel("Each cell over n", "line", "cell", cost, ("test/ri",), log_x=True),
-        Panel(f"Each cell at n = {largest}", "points", "cell", f"{cost}", single, log_x=True),
+        Panel(f"Each cell at n = {largest}", "points", "cell", f"{cost}@{largest}", single, log_x=True),
         Panel(f"Dense passes at n = {largest}: network, aggregator", "bars", "cell", "", breakdown, group="method"),
         Panel("Parameters left", "points", "cell", "config.ratio", ("network/parameters",), log_x=True),
     ]

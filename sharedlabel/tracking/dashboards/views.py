@@ -45,12 +45,12 @@ class Shown:
 
     def filters(self, *kinds: Kind) -> str:
         """Return the expression of W&B for runs of some kinds; methods and summaries are those of this grid."""
-        of_grid = {"method", "summary"}
+        of_grid = {"method", "summary"}  # these come first, whatever W&B reads first, "and" or "or"
         parts = [
             f"(Metric('JobType') == '{kind}' and Config('grid') == '{self.grid}')"
             if kind in of_grid
             else f"Metric('JobType') == '{kind}'"
-            for kind in kinds
+            for kind in sorted(kinds, key=lambda kind: kind not in of_grid)
         ]
         return f"Metric('Group') == '{self.place.experiment}' and ({' or '.join(parts)})"
 
@@ -66,7 +66,7 @@ def shown(results: Results, place: Place, sections: Sequence[Section]) -> Shown:
     grid = methods.extent(results)
     ids = [place.run_id(run.identifier) for run in methods.of_methods(results, About.of(results), grid)]
     ns = sorted({one.n for one in results.summaries})
-    return Shown(place, grid, ids, sections, [f"test/{metric}" for n in ns for metric in ("ri", "n_accuracy")])
+    return Shown(place, grid, ids, sections, [f"test/{metric}@{n}" for n in ns for metric in ("ri", "n_accuracy")])
 
 
 def workspace(shown: Shown) -> ws.Workspace:
@@ -128,12 +128,9 @@ def specification(shown: Shown) -> dict[str, Any]:
 
 
 def _runset(shown: Shown, name: str, kinds: Sequence[Kind], groups: Sequence[str] = ()) -> Any:
-    place = shown.place
     columns = [*_COLUMNS, *(f"summary:{metric}" for metric in shown.columns)]
     return wr.Runset(
-        entity=place.entity,
-        project=place.project,
-        name=name,
+        name=name,  # of the project of the report: W&B would be asked for another one
         filters=shown.filters(*kinds),
         groupby=list(groups),
         pinned_columns=columns if "cell" in kinds else list(_COLUMNS[:2]),
