@@ -155,7 +155,7 @@ class _Process:
 
     def stop(self) -> None:
         """Let the process finish the run that it is at, for some seconds: files of half a run are not always there."""
-        with socket.socket(fileno=os.dup(self._connection.fileno())) as there:
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as there:
             there.shutdown(socket.SHUT_WR)  # it hears the end of what is to be published, and can still answer
         with contextlib.suppress(EOFError, OSError):
             while self._connection.poll(_GRACE) and self._connection.recv() is not None:
