@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from sharedlabel import cli
 from sharedlabel.tracking import tracker as tracking
 from sharedlabel.tracking.places import Place, Sweep
 from sharedlabel.tracking.runs import Curve, Files, Run
 from sharedlabel.tracking.tracker import Tracker
+from tests.conftest import Finished
 from tests.wandb_files import offline
 from tests.wandb_server import ENTITY, Server, serving
 
@@ -136,9 +139,7 @@ def test_a_server_that_stops_answering_in_the_middle_loses_nothing_and_is_said_o
     monkeypatch.setattr(tracking, "fill", filled)
     monkeypatch.setattr(tracking, "_WAIT", 1.0)
     with Tracker(place) as tracker:
-        with pytest.warns(
-            RuntimeWarning, match="it has not taken all of first within 1 s; going on offline"
-        ):
+        with pytest.warns(RuntimeWarning, match="it has not taken all of first within 1 s; going on offline"):
             tracker.publish(RUN)
         tracker.publish(dataclasses.replace(RUN, identifier="1"))  # a warning would be an error
     (whole,) = offline(tmp_path)
@@ -156,3 +157,20 @@ def synced(folder: Path) -> None:
     command = [sys.executable, "-m", "wandb", "sync", "--no-skip-online", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20")
+def test_dashboards_are_saved_and_it_is_said_where(
+    server: Server, finished: Finished, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("wandb_workspaces")
+    run = shutil.copytree(Path(finished.experiment.output) / "digits", tmp_path / "digits")
+    assert cli.main(["dashboards", str(run)]) == 0, (capsys.readouterr(), server.unknown)
+    workspace, report = server.views
+    assert (workspace["type"], report["type"]) == ("project-view", "runs")
+    assert {one["entityName"] for one in server.views} == {ENTITY}
+    assert "by_ratio/ri@4" in workspace["spec"]
+    assert "by_ratio/ri@4" in report["spec"]
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in said] == ["workspace", "report"]
+    assert all(f"{ENTITY}/sharedlabel" in line for line in said)

@@ -237,3 +237,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _CommitArtifact(self, given: dict[str, Any]) -> Any:
         return {"commitArtifact": {"artifact": {"id": given["artifactID"], "digest": "0"}}}
+
+    def _GetProjects(self, given: dict[str, Any]) -> Any:
+        node = {"__typename": "Project", "id": "p", "name": "sharedlabel", "entityName": given["entity"], "user": None}
+        node |= {"createdAt": "2026-11-29T00:00:00Z", "isBenchmark": False}
+        page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+        return {"models": {"edges": [{"node": node, "cursor": ""}], "pageInfo": page}}
+
+    def _upsertView(self, given: dict[str, Any]) -> Any:
+        self.server.views.append(given)
+        project = {"id": "p", "name": given["projectName"], "entityName": given["entityName"]}
+        view = {"id": f"view{len(self.server.views)}", "updatedAt": "2026-11-29T00:00:00Z", "project": project}
+        kept = {name: given.get(name) for name in ("type", "name", "displayName", "description", "spec")}
+        return {"upsertView": {"view": {**view, **kept}, "inserted": True}}
+
+    _UpsertView2 = _upsertView
+    _GetDefaultEntity = _Viewer

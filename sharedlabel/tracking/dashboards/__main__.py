@@ -7,10 +7,12 @@ import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sharedlabel import records
 from sharedlabel.config.arguments import Parser
 from sharedlabel.errors import TrackingError, guarded, printable
+from sharedlabel.records import Results
 from sharedlabel.tracking.dashboards import panels
 from sharedlabel.tracking.places import Place
 
@@ -61,24 +63,32 @@ def _main(arguments: Sequence[str] | None) -> None:
         written.write_text(json.dumps(views.specification(views.shown(results, place, sections)), indent=1))
         print(printable(f"wrote {written}; with an API key (`wandb login`), the same command saves it at W&B"))
         return
-    shown = views.shown(results, _with_entity(place), sections)
-    for name, made in (("workspace", views.workspace(shown)), ("report", views.report(shown))):
-        try:
-            made.save()
-        except Exception as error:
-            said = printable(" ".join(str(error).split()), 500)
-            raise TrackingError(
-                f"expected W&B to take the {name}, got {type(error).__name__}: {said}; correct it, or write it to a "
-                "file with --offline"
-            ) from error
-        print(printable(f"{name}: {made.url}"))
+    for line in _saved(results, place, sections):
+        print(printable(line))
 
 
-def _with_entity(place: Place) -> Place:
-    """Return the place with the user's own entity where none is said."""
+def _saved(results: Results, place: Place, sections: Sequence[panels.Section]) -> list[str]:
+    """Save both at W&B, and return where they are.
+
+    Raises:
+        TrackingError: W&B does not take them.
+    """
     import wandb
+    from sharedlabel.tracking.dashboards import views
 
-    return place if place.entity else dataclasses.replace(place, entity=str(wandb.Api().default_entity))
+    try:
+        entity = place.entity or str(wandb.Api().default_entity)
+        shown = views.shown(results, dataclasses.replace(place, entity=entity), sections)
+        made: dict[str, Any] = {"workspace": views.workspace(shown), "report": views.report(shown)}
+        for one in made.values():
+            one.save()
+        return [f"{name}: {one.url}" for name, one in made.items()]
+    except Exception as error:
+        said = printable(" ".join(str(error).split()), 500)
+        raise TrackingError(
+            f"expected W&B to take the dashboards, got {type(error).__name__}: {said}; correct it, or write them to a "
+            "file with --offline"
+        ) from error
 
 
 if __name__ == "__main__":
