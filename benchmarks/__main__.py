@@ -17,7 +17,15 @@ from rich.table import Table
 
 from benchmarks._measure import Result, results
 
-COMMANDS = ("conformance", "error_rates", "evidence", "gpu", "latencies", "stage_times")  # run by themselves
+COMMANDS = (
+    "conformance",
+    "error_rates",
+    "evidence",
+    "gpu",
+    "latencies",
+    "stage_times",
+    "watching",
+)  # run by themselves
 _ALONE = f"run by themselves, python -m benchmarks.NAME: {', '.join(COMMANDS)}; gpu is not yet run on a GPU"
 
 

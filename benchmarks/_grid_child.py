@@ -18,9 +18,13 @@ from sharedlabel.grid import Grid
 from sharedlabel.grid.calls import job
 from sharedlabel.grid.driver import finish
 from sharedlabel.grid.executors.local import Local
+from sharedlabel.running import collect
 from sharedlabel.running.collect import losses, rows
-from sharedlabel.running.tracking import Tracker
 from sharedlabel.store import Store
+from sharedlabel.tracking.about import About, options
+from sharedlabel.tracking.places import Place
+from sharedlabel.tracking.runs import of_cell
+from sharedlabel.tracking.tracker import Tracker
 
 
 class Watched(Silent):
@@ -58,10 +62,12 @@ def main(folder: str, seeds: int, *options: str) -> None:
 def _publishing(prepared: Grid, store: Store) -> float:
     """Return the seconds of a cell's offline run of W&B, the first one, which starts what writes them, left out."""
     taken = []
-    with Tracker(prepared.experiment, store.root / "wandb") as tracker:
+    facts = collect.about(prepared)
+    about = About(facts["experiment"], facts["config"], facts["provenance"], options(prepared.experiment))
+    with Tracker(Place("scaling", "sharedlabel", "", "offline", store.root / "wandb")) as tracker:
         for cell in prepared.cells:
             began = time.perf_counter()
-            tracker.cell(rows(cell, prepared, store), losses(cell, store))
+            tracker.publish(of_cell(rows(cell, prepared, store), losses(cell, store), about))
             taken.append(time.perf_counter() - began)
     return statistics.median(taken[1:])
 

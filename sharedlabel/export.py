@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,8 +11,13 @@ from typing import Any, Literal
 
 from sharedlabel import plugins, records
 from sharedlabel.config.arguments import Parser, number, one_of, whole
+from sharedlabel.deployment.card import Card
 from sharedlabel.deployment.selection import choose, describe
 from sharedlabel.errors import guarded, printable
+from sharedlabel.tracking import models
+from sharedlabel.tracking.about import About
+from sharedlabel.tracking.places import Place
+from sharedlabel.tracking.tracker import Tracker
 
 _FORMATS: dict[str, tuple[Literal["onnx", "torch"], ...]] = {
     "onnx": ("onnx",),
@@ -52,6 +58,7 @@ def parser() -> Parser:
         default=[],
         help="file, module or entry point of a plugin from outside that the cell was made with; its code runs",
     )
+    built.add_argument("--publish", action="store_true", help="publish the folder as an artifact of W&B, too")
     for axis in records.AXES:
         built.add_argument(f"--{axis}", type=_TYPES.get(axis, str), help=f"choose the cell by its {axis}")
     return built
@@ -76,8 +83,20 @@ def _main(arguments: Sequence[str] | None) -> None:
     for name, file in card.files.items():
         checked = "" if file.difference is None else f", largest difference from PyTorch {file.difference:.1e}"
         print(f"  {name}: {file.bytes:,} bytes{checked}")
+    if options.publish:
+        _publish(run, rows[0], home, output, card)
     trust = " --trust" if options.format == "torch" else ""
     print(printable(f"wrote {output}; next: sharedlabel predict {shlex.quote(str(output))} FOLDER{trust}"))
+
+
+def _publish(run: records.Results, row: records.Row, home: Path, folder: Path, card: Card) -> None:
+    """Publish an exported model, online with an API key, else offline."""
+    place = Place.of_results(run, home)
+    checksums = {name: file.sha256 for name, file in card.files.items()}
+    with Tracker(place) as tracker:
+        tracker.publish(models.of_model(row, folder, checksums, dataclasses.asdict(card), About.of(run)))
+    where = place.project if place.mode == "online" else f"{place.folder / 'wandb'}, for `wandb sync`"
+    print(printable(f"published to {where}"))
 
 
 if __name__ == "__main__":

@@ -68,6 +68,8 @@ LINES = [
     (["new", ""], ["data", "backbone", "pruner", "aggregator"]),
     (["completion", ""], ["bash", "zsh", "fish"]),
     (["choose", "runs/digits", "--tar"], ["--target-accuracy"]),
+    (["export", "--pub"], ["--publish"]),
+    (["dashboards", "runs/digits", "--off"], ["--offline"]),
     (["trian", "--dense"], []),
 ]
 

@@ -144,6 +144,7 @@ OPTIONS: dict[str, tuple[Any, set[str]]] = {
     "threads": (2, NONE),
     "tracking": ("offline", NONE),
     "project": ("other", NONE),
+    "entity": ("other", NONE),
     "output": ("elsewhere", NONE),
     "store": ("elsewhere", NONE),
     "data_root": ("elsewhere", NONE),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import os
 import signal
 import time
@@ -15,12 +15,11 @@ import pytest
 
 from sharedlabel.config import Experiment
 from sharedlabel.errors import TrackingError
-from sharedlabel.machine import cores, forks
-from sharedlabel.running import publishing
-from sharedlabel.running.collect import losses, rows
-from sharedlabel.running.publishing import Publisher
-from sharedlabel.running.tracking import Tracker
-from tests.conftest import Finished
+from sharedlabel.machine import forks
+from sharedlabel.tracking.places import Place
+from sharedlabel.tracking.publishing import Publisher
+from sharedlabel.tracking.runs import Run
+from tests.wandb_files import offline
 
 pytest.importorskip("wandb")
 
@@ -34,75 +33,73 @@ def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WANDB_SILENT", "true")
 
 
-def publish(finished: Finished, tracker: Any) -> None:
-    with tracker:
-        for cell in finished.grid.cells[1:3]:
-            tracker.cell(rows(cell, finished.grid, finished.store), losses(cell, finished.store))
-        tracker.summary(finished.results, lambda: {"ri": "<svg></svg>"}, "0123456789abcdef")
+def run(identifier: str, **values: Any) -> Run:
+    history: tuple[dict[str, Any], ...] = ({"n": 1, "test/ri": 0.5}, {"n": 2, "test/ri": 0.6})
+    return Run(identifier, f"run-{identifier}", "cell", {"ratio": 2.0}, (), (), history, values)
 
 
-def published(folder: Path) -> dict[str, list[str]]:
-    """Return the files of every run, by its id."""
-    runs = (folder / "wandb").glob("offline-run-*")
-    return {
-        run.name.rpartition("-")[2]: sorted(path.name.partition("_")[0] for path in run.rglob("files/**/*.*"))
-        for run in runs
-    }
+def publisher(folder: Path, aside: bool = True) -> Publisher:
+    return Publisher(Place("digits", "project", "", "offline", folder), aside)
 
 
-def test_another_process_publishes_the_same_and_a_second_time_nothing(finished: Finished, tmp_path: Path) -> None:
-    experiment = dataclasses.replace(finished.experiment, tracking="offline")
-    publish(finished, Tracker(experiment, tmp_path / "here"))
-    there = Publisher(Tracker(experiment, tmp_path / "there"))
-    publish(finished, there)
-    assert published(tmp_path / "there") == published(tmp_path / "here") != {}
-    assert "wandb" not in (name for name in os.listdir(tmp_path))
-    before = published(tmp_path / "there")
-    again = Publisher(Tracker(experiment, tmp_path / "there"))
-    assert all(again.has(cell.id) for cell in finished.grid.cells[1:3])
-    publish(finished, again)
+def publish(publisher: Publisher) -> None:
+    with publisher:
+        for identifier in ("0", "1"):
+            publisher.publish(identifier, functools.partial(run, identifier, best=0.6))
+
+
+def test_another_process_publishes_the_same_and_a_second_time_nothing(tmp_path: Path) -> None:
+    publish(publisher(tmp_path / "here", aside=False))
+    publish(publisher(tmp_path / "there"))
+    here, there = offline(tmp_path / "here"), offline(tmp_path / "there")
+    assert set(here) == set(there) == {Place("digits", "", "", "none", Path()).run_id(one) for one in ("0", "1")}
+    for one in here:
+        assert (here[one].config, here[one].keys()) == (there[one].config, there[one].keys())
+        assert here[one].summary["best"] == there[one].summary["best"] == 0.6
+    again = publisher(tmp_path / "there")
+    assert all(map(again.has, ("0", "1")))
+    publish(again)
     assert again._process is None  # nothing was left to tell
-    assert published(tmp_path / "there") == before
 
 
-def test_what_wandb_does_not_take_is_told_when_all_else_is_done(finished: Finished, tmp_path: Path) -> None:
-    experiment = dataclasses.replace(finished.experiment, tracking="offline")
-    publisher = Publisher(Tracker(experiment, tmp_path))
+@pytest.mark.parametrize("aside", [True, False])
+def test_what_wandb_does_not_take_is_told_when_all_else_is_done(tmp_path: Path, aside: bool) -> None:
+    telling = publisher(tmp_path, aside)
     (tmp_path / "wandb").write_text("a file where a folder has to be")
     done = []
 
     def told() -> None:
-        with publisher:
-            for cell in finished.grid.cells[:3]:
-                publisher.cell(rows(cell, finished.grid, finished.store), {})
+        with telling:
+            telling.publish("0", functools.partial(run, "0"))
             done.append(True)
 
-    with pytest.raises(TrackingError, match=r"expected W&B to take digits-mlp-none-1x-\S+, got \w+: .*--tracking none"):
+    with pytest.raises(TrackingError, match=r"expected W&B to take run-0, got \w+: .*--tracking none"):
         told()
     assert done == [True]
 
 
-def test_a_process_that_dies_is_told(finished: Finished, tmp_path: Path) -> None:
-    publisher = Publisher(Tracker(dataclasses.replace(finished.experiment, tracking="offline"), tmp_path))
+def test_a_process_that_dies_is_told(tmp_path: Path) -> None:
+    telling = publisher(tmp_path)
 
-    def figures() -> dict[str, str]:
-        assert publisher._process is not None
-        os.killpg(workers_of(publisher._process._forks), signal.SIGKILL)
-        return {}
+    def made() -> Run:
+        assert telling._process is not None
+        os.kill(workers_of(telling._process._forks), signal.SIGKILL)
+        return run("0")
 
     with (
         pytest.raises(TrackingError, match="expected the process that publishes to W&B to live, got its end"),
-        publisher,
+        telling,
     ):
-        publisher.summary(finished.results, figures, "0" * 16)
+        telling.publish("0", made)
 
 
 def workers_of(process: forks.Forks) -> int:
-    """Return the one process that is a fork of it, as soon as there is one."""
-    children = Path(f"/proc/{process._process.pid}/task/{process._process.pid}/children")
-    while not (forked := children.read_text().split()):
+    """Return the one process that is a fork of it."""
+    server = process._process.pid
+    born = Path(f"/proc/{server}/task/{server}/children")
+    while not born.read_text():
         time.sleep(0.01)
-    return int(*forked)
+    return int(born.read_text())
 
 
 class FiguresError(Exception):
@@ -110,28 +107,23 @@ class FiguresError(Exception):
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, FiguresError])
-def test_what_is_being_published_is_finished_when_a_run_breaks_off(
-    finished: Finished, tmp_path: Path, stop: type[BaseException]
-) -> None:
-    publisher = Publisher(Tracker(dataclasses.replace(finished.experiment, tracking="offline"), tmp_path))
-    figures = Future[dict[str, str]]()
-    cell = finished.grid.cells[0]
+def test_what_is_being_published_is_finished_when_a_run_breaks_off(tmp_path: Path, stop: type[BaseException]) -> None:
+    telling, waiting = publisher(tmp_path), Future[Run]()
 
     def broken_off() -> None:
-        with publisher:
-            publisher.cell(rows(cell, finished.grid, finished.store), {})
-            publisher.summary(finished.results, figures.result, "0" * 16)
+        with telling:
+            telling.publish("0", functools.partial(run, "0"))
+            telling.publish("1", waiting.result)
             while not list(tmp_path.glob("wandb/offline-run-*")):
                 time.sleep(0.01)
             raise stop
 
     with pytest.raises(stop):
         broken_off()
-    figures.cancel()
-    folders = sorted(tmp_path.glob("wandb/offline-run-*"))
-    assert folders
-    assert all(list(folder.glob("*.wandb")) for folder in folders)  # W&B writes it last
-    assert not publisher._tracker.has("0" * 16)  # the next run publishes it
+    waiting.cancel()
+    (folder,) = tmp_path.glob("wandb/offline-run-*")
+    assert list(folder.glob("*.wandb"))  # W&B writes it last
+    assert not telling._here.has("1")  # the next run publishes it
 
 
 def test_its_warnings_are_warned_here(tmp_path: Path) -> None:
@@ -150,18 +142,25 @@ def test_its_warnings_are_warned_here(tmp_path: Path) -> None:
         one.warn()
 
 
-@pytest.mark.parametrize(
-    ("workers", "available", "tracking", "kind"),
-    [
-        ("1", 4, "offline", Tracker),
-        ("2", 1, "offline", Tracker),
-        ("2", 4, "none", Tracker),
-        ("2", 4, "offline", Publisher),
-    ],
-)
-def test_a_process_of_its_own_needs_cores(
-    workers: str, available: int, tracking: str, kind: type, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(cores, "available", lambda: available)
-    experiment = Experiment(tracking=tracking, workers=int(workers))  # type: ignore[arg-type]
-    assert type(publishing.tracker(experiment, tmp_path)) is kind
+def test_without_a_key_a_run_that_wants_to_be_online_goes_on_offline_and_says_so(tmp_path: Path) -> None:
+    experiment = Experiment(tracking="online")
+    said = "expected an API key of W&B, got none; going on offline: nothing is lost"
+    with pytest.warns(RuntimeWarning, match=said):
+        Publisher.of(experiment, Place.of(experiment, tmp_path), aside=True)
+
+
+def test_a_run_that_cannot_be_made_is_told_when_those_before_it_are_published(tmp_path: Path) -> None:
+    telling = publisher(tmp_path)
+
+    def told() -> None:
+        with telling:
+            telling.publish("0", functools.partial(run, "0"))
+            telling.publish("1", _broken)
+
+    with pytest.raises(FiguresError):
+        told()
+    assert len(offline(tmp_path)) == 1
+
+
+def _broken() -> Run:
+    raise FiguresError

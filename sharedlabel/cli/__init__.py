@@ -28,6 +28,9 @@ COMMANDS = {
     "train": Command("sharedlabel.train", "run a grid, or what is missing of it, and report"),
     "evaluate": Command("sharedlabel.evaluate", "report the finished cells of a grid, compute nothing else"),
     "report": Command("sharedlabel.report.__main__", "render the report of a run again from its stored results"),
+    "dashboards": Command(
+        "sharedlabel.tracking.dashboards.__main__", "compare the methods of a run at W&B: a workspace and a report"
+    ),
     "choose": Command("sharedlabel.choose.__main__", "recommend a ratio, n and aggregator, with cost and loss"),
     "export": Command("sharedlabel.export", "write a cell's backbone and aggregator as programs with a card"),
     "predict": Command("sharedlabel.predict", "predict the shared label of tuples of images with an exported model"),

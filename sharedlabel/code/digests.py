@@ -14,8 +14,9 @@ changes it.
 Not covered:
 
 - `errors.py`, `plugins/`, `machine/`, `config/` and what reads configurations, what is logged of trainings and who
-  watches them (`training/scores.py`, `training/logged.py`, `training/callbacks.py`, `training/watchers.py`,
-  `training/modules.py`), which compute no number that is stored: values of options are in the keys themselves;
+  watches them (`training/scores.py`, `training/logged.py`, `training/loggers.py`, `training/live.py`,
+  `training/callbacks.py`, `training/watchers.py`, `training/modules.py`), which compute no number that is
+  stored: values of options are in the keys themselves;
 - what writes numbers down and reads them back as they were: `store/`, whose checksums and `FORMAT` say whether they
   are, `files/`, and the states of trainings (`training/resume.py`, `training/keeping.py`);
 - plugins that code loads by name: configurations say which, and their own digests stand in the keys beside this one;
@@ -40,7 +41,9 @@ from sharedlabel.code.syntax import Chain
 # other code does not go on from it. Whether a training was killed is in no key, so the code for it need not be either.
 _RESUMING = ("training.resume", "training.keeping", "files", "store")
 # `training.modules` makes LightningModules of what is trained, and adds nothing of its own.
-_WATCHING = ("training.scores", "training.logged", "training.callbacks", "training.watchers", "training.modules")
+_WATCHING = tuple(
+    f"training.{name}" for name in ("scores", "logged", "loggers", "live", "callbacks", "watchers", "modules")
+)
 _NO_NUMBERS = {f"{PACKAGE}.{name}" for name in ("errors", "plugins", "machine", "config", *_WATCHING, *_RESUMING)}
 _EVERYTHING = "*"  # what `from module import *` imports
 Place: TypeAlias = tuple[str, int]  # a module and the number of a statement at its top

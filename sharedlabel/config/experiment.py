@@ -65,6 +65,7 @@ class Experiment:
             are rounded in another order, so the last digits of results change.
         tracking: W&B `online`, `offline`, `none`, or `auto`: online with an API key, else offline.
         project: W&B project.
+        entity: user or team of W&B that the project belongs to; your default one if it is left out.
         output: folder of reports, and of the artifact store if `store` says nothing else.
         store: folder of the artifacts, or a URL such as `s3://bucket/prefix`; `store` in `output` if it is left out.
         data_root: folder of downloads and decoded images.
@@ -108,6 +109,7 @@ class Experiment:
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     tracking: Literal["auto", "online", "offline", "none"] = "auto"
     project: str = "sharedlabel"
+    entity: str = ""
     output: str = "runs"
     store: str = ""
     data_root: str = "data"

@@ -87,6 +87,11 @@ def check(experiment: Experiment) -> Experiment:
     for axis in ("backbones", "pruners", "ratios", "aggregators", "training", "seeds"):
         _check_axis(axis, getattr(experiment, axis))
     _check_trainer(experiment.trainer)
+    if (experiment.trainer.logger, experiment.tracking) == ("wandb", "none"):
+        raise ConfigError(
+            "trainer.logger: expected tracking by W&B for wandb, got tracking=none; set tracking to auto, or "
+            "trainer.logger to csv"
+        )
     if max(experiment.ratios) > 1 and all(_name(spec) == DENSE for spec in experiment.pruners):
         raise ConfigError(f"ratios: got {max(experiment.ratios):g} but pruners lists none that compresses; add one")
     trainings(experiment)
@@ -119,6 +124,11 @@ def _check_names(experiment: Experiment) -> None:
         raise ConfigError(
             f"project: expected 1 to 128 characters and none of / \\ # ? % :, got {schema.shown(experiment.project)}; "
             "W&B takes no other names"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9_-]{0,128}", experiment.entity):
+        raise ConfigError(
+            f"entity: expected the name of a user or team of W&B, of letters, digits, '_' and '-', got "
+            f"{schema.shown(experiment.entity)}; copy it from the address of its page"
         )
     for place in ("output", "data_root"):
         if not getattr(experiment, place):

@@ -338,7 +338,8 @@ class TrainerConfig:
             batched program, where they are ready at the same time. Quicker for small networks on a GPU, slower for
             convolutions on a CPU; it takes the memory of as many trainings. Sums are rounded in another order, so the
             last digits of results change.
-        logger: `csv` or `tensorboard` log every training to the run's folder, below `logs`; `none` logs nothing.
+        logger: `csv` or `tensorboard` log every training to the run's folder, below `logs`; `wandb` logs that of each
+            network to a run of W&B of its own, where `tracking` says; `none` logs nothing.
         callbacks: what watches every training: `learning_rate_monitor`, `device_stats_monitor` (both need a logger) or
             `tqdm_progress_bar`, by name or with the options that Lightning gives it.
         checkpoint_seconds: seconds of training between two states that a killed run goes on from, written at the end of
@@ -355,7 +356,7 @@ class TrainerConfig:
     compile: bool | Literal["reduce-overhead", "max-autotune"] = False
     cudnn_benchmark: bool = False
     networks: Annotated[int, Field(ge=1, le=1024)] = 1
-    logger: Literal["none", "csv", "tensorboard"] = "none"
+    logger: Literal["none", "csv", "tensorboard", "wandb"] = "none"
     callbacks: tuple[str | dict[str, Any], ...] = ()
     checkpoint_seconds: NonNegativeFloat | None = 60.0
     options: dict[str, Any] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from sharedlabel.measurements import counts
 from sharedlabel.records import Identity
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Store
+from sharedlabel.tracking.places import Place
 
 
 def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, float | None], None]) -> Artifact:
@@ -41,7 +42,9 @@ def run_node(node: Node, grid: Grid, store: Store, progress: Callable[[Node, flo
 def job(grid: Grid) -> Job:
     """Return what all calls of a grid share."""
     experiment = grid.experiment
-    return Job(grid.data_by_key, experiment.trainer, home(experiment.output) / experiment.name / "logs")
+    folder = home(experiment.output) / experiment.name
+    place = Place.of(experiment, folder) if experiment.trainer.logger == "wandb" else None
+    return Job(grid.data_by_key, experiment.trainer, folder / "logs", place)
 
 
 def ordered(nodes: Iterable[Node]) -> list[Node]:

@@ -19,12 +19,15 @@ import torch
 from sharedlabel.config import canonical, digest
 from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import SharedLabelError, TrainingError, WriteError, interrupted, printable
+from sharedlabel.grid import watching
 from sharedlabel.machine import provenance
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import STAGES
 from sharedlabel.store import Artifact, Output, Store
+from sharedlabel.tracking.places import Place
 from sharedlabel.training import resume
 from sharedlabel.training.devices import device, tuned
+from sharedlabel.training.watchers import anybody, telling
 
 _REASON = 500  # letters of a reason; the traceback has them all
 
@@ -86,15 +89,17 @@ class Job:
         data: what calls read, by key.
         runtime: where and how they train.
         logs: folder of the logs of trainings.
+        place: where runs of W&B of trainings go; None where there are none.
     """
 
     data: Mapping[str, Data] = field(repr=False)
     runtime: TrainerConfig
     logs: Path
+    place: Place | None = None
 
     def compute(self, call: Call, store: Store) -> Artifact:
         """Compute a call whose inputs are stored, and store its output."""
-        with self._working(call.stage, call.key, store) as workplace:
+        with self._working(call, call.key, store) as workplace:
             inputs = _inputs(call, store)
             output = STAGES[call.stage].run(call.config, self.data[call.data_key], inputs, self.runtime)
         return self._save(call, output, store, workplace.started)
@@ -127,7 +132,7 @@ class Job:
         run = STAGES[first.stage].run_together
         assert run is not None
         try:
-            with self._working(first.stage, _name(calls), store) as workplace:
+            with self._working(first, _name(calls), store) as workplace:
                 inputs = [_inputs(call, store) for call in calls]
                 outputs = run([call.config for call in calls], self.data[first.data_key], inputs, self.runtime)
                 return outputs, (time.perf_counter() - workplace.started) / len(calls)
@@ -142,12 +147,14 @@ class Job:
         return None
 
     @contextlib.contextmanager
-    def _working(self, stage: str, key: str, store: Store) -> Iterator[resume.Workplace]:
+    def _working(self, call: Call, key: str, store: Store) -> Iterator[resume.Workplace]:
         """Surround what is trained for a call, or for several that are called by one key."""
-        logs = self.logs / f"{stage}-{key[:12]}"
-        workplace = resume.Workplace(store.unfinished(stage, key), self.runtime.checkpoint_seconds, logs)
-        timed = STAGES[stage].last  # what is measured is measured as others have it
-        with contextlib.nullcontext() if timed else tuned(self.runtime), resume.at(workplace):
+        logs = self.logs / f"{call.stage}-{key[:12]}"
+        workplace = resume.Workplace(store.unfinished(call.stage, key), self.runtime.checkpoint_seconds, logs)
+        timed = STAGES[call.stage].last  # what is measured is measured as others have it
+        seen = anybody(self.runtime)
+        about = watching.watched(call.stage, key, call.config, self.data[call.data_key], self.place) if seen else None
+        with contextlib.nullcontext() if timed else tuned(self.runtime), resume.at(workplace), telling(about):
             yield workplace
 
     def _save(self, call: Call, output: Output, store: Store, started: float) -> Artifact:

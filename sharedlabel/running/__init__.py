@@ -6,7 +6,6 @@ torch and Lightning take seconds to import, so functions import them: help and m
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sharedlabel.config import Experiment, digest
+from sharedlabel.config import Experiment
 from sharedlabel.errors import home, printable
 from sharedlabel.machine import cores, forks, memory
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from sharedlabel.grid.failures import Failed
     from sharedlabel.records import Results, Row
     from sharedlabel.running.collect import Losses
-    from sharedlabel.running.publishing import Publisher
-    from sharedlabel.running.tracking import Tracker
     from sharedlabel.store import Store
 
 
@@ -116,27 +113,24 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
         TrackingError: everything is stored and written, but W&B does not take it.
     """
     from sharedlabel.report.terminal import print_report
-    from sharedlabel.running import publishing
+    from sharedlabel.running.published import Published
+    from sharedlabel.tracking.places import Place
+    from sharedlabel.tracking.publishing import Publisher
 
     experiment = grid.experiment
     folder = home(experiment.output) / experiment.name
     folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is noticed before the first call
-    publisher = publishing.tracker(experiment, folder / "wandb")
-    with forks.cooled(), cores.using(experiment.threads), contextlib.ExitStack() as last, publisher as tracker:
-        aside = isinstance(tracker, publishing.Publisher)
-        tell_cell = tracker.cell if aside else None
-        computed = _compute(grid, store, None if events else console, fail_fast, folder, tell_cell)
+    publisher = Publisher.of(experiment, Place.of(experiment, folder), cores.processes(experiment.workers) > 1)
+    with forks.cooled(), cores.using(experiment.threads), contextlib.ExitStack() as last, publisher:
+        published = Published(publisher, grid, folder)
+        computed = _compute(grid, store, None if events else console, fail_fast, folder, published.cell)
         results, figures = computed.results, Future[Callable[[], Mapping[str, str]]]()
         last.callback(figures.cancel)  # whoever waits for them waits no longer, whatever goes wrong here
-        track = functools.partial(_track, tracker, grid, store, results, figures)
-        if aside:
-            track()
+        published.rest(store, results, figures)
         figures.set_result(_publish(computed, folder))
         print_report(results, console)
         _say_where(computed, folder, console, events)
-        if not aside and tracker.mode != "none":
-            track()
-        elif isinstance(tracker, publishing.Publisher) and tracker.busy:
+        if publisher.busy:
             _say_wait(console, events)
     return results
 
@@ -251,38 +245,3 @@ def _made(
     with progress.showing():
         failed = finish(grid, store, executor(grid, store, len(absent)), progress, fail_fast)
     return failed, progress.done
-
-
-def _track(
-    tracker: Tracker | Publisher,
-    grid: Grid,
-    store: Store,
-    results: Results,
-    figures: Future[Callable[[], Mapping[str, str]]],
-) -> None:
-    """Publish what is not published yet: last, since it may fail, or in another process, whose end is last."""
-    from sharedlabel.running.collect import losses, rows
-
-    failed = {failure.cell for failure in results.failures}
-    by_cell: dict[str, list[Row]] = {}
-    for row in results.rows:
-        by_cell.setdefault(row.cell, []).append(row)
-    for cell in grid.cells:
-        if (
-            cell.id in failed
-            or tracker.has(cell.id)
-            or not all(store.has(node.stage, node.key) for node in cell.read())
-        ):
-            continue
-        tracker.cell(by_cell.get(cell.id) or rows(cell, grid, store), losses(cell, store))
-    for failure in results.failures:
-        tracker.failed(failure)
-    summarized = sorted(failed) if failed else []
-    whole = digest([results.config, [cell.id for cell in grid.cells], *summarized])[:16]
-    if not tracker.has(whole):
-        tracker.summary(results, functools.partial(_drawn, figures), whole)
-
-
-def _drawn(figures: Future[Callable[[], Mapping[str, str]]]) -> Mapping[str, str]:
-    """Wait for figures, and return them."""
-    return figures.result()()

@@ -6,23 +6,21 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import callbacks as lightning
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor, nn
 
 from sharedlabel.backbones._masking import masked_weights
 from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.errors import ConfigError
+from sharedlabel.training import loggers, watchers
 from sharedlabel.training.keeping import Unwatching
 from sharedlabel.training.onlooker import Onlooker
 from sharedlabel.training.resume import Workplace
@@ -128,11 +126,7 @@ def check(config: TrainerConfig) -> None:
     _named(config)
     for callback in WATCHERS.get():
         _check_object(callback)
-    if config.logger == "tensorboard" and not any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))):
-        raise ConfigError(
-            "trainer.logger: tensorboard needs the package tensorboard, which is not installed; pip install "
-            "tensorboard, or set trainer.logger to csv"
-        )
+    loggers.check(config)
 
 
 @contextlib.contextmanager
@@ -191,16 +185,25 @@ def without_noise() -> Iterator[None]:
 def watching(config: TrainerConfig, workplace: Workplace, number: int, steps: int) -> dict[str, Any]:
     """Return the arguments of a Trainer that say who watches a training.
 
+    Whoever watches sees it validated after every epoch, too, as far as `watchers.told` says on what.
+
     Args:
         config: names loggers and callbacks.
         workplace: where it logs.
         number: of the training within its stage call.
         steps: in an epoch; single steps are logged every 50, or once an epoch if it has fewer.
     """
-    options: dict[str, Any] = {"callbacks": [*_named(config), *map(Onlooker, WATCHERS.get())]}
-    if config.logger != "none":
-        options["logger"] = _logger(config, workplace.logs, number)
+    told = watchers.told()
+    looks = [] if told is None or told.held_out is None else [loggers.Look(told.held_out)]
+    options: dict[str, Any] = {"callbacks": [*looks, *map(Onlooker, WATCHERS.get())]}
+    if watchers.logs(config):
+        options["logger"] = loggers.logger(config.logger, workplace.logs, number, told)
         options["log_every_n_steps"] = max(1, min(_EVERY, steps))
+        options["callbacks"].append(loggers.Pulse())
+    named = _named(config)
+    if not options.get("logger"):  # W&B is off, or has no run for an aggregator
+        named = [one for one in named if not isinstance(one, tuple(map(WATCHING.__getitem__, _MONITORS)))]
+    options["callbacks"] += named
     if any(isinstance(callback, lightning.ProgressBar) for callback in options["callbacks"]):
         options["enable_progress_bar"] = True
     return options
@@ -246,11 +249,3 @@ def _check_object(callback: Any) -> None:
 
 def _snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
-
-
-def _logger(config: TrainerConfig, logs: Path, number: int) -> Logger:
-    taken = {path.name for path in logs.iterdir()} if logs.is_dir() else set()
-    names = [f"training-{number}", *(f"training-{number}.{again}" for again in range(2, len(taken) + 3))]
-    folder = next(name for name in names if name not in taken)  # what a killed run has logged stays
-    kind = CSVLogger if config.logger == "csv" else TensorBoardLogger
-    return kind(logs, name="", version=folder)
