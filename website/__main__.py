@@ -1,4 +1,4 @@
-"""`python -m website --version 0.1.0`: build the site of one version into `site/0.1.0`, strictly and without the network.
+"""`python -m website --version 0.1.0`: build a version of the site into `site/0.1.0`, strictly, without network.
 
 Versions are plain folders beside each other. `site/versions.json` lists them, in the form that the theme's version
 menu reads, and `site/index.html` leads to the newest release, or to `dev` while there is none.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", type=_version, default=DEV, help="a release such as 0.1.0 (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=ROOT / "site", help="folder of all versions (default: site)")
     options = parser.parse_args(arguments)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)  # what a strict build stops at
     folder = options.out.resolve() / options.version
     config = load_config(str(ROOT / "mkdocs.yml"), strict=True, site_dir=str(folder))
     try:

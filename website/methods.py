@@ -7,7 +7,6 @@ files of `docs/results`. A new plugin file has a page without a line here.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import re
@@ -29,18 +28,12 @@ _GUIDE = DOCS / "methods" / "index.md"
 
 def pages() -> dict[str, str]:
     """Return the text of every page by its place in the site."""
-    return {place(name, kind): page(kind, name) for kind in plugins.KINDS for name in plugins.available(kind)}
+    return {f"methods/{kind}/{name}.md": page(kind, name) for kind in plugins.KINDS for name in plugins.available(kind)}
 
 
-def place(name: str, kind: str | None = None) -> str | None:
-    """Return where the page of a plugin stands in the site; None if there is no plugin of that name.
-
-    Args:
-        name: of a plugin.
-        kind: its kind, if it is known.
-    """
-    kinds = [kind] if kind else [one for one in plugins.KINDS if name in plugins.available(one)]
-    return f"methods/{kinds[0]}/{name}.md" if kinds else None
+def place(name: str) -> str | None:
+    """Return where the page of a plugin stands in the site; None if there is no plugin of that name."""
+    return next((f"methods/{kind}/{name}.md" for kind in plugins.KINDS if name in plugins.available(kind)), None)
 
 
 def page(kind: str, name: str) -> str:
@@ -116,10 +109,10 @@ def _class_text(kind: str, module: ModuleType) -> str:
 
 
 def _without_sections(text: str) -> str:
-    """Leave out the sections of a docstring that list arguments; a reference stays.
+    r"""Leave out the sections of a docstring that list arguments; a reference stays.
 
-    >>> _without_sections("Fuse.\\n\\nArgs:\\n    x: it.\\n\\nReference:\\n    Me.")
-    'Fuse.\\n\\nReference:\\n    Me.'
+    >>> _without_sections("Fuse.\n\nArgs:\n    x: it.\n\nReference:\n    Me.")
+    'Fuse.\n\nReference:\n    Me.'
     """
     blocks = re.split(r"\n\n(?=\S)", text)
     return "\n\n".join(block for block in blocks if not _SECTIONS.match(block))
@@ -147,7 +140,12 @@ def _options(kind: str, config: type) -> str:
     explained = {one.arg_name: one.description or "" for one in docstring_parser.parse(config.__doc__ or "").params}
     defaults = config()
     lines = [
-        [f"`{name}`", schema.wanted(annotation), f"`{_value(getattr(defaults, name))}`", _joined(explained.get(name, ""))]
+        [
+            f"`{name}`",
+            schema.wanted(annotation),
+            f"`{_value(getattr(defaults, name))}`",
+            _joined(explained.get(name, "")),
+        ]
         for name, annotation in schema.leaves(config)
     ]
     common = "`label` says what tables call it"
@@ -159,7 +157,7 @@ def _options(kind: str, config: type) -> str:
 
 def _value(value: object) -> str:
     """Write a default as it would stand in YAML."""
-    plain = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=1000)
+    plain: str = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=1000)
     return plain.removesuffix("\n...\n").strip()
 
 

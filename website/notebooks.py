@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -22,7 +21,7 @@ def pages() -> dict[str, str | bytes]:
     """Return the pages of all notebooks, and the pictures on them, by their place in the site."""
     made: dict[str, str | bytes] = {}
     for stem, notebook in executed().items():
-        made |= _page(stem, notebook)
+        made |= page(stem, notebook)
     return made
 
 
@@ -51,7 +50,8 @@ def executed() -> dict[str, Any]:
     return done
 
 
-def _page(stem: str, notebook: Any) -> dict[str, str | bytes]:
+def page(stem: str, notebook: Any) -> dict[str, str | bytes]:
+    """Return the page of a notebook that has been executed, and the pictures on it, by their place in the site."""
     resources = {"output_files_dir": f"{stem}-files", "unique_key": stem}
     text, found = MarkdownExporter().from_notebook_node(notebook, resources)
     pictures = {f"notebooks/{name}": content for name, content in found["outputs"].items()}

@@ -1,23 +1,26 @@
 """`python -m website.pictures`: draw the pictures of the pages, light and dark, from committed numbers.
 
-    python -m website.pictures                       # docs/pictures/why-*.svg
-    python -m website.pictures --run runs/digits     # also screenshots of that run's report; needs Chromium
+python -m website.pictures                       # docs/pictures/why-*.svg
+python -m website.pictures --run runs/digits     # also screenshots of that run's report; needs Chromium
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from sklearn.datasets import load_digits
 
 from website import DOCS, tables
@@ -26,6 +29,7 @@ FOLDER = DOCS / "pictures"
 _NUMBERS = DOCS / "results" / "cifar10-small" / "summaries.csv"
 _PRUNER, _AGGREGATOR = "random", "residual_lstm"
 _SHOWN_RATIOS = (1, 4, 16)
+_SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 _SIZES = {"wide": (1280, 800), "phone": (390, 844)}
 
 
@@ -92,7 +96,7 @@ def _schematic(axes: Axes, theme: Theme) -> None:
     for place, image in enumerate(images):
         low = 6.2 - 2.05 * place
         axes.imshow(image, cmap="gray_r", extent=(0.1, 1.9, low, low + 1.8), aspect="auto", zorder=2)
-        axes.add_patch(plt.Rectangle((0.1, low), 1.8, 1.8, fill=False, edgecolor=theme.faint, zorder=3))
+        axes.add_patch(Rectangle((0.1, low), 1.8, 1.8, fill=False, edgecolor=theme.faint, zorder=3))
         _box(axes, (3.1, low + 0.35), (2.1, 1.1), "network\n16x smaller", theme, 7.5)
         _arrow(axes, (2.0, low + 0.9), (3.0, low + 0.9), theme)
         _arrow(axes, (5.3, low + 0.9), (6.35, 4.05 + 0.28 * (1.5 - place)), theme)
@@ -101,7 +105,9 @@ def _schematic(axes: Axes, theme: Theme) -> None:
     axes.text(9.5, 4.05, "8", color=theme.mark, fontsize=24, fontweight="bold", ha="center", va="center")
 
 
-def _box(axes: Axes, corner: tuple[float, float], size: tuple[float, float], text: str, theme: Theme, font: float) -> None:
+def _box(
+    axes: Axes, corner: tuple[float, float], size: tuple[float, float], text: str, theme: Theme, font: float
+) -> None:
     style = "round,pad=0,rounding_size=0.18"
     box = FancyBboxPatch(corner, *size, boxstyle=style, facecolor=theme.surface, edgecolor=theme.lines[1], zorder=2)
     axes.add_patch(box)
@@ -170,7 +176,7 @@ def _points() -> dict[float, tuple[np.ndarray, np.ndarray, list[int]]]:
         if (one["aggregator"], one["split"], one["protocol"]) == (_AGGREGATOR, "test", "iid")
         and one["pruner"] in {_PRUNER, "none"}
     ]
-    found = {}
+    found: dict[float, tuple[np.ndarray, np.ndarray, list[int]]] = {}
     for ratio in _SHOWN_RATIOS:
         line = sorted((one for one in rows if float(one["ratio"]) == ratio), key=lambda one: int(one["n"]))
         cost = np.array([float(one["cost_dense_passes"]) for one in line])
@@ -188,9 +194,10 @@ def photograph(report: Path, out: Path) -> None:
     """
     from playwright.sync_api import sync_playwright
 
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as player:
-        browser = player.chromium.launch()
-        for scheme in THEMES:
+        browser = player.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for scheme in _SCHEMES:
             for name, (width, height) in _SIZES.items():
                 page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
                 page.goto(report.resolve().as_uri())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 _BAR = re.compile(r"(?<!\\)\|")
-_RULE = re.compile(r"[\s|:-]+")
 
 
 def rows(page: Path, *columns: str) -> dict[str, dict[str, str]]:
@@ -25,21 +25,12 @@ def rows(page: Path, *columns: str) -> dict[str, dict[str, str]]:
         LookupError: the page has no such table.
     """
     lines = page.read_text(encoding="utf-8").splitlines()
-    for place, line in enumerate(lines):
-        header = _cells(line)
-        if tuple(header[: len(columns)]) == columns:
-            break
-    else:
+    starts = [place for place, line in enumerate(lines) if tuple(_cells(line)[: len(columns)]) == columns]
+    if not starts:
         raise LookupError(f"expected a table that begins with {' | '.join(columns)} in {page}, got none")
-    listed = {}
-    for line in lines[place + 1 :]:
-        if not line.startswith("|"):
-            break
-        cells = _cells(line)
-        name = re.match(r"`(\w+)`", cells[0])
-        if name and not _RULE.fullmatch(line):
-            listed[name[1]] = dict(zip(header, cells, strict=True))
-    return listed
+    header, _, *cells = map(_cells, itertools.takewhile(lambda line: line.startswith("|"), lines[starts[0] :]))
+    named = [(re.match(r"`(\w+)`", row[0]), row) for row in cells]
+    return {name[1]: dict(zip(header, row, strict=True)) for name, row in named if name}
 
 
 def records(path: Path) -> list[dict[str, str]]:
@@ -62,7 +53,7 @@ def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 def facts(row: Mapping[str, str]) -> str:
     """Write a table of two columns, without the first entry of the row and those that say nothing."""
-    return table(["", ""], [[name, cell] for name, cell in list(row.items())[1:] if cell not in {"", "-"}])
+    return table(["", "here"], [[name, cell] for name, cell in list(row.items())[1:] if cell not in {"", "-"}])
 
 
 def _cells(line: str) -> list[str]:

@@ -33,4 +33,3 @@ def test_the_page_says_what_each_plot_takes() -> None:
 def test_packages_list_their_public_names_alone() -> None:
     for package in (sl, sl.metrics, sl.plot):
         assert {name for name in dir(package) if not name.startswith("__")} == {*package.__all__} - {"__version__"}
-

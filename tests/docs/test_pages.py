@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import io
 import json
@@ -10,7 +11,7 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,15 @@ def _blocks(page: Path) -> list[blocks.Block]:
 
 
 def test_every_block_says_what_it_is() -> None:
-    unsaid = [f"{_name(page)}:{block.line}" for page in PAGES for block in _blocks(page) if block.language not in LANGUAGES]
+    unsaid = [
+        f"{_name(page)}:{block.line}" for page in PAGES for block in _blocks(page) if block.language not in LANGUAGES
+    ]
     assert not unsaid
     for page in PAGES:
         inside = {line for block in _blocks(page) if block.language != "text" for line in block.text.splitlines()}
-        said = re.findall(r"^(?:    )?((?:sharedlabel|python -m) .*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        said = re.findall(
+            r"^(?:    )?((?:sharedlabel|python -m) .*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE
+        )
         assert {line for line in said if not any(line in other for other in inside)} == set(), _name(page)
 
 
@@ -93,11 +98,8 @@ def _python(block: blocks.Block, names: dict[str, Any], where: str) -> None:
 
 
 def _yaml(block: blocks.Block, names: dict[str, Any], where: str) -> None:
-    del names
-    experiment = config.merged(yaml.safe_load(block.text))
-    for kind in ("backbones", "pruners", "aggregators"):
-        for spec in getattr(experiment, kind):
-            assert config.resolve(kind, spec), where
+    del names, where
+    _resolve(config.merged(yaml.safe_load(block.text)))
 
 
 def _shell(block: blocks.Block, names: dict[str, Any], where: str) -> None:
@@ -126,7 +128,9 @@ def _read(words: list[str], where: str) -> None:
     elif program == "python" and rest[0] == "-m":
         module = rest[1]
         assert importlib.util.find_spec(module) is not None, where
-        command = next((name for name, known in COMMANDS.items() if known.module.removesuffix(".__main__") == module), None)
+        command = next(
+            (name for name, known in COMMANDS.items() if known.module.removesuffix(".__main__") == module), None
+        )
         if command is not None:
             _read_ours([command, *rest[2:]])
     elif program == "make":
@@ -143,17 +147,20 @@ def _read(words: list[str], where: str) -> None:
 def _read_ours(words: list[str]) -> None:
     """Read the arguments of a command of ours, and the plugins that an experiment names."""
     name, *rest = words
-    if not rest or name not in {"train", "evaluate"}:
-        if name in COMMANDS and name != "train" and name != "evaluate":
-            importlib.import_module(COMMANDS[name].module).parser().parse_args(rest)
-        else:
-            assert name in {*COMMANDS, "--help", "--version"}
-        return
-    experiment, _ = config.parse(rest, name)
+    if name in {"train", "evaluate"}:
+        experiment, _ = config.parse(rest, name)
+        _resolve(experiment)
+        config.resolve("data", experiment.data)
+    elif name in COMMANDS:
+        importlib.import_module(COMMANDS[name].module).parser().parse_args(rest)
+    else:
+        assert name in {"--help", "--version"}
+
+
+def _resolve(experiment: config.Experiment) -> None:
     for kind in ("backbones", "pruners", "aggregators"):
         for spec in getattr(experiment, kind):
             config.resolve(kind, spec)
-    config.resolve("data", experiment.data)
 
 
 def _failure(block: blocks.Block, names: dict[str, Any], where: str) -> str:
