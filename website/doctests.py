@@ -1,4 +1,4 @@
-"""For the API reference: doctests that stand in a docstring become code blocks."""
+"""For the API reference: doctests that stand in a docstring become code blocks, and `Example::` a heading."""
 
 from __future__ import annotations
 
@@ -26,4 +26,6 @@ def fenced(text: str) -> str:
     >>> fenced("Add.\n\n>>> 1 + 1\n2\n").splitlines()
     ['Add.', '', '```pycon', '>>> 1 + 1', '2', '```']
     """
-    return _DOCTEST.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", text)
+    return _DOCTEST.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", text).replace(
+        "Example::\n", "Example:\n"
+    )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import collections
 import functools
-from collections.abc import Callable, Iterable
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from website import DOCS, tables
 
 _RESULTS = DOCS / "results"
-_RATIOS = (1, 2, 4, 8, 16, 32)
+_RATIOS = (2.0, 4.0, 8.0, 16.0, 32.0)
+_DENSE = "none"
 _LATENCY_BATCH = "256"
 Record: TypeAlias = dict[str, str]
 
@@ -52,7 +55,6 @@ def _aggregator(name: str) -> str:
 
 def _pruner(name: str) -> str:
     """Return a pruner's accuracy and speed at every ratio in the grids that compare pruners."""
-    header = ["data, network", "called", *(f"{ratio}x" for ratio in _RATIOS)]
     accuracy = [
         line
         for records in _files("compressors-*/summaries.csv").values()
@@ -65,20 +67,23 @@ def _pruner(name: str) -> str:
     ]
     if not accuracy:
         return ""
+    header = ["data, network", "called", "dense", *(f"{ratio:g}x" for ratio in _RATIOS)]
     parts = ["n-accuracy in % (RI) of single images on test, log-pool:", tables.table(header, accuracy)]
     if speed:
-        parts += [f"Times as fast as the dense network, eager, batch {_LATENCY_BATCH}:", tables.table(header, speed)]
+        parts += [f"Times as fast as the dense network, eager, batch {_LATENCY_BATCH}, mean over seeds:"]
+        parts += [tables.table(header, speed)]
     return "\n\n".join([*parts, _origin("compressors")])
 
 
-def _lines(records: Iterable[Record], name: str, shown: Callable[[Record], str]) -> list[list[str]]:
-    """Return a line for each network and label of a pruner, with a cell for each ratio."""
-    cells: dict[tuple[str, str], dict[float, str]] = {}
+def _lines(records: Iterable[Record], name: str, shown: Callable[[Sequence[Record]], str]) -> Iterator[list[str]]:
+    """Yield a line for each network and label of a pruner, with a cell for the dense network and each ratio."""
+    cells = collections.defaultdict[tuple[str, str, float], list[Record]](list)
     for one in records:
-        if _is_called(name, one["pruner"]):
-            line = cells.setdefault((f"{one['data']}, {one['backbone']}", one["pruner"]), {})
-            line.setdefault(float(one["ratio"]), shown(one))
-    return [[*place, *(line.get(ratio, "") for ratio in _RATIOS)] for place, line in cells.items()]
+        cells[f"{one['data']}, {one['backbone']}", one["pruner"], float(one["ratio"])].append(one)
+    for network, label in dict.fromkeys((network, label) for network, label, _ in cells):
+        places = [(network, _DENSE, 1.0), *((network, label, ratio) for ratio in _RATIOS)]
+        if _is_called(name, label) and any(place in cells for place in places[1:]):
+            yield [network, label, *(shown(cells[place]) if place in cells else "" for place in places)]
 
 
 def _is_called(name: str, label: str) -> bool:
@@ -97,15 +102,16 @@ def _is_single(one: Record) -> bool:
 
 
 def _is_timed(one: Record) -> bool:
-    return (one["mode"], one["batch"], one["seed"]) == ("eager", _LATENCY_BATCH, "0")
+    return (one["mode"], one["batch"]) == ("eager", _LATENCY_BATCH)
 
 
-def _shown_accuracy(one: Record) -> str:
+def _shown_accuracy(found: Sequence[Record]) -> str:
+    (one,) = found  # a summary is over seeds already
     return f"{100 * float(one['n_accuracy']):.1f} ({float(one['ri']):.3f})"
 
 
-def _shown_speed(one: Record) -> str:
-    return f"{float(one['measured_speedup']):.1f}"
+def _shown_speed(found: Sequence[Record]) -> str:
+    return f"{statistics.fmean(float(one['measured_speedup']) for one in found):.1f}"
 
 
 def _origin(page: str) -> str:

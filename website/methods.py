@@ -74,12 +74,12 @@ def _glance(kind: str, name: str) -> str:
 
 def _advice(name: str) -> str:
     """Return what the guide says of the plugin."""
-    for columns in (("aggregator", "use it when"), ("pruner", "use it when"), ("name", "use it when")):
-        row = tables.rows(_GUIDE, *columns).get(name)
+    for first in ("aggregator", "pruner", "backbone", "data set"):
+        row = tables.rows(_GUIDE, first, "use it").get(name)
         if row:
             best = row.get("measured")
             measured_best = f"\n\nMeasured: {best}." if best else ""
-            return f"{_sentence(row['use it when'])}{measured_best}\n\nBeside the others: [methods](../index.md)."
+            return f"Use it {row['use it']}.{measured_best}\n\nBeside the others: [methods](../index.md)."
     return ""
 
 
@@ -187,7 +187,3 @@ def _source(module: ModuleType) -> str:
 
 def _joined(text: str) -> str:
     return " ".join(text.split())
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"

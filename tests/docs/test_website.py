@@ -53,7 +53,7 @@ def test_every_plugin_has_a_page_with_its_options(kind) -> None:
 def test_pages_have_formula_advice_numbers_and_use() -> None:
     page = methods.page("aggregators", "log_pool")
     assert "log p(y) + sum e_i" in page
-    assert "needs no training" in page
+    assert "Use it always, as the reference" in page
     assert re.search(r"\| cifar10-jpeg, resnet8 \| iid \| 16 \| 0\.\d{3} \[", page)
     assert "[digits](../../source/configs/digits.yaml.md)" in page
     page = methods.page("pruners", "unit")
