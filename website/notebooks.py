@@ -42,7 +42,10 @@ def executed() -> dict[str, Any]:
             for path in sorted(FOLDER.glob("*.ipynb")):
                 notebook = nbformat.read(path, as_version=4)
                 notebook.cells.insert(0, nbformat.v4.new_code_cell(_FORGET))
-                NotebookClient(notebook, km=kernel, timeout=_SECONDS).execute()
+                client = NotebookClient(notebook, km=kernel, timeout=_SECONDS)
+                client.execute()
+                assert client.kc is not None
+                client.kc.stop_channels()  # which a client of a kernel that others go on using leaves open
                 del notebook.cells[0]
                 done[path.stem] = notebook
         finally:
