@@ -1,5 +1,7 @@
 # Needs Python 3.11 to 3.13, pip, make and git. Everything is installed into .venv from the files requirements*.lock, whose hashes are checked.
 PYTHON ?= python3
+# Of the documentation: a release such as 0.1.0, or what is worked on.
+VERSION ?= dev
 VENV := .venv
 RUN := $(VENV)/bin/python
 LOCKS := requirements.lock requirements-build.lock requirements-tools.lock
@@ -8,7 +10,9 @@ COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 -
 # One more than there are cores, since tests wait for other processes; at most 8.
 WORKERS = $$($(RUN) -c 'import os; print(min(8, 1 + (os.cpu_count() or 1)))')
 
-.PHONY: demo test lint lint-docker simulate mutants format package matrix docker-check lock audit pins browser clean
+.PHONY: install demo test lint lint-docker docs simulate mutants format package matrix docker-check lock audit pins browser clean
+
+install: $(VENV)/.installed ## install into .venv and nothing else
 
 demo: $(VENV)/.installed ## install, then train, compress, aggregate and report on real handwritten digits
 	@echo "==> running the default experiment: python -m sharedlabel.train"
@@ -17,6 +21,10 @@ demo: $(VENV)/.installed ## install, then train, compress, aggregate and report 
 test: $(VENV)/.installed ## install, then run the tests
 	@echo "==> running the tests"
 	$(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+docs: $(VENV)/.installed ## the documentation as a site, into site/VERSION, without the network
+	@echo "==> building the documentation"
+	$(RUN) -m website --version $(VERSION)
 
 lint: $(VENV)/.installed ## style, types and layers
 	@echo "==> linting"
@@ -85,4 +93,4 @@ pins: ## print the base image's digest and the actions' commits of today; needs 
 	git ls-remote https://github.com/actions/setup-python refs/tags/v5
 
 clean: ## remove the environment and caches, keep runs and data
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist site *.egg-info

@@ -17,7 +17,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 # Standard deviations of log T a priori: around the level, per unit of log n steadily, and per unit of log n at random.
-# Chosen in simulations with exact posteriors, right or scaled by powers of n (docs/science.md, "Temperatures").
+# Chosen in simulations with exact posteriors, right or scaled by powers of n (docs/metrics.md, "Temperatures").
 LEVEL, SLOPE, WALK = 1.0, 0.5, 0.3
 _FURTHEST = 7.0  # of the level from the scale of the log-posteriors: a factor of 1100
 _STEPS, _CONVERGED = 200, 1e-10

@@ -7,8 +7,8 @@ were the identity, and only scores are trained. The pruned network has nothing l
 
 In the authors' code the classifier is one of these layers, and there are no biases and no parameters of normalisation.
 Here the classifier stays whole and as it was drawn. Nowhere in this package does a mask count there, so that choosing
-from its weights would cost accuracy for no higher ratio (measured: science.md). Biases and normalisation stay at their
-initial values, 0 and 1 in this package's own networks, which is as if there were none.
+from its weights would cost accuracy for no higher ratio (measured: docs/compression.md). Biases and normalisation stay
+at their initial values, 0 and 1 in this package's own networks, which is as if there were none.
 
 Reference: Ramanujan, Wortsman, Kembhavi, Farhadi & Rastegari, "What's Hidden in a Randomly Weighted Neural Network?"
 (2020).
