@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 import wandb
+
 from sharedlabel import grid
 from sharedlabel.config import parse
 from sharedlabel.store import Store

@@ -253,8 +253,8 @@ def page(builder: Builder, targets: Sequence[str]) -> Iterator[str]:
     yield from table(["image", "size on disk"], sizes)
     if builder.without_torch_index:
         yield ""
-        yield "PyTorch's own index was not reached: `cpu` holds PyPI's PyTorch here, with CUDA's libraries, and is smaller"
-        yield "where it is built with that index."
+        yield "PyTorch's own index was not reached: `cpu` holds PyPI's PyTorch here, with CUDA's libraries, and is"
+        yield "smaller where it is built with that index."
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def _saved(results: Results, place: Place, sections: Sequence[panels.Section]) -
         TrackingError: W&B does not take them.
     """
     import wandb
+
     from sharedlabel.tracking.dashboards import views
 
     try:
