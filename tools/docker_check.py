@@ -251,6 +251,10 @@ def page(builder: Builder, targets: Sequence[str]) -> Iterator[str]:
     yield ""
     sizes = [[name, f"{gigabytes(builder.root(name)):.2f} GB"] for name in targets]
     yield from table(["image", "size on disk"], sizes)
+    if builder.without_torch_index:
+        yield ""
+        yield "PyTorch's own index was not reached: `cpu` holds PyPI's PyTorch here, with CUDA's libraries, and is"
+        yield "smaller where it is built with that index."
 
 
 if __name__ == "__main__":
