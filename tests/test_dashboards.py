@@ -20,7 +20,6 @@ from tests.conftest import Finished
 
 pytest.importorskip("wandb_workspaces")
 # The library declares its validators as older versions of pydantic did.
-pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20")
 
 
 @pytest.fixture(autouse=True)

@@ -34,7 +34,7 @@ LANGUAGES = {"python", "sh", "yaml", "text"}
 # Lightning's remarks on this machine, and its own use of what newer versions of torch deprecate.
 REMARKS = "ignore:.*(does not have many workers|logging interval|treespec, LeafSpec|GPU available but not used)"
 # Programs that are not ours, and what is looked at of their arguments: nothing.
-OTHERS = {"export", "ray", "sbatch", "source", "docker", "[options"}
+OTHERS = {"export", "ray", "sbatch", "source", "docker", "pip", "uv", "[options"}
 
 
 def _name(page: Path) -> str:
