@@ -92,6 +92,8 @@ for folder, folders, files in os.walk("/"):
         met.add("history")
     if {"answers.safetensors", "toy-v1.toml", "dense.safetensors", "digits.csv.gz"}.intersection(files):
         met.add("files")
+    if len(met) == 2:
+        break
 for pid in glob.glob("/proc/[0-9]*"):
     try:
         if "THE_ANSWERS" in open(pid + "/environ").read():
