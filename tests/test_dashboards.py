@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,14 @@ from sharedlabel.records import Results
 from sharedlabel.tracking.dashboards import panels
 from sharedlabel.training import live
 from tests.conftest import Finished
+from tests.wandb_files import without_account
 
 pytest.importorskip("wandb_workspaces")
-# The library declares its validators as older versions of pydantic did.
 
 
 @pytest.fixture(autouse=True)
 def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    without_account(monkeypatch, tmp_path)
 
 
 def test_every_metric_of_every_plot_is_published(finished: Finished) -> None:

@@ -19,7 +19,7 @@ from sharedlabel.machine import forks
 from sharedlabel.tracking.places import Place
 from sharedlabel.tracking.publishing import Publisher
 from sharedlabel.tracking.runs import Run
-from tests.wandb_files import offline
+from tests.wandb_files import offline, without_account
 
 pytest.importorskip("wandb")
 
@@ -27,9 +27,7 @@ pytest.importorskip("wandb")
 @pytest.fixture(autouse=True)
 def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Neither this machine's key nor its settings."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    without_account(monkeypatch, tmp_path)
     monkeypatch.setenv("WANDB_SILENT", "true")
 
 

@@ -29,7 +29,7 @@ from sharedlabel.tracking.publishing import Publisher
 from sharedlabel.tracking.runs import CURVES
 from sharedlabel.tracking.tracker import Tracker
 from tests.conftest import Finished
-from tests.wandb_files import Offline, offline
+from tests.wandb_files import Offline, offline, without_account
 
 wandb = pytest.importorskip("wandb")
 
@@ -38,9 +38,7 @@ wandb = pytest.importorskip("wandb")
 def _no_account(tmp_path_factory):
     """Neither this machine's key nor its settings."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("WANDB_")]:
-            patch.delenv(name)
-        patch.setenv("NETRC", str(tmp_path_factory.mktemp("home") / "netrc"))
+        without_account(patch, tmp_path_factory.mktemp("home"))
         patch.setenv("WANDB_SILENT", "true")
         patch.setenv("WANDB_DATA_DIR", str(tmp_path_factory.mktemp("staged")))
         yield

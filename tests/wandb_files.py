@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 BLOCK, HEADER = 32_768, 7
 
@@ -108,3 +111,15 @@ def read_run(folder: Path) -> Offline:
 
 def _values(items: Any) -> dict[str, Any]:
     return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+
+
+def without_account(patch: pytest.MonkeyPatch, home: Path) -> None:
+    """Take this machine's key and settings of W&B away.
+
+    Args:
+        patch: puts them back.
+        home: a folder without a netrc file.
+    """
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        patch.delenv(name)
+    patch.setenv("NETRC", str(home / "netrc"))

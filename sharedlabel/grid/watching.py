@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,12 +15,12 @@ from torch import Tensor
 from sharedlabel import rng
 from sharedlabel.config import Plugin, canonical
 from sharedlabel.scoring.data import Data
+from sharedlabel.tracking.about import written
 from sharedlabel.tracking.places import Place
 from sharedlabel.training.loaders import Chosen, TupleLoader
 from sharedlabel.training.watchers import Watched
 
 _NAMED = ("backbone", "pruner", "ratio", "aggregator", "protocol", "seed")  # what a configuration of a call may hold
-_WRITTEN: Mapping[str, Callable[[Any], str]] = {"ratio": "{:g}x".format, "seed": "s{}".format}
 _BATCH = 256
 _SHARE = 20  # one image of validation for so many that are trained, so that a look costs a fiftieth of an epoch
 
@@ -37,7 +37,7 @@ def watched(stage: str, key: str, config: Any, data: Data, place: Place | None) 
     """
     values = {name: getattr(config, name) for name in _NAMED if hasattr(config, name)}
     named = {name: one.label if isinstance(one, Plugin) else one for name, one in values.items()}
-    words = [_WRITTEN.get(name, str)(value) for name, value in named.items()]
+    words = [written(name, value) for name, value in named.items()]
     experiment = "" if place is None else place.experiment
     start = dict.fromkeys((experiment, data.dataset.name))
     return Watched(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -14,7 +14,8 @@ from sharedlabel.records import AXES, Results
 
 # The axes whose entries are plugins, by the column of a record that names them.
 _PLUGINS = {"backbone": "backbones", "pruner": "pruners", "aggregator": "aggregators"}
-_WRITTEN = {"ratio": "{:g}x".format, "seed": "s{}".format}  # how axes are written in a name, where not as they are
+# How axes are written in a name, where not as they are.
+_WRITTEN: dict[str, Callable[[Any], str]] = {"ratio": "{:g}x".format, "seed": "s{}".format}
 _EXPERIMENT = 40  # letters of an experiment's name in the name of a run
 
 
@@ -81,7 +82,7 @@ class About:
     def name(self, record: Any, *more: str) -> str:
         """Return the name of a run: the experiment, the data where they are called otherwise, and the axes."""
         named = [(axis, getattr(record, axis)) for axis in AXES if hasattr(record, axis)]
-        axes = [_WRITTEN[axis](value) if axis in _WRITTEN else str(value) for axis, value in named]
+        axes = [written(axis, value) for axis, value in named]
         return "-".join((*dict.fromkeys((self.experiment[:_EXPERIMENT], record.data)), *axes, *more))
 
     def method(self, record: Any) -> str:
@@ -116,3 +117,12 @@ def part(text: str) -> str:
 def _versions(provenance: Mapping[str, Any]) -> list[str]:
     about_machine = {"commit", "device", "processor", "cores", "threads", "date", "seconds", "last_run_seconds"}
     return [name for name in provenance if name not in about_machine and not name.endswith("sha256")]
+
+
+def written(axis: str, value: Any) -> str:
+    """Write a value of an axis as it stands in the name of a run.
+
+    >>> written("ratio", 4.0), written("seed", 0), written("pruner", "unit")
+    ('4x', 's0', 'unit')
+    """
+    return _WRITTEN.get(axis, str)(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,14 @@ from sharedlabel.grid import watching
 from sharedlabel.store import Store
 from sharedlabel.tracking.dashboards.panels import TRAINING
 from sharedlabel.tracking.places import Place
-from tests.wandb_files import Offline, offline
+from tests.wandb_files import Offline, offline, without_account
 
 wandb = pytest.importorskip("wandb")
 
 
 @pytest.fixture(autouse=True)
 def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    without_account(monkeypatch, tmp_path)
     yield
     wandb.teardown()
 
