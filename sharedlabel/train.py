@@ -33,7 +33,7 @@ def _main(arguments: Sequence[str] | None) -> int:
 
         print_plan(grid, store, console)
         return 0
-    return FAILED if run(grid, store, console, switches.fail_fast, switches.json).failures else 0
+    return FAILED if run(grid, store, console, switches.fail_fast, switches.json, whole=False).failures else 0
 
 
 if __name__ == "__main__":

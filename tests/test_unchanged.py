@@ -14,7 +14,7 @@ import pytest
 
 from sharedlabel import train
 from sharedlabel.config import Experiment
-from sharedlabel.records import NAME
+from sharedlabel.records import NAME, TABLES
 from sharedlabel.running import collect, unchanged
 
 HEAVY = ("matplotlib", "pytorch_lightning", "scipy", "sklearn", "torch._dynamo", "torchmetrics", "wandb")
@@ -95,6 +95,8 @@ def test_what_is_read_back_is_what_was_collected(finished):
     folder = folder_of(finished.experiment)
     assert unchanged.results(folder, unchanged.made_of(finished.grid, finished.store)) == finished.results
     assert unchanged.results(folder, "0" * 64) is None
+    some = unchanged.results(folder, unchanged.made_of(finished.grid, finished.store), ("summaries",))
+    assert some == dataclasses.replace(finished.results, **{name: () for name in TABLES if name != "summaries"})
 
 
 def test_a_file_that_is_no_results_is_not_read_back(finished, tmp_path):

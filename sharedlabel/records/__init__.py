@@ -9,7 +9,7 @@ down and explained once. `TABLES` names the record of each table; those that a s
 
 from sharedlabel.records.adaptive import AdaptivePoint, Threshold
 from sharedlabel.records.dataset import ClassCount, DatasetFacts
-from sharedlabel.records.files import NAME, files, from_cell, read, to_csv, write
+from sharedlabel.records.files import NAME, files, from_cell, only, read, to_csv, write
 from sharedlabel.records.identity import AXES, Identity, Metric, OfCell, OfMethod, OfPruned, Split
 from sharedlabel.records.results import FORMAT, TABLES, Results, Tables, meanings
 from sharedlabel.records.rows import (
@@ -42,5 +42,5 @@ __all__ = [
     "Comparison", "DatasetFacts", "Identity", "MainScores", "MeasuredTime", "Metric", "NetworkCosts", "NetworkSize",
     "NetworkTraining", "OfCell", "OfMethod", "OfPruned", "PairedDifference", "Pooled", "Rank", "Results", "Row",
     "Scores", "Spent", "Split", "Summary", "SweetSpot", "Tables", "Threshold", "Verdict", "Wins", "files", "from_cell",
-    "meanings", "read", "to_csv", "write",
+    "meanings", "only", "read", "to_csv", "write",
 ]  # fmt: skip

@@ -43,6 +43,27 @@ def files(results: Results) -> dict[str, str]:
     return {NAME: page} | {f"{table}.csv": to_csv(kind, getattr(results, table)) for table, kind in TABLES.items()}
 
 
+def only(content: bytes, tables: Collection[str]) -> bytes:
+    """Empty the other tables of a `results.json` that is laid out as we write it: most of it is rows.
+
+    Args:
+        content: of the file.
+        tables: those to keep.
+
+    Returns:
+        The content, with every table that could not be told from its lines as it is.
+    """
+    parts, taken = [], 0
+    for table in TABLES:  # in the order in which they stand there
+        name = f'\n "{table}": ['.encode()
+        begin = -1 if table in tables else content.find(name + b"\n", taken)
+        end = -1 if begin < 0 else content.find(b"\n ]", begin)  # lists inside a table are further to the right
+        if end > 0:
+            parts += [content[taken:begin], name]
+            taken = end + 2
+    return b"".join([*parts, content[taken:]])
+
+
 def _nested(value: Any) -> str:
     """Write a value of `results.json`, one level down."""
     plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
@@ -123,7 +144,8 @@ def read(path: Path, tables: Collection[str] | None = None) -> Results:
     """
     file = path / NAME if path.is_dir() else path
     try:
-        payload = read_json(together.read(file.parent, NAME) if file.name == NAME else read_file(file))
+        content = together.read(file.parent, NAME) if file.name == NAME else read_file(file)
+        payload = read_json(content if tables is None else only(content, tables))
     except (OSError, ValueError) as error:
         raise StoreError(f"expected a results.json at {file}, got: {error}; run `sharedlabel train` first") from error
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:

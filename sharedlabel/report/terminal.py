@@ -15,6 +15,8 @@ from sharedlabel.report import adaptive, sentences, standings, views
 from sharedlabel.report.sentences import edge, sentence, title
 from sharedlabel.report.views import View
 
+# The tables that it needs of a run in which nothing has failed.
+PRINTED = ("summaries", "comparisons", "sweet_spots", "layers", "adaptive", "ranks", "wins")
 _SHOWN_OTHERS = 2
 _SHOWN_FAILURES = 10
 _WIDTH = 100

@@ -273,14 +273,16 @@ def headline(view: View) -> SweetSpot | None:
 
 def collapses(results: Results) -> list[str]:
     """Phrase a warning for every network that has a layer without a weight left."""
-    seeds_of: dict[tuple[str, str, str, float, str], set[int]] = {}
-    for row in results.rows:
-        if row.collapsed_layers:
-            seeds_of.setdefault((row.data, row.backbone, row.pruner, row.ratio, row.collapsed_layers), set()).add(
-                row.seed
-            )
+    empty: dict[tuple[str, str, str, float, int], dict[str, None]] = {}
+    for layer in results.layers:
+        if layer.weights == 0:
+            network = layer.data, layer.backbone, layer.pruner, layer.ratio, layer.seed
+            empty.setdefault(network, {})[layer.layer] = None
+    seeds_of: dict[tuple[str, str, str, float, str], list[int]] = {}
+    for (data, backbone, pruner, ratio, seed), names in sorted(empty.items()):
+        seeds_of.setdefault((data, backbone, pruner, ratio, ",".join(names)), []).append(seed)
     return [
         f"{pruner} at {ratio:g}x left layers of {backbone} on {data} without a weight: {layers} "
-        f"(seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))})"
+        f"(seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
         for (data, backbone, pruner, ratio, layers), seeds in sorted(seeds_of.items())
     ]

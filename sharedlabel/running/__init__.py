@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,9 @@ def announce(grid: Grid, console: Console) -> None:
         console.print(search_budget(grid), highlight=False)
 
 
-def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, events: bool = False) -> Results:
+def run(
+    grid: Grid, store: Store, console: Console, fail_fast: bool = False, events: bool = False, whole: bool = True
+) -> Results:
     """Compute the missing cells, then write rows, plots and the report, print the tables, and publish.
 
     Args:
@@ -107,12 +109,13 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
         console: where to print.
         fail_fast: compute nothing more after the first failure.
         events: print what happens as JSON, a line each, for other programs (`grid/progress.py`).
+        whole: return every table; else, where a former run has written them, those alone that are printed or published.
 
     Raises:
         WriteError: the store, or the folder of the run, cannot be written.
         TrackingError: everything is stored and written, but W&B does not take it.
     """
-    from sharedlabel.report.terminal import print_report
+    from sharedlabel.report.terminal import PRINTED, print_report
     from sharedlabel.running.published import Published
     from sharedlabel.tracking.places import Place
     from sharedlabel.tracking.publishing import Publisher
@@ -123,7 +126,8 @@ def run(grid: Grid, store: Store, console: Console, fail_fast: bool = False, eve
     publisher = Publisher.of(experiment, Place.of(experiment, folder), cores.processes(experiment.workers) > 1)
     with forks.cooled(), cores.using(experiment.threads), contextlib.ExitStack() as last, publisher:
         published = Published(publisher, grid, folder)
-        computed = _compute(grid, store, None if events else console, fail_fast, folder, published.cell)
+        tables = None if whole or publisher.place.mode != "none" else PRINTED
+        computed = _compute(grid, store, None if events else console, fail_fast, folder, published.cell, tables)
         results, figures = computed.results, Future[Callable[[], Mapping[str, str]]]()
         last.callback(figures.cancel)  # whoever waits for them waits no longer, whatever goes wrong here
         published.rest(store, results, figures)
@@ -194,10 +198,12 @@ def _compute(
     fail_fast: bool,
     folder: Path | None = None,
     tell: Callable[[Sequence[Row], Losses], None] | None = None,
+    tables: Collection[str] | None = None,
 ) -> _Computed:
     """Compute what is missing and collect everything; tracebacks are kept in the folder at once, if there is one.
 
-    Whoever wants to be told is told of every cell as soon as there is nothing left to compute.
+    Whoever wants to be told is told of every cell as soon as there is nothing left to compute. Where a former run has
+    written everything, these tables alone may be read.
     """
     from sharedlabel.grid import finished, missing
     from sharedlabel.grid.failures import failures
@@ -212,7 +218,7 @@ def _compute(
         failed, done = _made(grid, store, console, fail_fast, folder, absent)
     elif folder is not None:
         made_of = unchanged.made_of(grid, store)
-        written = unchanged.results(folder, made_of)
+        written = unchanged.results(folder, made_of, tables)
         if written is not None:
             return _Computed(written, {}, 0, made_of, written=True)
     texts = {key: described(one.node, grid) for key, one in failed.items()}

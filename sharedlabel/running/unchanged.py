@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+from collections.abc import Collection
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,7 +20,7 @@ from sharedlabel.config import digest
 from sharedlabel.files import together
 from sharedlabel.grid import Cell, Grid
 from sharedlabel.machine import memory
-from sharedlabel.records import AXES, NAME, Results
+from sharedlabel.records import AXES, NAME, Results, only
 from sharedlabel.report import PLOTS
 from sharedlabel.running.collect import about
 from sharedlabel.store import Store
@@ -42,17 +43,19 @@ def made_of(grid: Grid, store: Store) -> str:
 
 
 @memory.uncollected()
-def results(folder: Path, made_of: str) -> Results | None:
+def results(folder: Path, made_of: str, tables: Collection[str] | None = None) -> Results | None:
     """Return the results that a former run has written, if they are made of the same and all files are as it left them.
 
     Args:
         folder: of the run.
         made_of: the digest of this run.
+        tables: those that are needed; the others come back empty. None for all.
     """
     try:
         if not together.holds(folder, made_of):
             return None
-        return TypeAdapter(Results).validate_json(together.read(folder, NAME))
+        content = together.read(folder, NAME)
+        return TypeAdapter(Results).validate_json(content if tables is None else only(content, tables))
     except (OSError, ValidationError):
         return None
 

@@ -413,6 +413,28 @@ def margins(data: str, seeds: int) -> list[Any]:
     ]
 
 
+def layers(data: str, networks: list[tuple[str, float]], seeds: int) -> list[Any]:
+    """Two layers, the smaller of which a random choice of weights empties at 32x."""
+    return [
+        records.measurements.LayerWeights(
+            data=data,
+            backbone="resnet_cifar-8",
+            pruner=pruner,
+            ratio=ratio,
+            seed=seed,
+            training="frozen",
+            layer=layer,
+            weights_dense=dense,
+            weights=left,
+            sparsity=1 - left / dense,
+        )
+        for (pruner, ratio), seed, (layer, dense) in itertools.product(
+            networks, range(seeds), (("stages.1.0.conv1", 4608), ("stages.2.0.shortcut", 2048))
+        )
+        for left in [0 if (pruner, ratio, dense) == ("random", 32.0, 2048) else round(dense / ratio)]
+    ]
+
+
 def adaptive(summaries: list[Any]) -> list[Any]:
     """Stops that save a quarter of the images, and err a little less than they may; the dearest never decides."""
     points = []
@@ -572,6 +594,7 @@ def make(
         sweet_spots=tuple(sweet_spots(summaries, pruners, protocols)),
         reliability=tuple(reliability(rows)),
         latencies=tuple(latencies(data, networks, seeds)),
+        layers=tuple(layers(data, networks, seeds)),
         margins=tuple(margins(data, seeds)),
         adaptive=tuple(adaptive(summaries)),
         thresholds=tuple(thresholds(rows)),

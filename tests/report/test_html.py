@@ -183,7 +183,7 @@ def test_nothing_is_loaded_from_anywhere(page):
     loads = [v for _, a in Outline(page).tags for k, v in a.items() if k in {"src", "href", "srcset", "data"}]
     assert {v for v in loads if not v.startswith(("#", "data:image/png"))} == {
         "data:,", "./rows.csv", "./comparisons.csv", "./sweet_spots.csv", "./latencies.csv", "./margins.csv",
-        "./adaptive.csv", "./thresholds.csv", "./pooled.csv", "./ranks.csv", "./wins.csv",
+        "./layers.csv", "./adaptive.csv", "./thresholds.csv", "./pooled.csv", "./ranks.csv", "./wins.csv",
     }  # fmt: skip
 
 

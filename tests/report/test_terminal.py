@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+from pydantic import TypeAdapter
 from rich.console import Console
 
 from sharedlabel import records
@@ -26,6 +27,17 @@ def test_best_table_shows_the_numbers_of_the_summaries(results):
     for best in views.best_methods(views.split(results)[0]):
         chosen = best.chosen
         assert f"{chosen.ri:.3f} [{chosen.ri_low:.3f}, {chosen.ri_high:.3f}]" in text
+
+
+def test_the_tables_that_are_printed_are_enough(results, tmp_path):
+    records.write(results, tmp_path)
+    file = tmp_path / records.NAME
+    kept = records.only(file.read_bytes(), terminal.PRINTED)
+    assert len(kept) < file.stat().st_size / 2
+    for read in (records.read(tmp_path, terminal.PRINTED), TypeAdapter(records.Results).validate_json(kept)):
+        emptied = {name: () for name in records.TABLES if name not in terminal.PRINTED}
+        assert read == dataclasses.replace(results, **emptied)
+        assert printed(read) == printed(results)
 
 
 def test_few_seeds_are_said_to_allow_no_verdict(results):
