@@ -268,7 +268,7 @@ def test_the_budget_is_printed_before_a_plan_and_a_run(small, done, capsys, monk
     line = "search: 2 trials for each of 1 aggregators, 2 trained networks in all"
     assert train.main([*arguments, "--plan"]) == 0
     assert line in capsys.readouterr().out
-    monkeypatch.setattr(train, "run", lambda *_: print("it runs") or SimpleNamespace(failures=()))
+    monkeypatch.setattr(train, "run", lambda *_, **__: print("it runs") or SimpleNamespace(failures=()))
     assert train.main(arguments) == 0
     out = capsys.readouterr().out
     assert out.index(line) < out.index("it runs")

@@ -27,7 +27,7 @@ from sharedlabel.leaderboard.submission import reading, stripped
 from tests.leaderboard.conftest import CLASSES, IMAGES, KIND, N, make_board, needs_sandbox
 
 pytestmark = needs_sandbox
-SOON = 8  # seconds, in which a process has started even where others are at work
+SOON = 3  # seconds; one that has not even started by then is ended alike
 
 
 @pytest.fixture(autouse=True)
