@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import wandb
+from pytorch_lightning.loggers import CSVLogger
 
 from sharedlabel import grid
 from sharedlabel.config import parse
@@ -35,8 +36,8 @@ WATCHING = (
     (loggers.Look, "on_train_epoch_end"),
     (loggers.Pulse, "on_before_optimizer_step"),
     (loggers, "logger"),
-    *((kind, name) for kind in (loggers.CSVLogger, live.LiveLogger) for name in ("log_metrics", "log_hyperparams")),
-    *((kind, name) for kind in (loggers.CSVLogger, live.LiveLogger) for name in ("save", "finalize")),
+    *((kind, name) for kind in (CSVLogger, live.LiveLogger) for name in ("log_metrics", "log_hyperparams")),
+    *((kind, name) for kind in (CSVLogger, live.LiveLogger) for name in ("save", "finalize")),
 )
 
 

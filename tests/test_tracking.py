@@ -85,6 +85,20 @@ def about(finished) -> About:
     return About(results.experiment, results.config, results.provenance, options(finished.experiment))
 
 
+def test_a_user_without_a_home_loses_nothing(tmp_path, monkeypatch):
+    (tmp_path / "home").touch()  # in which nobody, whatever their rights, can make a folder
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "model").write_text("weights")
+    files = runs.Files("model", "model", {"model": tmp_path / "model"}, ("latest",))
+    with Tracker(Place("one", "project", "team", "offline", tmp_path / "wandb")) as tracker:
+        tracker.publish(runs.Run("0", "name", "cell", {}, (), files=files))
+    staged = tmp_path / "wandb" / "home"
+    assert "weights" in {path.read_text() for path in (staged / "artifacts" / "staging").iterdir()}
+    assert {os.environ.pop(name) for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR")} == {str(staged)}
+
+
 def test_there_is_a_run_for_every_cell_and_method_and_one_for_the_grid_and_then_nothing(finished, folder, read):
     where, grid = place(finished, folder.parent), methods.extent(finished.results)
     cells = {where.run_id(cell.id) for cell in finished.grid.cells}

@@ -113,6 +113,7 @@ def _start(place: Place, run: Run, live: bool) -> Any:
     import wandb
 
     os.environ.setdefault("WANDB_SILENT", "true")
+    _settle(place.folder)
     for name in SWEEP:  # it would put every run of this process into the one that it says
         os.environ.pop(name, None)
     sweep = place.sweep if run.kind == "summary" else None
@@ -139,6 +140,18 @@ def _start(place: Place, run: Run, live: bool) -> Any:
             x_save_requirements=run.kind == "summary",  # a tenth of a second, the same for every run
         ),
     )
+
+
+def _settle(folder: Path) -> None:
+    """Let W&B copy artifacts and write its own log below our folder, where the user has no home that can be written."""
+    from wandb import env
+
+    for name, usual in (("WANDB_DATA_DIR", env.get_data_dir()), ("WANDB_CACHE_DIR", env.get_cache_dir())):
+        if name not in os.environ:
+            try:
+                Path(usual).mkdir(parents=True, exist_ok=True)
+            except OSError:
+                os.environ[name] = str(folder / "home")
 
 
 def fill(begun: Any, run: Run) -> None:
