@@ -109,12 +109,12 @@ def test_a_plan_says_what_fails_in_the_rehearsal_and_goes_on(tmp_path, capsys, m
 @pytest.mark.parametrize("option", [f"--{part}.batch_size=1000000" for part in ("dense", "retrain", "fit")])
 def test_a_rehearsal_has_no_more_images_than_the_data(prepared, option):
     planned = grid.prepare(config.parse([*EVERYTHING, option])[0])
-    usual, large = (rehearsal_module._small(one, 4).data.splits["backbone"] for one in (prepared, planned))
+    usual, large = (rehearsal_module._small(one, 4, 3).data.splits["backbone"] for one in (prepared, planned))
     assert len(large) <= 4 * len(prepared.data.splits["backbone"])
     assert len(usual) <= len(large)
 
 
 def test_made_up_images_are_bounded_in_memory(prepared, monkeypatch):
     monkeypatch.setattr(rehearsal_module, "_BYTES", 10_000)
-    small = rehearsal_module._small(prepared, 4)
+    small = rehearsal_module._small(prepared, 4, 3)
     assert small.data.dataset.images.nbytes < 40_000

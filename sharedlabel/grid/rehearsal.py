@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import math
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +38,10 @@ from sharedlabel.types import Dataset, Role
 
 _MACS = 1e10  # of the smaller rehearsal's forward passes, for each part: a second or two on one core
 _CLASSES, _INSTANCES = 10, 4  # made up at most; instances per tuple
-_EPOCHS = 3  # of the second rehearsal; the first has one
+_INPUTS = 8  # images of the first rehearsal on which margins are observed, over and over
 _BYTES = 2**28  # of made-up images, while they are drawn
-_LARGER = 4  # times as many images in the second rehearsal
+_SIZES = ((4, 3), (3, 2), (2, 1))  # times as many images in the second rehearsal, and epochs; the first has one
+_SECONDS = 30.0  # that the second rehearsal may take, by what the first took
 _COMPILATION = 60.0  # seconds for each new shape, where latency is measured compiled
 
 
@@ -86,8 +88,12 @@ class Rehearsal:
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
-        _measured(grid, 1, warming=True)  # what is loaded once takes longer than what is measured
-        small, large = (_measured(grid, scale) for scale in (1, _LARGER))
+        _measured(grid, 1, 1, warming=True)  # what is loaded once takes longer than what is measured
+        began = time.perf_counter()
+        small = _measured(grid, 1, 1)
+        taken = time.perf_counter() - began
+        sizes = (size for size in _SIZES if math.prod(size) * taken <= _SECONDS)
+        large = _measured(grid, *next(sizes, _SIZES[-1]))
         self.failed = small.reasons | large.reasons
         both = small.measured.keys() & large.measured.keys()
         self._lines = {like: line(small.measured[like], large.measured[like]) for like in both}
@@ -143,9 +149,9 @@ class _Watch:
         """Nobody else works in a store of our own."""
 
 
-def _measured(grid: Grid, scale: int, warming: bool = False) -> _Watch:
-    """Run the stages on so much data; for warming only those of one cell."""
-    small = _small(grid, scale)
+def _measured(grid: Grid, scale: int, epochs: int, warming: bool = False) -> _Watch:
+    """Run the stages on so much data, for so many epochs; for warming only those of one cell."""
+    small = _small(grid, scale, epochs)
     watch = _Watch(small)
     with tempfile.TemporaryDirectory() as folder, callbacks.unwatched():
         store = Store(Path(folder))
@@ -168,16 +174,16 @@ def _work(node: Node, data: Data) -> float:
     return STAGES[node.stage].work(node.config, data)
 
 
-def _small(grid: Grid, scale: int) -> Grid:
-    """Return a grid of the same plugins on made-up data, one epoch and one ratio of everything."""
-    experiment = _shortened(grid.experiment, 1 if scale == 1 else _EPOCHS)
+def _small(grid: Grid, scale: int, epochs: int) -> Grid:
+    """Return a grid of the same plugins on made-up data, so many epochs and one ratio of everything."""
+    experiment = _shortened(grid.experiment, epochs, scale * _INPUTS)
     forward = max(counts.macs(network, grid.data.dataset.image_shape).executed for network in grid.backbones.values())
     images = max(int(_MACS / max(forward, 1)), 1)
     classes = max(2, min(grid.data.dataset.num_classes, _CLASSES, images // (6 * _INSTANCES)))
     each = scale * max(2 * _INSTANCES, min(images // (3 * classes), 16 * _INSTANCES))
     held = math.prod(grid.data.dataset.image_shape) * 8 * classes * scale  # bytes of one image of each class
     room = max(1, _BYTES // held)
-    learnt = min(images, 4 * experiment.dense.batch_size, len(grid.data.splits["backbone"]))
+    learnt = min(images, 2 * experiment.dense.batch_size, len(grid.data.splits["backbone"]))
     each, trained = min(each, scale * room), scale * max(1, min(learnt // classes, room))
     data = _data(grid.data.dataset, classes, {"backbone": trained, **dict.fromkeys(FEATURE_ROLES, each)})
     kinds = {str(entry if isinstance(entry, str) else entry["name"]) for entry in experiment.training}
@@ -187,7 +193,7 @@ def _small(grid: Grid, scale: int) -> Grid:
     return Grid(experiment, data, cells, grid.backbones, {part.key: part for part in parts})
 
 
-def _shortened(experiment: Experiment, epochs: int) -> Experiment:
+def _shortened(experiment: Experiment, epochs: int, inputs: int) -> Experiment:
     ratios = (1.0, *sorted(one for one in experiment.ratios if one > 1)[:1])
     largest = min(max(experiment.evaluation.n), _INSTANCES)
     return dataclasses.replace(
@@ -198,6 +204,7 @@ def _shortened(experiment: Experiment, epochs: int) -> Experiment:
         retrain=dataclasses.replace(experiment.retrain, epochs=min(epochs, experiment.retrain.epochs)),
         fit=dataclasses.replace(experiment.fit, epochs=epochs, patience=epochs, steps=0, trials=0),
         joint=dataclasses.replace(experiment.joint, epochs=epochs),
+        margin=dataclasses.replace(experiment.margin, inputs=min(experiment.margin.inputs, inputs)),
         training=tuple(
             entry if isinstance(entry, str) else {**entry, "epochs": epochs} for entry in experiment.training
         ),
