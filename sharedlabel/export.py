@@ -77,7 +77,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     from sharedlabel.deployment import build
 
     card = build.export(
-        run, rows, options.store or home.parent / "store", output, _FORMATS[options.format], options.force
+        run, rows, options.store or home.absolute().parent / "store", output, _FORMATS[options.format], options.force
     )
     print(printable(f"{rows[0].cell}: {describe(rows[0])}"))
     for name, file in card.files.items():

@@ -41,6 +41,8 @@ def test_every_metric_of_every_plot_is_published(finished: Finished) -> None:
     panels.check(sections, held)
     asked = set().union(*(panel.metrics() for section in sections for panel in section.panels))
     assert {f"by_ratio/ri@{n}" for n in (1, 2, 4)} <= asked
+    titles = [panel.title for section in sections if section.title == "Sweet spots" for panel in section.panels]
+    assert {"1 dense pass: relative information", "98% of dense RI, n = 4: ratio"} <= set(titles)
     without = {kind: names - {"by_ratio/ri@2"} for kind, names in held.items()}
     with pytest.raises(TrackingError, match=r"expected method runs with by_ratio/ri@2 for the plot 'Relative info"):
         panels.check(sections, without)
@@ -51,7 +53,7 @@ def test_the_specification_names_metrics_runs_and_columns_that_there_are(
 ) -> None:
     run = shutil.copytree(Path(finished.experiment.output) / "digits", tmp_path / "digits")
     assert cli.main(["dashboards", str(run)]) == 0
-    assert "dashboards.json; with an API key" in capsys.readouterr().out
+    assert f"`wandb sync {run / 'wandb' / 'wandb'}` if runs are offline, and the same" in capsys.readouterr().out
     written = json.loads((run / "dashboards.json").read_text())
     assert set(written) == {"workspace", "report"}
     held = set().union(*panels.published(finished.results).values())

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from sharedlabel import records
 from sharedlabel.choose.candidates import Request
+from sharedlabel.choose.exporting import command
 from sharedlabel.choose.recommendation import recommend
 from sharedlabel.choose.text import render
 from sharedlabel.config.arguments import Parser, number, whole
-from sharedlabel.errors import guarded
+from sharedlabel.errors import guarded, printable
 
 _TABLES = ("rows", "summaries", "comparisons", "sweet_spots", "latencies")
 
@@ -47,11 +48,14 @@ def parser() -> Parser:
 def _main(arguments: Sequence[str] | None) -> None:
     given = vars(parser().parse_args(arguments))
     path, as_json = given.pop("results"), given.pop("json")
-    recommendation = recommend(records.read(path, _TABLES), Request(**given))
+    results = records.read(path, _TABLES)
+    recommendation = recommend(results, Request(**given))
+    export = command(results, recommendation.recommended, str(path if path.is_dir() else path.parent))
     if as_json:
-        print(json.dumps(dataclasses.asdict(recommendation), allow_nan=False))
+        print(json.dumps({**dataclasses.asdict(recommendation), "export": export}, allow_nan=False))
     else:
-        print(render(recommendation))
+        several = f"  # seed {results.rows[0].seed}, one of {recommendation.seeds}" if recommendation.seeds > 1 else ""
+        print(f"{render(recommendation)}\n\n{printable(f'{export}{several}')}")
 
 
 if __name__ == "__main__":

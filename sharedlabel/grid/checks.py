@@ -133,5 +133,6 @@ def _check_spread(data: Data, drawn: Tuples, role: Role, protocol: str, partitio
         if int(torch.bincount(cells).max()) < 2:
             raise DataError(
                 f"evaluation.protocols on the {role} split: 'grouped' needs two groups of a class or more, "
-                "got one of each; use split.groups=divided, more groups or [iid]"
+                f"got one of each; give it more groups or a larger share (split.{role}), or use split.groups=divided "
+                "or [iid]"
             )

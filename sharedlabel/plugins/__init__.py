@@ -112,8 +112,8 @@ def load(kind: str, name: str) -> ModuleType:
     if (kind, name) in _taken:
         return _taken[kind, name].load()
     raise ConfigError(
-        f"unknown {kind.removesuffix('s')} {name[:_LONGEST]!r}; {nearest(name, own)}; name the file or module of one "
-        "from outside, too (export: --plugin)"
+        f"unknown {kind.removesuffix('s')} {name[:_LONGEST]!r}; if it is one from outside, name its file or module "
+        f"(export: --plugin); {nearest(name, own)}"
     )
 
 

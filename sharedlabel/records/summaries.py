@@ -247,3 +247,16 @@ class SweetSpot(OfSetting):
     replicates: int
     guessing: bool
     reason: str
+
+    @property
+    def asked(self) -> str:
+        """What the rule asks for, in words, such as `0.5 dense passes`."""
+        value = 0.0 if self.value is None else self.value
+        text = {
+            "budget": f"{value:g} dense pass{'' if value == 1 else 'es'}",
+            "retain": f"{100 * value:g}% of dense RI",
+            "target": f"{100 * value:g}% right",
+            "knee": "knee",
+            "marginal": f"{value:g} RI per doubling",
+        }[self.rule]
+        return text if self.rule_n is None else f"{text}, n = {self.rule_n}"

@@ -6,6 +6,7 @@ torch and Lightning take seconds to import, so functions import them: help and m
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
@@ -136,6 +137,8 @@ def run(
         _say_where(computed, folder, console, events)
         if publisher.busy:
             _say_wait(console, events)
+    if publisher.busy and publisher.place.mode == "offline":
+        _say_offline(publisher.place.folder / "wandb", console)
     return results
 
 
@@ -160,6 +163,12 @@ def _say_wait(console: Console, events: bool) -> None:
     console.print(f"waiting {reason}", highlight=False, markup=False)
     if events:
         tell("waiting", reason=reason)
+
+
+def _say_offline(folder: Path, console: Console) -> None:
+    """Say where W&B's runs are, and how to see them."""
+    said = printable(f"W&B's runs: {folder}; upload them: wandb sync {shlex.quote(str(folder))}")
+    console.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 def _publish(computed: _Computed, folder: Path) -> Callable[[], Mapping[str, str]]:

@@ -184,6 +184,7 @@ def test_a_run_of_several_processes_writes_what_one_writes(tiny, tmp_path):
         folder = tmp_path / str(workers) / "tiny"
         assert results.adaptive
         assert "computed nothing" not in told.file.getvalue()
+        assert told.file.getvalue().endswith(f"upload them: wandb sync {folder / 'wandb' / 'wandb'}\n")
         kept = {path.name: path.read_text() for path in sorted(folder.rglob("*")) if path.suffix in {".csv", ".svg"}}
         runs = len(list((folder / "wandb" / "wandb").glob("offline-run-*")))
         methods = {(row.pruner, row.aggregator) for row in results.rows if row.pruner != "none"}

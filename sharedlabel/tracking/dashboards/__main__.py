@@ -61,7 +61,12 @@ def _main(arguments: Sequence[str] | None) -> None:
     if options.offline or place.mode != "online":
         written = folder / NAME
         written.write_text(json.dumps(views.specification(views.shown(results, place, sections)), indent=1))
-        print(printable(f"wrote {written}; with an API key (`wandb login`), the same command saves it at W&B"))
+        print(
+            printable(
+                f"wrote {written}: what W&B is to be sent, nothing to look at; to see it: `wandb login`, `wandb sync "
+                f"{place.folder / 'wandb'}` if runs are offline, and the same command again"
+            )
+        )
         return
     for line in _saved(results, place, sections):
         print(printable(line))

@@ -146,10 +146,12 @@ def _costs(results: Results, ns: Sequence[int]) -> Section:
 
 
 def _sweet_spots(spots: Sequence[SweetSpot]) -> Section:
+    rules = {rule_of(spot): spot for spot in spots}  # of one that is asked for every n, only what it chooses
     panels = [
-        Panel(f"{rule.removeprefix('sweet_spot/')}: {said}", "bars", "method", "", (f"{rule}/{name}",), group="method")
-        for rule in dict.fromkeys(rule_of(spot) for spot in spots if spot.rule_n is None)
+        Panel(f"{spot.asked}: {said}", "bars", "method", "", (f"{rule}/{name}",), group="method")
+        for rule, spot in rules.items()
         for name, said in (("ri", "relative information"), ("ratio", "ratio"), ("n", "instances"))
+        if spot.rule_n is None or name == "ratio"
     ]
     about = "What each rule chooses of a method, on validation, and what that gives on test."
     return Section("Sweet spots", about, "method", tuple(panels))
