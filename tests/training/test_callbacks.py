@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import pickle
 import random
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,30 @@ def test_a_grid_logs_every_training_to_the_folder_of_the_run(experiment, tmp_pat
     assert {"train/accuracy", "train/loss_step"} <= set(losses["dense"][0])
     assert {"train/ri@4", "train/n_accuracy@1", "validation/loss"} <= set(losses["aggregate"][0])
     assert not (logs / f"features-{node.key[:12]}").exists()
+
+
+def scalars(path: Path) -> set[str]:
+    """Read the names of what an event file of TensorBoard holds: records of length, checksum, content and checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    content, names = path.read_bytes(), set()
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        event = Event.FromString(content[12 : 12 + length])
+        names |= {value.tag for value in event.summary.value}
+        content = content[16 + length :]
+    return names
+
+
+def test_tensorboard_is_told_the_same(experiment, tmp_path):
+    node, _, _ = aggregate(watching(experiment, logger="tensorboard"), tmp_path / "store")
+    logs = Path(experiment.output) / experiment.name / "logs"
+    held = {}
+    for call in node.chain():
+        for path in (logs / f"{call.stage}-{call.key[:12]}" / "training-1").glob("events.out.tfevents.*"):
+            held.setdefault(call.stage, set()).update(scalars(path))
+    assert {"train/loss", "train/accuracy", "validation/loss", "validation/accuracy"} <= held["dense"] & held["prune"]
+    assert {"train/ri_4", "train/n_accuracy_1", "validation/loss"} <= held["aggregate"]  # it knows no @
 
 
 class Drawing(pl.Callback):

@@ -77,6 +77,27 @@ def test_every_network_has_a_run_while_it_trains_and_its_numbers_are_the_same(
     assert dense.curves["validation/accuracy"] == ("trainer/global_step", {"max"})
 
 
+def test_joint_training_has_a_run_with_tuples_of_validation(experiment: Experiment, tmp_path: Path) -> None:
+    given = dataclasses.replace(
+        logged(experiment, "wandb"),
+        training=("joint",),
+        joint=dataclasses.replace(experiment.joint, epochs=2),
+        aggregators=("lstm",),
+        ratios=(1.0,),
+        comparison=dataclasses.replace(experiment.comparison, reference="lstm"),
+    )
+    prepared, store = grid.prepare(given), Store(tmp_path / "store")
+    node = prepared.cells[0].evaluate
+    grid.run_node(node, prepared, store, lambda *_: None)
+    joint = next(call for call in node.chain() if call.stage == "joint")
+    run = runs_of(experiment)[Place("digits", "", "", "none", Path()).run_id(joint.key)]
+    assert (run.about.display_name, run.exit) == ("digits-joint-mlp-lstm-iid-s0", 0)
+    assert {"train/loss", "train/ri@4", "validation/ri@4", "train/gradient_norm"} <= run.keys()
+    assert len([point for point in run.history if "validation/ri@4" in point]) == 2
+    told = [point["train/loss"] for point in run.history if "train/loss" in point]
+    assert told == pytest.approx(store.load("joint", joint.key).meta["losses"], rel=1e-5)
+
+
 def test_a_training_that_goes_on_after_a_kill_is_a_further_part_of_its_run(
     experiment: Experiment, tmp_path: Path
 ) -> None:
