@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from sharedlabel.choose.candidates import Option, Request, Unit, options
 from sharedlabel.choose.differences import Contrast, Shift, contrast, shift
 from sharedlabel.config.names import DENSE, method_name, network_name
+from sharedlabel.config.sections import ComparisonConfig
 from sharedlabel.errors import DataError
 from sharedlabel.measurements.timing import BUSY
 from sharedlabel.records import Identity, Results, SweetSpot
@@ -21,6 +22,7 @@ from sharedlabel.summary import sweetspot
 from sharedlabel.summary.sweetspot import Point, Rule
 
 _SLACK = 1 + 1e-9  # forgives the rounding of sums
+_CHEAPER = 0.9  # of the cost
 Edge: TypeAlias = Literal["only", "inside", "smallest", "largest"]
 
 
@@ -55,6 +57,10 @@ class Recommendation:
             that was not run.
         best: against the option with the highest RI on validation, without budget, target, n or latency; None if it is
             the recommended one.
+        cheaper: against the cheapest option that satisfies every limit and, on validation, has no less RI than the
+            recommended one but for the run's margin of equivalence; None if none is a tenth cheaper, or if the cheapest
+            was asked for.
+        margin: that margin, RI.
         runner_up: against the choice of the next best method (backbone, pruner, aggregator and training) under the same
             request; None if no other method has one.
         considered: options that were looked at, limits apart.
@@ -79,6 +85,8 @@ class Recommendation:
     target_on_test: Literal["reached", "mean", "missed"] | None
     dense: Contrast | None
     best: Contrast | None
+    cheaper: Contrast | None
+    margin: float
     runner_up: Contrast | None
     considered: int
     qualified: int
@@ -117,6 +125,7 @@ def recommend(results: Results, request: Request) -> Recommendation:
     dense = by_place.get((Identity.of(chosen).dense, chosen.n), chosen)
     best = max(everything, key=lambda option: (option.validation_ri, -option.cost_units))
     other = next((option for option in rest if _method(option) != _method(chosen)), None)
+    margin = float(results.config.get("comparison", {}).get("margin", ComparisonConfig().margin))
 
     def against(option: Option | None) -> Contrast | None:
         return None if option in {None, chosen} else contrast(chosen, option, results.comparisons)
@@ -132,6 +141,8 @@ def recommend(results: Results, request: Request) -> Recommendation:
         target_on_test=_on_test(chosen, request.target_accuracy),
         dense=against(dense),
         best=against(best),
+        cheaper=None if request.target_accuracy is not None else against(_cheapest(within, chosen, margin)),
+        margin=margin,
         runner_up=against(other),
         considered=len(considered),
         qualified=len(within),
@@ -144,6 +155,19 @@ def recommend(results: Results, request: Request) -> Recommendation:
         shift_n_accuracy=shift(chosen, "n_accuracy"),
         shift_ri=shift(chosen, "ri"),
     )
+
+
+def _cheapest(within: Sequence[Option], chosen: Option, margin: float) -> Option:
+    """Return the cheapest option whose RI on validation is that of the chosen one but for a margin.
+
+    Less than a tenth cheaper is not cheaper.
+    """
+    equal = [
+        option
+        for option in within
+        if option.validation_ri >= chosen.validation_ri - margin and option.cost_units <= _CHEAPER * chosen.cost_units
+    ]
+    return min(equal, key=lambda option: (option.cost_units, -option.validation_ri), default=chosen)
 
 
 def _same_grid(option: Option, chosen: Option) -> bool:

@@ -73,6 +73,12 @@ def lines(advice: Recommendation) -> Iterator[tuple[str, str]]:
         yield "", "nothing against the highest RI of all options: it has that"
     else:
         yield "", f"against the highest RI of all options, {_other(advice.best.option)}: {_contrast(advice.best)}"
+    if advice.cheaper is not None:
+        yield (
+            "for less",
+            f"{_other(advice.cheaper.option)}: within {advice.margin:g} RI of it on validation, the margin of "
+            f"equivalence; recommended minus this one {_contrast(advice.cheaper)}",
+        )
     yield "runner-up", _runner_up(advice)
     yield "chosen among", f"{advice.qualified} of {advice.considered} options that qualify"
     yield from zip(("notes", "", "", "", ""), _notes(advice), strict=False)

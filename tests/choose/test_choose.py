@@ -339,12 +339,37 @@ def test_json_has_the_documented_schema(results, tmp_path, capsys) -> None:
         "data": "str", "protocol": "str", "seeds": "number",
         "request": asked | {"target_accuracy": "number", "batch": "number"},
         "unit": {"backbone": "str", "macs": "number"}, "backbones": "number", "recommended": option,
-        "target_on_test": "str", "dense": contrast, "best": contrast, "runner_up": contrast,
+        "target_on_test": "str", "dense": contrast, "best": contrast, "cheaper": "NoneType",
+        "margin": "number", "runner_up": contrast,
         "considered": "number", "qualified": "number", "passed_over": "NoneType", "agreement": "NoneType",
         "ratio_edge": "str", "n_edge": "str", "images": {"validation": "number", "test": "number"},
         "groups": {"test": "number"}, "shift_n_accuracy": shift, "shift_ri": shift,
         "export": "str",
     }  # fmt: skip
+
+
+def test_what_is_as_good_for_less_is_told(results) -> None:
+    """Within the margin of equivalence on validation: 0.005 below the best is not, with a margin of 0.01 it is."""
+    near = changed(
+        results, lambda s: (s.aggregator, s.pruner, s.n, s.split) == ("pool", "prune", 4, "validation"), ri=0.905
+    )
+    assert recommend(near, Request(budget=1.05)).cheaper is None  # 1.0 is no tenth less than 1.05
+    near = changed(near, lambda s: (s.aggregator, s.pruner, s.n) == ("pool", "prune", 4), cost_dense_passes=0.9)
+    rows = tuple(
+        dataclasses.replace(row, cost_macs=900) if (row.aggregator, row.pruner, row.n) == ("pool", "prune", 4) else row
+        for row in near.rows
+    )
+    near = dataclasses.replace(near, rows=rows)
+    assert recommend(near, Request(budget=1.05)).cheaper is None
+    wide = dataclasses.replace(near, config={"comparison": {"margin": 0.01}})
+    found = recommend(wide, Request(budget=1.05))
+    assert place(found.recommended) == ("lstm", "prune", 4.0, 4)
+    assert found.cheaper is not None
+    assert place(found.cheaper.option) == ("pool", "prune", 4.0, 4)
+    assert "for less pool on prune 4x of mlp, n = 4, 0.9 dense passes: within 0.01 RI" in words(
+        wide, Request(budget=1.05)
+    )
+    assert recommend(wide, Request(target_accuracy=0.95)).cheaper is None
 
 
 def test_it_ends_with_the_command_that_exports_the_choice(results, tmp_path, capsys) -> None:
