@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from sharedlabel.tracking.places import Place, Sweep
 from sharedlabel.tracking.runs import Curve, Files, Run
 from sharedlabel.tracking.tracker import Tracker
 from tests.conftest import Finished
-from tests.wandb_files import offline
+from tests.wandb_files import offline, without_account
 from tests.wandb_server import ENTITY, Server, serving
 
 wandb = pytest.importorskip("wandb")
@@ -31,8 +30,7 @@ RUN = Run(
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
     """A server that this process and its children take for W&B's."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
+    without_account(monkeypatch, tmp_path)
     with serving() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
