@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sharedlabel.report import plots, views
 from sharedlabel.report.charts.marks import Palette
 from sharedlabel.report.figures import difference
-from sharedlabel.report.figures._parts import panel_ns
+from sharedlabel.report.figures._parts import panel_ns, ratios
 from sharedlabel.report.figures.calibration import reliability_place
 from sharedlabel.report.figures.cost import front
 from sharedlabel.report.figures.speedup import speedups
@@ -190,3 +190,19 @@ def test_the_usual_baseline_is_what_most_are_compared_with(results):
     assert difference.usual_baseline(chosen) == "log_pool"
     some = [c for c in chosen if c.reference != "log_pool" and c.method != "lstm"]
     assert difference.usual_baseline([*some, *(c for c in chosen if c.reference == "lstm")]) == "lstm"
+
+
+def test_ratios_that_are_recommended_are_shown_and_those_that_are_left_out_are_named(results, figures):
+    view = views.split(results)[0]
+    chosen = {spot.ratio for spot in views.winners(view, ("budget",))}
+    kept, missing = ratios(view, view.ratios)
+    assert chosen <= set(kept)
+    assert {view.ratios[0], view.ratios[-1]} <= set(kept)
+    left_out = [f"{ratio:g}x" for ratio in view.ratios if ratio not in kept]
+    assert missing == f"; {', '.join(left_out)} left out"
+    assert len(left_out) == 1
+    for kind in ("instances", "stopping"):
+        assert missing.removeprefix("; ") in " ".join(words(figures[f"{kind}-magnitude-iid"]))
+    moved = tuple(dataclasses.replace(spot, ratio=4.0 if spot.ratio == 8 else 8.0) for spot in view.sweet_spots)
+    assert 8.0 in ratios(dataclasses.replace(view, sweet_spots=moved), view.ratios)[0]
+    assert ratios(view, view.ratios[:3]) == (list(view.ratios[:3]), "")

@@ -11,7 +11,7 @@ from sharedlabel.records.written import number
 from sharedlabel.report.charts import axes
 from sharedlabel.report.charts.figure import Figure, Panel, Point, Series
 from sharedlabel.report.charts.marks import Mark, Palette
-from sharedlabel.report.views import View, method
+from sharedlabel.report.views import View, method, winners
 
 MOST = 5  # panels, or lines of one method
 BANDS = "test, bands: 95% intervals"
@@ -44,6 +44,22 @@ def some(values: Sequence[float]) -> list:  # type: ignore[type-arg]
     if len(values) <= MOST:
         return list(values)
     return [values[round(place * (len(values) - 1) / (MOST - 1))] for place in range(MOST)]
+
+
+def ratios(view: View, values: Sequence[float]) -> tuple[list[float], str]:
+    """Keep at most five ratios, with the first, the last and all that are recommended; and say which are left out.
+
+    Args:
+        view: whose budgets recommend some.
+        values: ratios, ascending.
+    """
+    chosen = {spot.ratio for spot in winners(view, ("budget",))}
+    kept = {*values[:1], *values[-1:], *(value for value in values if value in chosen)}
+    for value in some(values):
+        if len(kept) < MOST:
+            kept.add(value)
+    missing = [f"{value:g}x" for value in values if value not in kept]
+    return sorted(kept), f"; {', '.join(missing)} left out" if missing else ""
 
 
 def with_interval(record: Summary | AdaptivePoint, metric: str) -> str:

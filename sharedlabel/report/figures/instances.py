@@ -24,7 +24,7 @@ def draw(view: View, pruner: str, palette: Palette) -> Figure | None:
     best = _best(view, pruner)
     if len(view.ns) < 2 or not best:
         return None
-    ratios = _parts.some(view.ratios)
+    ratios, missing = _parts.ratios(view, view.ratios)
     marks = Palette(f"{ratio:g}x" for ratio in ratios)
     panels = []
     for name in best:
@@ -42,7 +42,7 @@ def draw(view: View, pruner: str, palette: Palette) -> Figure | None:
         x = axes.powers("images per object, n", [float(n) for n in view.ns])
         panels.append(Panel(name, x, y, tuple(one for one in series if one.points)))
     legend = tuple((f"{ratio:g}x", marks[f"{ratio:g}x"]) for ratio in ratios)
-    return Figure(f"{_parts.subject(view, pruner)}, {_parts.BANDS}", tuple(panels), legend)
+    return Figure(f"{_parts.subject(view, pruner)}, {_parts.BANDS}{missing}", tuple(panels), legend)
 
 
 def _best(view: View, pruner: str) -> list[str]:
