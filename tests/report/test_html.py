@@ -228,3 +228,45 @@ def test_further_pruners_of_a_large_run_are_left_to_the_files_beside_the_page(re
     first = {one.of for one in drawn if one.kind.PER == "pruner" and one.name in held}
     assert len(first) == 1
     assert {one.of for one in drawn if one.name in links} == {"magnitude", "random"} - first
+
+
+@pytest.fixture(scope="module")
+def said(results):
+    return answer(results, split(results)[0])
+
+
+def test_masks_are_said_to_save_no_time_where_they_do_not(results, said):
+    view = split(results)[0]
+    found = recommend(results, Request(protocol="iid")).recommended
+    masked = f"Masked weights save storage, not time on dense kernels: {found.n} images take about {found.n} passes"
+    assert said.cautions == (f"{masked} of time.",)
+    smaller = tuple(dataclasses.replace(row, macs_executed=row.macs_dense // 2) for row in view.rows)
+    assert answer(results, dataclasses.replace(view, rows=smaller)).cautions == ()
+
+
+def test_the_dense_network_is_timed_beside_the_recommended_one(results, said):
+    assert dict(said.facts)["costs"][-1] == "the dense network, which took turns with it: 0.4 ms per image"
+    without = dataclasses.replace(split(results)[0], latencies=())
+    assert "the dense network" not in " ".join(dict(answer(results, without).facts)["costs"])
+
+
+def test_numbers_come_first_and_what_they_are_adjusted_for_is_opened(results, said, page):
+    found = recommend(results, Request(protocol="iid"))
+    told = " ".join(sentence for _, sentences in said.facts for sentence in sentences)
+    assert "points right [" in told
+    assert "Bonferroni" not in told
+    assert "paired)" not in told
+    assert f"against the runner-up: paired; {found.runner_up.ri.correction}" in said.tests
+    words = Outline(page).words
+    assert words.index("What the intervals of these differences are adjusted for") < words.index("pooled test")
+
+
+def test_a_recommendation_that_knows_little_comes_with_a_warning(results, said):
+    view = split(results)[0]
+    assert said.warning == ""
+    poor = tuple(dataclasses.replace(s, ri=0.12, ri_low=0.06, ri_high=0.2) for s in view.summaries)
+    own = dataclasses.replace(results, summaries=poor)
+    assert "RI 0.120 on test is below 0.5" in answer(own, dataclasses.replace(view, summaries=poor)).warning
+    outline = Outline(html.render(own, []))
+    assert "Warning: RI 0.120 on test is below 0.5" in outline.words
+    assert outline.words.index("Warning: RI") < outline.words.index("Export it")
