@@ -56,7 +56,8 @@ def seeds(count: int) -> str:
     """Say what so few training seeds cannot tell; empty where they are enough for verdicts.
 
     >>> seeds(3)
-    'Three training seeds: there are no verdicts on differences, which need five.'
+    'Three training seeds: there are no verdicts on differences, which need five, and intervals that cover training
+    are wide (Student's t with 2 degrees of freedom).'
     """
     if count >= MIN_SEEDS:
         return ""
@@ -66,7 +67,11 @@ def seeds(count: int) -> str:
             "verdicts on differences, which need five seeds."
         )
     number = ("Two", "Three", "Four")[count - 2]
-    return f"{number} training seeds: there are no verdicts on differences, which need five."
+    freedom = f"{count - 1} degree{'s' * (count > 2)} of freedom"
+    return (
+        f"{number} training seeds: there are no verdicts on differences, which need five, and intervals that cover "
+        f"training are wide (Student's t with {freedom})."
+    )
 
 
 def edge(spot: SweetSpot, view: View) -> str:

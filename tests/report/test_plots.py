@@ -98,6 +98,17 @@ def test_without_measurements_there_is_no_speedup_figure(small, kinds):
     assert "speedup" not in plots.figures(dataclasses.replace(small, latencies=()))
 
 
+def test_intervals_that_go_on_beyond_an_axis_are_said_to_be_cut(small, kinds):
+    kinds("ratio", "instances", "standing")
+    said = "intervals are cut where the axis ends"
+    assert not any(said in svg for svg in plots.figures(small).values())
+    wide = tuple(dataclasses.replace(s, ri_low=-11.672) for s in small.summaries)
+    ranks = tuple(dataclasses.replace(r, low=-11.672) for r in small.ranks)
+    figures = plots.figures(dataclasses.replace(small, summaries=wide, ranks=ranks))
+    assert all(said in svg for svg in figures.values())
+    assert "-8" not in words(figures["ratio-magnitude-iid"])
+
+
 def test_perfect_and_negative_information_can_be_drawn(small, kinds):
     kinds("ratio")
     changed = tuple(

@@ -42,7 +42,7 @@ def test_the_tables_that_are_printed_are_enough(results, tmp_path):
 
 def test_few_seeds_are_said_to_allow_no_verdict(results):
     few = dataclasses.replace(results, summaries=tuple(dataclasses.replace(s, seeds=3) for s in results.summaries))
-    said = "Three training seeds: there are no verdicts on differences, which need five."
+    said = "Three training seeds: there are no verdicts on differences, which need five, and intervals"
     assert said in printed(few)
     assert said in html.render(few, {})
     assert "May be best" not in printed(few)

@@ -11,7 +11,7 @@ from sharedlabel.report.charts import axes
 from sharedlabel.report.charts.figure import Figure, Guide, Panel, Point, Series
 from sharedlabel.report.charts.marks import Palette
 from sharedlabel.report.figures import _parts
-from sharedlabel.report.figures._parts import LABELS, scored, spanned, subject
+from sharedlabel.report.figures._parts import LABELS, scored, subject
 from sharedlabel.report.views import View, method
 
 SECTION, ORDER, PER = "stop", 40, "pruner"
@@ -40,7 +40,7 @@ def draw(view: View, pruner: str, palette: Palette) -> Figure | None:
     errors = _errors([point for point in own if point.aim == "error"], marks)
     legend = tuple((f"{ratio:g}x", marks[f"{ratio:g}x"]) for ratio in kept)
     about = f"{method(own[0])}, {own[0].rule} rule, at most {own[0].n_max} images; {subject(view, pruner)}, test"
-    return Figure(f"{about}, bands and bars: 95% intervals{missing}", (*panels, *errors), legend)
+    return Figure(f"{about}, bands and bars: 95% intervals{missing}", (*panels, *errors), legend, _parts.cut(panels))
 
 
 def _curves(view: View, pruner: str, points: Sequence[AdaptivePoint], metric: str, marks: Palette) -> Panel:
@@ -59,7 +59,7 @@ def _curves(view: View, pruner: str, points: Sequence[AdaptivePoint], metric: st
         ]
     both: list[AdaptivePoint | Summary] = [*points, *fixed]
     x = axes.powers("mean number of images", [float(n) for n in view.ns])
-    return Panel(LABELS[metric], x, axes.stretched("stretched towards 1", spanned(both, metric)), tuple(series))
+    return Panel(LABELS[metric], x, _parts.stretched("stretched towards 1", both, metric), tuple(series))
 
 
 def _errors(points: Sequence[AdaptivePoint], marks: Palette) -> list[Panel]:
