@@ -98,6 +98,16 @@ def test_a_value_is_said_where_one_points_at_it(tab):
     assert tab.locator(".tip").is_hidden()
 
 
+def test_no_name_at_an_axis_is_cut(tab):
+    tab.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    beyond = tab.evaluate(
+        """() => [...document.querySelectorAll(".panel .ticks text")].filter(
+            (text) => text.getBBox().x < 0).map((text) => text.textContent)"""
+    )
+    assert tab.locator(".panel .ticks text", has_text="mean_vote").count() > 0
+    assert beyond == []
+
+
 def test_the_keyboard_goes_from_value_to_value(tab):
     panel = tab.locator(f"{FIRST} .panel").first
     panel.focus()
