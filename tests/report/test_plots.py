@@ -217,3 +217,18 @@ def test_ratios_that_are_recommended_are_shown_and_those_that_are_left_out_are_n
     moved = tuple(dataclasses.replace(spot, ratio=4.0 if spot.ratio == 8 else 8.0) for spot in view.sweet_spots)
     assert 8.0 in ratios(dataclasses.replace(view, sweet_spots=moved), view.ratios)[0]
     assert ratios(view, view.ratios[:3]) == (list(view.ratios[:3]), "")
+
+
+def test_of_many_classes_the_hardest_and_the_easiest_are_shown_and_their_spread_is_said(small, kinds):
+    kinds("classes")
+    some = small.confusions[0]
+    many = tuple(
+        dataclasses.replace(some, label=f"sign {label:02}", predicted=f"sign {predicted:02}", tuples=count)
+        for label in range(41)
+        for predicted, count in ((label, label), (41, 40 - label))
+    )
+    text = words(plots.figures(dataclasses.replace(small, confusions=many))["classes-iid"])
+    assert {"sign 00", "sign 09", "sign 31", "sign 40"} <= set(text)
+    assert not {"sign 10", "sign 30"} & set(text)
+    said = "10 hardest and the 10 easiest of 41 classes, of which a quarter is at most 25.0% right, half at most 50.0%"
+    assert said in " ".join(text)
