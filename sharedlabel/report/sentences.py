@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sharedlabel.choose.candidates import Option
+from sharedlabel.config.names import EXACT
 from sharedlabel.records import MIN_SEEDS, SweetSpot
 from sharedlabel.records.written import number, percent
 from sharedlabel.report.views import View, dense, method, place
@@ -40,7 +41,7 @@ def images(n: int) -> str:
 def sentence(spot: SweetSpot, view: View) -> str:
     """Say what a sweet spot means: what to do, what it gives, what it costs, and how far to trust it."""
     if spot.ratio is None or spot.n is None:
-        return f"Nothing qualifies ({method(spot)} on {spot.pruner}): {spot.reason or 'no reason is recorded'}."
+        return _nothing(spot, view)
     how = method(spot) if dense(spot) else place(spot)
     if spot.guessing:
         score, low, high = (number(value or 0.0) for value in (spot.ri, spot.ri_low, spot.ri_high))
@@ -50,6 +51,16 @@ def sentence(spot: SweetSpot, view: View) -> str:
         )
     main, reference = advice(spot).removesuffix("."), _reference(spot, view)
     return f"{main}{'; ' + reference if reference else ''}.{_caution(spot, view)}"
+
+
+def _nothing(spot: SweetSpot, view: View) -> str:
+    """Say why nothing qualifies; of a target, how near the best of all methods comes to it."""
+    known = [s for s in view.summaries if s.split == "validation" and s.aggregator != EXACT]
+    best = max(known, key=lambda s: s.n_accuracy, default=None)
+    if spot.rule != "target" or best is None:
+        return f"Nothing qualifies ({method(spot)} on {spot.pruner}): {spot.reason or 'no reason is recorded'}."
+    where = f"{place(best)}{'' if dense(best) else f' {best.ratio:g}x'} with {images(best.n)}"
+    return f"Nothing qualifies: the best, {where}, gets {percent(best.n_accuracy)} right on validation."
 
 
 def seeds(count: int) -> str:
