@@ -28,6 +28,7 @@ from sharedlabel.report.wrong import wrong
 
 NAME = "report.html"
 FAILURES = "failures/"
+_PICTURE = 40  # height of an image of a mistake, in pixels
 
 
 def write_report(results: Results, folder: Path, name: str = NAME, *, csv_folder: str = ".") -> Path:
@@ -190,7 +191,15 @@ def _data(facts: DatasetFacts) -> dict[str, Any]:
     grouped = any(count.groups is not None for count in facts.counts)
     channels, height, width = facts.image_shape
     shape = f"{height} x {width}, {channels} channel{'s' * (channels != 1)}, {facts.dtype}"
-    return {"splits": splits, "classes": classes, "totals": totals, "grouped": grouped, "shape": shape}
+    picture = min(max(round(_PICTURE * width / height), _PICTURE // 2), 4 * _PICTURE)
+    return {
+        "width": picture,
+        "splits": splits,
+        "classes": classes,
+        "totals": totals,
+        "grouped": grouped,
+        "shape": shape,
+    }
 
 
 def _matrix(bests: Sequence[Best]) -> dict[float, dict[int, Best]]:

@@ -137,8 +137,14 @@ def test_confusions_and_mistakes_are_shown_where_they_are_stored(results, page):
     words = Outline(page).words
     assert "cat taken for dog: 10.0% of its tuples (100)" in words
     assert "cat, taken for dog; its own probability was 12.0%" in words
-    pictures = [attributes["src"] for tag, attributes in Outline(page).tags if tag == "img"]
-    assert set(pictures) == {results.mistakes[0].pictures[0]}
+    pictures = [attributes for tag, attributes in Outline(page).tags if tag == "img"]
+    assert {one["src"] for one in pictures} == {results.mistakes[0].pictures[0]}
+    assert {(one["width"], one["height"]) for one in pictures} == {("40", "40")}
+    assert "cat, taken for dog, image 1 of" in pictures[0]["alt"]
+    assert not any("loading" in one for one in pictures)
+    for protocol in ("iid", "grouped"):
+        assert f"The most frequent confusions: cifar10-small, resnet_cifar-8, {protocol} tuples" in words
+        assert f"of the first seed, cifar10-small, resnet_cifar-8, {protocol} tuples:" in words
     without = Outline(html.render(dataclasses.replace(results, confusions=(), mistakes=(), curves=()))).words
     assert "Where does it go wrong?" not in without
     assert "Training curves" not in without
