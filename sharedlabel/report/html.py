@@ -28,6 +28,7 @@ from sharedlabel.report.wrong import wrong
 
 NAME = "report.html"
 FAILURES = "failures/"
+_LINE = 100  # letters of the configuration
 _PICTURE = 40  # height of an image of a mistake, in pixels
 
 
@@ -126,12 +127,13 @@ def render(results: Results, drawn: Sequence[Drawn] | None = None, *, csv_folder
         costs=list(filter(None, map(costs.costs, networks))),
         margins=list(filter(None, map(costs.margins, networks))),
         adaptive=[(table, adaptive.sentence(view)) for view in parts if (table := adaptive.table(view))],
+        unfitted=list(filter(None, map(adaptive.unfitted, parts))),
         wrong=[one for view in parts if (one := wrong(view, results.dataset.class_names))],
         warnings=views.collapses(results),
         figures_of=layout.by_section(figures, len(parts)),
         tables=long_tables(results),
         provenance=list(_flat(results.provenance)),
-        config=json.dumps(results.config, indent=2, ensure_ascii=False),
+        config=_compact(results.config),
         glossary=records.meanings(Row),
         csv=csv_folder,
         data=_data(results.dataset),
@@ -147,6 +149,24 @@ def _whole(share: float) -> str:
     if 0 < share < 0.005:
         return "<1"
     return ">99" if 0.995 <= share < 1 else f"{100 * share:.0f}"
+
+
+def _compact(value: Any, indent: str = "") -> str:
+    """Write JSON with one line for whatever fits into one, and for lists of plain values.
+
+    >>> _compact({"ratios": [1, 2, 4]})
+    '{"ratios": [1, 2, 4]}'
+    """
+    line, deeper = json.dumps(value, ensure_ascii=False), f"{indent}  "
+    if len(indent + line) <= _LINE:
+        return line
+    if isinstance(value, Mapping):
+        parts = [f"{json.dumps(name, ensure_ascii=False)}: {_compact(part, deeper)}" for name, part in value.items()]
+    elif isinstance(value, list) and any(isinstance(part, (Mapping, list)) for part in value):
+        parts = [_compact(part, deeper) for part in value]
+    else:
+        return line
+    return f"{line[0]}\n{deeper}" + f",\n{deeper}".join(parts) + f"\n{indent}{line[-1]}"
 
 
 def _panel(panel: Panel) -> Markup:

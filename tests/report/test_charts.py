@@ -103,6 +103,12 @@ def test_a_panel_is_well_formed_and_says_every_point_and_what_is_seen():
     assert [group.attrib["data-m"] for group in drawn.iter("g") if "data-m" in group.attrib] == ["<lstm>"]
 
 
+def test_a_name_of_wide_letters_has_its_room():
+    drawn = ElementTree.fromstring(panel_svg(Panel("", axes.share("x"), axes.names(["mean_vote"]), (LINE,))))
+    (name,) = [text for text in drawn.iter("text") if text.text == "mean_vote"]
+    assert float(name.attrib["x"]) > 58.2  # as wide as DejaVu Sans draws it
+
+
 def numbers(path: str) -> list[float]:
     return [float(number) for number in re.findall(r"-?[\d.]+", path)]
 

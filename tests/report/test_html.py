@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -276,3 +277,15 @@ def test_a_recommendation_that_knows_little_comes_with_a_warning(results, said):
     outline = Outline(html.render(own, []))
     assert "Warning: RI 0.120 on test is below 0.5" in outline.words
     assert outline.words.index("Warning: RI") < outline.words.index("Export it")
+
+
+def test_the_configuration_is_written_in_few_lines(results):
+    config = {
+        "grid": {"ratios": list(range(40)), "names": [f"a long name of number {i}" for i in range(9)]},
+        "empty": {},
+    }
+    page = html.render(dataclasses.replace(results, config=config), [])
+    shown = unescape(re.search(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)[1])
+    assert json.loads(shown) == config
+    assert '  "empty": {}' in shown.splitlines()
+    assert len(shown.splitlines()) == 7

@@ -242,6 +242,23 @@ def test_the_page_never_scrolls_sideways(tab, width, open_all):
     assert tab.evaluate("document.documentElement.scrollWidth") == width
 
 
+def test_a_table_scrolls_within_the_page_only_where_it_is_long_and_then_fades(tab):
+    boxes = tab.locator(".tall")
+    assert boxes.count() > 1
+    assert tab.locator(".fades").count() == 0
+    assert boxes.evaluate_all("boxes => boxes.every(box => box.scrollHeight <= box.clientHeight + 2)")
+    tab.evaluate(
+        """() => {
+          const body = document.querySelector("#cost .tall tbody");
+          for (let i = 0; i < 60; i++) body.append(body.lastElementChild.cloneNode(true));
+          dispatchEvent(new Event("resize"));
+        }"""
+    )
+    assert tab.locator(".fades").count() == 1
+    tab.locator("#cost .tall").evaluate("box => { box.scrollTop = box.scrollHeight; }")
+    tab.locator(".fades").wait_for(state="detached")
+
+
 def test_the_contents_stay_beside_the_text_or_are_closed_on_a_phone(tab):
     link = tab.locator("nav a", has_text="Which method?")
     assert link.is_visible()
