@@ -63,6 +63,8 @@ def test_a_stretched_axis_is_filled_by_its_values_whatever_their_intervals():
     bare = axes.stretched("RI", [0.0, 0.1, 0.2])
     assert bare.at(0.2) - bare.at(0.0) > 0.6
     assert len(bare.ticks) >= 3
+    perfect = axes.stretched("RI", [0.9995, 1.0], [-11.7, 1.0])
+    assert 0.9 < perfect.low < 0.995
     narrow = axes.stretched("RI", [0.5, 0.9], [0.45, 0.92])
     assert narrow.low < 0.45
     assert narrow.high > 0.92

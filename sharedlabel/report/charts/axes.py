@@ -107,12 +107,13 @@ def stretched(label: str, values: Iterable[float], ends: Iterable[float] = ()) -
     Args:
         label: what it shows.
         values: all that is drawn, each at most 1.
-        ends: of their intervals; what lies further away than half the spread of the values is left out.
+        ends: of their intervals; what lies further away than half the spread of the values is left out, and near 1
+            than a quarter of the decades from there to 0.
     """
     drawn, spans = [1 - value for value in values], [1 - end for end in ends]
     nearest = max(min((gap for gap in [*drawn, *spans] if gap > 0), default=0.0), _NEAREST)
     places = [math.log10(max(gap, nearest)) for gap in drawn]
-    reach = max((max(places) - min(places)) / 2, _REACH)
+    reach = max((max(places) - min(places)) / 2, _REACH, _REACH - max(places) / 4)
     least, most = min(places) - reach, max(places) + reach
     places += [min(max(math.log10(max(gap, nearest)), least), most) for gap in spans]
     edge = max(0.06 * (max(places) - min(places)), _EDGE)
