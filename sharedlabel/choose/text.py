@@ -48,11 +48,12 @@ def _asked(advice: Recommendation) -> str:
     return ", ".join(texts)
 
 
-def lines(advice: Recommendation) -> Iterator[tuple[str, str]]:
+def lines(advice: Recommendation, *, tests: bool = True) -> Iterator[tuple[str, str]]:
     """Yield the lines of a recommendation: what each is about, or nothing where that is as before, and a sentence.
 
     Args:
         advice: the recommendation.
+        tests: say of every difference what its interval is adjusted for.
     """
     best = advice.recommended
     yield "recommended", describe(best)
@@ -68,18 +69,21 @@ def lines(advice: Recommendation) -> Iterator[tuple[str, str]]:
     if advice.target_on_test is not None:
         yield "", _target(advice)
     yield from zip(("stands on", "", "", ""), _evidence(advice), strict=False)
-    yield "gives up", _dense(advice)
+    yield "gives up", _dense(advice, tests)
     if advice.best is None:
         yield "", "nothing against the highest RI of all options: it has that"
     else:
-        yield "", f"against the highest RI of all options, {_other(advice.best.option)}: {_contrast(advice.best)}"
+        yield (
+            "",
+            f"against the highest RI of all options, {_other(advice.best.option)}: {_contrast(advice.best, tests)}",
+        )
     if advice.cheaper is not None:
         yield (
             "for less",
             f"{_other(advice.cheaper.option)}: within {advice.margin:g} RI of it on validation, the margin of "
-            f"equivalence; recommended minus this one {_contrast(advice.cheaper)}",
+            f"equivalence; recommended minus this one {_contrast(advice.cheaper, tests)}",
         )
-    yield "runner-up", _runner_up(advice)
+    yield "runner-up", _runner_up(advice, tests)
     yield "chosen among", f"{advice.qualified} of {advice.considered} options that qualify"
     yield from zip(("notes", "", "", "", ""), _notes(advice), strict=False)
 
@@ -160,10 +164,10 @@ def _target(advice: Recommendation) -> str:
     }[advice.target_on_test or "missed"]
 
 
-def _dense(advice: Recommendation) -> str:
+def _dense(advice: Recommendation, tests: bool) -> str:
     best = advice.recommended
     if advice.dense is not None:
-        return f"against the dense network on the same {_images(best.n)}: {_contrast(advice.dense)}"
+        return f"against the dense network on the same {_images(best.n)}: {_contrast(advice.dense, tests)}"
     if best.pruner == DENSE:
         return "nothing against the dense network: it is the dense network"
     return "against the dense network: unknown, since it was not evaluated with this aggregator"
@@ -182,10 +186,18 @@ def _passes(option: Option) -> str:
     return f"{count} dense pass{'' if count == '1' else 'es'}"
 
 
-def _contrast(contrast: Contrast) -> str:
-    right, ri = contrast.n_accuracy, contrast.ri
-    how = f"{'paired' if ri.paired else 'not paired'}; {ri.correction}"
-    return f"{_points(right)}, RI {_ri(ri)} ({how})"
+def adjustment(contrast: Contrast) -> str:
+    """Say what the intervals of a contrast are adjusted for.
+
+    Args:
+        contrast: of the recommended option and another.
+    """
+    return f"{'paired' if contrast.ri.paired else 'not paired'}; {contrast.ri.correction}"
+
+
+def _contrast(contrast: Contrast, tests: bool) -> str:
+    said = f"{_points(contrast.n_accuracy)}, RI {_ri(contrast.ri)}"
+    return f"{said} ({adjustment(contrast)})" if tests else said
 
 
 def _points(gap: Gap | Shift) -> str:
@@ -211,7 +223,7 @@ def _signed(value: float, digits: int) -> str:
     return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
-def _runner_up(advice: Recommendation) -> str:
+def _runner_up(advice: Recommendation, tests: bool) -> str:
     if advice.runner_up is None:
         return "none: no other method qualifies"
     seeds = min(advice.recommended.seeds, advice.runner_up.option.seeds)
@@ -222,7 +234,8 @@ def _runner_up(advice: Recommendation) -> str:
         "undecided": "not shown to differ on test",
         "no verdict": f"no verdict with {seeds} seed{'s' * (seeds > 1)}, {MIN_SEEDS} are needed",
     }[advice.runner_up.ri.verdict]
-    return f"{_other(advice.runner_up.option)}: {verdict}; recommended minus runner-up {_contrast(advice.runner_up)}"
+    minus = f"recommended minus runner-up {_contrast(advice.runner_up, tests)}"
+    return f"{_other(advice.runner_up.option)}: {verdict}; {minus}"
 
 
 def _notes(advice: Recommendation) -> Iterator[str]:

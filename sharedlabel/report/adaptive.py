@@ -60,6 +60,18 @@ def table(view: View) -> Table | None:
     return Table(caption, _HEADER, tuple(_line(point) for point in chosen))
 
 
+def unfitted(view: View) -> str:
+    """Say that no threshold could be fitted, where it was tried; empty where one was."""
+    if not view.thresholds or table(view) is not None:
+        return ""
+    errors = sorted({one.nominal_error for one in view.thresholds}, reverse=True)
+    return (
+        f"{view.data}, {view.backbone}, {view.protocol} tuples: no threshold could be fitted. However sure an answer "
+        "on validation has to be, more of the sure ones are wrong than any nominal error allows "
+        f"({', '.join(map(percent, errors))})."
+    )
+
+
 def sentence(view: View) -> str:
     """Say what a rule saves on the network of the headline; empty where no threshold was fitted for it."""
     spot = headline(view)

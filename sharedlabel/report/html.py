@@ -21,13 +21,15 @@ from sharedlabel.report.charts.figure import Panel
 from sharedlabel.report.charts.marks import Mark
 from sharedlabel.report.charts.svg import panel_svg, swatch
 from sharedlabel.report.plots import Drawn
-from sharedlabel.report.sentences import seeds, sentence, title
+from sharedlabel.report.sentences import seeds, sentence
 from sharedlabel.report.tables import long_tables
 from sharedlabel.report.views import Best, View
 from sharedlabel.report.wrong import wrong
 
 NAME = "report.html"
 FAILURES = "failures/"
+_LINE = 100  # letters of the configuration
+_PICTURE = 40  # height of an image of a mistake, in pixels
 
 
 def write_report(results: Results, folder: Path, name: str = NAME, *, csv_folder: str = ".") -> Path:
@@ -125,12 +127,13 @@ def render(results: Results, drawn: Sequence[Drawn] | None = None, *, csv_folder
         costs=list(filter(None, map(costs.costs, networks))),
         margins=list(filter(None, map(costs.margins, networks))),
         adaptive=[(table, adaptive.sentence(view)) for view in parts if (table := adaptive.table(view))],
+        unfitted=list(filter(None, map(adaptive.unfitted, parts))),
         wrong=[one for view in parts if (one := wrong(view, results.dataset.class_names))],
         warnings=views.collapses(results),
         figures_of=layout.by_section(figures, len(parts)),
         tables=long_tables(results),
         provenance=list(_flat(results.provenance)),
-        config=json.dumps(results.config, indent=2, ensure_ascii=False),
+        config=_compact(results.config),
         glossary=records.meanings(Row),
         csv=csv_folder,
         data=_data(results.dataset),
@@ -148,6 +151,24 @@ def _whole(share: float) -> str:
     return ">99" if 0.995 <= share < 1 else f"{100 * share:.0f}"
 
 
+def _compact(value: Any, indent: str = "") -> str:
+    """Write JSON with one line for whatever fits into one, and for lists of plain values.
+
+    >>> _compact({"ratios": [1, 2, 4]})
+    '{"ratios": [1, 2, 4]}'
+    """
+    line, deeper = json.dumps(value, ensure_ascii=False), f"{indent}  "
+    if len(indent + line) <= _LINE:
+        return line
+    if isinstance(value, Mapping):
+        parts = [f"{json.dumps(name, ensure_ascii=False)}: {_compact(part, deeper)}" for name, part in value.items()]
+    elif isinstance(value, list) and any(isinstance(part, (Mapping, list)) for part in value):
+        parts = [_compact(part, deeper) for part in value]
+    else:
+        return line
+    return f"{line[0]}\n{deeper}" + f",\n{deeper}".join(parts) + f"\n{indent}{line[-1]}"
+
+
 def _panel(panel: Panel) -> Markup:
     return Markup(panel_svg(panel))  # noqa: S704 (it escapes all names)
 
@@ -163,7 +184,7 @@ def _script(text: str) -> Markup:
 
 def _view(view: View, results: Results) -> dict[str, Any]:
     headline = views.headline(view)
-    spots = [(title(spot), sentence(spot, view)) for spot in views.winners(view) if spot is not headline]
+    spots = [(spot.asked, sentence(spot, view)) for spot in views.winners(view) if spot is not headline]
     return {
         "view": view,
         "answer": answer(results, view),
@@ -190,7 +211,15 @@ def _data(facts: DatasetFacts) -> dict[str, Any]:
     grouped = any(count.groups is not None for count in facts.counts)
     channels, height, width = facts.image_shape
     shape = f"{height} x {width}, {channels} channel{'s' * (channels != 1)}, {facts.dtype}"
-    return {"splits": splits, "classes": classes, "totals": totals, "grouped": grouped, "shape": shape}
+    picture = min(max(round(_PICTURE * width / height), _PICTURE // 2), 4 * _PICTURE)
+    return {
+        "width": picture,
+        "splits": splits,
+        "classes": classes,
+        "totals": totals,
+        "grouped": grouped,
+        "shape": shape,
+    }
 
 
 def _matrix(bests: Sequence[Best]) -> dict[float, dict[int, Best]]:

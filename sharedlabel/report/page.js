@@ -250,6 +250,14 @@ function explain(event) {
   say(told.dataset.tip, box.left, box.top);
 }
 
+// What a box hides below its edge is told by a fade, until it is scrolled to.
+function fading(box) {
+  const mark = () => box.classList.toggle("fades", box.scrollTop + box.clientHeight < box.scrollHeight - 2);
+  box.addEventListener("scroll", mark);
+  addEventListener("resize", mark);
+  mark();
+}
+
 function once(section, act) {
   const opened = () => { if (section.open) { section.removeEventListener("toggle", opened); act(section); } };
   section.addEventListener("toggle", opened);
@@ -257,6 +265,7 @@ function once(section, act) {
 
 document.querySelectorAll(".panel").forEach(speaking);
 document.querySelectorAll(".key").forEach(pressable);
+document.querySelectorAll(".tall").forEach(fading);
 document.querySelectorAll(".chart > script").forEach((script) => comparable(script.parentNode, JSON.parse(script.textContent)));
 document.querySelectorAll(".long").forEach((section) => once(section, paged));
 document.addEventListener("pointerover", explain);

@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 from sharedlabel.choose.candidates import Option
+from sharedlabel.config.names import EXACT
 from sharedlabel.records import MIN_SEEDS, SweetSpot
 from sharedlabel.records.written import number, percent
 from sharedlabel.report.views import View, dense, method, place
-
-
-def title(spot: SweetSpot) -> str:
-    """Name the rule of a sweet spot with its value and n."""
-    value = spot.value if spot.value is not None else 0.0
-    text = {
-        "budget": f"{value:g} dense pass{'' if value == 1 else 'es'}",
-        "retain": f"{100 * value:g}% of dense RI",
-        "target": f"{100 * value:g}% right",
-        "knee": "knee",
-        "marginal": f"{value:g} RI per doubling",
-    }[spot.rule]
-    return text if spot.rule_n is None else f"{text}, n = {spot.rule_n}"
 
 
 def advice(chosen: SweetSpot | Option) -> str:
@@ -40,7 +28,7 @@ def images(n: int) -> str:
 def sentence(spot: SweetSpot, view: View) -> str:
     """Say what a sweet spot means: what to do, what it gives, what it costs, and how far to trust it."""
     if spot.ratio is None or spot.n is None:
-        return f"Nothing qualifies ({method(spot)} on {spot.pruner}): {spot.reason or 'no reason is recorded'}."
+        return _nothing(spot, view)
     how = method(spot) if dense(spot) else place(spot)
     if spot.guessing:
         score, low, high = (number(value or 0.0) for value in (spot.ri, spot.ri_low, spot.ri_high))
@@ -52,11 +40,21 @@ def sentence(spot: SweetSpot, view: View) -> str:
     return f"{main}{'; ' + reference if reference else ''}.{_caution(spot, view)}"
 
 
+def _nothing(spot: SweetSpot, view: View) -> str:
+    """Say why nothing qualifies; of a target, how near the best of all methods comes to it."""
+    known = [s for s in view.summaries if s.split == "validation" and s.aggregator != EXACT]
+    best = max(known, key=lambda s: s.n_accuracy, default=None)
+    if spot.rule != "target" or best is None:
+        return f"Nothing qualifies ({method(spot)} on {spot.pruner}): {spot.reason or 'no reason is recorded'}."
+    where = f"{place(best)}{'' if dense(best) else f' {best.ratio:g}x'} with {images(best.n)}"
+    return f"Nothing qualifies: the best, {where}, gets {percent(best.n_accuracy)} right on validation."
+
+
 def seeds(count: int) -> str:
     """Say what so few training seeds cannot tell; empty where they are enough for verdicts.
 
-    >>> seeds(3)
-    'Three training seeds: there are no verdicts on differences, which need five.'
+    >>> seeds(3).partition(", ")[2]
+    "which need five, and intervals that cover training are wide (Student's t with 2 degrees of freedom)."
     """
     if count >= MIN_SEEDS:
         return ""
@@ -66,7 +64,11 @@ def seeds(count: int) -> str:
             "verdicts on differences, which need five seeds."
         )
     number = ("Two", "Three", "Four")[count - 2]
-    return f"{number} training seeds: there are no verdicts on differences, which need five."
+    freedom = f"{count - 1} degree{'s' * (count > 2)} of freedom"
+    return (
+        f"{number} training seeds: there are no verdicts on differences, which need five, and intervals that cover "
+        f"training are wide (Student's t with {freedom})."
+    )
 
 
 def edge(spot: SweetSpot, view: View) -> str:

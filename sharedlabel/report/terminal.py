@@ -12,7 +12,7 @@ from rich.text import Text
 from sharedlabel.records import Results, SweetSpot, shown
 from sharedlabel.records.written import number, percent
 from sharedlabel.report import adaptive, sentences, standings, views
-from sharedlabel.report.sentences import edge, sentence, title
+from sharedlabel.report.sentences import edge, sentence
 from sharedlabel.report.views import View
 
 # The tables that it needs of a run in which nothing has failed.
@@ -175,10 +175,10 @@ def _spot_table(spots: Sequence[SweetSpot], view: View) -> Table:
     )
     for spot in spots:
         if spot.ratio is None:
-            table.add_row(Text(title(spot)), "-", "-", Text("none qualifies"))
+            table.add_row(Text(spot.asked), "-", "-", Text("none qualifies"))
             continue
         cells = (
-            title(spot),
+            spot.asked,
             f"{spot.ratio:g}x",
             str(spot.n),
             views.method(spot),
@@ -196,6 +196,6 @@ def _sentences(spots: Sequence[SweetSpot], view: View) -> Table:
     grid = Table.grid(padding=(0, 1))
     for spot in spots:
         if spot.rule in _SPOKEN_RULES or spot.ratio is None:
-            text = Text.assemble((f"{title(spot)}: ", "bold"), sentence(spot, view))
+            text = Text.assemble((f"{spot.asked}: ", "bold"), sentence(spot, view))
             grid.add_row(Text(" -"), text)
     return grid

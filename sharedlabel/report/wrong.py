@@ -20,18 +20,20 @@ class Wrong:
     """What is said of one view.
 
     Attributes:
+        of: data set, backbone and protocol.
         caption: what it is about.
         labels: of the rows and columns of the table; empty where there are too many.
         rows: by label, the share of its tuples that each label was given to, and how many these are.
         pairs: the most frequent confusions, in words.
-        mistakes: examples, each in words and with pictures.
+        mistakes: examples, each in words, and with pictures and what these are of.
     """
 
+    of: str
     caption: str
     labels: tuple[str, ...]
     rows: tuple[tuple[tuple[float, int], ...], ...]
     pairs: tuple[str, ...]
-    mistakes: tuple[tuple[str, tuple[str, ...]], ...]
+    mistakes: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
 
 
 def wrong(view: View, names: Sequence[str]) -> Wrong | None:
@@ -48,6 +50,7 @@ def wrong(view: View, names: Sequence[str]) -> Wrong | None:
     totals = {name: sum(counts.get((name, other), 0) for other in names) for name in names}
     rows = [[counts.get((name, other), 0) for other in names] for name in names] if len(names) <= _SQUARE else []
     return Wrong(
+        f"{view.data}, {view.backbone}, {view.protocol} tuples",
         f"{method(some)} on {network_name(some.pruner, some.ratio)}, n = {some.n}; {view.data}, {view.protocol} "
         "tuples, test, all seeds and partitions",
         tuple(names) if rows else (),
@@ -71,6 +74,8 @@ def _pairs(confusions: Sequence[Confusion], totals: dict[str, int]) -> list[str]
     ]
 
 
-def _example(mistake: Mistake) -> tuple[str, tuple[str, ...]]:
-    said = f"{mistake.label}, taken for {mistake.predicted}; its own probability was {percent(mistake.probability)}"
-    return said, tuple(picture for picture in mistake.pictures if picture.startswith(_PICTURE))
+def _example(mistake: Mistake) -> tuple[str, tuple[tuple[str, str], ...]]:
+    taken = f"{mistake.label}, taken for {mistake.predicted}"
+    own = [picture for picture in mistake.pictures if picture.startswith(_PICTURE)]
+    pictures = tuple((picture, f"{taken}, image {place} of {len(own)}") for place, picture in enumerate(own, start=1))
+    return f"{taken}; its own probability was {percent(mistake.probability)}", pictures

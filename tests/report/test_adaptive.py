@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sharedlabel.report import adaptive, plots, views
+from sharedlabel.report import adaptive, html, plots, views
 from sharedlabel.report.figures._parts import some
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -75,8 +75,8 @@ def test_the_sentence_is_about_the_network_of_the_headline(view):
 
 def test_the_figure_names_ratios_and_both_ways(figures):
     text = [word.text for word in ElementTree.fromstring(figures["stopping-magnitude-iid"]).iter(f"{SVG}text")]
-    assert {"1x", "2x", "4x", "16x", "32x"} <= set(text)
-    assert "8x" not in text  # five lines at most
+    assert {"1x", "2x", "8x", "16x", "32x"} <= set(text)
+    assert "4x" not in text  # five lines at most
     assert "mean number of images" in text
     assert "residual_lstm, threshold rule, at most 8 images" in " ".join(text)
     assert 'stroke-dasharray="4 2"' in figures["stopping-magnitude-iid"]
@@ -101,3 +101,13 @@ def test_without_adaptive_n_there_is_neither_figure_nor_table(small, kinds):
 def test_at_most_five_ratios_are_drawn():
     assert some([1.0, 2.0, 4.0]) == [1, 2, 4]
     assert some([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]) == [1, 4, 8, 16, 64]
+
+
+def test_where_no_threshold_could_be_fitted_the_page_says_so(small, view):
+    assert adaptive.unfitted(view) == ""
+    assert adaptive.unfitted(dataclasses.replace(view, adaptive=(), thresholds=())) == ""
+    only = tuple(p for p in small.adaptive if p.aim == "instances")
+    page = html.render(dataclasses.replace(small, adaptive=only), [])
+    assert "When to stop looking?" in page
+    assert "iid tuples: no threshold could be fitted. However sure" in page
+    assert "Adaptive n on every network" not in page

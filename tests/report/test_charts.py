@@ -55,6 +55,21 @@ def test_a_stretched_axis_spreads_what_is_near_one():
     assert tuple(name for _, name in axis.ticks if name in {"0.9", "0.98"}) >= ("0.9", "0.98")
 
 
+def test_a_stretched_axis_is_filled_by_its_values_whatever_their_intervals():
+    wide = axes.stretched("RI", [0.0, 0.1, 0.2], [-11.7, 1.0])
+    assert wide.at(0.2) - wide.at(0.0) > 0.3
+    assert -0.3 < wide.low < 0
+    assert 0.2 < wide.high < 0.4
+    bare = axes.stretched("RI", [0.0, 0.1, 0.2])
+    assert bare.at(0.2) - bare.at(0.0) > 0.6
+    assert len(bare.ticks) >= 3
+    perfect = axes.stretched("RI", [0.9995, 1.0], [-11.7, 1.0])
+    assert 0.9 < perfect.low < 0.995
+    narrow = axes.stretched("RI", [0.5, 0.9], [0.45, 0.92])
+    assert narrow.low < 0.45
+    assert narrow.high > 0.92
+
+
 def test_a_signed_axis_shows_small_and_large_differences():
     axis = axes.signed("difference", [-0.3, 0.004])
     assert [name for _, name in axis.ticks] == ["-0.3", "-0.1", "-0.03", "-0.01", "0"]
@@ -88,6 +103,12 @@ def test_a_panel_is_well_formed_and_says_every_point_and_what_is_seen():
     assert drawn.attrib["role"] == "img"
     assert drawn.attrib["aria-label"] == said(panel(LINE)) == "n = 4. RI against ratio. <lstm>, 1x: 0.5 to 4x: 0.3."
     assert [group.attrib["data-m"] for group in drawn.iter("g") if "data-m" in group.attrib] == ["<lstm>"]
+
+
+def test_a_name_of_wide_letters_has_its_room():
+    drawn = ElementTree.fromstring(panel_svg(Panel("", axes.share("x"), axes.names(["mean_vote"]), (LINE,))))
+    (name,) = [text for text in drawn.iter("text") if text.text == "mean_vote"]
+    assert float(name.attrib["x"]) > 58.2  # as wide as DejaVu Sans draws it
 
 
 def numbers(path: str) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -74,7 +75,7 @@ def test_the_answer_comes_first_and_is_what_choose_recommends(results, page):
         for r in results.rows
         if (r.pruner, r.ratio, r.aggregator) == (found.pruner, found.ratio, found.aggregator)
     ]
-    assert f"sharedlabel export {cells[0]} --run 'runs/cifar10-small sweep'" in words
+    assert f"Export it, in the folder of this page: sharedlabel export {cells[0]} --run ." in words
     assert "against the dense network on the same" in words
     assert "runner-up" in words
     assert all(f"{value}:" in words for value in ("0.5 dense passes", "2 dense passes", "98% of dense RI, n = 8"))
@@ -137,8 +138,14 @@ def test_confusions_and_mistakes_are_shown_where_they_are_stored(results, page):
     words = Outline(page).words
     assert "cat taken for dog: 10.0% of its tuples (100)" in words
     assert "cat, taken for dog; its own probability was 12.0%" in words
-    pictures = [attributes["src"] for tag, attributes in Outline(page).tags if tag == "img"]
-    assert set(pictures) == {results.mistakes[0].pictures[0]}
+    pictures = [attributes for tag, attributes in Outline(page).tags if tag == "img"]
+    assert {one["src"] for one in pictures} == {results.mistakes[0].pictures[0]}
+    assert {(one["width"], one["height"]) for one in pictures} == {("40", "40")}
+    assert "cat, taken for dog, image 1 of" in pictures[0]["alt"]
+    assert not any("loading" in one for one in pictures)
+    for protocol in ("iid", "grouped"):
+        assert f"The most frequent confusions: cifar10-small, resnet_cifar-8, {protocol} tuples" in words
+        assert f"of the first seed, cifar10-small, resnet_cifar-8, {protocol} tuples:" in words
     without = Outline(html.render(dataclasses.replace(results, confusions=(), mistakes=(), curves=()))).words
     assert "Where does it go wrong?" not in without
     assert "Training curves" not in without
@@ -228,3 +235,57 @@ def test_further_pruners_of_a_large_run_are_left_to_the_files_beside_the_page(re
     first = {one.of for one in drawn if one.kind.PER == "pruner" and one.name in held}
     assert len(first) == 1
     assert {one.of for one in drawn if one.name in links} == {"magnitude", "random"} - first
+
+
+@pytest.fixture(scope="module")
+def said(results):
+    return answer(results, split(results)[0])
+
+
+def test_masks_are_said_to_save_no_time_where_they_do_not(results, said):
+    view = split(results)[0]
+    found = recommend(results, Request(protocol="iid")).recommended
+    masked = f"Masked weights save storage, not time on dense kernels: {found.n} images take about {found.n} passes"
+    assert said.cautions == (f"{masked} of time.",)
+    smaller = tuple(dataclasses.replace(row, macs_executed=row.macs_dense // 2) for row in view.rows)
+    assert answer(results, dataclasses.replace(view, rows=smaller)).cautions == ()
+
+
+def test_the_dense_network_is_timed_beside_the_recommended_one(results, said):
+    assert dict(said.facts)["costs"][2] == "the dense network, which took turns with it: 0.4 ms per image"
+    without = dataclasses.replace(split(results)[0], latencies=())
+    assert "the dense network" not in " ".join(dict(answer(results, without).facts)["costs"])
+
+
+def test_numbers_come_first_and_what_they_are_adjusted_for_is_opened(results, said, page):
+    found = recommend(results, Request(protocol="iid"))
+    told = " ".join(sentence for _, sentences in said.facts for sentence in sentences)
+    assert "points right [" in told
+    assert "Bonferroni" not in told
+    assert "paired)" not in told
+    assert f"against the runner-up: paired; {found.runner_up.ri.correction}" in said.tests
+    words = Outline(page).words
+    assert words.index("What the intervals of these differences are adjusted for") < words.index("pooled test")
+
+
+def test_a_recommendation_that_knows_little_comes_with_a_warning(results, said):
+    view = split(results)[0]
+    assert said.warning == ""
+    poor = tuple(dataclasses.replace(s, ri=0.12, ri_low=0.06, ri_high=0.2) for s in view.summaries)
+    own = dataclasses.replace(results, summaries=poor)
+    assert "RI 0.120 on test is below 0.5" in answer(own, dataclasses.replace(view, summaries=poor)).warning
+    outline = Outline(html.render(own, []))
+    assert "Warning: RI 0.120 on test is below 0.5" in outline.words
+    assert outline.words.index("Warning: RI") < outline.words.index("Export it")
+
+
+def test_the_configuration_is_written_in_few_lines(results):
+    config = {
+        "grid": {"ratios": list(range(40)), "names": [f"a long name of number {i}" for i in range(9)]},
+        "empty": {},
+    }
+    page = html.render(dataclasses.replace(results, config=config), [])
+    shown = unescape(re.search(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)[1])
+    assert json.loads(shown) == config
+    assert '  "empty": {}' in shown.splitlines()
+    assert len(shown.splitlines()) == 7

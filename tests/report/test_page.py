@@ -98,6 +98,16 @@ def test_a_value_is_said_where_one_points_at_it(tab):
     assert tab.locator(".tip").is_hidden()
 
 
+def test_no_name_at_an_axis_is_cut(tab):
+    tab.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    beyond = tab.evaluate(
+        """() => [...document.querySelectorAll(".panel .ticks text")].filter(
+            (text) => text.getBBox().x < 0).map((text) => text.textContent)"""
+    )
+    assert tab.locator(".panel .ticks text", has_text="mean_vote").count() > 0
+    assert beyond == []
+
+
 def test_the_keyboard_goes_from_value_to_value(tab):
     panel = tab.locator(f"{FIRST} .panel").first
     panel.focus()
@@ -230,6 +240,23 @@ def test_the_page_never_scrolls_sideways(tab, width, open_all):
     if open_all:
         tab.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
     assert tab.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_a_table_scrolls_within_the_page_only_where_it_is_long_and_then_fades(tab):
+    boxes = tab.locator(".tall")
+    assert boxes.count() > 1
+    assert tab.locator(".fades").count() == 0
+    assert boxes.evaluate_all("boxes => boxes.every(box => box.scrollHeight <= box.clientHeight + 2)")
+    tab.evaluate(
+        """() => {
+          const body = document.querySelector("#cost .tall tbody");
+          for (let i = 0; i < 60; i++) body.append(body.lastElementChild.cloneNode(true));
+          dispatchEvent(new Event("resize"));
+        }"""
+    )
+    assert tab.locator(".fades").count() == 1
+    tab.locator("#cost .tall").evaluate("box => { box.scrollTop = box.scrollHeight; }")
+    tab.locator(".fades").wait_for(state="detached")
 
 
 def test_the_contents_stay_beside_the_text_or_are_closed_on_a_phone(tab):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sharedlabel.report import plots, views
 from sharedlabel.report.charts.marks import Palette
 from sharedlabel.report.figures import difference
-from sharedlabel.report.figures._parts import panel_ns
+from sharedlabel.report.figures._parts import panel_ns, ratios
 from sharedlabel.report.figures.calibration import reliability_place
 from sharedlabel.report.figures.cost import front
 from sharedlabel.report.figures.speedup import speedups
@@ -96,6 +96,17 @@ def test_speedups_are_medians_over_seeds(results):
 def test_without_measurements_there_is_no_speedup_figure(small, kinds):
     kinds("ratio", "speedup")
     assert "speedup" not in plots.figures(dataclasses.replace(small, latencies=()))
+
+
+def test_intervals_that_go_on_beyond_an_axis_are_said_to_be_cut(small, kinds):
+    kinds("ratio", "instances", "standing")
+    said = "intervals are cut where the axis ends"
+    assert not any(said in svg for svg in plots.figures(small).values())
+    wide = tuple(dataclasses.replace(s, ri_low=-11.672) for s in small.summaries)
+    ranks = tuple(dataclasses.replace(r, low=-11.672) for r in small.ranks)
+    figures = plots.figures(dataclasses.replace(small, summaries=wide, ranks=ranks))
+    assert all(said in svg for svg in figures.values())
+    assert "-8" not in words(figures["ratio-magnitude-iid"])
 
 
 def test_perfect_and_negative_information_can_be_drawn(small, kinds):
@@ -190,3 +201,34 @@ def test_the_usual_baseline_is_what_most_are_compared_with(results):
     assert difference.usual_baseline(chosen) == "log_pool"
     some = [c for c in chosen if c.reference != "log_pool" and c.method != "lstm"]
     assert difference.usual_baseline([*some, *(c for c in chosen if c.reference == "lstm")]) == "lstm"
+
+
+def test_ratios_that_are_recommended_are_shown_and_those_that_are_left_out_are_named(results, figures):
+    view = views.split(results)[0]
+    chosen = {spot.ratio for spot in views.winners(view, ("budget",))}
+    kept, missing = ratios(view, view.ratios)
+    assert chosen <= set(kept)
+    assert {view.ratios[0], view.ratios[-1]} <= set(kept)
+    left_out = [f"{ratio:g}x" for ratio in view.ratios if ratio not in kept]
+    assert missing == f"; {', '.join(left_out)} left out"
+    assert len(left_out) == 1
+    for kind in ("instances", "stopping"):
+        assert missing.removeprefix("; ") in " ".join(words(figures[f"{kind}-magnitude-iid"]))
+    moved = tuple(dataclasses.replace(spot, ratio=4.0 if spot.ratio == 8 else 8.0) for spot in view.sweet_spots)
+    assert 8.0 in ratios(dataclasses.replace(view, sweet_spots=moved), view.ratios)[0]
+    assert ratios(view, view.ratios[:3]) == (list(view.ratios[:3]), "")
+
+
+def test_of_many_classes_the_hardest_and_the_easiest_are_shown_and_their_spread_is_said(small, kinds):
+    kinds("classes")
+    some = small.confusions[0]
+    many = tuple(
+        dataclasses.replace(some, label=f"sign {label:02}", predicted=f"sign {predicted:02}", tuples=count)
+        for label in range(41)
+        for predicted, count in ((label, label), (41, 40 - label))
+    )
+    text = words(plots.figures(dataclasses.replace(small, confusions=many))["classes-iid"])
+    assert {"sign 00", "sign 09", "sign 31", "sign 40"} <= set(text)
+    assert not {"sign 10", "sign 30"} & set(text)
+    said = "10 hardest and the 10 easiest of 41 classes, of which a quarter is at most 25.0% right, half at most 50.0%"
+    assert said in " ".join(text)

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 
 from sharedlabel import records
+from sharedlabel.records.written import percent
 from sharedlabel.report import __main__ as command
 from sharedlabel.report import html, terminal, views
 
@@ -42,7 +43,7 @@ def test_the_tables_that_are_printed_are_enough(results, tmp_path):
 
 def test_few_seeds_are_said_to_allow_no_verdict(results):
     few = dataclasses.replace(results, summaries=tuple(dataclasses.replace(s, seeds=3) for s in results.summaries))
-    said = "Three training seeds: there are no verdicts on differences, which need five."
+    said = "Three training seeds: there are no verdicts on differences, which need five, and intervals"
     assert said in printed(few)
     assert said in html.render(few, {})
     assert "May be best" not in printed(few)
@@ -68,7 +69,9 @@ def test_sentences_edges_nothing_and_collapse_are_said(results):
     assert "With 8 images per object, compress 16x (residual_lstm on magnitude):" in text
     assert "This is the largest ratio of the grid" in text
     assert "99.99% right: Nothing qualifies" in text
-    assert "the highest n-accuracy on validation is 0." in text
+    best = max(s.n_accuracy for s in results.summaries if s.split == "validation" and s.protocol == "iid")
+    assert f"gets {percent(best)} right on validation." in text
+    assert "n-accuracy on validation is 0." not in text
     assert "warning: random at 32x left layers of resnet_cifar-8 on cifar10-small without a weight" in text
 
 

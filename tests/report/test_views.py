@@ -9,7 +9,7 @@ import pytest
 
 from sharedlabel.errors import StoreError
 from sharedlabel.report import views
-from sharedlabel.report.sentences import edge, percent, sentence, title
+from sharedlabel.report.sentences import edge, percent, sentence
 
 
 def view_of(results: Any, protocol: str = "iid") -> views.View:
@@ -165,10 +165,10 @@ def test_sentence_cautions(results, changes, expected):
 def test_edges_and_titles(results):
     view = view_of(results)
     spot = budget(view, 0.5)
-    assert (edge(spot, view), title(spot)) == ("largest", "0.5 dense passes")
+    assert (edge(spot, view), spot.asked) == ("largest", "0.5 dense passes")
     assert edge(budget(view, 1), view) == "inside"
     assert edge(dataclasses.replace(spot, ratio=3.0), view) == "edge"
-    assert title(dataclasses.replace(spot, rule="retain", value=0.98, rule_n=4)) == "98% of dense RI, n = 4"
+    assert dataclasses.replace(spot, rule="retain", value=0.98, rule_n=4).asked == "98% of dense RI, n = 4"
 
 
 @pytest.mark.parametrize(("share", "text"), [(0.99996, "99.99%"), (0.9994, "99.9%"), (1.0, "100.0%"), (0.0, "0.0%")])

@@ -11,6 +11,8 @@ from typing import Literal, TypeAlias
 Scale: TypeAlias = Literal["linear", "log", "stretched", "signed"]
 LINEAR = 0.01  # differences up to which a signed axis of them is linear, about
 _NEAREST = 1e-3  # to 1, on a stretched axis
+LAST = 1 - _NEAREST  # values beyond it are at the end of a stretched axis
+_REACH, _EDGE = 0.05, 0.02  # decades of the distance to 1, at least: of intervals beyond values, and of room at an end
 _MOST, _FEW = 8, 3  # named values of an axis, at most and at least
 _APART = 0.08  # shares of an axis between named differences, at least; as in page.js
 _STRETCHED = (-8, -3, -1, 0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
@@ -99,16 +101,24 @@ def share(label: str) -> Axis:
     return linear(label, [0.0, 1.0])
 
 
-def stretched(label: str, values: Iterable[float]) -> Axis:
+def stretched(label: str, values: Iterable[float], ends: Iterable[float] = ()) -> Axis:
     """Return an axis that is stretched towards 1, where good methods differ; values above 0.999 are at its end.
 
     Args:
         label: what it shows.
         values: all that is drawn, each at most 1.
+        ends: of their intervals; what lies further away than half the spread of the values is left out, and near 1
+            than a quarter of the decades from there to 0.
     """
-    gaps = [1 - value for value in values]
-    floor = max(min((gap for gap in gaps if gap > 0), default=0.1) / 1.2, _NEAREST)
-    low, high = 1 - max(*gaps, 2 * floor) * 1.08, 1 - floor
+    drawn, spans = [1 - value for value in values], [1 - end for end in ends]
+    nearest = max(min((gap for gap in [*drawn, *spans] if gap > 0), default=0.0), _NEAREST)
+    places = [math.log10(max(gap, nearest)) for gap in drawn]
+    reach = max((max(places) - min(places)) / 2, _REACH, _REACH - max(places) / 4)
+    least, most = min(places) - reach, max(places) + reach
+    places += [min(max(math.log10(max(gap, nearest)), least), most) for gap in spans]
+    edge = max(0.06 * (max(places) - min(places)), _EDGE)
+    floor = max(10 ** (min(places) - edge), _NEAREST)
+    low, high = 1 - max(10 ** (max(places) + edge), 2 * _NEAREST), 1 - floor
     apart = math.log10((1 - low) / floor) / _MOST
     ticks: list[float] = []
     for tick in (tick for tick in reversed(_STRETCHED) if low <= tick <= high):

@@ -12,6 +12,8 @@ from sharedlabel.report.charts.marks import Mark
 
 STYLE = Path(__file__).with_name("charts.css").read_text(encoding="utf-8")
 _LETTER = 5.9  # width of a letter, about
+_WIDE, _THIN = 10.0, 3.9  # of m and w, of i and l; others are as wide as `_OTHER` at most
+_OTHER = 6.7
 _LETTERS = 30  # of a name at an axis
 _LINE = 15
 _COLUMNS = 4  # panels of a file beside each other
@@ -23,8 +25,8 @@ class _Box:
 
     def __init__(self, panel: Panel) -> None:
         self.panel = panel
-        widest = max((len(_cut(name)) for _, name in panel.y.ticks), default=0)
-        self.left = 8 + _LETTER * widest + (_LINE if panel.y.label else 0)
+        widest = max((_width(_cut(name)) for _, name in panel.y.ticks), default=0)
+        self.left = 7 + widest + (_LINE if panel.y.label else 0)
         self.right, self.top = panel.width - 10.0, 24.0 if panel.title else 10.0
         self.bottom = panel.height - (34.0 if panel.x.label else 20.0)
 
@@ -153,6 +155,15 @@ def _cut(name: str) -> str:
     'aaaaaaaaaaaaaaaaaaaaaaaaaaa...'
     """
     return name if len(name) <= _LETTERS else f"{name[: _LETTERS - 3]}..."
+
+
+def _width(name: str) -> float:
+    """Return how wide a name at an axis is, at most.
+
+    >>> _width("il"), _width("mm"), _width("a")
+    (7.8, 20.0, 6.7)
+    """
+    return sum(_WIDE if letter in "mwMW@%" else _THIN if letter in "ijltfI.,: " else _OTHER for letter in name)
 
 
 def _text(text: str, style: str, x: float, y: float, anchor: str = "middle") -> str:

@@ -9,9 +9,10 @@ from sharedlabel.config.names import DENSE, EXACT
 from sharedlabel.records import AdaptivePoint, Summary
 from sharedlabel.records.written import number
 from sharedlabel.report.charts import axes
+from sharedlabel.report.charts.axes import Axis
 from sharedlabel.report.charts.figure import Figure, Panel, Point, Series
 from sharedlabel.report.charts.marks import Mark, Palette
-from sharedlabel.report.views import View, method
+from sharedlabel.report.views import View, method, winners
 
 MOST = 5  # panels, or lines of one method
 BANDS = "test, bands: 95% intervals"
@@ -46,15 +47,48 @@ def some(values: Sequence[float]) -> list:  # type: ignore[type-arg]
     return [values[round(place * (len(values) - 1) / (MOST - 1))] for place in range(MOST)]
 
 
+def ratios(view: View, values: Sequence[float]) -> tuple[list[float], str]:
+    """Keep at most five ratios, with the first, the last and all that are recommended; and say which are left out.
+
+    Args:
+        view: whose budgets recommend some.
+        values: ratios, ascending.
+    """
+    chosen = {spot.ratio for spot in winners(view, ("budget",))}
+    kept = {*values[:1], *values[-1:], *(value for value in values if value in chosen)}
+    for value in some(values):
+        if len(kept) < MOST:
+            kept.add(value)
+    missing = [f"{value:g}x" for value in values if value not in kept]
+    return sorted(kept), f"; {', '.join(missing)} left out" if missing else ""
+
+
 def with_interval(record: Summary | AdaptivePoint, metric: str) -> str:
     """Write a score with its interval."""
     middle, low, high = (number(getattr(record, metric + end)) for end in ("", "_low", "_high"))
     return f"{LABELS[metric]} {middle} [{low}, {high}]"
 
 
-def spanned(records: Iterable[Summary | AdaptivePoint], metric: str) -> list[float]:
-    """List the scores of records with the ends of their intervals."""
-    return [float(getattr(record, metric + end)) for record in records for end in ("", "_low", "_high")]
+def stretched(label: str, records: Sequence[Summary | AdaptivePoint], metric: str) -> Axis:
+    """Return an axis for the scores of records, and for their intervals as far as these can be read."""
+    ends = [float(getattr(record, metric + end)) for record in records for end in ("_low", "_high")]
+    return axes.stretched(label, [float(getattr(record, metric)) for record in records], ends)
+
+
+def cut(panels: Iterable[Panel]) -> tuple[str, ...]:
+    """Note that intervals go on beyond the end of an axis, where some do."""
+    bounded = [
+        (panel.x if series.spread == "sideways" else panel.y, point.low, point.high)
+        for panel in panels
+        for series in panel.series
+        if series.spread
+        for point in series.points
+    ]
+    beyond = any(
+        low is not None and high is not None and (low < axis.low or axis.high < high < axes.LAST)
+        for axis, low, high in bounded
+    )
+    return ("intervals are cut where the axis ends",) if beyond else ()
 
 
 def scored(record: Summary | AdaptivePoint, metric: str, x: float, said: str) -> Point:
@@ -94,6 +128,6 @@ def against_ratio(view: View, pruner: str, palette: Palette, metric: str) -> Fig
             )
             for name, points in lines.items()
         ]
-        y = axes.stretched(LABELS[metric], [value for points in lines.values() for value in spanned(points, metric)])
+        y = stretched(LABELS[metric], [point for points in lines.values() for point in points], metric)
         panels.append(Panel(f"n = {n}", axes.powers(RATIO, view.ratios, "x"), y, tuple(series)))
-    return Figure(f"{subject(view, pruner)}, {BANDS}", tuple(panels), tuple(legend.items()))
+    return Figure(f"{subject(view, pruner)}, {BANDS}", tuple(panels), tuple(legend.items()), cut(panels))

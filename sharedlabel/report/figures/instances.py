@@ -24,7 +24,7 @@ def draw(view: View, pruner: str, palette: Palette) -> Figure | None:
     best = _best(view, pruner)
     if len(view.ns) < 2 or not best:
         return None
-    ratios = _parts.some(view.ratios)
+    ratios, missing = _parts.ratios(view, view.ratios)
     marks = Palette(f"{ratio:g}x" for ratio in ratios)
     panels = []
     for name in best:
@@ -38,11 +38,11 @@ def draw(view: View, pruner: str, palette: Palette) -> Figure | None:
             )
             for ratio in ratios
         ]
-        y = axes.stretched(_parts.LABELS["ri"], _parts.spanned(shown, "ri"))
+        y = _parts.stretched(_parts.LABELS["ri"], shown, "ri")
         x = axes.powers("images per object, n", [float(n) for n in view.ns])
         panels.append(Panel(name, x, y, tuple(one for one in series if one.points)))
     legend = tuple((f"{ratio:g}x", marks[f"{ratio:g}x"]) for ratio in ratios)
-    return Figure(f"{_parts.subject(view, pruner)}, {_parts.BANDS}", tuple(panels), legend)
+    return Figure(f"{_parts.subject(view, pruner)}, {_parts.BANDS}{missing}", tuple(panels), legend, _parts.cut(panels))
 
 
 def _best(view: View, pruner: str) -> list[str]:

@@ -10,7 +10,7 @@ from sharedlabel.report import standings
 from sharedlabel.report.charts import axes
 from sharedlabel.report.charts.figure import Figure, Panel, Point, Series
 from sharedlabel.report.charts.marks import Palette
-from sharedlabel.report.figures._parts import panel_ns, subject
+from sharedlabel.report.figures._parts import cut, panel_ns, subject
 from sharedlabel.report.views import View, method
 
 SECTION, ORDER, PER = "method", 34, "training"
@@ -32,7 +32,8 @@ def draw(view: View, training: str, palette: Palette) -> Figure | None:
     some = next(iter(orders.values()))[0]
     networks = f"{some.networks} network{'s' * (some.networks > 1)}"
     about = f"{subject(view)}, mean over {networks}, test, bars: 95% intervals"
-    return Figure(about, tuple(_panel(n, order, palette) for n, order in orders.items()))
+    panels = tuple(_panel(n, order, palette) for n, order in orders.items())
+    return Figure(about, panels, notes=cut(panels))
 
 
 def _panel(n: int, order: Sequence[Rank], palette: Palette) -> Panel:
@@ -40,7 +41,8 @@ def _panel(n: int, order: Sequence[Rank], palette: Palette) -> Panel:
         Series(method(rank), palette[rank.aggregator], (_point(rank, place),), line="", spread="sideways")
         for place, rank in enumerate(order)
     )
-    x = axes.stretched("mean RI, stretched towards 1", [end for r in order for end in (r.mean, r.low, r.high)])
+    ends = [end for r in order for end in (r.low, r.high)]
+    x = axes.stretched("mean RI, stretched towards 1", [r.mean for r in order], ends)
     y = axes.names([f"{standings.span(rank)}  {method(rank)}" for rank in order])
     return Panel(f"n = {n}", x, y, series, width=340, height=_AXES + _LINE * len(order))
 

@@ -10,7 +10,8 @@ from sharedlabel.report import adaptive
 from sharedlabel.report.charts import axes
 from sharedlabel.report.charts.figure import Figure, Guide, Panel, Point, Series
 from sharedlabel.report.charts.marks import Palette
-from sharedlabel.report.figures._parts import LABELS, scored, some, spanned, subject
+from sharedlabel.report.figures import _parts
+from sharedlabel.report.figures._parts import LABELS, scored, subject
 from sharedlabel.report.views import View, method
 
 SECTION, ORDER, PER = "stop", 40, "pruner"
@@ -26,20 +27,20 @@ _SIDE_BY_SIDE = 1.04  # so that bars can be told apart
 def draw(view: View, pruner: str, palette: Palette) -> Figure | None:
     """Draw n-accuracy and RI against the mean number of instances, and realised against nominal errors.
 
-    A line per ratio, at most five of them, of the method that is best on validation; None without adaptive n.
+    A line per ratio, of five or those that are recommended, of the method best on validation; None without adaptive n.
     """
     del palette  # its names are methods; here one method is drawn at several ratios
     points = adaptive.points(view, pruner)
     if not points:
         return None
-    kept = some(adaptive.ratios(points))
+    kept, missing = _parts.ratios(view, adaptive.ratios(points))
     own = [point for point in points if point.rule == points[0].rule and point.ratio in kept]
     marks = Palette(f"{ratio:g}x" for ratio in kept)
     panels = [_curves(view, pruner, own, metric, marks) for metric in ("ri", "n_accuracy")]
     errors = _errors([point for point in own if point.aim == "error"], marks)
     legend = tuple((f"{ratio:g}x", marks[f"{ratio:g}x"]) for ratio in kept)
     about = f"{method(own[0])}, {own[0].rule} rule, at most {own[0].n_max} images; {subject(view, pruner)}, test"
-    return Figure(f"{about}, bands and bars: 95% intervals", (*panels, *errors), legend)
+    return Figure(f"{about}, bands and bars: 95% intervals{missing}", (*panels, *errors), legend, _parts.cut(panels))
 
 
 def _curves(view: View, pruner: str, points: Sequence[AdaptivePoint], metric: str, marks: Palette) -> Panel:
@@ -58,7 +59,7 @@ def _curves(view: View, pruner: str, points: Sequence[AdaptivePoint], metric: st
         ]
     both: list[AdaptivePoint | Summary] = [*points, *fixed]
     x = axes.powers("mean number of images", [float(n) for n in view.ns])
-    return Panel(LABELS[metric], x, axes.stretched("stretched towards 1", spanned(both, metric)), tuple(series))
+    return Panel(LABELS[metric], x, _parts.stretched("stretched towards 1", both, metric), tuple(series))
 
 
 def _errors(points: Sequence[AdaptivePoint], marks: Palette) -> list[Panel]:

@@ -9,7 +9,7 @@ from sharedlabel.records.training import TrainingCurve
 from sharedlabel.report.charts import axes
 from sharedlabel.report.charts.figure import Figure, Panel, Point, Series
 from sharedlabel.report.charts.marks import Mark, Palette
-from sharedlabel.report.figures._parts import some, subject
+from sharedlabel.report.figures._parts import ratios, subject
 from sharedlabel.report.views import View, headline
 
 SECTION, ORDER, PER, ASIDE = "how", 70, "view", True
@@ -25,7 +25,7 @@ def draw(view: View, palette: Palette) -> Figure | None:
     """Draw the losses of networks, and of aggregators on that of the headline; None where nothing is stored."""
     pruner, ratio = _place(view)
     networks = [c for c in view.curves if c.aggregator is None and c.pruner in {pruner, DENSE}]
-    kept = some(sorted({curve.ratio for curve in networks}))
+    kept, missing = ratios(view, sorted({curve.ratio for curve in networks}))
     marks = Palette(f"{ratio:g}x" for ratio in kept)
     panels = []
     for stage, title in _NETWORKS.items():
@@ -40,7 +40,7 @@ def draw(view: View, palette: Palette) -> Figure | None:
     if not panels:
         return None
     legend = {series.name: series.mark for panel in panels for series in panel.series}
-    return Figure(subject(view), tuple(panels), tuple(legend.items()))
+    return Figure(f"{subject(view)}{missing}", tuple(panels), tuple(legend.items()))
 
 
 def _place(view: View) -> tuple[str, float]:
