@@ -14,7 +14,7 @@ from sharedlabel import cli
 from sharedlabel.errors import TrackingError
 from sharedlabel.records import Results
 from sharedlabel.tracking.dashboards import panels
-from sharedlabel.training import live
+from sharedlabel.tracking.runs import STEP
 from tests.conftest import Finished
 from tests.wandb_files import without_account
 
@@ -51,9 +51,15 @@ def test_every_metric_of_every_plot_is_published(finished: Finished) -> None:
 def test_the_specification_names_metrics_runs_and_columns_that_there_are(
     finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = shutil.copytree(Path(finished.experiment.output) / "digits", tmp_path / "digits")
+    ignored = shutil.ignore_patterns("wandb")
+    run = shutil.copytree(Path(finished.experiment.output) / "digits", tmp_path / "digits", ignore=ignored)
     assert cli.main(["dashboards", str(run)]) == 0
-    assert f"`wandb sync {run / 'wandb' / 'wandb'}` if runs are offline, and the same" in capsys.readouterr().out
+    assert "`wandb login`, a run with --tracking online and the same command again" in capsys.readouterr().out
+    (run / "wandb" / "wandb").mkdir(parents=True)
+    assert cli.main(["dashboards", str(run)]) == 0
+    assert f"`wandb sync {run / 'wandb' / 'wandb'}` and the same command again" in capsys.readouterr().out
+    assert cli.main(["dashboards", str(run), "--project", "a/b"]) == 2
+    assert "project: expected 1 to 128 characters" in capsys.readouterr().err
     written = json.loads((run / "dashboards.json").read_text())
     assert set(written) == {"workspace", "report"}
     held = set().union(*panels.published(finished.results).values())
@@ -102,7 +108,7 @@ def test_trainings_are_shown_where_they_are_logged(finished: Finished) -> None:
     config = {**finished.results.config, "trainer": {**finished.results.config["trainer"], "logger": "wandb"}}
     results: Results = dataclasses.replace(finished.results, config=config)
     (section,) = [one for one in panels.sections(results) if one.title == "Trainings"]
-    assert {panel.x for panel in section.panels} == {live._STEP}
+    assert {panel.x for panel in section.panels} == {STEP}
 
 
 def test_without_the_library_the_command_says_what_to_install(

@@ -17,6 +17,7 @@ import yaml
 from sharedlabel import export
 from sharedlabel.config import parse
 from sharedlabel.config.names import DENSE
+from sharedlabel.errors import ConfigError
 from sharedlabel.records import AXES, TABLES, Identity
 from sharedlabel.records.measurements import Failure
 from sharedlabel.running.collect import losses, rows
@@ -83,6 +84,28 @@ def of_kind(read: dict[str, Offline], kind: str) -> list[Offline]:
 def about(finished) -> About:
     results = finished.results
     return About(results.experiment, results.config, results.provenance, options(finished.experiment))
+
+
+def test_another_project_gets_all_runs_anew(tmp_path):
+    run = runs.Run("0", "name", "cell", {}, ())
+    for project in ("one", "two", "one"):
+        with Tracker(Place("digits", project, "", "offline", tmp_path)) as tracker:
+            tracker.publish(run)
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
+
+
+def test_what_w_and_b_is_told_by_its_own_variables_and_settings_counts(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "netrc").write_text("machine wandb.mine.org login user password secret\n")
+    assert mode("auto") == "offline"
+    (tmp_path / "settings").write_text("[default]\nbase_url = https://wandb.mine.org\n")
+    assert mode("auto") == "online"
+    monkeypatch.setenv("WANDB_MODE", "OFFLINE")
+    with pytest.raises(ConfigError, match=r"WANDB_MODE: expected one of online, offline, .*, got 'OFFLINE'; correct"):
+        mode("auto")
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    assert mode("auto") == "none"
 
 
 def test_a_user_without_a_home_loses_nothing(tmp_path, monkeypatch):

@@ -70,6 +70,14 @@ def test_a_run_goes_online_with_its_configuration_history_summary_and_files(
     assert [content for path, content in server.uploads.items() if "rows.csv" in path] == [b"n,ri\n"]
 
 
+def test_the_same_run_from_another_folder_adds_no_point(server: Server, place: Place, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        with Tracker(dataclasses.replace(place, folder=tmp_path / folder)) as tracker:
+            tracker.publish(RUN)
+    (run,) = server.runs.values()
+    assert [(point["n"], point["test/ri"]) for point in run.history.values()] == [(1, 0.5), (2, 0.6)]
+
+
 def test_an_entity_that_does_not_exist_loses_nothing_and_is_said_once(
     server: Server, place: Place, tmp_path: Path
 ) -> None:

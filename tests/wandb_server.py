@@ -163,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "config": known.upserts[-1].get("config") or "{}",
                 "tags": [],
                 "notes": None,
-                "wandbConfig": "{}",
+                "wandbConfig": json.dumps({"t": 1}),  # it has begun
             }
         return {"model": {"id": "p", "name": given["project"], "entity": {"id": "e", "name": ENTITY}, "bucket": bucket}}
 

@@ -19,6 +19,7 @@ from sharedlabel.config.plugins import refresh as refresh
 from sharedlabel.config.plugins import remade as remade
 from sharedlabel.config.plugins import resolve as resolve
 from sharedlabel.config.reading import check as check
+from sharedlabel.config.reading import check_place as check_place
 from sharedlabel.config.reading import command_line as command_line
 from sharedlabel.config.reading import from_yaml as from_yaml
 from sharedlabel.config.reading import merged as merged

@@ -113,6 +113,28 @@ def check(experiment: Experiment) -> Experiment:
     return experiment
 
 
+def check_place(project: str, entity: str) -> None:
+    """Refuse a project or a user or team that W&B does not take.
+
+    Args:
+        project: its name.
+        entity: the user or team; empty for one's own.
+
+    Raises:
+        ConfigError: such a name.
+    """
+    if not re.fullmatch(r"[^/\\#?%:]{1,128}", project):
+        raise ConfigError(
+            f"project: expected 1 to 128 characters and none of / \\ # ? % :, got {schema.shown(project)}; "
+            "W&B takes no other names"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9_-]{0,128}", entity):
+        raise ConfigError(
+            f"entity: expected the name of a user or team of W&B, of letters, digits, '_' and '-', got "
+            f"{schema.shown(entity)}; copy it from the address of its page"
+        )
+
+
 def _check_names(experiment: Experiment) -> None:
     """Refuse names that a file system or W&B does not take, before there is anything to lose."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", experiment.name) or experiment.name == "store":
@@ -120,16 +142,7 @@ def _check_names(experiment: Experiment) -> None:
             f"name: expected at most 100 letters, digits, '.', '_' and '-', but not 'store', got "
             f"{schema.shown(experiment.name)}; it names a folder beside the store"
         )
-    if not re.fullmatch(r"[^/\\#?%:]{1,128}", experiment.project):
-        raise ConfigError(
-            f"project: expected 1 to 128 characters and none of / \\ # ? % :, got {schema.shown(experiment.project)}; "
-            "W&B takes no other names"
-        )
-    if not re.fullmatch(r"[A-Za-z0-9_-]{0,128}", experiment.entity):
-        raise ConfigError(
-            f"entity: expected the name of a user or team of W&B, of letters, digits, '_' and '-', got "
-            f"{schema.shown(experiment.entity)}; copy it from the address of its page"
-        )
+    check_place(experiment.project, experiment.entity)
     for place in ("output", "data_root"):
         if not getattr(experiment, place):
             raise ConfigError(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sharedlabel.records import Results, Row
     from sharedlabel.running.collect import Losses
     from sharedlabel.store import Store
+    from sharedlabel.tracking.places import Place
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,8 @@ def run(
         _say_where(computed, folder, console, events)
         if publisher.busy:
             _say_wait(console, events)
-    if publisher.busy and publisher.place.mode == "offline":
-        _say_offline(publisher.place.folder / "wandb", console)
+    if publisher.busy:
+        _say_published(publisher.place, folder, console)
     return results
 
 
@@ -165,10 +166,16 @@ def _say_wait(console: Console, events: bool) -> None:
         tell("waiting", reason=reason)
 
 
-def _say_offline(folder: Path, console: Console) -> None:
+def _say_published(place: Place, folder: Path, console: Console) -> None:
     """Say where W&B's runs are, and how to see them."""
-    said = printable(f"W&B's runs: {folder}; upload them: wandb sync {shlex.quote(str(folder))}")
-    console.print(said, highlight=False, markup=False, soft_wrap=True)
+    if place.mode == "online":
+        owner = f"{place.entity}/" if place.entity else ""
+        where = f"project {owner}{place.project}, group {place.experiment}"
+        look = f"compare them: sharedlabel dashboards {shlex.quote(str(folder))}"
+    else:
+        where = str(place.folder / "wandb")
+        look = f"upload them: wandb sync {shlex.quote(where)}"
+    console.print(printable(f"W&B's runs: {where}; {look}"), highlight=False, markup=False, soft_wrap=True)
 
 
 def _publish(computed: _Computed, folder: Path) -> Callable[[], Mapping[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import contextlib
 import netrc
 import os
 from collections.abc import Mapping
@@ -10,11 +12,20 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from sharedlabel.config import Experiment, digest
+from sharedlabel.config import Experiment, check_place, digest
+from sharedlabel.errors import ConfigError
 from sharedlabel.files.plain import read_yaml
 from sharedlabel.records import Results
 
 Mode: TypeAlias = Literal["online", "offline", "none"]
+_MODES = {
+    "": "online",
+    "online": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "none": "none",
+    "disabled": "none",
+}
 _KEPT = 64  # letters of an experiment's name in an id, which has 128 at most
 SWEEP = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")  # what `wandb agent` tells what it starts
 
@@ -81,7 +92,11 @@ class Place:
             folder: its own.
             project: in the place of that of the configuration.
             entity: likewise.
+
+        Raises:
+            ConfigError: a project or an entity that W&B does not take.
         """
+        check_place(project or "sharedlabel", entity or "")
         said = {"project": "sharedlabel", "entity": "", "tracking": "auto", **results.config}
         tracking = "auto" if said["tracking"] == "none" else said["tracking"]
         return cls(
@@ -102,19 +117,38 @@ def mode(requested: str) -> Mode:
 
     Args:
         requested: the option `tracking`.
+
+    Raises:
+        ConfigError: a WANDB_MODE that W&B does not know.
     """
-    stated = os.environ.get("WANDB_MODE", "") if requested == "auto" else requested
-    if stated in {"none", "disabled"}:
-        return "none"
-    return "offline" if stated in {"offline", "dryrun"} or not has_key() else "online"
+    stated = requested
+    if requested == "auto":
+        disabled = os.environ.get("WANDB_DISABLED", "").lower() in {"true", "1", "yes"}
+        stated = "none" if disabled else os.environ.get("WANDB_MODE", "")
+    if stated not in _MODES:
+        raise ConfigError(
+            f"WANDB_MODE: expected one of {', '.join(filter(None, _MODES))}, got {stated!r}; correct or unset it"
+        )
+    if _MODES[stated] == "online" and not has_key():
+        return "offline"
+    return _MODES[stated]
 
 
 def has_key() -> bool:
     """Tell whether there is an API key: in the environment, or in the netrc file, where `wandb login` puts it."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or _server() or "https://api.wandb.ai").hostname or ""
     try:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _server() -> str:
+    """Return the server that `wandb login --host` has noted; empty where it has noted none."""
+    noted = configparser.ConfigParser(default_section="default", interpolation=None)
+    home = os.environ.get("WANDB_CONFIG_DIR") or os.path.expanduser("~/.config/wandb")
+    with contextlib.suppress(configparser.Error, ValueError):
+        noted.read([Path(home) / "settings", Path("wandb") / "settings"])
+    return noted.defaults().get("base_url", "")

@@ -34,6 +34,9 @@ class Publisher:
     Args:
         place: where runs go.
         aside: publish in another process.
+
+    Attributes:
+        place: where runs went, once the block has ended: offline, where W&B took no more.
     """
 
     def __init__(self, place: Place, aside: bool) -> None:
@@ -69,13 +72,14 @@ class Publisher:
         if self._process is not None:
             with contextlib.closing(self._process) as process:
                 if kind is None:
-                    process.wait()
+                    self.place = process.wait(self.place)
                 else:
                     process.stop()
         elif kind is None and self.busy:
             with self._here as tracker:
                 while (run := self._left.get()()) is not None:
                     tracker.publish(run)
+            self.place = tracker.place
 
     def has(self, identifier: str) -> bool:
         """Tell whether a run was published before, or will be."""
@@ -131,8 +135,14 @@ class _Process:
             self._failed = error
             return None
 
-    def wait(self) -> None:
+    def wait(self, place: Place) -> Place:
         """Wait until all is published.
+
+        Args:
+            place: where runs are to go.
+
+        Returns:
+            Where the last of them went.
 
         Raises:
             TrackingError: W&B does not take something, or the process has died.
@@ -149,9 +159,13 @@ class _Process:
                 break
             if isinstance(heard, SharedLabelError):
                 raise heard
-            heard.warn()
+            if isinstance(heard, Place):
+                place = heard
+            else:
+                heard.warn()
         if self._failed is not None:
             raise self._failed
+        return place
 
     def stop(self) -> None:
         """Let the process finish the run that it is at, for some seconds: files of half a run are not always there."""
@@ -181,6 +195,7 @@ def work(connection: Connection) -> None:
         with Tracker(setup.place) as tracker:
             while (run := connection.recv()) is not None:
                 tracker.publish(run)
+        connection.send(tracker.place)
     except SharedLabelError as error:
         end = error
     connection.send(end)

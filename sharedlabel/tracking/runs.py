@@ -23,6 +23,7 @@ Scalar: TypeAlias = float | int | str | bool | None
 Best: TypeAlias = Literal["max", "min", "last", "none"]
 Kind: TypeAlias = Literal["cell", "failed cell", "method", "summary", "training", "export"]
 # Metrics with a curve against n, and which end of the curve is the best.
+STEP = "trainer/global_step"  # what Lightning counts, the x-axis of trainings
 CURVES: Mapping[str, Best] = {
     "n_accuracy": "max",
     "ri": "max",

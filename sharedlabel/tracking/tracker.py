@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from sharedlabel.config import digest
 from sharedlabel.errors import TrackingError, interrupted, printable
 from sharedlabel.tracking.places import SWEEP, Place
 from sharedlabel.tracking.runs import Files, Run
@@ -65,7 +66,8 @@ class Tracker:
         return self._marker(identifier).exists()
 
     def _marker(self, identifier: str) -> Path:
-        return self.place.folder / "published" / f"{self.place.mode}-{identifier}"
+        where = digest([self.place.entity, self.place.project])[:8]
+        return self.place.folder / "published" / f"{self.place.mode}-{where}-{identifier}"
 
     def _write(self, run: Run) -> None:
         begun, self.place = begin(self.place, run)
@@ -156,19 +158,26 @@ def _settle(folder: Path) -> None:
 
 def fill(begun: Any, run: Run) -> None:
     """Write what a run holds into one of W&B that has begun."""
-    import wandb
-
     for curve in run.curves:
         begun.define_metric(curve.name, step_metric=curve.step, summary=curve.best)
-    for point in run.history:
-        begun.log(dict(point))
-    if run.tables:
-        begun.log({name: _table(records) for name, records in run.tables.items()})
-    if run.plots:
-        begun.log({f"plot/{name}": wandb.Html(svg) for name, svg in run.plots.items()})
+    for told in list(_told(run))[
+        begun.starting_step :
+    ]:  # another folder, or one that died, may have told the first ones
+        begun.log(told)
     begun.summary.update(dict(run.summary))
     if run.files is not None:
         begun.log_artifact(_artifact(run.files), aliases=list(run.files.aliases))
+
+
+def _told(run: Run) -> Iterator[dict[str, Any]]:
+    """Yield what is logged of a run, a step each."""
+    import wandb
+
+    yield from map(dict, run.history)
+    if run.tables:
+        yield {name: _table(records) for name, records in run.tables.items()}
+    if run.plots:
+        yield {f"plot/{name}": wandb.Html(svg) for name, svg in run.plots.items()}
 
 
 @contextlib.contextmanager

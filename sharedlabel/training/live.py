@@ -15,17 +15,16 @@ from sharedlabel import rng
 from sharedlabel.errors import first_line, interrupted
 from sharedlabel.tracking import tracker
 from sharedlabel.tracking.places import Place
-from sharedlabel.tracking.runs import Curve, Run
+from sharedlabel.tracking.runs import STEP, Curve, Run
 from sharedlabel.training.watchers import Watched
 
-_STEP = "trainer/global_step"
 _taken: dict[Place, Place] = {}  # where runs go in the place of where they should, once W&B has taken none
-CURVES = (
-    Curve("*", _STEP),
-    Curve("train/loss", _STEP, "min"),
-    Curve("train/accuracy", _STEP, "max"),
-    Curve("validation/loss", _STEP, "min"),
-    Curve("validation/accuracy", _STEP, "max"),
+_TRAINED = (
+    Curve("*", STEP),
+    Curve("train/loss", STEP, "min"),
+    Curve("train/accuracy", STEP, "max"),
+    Curve("validation/loss", STEP, "min"),
+    Curve("validation/accuracy", STEP, "max"),
 )
 
 
@@ -51,12 +50,16 @@ class LiveLogger(WandbLogger):
             self.experiment.finish(exit_code=0 if status == "success" else 1)
 
 
+_LOGGED = "what was logged lies in the folder `wandb` of the run, for `wandb sync --no-skip-online`"
+
+
 @contextlib.contextmanager
-def spared(name: str) -> Iterator[None]:
+def spared(name: str, left: str = _LOGGED) -> Iterator[None]:
     """Turn what W&B raises into a warning.
 
     Args:
         name: of the run.
+        left: what is there of it.
     """
     try:
         yield
@@ -64,8 +67,7 @@ def spared(name: str) -> Iterator[None]:
         if interrupted():
             raise KeyboardInterrupt from error
         warnings.warn(
-            f"W&B has not taken all of {name}: {first_line(error)}; the training goes on, and what was logged lies in "
-            "the folder `wandb` of the run, for `wandb sync --no-skip-online`",
+            f"W&B has not taken all of {name}: {first_line(error)}; the training goes on, and {left}",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -85,10 +87,12 @@ def logger(watched: Watched | None, number: int) -> LiveLogger | None:
     if watched is None or wanted is None or place is None or place.mode == "none":
         return None
     more = "" if number == 1 else f"-{number}"
-    run = Run(f"{watched.identifier}{more}", f"{watched.name}{more}", "training", watched.config, watched.tags, CURVES)
-    _taken[wanted] = dataclasses.replace(place, mode="none")  # unless this one is taken, no other is tried
+    run = Run(
+        f"{watched.identifier}{more}", f"{watched.name}{more}", "training", watched.config, watched.tags, _TRAINED
+    )
+    _taken[wanted] = dataclasses.replace(place, mode="offline")  # for later ones, unless this one is taken
     made: list[LiveLogger] = []
-    with spared(run.name), rng.untouched():
+    with spared(run.name, "nothing of it is logged"), rng.untouched():
         begun, after = tracker.begin(place, run, live=True)
         tracker.fill(begun, run)
         made.append(LiveLogger(experiment=begun))

@@ -58,7 +58,7 @@ def test_images_run_as_nobody_special(name):
 
 def test_the_image_has_the_folders_that_a_run_writes():
     (line,) = [rest for kind, rest in STAGES["runtime"].steps if kind == "RUN"]
-    folders = "/home/sharedlabel /sharedlabel/runs /sharedlabel/data /sharedlabel/wandb"
+    folders = "/home/sharedlabel /sharedlabel/runs /sharedlabel/data"
     assert re.search(rf"--owner sharedlabel .* {folders}$", line)
 
 

@@ -61,15 +61,17 @@ def _main(arguments: Sequence[str] | None) -> None:
     if options.offline or place.mode != "online":
         written = folder / NAME
         written.write_text(json.dumps(views.specification(views.shown(results, place, sections)), indent=1))
-        print(
-            printable(
-                f"wrote {written}: what W&B is to be sent, nothing to look at; to see it: `wandb login`, `wandb sync "
-                f"{place.folder / 'wandb'}` if runs are offline, and the same command again"
-            )
-        )
+        print(printable(f"wrote {written}: what W&B is to be sent, nothing to look at; to see it: {_way(place)}"))
         return
     for line in _saved(results, place, sections):
         print(printable(line))
+
+
+def _way(place: Place) -> str:
+    """Say how dashboards come to W&B, whose runs have to be there first."""
+    runs = place.folder / "wandb"
+    first = f"`wandb sync {runs}`" if runs.exists() else "a run with --tracking online"
+    return f"`wandb login`, {first} and the same command again"
 
 
 def _saved(results: Results, place: Place, sections: Sequence[panels.Section]) -> list[str]:

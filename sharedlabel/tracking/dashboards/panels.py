@@ -11,9 +11,8 @@ from sharedlabel.records import Results, Row, SweetSpot
 from sharedlabel.tracking import methods, runs
 from sharedlabel.tracking.about import About, part
 from sharedlabel.tracking.methods import BY_RATIO, rule_of
-from sharedlabel.tracking.runs import Kind
+from sharedlabel.tracking.runs import STEP, Kind
 
-STEP = "trainer/global_step"
 # What a run of a training is asked for; Lightning and `training/loggers.py` log it.
 TRAINING = (
     "train/loss",
