@@ -18,7 +18,7 @@ from sharedlabel.files.plain import read_yaml
 from sharedlabel.records import Results
 
 Mode: TypeAlias = Literal["online", "offline", "none"]
-_MODES = {
+_MODES: Mapping[str, Mode] = {  # by what is stated
     "": "online",
     "online": "online",
     "offline": "offline",
