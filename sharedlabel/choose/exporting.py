@@ -8,7 +8,7 @@ from typing import Any
 
 from sharedlabel import plugins
 from sharedlabel.choose.candidates import Option
-from sharedlabel.records import AXES, Results
+from sharedlabel.records import Identity, Results
 
 
 def command(results: Results, chosen: Option, run: str) -> str:
@@ -19,8 +19,7 @@ def command(results: Results, chosen: Option, run: str) -> str:
         chosen: the option.
         run: folder of the run, as the command is to name it.
     """
-    labels = [axis for axis in AXES if axis != "seed"]
-    cell = next(row.cell for row in results.rows if all(getattr(row, axis) == getattr(chosen, axis) for axis in labels))
+    cell = next(row.cell for row in results.rows if Identity.of(row) == Identity.of(chosen))
     taken = [part for name in dict.fromkeys(_outside(results.config)) for part in ("--plugin", name)]
     return shlex.join(["sharedlabel", "export", cell, "--run", run, *taken])
 

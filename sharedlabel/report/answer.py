@@ -13,7 +13,7 @@ from sharedlabel.choose.exporting import command
 from sharedlabel.choose.recommendation import Recommendation, recommend
 from sharedlabel.config.names import CROSSFIT, DENSE
 from sharedlabel.errors import DataError
-from sharedlabel.records import AXES, TABLES, Results, Row
+from sharedlabel.records import TABLES, Identity, Results
 from sharedlabel.records.measurements import quietest
 from sharedlabel.records.written import number
 from sharedlabel.report.sentences import advice, images
@@ -85,7 +85,7 @@ def answer(results: Results, view: View) -> Answer:
 
 def _cautions(results: Results, chosen: Option) -> Iterable[str]:
     """Say that a network whose weights are masked takes the time of the dense one."""
-    own = [row for row in results.rows if _of(row, chosen)]
+    own = [row for row in results.rows if Identity.of(row) == Identity.of(chosen)]
     if chosen.pruner != DENSE and own and all(row.macs_executed >= row.macs_dense for row in own):
         passes = f"about {chosen.n} pass{'es' * (chosen.n > 1)} of time"
         yield (
@@ -140,8 +140,3 @@ def _tests(found: Recommendation) -> Iterable[str]:
         "against the runner-up": found.runner_up,
     }
     return (f"{name}: {text.adjustment(contrast)}" for name, contrast in contrasts.items() if contrast is not None)
-
-
-def _of(row: Row, chosen: Option) -> bool:
-    """Tell whether a row is of an option, of whatever seed."""
-    return all(getattr(row, axis) == getattr(chosen, axis) for axis in AXES if axis != "seed")
