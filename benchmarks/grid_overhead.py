@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,7 @@ def run(quick: bool) -> list[Result]:
             for at, pair in numbers["plain"].items()
             for ours, theirs in zip(numbers["grid"][at], pair, strict=True)
         )
-        two = _two(prepared, folder, rounds)
-        alone = [_seconds(plain) for _ in range(rounds)]
+        two, alone = _two(prepared, folder, rounds, plain)
     sizes = "digits, two networks with three aggregators each, dense to evaluate"
     return [
         summarize(
@@ -93,9 +93,12 @@ def _seconds(call: Any) -> float:
     return time.perf_counter() - began
 
 
-def _two(prepared: Grid, folder: str, rounds: int) -> list[float]:
-    """Return the seconds of the calls on two workers, which have computed the same of another seed before."""
-    taken = []
+def _two(prepared: Grid, folder: str, rounds: int, plain: Callable[[], None]) -> tuple[list[float], list[float]]:
+    """Return the seconds of the calls on two workers, which have computed the same of another seed, and of the script.
+
+    They take turns.
+    """
+    taken, alone = [], []
     other = grid.prepare(dataclasses.replace(prepared.experiment, seeds=(99,)))
     for _ in range(rounds):
         store = _store(folder)
@@ -106,7 +109,8 @@ def _two(prepared: Grid, folder: str, rounds: int) -> list[float]:
             began = time.perf_counter()
             made.compute(calls)
             taken.append(time.perf_counter() - began)
-    return taken
+        alone.append(_seconds(plain))
+    return taken, alone
 
 
 def _numbers(prepared: Grid, store: Store) -> dict[Any, tuple[float, float]]:

@@ -52,6 +52,7 @@ WITH_EXTRAS = (
     "sharedlabel predict model-onnx tuples --error 0.05",
     "sharedlabel train --name searched --pruners [unit] --ratios [4] --aggregators [attention] --fit.trials 2",
     "sharedlabel train --name ray --ratios [1,2] --pruners [random] --aggregators [log_pool] --executor ray",
+    "sharedlabel dashboards runs/digits --offline",
     "python -c 'import sharedlabel as sl; print(sl.load_results(\"runs/digits\").summaries.shape)'",
 )
 
