@@ -53,11 +53,6 @@ class Drawn:
         return file_svg(self.figure, self.kind.HEADING)
 
 
-def captions() -> dict[str, tuple[str, str]]:
-    """Return heading and caption of every kind of figure, in reading order."""
-    return {_name(kind): (kind.HEADING, kind.CAPTION) for kind in _KINDS}
-
-
 def figures(results: Results) -> dict[str, str]:
     """Draw the figures of a report.
 

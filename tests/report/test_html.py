@@ -81,7 +81,7 @@ def test_the_answer_comes_first_and_is_what_choose_recommends(results, page):
     assert all(f"{value}:" in words for value in ("0.5 dense passes", "2 dense passes", "98% of dense RI, n = 8"))
     assert "Nothing qualifies" in words
     assert "Warning: random at 32x left layers" in words
-    assert all(caption in words for _, caption in plots.captions().values())
+    assert all(kind.CAPTION in words for kind in plots._KINDS)
 
 
 def test_where_nothing_qualifies_the_answer_says_so(results):

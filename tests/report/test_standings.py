@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from sharedlabel.report import html, plots, standings, views
+from sharedlabel.report import html, standings, views
 
 
 def test_matrix_sums_the_wins_for_two_images_or_more(results):
@@ -39,7 +39,6 @@ def test_the_figure_names_every_method_with_its_rank(results, figures):
         assert f"{rank.aggregator}: rank {standings.span(rank)}, mean RI {rank.mean:.3f}" in text
         assert f"{others}</title>" in text
     assert 'aria-label="Ranks of the aggregators: ' in text
-    assert "standing" in plots.captions()
 
 
 def test_comparisons_of_pruners_settle_ties_between_networks(results):
