@@ -94,13 +94,13 @@ def test_a_file_is_a_plugin_called_by_its_stem():
     assert list(plugins.code(config.plugins_in(plugin))) == ["aggregators.my_pool"]
 
 
-@pytest.mark.parametrize("given", ["./my_pool.py", "my_pool.py", "../work/my_pool.py", "{absolute}"])
+@pytest.mark.parametrize("given", ["./my_pool.py", "my_pool.py", "../mine/my_pool.py", "{absolute}"])
 def test_however_the_path_is_written_it_is_the_same_plugin(tmp_path, monkeypatch, given):
-    Path("work").mkdir()
-    monkeypatch.chdir("work")
+    Path("mine").mkdir()
+    monkeypatch.chdir("mine")
     write("my_pool.py")
     usual = config.resolve("aggregators", "./my_pool.py")
-    assert config.resolve("aggregators", given.format(absolute=tmp_path / "work" / "my_pool.py")) == usual
+    assert config.resolve("aggregators", given.format(absolute=tmp_path / "mine" / "my_pool.py")) == usual
 
 
 def test_a_module_is_a_plugin_by_its_dotted_path():

@@ -194,7 +194,7 @@ def options(results: Results, request: Request) -> tuple[list[Option], Unit, str
     files = _medians(results.latencies, ("file_bytes_dense", "file_bytes_sparse"))
     return (
         [
-            _option((method, n), own, summaries, unit, timings.get(_network(method)), files.get(_network(method)))
+            _option((method, n), own, summaries, unit, timings.get(network_of(method)), files.get(network_of(method)))
             for (method, n), own in by_place.items()
         ],
         unit,
@@ -203,8 +203,12 @@ def options(results: Results, request: Request) -> tuple[list[Option], Unit, str
     )
 
 
-def _network(record: Identity | Latency) -> tuple[Any, ...]:
-    """Tell compressed networks apart: those of cross-fitting are others than those of the configured splits."""
+def network_of(record: Identity | Latency | Option) -> tuple[Any, ...]:
+    """Tell compressed networks apart: those of cross-fitting are others than those of the configured splits.
+
+    Args:
+        record: of one.
+    """
     return record.backbone, record.pruner, record.ratio, record.training == CROSSFIT
 
 
@@ -254,7 +258,7 @@ def _timings(latencies: Iterable[Latency], request: Request) -> dict[tuple[Any, 
         )
     groups: dict[tuple[Any, ...], list[Latency]] = {}
     for record in quietest(measured):
-        groups.setdefault(_network(record), []).append(record)
+        groups.setdefault(network_of(record), []).append(record)
     return {network: _timing(own) for network, own in groups.items()}
 
 
@@ -275,7 +279,7 @@ def _timing(records: Sequence[Latency]) -> Timing:
 def _medians(latencies: Iterable[Latency], columns: Sequence[str]) -> dict[tuple[Any, ...], dict[str, float]]:
     groups: dict[tuple[Any, ...], list[Latency]] = {}
     for record in latencies:
-        groups.setdefault(_network(record), []).append(record)
+        groups.setdefault(network_of(record), []).append(record)
     return {
         network: {column: float(statistics.median(getattr(r, column) for r in own)) for column in columns}
         for network, own in groups.items()

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sharedlabel.choose import text
-from sharedlabel.choose.candidates import Option, Request
+from sharedlabel.choose.candidates import Option, Request, network_of
 from sharedlabel.choose.exporting import command
 from sharedlabel.choose.recommendation import Recommendation, recommend
-from sharedlabel.config.names import CROSSFIT, DENSE
+from sharedlabel.config.names import DENSE
 from sharedlabel.errors import DataError
 from sharedlabel.records import TABLES, Identity, Results
 from sharedlabel.records.measurements import quietest
@@ -120,12 +120,10 @@ def _dense_time(found: Recommendation, results: Results) -> Iterable[str]:
     chosen, timing = found.recommended, found.recommended.timing
     if timing is None or chosen.pruner == DENSE:
         return
-    place = (chosen.backbone, chosen.pruner, chosen.ratio, chosen.training == CROSSFIT, timing.device, timing.batch)
     own = [
         record
         for record in quietest(record for record in results.latencies if record.mode == "eager")
-        if (record.backbone, record.pruner, record.ratio, record.training == CROSSFIT, record.device, record.batch)
-        == place
+        if (network_of(record), record.device, record.batch) == (network_of(chosen), timing.device, timing.batch)
     ]
     dense = statistics.median(record.measured_dense_ms / record.batch for record in own)
     yield f"the dense network, which took turns with it: {dense:.3g} ms per image"

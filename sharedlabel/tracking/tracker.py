@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -160,9 +161,8 @@ def fill(begun: Any, run: Run) -> None:
     """Write what a run holds into one of W&B that has begun."""
     for curve in run.curves:
         begun.define_metric(curve.name, step_metric=curve.step, summary=curve.best)
-    for told in list(_told(run))[
-        begun.starting_step :
-    ]:  # another folder, or one that died, may have told the first ones
+    # The first steps were told from another folder, or by a process that died.
+    for told in itertools.islice(_told(run), begun.starting_step, None):
         begun.log(told)
     begun.summary.update(dict(run.summary))
     if run.files is not None:
