@@ -23,7 +23,7 @@ from sharedlabel.grid.executors.here import Here
 from sharedlabel.grid.executors.local import Local
 from sharedlabel.store import Store
 
-ONE, TWO, SAME = 1.1, 0.6, 1e-6  # the last: sums of 32 bits in another order
+ONE, TWO, SAME = 1.1, 0.75, 1e-6  # the last: sums of 32 bits in another order
 EXPERIMENT = (
     "--pruners=[magnitude]",
     "--ratios=[1, 8]",
