@@ -1,4 +1,4 @@
-"""What a run says while it works: a live view on a terminal, a line per call elsewhere, or JSON for other programs."""
+"""What a run says while it works: a live view on a terminal, some lines elsewhere, or JSON for other programs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from sharedlabel.grid import Grid, Node
 from sharedlabel.grid.failures import Failed
 from sharedlabel.grid.remaining import Remaining
 from sharedlabel.grid.words import described
+
+_LINES = 100  # of calls that end, at most, off a terminal
 
 
 class Reporter(abc.ABC):
@@ -110,23 +112,29 @@ class Reporter(abc.ABC):
 
 
 class Lines(Reporter):
-    """A line for each call that has ended; all other arguments are those of `Reporter`.
+    """A line for each call that has ended, or for each hundredth of them in a run of more; failures are all told.
 
     Args:
-        console: where to write.
+        console: where to write; all other arguments are those of `Reporter`.
     """
 
     def __init__(self, console: Console, *others: Any, **named: Any) -> None:
         super().__init__(*others, **named)
         self.console = console
+        self._told = 0  # hundredths
 
     def tell_start(self, node: Node, worker: int) -> None:
         """Say nothing."""
 
     def tell_end(self, node: Node, seconds: float, worker: int) -> None:
-        """Say what a call took."""
+        """Say what a call took, and how long the others will."""
         del worker
-        self._print(f"[{self.settled}/{self.total}] {described(node, self.grid)}: {seconds:.1f} s")
+        hundredths = self.settled * _LINES // self.total
+        if hundredths == self._told and self.total > _LINES:
+            return
+        self._told, left = hundredths, self.left()
+        rest = f", about {_clock(left)} left" if left is not None and self.settled < self.total else ""
+        self._print(f"[{self.settled}/{self.total}] {described(node, self.grid)}: {seconds:.1f} s{rest}")
 
     def tell_failure(self, failed: Failed, worker: int) -> None:
         """Say why a call failed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -41,13 +42,34 @@ def test_a_line_for_each_call_off_a_terminal(planned, tmp_path):
         told.waiting("for 2 calls that other runs compute")
         told(calls[4], 1.25, 1)
     assert told.console.file.getvalue() == (
-        f"[1/{len(calls)}] dense mlp seed 0: 1.2 s\n"
+        f"[1/{len(calls)}] dense mlp seed 0: 1.2 s, about 0:{round(1.25 * (len(calls) - 1) / 2):02} left\n"
         "failed: prune mlp none 1x seed 0: it rains\n"
         "waiting for 2 calls that other runs compute\n"
-        f"[3/{len(calls) - 2}] {described(calls[4], prepared)}: 1.2 s\n"
+        f"[3/{len(calls) - 2}] {described(calls[4], prepared)}: 1.2 s, "
+        f"about 0:{round(1.25 * (len(calls) - 5) / 2):02} left\n"
     )
     (kept,) = (tmp_path / "failures").iterdir()
     assert kept.read_text() == "Traceback"
+
+
+@pytest.mark.parametrize("count", [100, 101, 1_000])
+def test_at_most_a_hundred_lines_off_a_terminal_and_all_failures(planned, count):
+    prepared, calls = planned
+    configs = [dataclasses.replace(calls[0].config, seed=seed) for seed in range(count)]
+    many = [dataclasses.replace(calls[0], config=config) for config in configs]
+    told = reporter(console(False), prepared, many)
+    for number, call in enumerate(many):
+        if number in (7, 8):
+            told.failed(Failed(call, "it rains", "Traceback"))
+        else:
+            told(call, 1.0)
+    lines = told.console.file.getvalue().splitlines()
+    ended = [line for line in lines if line.startswith("[")]
+    assert len(lines) - len(ended) == 2
+    assert len(ended) == {100: 98, 101: 98, 1_000: 100}[count]
+    assert (
+        ended[-1] == f"[{count - 2}/{count - 2}] dense mlp seed {count - 1}: 1.0 s"
+    )  # the last call is told, and no time left
 
 
 def test_a_terminal_shows_every_worker_what_is_reused_and_what_is_left(planned):
