@@ -51,6 +51,9 @@ class Surroundings:
         os.environ.update(self.environment)
 
 
+_shown: dict[Any, Any] = {}  # what this process has warned of for others
+
+
 @dataclass(frozen=True)
 class Warned:
     """A warning, for whoever shows them; the arguments of `warnings.warn_explicit`."""
@@ -61,8 +64,8 @@ class Warned:
     lineno: int
 
     def warn(self) -> None:
-        """Warn in this process."""
-        warnings.warn_explicit(**vars(self))
+        """Warn in this process; what several workers say in the same words is shown once, as one process shows it."""
+        warnings.warn_explicit(**vars(self), registry=_shown)
 
 
 def tell_warnings(tell: Callable[[Warned], object]) -> None:
