@@ -18,8 +18,8 @@ from sharedlabel.grid import Grid
 from sharedlabel.grid.calls import job
 from sharedlabel.grid.driver import finish
 from sharedlabel.grid.executors.local import Local
-from sharedlabel.running import collect
-from sharedlabel.running.collect import losses, rows
+from sharedlabel.running.about import about as facts_of
+from sharedlabel.running.rows import losses, rows
 from sharedlabel.store import Store
 from sharedlabel.tracking.about import About, options
 from sharedlabel.tracking.places import Place
@@ -62,7 +62,7 @@ def main(folder: str, seeds: int, *options: str) -> None:
 def _publishing(prepared: Grid, store: Store) -> float:
     """Return the seconds of a cell's offline run of W&B, the first one, which starts what writes them, left out."""
     taken = []
-    facts = collect.about(prepared)
+    facts = facts_of(prepared)
     about = About(facts["experiment"], facts["config"], facts["provenance"], options(prepared.experiment))
     with Tracker(Place("scaling", "sharedlabel", "", "offline", store.root / "wandb")) as tracker:
         for cell in prepared.cells:

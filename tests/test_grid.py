@@ -19,7 +19,7 @@ from sharedlabel.config.sections import ComparisonConfig, TrainerConfig
 from sharedlabel.errors import CompressionError, ConfigError, DataError
 from sharedlabel.grid import plan, words
 from sharedlabel.records import read
-from sharedlabel.running.collect import losses, rows
+from sharedlabel.running.rows import losses, rows
 from sharedlabel.stages import _read, dense, joint
 from sharedlabel.store import Artifact
 from sharedlabel.training import loaders

@@ -54,7 +54,7 @@ NOT_REACHED = [
     ("training.loggers", "Look"),
     ("records.rows", "Row"),
     ("records.rows", "NetworkTraining"),
-    ("running.collect", "rows"),
+    ("running.rows", "rows"),
     ("stages.latency", "columns"),
     ("stages.margin", "records"),
     ("stages.evaluate", "configure"),

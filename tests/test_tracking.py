@@ -20,8 +20,8 @@ from sharedlabel.config.names import DENSE
 from sharedlabel.errors import ConfigError
 from sharedlabel.records import AXES, TABLES, Identity
 from sharedlabel.records.measurements import Failure
-from sharedlabel.running.collect import losses, rows
 from sharedlabel.running.published import Published
+from sharedlabel.running.rows import losses, rows
 from sharedlabel.tracking import methods, models, runs
 from sharedlabel.tracking.about import About, options
 from sharedlabel.tracking.dashboards import __main__ as dashboards

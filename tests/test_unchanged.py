@@ -15,7 +15,7 @@ import pytest
 from sharedlabel import train
 from sharedlabel.config import Experiment
 from sharedlabel.records import NAME, TABLES
-from sharedlabel.running import collect, unchanged
+from sharedlabel.running import about, collect, unchanged
 
 HEAVY = ("matplotlib", "pytorch_lightning", "scipy", "sklearn", "torch._dynamo", "torchmetrics", "wandb")
 
@@ -81,9 +81,9 @@ def test_other_results_other_code_and_another_machine_are_told_apart(finished, m
     fewer = dataclasses.replace(grid, cells=grid.cells[1:])
     renamed = dataclasses.replace(grid, experiment=dataclasses.replace(grid.experiment, name="other"))
     others = {unchanged.made_of(fewer, store), unchanged.made_of(renamed, store)}
-    machine = collect._machine(grid)
+    machine = about.machine(grid)
     with monkeypatch.context() as patch:
-        patch.setattr(collect, "_machine", lambda _: {**machine, "torch": "0.0"})
+        patch.setattr(about, "machine", lambda _: {**machine, "torch": "0.0"})
         others.add(unchanged.made_of(grid, store))
     with monkeypatch.context() as patch:
         patch.setattr(unchanged, "_code", lambda: "edited")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sharedlabel.grid import Grid, Node
     from sharedlabel.grid.failures import Failed
     from sharedlabel.records import Results, Row
-    from sharedlabel.running.collect import Losses
+    from sharedlabel.running.rows import Losses
     from sharedlabel.store import Store
     from sharedlabel.tracking.places import Place
 

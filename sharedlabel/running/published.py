@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sharedlabel.grid import Grid
 from sharedlabel.records import NAME, TABLES, Results, Row
-from sharedlabel.running.collect import Losses, about, losses, rows
+from sharedlabel.running.about import about
+from sharedlabel.running.rows import Losses, losses, rows
 from sharedlabel.store import Store
 from sharedlabel.tracking import methods, runs
 from sharedlabel.tracking.about import About, options

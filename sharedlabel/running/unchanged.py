@@ -22,7 +22,7 @@ from sharedlabel.grid import Cell, Grid
 from sharedlabel.machine import memory
 from sharedlabel.records import AXES, NAME, Results, only
 from sharedlabel.report import PLOTS
-from sharedlabel.running.collect import about
+from sharedlabel.running.about import about
 from sharedlabel.store import Store
 
 _WRITERS = ("jinja2", "markupsafe", "pillow")  # libraries that no provenance names

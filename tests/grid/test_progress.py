@@ -67,9 +67,7 @@ def test_at_most_a_hundred_lines_off_a_terminal_and_all_failures(planned, count)
     ended = [line for line in lines if line.startswith("[")]
     assert len(lines) - len(ended) == 2
     assert len(ended) == {100: 98, 101: 98, 1_000: 100}[count]
-    assert (
-        ended[-1] == f"[{count - 2}/{count - 2}] dense mlp seed {count - 1}: 1.0 s"
-    )  # no time is left
+    assert ended[-1] == f"[{count - 2}/{count - 2}] dense mlp seed {count - 1}: 1.0 s"  # no time is left
 
 
 def test_a_terminal_shows_every_worker_what_is_reused_and_what_is_left(planned):
