@@ -18,7 +18,7 @@ from sharedlabel import grid
 from sharedlabel import plugins as plugins_of_package
 from sharedlabel.deployment import cells
 from sharedlabel.errors import StoreError
-from sharedlabel.running import collect
+from sharedlabel.running import rows
 from sharedlabel.store import Store
 
 SCRATCH = '''
@@ -159,8 +159,8 @@ def test_a_summary_in_the_place_of_another_changes_no_table(done, experiment, fi
 def test_a_summary_is_made_again_when_rows_say_something_else(done, experiment, finished, monkeypatch, run):
     """Rows are put together outside of every stage; their content is in the keys of what is made from them."""
     shutil.rmtree(Path(experiment.output) / experiment.name)  # or they would be read back
-    usual = collect.cost.cost
-    monkeypatch.setattr(collect.cost, "cost", lambda *counts: 2 * usual(*counts))
+    usual = rows.cost.cost
+    monkeypatch.setattr(rows.cost, "cost", lambda *counts: 2 * usual(*counts))
     again = run(experiment).results.summaries
     before = [2 * summary.cost_dense_passes for summary in finished.results.summaries]
     assert [summary.cost_dense_passes for summary in again] == pytest.approx(before)
