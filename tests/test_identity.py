@@ -169,11 +169,10 @@ def test_a_summary_is_made_again_when_rows_say_something_else(done, experiment, 
 def test_the_seconds_of_results_are_those_of_all_calls_whoever_ran_them(done, experiment, finished, run):
     calls = [manifest for folder in (done.root / "artifacts").iterdir() for manifest in done.manifests(folder.name)]
     took = sum(manifest["seconds"] for manifest in calls)
-    assert took > 1
+    assert took > 0
     shutil.rmtree(Path(experiment.output) / experiment.name)
     again = run(experiment).results.provenance
     assert again["seconds"] == finished.results.provenance["seconds"] == round(took, 1)
-    assert again["last_run_seconds"] < took
 
 
 @pytest.mark.parametrize("name", ["backbones.mlp", "aggregators.lstm"])
