@@ -556,7 +556,7 @@ def test_options_that_lightning_does_not_know_are_the_users_to_fix():
 @pytest.mark.parametrize(
     ("module", "recipe", "left"),
     [
-        (BackboneModule, TrainConfig(), {"epochs", "batch_size"}),
+        (BackboneModule, TrainConfig(), {"epochs", "batch_size", "balanced"}),
         (AggregatorModule, FitConfig(), {"epochs", "batch_size", "steps", "tuples", "trials"}),
         (SharedLabelModule, JointConfig(), {"epochs", "batch_size", "batches"}),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Num
@@ -10,18 +10,30 @@ from torch import Tensor, nn
 
 from sharedlabel.backbones._masking import after_loading, before_state, masked_call, masked_weights
 
+Normalization: TypeAlias = Literal["channel", "image"]
+
 
 class Normalize(nn.Module):
-    """Map images to zero mean and unit variance per channel; `uint8` is scaled to [0, 1] first.
+    """Map images to zero mean and unit variance; `uint8` is scaled to [0, 1] first.
 
-    The statistics are set once from the backbone split and travel with the weights.
+    By channel, the statistics are set once from the backbone split and travel with the weights. By image, they are
+    those of all values of each image alone, which takes its brightness and contrast away; a deviation is at least that
+    of one value in an image of zeros.
+
+    Args:
+        channels: of an image.
+        by: `channel` or `image`.
+
+    Reference:
+        By image: `per_image_standardization` of TensorFlow.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, by: Normalization = "channel") -> None:
         super().__init__()
+        self.by = by
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
 
@@ -30,6 +42,11 @@ class Normalize(nn.Module):
         scaled = images.to(self.mean.dtype)
         if not images.is_floating_point():
             scaled = scaled / 255
+        if self.by == "image":
+            values = scaled.flatten(1)
+            spread, mean = torch.std_mean(values, dim=1, correction=0)
+            least = values.shape[1] ** -0.5
+            scaled = (scaled - mean[:, None, None, None]) / spread.clamp(min=least)[:, None, None, None]
         return (scaled - self.mean[:, None, None]) / self.std[:, None, None]
 
 
@@ -42,6 +59,7 @@ class Backbone(nn.Module):
         body: maps normalised images `[b C H W]` to embeddings `[b d]` (or `[b d 1 1]`).
         classifier: the linear layer that leads to the logits; pruners leave it alone.
         image_shape: channels, height and width of an image.
+        normalize: how images are normalised, by `channel` or by `image` (`Normalize`).
 
     Attributes:
         has_masks: whether there are masks in the body (`_masking.py`), so that others need not look for them.
@@ -51,10 +69,16 @@ class Backbone(nn.Module):
     image_shape: tuple[int, ...]
     input_dtype: torch.dtype = torch.float32
 
-    def __init__(self, body: nn.Module, classifier: nn.Linear, image_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        classifier: nn.Linear,
+        image_shape: tuple[int, int, int],
+        normalize: Normalization = "channel",
+    ) -> None:
         super().__init__()
         self.image_shape = image_shape
-        self.normalize = Normalize(image_shape[0])
+        self.normalize = Normalize(image_shape[0], normalize)
         self.body = body
         self.classifier = classifier
         self.has_masks = any(True for _ in masked_weights(body))

@@ -13,7 +13,8 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from sharedlabel.backbones._base import Backbone, initialize
+from sharedlabel.backbones._base import Backbone, Normalization, initialize
+from sharedlabel.config.fields import added
 from sharedlabel.config.schema import Width
 
 
@@ -25,10 +26,12 @@ class Config:
         widths: units of each hidden layer, input side first; the last is the width of the embedding. Empty: the
             embedding is the flattened image and the network is a linear classifier.
         bias: whether the linear layers have biases.
+        normalize: images by mean and deviation of each `channel` over the backbone split, or each `image` by its own.
     """
 
     widths: Annotated[tuple[Width, ...], Field(max_length=100)] = (256, 128)
     bias: bool = True
+    normalize: Normalization = added("channel")
 
 
 def build(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> Backbone:
@@ -43,6 +46,6 @@ def build(config: Config, image_shape: tuple[int, int, int], num_classes: int) -
     body = nn.Sequential(nn.Flatten())
     for inputs, outputs in itertools.pairwise(sizes):
         body.extend([nn.Linear(inputs, outputs, bias=config.bias), nn.ReLU()])
-    backbone = Backbone(body, nn.Linear(sizes[-1], num_classes, bias=config.bias), image_shape)
+    backbone = Backbone(body, nn.Linear(sizes[-1], num_classes, bias=config.bias), image_shape, config.normalize)
     initialize(backbone)
     return backbone

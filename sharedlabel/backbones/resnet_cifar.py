@@ -14,8 +14,9 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from sharedlabel.backbones._base import Backbone, initialize
+from sharedlabel.backbones._base import Backbone, Normalization, initialize
 from sharedlabel.backbones._shortcut import PadShortcut
+from sharedlabel.config.fields import added
 from sharedlabel.config.schema import Width
 from sharedlabel.errors import ConfigError
 
@@ -31,11 +32,13 @@ class Config:
         width: channels of the first stage; the stages have width, 2 width and 4 width, the last is the embedding.
         shortcut: where the shape changes, `pad` subsamples and pads with zero channels (no parameters; option A of
             the paper, and its CIFAR networks), `projection` is a strided 1x1 convolution (option B).
+        normalize: images by mean and deviation of each `channel` over the backbone split, or each `image` by its own.
     """
 
     depth: Annotated[int, Field(le=2_000)] = 20
     width: Width = 16
     shortcut: Literal["pad", "projection"] = "pad"
+    normalize: Normalization = added("channel")
 
 
 class Block(nn.Module):
@@ -103,6 +106,6 @@ def build(config: Config, image_shape: tuple[int, int, int], num_classes: int) -
             body.append(Block(inputs, outputs, 2 if stage and not block else 1, config.shortcut))
             inputs = outputs
     body.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten()])
-    backbone = Backbone(body, nn.Linear(inputs, num_classes), image_shape)
+    backbone = Backbone(body, nn.Linear(inputs, num_classes), image_shape, config.normalize)
     initialize(backbone)
     return backbone

@@ -15,7 +15,8 @@ import torch
 import torchvision
 from torch import nn
 
-from sharedlabel.backbones._base import Backbone
+from sharedlabel.backbones._base import Backbone, Normalization
+from sharedlabel.config.fields import added
 from sharedlabel.errors import ConfigError, DataError, nearest
 
 _SMALL_SIDE = 64
@@ -41,12 +42,14 @@ class Config:
         head: `kept` makes the last linear layer the classifier, which no pruner touches; `prunable` leaves it in the
             body and puts the identity behind it as classifier, so that it is pruned like every other layer, as in some
             published tables; embeddings are then logits.
+        normalize: images by mean and deviation of each `channel` over the backbone split, or each `image` by its own.
     """
 
     architecture: str = "resnet18"
     weights: str | None = None
     stem: Literal["auto", "keep", "small"] = "auto"
     head: Literal["kept", "prunable"] = "kept"
+    normalize: Normalization = added("channel")
 
 
 def build(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> Backbone:
@@ -78,7 +81,7 @@ def build(config: Config, image_shape: tuple[int, int, int], num_classes: int) -
         model.set_submodule(name, classifier)
         classifier = _identity(num_classes)
     _try(model, image_shape, classifier.in_features, config.architecture)
-    return Backbone(model, classifier, image_shape)
+    return Backbone(model, classifier, image_shape, config.normalize)
 
 
 def skeleton(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> Backbone:

@@ -54,6 +54,13 @@ class TrainConfig:
         crop: pad by this many pixels and crop at random; 0 is off.
         flip: mirror left to right at random.
         final_rate: learning rate at the end of the `cosine`, as a share of its peak, in [0, 1].
+        augment: transforms of torchvision.transforms.v2 by their names, or as mappings of `name` and options, which
+            change each image on its own after crop and mirror.
+        balanced: draw the images of an epoch with replacement, every class as often as any other.
+        mixup: alpha of the Beta distribution of shares in which pairs of images and their labels are mixed (Zhang et
+            al. 2018); 0 is off.
+        ema: decay of the exponential moving average of weights and statistics, of each step, which takes their place
+            at the end of a training, in [0, 1); 0 is off.
     """
 
     epochs: Many = 20
@@ -68,6 +75,10 @@ class TrainConfig:
     crop: Many = 0
     flip: bool = False
     final_rate: Fraction = added(0.0)
+    augment: tuple[str | dict[str, Any], ...] = added(())
+    balanced: bool = added(False)
+    mixup: NonNegativeFloat = added(0.0)
+    ema: Annotated[float, Field(ge=0, lt=1)] = added(0.0)
 
 
 @dataclass(frozen=True)
@@ -172,14 +183,18 @@ class EvaluationConfig:
 
     Args:
         n: tuple sizes to report; aggregators are trained at the largest.
-        protocols: `iid` draws instances freely within the class, `grouped` within one group of the class.
+        protocols: `iid` draws instances freely within the class, `grouped` within one group of the class, `sequence`
+            takes consecutive instances of one group in its own order.
         partitions: times that the images are cut into disjoint tuples.
         prior: class prior of tuples, `uniform` or `empirical`.
         seed: seed of the partitions; the same for every training seed, so that methods are compared on the same tuples.
-        groups_smaller_than_n: groups with fewer images than the largest n have no tuples of `grouped`, `drop`, or are
-            an `error`. All n are measured on prefixes of the same tuples.
+        groups_smaller_than_n: groups with fewer images than the largest n, and what is left of others, count at every n
+            that they reach, `keep`; have no tuples, `drop`; or are an `error`. Other protocols than `iid` alone.
         classes_smaller_than_n: a class without a tuple of the largest n in one of the splits is an `error`, or leaves
             the whole experiment, `drop`: with fewer classes all accuracies are others.
+        start: where tuples of `sequence` begin in their group: with its `first` instance, or anywhere at `random` where
+            they fit in.
+        stride: tuples of `sequence` take every so many-th instance of their group.
     """
 
     n: tuple[Count, ...] = (1, 2, 4, 8)
@@ -187,8 +202,25 @@ class EvaluationConfig:
     partitions: Count = 20
     prior: Literal["uniform", "empirical"] = "uniform"
     seed: NonNegativeInt = 0
-    groups_smaller_than_n: Literal["drop", "error"] = added("drop")
+    groups_smaller_than_n: Literal["keep", "drop", "error"] = added("drop", default="keep")
     classes_smaller_than_n: Literal["error", "drop"] = added("error")
+    start: Literal["first", "random"] = added("first")
+    stride: Count = added(1)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a protocol cuts groups into tuples; what it does not ask for is as it stands here.
+
+    Attributes:
+        short: keep tuples of fewer than n instances.
+        start: where consecutive instances begin, `first` or `random`.
+        stride: take every so many-th instance.
+    """
+
+    short: bool = False
+    start: Literal["first", "random"] = "first"
+    stride: int = 1
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,8 @@ def decode(data: bytes, decoding: Decoding) -> UInt8[np.ndarray, "C H W"]:
             most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
             raise UnsupportedError(f"more than {most:,} pixels; scale it down or leave it out") from error
     size = decoding.size
+    if decoding.trim is not None:
+        pixels = _trimmed(pixels, decoding.trim)
     if size is not None and pixels.size != (size, size):
         pixels = ImageOps.fit(pixels, (size, size), Image.Resampling.BILINEAR)
     array = np.asarray(pixels)
@@ -119,6 +121,16 @@ def _opaque(image: Image.Image, background: str, mode: str) -> Image.Image:
         return image.convert(mode)
     except ValueError as error:
         raise UnsupportedError(f"colours of the mode {image.mode}; convert it to RGB or grey") from error
+
+
+def _trimmed(image: Image.Image, darkest: int) -> Image.Image:
+    """Cut off rows and columns at the edges that have no brighter pixel, unless that leaves nothing."""
+    values = np.asarray(image)
+    bright = values.reshape(*values.shape[:2], -1).max(2) > darkest
+    rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
+    if not len(rows):
+        return image
+    return image.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
 
 
 def _of_bytes(image: Image.Image) -> Image.Image:

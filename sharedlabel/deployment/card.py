@@ -38,6 +38,8 @@ class Preprocessing:
             input's height and width.
         convert: channels to convert image files to (1 grey, 3 colour); None: they must have the input's channels.
         background: what shows through where an image file is transparent.
+        trim: rows and columns at the edges of an image file whose pixels are all at most as bright as this are cut off
+            first; None: none are.
     """
 
     channels: Side
@@ -47,6 +49,7 @@ class Preprocessing:
     resize: Side | None
     convert: Literal[1, 3] | None
     background: Literal["white", "black"] = "white"
+    trim: Annotated[int, Field(ge=0, le=254)] | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ def preprocessing(dataset: DatasetFacts) -> Preprocessing:
             "resize": dataset.size,
             "convert": dataset.channels,
             "background": dataset.background,
+            "trim": dataset.trim,
         }
     )
 

@@ -10,7 +10,7 @@ import torch
 from sharedlabel import plugins
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, plugins_in, refresh, resolve, trainings
-from sharedlabel.config.names import CROSSFIT, GROUPED
+from sharedlabel.config.names import CROSSFIT, IID
 from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.data import _small, splits, tuples
 from sharedlabel.data._copies import copies
@@ -104,6 +104,7 @@ def opened(experiment: Experiment) -> Grid:
         checks.check_tuples(data, experiment)
     sizes.check_tuples(data, experiment.evaluation)
     checks.check_images(experiment, dataset)
+    checks.check_augmentation(experiment, dataset)
     networks = {backbone.label: _network(backbone, dataset) for backbone in backbones}
     for pruner in pruners:
         compression.check_schedule(pruner, experiment.retrain)
@@ -167,7 +168,7 @@ def _split(
         drawn = [split[role] for role in FEATURE_ROLES]
         if kinds == {CROSSFIT}:
             drawn[0] = torch.cat([split["backbone"], drawn[0]])
-        grouped = GROUPED in scoring.protocols
+        grouped = set(scoring.protocols) != {IID}
         dataset, split, gone = _small.without_small_classes(dataset, split, drawn, max(scoring.n), grouped=grouped)
         if gone:
             remarks = (f"left out {len(gone):,} classes without a tuple of n = {max(scoring.n)}: {', '.join(gone)}",)

@@ -38,10 +38,12 @@ class DatasetFacts:
         images: how many each split has.
         groups: how many groups these come from; empty where the data has none.
         background: what shows through where an image file is transparent.
+        trim: brightness up to which the edges of an image file are cut off; None where they are not.
         counts: images and groups of every class in every split.
         remarks: what one should know of the data before trusting numbers, a sentence each.
         skipped: name of each file that was left out although it seemed an image, and why.
-        dropped: groups smaller than n, by split and n; these have no tuples of the grouped protocol.
+        dropped: groups smaller than n, by split and n, under protocols whose tuples stay within a group: they count at
+            the n that they reach, or have no tuples, as `evaluation.groups_smaller_than_n` says.
     """
 
     class_names: tuple[str, ...]
@@ -53,6 +55,7 @@ class DatasetFacts:
     images: dict[str, int] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
     background: Literal["white", "black"] = "white"
+    trim: int | None = None
     counts: tuple[ClassCount, ...] = ()
     remarks: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()

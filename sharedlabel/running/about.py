@@ -53,6 +53,7 @@ def dataset(grid: Grid) -> DatasetFacts:
         if dataset.groups is None
         else {role: len(dataset.groups[grid.data.splits[role]].unique()) for role in SCORED_ROLES},
         background=dataset.decoding.background,
+        trim=dataset.decoding.trim,
         counts=survey.counts(grid),
         remarks=survey.remarks(grid),
         skipped=dataset.skipped,

@@ -42,7 +42,9 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
 
 def together(config: Config, runtime: TrainerConfig) -> Hashable | None:
     """Say what networks have in common that are trained in one program: all but the seed."""
-    return canonical((config.backbone, config.train, config.precision)) if takes_several(runtime) else None
+    if batched.alone(config.train) or not takes_several(runtime):
+        return None
+    return canonical((config.backbone, config.train, config.precision))
 
 
 def run_together(

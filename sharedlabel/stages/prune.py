@@ -58,9 +58,11 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
 
 def together(config: Config, runtime: TrainerConfig) -> Hashable | None:
     """Say what networks have in common that are trained in one program: shapes and recipes; any ratio, pruner, seed."""
-    if not (takes_several(runtime) and compression.keeps_shapes(config.pruner)):
+    course = _course(config)
+    one_by_one = any(batched.alone(recipe) for recipe, _, _ in course)
+    if one_by_one or not (takes_several(runtime) and compression.keeps_shapes(config.pruner)):
         return None
-    return canonical((config.backbone, _course(config), config.precision))
+    return canonical((config.backbone, course, config.precision))
 
 
 def run_together(

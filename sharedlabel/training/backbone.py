@@ -8,10 +8,11 @@ from typing import Any, Literal, Self
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sharedlabel.config import schema
 from sharedlabel.config.sections import TrainConfig
-from sharedlabel.training import compiling
+from sharedlabel.training import augmenting, compiling
 from sharedlabel.training.base import TrainedModule, options_of
 from sharedlabel.training.compiling import Compiled
 from sharedlabel.training.loaders import augment
@@ -37,6 +38,9 @@ class BackboneTraining(TrainedModule):
         crop: int = _RECIPE.crop,
         flip: bool = _RECIPE.flip,
         final_rate: float = _RECIPE.final_rate,
+        augment: Sequence[augmenting.Spec] = _RECIPE.augment,
+        mixup: float = _RECIPE.mixup,
+        ema: float = _RECIPE.ema,
         compiled: Compiled = False,
         span: tuple[float, float] = (0.0, 1.0),
         after_step: AfterStep | None = None,
@@ -44,12 +48,15 @@ class BackboneTraining(TrainedModule):
         options: dict[str, Any] = {"learning_rate": learning_rate, "weight_decay": weight_decay, "warmup": warmup}
         options |= {"optimizer": optimizer, "momentum": momentum, "schedule": schedule, "final_rate": final_rate}
         options |= {"label_smoothing": label_smoothing, "crop": crop, "flip": flip}
+        options |= {"augment": list(augment), "mixup": mixup, "ema": ema}
         schema.read(TrainConfig, options)
         super().__init__(learning_rate, weight_decay, warmup)
         self._keep_options(but=("backbone", "after_step", "span"))
         self.optimizer, self.momentum, self.schedule = optimizer, float(momentum), schedule
         self.label_smoothing, self.crop, self.flip = float(label_smoothing), crop, flip
-        self.final_rate = float(final_rate)
+        self.final_rate, self.mixup, self.ema = float(final_rate), float(mixup), float(ema)
+        self._transform = augmenting.transform(augment)
+        self._average: AveragedModel | None = None  # made when it is first needed
         self.backbone, self.span, self.after_step = backbone, span, after_step
         self._steps = 0
         self._network = compiling.compiled(backbone, compiled)
@@ -91,10 +98,26 @@ class BackboneTraining(TrainedModule):
     def training_step(self, batch: Sequence[Tensor]) -> Tensor:
         """Return the cross-entropy of an augmented batch."""
         images, labels = batch
-        logits = self._network(augment(images, self.crop, self.flip))
+        images = augment(images, self.crop, self.flip)
+        if self._transform is not None:
+            images = self._transform(images)
+        if self.mixup:
+            return self.record(self._mixed(images, labels))
+        logits = self._network(images)
         if self._watched:
             self._log_accuracy("train", logits, labels)
-        return self.record(nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing))
+        return self.record(self._loss(logits, labels))
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def _mixed(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of images mixed with others of the batch, all in one share, as are their losses."""
+        share = float(torch.distributions.Beta(self.mixup, self.mixup).sample())
+        others = torch.randperm(len(images)).to(images.device)
+        scaled = images if images.is_floating_point() else images / 255
+        logits = self._network(share * scaled + (1 - share) * scaled[others])
+        return share * self._loss(logits, labels) + (1 - share) * self._loss(logits, labels[others])
 
     def validation_step(self, batch: Sequence[Tensor]) -> None:
         """Log the cross-entropy and the accuracy."""
@@ -112,18 +135,37 @@ class BackboneTraining(TrainedModule):
     def on_train_batch_end(self, *_: Any) -> None:
         """Stop at the end of the span."""
         done = round(self.span[0] * self._steps) + self.trainer.global_step
+        if self.ema:
+            self._averaged().update_parameters(self.backbone)
         if self.after_step is not None:
             self.after_step(self.backbone, done / self._steps)
         if self.span != (0.0, 1.0) and done >= round(self.span[1] * self._steps):
             self.end(self.trainer.global_step)
 
+    def on_fit_end(self) -> None:
+        """Take the average of weights."""
+        if self._average is not None:
+            self.backbone.load_state_dict(self._average.module.state_dict())
+
+    def _averaged(self) -> AveragedModel:
+        """Return the average, which lies outside the module: it is neither trained nor part of its state."""
+        if self._average is None:
+            made = AveragedModel(self.backbone, multi_avg_fn=get_ema_multi_avg_fn(self.ema), use_buffers=True)
+            object.__setattr__(self, "_average", made)
+        assert self._average is not None
+        return self._average
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save how far `after_step` is."""
+        """Save how far `after_step` is, and the average of weights."""
+        if self.ema:
+            checkpoint["average"] = self._averaged().state_dict()
         if self.after_step is not None:
             checkpoint["after_step"] = self.after_step.state(self.backbone)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let `after_step` go on from there."""
+        """Let `after_step` and the average of weights go on from there."""
+        if self.ema:
+            self._averaged().load_state_dict(checkpoint["average"])
         if self.after_step is not None:
             self.after_step.restore(self.backbone, checkpoint["after_step"])
 

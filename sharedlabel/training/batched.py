@@ -61,10 +61,16 @@ def train(
     module.streams = streams
     images = resident(data.dataset.images, device(runtime))
     rows = data.splits["backbone"]
-    loaders = [ImageLoader(images, data.dataset.labels, rows, recipe.batch_size, seed) for seed in seeds]
+    given = images, data.dataset.labels, rows, recipe.batch_size
+    loaders = [ImageLoader(*given, seed, recipe.balanced) for seed in seeds]
     fit(module, SideBySide(loaders), runtime, recipe.epochs)
     networks.hand_back(backbones)
     return module.losses_of_each()
+
+
+def alone(recipe: TrainConfig) -> bool:
+    """Tell whether networks can be trained one at a time only."""
+    return bool(recipe.augment or recipe.mixup or recipe.ema)
 
 
 class Networks(nn.Module):

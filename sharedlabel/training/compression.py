@@ -108,7 +108,7 @@ def train(
         backbone.to(memory_format=torch.channels_last)
     module = kind(BackboneTraining, runtime).of(backbone, recipe, runtime.compile, span, after_step)
     images = resident(data.dataset.images, device(runtime)) if runtime.devices == 1 else data.dataset.images
-    loader = ImageLoader(images, data.dataset.labels, data.splits["backbone"], recipe.batch_size, seed)
+    loader = ImageLoader(images, data.dataset.labels, data.splits["backbone"], recipe.batch_size, seed, recipe.balanced)
     fit(module, loader, runtime, recipe.epochs)
     return module.losses()
 
@@ -310,6 +310,8 @@ def _sample(split: Tensor, seed: int, salt: str) -> Tensor:
 
 def _set_statistics(backbone: Backbone, dataset: Dataset, split: Tensor, sample: int = 10_000) -> None:
     """Set the channel statistics from the backbone split (evenly spaced images, at most `sample`)."""
+    if backbone.normalize.by == "image":
+        return
     chosen = split[torch.linspace(0, len(split) - 1, min(sample, len(split))).long()]
     if dataset.images.dtype == torch.uint8:
         mean, std = _of_bytes(looked_up(dataset.images, chosen.split(_AT_ONCE)))

@@ -31,6 +31,10 @@ class BackboneModule(BackboneTraining, pl.LightningModule):
         crop: pad by this many pixels and crop at random; 0 is off.
         flip: mirror left to right at random.
         final_rate: learning rate at the end of the cosine, as a share of its peak.
+        augment: transforms of torchvision.transforms.v2 by their names, or as mappings of `name` and options, which
+            change each image on its own after crop and mirror.
+        mixup: alpha of the Beta distribution of shares in which pairs of images are mixed; 0 is off.
+        ema: decay of the exponential moving average of weights and statistics that the network ends with; 0 is off.
         compiled: train through torch.compile, as it is or in one of its modes.
         span: the part of the recipe's steps to train, as shares in [0, 1].
         after_step: told of the network and the share of the steps done after every step; not saved with the module.
