@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -28,6 +26,13 @@ class CountedReadOut(nn.Module):
             nn.Linear(width + 1, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes)
         )
 
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that returns scores."""
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        return last
+
     def forward(self, pooled: Float[Tensor, "t k w"], counts: Float[Tensor, "k 1"]) -> Float[Tensor, "t k c"]:
         """Return log-posteriors.
 
@@ -35,10 +40,14 @@ class CountedReadOut(nn.Module):
             pooled: one vector per prefix.
             counts: instances in each prefix.
         """
+        return normalize(self.scores(pooled, counts))
+
+    def scores(self, pooled: Float[Tensor, "t k w"], counts: Float[Tensor, "k 1"]) -> Float[Tensor, "t k c"]:
+        """Return them before they are normalised; the arguments are those of `forward`."""
         log_counts = counts.log().to(pooled.dtype).expand(pooled.shape[0], -1, 1)
         features = torch.cat([pooled, log_counts], dim=-1)
-        weight: Any = self.layers[0].weight
-        return normalize(self.layers(features.to(weight.dtype)))
+        scores: Tensor = self.layers(features.to(self.last.weight.dtype))
+        return scores
 
 
 class MultiheadAttention(nn.Module):
@@ -74,6 +83,19 @@ class MultiheadAttention(nn.Module):
     def _split(self, projected: Float[Tensor, "s n w"]) -> Float[Tensor, "s h n v"]:
         split: Tensor = projected.unflatten(-1, (self.heads, -1))
         return split.transpose(1, 2)
+
+
+def scores_at(scores: Float[Tensor, "t n 1"], added: Float[Tensor, "n n"] | float = 0.0) -> Float[Tensor, "t n n"]:
+    """Return the score of every instance (last axis) in every prefix; minus infinity beyond the prefix.
+
+    Args:
+        scores: of the instances.
+        added: to the score of an instance (last axis) in a prefix.
+    """
+    size = scores.shape[1]
+    later = torch.ones(size, size, dtype=torch.bool, device=scores.device).triu(1)
+    masked: Tensor = (scores.mT + added).expand(-1, size, -1).masked_fill(later, -torch.inf)
+    return masked
 
 
 def check_heads(width: int, heads: int) -> None:

@@ -17,6 +17,7 @@ from sharedlabel.aggregators._base import (
     normalize,
     prefix_counts,
 )
+from sharedlabel.aggregators._layers import scores_at
 from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.config.schema import Dropout, Width
 from sharedlabel.types import SetShape
@@ -100,10 +101,7 @@ class Attention(SharingAggregator):
 
 def weights(scores: Float[Tensor, "t n 1"]) -> Float[Tensor, "t n n"]:
     """Return the weight of every instance (last axis) in every prefix; 0 beyond the prefix."""
-    size = scores.shape[1]
-    later = torch.ones(size, size, dtype=torch.bool, device=scores.device).triu(1)
-    masked: Tensor = scores.mT.expand(-1, size, -1).masked_fill(later, -torch.inf)
-    return masked.softmax(-1)
+    return scores_at(scores).softmax(-1)
 
 
 def build(config: Config, shape: SetShape) -> Attention:

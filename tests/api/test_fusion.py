@@ -72,7 +72,8 @@ def test_without_parameters_it_is_ready() -> None:
 
 def test_only_those_that_look_at_embeddings_are_told_their_width() -> None:
     blind = {"confusion_vote", "log_pool", "majority_vote", "matrix_log_pool", "max_vote", "mean_logit", "mean_vote"}
-    blind |= {"tempered_log_pool", "vector_log_pool"}
+    blind |= {"tempered_log_pool", "vector_log_pool", "random_effect_pool", "forgetting_pool", "kalman_pool"}
+    blind |= {"max_confidence"}
     for name in blind:
         agg = sl.aggregator(name, num_classes=CLASSES)
         torch.testing.assert_close(agg(TUPLE[0] * 2, TUPLE[1]), agg(TUPLE[0][..., :2], TUPLE[1]), rtol=0, atol=0)
