@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int64, Num
+from jaxtyping import Bool, Float, Float64, Int64, Num
 from torch import Tensor
 
 from sharedlabel.decoding import Decoding
@@ -70,6 +70,8 @@ class Dataset:
         content: the same number for exact copies, known without looking at the images; None if that is not known.
         remarks: what users should know of how the data were read, a sentence each.
         skipped: name of each file that was left out although it seemed an image, and why.
+        positions: where in its group each instance stands, such as the number of a frame or its time; None for the
+            order of the instances.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Dataset:
     content: Int64[Tensor, "N"] | None = None
     remarks: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    positions: Float64[Tensor, "N"] | None = None
 
     def group_name(self, group: int) -> str:
         """Say what users call a group."""
@@ -107,15 +110,36 @@ class Dataset:
 class Tuples:
     """Index arrays: partitions of instances into disjoint tuples that share a label.
 
+    Tuples of different sizes are ragged: the longest come first, and a shorter one repeats its last instance up to n.
+    What depends on instances 0 to k alone is therefore right wherever a tuple has that many; nothing else of it counts.
+
     Attributes:
         indices: `[p t n]`, positions in the split's arrays; no instance twice within a partition.
         labels: `[p t]`, the shared label of each tuple.
         weights: `[p t]`, weight of each tuple so that each class weighs its prior; sums to 1 in every partition.
+        lengths: `[t]`, instances of each tuple, the same in every partition and falling; None where all have n.
     """
 
     indices: Int64[Tensor, "p t n"]
     labels: Int64[Tensor, "p t"]
     weights: Float[Tensor, "p t"]
+    lengths: Int64[Tensor, "t"] | None = None
+
+    def reaching(self, size: int) -> Tuples:
+        """Return the tuples that have so many instances, each class weighing as much as it does in all."""
+        if self.lengths is None:
+            return self
+        count = int((self.lengths >= size).sum())
+        if count == len(self.lengths):
+            return Tuples(self.indices, self.labels, self.weights)
+        labels, weights = self.labels[:, :count], self.weights[:, :count]
+        classes = int(self.labels.max()) + 1
+        whole, own = (
+            mass.new_zeros(len(mass), classes).scatter_add_(1, at, mass)
+            for at, mass in ((self.labels, self.weights), (labels, weights))
+        )
+        scale = whole / own.where(own > 0, 1.0)
+        return Tuples(self.indices[:, :count], labels, weights * scale.gather(1, labels))
 
 
 @dataclass(frozen=True)

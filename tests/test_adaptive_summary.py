@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmarks import _adaptive_coverage
 from sharedlabel import rng
 from sharedlabel.config.sections import EvaluationConfig
+from sharedlabel.data import tuples
 from sharedlabel.metrics.uncertainty import seed_average
 from sharedlabel.records import Row
 from sharedlabel.scoring.data import Data
@@ -48,7 +49,8 @@ def data() -> Data:
 
 
 def drawn_of(data: Data, protocol: str = "iid"):
-    return data.tuples("test", protocol, N_MAX, EVALUATION.partitions, EVALUATION.seed)
+    cut = tuples.asked(EVALUATION, protocol)
+    return data.tuples("test", protocol, N_MAX, EVALUATION.partitions, EVALUATION.seed, cut)
 
 
 def cell(data: Data, seed: int = 0, *, protocol: str = "iid", aims: Any = AIMS, level: float = 0.6) -> Stopped:

@@ -329,6 +329,14 @@ def test_more_images_than_in_training_are_flagged(model, tuples, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_table_may_give_the_order_in_which_files_are_looked_at(tuples, tmp_path):
+    files = sorted(str(path.relative_to(tmp_path)) for path in tuples.rglob("*.png"))[:3]
+    rows = [f"one,{path},{place}" for path, place in zip(files, (2, 0.5, 1), strict=True)]
+    (tmp_path / "groups.csv").write_text("\n".join(["group,path,position", *rows]))
+    (group,) = read_groups(tmp_path / "groups.csv").groups
+    assert group.paths == (files[1], files[2], files[0])
+
+
 def test_a_table_of_groups_is_the_same_as_folders(model, tuples, tmp_path, capsys):
     files = sorted(tuples.glob("*/*.png"), reverse=True)
     rows = [f"{file.parent.name},{file.relative_to(tmp_path)},ignored" for file in files]

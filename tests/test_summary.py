@@ -13,12 +13,13 @@ import torch
 from sharedlabel import rng
 from sharedlabel.config.names import EXACT
 from sharedlabel.config.sections import EvaluationConfig, SweetSpotConfig
+from sharedlabel.data import tuples
 from sharedlabel.records import Row
 from sharedlabel.scoring.data import Data
 from sharedlabel.summary import sweetspot
 from sharedlabel.summary.seeds import ScoredCell
 from sharedlabel.summary.tables import summarize
-from sharedlabel.types import Dataset
+from sharedlabel.types import Dataset, Tuples
 
 CLASSES, N = 4, (1, 2)
 BITS = 2.0  # H(Y)
@@ -45,6 +46,11 @@ def data() -> Data:
     none = torch.arange(0)
     splits = {"backbone": none, "aggregator": none, "validation": torch.arange(100), "test": torch.arange(100, 200)}
     return Data(dataset, splits, torch.full((CLASSES,), 1 / CLASSES, dtype=torch.float64), "key")
+
+
+def drawn_of(data: Data, role: Any, protocol: str) -> Tuples:
+    cut = tuples.asked(EVALUATION, protocol)
+    return data.tuples(role, protocol, max(N), EVALUATION.partitions, EVALUATION.seed, cut)
 
 
 def rows(aggregator: str, ratio: float, seed: int, protocol: str, cost: float) -> tuple[Row, ...]:
@@ -90,7 +96,7 @@ def method(
     """A cell that is right this often, and lacks this many bits on average, on validation and on test."""
     scores = {}
     for role, share, bits in zip(("validation", "test"), right, missing, strict=True):
-        shape = (*data.tuples(role, protocol, max(N), EVALUATION.partitions, EVALUATION.seed).labels.shape, len(N))
+        shape = (*drawn_of(data, role, protocol).labels.shape, len(N))
         generator = rng.generator(seed, "scores", role)  # methods of a seed are right on the same tuples
         uniform = torch.rand(shape, generator=generator)
         scores[f"{role}.correct"] = (uniform < share).to(torch.uint8)
@@ -99,11 +105,13 @@ def method(
 
 
 def weighted(data: Data, scores: torch.Tensor, role: Any, protocol: str = "iid") -> list[float]:
-    drawn = data.tuples(role, protocol, max(N), EVALUATION.partitions, EVALUATION.seed)
-    mean = torch.zeros(len(N), dtype=torch.float64)
-    for p, t in itertools.product(*map(range, drawn.labels.shape)):
-        mean += drawn.weights[p, t] / len(drawn.weights) * scores[p, t].double()
-    return mean.tolist()
+    means = []
+    for column, size in enumerate(N):
+        drawn, mean = drawn_of(data, role, protocol).reaching(size), 0.0
+        for p, t in itertools.product(*map(range, drawn.labels.shape)):
+            mean += float(drawn.weights[p, t] / len(drawn.weights) * scores[p, t, column])
+        means.append(mean)
+    return means
 
 
 def summarized(data: Data, methods: list[ScoredCell], **changes: Any):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
-Protocol: TypeAlias = Literal["iid", "grouped"]
+Protocol: TypeAlias = Literal["iid", "grouped", "sequence"]
 
 DENSE: Final = "none"  # the pruner of the dense network
 DENSE_NETWORK: Final = "dense"  # what tables call the dense network
@@ -14,6 +14,7 @@ JOINT: Final = "joint"  # of backbone and aggregator together
 CROSSFIT: Final = "crossfit"  # of aggregators on features by networks that did not see the image
 IID: Final = "iid"  # the protocol whose tuples hold any instances of a label
 GROUPED: Final = "grouped"  # the protocol whose tuples hold instances of one group
+SEQUENCE: Final = "sequence"  # the protocol whose tuples are consecutive instances of one group, in its order
 
 
 def network_name(pruner: str, ratio: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import torch
-from jaxtyping import Int64, Num
+from jaxtyping import Float64, Int64, Num
 from torch import Tensor
 
 from sharedlabel.errors import DataError
@@ -17,10 +17,12 @@ def validate(dataset: Dataset) -> Dataset:
 
     Raises:
         DataError: fewer than two classes, labels outside the range, a class without instances, columns of different
-            lengths, or images that hold NaN or infinity.
+            lengths, images that hold NaN or infinity, or two instances of a class at one position of their group.
     """
     _check_lengths(dataset)
     _check_labels(dataset)
+    if dataset.positions is not None:
+        _check_positions(dataset, dataset.positions)
     if isinstance(dataset.images, Tensor) and dataset.images.is_floating_point():
         _check_finite(dataset, dataset.images)
     return dataset
@@ -31,11 +33,12 @@ def fingerprint(
     labels: Int64[Tensor, "N"],
     class_names: tuple[str, ...],
     groups: Int64[Tensor, "N"] | None = None,
+    positions: Float64[Tensor, "N"] | None = None,
 ) -> str:
     """Return the sha256 of the content of data that are held in memory."""
     digest = hashlib.sha256()
     digest.update(repr((str(images.dtype), tuple(images.shape), class_names)).encode())
-    for column in (images, labels, groups):
+    for column in (images, labels, groups, positions):
         if column is not None:
             digest.update(column.flatten().numpy().data)
     return digest.hexdigest()
@@ -43,7 +46,7 @@ def fingerprint(
 
 def _check_lengths(dataset: Dataset) -> None:
     count = dataset.images.shape[0]
-    for field in ("labels", "groups", "holdout", "validation"):
+    for field in ("labels", "groups", "holdout", "validation", "positions"):
         column = getattr(dataset, field)
         if column is not None and column.shape[0] != count:
             raise DataError(
@@ -70,6 +73,29 @@ def _check_labels(dataset: Dataset) -> None:
             f"data set {name!r}: expected instances of every class, got none of "
             f"{dataset.class_names[int(empty[0])]!r}; add some or remove the class"
         )
+
+
+def _check_positions(dataset: Dataset, positions: Tensor) -> None:
+    """Refuse positions that give the instances of a group no order."""
+    if not bool(positions.isfinite().all()):
+        wrong = int((~positions.isfinite()).nonzero()[0])
+        raise DataError(
+            f"data set {dataset.name!r}: expected numbers as positions, got {float(positions[wrong])} for instance "
+            f"{wrong}; number or time it"
+        )
+    groups = torch.zeros_like(dataset.labels) if dataset.groups is None else dataset.groups
+    place = positions.unique(return_inverse=True)[1]
+    places, times = torch.stack([dataset.labels, groups, place]).unique(dim=1, return_counts=True)
+    if int(times.max()) == 1:
+        return
+    label, group, at = places[:, times > 1][:, 0]
+    twice = ((dataset.labels == label) & (groups == group) & (place == at)).nonzero()[:2, 0].tolist()
+    first, second = (one if dataset.instance_names is None else repr(dataset.instance_names[one]) for one in twice)
+    raise DataError(
+        f"data set {dataset.name!r}: expected positions that differ within a group, got "
+        f"{float(positions[twice[0]]):g} for both {first} and {second} of group {dataset.group_name(int(group))}; "
+        "correct one of them"
+    )
 
 
 def _check_finite(dataset: Dataset, images: Tensor) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from sharedlabel.data._names import READ, is_image, kinds, unread
 from sharedlabel.data._source import Source, read_plain
@@ -18,6 +18,7 @@ _TEST = {"test", "testing"}
 _VALIDATION = {"dev", "val", "valid", "validation"}
 Side: TypeAlias = Literal["train", "validation", "test"]
 _Paths: TypeAlias = list[tuple[str, ...]]
+_Placed: TypeAlias = tuple[str, float | None]  # a group, and the position in it
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,20 @@ def sides_of(layout: Layout) -> tuple[str, ...]:
     )
 
 
-def group_names(source: Source, layout: Layout, groups: str, encoding: str) -> tuple[str, ...]:
-    """Return the name of the group of each file.
+class Grouped(NamedTuple):
+    """The group of each file, and where it stands in it.
+
+    Attributes:
+        names: of the groups.
+        positions: such as numbers of frames; None where none are given, and files stand in the order of their names.
+    """
+
+    names: tuple[str, ...]
+    positions: tuple[float, ...] | None = None
+
+
+def grouped(source: Source, layout: Layout, groups: str, encoding: str) -> Grouped:
+    """Return the group of each file.
 
     Args:
         source: the folder or zip.
@@ -102,9 +115,9 @@ def group_names(source: Source, layout: Layout, groups: str, encoding: str) -> t
         DataError: no such level or CSV, unknown columns, a row without a group or in conflict with an earlier one, or
             a file that the CSV lacks.
     """
-    return tuple(
-        _by_level(layout, groups) if groups.startswith("level:") else _by_table(source, layout, groups, encoding)
-    )
+    if groups.startswith("level:"):
+        return Grouped(tuple(_by_level(layout, groups)))
+    return _by_table(source, layout, groups, encoding)
 
 
 def wrapped(paths: _Paths, empty: _Paths = []) -> bool:  # noqa: B006 (read only)
@@ -255,13 +268,15 @@ def _by_level(layout: Layout, groups: str) -> list[str]:
     return folders
 
 
-def _by_table(source: Source, layout: Layout, groups: str, encoding: str) -> list[str]:
-    table, numbers = dict[str, str](), dict[str, int]()
-    for number, group, path in read_table(_table(source, layout, groups), groups, encoding):
-        if table.setdefault(path, group) != group:
+def _by_table(source: Source, layout: Layout, groups: str, encoding: str) -> Grouped:
+    table, numbers = dict[str, _Placed](), dict[str, int]()
+    for number, group, path, position in read_table(_table(source, layout, groups), groups, encoding):
+        first = table.setdefault(path, (group, position))
+        if first != (group, position):
+            what, before, after = ("group", first[0], group) if first[0] != group else ("position", first[1], position)
             raise DataError(
-                f"expected one group for each path in {groups}, got {table[path]!r} in row {numbers[path]} and, in row "
-                f"{number}, {group!r} for {path!r}; remove one of the rows"
+                f"expected one {what} for each path in {groups}, got {before!r} in row {numbers[path]} and, in row "
+                f"{number}, {after!r} for {path!r}; remove one of the rows"
             )
         numbers.setdefault(path, number)
     wrapper = layout.wrapper
@@ -272,11 +287,16 @@ def _by_table(source: Source, layout: Layout, groups: str, encoding: str) -> lis
             f"expected a group for every image in {groups}, got none for {lacking[0]!r} ({len(lacking)} images lack "
             f"one), but paths such as {next(iter(table), '')!r}; write paths relative to {source.path}"
         )
-    return [group for group in listed if group is not None]
+    found = [one for one in listed if one is not None]
+    names, positions = tuple(group for group, _ in found), [position for _, position in found]
+    told = tuple(position for position in positions if position is not None)
+    if len(told) < len(positions):  # the table has no such column
+        return Grouped(names)
+    return Grouped(names, told)
 
 
-def _looked_up(table: dict[str, str], name: str, wrapper: str) -> str | None:
-    """Return the group of a file, whose path may leave out the folder that wraps everything, or have backslashes."""
+def _looked_up(table: Mapping[str, _Placed], name: str, wrapper: str) -> _Placed | None:
+    """Return what is said of a file, whose path may leave out the folder that wraps everything, or have backslashes."""
     below = name.removeprefix(wrapper)
     tried = (name, below, name.replace("/", "\\"), below.replace("/", "\\"))
     return next((table[path] for path in tried if path in table), None)

@@ -46,7 +46,7 @@ def check_groups(dataset: Dataset, indices: Int64[Tensor, "m"], n: int) -> None:
         raise DataError(
             f"expected at least n = {n} instances, got {int(size)} in group {dataset.group_name(group)} of class "
             f"{dataset.class_names[label]!r}; use n <= {int(size)}, add instances or set "
-            "evaluation.groups_smaller_than_n to drop"
+            "evaluation.groups_smaller_than_n to keep or drop"
         )
 
 

@@ -1,9 +1,13 @@
-"""A table of groups: a CSV with the columns group and path, as spreadsheets and scripts write it."""
+"""A table of groups: a CSV with the columns group and path, as spreadsheets and scripts write it.
+
+A column position, if there is one, says where in its group an image stands, such as the number or the time of a frame.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import posixpath
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,6 +15,7 @@ from typing import NamedTuple
 from sharedlabel.errors import DataError
 
 COLUMNS = ("group", "path")
+POSITION = "position"
 TABLE_BYTES = 1 << 30
 _DELIMITERS = (",", ";", "\t", "|")
 _LISTED = 8
@@ -23,11 +28,13 @@ class Line(NamedTuple):
         number: of its last line in the file, counted from 1.
         group: its group.
         path: of its image, without `.` and doubled slashes.
+        position: of the image in its group; None where the table has no such column.
     """
 
     number: int
     group: str
     path: str
+    position: float | None = None
 
 
 def read_table(data: bytes, name: str, encoding: str) -> Iterator[Line]:
@@ -48,11 +55,12 @@ def read_table(data: bytes, name: str, encoding: str) -> Iterator[Line]:
     delimiter = max(_DELIMITERS, key=lambda one: len({*COLUMNS} & {*_names(header, one)}))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
-        columns = _columns([column.strip().lower() for column in next(reader, [])], name)
+        names = [column.strip().lower() for column in next(reader, [])]
+        columns = [*_columns(names, name), *([names.index(POSITION)] if POSITION in names else [])]
         for row in reader:
             cells = [row[column].strip() if column < len(row) else "" for column in columns]
             if any(cell.strip() for cell in row):
-                yield _line(reader.line_num, cells[0], cells[1], name)
+                yield _line(reader.line_num, cells, name)
     except csv.Error as error:
         raise DataError(
             f"expected a CSV with the columns group and path at {name}, got in row {reader.line_num}: {error}; "
@@ -60,7 +68,8 @@ def read_table(data: bytes, name: str, encoding: str) -> Iterator[Line]:
         ) from error
 
 
-def _line(number: int, group: str, path: str, name: str) -> Line:
+def _line(number: int, cells: list[str], name: str) -> Line:
+    group, path, *position = cells
     for column, cell, other in (("group", group, path), ("path", path, group)):
         if not cell:
             raise DataError(
@@ -69,7 +78,20 @@ def _line(number: int, group: str, path: str, name: str) -> Line:
             )
     if not group.isprintable():
         raise DataError(f"expected names of groups in {name}, got {group!r} in row {number}; rename it")
-    return Line(number, group, posixpath.normpath(path))
+    return Line(number, group, posixpath.normpath(path), *(_position(cell, path, number, name) for cell in position))
+
+
+def _position(cell: str, path: str, number: int, name: str) -> float:
+    try:
+        position = float(cell)
+    except ValueError:
+        position = math.nan
+    if not math.isfinite(position):
+        raise DataError(
+            f"expected a number as the position of {path!r} in row {number} of {name}, got {cell!r}; write the number "
+            "or the time of its frame, or call the column otherwise"
+        )
+    return position
 
 
 def _names(header: str, delimiter: str) -> list[str]:

@@ -8,6 +8,7 @@
 | `features` or `embeddings` | `[N d]` | numbers; an instance is then an "image" of `d` channels and one pixel |
 | `labels` | `[N]` | whole numbers, or names of classes |
 | `groups` | `[N]` | optional: what shows the same thing, as numbers or names |
+| `positions` | `[N]` | optional: where in its group an instance stands, such as the number or the time of a frame |
 | `class_names` | `[c]` | optional: then labels are whole numbers from 0 to c - 1 |
 | `split` | `[N]` | optional: `train`, `test` or `validation`; or 0, 1 or 2 |
 
@@ -43,7 +44,7 @@ _FEATURES = ("features", "embeddings")
 _TRAIN, _TEST, _VALIDATION = range(3)
 _SIDES = {"train": _TRAIN, "test": _TEST, "validation": _VALIDATION, "val": _VALIDATION}
 _SIDECAR = 2**24  # bytes
-_COLUMNS = ("labels", "groups", "class_names", "split")
+_COLUMNS = ("labels", "groups", "positions", "class_names", "split")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def load(config: Config, root: Path) -> Dataset:
     if "labels" not in arrays:
         raise DataError(f"arrays: expected `labels` in {path}, got {_listing(listed)}; add one for every instance")
     images = _images(source, arrays[source])
-    for column in ("labels", "groups", "split"):
+    for column in ("labels", "groups", "positions", "split"):
         if column in arrays and arrays[column].shape[:1] != images.shape[:1]:
             raise DataError(
                 f"arrays: expected one entry of `{column}` for each of the {len(images)} of `{source}`, got "
@@ -93,6 +94,7 @@ def load(config: Config, root: Path) -> Dataset:
     names = _class_names(path, arrays.get("class_names"))
     labels, names = _labels(arrays["labels"], names)
     groups, group_names = (None, None) if "groups" not in arrays else _numbered("groups", arrays["groups"])
+    positions = _positions(arrays["positions"]) if "positions" in arrays else None
     sides = None if "split" not in arrays else _sides(arrays["split"])
     unused = [name for name in listed if name not in wanted]
     return _checks.validate(
@@ -103,13 +105,23 @@ def load(config: Config, root: Path) -> Dataset:
             class_names=names,
             groups=groups,
             holdout=None if sides is None else sides == _TEST,
-            fingerprint=_checks.fingerprint(images, labels, names, groups),
+            fingerprint=_checks.fingerprint(images, labels, names, groups, positions),
             validation=sides == _VALIDATION if sides is not None and (sides == _VALIDATION).any() else None,
             group_names=group_names,
             content=_contents(images) if images.is_floating_point() else None,
+            positions=positions,
             remarks=(f"{len(unused)} arrays of the file are left out: {_listing(unused)}",) if unused else (),
         )
     )
+
+
+def _positions(column: NDArray[Any]) -> Tensor:
+    if column.ndim != 1 or column.dtype.kind not in "iuf":
+        raise DataError(
+            f"arrays: expected `positions` as numbers [N], got {column.dtype} {list(column.shape)}; give every "
+            "instance the number or the time of its frame"
+        )
+    return torch.from_numpy(column.astype(np.float64))
 
 
 def _source(config: Config, path: Path, listed: list[str]) -> str:

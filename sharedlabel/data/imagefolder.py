@@ -20,15 +20,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from sharedlabel.code import digests
 from sharedlabel.config.fields import added
 from sharedlabel.data import _cache, _checks, _decode, _identities, _undecoded
-from sharedlabel.data._layout import Layout, arrange, group_names, sides_of, strays_of
+from sharedlabel.data._layout import Layout, arrange, grouped, sides_of, strays_of
 from sharedlabel.data._pass import Reader
 from sharedlabel.data._source import Source, readable
 from sharedlabel.decoding import Decoding
@@ -51,9 +52,12 @@ class Config:
             have one size already.
         channels: 1 for grey, 3 for colour; null for what the files have.
         groups: CSV with the columns path and group, inside the folder or zip or beside it, or `level:K` for the K-th
-            folder below the class folder, counted from 1; null without groups.
+            folder below the class folder, counted from 1; null without groups. A column position, such as the number of
+            a frame, orders a group for tuples of the protocol `sequence`, which else follow the names of files.
         encoding: how the text of that CSV is encoded, such as utf-8, latin-1 or cp1252.
         background: what shows through where an image is transparent, `white` or `black`.
+        trim: cut off dark edges first: rows and columns in which no pixel is brighter than this, from 0 to 255; needs
+            `size`, since images have different sizes then. Null leaves them.
         on_bad_image: `error` stops at a file that cannot be read as an image; `skip` leaves it out and says so.
         decoded: keep a decoded copy of all images below the data root; false decodes an image again whenever it is
             used, where there is no room for a copy. Numbers are the same. Workers on other machines read the files at
@@ -66,6 +70,7 @@ class Config:
     groups: str | None = None
     encoding: str = "utf-8"
     background: Literal["white", "black"] = "white"
+    trim: Annotated[int, Field(ge=0, le=254)] | None = added(None)
     on_bad_image: Literal["error", "skip"] = "error"
     decoded: bool = added(True)
 
@@ -82,10 +87,10 @@ def load(config: Config, root: Path) -> Dataset:
     """
     path, folder = home(config.path), root / CACHE / "imagefolder"
     _check(config, path, folder.parent)
-    decoding = Decoding(config.size, config.channels, config.background)
+    decoding = Decoding(config.size, config.channels, config.background, config.trim)
     with Source(path) as source:
         layout = arrange(source)
-        groups = None if config.groups is None else group_names(source, layout, config.groups, config.encoding)
+        groups = None if config.groups is None else grouped(source, layout, config.groups, config.encoding)
         identities, content = _identities.look(source, layout.names, folder)
         pixels = _pixel_fingerprint(layout, identities, decoding)
         code = digests.digest(_decode.__name__, "decode_named")  # decoded anew by other code
@@ -106,9 +111,11 @@ def load(config: Config, root: Path) -> Dataset:
         images: Images = _undecoded.Undecoded(path, decoding, names, torch.tensor(identities)[kept], stored.image_shape)
     else:
         images = stored.images
-    group_list, ids = _numbered(groups)
+    group_list, ids = _numbered(None if groups is None else groups.names)
+    positions = None if groups is None else groups.positions
     skipped = tuple((layout.names[position], reason) for position, reason in stored.skipped)
-    of_files = [pixels, None if ids is None else ids.tolist(), *([sorted(bad)] if bad else [])]
+    of_groups = None if ids is None else ids.tolist()
+    of_files = [pixels, of_groups, *([sorted(bad)] if bad else []), *([positions] if positions else [])]
     return _checks.validate(
         Dataset(
             name=path.absolute().stem,
@@ -125,6 +132,7 @@ def load(config: Config, root: Path) -> Dataset:
             content=torch.tensor(content)[kept],
             remarks=(*sides_of(layout), *strays),
             skipped=skipped,
+            positions=None if positions is None else torch.tensor(positions, dtype=torch.float64)[kept],
         )
     )
 
@@ -148,7 +156,8 @@ def _numbered(groups: tuple[str, ...] | None) -> tuple[tuple[str, ...] | None, T
 def _pixel_fingerprint(layout: Layout, identities: list[tuple[int, int]], decoding: Decoding) -> str:
     """Return what the pixels, their order and their labels depend on: content, never the path or dates."""
     files = [(name, *identity) for name, identity in zip(layout.names, identities, strict=True)]
-    return _sha256([_decode.VERSION, decoding.size, decoding.channels, decoding.background, files])
+    trimmed = [] if decoding.trim is None else [f"trim {decoding.trim}"]
+    return _sha256([_decode.VERSION, decoding.size, decoding.channels, decoding.background, *trimmed, files])
 
 
 def _sha256(record: Sequence[object]) -> str:
@@ -165,6 +174,8 @@ def _check(config: Config, path: Path, cache: Path) -> None:
             f"imagefolder: expected images of your own, got {path}, where decoded ones are kept; set `path`"
         )
     if config.size is None:
+        if config.trim is not None:
+            raise DataError("imagefolder: expected a size beside trim, got none; set `size`, such as 32")
         return
     if config.size < 1:
         raise DataError(f"imagefolder: expected a size of at least 1 pixel, got {config.size}; set it higher")

@@ -1,16 +1,64 @@
-"""Tuples of instances that share a label: disjoint within a partition, shuffled, weighted by the prior."""
+"""Tuples of instances that share a label: disjoint within a partition, weighted by the prior.
+
+They are shuffled, or consecutive instances of a group in its own order (`sequences`).
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import dataclasses
+import functools
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from sharedlabel.config.names import IID, SEQUENCE
+from sharedlabel.config.sections import Cut, EvaluationConfig
 from sharedlabel.data._shuffle import joint_cells, rank_within, shuffle_within
 from sharedlabel.errors import DataError
 from sharedlabel.types import Tuples
+
+
+@runtime_checkable
+class Form(Protocol):
+    """Forms tuples of instances: `partition`, `sequences`, or one of them with some arguments given."""
+
+    def __call__(
+        self,
+        labels: Int64[Tensor, "N"],
+        n: int,
+        partitions: int,
+        prior: Float[Tensor, "c"],
+        generator: torch.Generator,
+        groups: Int64[Tensor, "N"] | None = None,
+        class_names: tuple[str, ...] | None = None,
+        /,
+    ) -> Tuples:
+        """Return tuples of at most n instances; the arguments are those of `partition`."""
+
+
+def asked(evaluation: EvaluationConfig, protocol: str) -> Cut:
+    """Return how an evaluation wants groups to be cut under a protocol.
+
+    >>> asked(EvaluationConfig(), "iid"), asked(EvaluationConfig(stride=2), "sequence")
+    (Cut(short=False, start='first', stride=1), Cut(short=True, start='first', stride=2))
+    """
+    short = protocol != IID and evaluation.groups_smaller_than_n == "keep"
+    return Cut(short, evaluation.start, evaluation.stride) if protocol == SEQUENCE else Cut(short)
+
+
+def form(protocol: str, cut: Cut, positions: Float64[Tensor, "N"] | None = None) -> Form:
+    """Return what forms tuples under a protocol.
+
+    Args:
+        protocol: `iid`, `grouped` or `sequence`.
+        cut: what is asked for of it.
+        positions: where in its group each instance stands, for `sequence`.
+    """
+    if protocol == SEQUENCE:
+        return functools.partial(sequences, positions=positions, start=cut.start, stride=cut.stride, short=cut.short)
+    return functools.partial(partition, short=cut.short)
 
 
 def prior(labels: Int64[Tensor, "N"], kind: Literal["uniform", "empirical"], classes: int) -> Float64[Tensor, "c"]:
@@ -40,12 +88,13 @@ def partition(
     generator: torch.Generator,
     groups: Int64[Tensor, "N"] | None = None,
     class_names: tuple[str, ...] | None = None,
+    short: bool = False,
 ) -> Tuples:
     """Shuffle each class's instances and cut them into disjoint n-tuples, once per partition.
 
     A class whose size is not a multiple of `n` leaves a remainder, another one in every partition; a group smaller
-    than `n` has no tuple. The order of the tuples is random too, so that a tuple's position does not give its label
-    away.
+    than `n` has no tuple. Unless `short` tuples are asked for, which these are. The order of the tuples is random too,
+    so that a tuple's position does not give its label away.
 
     Args:
         labels: labels of the instances.
@@ -55,6 +104,7 @@ def partition(
         generator: source of the randomness.
         groups: group of each instance for the grouped protocol: tuples stay within one class and group. None for iid.
         class_names: names for error messages; class indices by default.
+        short: keep what is left of a class or group as a tuple of its size; tuples are ragged then, longest first.
 
     Returns:
         Tuples whose indices are positions in `labels`.
@@ -68,12 +118,96 @@ def partition(
     sizes = torch.bincount(cells)
     # All rows list the cells in the same order, so one mask cuts the remainders off every partition.
     kept = rank_within(sizes) < (sizes // n * n).repeat_interleave(sizes)
-    indices = shuffle_within(cells, partitions, generator)[:, kept].reshape(partitions, -1, n)  # [p, t, n]
+    shuffled = shuffle_within(cells, partitions, generator)
+    indices = shuffled[:, kept].reshape(partitions, -1, n)  # [p, t, n]
+    rest = sizes % n
+    if short and bool(rest.any()):
+        rest = rest[rest > 0]
+        left, first = shuffled[:, ~kept], rest.cumsum(0) - rest
+        last = torch.minimum(torch.arange(n), rest[:, None] - 1)  # [cells, n]
+        indices = torch.cat([indices, left[:, first[:, None] + last]], dim=1)
+        lengths = torch.cat([torch.full((indices.shape[1] - len(rest),), n), rest])
+        return _ordered(indices, lengths, labels, prior, generator)
     order = torch.rand(indices.shape[:2], generator=generator).argsort(dim=1)
-    indices = indices.gather(1, order[:, :, None].expand(-1, -1, n))
-    tuple_labels = labels[indices[:, :, 0]]
-    counts = torch.bincount(tuple_labels[0], minlength=prior.numel())
-    return Tuples(indices, tuple_labels, (prior / counts)[tuple_labels])
+    return _weighed(indices.gather(1, order[:, :, None].expand(-1, -1, n)), labels, prior)
+
+
+def sequences(
+    labels: Int64[Tensor, "N"],
+    n: int,
+    partitions: int,
+    prior: Float[Tensor, "c"],
+    generator: torch.Generator,
+    groups: Int64[Tensor, "N"] | None,
+    class_names: tuple[str, ...] | None = None,
+    *,
+    positions: Float64[Tensor, "N"] | None = None,
+    start: Literal["first", "random"] = "first",
+    stride: int = 1,
+    short: bool = True,
+) -> Tuples:
+    """Take consecutive instances of every group in its own order: one tuple of each group and label in a partition.
+
+    Args:
+        labels: labels of the instances.
+        n: most instances of a tuple.
+        partitions: number of partitions; one where each begins with the first instance, since all would be alike.
+        prior: probability of each class; the tuples of a class together weigh as much.
+        generator: source of the randomness: of the starts, and of the order of the tuples.
+        groups: group of each instance.
+        class_names: names for error messages; class indices by default.
+        positions: where in its group each instance stands; None for the order of the instances.
+        start: begin with the `first` instance of the group, or anywhere at `random` where the tuple fits in.
+        stride: take every so many-th instance.
+        short: keep the tuples of groups that have fewer than `n` such instances; they are ragged then.
+
+    Returns:
+        Tuples whose indices are positions in `labels`.
+
+    Raises:
+        DataError: no groups, `n`, `stride` or `partitions` below 1, a label outside the prior, or a class without a
+            group that has `n` instances at this stride.
+
+    >>> labels, groups = torch.zeros(5, dtype=torch.int64), torch.tensor([0, 0, 0, 1, 1])
+    >>> drawn = sequences(labels, 3, 1, torch.ones(1), torch.Generator(), groups)
+    >>> drawn.indices.tolist(), drawn.lengths.tolist()
+    ([[[0, 1, 2], [3, 4, 4]]], [3, 2])
+    """
+    if groups is None:
+        raise DataError("expected groups, whose instances have an order, got none; pass the group of each instance")
+    if stride < 1:
+        raise DataError(f"expected a stride of at least 1, got {stride}; raise it")
+    _check(labels, 1, partitions, prior.numel(), None, class_names)
+    cells = joint_cells(labels, groups)
+    order = torch.arange(len(labels)) if positions is None else positions.argsort(stable=True)
+    order = order[cells[order].argsort(stable=True)]
+    sizes = torch.bincount(cells)
+    lengths = ((sizes - 1) // stride + 1).clamp(max=n)
+    of_cell = labels[order[sizes.cumsum(0) - sizes]]
+    _check_reach(lengths, of_cell, n, stride, prior.numel(), class_names)
+    chosen = torch.ones_like(sizes, dtype=torch.bool) if short else lengths == n
+    first, lengths, sizes = (sizes.cumsum(0) - sizes)[chosen], lengths[chosen], sizes[chosen]
+    partitions = 1 if start == "first" else partitions
+    room = sizes - (lengths - 1) * stride  # starts that leave room for the others
+    drawn = torch.rand(partitions, len(room), generator=generator, dtype=torch.float64)
+    begin = first + ((drawn * room).long() if start == "random" else torch.zeros_like(drawn, dtype=torch.int64))
+    indices = order[begin[:, :, None] + stride * torch.minimum(torch.arange(n), lengths[:, None] - 1)]
+    return _ordered(indices, lengths, labels, prior, generator)
+
+
+def _ordered(indices: Tensor, lengths: Tensor, labels: Tensor, prior: Tensor, generator: torch.Generator) -> Tuples:
+    """Put tuples in random order, the longest first, and weigh them."""
+    order = (torch.rand(indices.shape[:2], generator=generator, dtype=torch.float64) - lengths).argsort(dim=1)
+    drawn = _weighed(indices.gather(1, order[:, :, None].expand_as(indices)), labels, prior)
+    falling = lengths.sort(descending=True).values
+    return drawn if int(falling[-1]) == indices.shape[2] else dataclasses.replace(drawn, lengths=falling)
+
+
+def _weighed(indices: Tensor, labels: Tensor, prior: Tensor) -> Tuples:
+    """Give the tuples of a class equal weights that sum to its prior."""
+    own = labels[indices[:, :, 0]]
+    counts = torch.bincount(own[0], minlength=prior.numel())
+    return Tuples(indices, own, (prior / counts)[own])
 
 
 def check(drawn: Tuples, labels: Int64[Tensor, "N"]) -> None:
@@ -105,7 +239,9 @@ def check(drawn: Tuples, labels: Int64[Tensor, "N"]) -> None:
             "form tuples within one class"
         )
     ordered = indices.sort(-1).values
-    twice = (ordered[..., 1:] == ordered[..., :-1]).any(-1).nonzero()
+    repeats = (ordered[..., 1:] == ordered[..., :-1]).sum(-1)
+    padding = 0 if drawn.lengths is None else indices.shape[2] - drawn.lengths
+    twice = (repeats > padding).nonzero()
     if len(twice):
         partition_, position = twice[0].tolist()
         raise DataError(
@@ -132,6 +268,21 @@ def _check(
         size, label = largest(labels, groups, classes).min(0)
         if size < n:
             raise DataError(_too_small(f"the largest group of class {names[int(label)]!r}", int(size), n))
+
+
+def _check_reach(
+    lengths: Tensor, labels: Tensor, n: int, stride: int, classes: int, class_names: tuple[str, ...] | None
+) -> None:
+    """Refuse classes that no tuple of n instances at this stride comes from."""
+    longest = torch.zeros(classes, dtype=torch.int64).scatter_reduce_(0, labels, lengths, "amax")
+    reach, label = longest.min(0)
+    if reach < n:
+        name = class_names[int(label)] if class_names else str(int(label))
+        at = f" at a stride of {stride}" if stride > 1 else ""
+        raise DataError(
+            f"expected at least n = {n} instances{at}, got {int(reach)} in the largest group of class {name!r}; "
+            f"use n <= {int(reach)}{', a smaller stride' if stride > 1 else ''} or add instances"
+        )
 
 
 def largest(labels: Int64[Tensor, "N"], groups: Int64[Tensor, "N"] | None, classes: int) -> Int64[Tensor, "c"]:

@@ -28,7 +28,8 @@ class Group:
 
     Attributes:
         name: of the sub-folder or the group.
-        paths: of the files below the source, in the order in which they are looked at: sorted.
+        paths: of the files below the source, in the order in which they are looked at: by position in a CSV that has
+            such a column, else sorted.
         read: returns the bytes of one of them.
         flaw: why the group cannot be used; empty if it can.
     """
@@ -55,8 +56,8 @@ class Groups:
 def read_groups(source: Path, encoding: str = "utf-8") -> Groups:
     """List the tuples of a folder or zip with one sub-folder each, or of a CSV with the columns group and path.
 
-    Groups and files are sorted by name. Paths in a CSV are relative to its folder, and inside it. Hidden files and
-    those that are no images by their names are left out.
+    Groups and files are sorted by name, the files of a CSV with a column position by that. Paths in a CSV are relative
+    to its folder, and inside it. Hidden files and those that are no images by their names are left out.
 
     Args:
         source: the folder, zip or CSV.
@@ -92,7 +93,7 @@ def read_images(
     check_model(wanted)
     if group.flaw:
         raise DataError(group.flaw)
-    decoding = Decoding(wanted.resize, wanted.convert, wanted.background)
+    decoding = Decoding(wanted.resize, wanted.convert, wanted.background, wanted.trim)
     used = 0
     for path in group.paths:
         try:
@@ -156,9 +157,9 @@ def _group(source: Source, name: str, files: list[str], skip: int) -> Group:
 
 
 def _from_table(table: Path, encoding: str) -> Groups:
-    folder, paths = table.parent, dict[str, set[str]]()
+    folder, paths = table.parent, dict[str, dict[str, float]]()
     source, flaws = Source(folder), dict[str, str]()
-    for number, group, path in read_table(read_plain(table, TABLE_BYTES), str(table), encoding):
+    for number, group, path, position in read_table(read_plain(table, TABLE_BYTES), str(table), encoding):
         inside = _below(folder, path)
         if inside is None:
             flaws[group] = (
@@ -167,11 +168,14 @@ def _from_table(table: Path, encoding: str) -> Groups:
             )
         elif not os.path.lexists(folder / inside):
             flaws[group] = f"expected an image at {inside!r} (row {number} of {table}), got no file; correct the path"
-        paths.setdefault(group, set()).update(() if inside is None else (inside,))
+        own = paths.setdefault(group, {})
+        if inside is not None:
+            own[inside] = position or 0.0
     if not paths:
         raise DataError(f"expected rows with a group and a path in {table}, got none; add some")
+    ordered = {name: sorted(own, key=lambda path: (own[path], path)) for name, own in paths.items()}
     return Groups(
-        tuple(Group(name, tuple(sorted(paths[name])), source.read, flaws.get(name, "")) for name in sorted(paths))
+        tuple(Group(name, tuple(ordered[name]), source.read, flaws.get(name, "")) for name in sorted(ordered))
     )
 
 

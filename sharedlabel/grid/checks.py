@@ -8,9 +8,9 @@ import torch
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, canonical
-from sharedlabel.config.names import DENSE, DENSE_NETWORK, EXACT, GROUPED
+from sharedlabel.config.names import DENSE, DENSE_NETWORK, EXACT, IID
 from sharedlabel.config.sections import ComparisonConfig
-from sharedlabel.data import _small
+from sharedlabel.data import _small, tuples
 from sharedlabel.errors import CompressionError, ConfigError, DataError, nearest
 from sharedlabel.grid import sizes
 from sharedlabel.machine import memory
@@ -18,6 +18,7 @@ from sharedlabel.plugins import load
 from sharedlabel.pruners._base import rounded_down
 from sharedlabel.pruners._methods import ceiling
 from sharedlabel.scoring.data import FEATURE_ROLES, SCORED_ROLES, Data
+from sharedlabel.training import augmenting
 from sharedlabel.types import Dataset, Role, Tuples
 
 RESERVED = (DENSE, EXACT, DENSE_NETWORK)
@@ -98,41 +99,50 @@ def check_endpoint(experiment: Experiment, aggregators: Sequence[str]) -> None:
         )
 
 
+def check_augmentation(experiment: Experiment, dataset: Dataset) -> None:
+    """Refuse transforms that are not known, or that turn an image into something else."""
+    for section in ("dense", "retrain"):
+        specs = getattr(experiment, section).augment
+        if specs:
+            augmenting.check(specs, dataset.images[torch.tensor([0])][0], f"{section}.augment")
+
+
 def check_tuples(data: Data, experiment: Experiment) -> None:
-    """Refuse tuple sizes that a split cannot fill, and the grouped protocol without groups."""
-    for protocol in experiment.evaluation.protocols:
-        if protocol == GROUPED and data.dataset.groups is None:
+    """Refuse tuple sizes that a split cannot fill, and protocols of groups without groups."""
+    scoring = experiment.evaluation
+    for protocol in scoring.protocols:
+        if protocol != IID and data.dataset.groups is None:
             raise DataError(
-                f"evaluation.protocols: 'grouped' needs group ids, and {data.dataset.name} has none; "
+                f"evaluation.protocols: {protocol!r} needs group ids, and {data.dataset.name} has none; "
                 "use [iid] or a data set with groups"
             )
         for role in FEATURE_ROLES:
             try:
-                if protocol == GROUPED and experiment.evaluation.groups_smaller_than_n == "error":
-                    _small.check_groups(data.dataset, data.splits[role], max(experiment.evaluation.n))
-                drawn = data.tuples(role, protocol, max(experiment.evaluation.n), 1, 0)
+                if protocol != IID and scoring.groups_smaller_than_n == "error":
+                    _small.check_groups(data.dataset, data.splits[role], max(scoring.n))
+                drawn = data.tuples(role, protocol, max(scoring.n), 1, 0, tuples.asked(scoring, protocol))
             except DataError as error:
                 where = data.part if data.part and role == "aggregator" else f"the {role} split"
                 raise DataError(f"evaluation.n on {where}, protocol {protocol}: {error}") from error
             if role in SCORED_ROLES:
-                _check_spread(data, drawn, role, protocol, experiment.evaluation.partitions)
+                _check_spread(data, drawn.reaching(max(scoring.n)), role, protocol, scoring.partitions)
 
 
 def _check_spread(data: Data, drawn: Tuples, role: Role, protocol: str, partitions: int) -> None:
     """Refuse what no interval could be given for: a class with one tuple in all, or one group in every class."""
     counts = torch.bincount(drawn.labels.flatten(), minlength=data.dataset.num_classes)
-    if int(counts.min()) * partitions < 2:
+    groups = data.groups(role, protocol)
+    if groups is None and int(counts.min()) * partitions < 2:
         name = data.dataset.class_names[int(counts.argmin())]
         raise DataError(
             f"evaluation.partitions on the {role} split: expected two tuples or more of every class, "
             f"got one of {name!r}; use more partitions or a smaller n"
         )
-    groups = data.groups(role, protocol)
     if groups is not None:
-        cells = torch.unique(torch.stack([data.labels(role), groups]), dim=1)[0]
+        cells = torch.stack([drawn.labels.flatten(), groups[drawn.indices[:, :, 0]].flatten()]).unique(dim=1)[0]
         if int(torch.bincount(cells).max()) < 2:
             raise DataError(
-                f"evaluation.protocols on the {role} split: 'grouped' needs two groups of a class or more, "
+                f"evaluation.protocols on the {role} split: {protocol!r} needs two groups of a class or more, "
                 f"got one of each; give it more groups or a larger share (split.{role}), or use split.groups=divided "
                 "or [iid]"
             )

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from sharedlabel.config import Experiment, Plugin, Training, resolve, trainings
 from sharedlabel.config.names import CROSSFIT, DENSE, FROZEN
+from sharedlabel.data import tuples
 from sharedlabel.grid.nodes import Cell, Node
 from sharedlabel.scoring.data import Crossfit, Data
 from sharedlabel.stages import (
@@ -220,6 +221,7 @@ class _Layout:
             max(experiment.evaluation.n),
             setting.protocol,
             setting.seed,
+            tuples.asked(experiment.evaluation, setting.protocol),
         )
         inputs = (("features", network.features), ("calibrate", network.calibrated))
         return Node("aggregate", fitting, inputs, network.pruned.data_key)
@@ -240,6 +242,7 @@ class _Layout:
             setting.protocol,
             self.experiment.trainer.precision,
             setting.seed,
+            tuples.asked(self.experiment.evaluation, setting.protocol),
         )
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 
 import torch
 
-from sharedlabel.config.names import GROUPED
+from sharedlabel.config.names import IID
 from sharedlabel.data._small import smaller
 from sharedlabel.grid import Grid
 from sharedlabel.records import ClassCount
@@ -35,9 +35,9 @@ def counts(grid: Grid) -> tuple[ClassCount, ...]:
 
 
 def dropped(grid: Grid) -> dict[str, dict[str, int]]:
-    """Count, for each split and n, the groups that are smaller than n; empty without tuples of the grouped protocol."""
+    """Count, for each split and n, the groups that are smaller than n; empty where no tuples stay within a group."""
     dataset, scoring = grid.data.dataset, grid.experiment.evaluation
-    if dataset.groups is None or GROUPED not in scoring.protocols:
+    if dataset.groups is None or set(scoring.protocols) == {IID}:
         return {}
     smaller_by_size = {role: smaller(dataset, grid.data.splits[role], scoring.n)[0] for role in FEATURE_ROLES}
     return {role: {str(n): count for n, count in by_size.items()} for role, by_size in smaller_by_size.items()}
@@ -78,7 +78,9 @@ def _dropped(grid: Grid) -> Iterator[str]:
         of = smaller(dataset, grid.data.splits[role], ())[1]
         each = ", ".join(f"{count:,} with fewer than {n}" for n, count in gone[role].items() if count)
         parts.append(f"{role} {gone[role][largest]:,} of {of:,}" + (f" ({each})" if each else ""))
-    yield f"groups with fewer than {largest} images have no tuples of `grouped` ({'; '.join(parts)})"
+    kept = grid.experiment.evaluation.groups_smaller_than_n == "keep"
+    what = "count at every n that they reach" if kept else "have no tuples, but of `iid`"
+    yield f"groups with fewer than {largest} images {what} ({'; '.join(parts)})"
 
 
 def _few(grid: Grid) -> Iterator[str]:

@@ -88,5 +88,6 @@ def _tuples(config: Any, data: Data, count: int) -> Iterator[Sequence[Tensor]]:
         data.prior,
         rng.derive(config.seed, "watched"),
         data.groups("validation", config.protocol),
+        form=data.form("validation", config.protocol, config.cut),
     )
     yield from itertools.islice(loader, max(1, count // (loader.batch_size * config.n_max)))

@@ -219,5 +219,10 @@ def scores(
     last = int(tuples.indices.max())
     if last >= instances:
         raise DataError(f"expected tuples of {instances} instances, got one with number {last}; pass the split's size")
+    if clusters is None and tuples.lengths is not None:
+        raise DataError(
+            "expected tuples of one size where instances are drawn independently, got ragged ones; cut them inside "
+            "groups, and pass the group of each instance"
+        )
     if clusters is not None and list(clusters.shape) != [instances]:
         raise DataError(f"expected a group of each of {instances} instances, got {list(clusters.shape)}; pass one each")

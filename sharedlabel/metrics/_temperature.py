@@ -29,13 +29,13 @@ class Evidence(NamedTuple):
     Attributes:
         scores: log-posteriors, 0 at their largest, in units of their scale; soonest where memory has classes first.
         target: mean score of the label.
-        mass: weight of each tuple, all together 1.
+        mass: weight of each tuple, all together 1; a column for all sizes where all tuples have them all.
         worth: how many independent tuples the evidence on each size is worth.
     """
 
     scores: Float64[Tensor, "t k c"]
     target: Float64[Tensor, "k"]
-    mass: Float64[Tensor, "t"]
+    mass: Float64[Tensor, "t #k"]
     worth: Float64[Tensor, "k"]
 
 
@@ -104,8 +104,8 @@ def _center(evidence: Evidence) -> Float64[Tensor, "1"]:
 
     It is finite where all answers are right. Where no temperature helps, the steps end at nearly uniform posteriors.
     """
-    first = evidence._replace(scores=evidence.scores[:, :1])
-    unknown = evidence.mass @ first.scores.mean(dim=2)
+    first = evidence._replace(scores=evidence.scores[:, :1], mass=evidence.mass[:, :1])
+    unknown = mean(first.scores.mean(dim=2), first.mass)
     worth = evidence.worth[:1]
     first = first._replace(target=(worth * evidence.target[:1] + unknown) / (worth + 1))
     theta = torch.zeros_like(unknown)
@@ -122,8 +122,13 @@ def _likelihood(evidence: Evidence, theta: Float64[Tensor, "k"]) -> _Likelihood:
     inverse = theta.exp()
     odds = (evidence.scores * inverse[:, None]).exp()  # of each label to the most probable one
     total = odds.sum(dim=2)
-    mean = (odds * evidence.scores).sum(dim=2) / total
-    spread = (odds * (evidence.scores - mean[..., None]).square()).sum(dim=2) / total
-    slope = inverse * (evidence.mass @ mean - evidence.target)
-    curvature = inverse.square() * (evidence.mass @ spread) + slope.clamp(min=0)
+    expected = (odds * evidence.scores).sum(dim=2) / total
+    spread = (odds * (evidence.scores - expected[..., None]).square()).sum(dim=2) / total
+    slope = inverse * (mean(expected, evidence.mass) - evidence.target)
+    curvature = inverse.square() * mean(spread, evidence.mass) + slope.clamp(min=0)
     return _Likelihood(slope, curvature)
+
+
+def mean(values: Float64[Tensor, "t k"], mass: Float64[Tensor, "t #k"]) -> Float64[Tensor, "k"]:
+    """Return the mean over tuples of each size."""
+    return mass[:, 0] @ values if mass.shape[1] == 1 else (mass * values).sum(dim=0)

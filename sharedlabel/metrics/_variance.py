@@ -24,13 +24,13 @@ class Centered(NamedTuple):
     Attributes:
         mean: mean score, each class weighing its prior.
         deviation: score minus the mean of its class.
-        weights: weight of each tuple, all together 1.
+        weights: weight of each tuple, all together 1; a column for all k where tuples have one size.
         prior: total weight of each class.
     """
 
     mean: Float[Tensor, "k"]
     deviation: Float[Tensor, "p t k"]
-    weights: Float[Tensor, "p t"]
+    weights: Float[Tensor, "p t #k"]
     prior: Float[Tensor, "c"]
 
 
@@ -39,11 +39,16 @@ def sum_by(index: Int64[Tensor, "r"], values: Float[Tensor, "r k"], size: int) -
     return values.new_zeros(size, values.shape[1]).index_add_(0, index, values)
 
 
-def center(scores: Float[Tensor, "p t k"], tuples: Tuples) -> Centered:
-    """Split scores into class means and deviations, in float64."""
+def center(scores: Float[Tensor, "p t k"], tuples: Tuples, weights: Float[Tensor, "p t #k"]) -> Centered:
+    """Split scores into class means and deviations, in float64.
+
+    Args:
+        scores: of tuples.
+        tuples: these.
+        weights: of each of them, all together 1.
+    """
     classes = int(tuples.labels.max()) + 1
-    weights = tuples.weights.double() / tuples.weights.double().sum()
-    label, weight, flat = tuples.labels.flatten(), weights.reshape(-1, 1), scores.double().flatten(0, 1)
+    label, weight, flat = tuples.labels.flatten(), weights.flatten(0, 1), scores.double().flatten(0, 1)
     prior = sum_by(label, weight, classes)
     means = sum_by(label, weight * flat, classes) / prior.where(prior > 0, 1.0)
     return Centered(prior[:, 0] @ means, (flat - means[label]).view(scores.shape), weights, prior[:, 0])
@@ -118,7 +123,7 @@ def floor_share(prefixes: Float[Tensor, "k"], partitions: int) -> Float[Tensor, 
 
 def over_clusters(
     centered: Centered, tuples: Tuples, clusters: Int64[Tensor, "N"]
-) -> tuple[Float[Tensor, "k"], Float[Tensor, "G k"], int]:
+) -> tuple[Float[Tensor, "k"], Float[Tensor, "G k"], Float[Tensor, "#k"]]:
     """Return the variance of the mean over fresh groups, the influence of each group, and the degrees of freedom.
 
     A group's sum within a class is divided by sqrt(1 - its share of the class): that is the G / (G - 1) correction
@@ -134,17 +139,16 @@ def over_clusters(
     names, group = torch.unique(clusters, return_inverse=True)
     classes, groups = len(centered.prior), len(names)
     cell = group[tuples.indices[:, :, 0]].flatten() * classes + tuples.labels.flatten()
-    weights = centered.weights.reshape(-1, 1)
-    share = sum_by(cell, weights, groups * classes).view(groups, classes) / centered.prior.where(
-        centered.prior > 0, 1.0
-    )
+    weights, square = centered.weights.flatten(0, 1), centered.prior.square()[:, None]
+    mass = sum_by(cell, weights, groups * classes).view(groups, classes, -1)
+    share = mass / centered.prior.where(centered.prior > 0, 1.0)[:, None]  # [G, c, #k]
     several = (share > 0).sum(dim=0) > 1
-    if not bool(several.any()):
+    if not bool(several.any(dim=0).all()):
         raise DataError("expected two groups or more of at least one label, got one of each; add groups or use `iid`")
     pieces = sum_by(cell, weights * centered.deviation.flatten(0, 1), groups * classes).view(groups, classes, -1)
     left = torch.where(several, 1 - share, 1.0)
-    unseen = centered.prior.square().sum() / centered.prior[several].square().sum()
-    influence = (pieces * several[:, None] / left.sqrt()[..., None]).sum(dim=1) * unseen.sqrt()
-    present, nested = (share > 0).any(dim=1), bool(((share > 0).sum(dim=1) <= 1).all())
-    freedom = int(present.sum()) - (int((share > 0).any(dim=0).sum()) if nested else 1)
-    return influence.square().sum(dim=0), influence, freedom
+    unseen = square.sum(dim=0) / (square * several).sum(dim=0)
+    influence = (pieces * several / left.sqrt()).sum(dim=1) * unseen.sqrt()
+    held, nested = (share > 0).any(dim=0).sum(dim=0), ((share > 0).sum(dim=1) <= 1).all(dim=0)
+    freedom = (share > 0).any(dim=1).sum(dim=0) - torch.where(nested, held, 1)
+    return influence.square().sum(dim=0), influence, freedom.double()

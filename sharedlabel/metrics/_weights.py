@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Float64, Int64, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from sharedlabel.metrics import _checks
 from sharedlabel.types import Tuples
@@ -43,6 +44,33 @@ def evenness(weights: Float[Tensor, "m"]) -> float:
     return float(wide.sum().square() / wide.square().sum() / len(wide))
 
 
+def weights_at(tuples: Tuples, sizes: Sequence[int | float]) -> Float64[Tensor, "p t #k"]:
+    """Return the weight of every tuple after each number of instances, all together 1.
+
+    Where tuples are ragged, those that do not have so many weigh nothing, and each class weighs as much as in all. One
+    column stands for all numbers where tuples have one size.
+
+    Args:
+        tuples: of any sizes.
+        sizes: numbers of instances.
+    """
+    if tuples.lengths is None:
+        wide = tuples.weights.double()[..., None]
+        return wide / wide.sum()
+    parts = []
+    for size in sizes:
+        own = tuples.reaching(math.ceil(size)).weights.double()
+        parts.append(nn.functional.pad(own / own.sum(), (0, tuples.labels.shape[1] - own.shape[1])))
+    return torch.stack(parts, dim=2)
+
+
+def mean_of(values: Float[Tensor, "*m p t k"], weights: Float[Tensor, "p t #k"]) -> Float[Tensor, "*m k"]:
+    """Return the mean over tuples under weights that are all together 1 (`weights_at`)."""
+    if weights.shape[2] == 1:
+        return torch.einsum("pt,...ptk->...k", weights[..., 0], values)
+    return torch.einsum("ptk,...ptk->...k", weights, values)
+
+
 def independent_tuples(
     tuples: Tuples, sizes: Sequence[int], clusters: Int64[Tensor, "N"] | None = None
 ) -> Float64[Tensor, "k"]:
@@ -55,11 +83,15 @@ def independent_tuples(
         sizes: n of each.
         clusters: group of each instance, for tuples cut inside groups; None for instances drawn independently.
     """
-    worth = [len(tuples.indices[:, :, :size].unique()) / size for size in sizes]
-    if clusters is not None:
-        cells = torch.stack([clusters[tuples.indices[:, :, 0]].flatten(), tuples.labels.flatten()]).unique(dim=1)
-        worth = [min(count, cells.shape[1]) for count in worth]
-    return torch.tensor(worth, dtype=torch.float64) * evenness(tuples.weights.flatten())
+    worth = []
+    for size in sizes:
+        own = tuples.reaching(size)
+        count = len(own.indices[:, :, :size].unique()) / size
+        if clusters is not None:
+            cells = torch.stack([clusters[own.indices[:, :, 0]].flatten(), own.labels.flatten()]).unique(dim=1)
+            count = min(count, cells.shape[1])
+        worth.append(count * evenness(own.weights.flatten()))
+    return torch.tensor(worth, dtype=torch.float64)
 
 
 def independent_groups(tuples: Tuples, clusters: Int64[Tensor, "N"]) -> float:

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from sharedlabel.errors import DataError
 from sharedlabel.logs import log_normalize
 from sharedlabel.metrics import _checks
 from sharedlabel.metrics._scored import Scored
-from sharedlabel.metrics._temperature import Evidence, anchors, search, separate
-from sharedlabel.metrics._weights import evenness, independent_tuples, normalized, weighted_mean
+from sharedlabel.metrics._temperature import Evidence, anchors, mean, search, separate
+from sharedlabel.metrics._weights import evenness, independent_tuples, normalized, weighted_mean, weights_at
 from sharedlabel.metrics.information import floor_posterior, log2_posterior_of_label
 from sharedlabel.types import Tuples
 
@@ -22,7 +22,7 @@ from sharedlabel.types import Tuples
 def fit_temperature(
     log_posterior: Float[Tensor, "t n c"],
     labels: Int64[Tensor, "t"],
-    weights: Float[Tensor, "t"] | None = None,
+    weights: Float[Tensor, "t"] | Float[Tensor, "t n"] | None = None,
     sizes: Sequence[int] | None = None,
     independent: Float[Tensor, "n"] | None = None,
 ) -> Float[Tensor, "n"]:
@@ -35,7 +35,8 @@ def fit_temperature(
     Args:
         log_posterior: log-posterior on validation, natural log, finite; not floored.
         labels: class index of each tuple.
-        weights: weight of each tuple; equal if None.
+        weights: weight of each tuple, or of each tuple at every size, 0 where it does not have so many instances; equal
+            if None.
         sizes: instances after which each column is the posterior, different ones; 1, 2, 3, ... if None.
         independent: how many independent tuples each column is worth (`independent_tuples`); if None, tuples share no
             instances.
@@ -49,10 +50,13 @@ def fit_temperature(
     Reference:
         Guo et al., "On Calibration of Modern Neural Networks" (2017); the penalty is ours.
     """
-    _checks.scored(log_posterior, labels, weights)
+    ragged = isinstance(weights, Tensor) and weights.ndim == 2 and weights.shape[1] == log_posterior.shape[1]
+    _checks.scored(log_posterior, labels, None if ragged else weights)
+    if ragged:
+        _checks.array("weights", weights, "t n", 0, t=len(labels), n=log_posterior.shape[1])
     if not bool(log_posterior.isfinite().all()):
         raise DataError("expected finite log-posteriors, got NaN or infinity; check the aggregator and its features")
-    columns, mass = log_posterior.shape[1], normalized(labels, weights)
+    columns, mass = log_posterior.shape[1], _mass(labels, weights)
     every = list(range(1, columns + 1) if sizes is None else sizes)
     if len(every) != columns or len(set(every)) != columns or min(every) < 1:
         raise DataError(f"expected {columns} different sizes, one for each column, got {every}; pass those")
@@ -60,17 +64,19 @@ def fit_temperature(
         _checks.array("independent tuples", independent, "n", n=columns)
         _checks.positive("a number of independent tuples", independent)
     chosen = anchors(every)
-    at = torch.tensor([every.index(size) for size in chosen])
-    count = (torch.full((columns,), len(labels) * evenness(mass)) if independent is None else independent).double()[at]
-    scores = log_posterior.double()[:, at]
+    among = torch.tensor([every.index(size) for size in chosen])
+    if independent is None:
+        independent = torch.tensor([len(labels) * evenness(own) for own in mass.T]).expand(columns)
+    count, mass = independent.double()[among], mass if mass.shape[1] == 1 else mass[:, among]
+    scores = log_posterior.double()[:, among]
     scores = scores - scores.amax(dim=2, keepdim=True)
-    scale = float(mass @ -scores.mean(dim=(1, 2)))
+    scale = float(mean(-scores.mean(dim=2), mass).mean())
     if scale == 0:
         return torch.ones(columns, dtype=torch.float64)
     scores /= scale
     index = labels[:, None, None].expand(-1, len(chosen), 1)
     n = torch.tensor(chosen, dtype=torch.float64)
-    target = weighted_mean(scores.gather(2, index).squeeze(2), mass)
+    target = mean(scores.gather(2, index).squeeze(2), mass)
     scores = scores.permute(2, 0, 1).contiguous().permute(1, 2, 0)  # sums over classes, which are few, add whole rows
     theta = search(Evidence(scores, target, mass, count * separate(n)), n)
     between = np.interp(np.log(every), np.log(chosen), theta.numpy())
@@ -94,7 +100,16 @@ def temperatures(
     _checks.prefixes(sizes, drawn.indices.shape[2])
     _checks.shape("log-posteriors", log_posterior, "t n c", t=drawn.labels.numel(), n=len(sizes))
     independent = independent_tuples(drawn, sizes, clusters)
-    return fit_temperature(log_posterior, drawn.labels.flatten(), drawn.weights.flatten(), sizes, independent)
+    weights = weights_at(drawn, sizes).flatten(0, 1)
+    weights = weights[:, 0] if weights.shape[1] == 1 else weights
+    return fit_temperature(log_posterior, drawn.labels.flatten(), weights, sizes, independent)
+
+
+def _mass(labels: Tensor, weights: Tensor | None) -> Float64[Tensor, "t #n"]:
+    """Return weights that sum to 1 at every size; a column for all where they are the same."""
+    if weights is None or weights.ndim == 1:
+        return normalized(labels, weights)[:, None]
+    return torch.stack([normalized(labels, own) for own in weights.T], dim=1)
 
 
 def log_correction(prior: Float[Tensor, "c"], frequencies: Float[Tensor, "c"]) -> Float[Tensor, "c"]:

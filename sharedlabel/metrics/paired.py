@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sharedlabel.metrics import _checks
 from sharedlabel.metrics._variance import center, floor_share, over_clusters, over_instances, sum_by
+from sharedlabel.metrics._weights import mean_of, weights_at
 from sharedlabel.metrics.behrens_fisher import Spread
 from sharedlabel.types import Tuples
 
@@ -59,13 +60,13 @@ def all_pairs(
     # Differences stay the same without the mean method, and the rounding of V_aa + V_bb - 2 V_ab becomes small.
     apart = scores.double() - scores.double().mean(dim=0)
     averaged = apart.mean(dim=1)  # [m, p, t, k]
-    weights = tuples.weights.double() / tuples.weights.double().sum()
-    means = torch.einsum("pt,msptk->msk", weights, apart)
+    weights = weights_at(tuples, prefixes)
+    means = mean_of(apart, weights)
     if clusters is None:
         covariance, lowest, freedom = _over_instances(averaged, tuples, prefixes, instances)
     else:
         lowest = None
-        covariance, freedom = _over_clusters(averaged, tuples, clusters)
+        covariance, freedom = _over_clusters(averaged, tuples, clusters, weights)
     of_images = _of_differences(covariance)
     if lowest is not None:
         of_images = torch.maximum(of_images, _of_differences(lowest))
@@ -85,14 +86,15 @@ def _of_differences(covariance: Float[Tensor, "m m k"]) -> Float[Tensor, "m m k"
 
 
 def _over_clusters(
-    scores: Float[Tensor, "m p t k"], tuples: Tuples, clusters: Int64[Tensor, "N"]
+    scores: Float[Tensor, "m p t k"], tuples: Tuples, clusters: Int64[Tensor, "N"], weights: Float[Tensor, "p t #k"]
 ) -> tuple[Float[Tensor, "m m k"], Float[Tensor, "k"]]:
     """Return the covariances of the means over fresh groups, and their degrees of freedom."""
     methods, _, _, columns = scores.shape
-    _, influence, freedom = over_clusters(center(_side_by_side(scores), tuples), tuples, clusters)
+    of_all = weights if weights.shape[2] == 1 else weights.repeat(1, 1, methods)
+    _, influence, freedom = over_clusters(center(_side_by_side(scores), tuples, of_all), tuples, clusters)
     pieces = influence.view(-1, methods, columns)
     covariance = torch.einsum("gak,gbk->abk", pieces, pieces)
-    return covariance, covariance.new_full((columns,), freedom)
+    return covariance, freedom[:columns].expand(columns)
 
 
 def _over_instances(
@@ -103,7 +105,7 @@ def _over_instances(
     The formula is that of `over_instances`, with products of two methods' scores in place of squares.
     """
     methods, _, _, columns = scores.shape
-    centered = center(_side_by_side(scores), tuples)
+    centered = center(_side_by_side(scores), tuples, weights_at(tuples, prefixes))
     deviation = centered.deviation.flatten(0, 1).view(-1, methods, columns)  # [pt, m, k]
     label = tuples.labels.flatten()
     sizes = torch.tensor(prefixes, dtype=torch.float64)

@@ -15,6 +15,7 @@ and p-values integrate over what it may be (`behrens_fisher`).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from sharedlabel.metrics import _checks
 from sharedlabel.metrics._variance import center, over_clusters, over_instances
+from sharedlabel.metrics._weights import mean_of, weights_at
 from sharedlabel.metrics.behrens_fisher import Spread
 from sharedlabel.types import Tuples
 
@@ -79,10 +81,10 @@ def estimate(
         DataError: too few tuples or groups, or tuples that span groups.
     """
     _checks.scores(scores, tuples, prefixes, instances, clusters, "p t k")
-    centered = center(scores, tuples)
+    centered = center(scores, tuples, weights_at(tuples, prefixes))
     if clusters is not None:
-        variance, influence, groups = over_clusters(centered, tuples, clusters)
-        return Estimate(centered.mean, _of_images(variance, torch.full_like(variance, groups)), influence)
+        variance, influence, freedom = over_clusters(centered, tuples, clusters)
+        return Estimate(centered.mean, _of_images(variance, freedom.expand_as(variance)), influence)
     lengths = torch.tensor(prefixes, dtype=torch.float64, device=scores.device)
     variance, raw, freedom = over_instances(centered, tuples, lengths, instances)
     squares = raw.square().sum(dim=0)
@@ -95,19 +97,29 @@ def _of_images(variance: Float[Tensor, "k"], freedom: Float[Tensor, "k"]) -> Spr
 
 
 def independent(
-    prefixes: Sequence[int | float], instances: int, clusters: Int64[Tensor, "N"] | None = None
+    prefixes: Sequence[int | float],
+    instances: int,
+    clusters: Int64[Tensor, "N"] | None = None,
+    tuples: Tuples | None = None,
 ) -> Float[Tensor, "k"]:
-    """Count the tuples of each length that share nothing: N / n, and no more than there are groups.
+    """Count the tuples of each length that share nothing: N / n, and no more than there are groups of that size.
 
     Args:
         prefixes: the lengths; the mean of several, for a score that is averaged over them.
         instances: number of instances in the split, N.
         clusters: group of each instance, for tuples cut inside groups.
+        tuples: these, where they may be ragged.
     """
     _checks.positive("numbers of instances", prefixes)
     _checks.positive("a split's size", instances)
     count = instances / torch.tensor(prefixes, dtype=torch.float64)
-    return count if clusters is None else count.clamp(max=len(clusters.unique()))
+    if clusters is None:
+        return count
+    if tuples is None or tuples.lengths is None:
+        return count.clamp(max=len(clusters.unique()))
+    reached = (tuples.reaching(math.ceil(size)).indices[:, :, 0] for size in prefixes)
+    groups = [len(clusters[first].unique()) for first in reached]
+    return torch.minimum(count, torch.tensor(groups, dtype=torch.float64))
 
 
 def seed_average(
@@ -138,8 +150,7 @@ def seed_average(
     seeds = len(scores)
     if seeds == 1:
         return images
-    weights = tuples.weights.double() / tuples.weights.double().sum()
-    means = torch.einsum("pt,sptk->sk", weights, scores.double())
+    means = mean_of(scores.double(), weights_at(tuples, prefixes))
     influence = (means - means.mean(dim=0)) / (seeds * (seeds - 1)) ** 0.5
     of_seeds = influence.square().sum(dim=0)
     spread = dataclasses.replace(images.spread, of_seeds=of_seeds, seed_freedom=torch.full_like(of_seeds, seeds - 1))

@@ -16,6 +16,7 @@ from sharedlabel.records.answers import Confusion, Mistake
 from sharedlabel.report import views
 from sharedlabel.running.pictures import pictures
 from sharedlabel.store import Store
+from sharedlabel.types import Tuples
 
 
 def answers(grid: Grid, store: Store, results: Results) -> tuple[tuple[Confusion, ...], tuple[Mistake, ...]]:
@@ -67,9 +68,10 @@ class _Answers:
         config, stored = cell.evaluate.config, store.load(cell.evaluate.stage, cell.evaluate.key).tensors()
         at = config.n.index(n)
         self.n = n
-        self.drawn = grid.data.tuples("test", cell.protocol, max(config.n), config.partitions, config.seed)
-        self.predicted = stored["test.predicted"][:, :, at].long()  # [p t]
-        self.information = stored["test.information"][:, :, at]  # [p t], bits
+        self.drawn: Tuples = config.drawn(grid.data, "test").reaching(n)
+        own = slice(self.drawn.labels.shape[1])
+        self.predicted = stored["test.predicted"][:, own, at].long()  # [p t]
+        self.information = stored["test.information"][:, own, at]  # [p t], bits
 
     @property
     def wrong(self) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from sharedlabel import rng
 from sharedlabel.config import digest
 from sharedlabel.config.names import IID
-from sharedlabel.config.sections import SplitConfig
+from sharedlabel.config.sections import Cut, SplitConfig
 from sharedlabel.data import splits, tuples
 from sharedlabel.scoring.scores import Scores, score
 from sharedlabel.types import Dataset, Role, Tuples
@@ -49,22 +49,33 @@ class Data:
         return self.dataset.labels[self.splits[role]]
 
     def groups(self, role: Role, protocol: str) -> Tensor | None:
-        """Group ids of a split under the grouped protocol, None under iid."""
+        """Group ids of a split under a protocol whose tuples stay within a group, None under iid."""
         if protocol == IID or self.dataset.groups is None:
             return None
         return self.dataset.groups[self.splits[role]]
 
-    def tuples(self, role: Role, protocol: str, n: int, partitions: int, seed: int) -> Tuples:
+    def form(self, role: Role, protocol: str, cut: Cut = Cut()) -> tuples.Form:  # noqa: B008 (frozen)
+        """Return what forms tuples of a split under a protocol."""
+        positions = self.dataset.positions
+        return tuples.form(protocol, cut, None if positions is None else positions[self.splits[role]])
+
+    def tuples(
+        self,
+        role: Role,
+        protocol: str,
+        n: int,
+        partitions: int,
+        seed: int,
+        cut: Cut = Cut(),  # noqa: B008 (frozen)
+    ) -> Tuples:
         """Evaluation tuples of a split: the same for every method and training seed."""
         generator = rng.generator(seed, "evaluation", role, protocol)
-        groups = self.groups(role, protocol)
-        return tuples.partition(
-            self.labels(role), n, partitions, self.prior, generator, groups, self.dataset.class_names
-        )
+        form, groups, names = self.form(role, protocol, cut), self.groups(role, protocol), self.dataset.class_names
+        return form(self.labels(role), n, partitions, self.prior, generator, groups, names)
 
 
 def clusters(data: Data, role: Role, protocol: str, drawn: Tuples) -> Tensor | None:
-    """Return the group of each image of a split under the grouped protocol, None under iid.
+    """Return the group of each image of a split under a protocol of groups, None under iid.
 
     Images whose group is too small for a tuple are counted with one that has some, so that there are as many groups as
     scores come from.

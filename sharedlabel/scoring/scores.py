@@ -6,18 +6,19 @@ import copy
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import torch
 from jaxtyping import Float, Float32, Float64, Int16, Int64, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from sharedlabel import metrics, records
 from sharedlabel.aggregators._base import Aggregator, Standardize
 from sharedlabel.errors import DataError, TrainingError
+from sharedlabel.metrics._ragged import Shelf, cut, joined, shelves
 from sharedlabel.metrics._scored import Scored
 from sharedlabel.metrics.accuracy import correct
 from sharedlabel.metrics.calibration import apply_temperature, temperatures
@@ -75,9 +76,12 @@ def posterior_over(
     Args:
         aggregator: in evaluation mode, on the CPU.
         sources: embeddings and calibrated logits of the split, likewise.
-        drawn: tuples of at least `max(n)` instances.
+        drawn: tuples of at least `max(n)` instances, or ragged ones.
         n: prefix lengths.
         device: that computes; the posterior is on the CPU.
+
+    Returns:
+        Of a ragged tuple, the posterior at an n that it does not reach is that at the last one that it reaches.
 
     Raises:
         DataError: prefixes that the tuples do not have, or features of another width than the aggregator was built for.
@@ -87,12 +91,53 @@ def posterior_over(
     there = aggregator if device == _CPU else copy.deepcopy(aggregator).to(device)
     with torch.inference_mode():
         embeddings, logits = (source.to(device) for source in sources)
-        log_posterior = there.over(embeddings, logits, drawn.indices.flatten(0, 1).to(device), n).cpu()
+
+        def ask(rows: Tensor, sizes: Sequence[int]) -> Tensor:
+            return there.over(embeddings, logits, rows.to(device), sizes).cpu()
+
+        log_posterior = _held(drawn, n, ask)
     if not torch.isfinite(log_posterior).all():
         raise TrainingError(
             f"expected finite posteriors, got NaN or Inf from {type(aggregator).__name__}; lower fit.learning_rate"
         )
     return log_posterior
+
+
+def _held(
+    drawn: Tuples, n: Sequence[int], ask: Callable[[Int64[Tensor, "t m"], Sequence[int]], Tensor]
+) -> Float[Tensor, "pt k c"]:
+    """Return posteriors of tuples after each n; of ragged ones those of similar lengths are asked for together.
+
+    Args:
+        drawn: tuples.
+        n: prefix lengths.
+        ask: returns the posteriors of tuples after some prefixes.
+    """
+    if drawn.lengths is None:
+        return ask(drawn.indices.flatten(0, 1), n)
+    every, ascending = [], sorted(n)
+    for some, lengths in _alike(drawn.indices, drawn.lengths):
+        asked = [size for size in ascending if size <= some.shape[2]] or ascending[:1]
+        width = max(asked[-1], some.shape[2])
+        rows = nn.functional.pad(some, (0, width - some.shape[2]), value=0) if width > some.shape[2] else some
+        posterior = ask(rows.flatten(0, 1), asked).unflatten(0, some.shape[:2])  # [p t j c]
+        reached = (torch.tensor(asked) <= lengths[:, None]).sum(1).clamp(min=1) - 1  # the last one of each tuple
+        columns = torch.tensor([asked.index(min(size, asked[-1])) if size in asked else len(asked) - 1 for size in n])
+        index = torch.minimum(columns, reached[:, None])[None, :, :, None]
+        every.append(posterior.gather(2, index.expand(len(posterior), -1, -1, posterior.shape[3])))
+    return torch.cat(every, dim=1).flatten(0, 1)
+
+
+def _alike(
+    indices: Int64[Tensor, "p t n"], lengths: Int64[Tensor, "t"]
+) -> Iterator[tuple[Int64[Tensor, "p s m"], Int64[Tensor, "s"]]]:
+    """Yield ragged tuples in parts whose longest has less than twice the instances of the shortest, cut to its size."""
+    first = 0
+    while first < len(lengths):
+        longest = int(lengths[first])
+        last = int((2 * lengths > longest).sum())
+        yield indices[:, first:last, :longest], lengths[first:last]
+        first = last
 
 
 def _check_sources(aggregator: Aggregator, sources: tuple[Tensor, Tensor], drawn: Tuples, n: Sequence[int]) -> None:
@@ -128,6 +173,8 @@ def score(
 ) -> Scores:
     """Score log-posteriors, raw and calibrated by one temperature per n, both floored by mixing with the uniform.
 
+    Of ragged tuples, those that reach an n count there.
+
     Args:
         posterior: of every tuple after each n.
         drawn: the tuples.
@@ -141,14 +188,23 @@ def score(
     if temperature is None:
         temperature = temperatures(posterior, drawn, n, clusters)
     calibrated = floor_posterior(apply_temperature(posterior, temperature))
-    scored = Scored(posterior, raw, calibrated, drawn, prior, label_entropy(prior.log()))
-    right = correct(posterior, scored.labels).unflatten(0, drawn.labels.shape)
-    bits = log2_posterior_of_label(calibrated, scored.labels).unflatten(0, drawn.labels.shape)
-    columns = {"temperature": temperature, **_columns(scored)}
-    columns |= _with_intervals(right, bits, scored, n, instances, clusters)
+    labels, entropy, of_tuples = drawn.labels.flatten(), label_entropy(prior.log()), drawn.labels.shape
+    right = correct(posterior, labels).unflatten(0, of_tuples)
+    bits = log2_posterior_of_label(calibrated, labels).unflatten(0, of_tuples)
+    columns = {"temperature": temperature, **_intervals(right, bits, drawn, entropy, n, instances, clusters)}
+    parts: list[tuple[Shelf, dict[str, Tensor]]] = []
+    diagrams = dict[int, list[dict[str, Any]]]()
+    for shelf in shelves(drawn, n):
+        of_shelf = [cut(one.unflatten(0, of_tuples), shelf, 1).flatten(0, 1) for one in (posterior, raw, calibrated)]
+        scored = Scored(of_shelf[0], of_shelf[1], of_shelf[2], shelf.drawn, prior, entropy)
+        parts.append((shelf, _columns(scored)))
+        for one in _diagrams(scored, [n[at] for at in shelf.columns.tolist()]):
+            diagrams.setdefault(one["n"], []).append(one)
+    columns |= {name: joined([(shelf, values[name]) for shelf, values in parts]) for name in parts[0][1]}
     rows = [{name: float(values[index]) for name, values in columns.items()} for index in range(len(n))]
-    predicted = posterior.argmax(2).to(torch.int16).unflatten(0, drawn.labels.shape)
-    return Scores(right.to(torch.uint8), predicted, bits.float(), temperature, rows, list(_diagrams(scored, n)))
+    predicted = posterior.argmax(2).to(torch.int16).unflatten(0, of_tuples)
+    in_order = sorted((one for own in diagrams.values() for one in own), key=lambda one: not one["calibrated"])
+    return Scores(right.to(torch.uint8), predicted, bits.float(), temperature, rows, in_order)
 
 
 def _columns(scored: Scored) -> dict[str, Float64[Tensor, "k"]]:
@@ -170,18 +226,19 @@ def _diagrams(scored: Scored, n: Sequence[int]) -> Iterator[dict[str, Any]]:
             yield {"n": size, "calibrated": not name, "confidence": confidence, "accuracy": accuracy, "mass": mass}
 
 
-def _with_intervals(
+def _intervals(
     right: Tensor,
     bits: Tensor,
-    scored: Scored,
+    drawn: Tuples,
+    entropy: float,
     n: Sequence[int],
     instances: int,
     clusters: Tensor | None,
 ) -> dict[str, Float64[Tensor, "k"]]:
     """Return n-accuracy and RI with their intervals over images (or groups)."""
-    means = estimate(torch.cat([right.double(), bits.double()], dim=2), scored.drawn, [*n, *n], instances, clusters)
+    means = estimate(torch.cat([right.double(), bits.double()], dim=2), drawn, [*n, *n], instances, clusters)
     ends = ("", "_low", "_high")
-    values = accuracy_and_ri(means, independent(n, instances, clusters), scored.entropy)
+    values = accuracy_and_ri(means, independent(n, instances, clusters, drawn), entropy)
     pairs = zip(("n_accuracy", "ri"), values, strict=True)
     return {f"{name}{end}": value for name, triple in pairs for end, value in zip(ends, triple, strict=True)}
 

@@ -37,11 +37,13 @@ class Watched:
         confidence: by rule.
         right: whether the most probable label is right.
         information: log2 of the calibrated posterior of the label, bits.
+        lengths: instances of each tuple, after which all stays as it is; None where tuples have one size.
     """
 
     confidence: Mapping[str, Float64[Tensor, "t n"]]
     right: Bool[Tensor, "t n"]
     information: Float64[Tensor, "t n"]
+    lengths: Int64[Tensor, "t"] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,16 @@ def watch(
         rules: to watch by.
     """
     labels, _ = _flat(drawn)
-    floored = {name: floor_posterior(apply_temperature(logs, fitted[name])) for name, logs in posteriors.items()}
+    lengths = None if drawn.lengths is None else drawn.lengths.repeat(len(drawn.labels))
+    floored = {
+        name: _held(floor_posterior(apply_temperature(logs, fitted[name])), lengths)
+        for name, logs in posteriors.items()
+    }
     return Watched(
         confidence={rule: _RULES[rule][1](floored[_RULES[rule][0]]) for rule in rules},
         right=correct(floored["aggregator"], labels),
         information=log2_posterior_of_label(floored["aggregator"], labels),
+        lengths=lengths,
     )
 
 
@@ -143,7 +150,7 @@ def fit(
     fitted = []
     for rule, confidence in seen.confidence.items():
         thresholds = stopping.candidates(confidence)
-        rates = stopping.rates(stopping.stops(confidence, thresholds), seen.right, weights)
+        rates = stopping.rates(_stops(seen, rule, thresholds), seen.right, weights)
         units = _units(drawn, rates.instances, clusters)
         aims: list[tuple[Literal["error", "instances"], float, int | None]] = [
             ("error", error, stopping.for_error(rates, error, units)) for error in errors
@@ -192,8 +199,24 @@ def stop(seen: Watched, fitted: Sequence[FittedThreshold]) -> stopping.Stops:
     parts = []
     for rule, own in itertools.groupby(fitted, key=lambda one: one.rule):
         thresholds = torch.tensor([one.threshold for one in own], dtype=torch.float64)
-        parts.append(stopping.stops(seen.confidence[rule], thresholds))
+        parts.append(_stops(seen, rule, thresholds))
     return stopping.Stops(*(torch.cat(columns, dim=1) for columns in zip(*parts, strict=True)))
+
+
+def _held(posterior: Tensor, lengths: Int64[Tensor, "t"] | None) -> Tensor:
+    """Return posteriors after every instance; where a tuple has no more, that after its last one."""
+    if lengths is None:
+        return posterior
+    at = torch.minimum(torch.arange(posterior.shape[1]), lengths[:, None] - 1)
+    return posterior.gather(1, at[..., None].expand_as(posterior))
+
+
+def _stops(seen: Watched, rule: str, thresholds: Float64[Tensor, "m"]) -> stopping.Stops:
+    """Stop tuples by thresholds of a rule, and no later than with their last instance."""
+    stopped = stopping.stops(seen.confidence[rule], thresholds)
+    if seen.lengths is None:
+        return stopped
+    return stopped._replace(instances=torch.minimum(stopped.instances, seen.lengths[:, None]))
 
 
 def means(seen: Watched, drawn: Tuples) -> dict[str, list[float]]:

@@ -41,7 +41,7 @@ class MethodSetting(NetworkSetting):
 
     Attributes:
         aggregator: plugin and options.
-        protocol: `iid` or `grouped`.
+        protocol: `iid`, `grouped` or `sequence`.
     """
 
     aggregator: Plugin
@@ -53,7 +53,7 @@ class ProtocolSetting:
     """The protocol that a call is about, which needs no network.
 
     Attributes:
-        protocol: `iid` or `grouped`.
+        protocol: `iid`, `grouped` or `sequence`.
     """
 
     protocol: str

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sharedlabel.aggregators._base import Aggregator, pick
 from sharedlabel.aggregators._shared import SharingAggregator
+from sharedlabel.config.sections import Cut
 from sharedlabel.metrics.calibration import temperatures
 from sharedlabel.scoring.data import Data
 from sharedlabel.scoring.scores import posterior_over
@@ -60,7 +61,7 @@ class Answers:
     aggregator: Aggregator
     data: Data
     inputs: Mapping[str, Artifact]
-    sample: tuple[int, str, int, int]
+    sample: tuple[int, str, int, int, Cut]
     device: torch.device
 
     @property

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from sharedlabel.config.sections import EvaluationConfig
+from sharedlabel.config.sections import Cut, EvaluationConfig
+from sharedlabel.data import tuples
 from sharedlabel.measurements import counts
 from sharedlabel.metrics._temperature import anchors
 from sharedlabel.metrics.calibration import temperatures
@@ -30,15 +31,17 @@ class Sample:
 
     Attributes:
         n: prefix lengths.
-        protocol: `iid` or `grouped`.
+        protocol: `iid`, `grouped` or `sequence`.
         partitions: times that the images are cut into disjoint tuples.
         seed: seed of the tuples.
+        cut: how groups are cut into tuples.
     """
 
     n: tuple[int, ...]
     protocol: str
     partitions: int
     seed: int
+    cut: Cut = Cut()  # noqa: RUF009 (frozen)
 
     @staticmethod
     def asked(scoring: EvaluationConfig, protocol: str) -> dict[str, Any]:
@@ -48,7 +51,12 @@ class Sample:
             "protocol": protocol,
             "partitions": scoring.partitions,
             "seed": scoring.seed,
+            "cut": tuples.asked(scoring, protocol),
         }
+
+    def drawn(self, data: Data, role: Role) -> Tuples:
+        """Return the tuples of a split."""
+        return data.tuples(role, self.protocol, max(self.n), self.partitions, self.seed, self.cut)
 
 
 def score(config: Sample, data: Data, posterior: Posterior, fitted: Callable[[Tuples], Tensor] | None = None) -> Output:
@@ -65,7 +73,7 @@ def score(config: Sample, data: Data, posterior: Posterior, fitted: Callable[[Tu
     scores: dict[str, Scores] = {}
     temperature = None
     for role in SCORED_ROLES:
-        drawn = data.tuples(role, protocol, max(n), config.partitions, config.seed)
+        drawn = config.drawn(data, role)
         log_posterior = posterior(role, drawn, n if temperature is not None else sizes)
         if temperature is None and fitted is not None:
             temperature = fitted(drawn)[[size - 1 for size in n]]

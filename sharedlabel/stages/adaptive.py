@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sharedlabel.aggregators._pool import pooled
 from sharedlabel.config import Experiment, Plugin
-from sharedlabel.config.sections import TrainerConfig
+from sharedlabel.config.sections import Cut, TrainerConfig
+from sharedlabel.data import tuples
 from sharedlabel.measurements import counts
 from sharedlabel.records import AXES, Threshold
 from sharedlabel.scoring import thresholds
@@ -39,6 +40,7 @@ class Config:
     seed: int
     rules: tuple[str, ...]
     errors: tuple[float, ...]
+    cut: Cut = Cut()  # noqa: RUF009 (frozen)
 
 
 def configure(experiment: Experiment, setting: MethodSetting) -> Config | None:
@@ -48,7 +50,7 @@ def configure(experiment: Experiment, setting: MethodSetting) -> Config | None:
         return None
     errors = tuple(float(error) for error in asked.errors)
     sample = (max(scoring.n), setting.protocol, scoring.partitions, scoring.seed)
-    return Config(setting.aggregator, *sample, asked.rules, errors)
+    return Config(setting.aggregator, *sample, asked.rules, errors, tuples.asked(scoring, setting.protocol))
 
 
 def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
@@ -56,13 +58,13 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
     shape = _read.shape(data, inputs["calibrate"])
     aggregator = _read.aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
     every = range(1, config.n_max + 1)
-    sample = (config.n_max, config.protocol, config.partitions, config.seed)
+    sample = (config.n_max, config.protocol, config.partitions, config.seed, config.cut)
     answers = Answers(aggregator, data, inputs, sample, device(runtime))
     seen, drawn = {}, {}
     temperatures: dict[thresholds.Source, Tensor] = {}
     clusters = data.groups("validation", config.protocol)
     for role in SCORED_ROLES:
-        drawn[role] = data.tuples(role, config.protocol, config.n_max, config.partitions, config.seed)
+        drawn[role] = data.tuples(role, config.protocol, config.n_max, config.partitions, config.seed, config.cut)
         posteriors: dict[thresholds.Source, Tensor] = {"aggregator": answers.posterior(role, drawn[role])}
         if "log_pool" in thresholds.sources(config.rules):
             _, logits = _read.calibrated(inputs["features"], inputs["calibrate"], role)

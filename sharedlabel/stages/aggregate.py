@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sharedlabel import rng
 from sharedlabel.backbones._masking import count_parameters
 from sharedlabel.config import Plugin, canonical
-from sharedlabel.config.sections import FitConfig, TrainerConfig
+from sharedlabel.config.sections import Cut, FitConfig, TrainerConfig
 from sharedlabel.records.measurements import Search
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
@@ -33,6 +33,7 @@ class Config:
     n_max: int
     protocol: str
     seed: int
+    cut: Cut = Cut()  # noqa: RUF009 (frozen)
 
 
 def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
@@ -49,7 +50,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
 
     def watched() -> Tuples:
         seed = rng.derive(config.seed, "stopping")
-        return data.tuples("validation", config.protocol, n, search.STOPPING_PARTITIONS, seed)
+        return data.tuples("validation", config.protocol, n, search.STOPPING_PARTITIONS, seed, config.cut)
 
     task = search.task(
         shape,
@@ -62,6 +63,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
         gradient_clip=config.gradient_clip,
         seed=config.seed,
         runtime=runtime,
+        form=data.form("aggregator", config.protocol, config.cut),
     )
     fitted = search.fit(config.aggregator, recipe, task)
     return Output(

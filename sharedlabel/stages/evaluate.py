@@ -37,7 +37,7 @@ def configure(experiment: Experiment, setting: MethodSetting) -> Config:
 def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
     """Score a fitted aggregator on stored features."""
     aggregator = _read.aggregator(config.aggregator, data, inputs["calibrate"], inputs["aggregate"])
-    sample = (max(config.n), config.protocol, config.partitions, config.seed)
+    sample = (max(config.n), config.protocol, config.partitions, config.seed, config.cut)
     answers = Answers(aggregator, data, inputs, sample, device(runtime))
     macs = counts.aggregator_macs(aggregator, _read.shape(data, inputs["calibrate"]), config.n, _scores.COUNTED)
     scored = _scores.score(config, data, answers.after, answers.temperatures if answers.come_along else None)

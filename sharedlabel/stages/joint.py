@@ -13,7 +13,7 @@ from sharedlabel.aggregators import _contract
 from sharedlabel.aggregators._base import Aggregator
 from sharedlabel.backbones._restore import state
 from sharedlabel.config import Plugin
-from sharedlabel.config.sections import JointConfig, TrainerConfig
+from sharedlabel.config.sections import Cut, JointConfig, TrainerConfig
 from sharedlabel.metrics.calibration import calibrate_logits
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import _read
@@ -42,6 +42,7 @@ class Config:
     protocol: str
     precision: str
     seed: int
+    cut: Cut = Cut()  # noqa: RUF009 (frozen)
 
 
 def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: TrainerConfig) -> Output:
@@ -66,6 +67,7 @@ def run(config: Config, data: Data, inputs: Mapping[str, Artifact], runtime: Tra
             rng.derive(config.seed, "joint"),
             data.groups("aggregator", config.protocol),
             batches=config.joint.batches,
+            form=data.form("aggregator", config.protocol, config.cut),
         )
         fit(module, loader, runtime, config.joint.epochs, config.gradient_clip)
     with torch.no_grad():  # tuples of images [t n C H W]

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from sharedlabel.config.sections import EvaluationConfig
+from sharedlabel.data import tuples
 from sharedlabel.metrics import cost
 from sharedlabel.metrics.information import label_entropy
 from sharedlabel.metrics.intervals import interval, wilson
@@ -67,7 +68,14 @@ def summarize(cells: Iterable[Stopped], data: Data, evaluation: EvaluationConfig
     for cell in cells:
         methods.setdefault(Identity.of(cell.row), []).append(cell)
     drawn = {
-        protocol: data.tuples("test", protocol, max(evaluation.n), evaluation.partitions, evaluation.seed)
+        protocol: data.tuples(
+            "test",
+            protocol,
+            max(evaluation.n),
+            evaluation.partitions,
+            evaluation.seed,
+            tuples.asked(evaluation, protocol),
+        )
         for protocol in {cell[0].row.protocol for cell in methods.values()}
     }
     entropy, points = label_entropy(data.prior.log()), []
@@ -81,9 +89,11 @@ def summarize(cells: Iterable[Stopped], data: Data, evaluation: EvaluationConfig
 def _points(
     seeds: Sequence[Stopped], drawn: Tuples, instances: int, groups: Tensor | None, entropy: float
 ) -> list[AdaptivePoint]:
+    """Summarise the thresholds of a method; a ragged tuple counts everywhere, with its last instance where it ends."""
     common = [key for key in seeds[0].thresholds if all(key in other.thresholds for other in seeds)]
-    n_max = drawn.indices.shape[2]
-    scored = [_score(seed, drawn, [list(seed.thresholds).index(key) for key in common]) for seed in seeds]
+    n_max, lengths_of = drawn.indices.shape[2], drawn.lengths
+    drawn = dataclasses.replace(drawn, lengths=None)
+    scored = [_score(seed, drawn, lengths_of, [list(seed.thresholds).index(key) for key in common]) for seed in seeds]
     scores = torch.stack([seed.scores for seed in scored])
     lengths, missed, decided, truncated, spent = (
         torch.stack(each).mean(0) for each in list(zip(*scored, strict=True))[1:]
@@ -117,13 +127,16 @@ def _point(seeds: Sequence[Stopped], key: Key, n_max: int, measured: dict[str, f
     )
 
 
-def _score(seed: Stopped, drawn: Tuples, at: Sequence[int]) -> _Seed:
+def _score(seed: Stopped, drawn: Tuples, lengths: Tensor | None, at: Sequence[int]) -> _Seed:
     """Score the stops of some thresholds of one seed; means of scores are estimates, their spread is that of these."""
     mass = drawn.weights.double() / drawn.weights.double().sum()
     instances, reached = seed.tensors["instances"][:, :, at].long(), seed.tensors["reached"][:, :, at].double()
     everywhere = [seed.tensors[name].double() for name in ("correct", "information")]
     stopped = [scores.gather(2, instances - 1) for scores in everywhere]
     fixed, anytime = costs(seed)
+    if lengths is not None:  # a fixed number of instances is as many as there are
+        looked_at = torch.minimum(lengths[:, None], torch.arange(1, len(fixed) + 1))
+        fixed = mass.sum(0) @ fixed[looked_at - 1]
     spent = anytime[instances - 1]
     cost_of, used = (torch.einsum("pt,ptm->m", mass, each.double()) for each in (spent, instances))
     gains, missed = [], []

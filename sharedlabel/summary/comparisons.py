@@ -16,17 +16,19 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor
+from jaxtyping import Float64
+from torch import Tensor, nn
 
 from sharedlabel.config.names import DENSE_NETWORK, EXACT, FROZEN, Protocol, network_name
 from sharedlabel.config.sections import ComparisonConfig
+from sharedlabel.metrics._weights import weights_at
 from sharedlabel.metrics.behrens_fisher import Spread
 from sharedlabel.metrics.moderation import moderate
 from sharedlabel.metrics.paired import Pairs, all_pairs
-from sharedlabel.metrics.uncertainty import independent
 from sharedlabel.records import Axis, Comparison, Identity, Pooled
 from sharedlabel.summary.seeds import SeedScores, Split, common_seeds
 from sharedlabel.summary.verdicts import Differences
+from sharedlabel.types import Tuples
 
 METRICS: tuple[Literal["n_accuracy", "ri"], ...] = ("n_accuracy", "ri")
 Members: TypeAlias = dict[str, tuple[Identity, SeedScores]]
@@ -164,7 +166,31 @@ def pooled_scores(block: Block, seeds: Sequence[int], asked: ComparisonConfig) -
         total = scores if total is None else total.add_(scores)
     assert total is not None
     total /= len(block.complete)
-    return torch.cat([total, total[..., _endpoint(block.n, asked)].mean(dim=-1, keepdim=True)], dim=-1)
+    columns = _endpoint(block.n, asked)
+    sizes = [block.n[column - len(block.n)] for column in columns]
+    return torch.cat([total, averaged(total[..., columns], block.split.drawn, sizes)], dim=-1)
+
+
+def averaged(scores: Float64[Tensor, "m s p t k"], drawn: Tuples, n: Sequence[int]) -> Float64[Tensor, "m s p t 1"]:
+    """Return a score of each tuple whose mean is the average over n of the means, and whose spread is that average's.
+
+    Of ragged tuples it is the mean of the tuple's class, plus by how much the tuple differs from it at those n that it
+    reaches, in so far as it weighs more there than among all.
+
+    Args:
+        scores: of tuples after each n.
+        drawn: the tuples.
+        n: numbers of instances.
+    """
+    if drawn.lengths is None:
+        return scores.mean(dim=-1, keepdim=True)
+    weights, first = weights_at(drawn, n), weights_at(drawn, [min(n)])
+    member = nn.functional.one_hot(drawn.labels).double()  # [p t c]
+    mass = torch.einsum("ptc,ptk->ck", member, weights)
+    means = torch.einsum("ptc,ptk,msptk->msck", member, weights, scores) / mass.where(mass > 0, 1.0)
+    own = torch.einsum("ptc,msck->msptk", member, means)
+    share = torch.where(first > 0, weights / first.where(first > 0, 1.0), 0.0)
+    return (own + share * (scores - own)).mean(dim=-1, keepdim=True)
 
 
 def _endpoint(n: Sequence[int], asked: ComparisonConfig) -> list[int]:
@@ -178,9 +204,13 @@ def shared_seeds(block: Block) -> tuple[int, ...]:
     return common_seeds(every) if every else ()
 
 
-def sizes(n: Sequence[int], asked: ComparisonConfig) -> list[int]:
-    """Return how many instances each column of `pooled_scores` depends on: the endpoint on the most it looks at."""
-    return [*n, *n, asked.n or max(n)]
+def sizes(block: Block, asked: ComparisonConfig) -> list[int]:
+    """Return how many instances a tuple has to have for each column of `pooled_scores`.
+
+    For the endpoint that is the most that it looks at; of ragged tuples it looks at all.
+    """
+    n = block.n
+    return [*n, *n, asked.n or (max(n) if block.split.drawn.lengths is None else min(n))]
 
 
 def lengths(n: Sequence[int], asked: ComparisonConfig) -> list[int | float]:
@@ -195,7 +225,7 @@ def _pooled(
     seeds = shared_seeds(block)
     if not seeds:  # the cells of a grid that is not finished may share no seed
         return [], {}
-    widths = sizes(block.n, asked)
+    widths = sizes(block, asked)
     pairs = all_pairs(pooled_scores(block, seeds, asked), block.split.drawn, widths, *_units(block.split))
     table = _picked(pairs, block.names, block.pairs)
     differences = _differences(block, [table], lengths(block.n, asked), len(seeds))[0]
@@ -308,7 +338,7 @@ def _differences(
         freedom = moderated.expand_as(freedom)
     k = len(block.n)
     unit = torch.tensor([1.0] * k + [block.split.entropy] * (len(widths) - k), dtype=torch.float64)
-    count = independent(widths, *_units(block.split))
+    count = block.split.independent(widths)
     return [
         Differences(
             table.value,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sharedlabel.config.names import Protocol
 from sharedlabel.config.sections import ComparisonConfig
-from sharedlabel.metrics.uncertainty import independent, seed_average
+from sharedlabel.metrics.uncertainty import seed_average
 from sharedlabel.records import MIN_SEEDS, OPPOSITE, Comparison, Identity, Pooled, Rank, Verdict, Wins
 from sharedlabel.scoring.scores import accuracy_and_ri, relative_information_ends
 from sharedlabel.summary.comparisons import METRICS, Block, blocks, lengths, pooled_scores, shared_seeds, sizes
@@ -103,13 +103,11 @@ def _ranks(
 
 def _means(scores: Tensor, block: Block, asked: ComparisonConfig) -> list[tuple[float, float, float]]:
     """Return mean, low and high of n-accuracy and then of RI at every n, and of the primary endpoint."""
-    split, widths = block.split, sizes(block.n, asked)
+    split, widths = block.split, sizes(block, asked)
     means = seed_average(scores, split.drawn, widths, split.instances, split.groups)
     k, averaged = len(block.n), lengths(block.n, asked)[-1]
-    usual = accuracy_and_ri(means[slice(2 * k)], independent(block.n, split.instances, split.groups), split.entropy)
-    endpoint = relative_information_ends(
-        means[slice(2 * k, None)], independent([averaged], split.instances, split.groups), split.entropy
-    )
+    usual = accuracy_and_ri(means[slice(2 * k)], split.independent(block.n), split.entropy)
+    endpoint = relative_information_ends(means[slice(2 * k, None)], split.independent([averaged]), split.entropy)
     return [
         (mean, low, high)
         for ends in (*usual, endpoint)

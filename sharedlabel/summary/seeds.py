@@ -10,7 +10,9 @@ from torch import Tensor
 
 from sharedlabel.config.names import Protocol
 from sharedlabel.config.sections import EvaluationConfig
+from sharedlabel.data import tuples
 from sharedlabel.metrics.information import label_entropy
+from sharedlabel.metrics.uncertainty import independent
 from sharedlabel.records import Identity, Row
 from sharedlabel.scoring.data import Data, clusters
 from sharedlabel.types import Role, Tuples
@@ -36,7 +38,7 @@ class Split:
     Attributes:
         drawn: the tuples, the same for every method and seed.
         instances: number of images.
-        groups: group of each image under the grouped protocol.
+        groups: group of each image under a protocol of groups.
         entropy: H(Y) in bits.
     """
 
@@ -45,10 +47,15 @@ class Split:
     groups: Tensor | None
     entropy: float
 
+    def independent(self, sizes: Sequence[int | float]) -> Tensor:
+        """Count the tuples of each size that share nothing."""
+        return independent(sizes, self.instances, self.groups, self.drawn)
+
     @classmethod
     def of(cls, data: Data, role: Role, protocol: Protocol, evaluation: EvaluationConfig) -> Split:
         """Draw the tuples again that the evaluation scored."""
-        drawn = data.tuples(role, protocol, max(evaluation.n), evaluation.partitions, evaluation.seed)
+        asked = max(evaluation.n), evaluation.partitions, evaluation.seed, tuples.asked(evaluation, protocol)
+        drawn = data.tuples(role, protocol, *asked)
         return cls(
             drawn, len(data.splits[role]), clusters(data, role, protocol, drawn), label_entropy(data.prior.log())
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from sharedlabel import rng
 from sharedlabel.config.names import DENSE, EXACT, Protocol
 from sharedlabel.config.sections import ComparisonConfig, EvaluationConfig, SweetSpotConfig
-from sharedlabel.metrics.uncertainty import draw_multipliers, independent, replicate, seed_average
+from sharedlabel.metrics.uncertainty import draw_multipliers, replicate, seed_average
 from sharedlabel.records import Comparison, Identity, Pooled, Rank, Row, Summary, SweetSpot, Wins
 from sharedlabel.scoring.data import SCORED_ROLES, Data
 from sharedlabel.scoring.scores import accuracy_and_ri
@@ -140,7 +140,7 @@ def _estimate(scored: SeedScores, split: Split, multipliers: Tensor | None, room
     estimate = seed_average(scored.scores(), split.drawn, scored.n * 2, split.instances, split.groups)
     accuracy, ri = (
         _Interval(*(values.tolist() for values in triple))
-        for triple in accuracy_and_ri(estimate, independent(scored.n, split.instances, split.groups), split.entropy)
+        for triple in accuracy_and_ri(estimate, split.independent(scored.n), split.entropy)
     )
     if multipliers is None:
         return _Estimated(scored.rows, accuracy, ri, None)

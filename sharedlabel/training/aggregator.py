@@ -62,7 +62,7 @@ class AggregatorTraining(TrainedModule):
         losses = prefix_loss(posterior, labels)
         if self._watched:
             self._score("train", posterior, labels, weights, prefixes)
-        return self.record((losses @ importance.to(losses.dtype) * weights).mean())
+        return self.record(averaged(losses, importance.to(losses.dtype), weights, prefixes))
 
     def validation_step(self, batch: Sequence[Tensor]) -> None:
         """Log the loss and the metrics."""
@@ -110,7 +110,7 @@ class AggregatorTraining(TrainedModule):
         labels, weights = _weighed(labels, rest)
         posterior = self(embeddings, logits)
         importance = self.aggregator.prefix_weights(posterior.shape[1]).to(posterior)
-        loss = (prefix_loss(posterior, labels) @ importance * weights).mean()
+        loss = averaged(prefix_loss(posterior, labels), importance, weights, range(1, posterior.shape[1] + 1))
         self._log_loss(phase, loss, len(labels))
         self._score(phase, posterior, labels, weights)
 
@@ -134,7 +134,30 @@ class AggregatorTraining(TrainedModule):
         prefixes, importance = _weighted(self.aggregator, tuples.shape[1])
         posterior = self.aggregator.over(embeddings, logits, tuples, prefixes, draft=True)
         self.aggregator.train(training)
-        return float(prefix_loss(posterior, labels) @ importance.to(posterior) @ weights / weights.sum())
+        losses, importance = prefix_loss(posterior, labels), importance.to(posterior)
+        if weights.ndim == 1:
+            return float(losses @ importance @ weights / weights.sum())
+        return float(averaged(losses, importance, weights, prefixes))
+
+
+def averaged(
+    losses: Float[Tensor, "t k"],
+    importance: Float[Tensor, "k"],
+    weights: Float[Tensor, "t"] | Float[Tensor, "t n"],
+    prefixes: Sequence[int],
+) -> Float[Tensor, ""]:
+    """Return the mean loss of tuples, each prefix as important as it is said to be.
+
+    Args:
+        losses: of every tuple after some prefixes.
+        importance: of these prefixes.
+        weights: of every tuple, of mean one; of ragged ones at every n.
+        prefixes: numbers of instances.
+    """
+    if weights.ndim == 1:
+        return (losses @ importance * weights).mean()
+    at = torch.tensor(prefixes, device=weights.device) - 1
+    return (losses * weights[:, at].to(losses.dtype) @ importance).mean()
 
 
 def _copied(aggregator: Aggregator) -> dict[str, Any]:

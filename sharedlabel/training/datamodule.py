@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pytorch_lightning as pl
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from sharedlabel import rng
-from sharedlabel.config.names import GROUPED, IID, Protocol
-from sharedlabel.config.sections import SplitConfig
+from sharedlabel.config.names import IID, Protocol
+from sharedlabel.config.sections import Cut, SplitConfig
 from sharedlabel.data import splits, tuples
 from sharedlabel.errors import DataError, nearest
 from sharedlabel.metrics import _checks
 from sharedlabel.scoring.data import Data
-from sharedlabel.training.loaders import Chosen, Lookup, TupleLoader, looked_up
+from sharedlabel.training.loaders import Chosen, Lookup, TupleLoader, looked_up, weighed
 from sharedlabel.types import ROLES, Role, Tuples
 
 Split: TypeAlias = Literal["train", "validation", "test"]
@@ -33,15 +33,18 @@ class Instances:
             anything that an index tensor looks instances up in.
         labels: class index of each instance, `[m]`.
         groups: id of each instance's group, `[m]`, or None.
+        positions: where in its group each instance stands, `[m]`, or None for the order of the instances.
     """
 
     inputs: tuple[Lookup, ...]
     labels: Tensor
     groups: Tensor | None = None
+    positions: Tensor | None = None
 
     def __post_init__(self) -> None:
         given: dict[str, Any] = {f"input {number}": one for number, one in enumerate(self.inputs)}
-        given |= {"labels": self.labels} | ({} if self.groups is None else {"groups": self.groups})
+        more = {"groups": self.groups, "positions": self.positions}
+        given |= {"labels": self.labels} | {name: one for name, one in more.items() if one is not None}
         for name, part in given.items():
             if isinstance(part, np.ndarray):
                 _checks.tensor(name, part, "m ...")
@@ -65,13 +68,16 @@ class Instances:
     def __getitem__(self, index: Tensor) -> Instances:
         """Return some of the instances."""
         chosen = tuple(Chosen(one, index) for one in self.inputs)
-        return Instances(chosen, self.labels[index], None if self.groups is None else self.groups[index])
+        more = (None if one is None else one[index] for one in (self.groups, self.positions))
+        return Instances(chosen, self.labels[index], *more)
 
 
 class SharedLabelDataModule(pl.LightningDataModule):
     """Tuples of instances that share a label, for `SharedLabelModule` (images) and `AggregatorModule` (features).
 
-    A batch is `[t n ...]` of every input, labels `[t]` and weights `[t]`: each class weighs its prior. Training tuples
+    A batch is `[t n ...]` of every input, labels `[t]` and weights `[t]`: each class weighs its prior. Where tuples
+    have different sizes, shorter ones repeat their last instance, and weights are `[t n]`, 0 from there on. Training
+    tuples
     are formed anew every epoch; those of validation and test are the same in every epoch.
     With several devices each sees its share of every batch.
 
@@ -81,12 +87,16 @@ class SharedLabelDataModule(pl.LightningDataModule):
         test: for `test_step`, and for `predict_step` unless told otherwise; None tests nothing.
         n: instances per tuple.
         batch_size: tuples per step, over all devices.
-        protocol: `iid` forms tuples of any instances of a class, `grouped` of those of one group.
+        protocol: `iid` forms tuples of any instances of a class, `grouped` of those of one group, `sequence` of
+            consecutive ones of one group.
         prior: of the labels of tuples: `uniform`, `empirical` for the shares of the classes in `train`, or `[c]`.
         classes: number of classes; from the labels if None.
         partitions: how often each instance of validation and test is in a tuple, about.
         predict: tuples to predict, `[t n ...]` for each input, whose labels nobody knows.
         seed: of the tuples.
+        short: keep tuples of fewer than n instances, of `grouped` and `sequence`.
+        start: where tuples of `sequence` begin in their group, with its `first` instance or at `random`.
+        stride: tuples of `sequence` take every so many-th instance.
 
     Raises:
         DataError: a class, or the largest group of a class, with fewer than n instances; groups that are missing;
@@ -113,12 +123,17 @@ class SharedLabelDataModule(pl.LightningDataModule):
         partitions: int = 4,
         predict: Tensor | Sequence[Tensor] | None = None,
         seed: int = 0,
+        short: bool = False,
+        start: Literal["first", "random"] = "first",
+        stride: int = 1,
     ) -> None:
         super().__init__()
-        for name, number in {"n": n, "batch_size": batch_size, "partitions": partitions}.items():
+        for name, number in {"n": n, "batch_size": batch_size, "partitions": partitions, "stride": stride}.items():
             _checks.whole(name, number, 1)
-        _one_of("protocol", protocol, (IID, GROUPED))
-        self.save_hyperparameters("n", "batch_size", "protocol", "partitions", "seed")
+        _one_of("protocol", protocol, get_args(Protocol))
+        _one_of("start", start, ("first", "random"))
+        self.save_hyperparameters("n", "batch_size", "protocol", "partitions", "seed", "short", "start", "stride")
+        self.cut = Cut(short and protocol != IID, start, stride)
         self.n, self.batch_size, self.protocol, self.partitions, self.seed = n, batch_size, protocol, partitions, seed
         given: dict[Split, Instances | None] = {"train": train, "validation": validation, "test": test}
         self.instances: Mapping[Split, Instances] = {name: one for name, one in given.items() if one is not None}
@@ -188,7 +203,9 @@ class SharedLabelDataModule(pl.LightningDataModule):
 
         def instances(role: Role) -> Instances:
             images = Chosen(data.dataset.images, data.splits[role])
-            return Instances((images,), data.labels(role), data.groups(role, protocol))
+            positions = data.dataset.positions
+            own = None if positions is None else positions[data.splits[role]]
+            return Instances((images,), data.labels(role), data.groups(role, protocol), own)
 
         roles: tuple[Role, ...] = (train, "validation", "test")
         return cls(*map(instances, roles), protocol=protocol, prior=data.prior, **options)
@@ -206,9 +223,8 @@ class SharedLabelDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> TupleLoader:
         """Return training tuples, formed anew every epoch."""
         part = self.instances["train"]
-        self._training = TupleLoader(
-            part.inputs, part.labels, self.n, self.batch_size, self.prior, self.seed, self._groups(part)
-        )
+        given = part.labels, self.n, self.batch_size, self.prior, self.seed, self._groups(part)
+        self._training = TupleLoader(part.inputs, *given, form=self._form(part))
         self._training.epoch = self._epoch
         return self._training
 
@@ -241,18 +257,22 @@ class SharedLabelDataModule(pl.LightningDataModule):
         if self.protocol == IID:
             return None
         if part.groups is None:
-            raise DataError("expected groups for protocol='grouped', got None; pass groups, or use protocol='iid'")
+            raise DataError(
+                f"expected groups for protocol={self.protocol!r}, got None; pass groups, or use protocol='iid'"
+            )
         return part.groups
+
+    def _form(self, part: Instances) -> tuples.Form:
+        return tuples.form(self.protocol, self.cut, None if part.positions is None else part.positions.double())
 
     def _tuples(self, name: Split) -> Tuples:
         part, partitions = self.instances[name], 1 if name == "train" else self.partitions
         generator = rng.generator(self.seed, "evaluation", name, self.protocol)
-        return tuples.partition(part.labels, self.n, partitions, self.prior, generator, self._groups(part))
+        return self._form(part)(part.labels, self.n, partitions, self.prior, generator, self._groups(part))
 
     def _fixed(self, name: Split) -> FixedTuples:
         drawn = self._tuples(name)
-        weights = drawn.weights.flatten()
-        labels = (drawn.labels.flatten(), (weights / weights.mean()).float())
+        labels = (drawn.labels.flatten(), weighed(drawn))
         return FixedTuples(self.instances[name].inputs, drawn.indices.flatten(0, 1), labels, self.batch_size)
 
 
@@ -279,7 +299,7 @@ class FixedTuples:
     Args:
         inputs: what is looked up.
         indices: what to look up, `[t n]` instances, or `[t]` where whole tuples are looked up.
-        parts: further tensors `[t]` of a batch, such as labels and weights.
+        parts: further tensors `[t ...]` of a batch, such as labels and weights.
         batch_size: tuples per batch, over all devices.
     """
 

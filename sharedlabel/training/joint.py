@@ -103,17 +103,17 @@ class SharedLabelTraining(TrainedModule):
         if not set_loss and not self.distill:  # the limit of small weights: AdamW does not see how small gradients are
             set_loss, seen = 1.0, (embeddings.detach(), logits.detach())
         posterior = self.fused(*seen)
-        losses = self._losses_of(posterior, logits, labels, set_loss)
+        losses = self._losses_of(posterior, logits, labels, set_loss)  # [t n]
         if self.distill:
             if taught is None:
                 raise TrainingError(
                     f"expected batches with the log-posteriors of a teacher for distill={self.distill:g}, got batches "
                     f"of {len(batch)} tensors; pass images, teacher, labels, weights, or set distill to 0"
                 )
-            losses = losses + self.distill * divergence(taught, posterior).mean(1)
+            losses = losses + self.distill * divergence(taught, posterior)
         if self._watched:
             self._observe("train", posterior, logits, labels, weights)
-        return self.record((losses * weights).mean())
+        return self.record(_averaged(losses, weights))
 
     def validation_step(self, batch: Sequence[Tensor]) -> None:
         """Log the loss, without distillation, and the metrics."""
@@ -133,7 +133,7 @@ class SharedLabelTraining(TrainedModule):
         embeddings, logits = self.instances(images)
         posterior = self.fused(embeddings, logits)
         losses = self._losses_of(posterior, logits, labels, self.set_loss or 1.0)
-        self._log_loss(phase, (losses * weights).mean(), len(labels))
+        self._log_loss(phase, _averaged(losses, weights), len(labels))
         self._observe(phase, posterior, logits, labels, weights)
 
     def _parts(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
@@ -141,14 +141,19 @@ class SharedLabelTraining(TrainedModule):
         images, *taught, labels, weights = batch if len(batch) > 2 else (*batch, torch.ones_like(batch[1]))
         return images, taught[0] if taught else None, labels, weights
 
-    def _losses_of(self, posterior: Tensor, logits: Tensor, labels: Tensor, set_loss: float) -> Float[Tensor, "t"]:
-        single = prefix_loss(logits.log_softmax(-1), labels).mean(1)
-        return set_loss * prefix_loss(posterior, labels).mean(1) + self.instance_loss * single
+    def _losses_of(self, posterior: Tensor, logits: Tensor, labels: Tensor, set_loss: float) -> Float[Tensor, "t n"]:
+        single = prefix_loss(logits.log_softmax(-1), labels)
+        return set_loss * prefix_loss(posterior, labels) + self.instance_loss * single
 
     def _observe(self, phase: str, posterior: Tensor, logits: Tensor, labels: Tensor, weights: Tensor) -> None:
         """Log the accuracy of single images, and add the tuples to the metrics of the epoch."""
         self._log_accuracy(phase, logits, labels[:, None])
         self._score(phase, posterior, labels, weights)
+
+
+def _averaged(losses: Float[Tensor, "t n"], weights: Float[Tensor, "t"] | Float[Tensor, "t n"]) -> Float[Tensor, ""]:
+    """Return the mean loss of tuples over prefixes; weights of ragged tuples are those at every n."""
+    return (losses.mean(1) * weights).mean() if weights.ndim == 1 else (losses * weights).mean()
 
 
 def divergence(teacher: Float[Tensor, "t n c"], student: Float[Tensor, "t n c"]) -> Float[Tensor, "t n"]:

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor, nn
 
 from sharedlabel import rng
-from sharedlabel.data.tuples import partition
+from sharedlabel.data.tuples import Form, partition
+from sharedlabel.metrics._weights import weights_at
 from sharedlabel.types import Images, Tuples
 
 ImageBatch = tuple[Tensor, Tensor]
@@ -28,14 +29,14 @@ class SharedTuples(NamedTuple):
         logits: of the instances, calibrated.
         tuples: positions of the instances of each tuple.
         labels: of the tuples.
-        weights: of the tuples.
+        weights: of the tuples; at every n, where they are ragged.
     """
 
     embeddings: Float[Tensor, "m d"]
     logits: Float[Tensor, "m c"]
     tuples: Int64[Tensor, "t n"]
     labels: Int64[Tensor, "t"]
-    weights: Float[Tensor, "t"]
+    weights: Float[Tensor, "t"] | Float[Tensor, "t n"]
 
     @classmethod
     def of(cls, batch: TupleBatch | SharedTuples) -> SharedTuples:
@@ -101,6 +102,7 @@ class ImageLoader:
         indices: the images to use.
         batch_size: images per step over all devices.
         seed: seed of the order.
+        balanced: draw images with replacement, every class as often as any other.
     """
 
     def __init__(
@@ -110,8 +112,10 @@ class ImageLoader:
         indices: Int64[Tensor, "m"],
         batch_size: int,
         seed: int,
+        balanced: bool = False,
     ) -> None:
         self.images, self.labels, self.indices = images, labels.to(images.device), indices
+        self._mass = 1 / torch.bincount(labels[indices]).double()[labels[indices]] if balanced else None
         self.batch_size, self.seed, self.epoch = min(batch_size, len(indices)), seed, 0
 
     def __len__(self) -> int:
@@ -124,7 +128,11 @@ class ImageLoader:
 
     def chosen(self) -> list[Int64[Tensor, "b"]]:
         """Return the images of every batch of the epoch that begins, and count it."""
-        order = torch.randperm(len(self.indices), generator=rng.generator(self.seed, "images", self.epoch))
+        generator, count = rng.generator(self.seed, "images", self.epoch), len(self.indices)
+        if self._mass is None:
+            order = torch.randperm(count, generator=generator)
+        else:
+            order = torch.multinomial(self._mass, count, replacement=True, generator=generator)
         order, indices = order.to(self.images.device), self.indices.to(self.images.device)
         self.epoch += 1
         order = order[: len(self) * self.batch_size]
@@ -141,9 +149,10 @@ class TupleLoader:
         batch_size: tuples per step over all devices.
         prior: `[c]`, class prior; a tuple's weight is scaled to a mean of one.
         seed: seed of the tuples.
-        groups: `[m]` group ids for the grouped protocol.
+        groups: `[m]` group ids for protocols whose tuples stay within a group.
         fresh: form the tuples anew every epoch; otherwise those of the first epoch come in a new order.
         batches: `shuffled`, or `diverse`: every batch holds each class as equally often as its tuples allow.
+        form: forms the tuples. Where they are ragged, weights are `[t n]`, 0 where a tuple has not that many instances.
     """
 
     def __init__(
@@ -158,8 +167,10 @@ class TupleLoader:
         *,
         fresh: bool = True,
         batches: Literal["shuffled", "diverse"] = "shuffled",
+        form: Form = partition,
     ) -> None:
         self.sources, self.labels, self.n, self.prior, self.seed, self.groups = sources, labels, n, prior, seed, groups
+        self.form = form
         self.fresh, self.batches, self.epoch = fresh, batches, 0
         self.tuples = self._drawn(0).labels.shape[1]
         self.batch_size = min(batch_size, self.tuples)
@@ -169,7 +180,7 @@ class TupleLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         drawn, order = self._drawn(self.epoch if self.fresh else 0), torch.arange(self.tuples)
-        if not self.fresh:
+        if not self.fresh or drawn.lengths is not None:  # the longest come first, which no batch should know
             order = torch.randperm(self.tuples, generator=rng.generator(self.seed, "order", self.epoch))
         order = order[: len(self) * self.batch_size]
         if self.batches == "diverse":
@@ -184,19 +195,26 @@ class TupleLoader:
             return split
 
         gathered = [looked_up(source, there(drawn.indices[0], place(source))) for source in self.sources]
-        weights, home = (drawn.weights[0] * self.tuples).float(), place(self.sources[0])
+        weights, home = weighed(drawn)[: self.tuples], place(self.sources[0])
         parts = there(drawn.labels[0], home), there(weights, home)
         for labels, weight, *instances in zip(*parts, *gathered, strict=True):
             yield *instances, labels, weight
 
     def _drawn(self, epoch: int) -> Tuples:
-        return partition(self.labels, self.n, 1, self.prior, rng.generator(self.seed, "tuples", epoch), self.groups)
+        return self.form(self.labels, self.n, 1, self.prior, rng.generator(self.seed, "tuples", epoch), self.groups)
 
     def _dealt(self, labels: Int64[Tensor, "k"]) -> Int64[Tensor, "k"]:
         """Sort tuples by class, classes in random order, and deal them round the batches like cards."""
         generator = rng.generator(self.seed, "deal", self.epoch)
         ranks = torch.randperm(self.prior.numel(), generator=generator)
         return ranks[labels].argsort(stable=True).view(self.batch_size, -1).T.flatten()
+
+
+def weighed(drawn: Tuples) -> Float[Tensor, "t"] | Float[Tensor, "t n"]:
+    """Return the weights of the tuples of all partitions, of mean one; at every n, where tuples are ragged."""
+    count, sizes = drawn.labels.numel(), range(1, drawn.indices.shape[2] + 1)
+    weights = weights_at(drawn, sizes).flatten(0, 1) * count
+    return (weights[:, 0] if weights.shape[1] == 1 else weights).float()
 
 
 def augment(images: Num[Tensor, "b C H W"], crop: int, flip: bool) -> Num[Tensor, "b C H W"]:

@@ -92,7 +92,13 @@ class LoggingModule(Module):
     def _score(
         self, phase: str, log_posterior: Tensor, labels: Tensor, weights: Tensor, sizes: Sequence[int] = ()
     ) -> None:
-        """Add tuples to the metrics of an epoch; posteriors are those after every prefix unless sizes are given."""
+        """Add tuples to the metrics of an epoch; posteriors are those after every prefix unless sizes are given.
+
+        Of ragged tuples, whose weights have a column for each size, those that reach the largest are added.
+        """
+        if weights.ndim == 2:
+            whole = weights[:, -1] > 0
+            log_posterior, labels, weights = log_posterior[whole], labels[whole], weights[whole, -1]
         if phase not in self._scores:
             from sharedlabel.training.scores import TupleScores
 

@@ -31,7 +31,7 @@ from sharedlabel.training.aggregator import AggregatorTraining
 from sharedlabel.training.devices import device
 from sharedlabel.training.fit import fit as descend
 from sharedlabel.training.fit import kind
-from sharedlabel.training.loaders import SharedTuples, TupleBatch, TupleLoader
+from sharedlabel.training.loaders import SharedTuples, TupleBatch, TupleLoader, weighed
 from sharedlabel.types import SetShape, Tuples
 
 # What is searched of the recipe: a factor of ten around the default learning rate; given values are added.
@@ -55,7 +55,7 @@ class Task:
 
     Attributes:
         shape: what it is built for.
-        direct: training tuples for what is fitted in closed form.
+        direct: training tuples for what is fitted in closed form; all of n instances.
         loader: makes the batches of training tuples, from the first epoch on, where they are trained on.
         stopping: returns the tuples of validation that early stopping and the search look at, there, too.
         gradient_clip: largest gradient norm; 0 is off.
@@ -99,6 +99,7 @@ def task(
     gradient_clip: float,
     seed: int,
     runtime: TrainerConfig,
+    form: tuples.Form = tuples.partition,
 ) -> Task:
     """Return what an aggregator is trained on: tuples of two sets of images that the backbone did not see.
 
@@ -113,16 +114,18 @@ def task(
         gradient_clip: largest gradient norm; 0 is off.
         seed: of everything random.
         runtime: where to train.
+        form: forms the training tuples.
     """
     home = device(runtime)
-    drawn = tuples.partition(learn.labels, n, STOPPING_PARTITIONS, prior, rng.generator(seed, "fit"), learn.groups)
+    drawn = form(learn.labels, n, STOPPING_PARTITIONS, prior, rng.generator(seed, "fit"), learn.groups)
 
     def loader() -> TupleLoader:
         sources, fresh = (learn.embeddings.to(home), learn.logits.to(home)), recipe.tuples == "fresh"
-        return TupleLoader(sources, learn.labels, n, recipe.batch_size, prior, seed, learn.groups, fresh=fresh)
+        given = learn.labels, n, recipe.batch_size, prior, seed, learn.groups
+        return TupleLoader(sources, *given, fresh=fresh, form=form)
 
     stopping = functools.cache(lambda: shared(watch, watched()).to(home))
-    return Task(shape, gathered(learn, drawn), loader, stopping, gradient_clip, seed, runtime)
+    return Task(shape, gathered(learn, drawn.reaching(n)), loader, stopping, gradient_clip, seed, runtime)
 
 
 def gathered(images: Images, drawn: Tuples) -> TupleBatch:
@@ -132,10 +135,8 @@ def gathered(images: Images, drawn: Tuples) -> TupleBatch:
 
 
 def shared(images: Images, drawn: Tuples) -> SharedTuples:
-    """Return the tuples of all partitions and the images that they share; weights have a mean of one."""
-    weights = drawn.weights.flatten()
-    scaled = (weights / weights.mean()).float()
-    return SharedTuples(*images[:2], drawn.indices.flatten(0, 1), drawn.labels.flatten(), scaled)
+    """Return the tuples of all partitions and the images that they share; weights have a mean of one (`weighed`)."""
+    return SharedTuples(*images[:2], drawn.indices.flatten(0, 1), drawn.labels.flatten(), weighed(drawn))
 
 
 def check(aggregators: Iterable[Plugin]) -> None:

@@ -241,6 +241,76 @@ def test_groups_may_repeat_a_row(make: Make, files: dict[str, bytes]) -> None:
     assert dataset.groups.tolist() == [0, 1] * 4
 
 
+def placed(files: dict[str, bytes], positions: list[object]) -> dict[str, bytes]:
+    """The files, of one group, with a table of their positions."""
+    rows = "".join(f"{place},all,{name}\n" for name, place in zip(sorted(files), positions, strict=True))
+    return files | {"groups.csv": f"position,group,path\n{rows}".encode()}
+
+
+def test_a_table_may_say_where_in_its_group_an_image_stands(make: Make, files: dict[str, bytes]) -> None:
+    positions = [3, 1.5, -2, 10, 0, 7, "1e2", 4]
+    dataset = load(make(placed(files, positions)), groups="groups.csv")
+    assert dataset.positions is not None
+    assert dataset.positions.tolist() == [float(place) for place in positions]  # type: ignore[arg-type]
+    other = load(make(placed(files, positions[::-1]), name="other"), groups="groups.csv")
+    without = load(make(files | {"groups.csv": placed(files, positions)["groups.csv"].replace(b"position", b"note")},
+                        name="without"), groups="groups.csv")  # fmt: skip
+    assert without.positions is None
+    assert len({one.fingerprint for one in (dataset, other, without)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        (
+            [1, "first", *range(2, 8)],
+            "a number as the position of 'test/cat/1.png' in row 3 of groups.csv, got 'first'",
+        ),
+        ([1, "", *range(2, 8)], "row 3 of groups.csv, got ''; write the number"),
+        ([1, "nan", *range(2, 8)], "row 3 of groups.csv, got 'nan'"),
+        (
+            [4, 4.0, *range(5, 11)],
+            "differ within a group, got 4 for both 'test/cat/0.png' and 'test/cat/1.png' of group",
+        ),
+    ],
+)
+def test_positions_that_are_none_are_refused(
+    make: Make, files: dict[str, bytes], positions: list[object], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        load(make(placed(files, positions)), groups="groups.csv")
+
+
+def test_an_image_has_one_position(make: Make, files: dict[str, bytes]) -> None:
+    given = placed(files, list(range(8)))
+    given["groups.csv"] += b"5,all,test/cat/0.png\n"
+    with pytest.raises(DataError, match="one position for each path in groups.csv, got 0.0 in row 2 and, in row 10, 5"):
+        load(make(given), groups="groups.csv")
+
+
+def test_dark_edges_are_cut_off_before_an_image_is_scaled() -> None:
+    pixels = np.full((12, 20, 3), 9, dtype=np.uint8)
+    pixels[2:8, 3:9] = [200, 10, 10]
+    pixels[4, 5] = 0  # dark inside
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    whole = _decode.decode(buffer.getvalue(), Decoding(trim=16))
+    assert whole.shape == (3, 6, 6)
+    assert np.array_equal(whole, pixels[2:8, 3:9].transpose(2, 0, 1))
+    assert _decode.decode(buffer.getvalue(), Decoding(3, None, "white", 16)).shape == (3, 3, 3)
+    assert _decode.decode(buffer.getvalue(), Decoding(trim=200)).shape == (3, 12, 20)  # nothing would be left
+    assert _decode.decode(buffer.getvalue(), Decoding()).shape == (3, 12, 20)
+
+
+def test_trimmed_images_need_a_size_and_are_other_data(make: Make, files: dict[str, bytes]) -> None:
+    path = make(files)
+    with pytest.raises(DataError, match="expected a size beside trim, got none"):
+        load(path, trim=10)
+    usual, trimmed = load(path, size=4), load(path, size=4, trim=10)
+    assert usual.fingerprint != trimmed.fingerprint
+    assert trimmed.decoding.trim == 10
+
+
 def test_groups_from_a_level_of_the_path(make: Make, png: Callable[..., bytes]) -> None:
     files = {f"{label}/{track}/{index}.png": png(index) for label in "ab" for track in "xy" for index in range(2)}
     dataset = load(make(files), groups="level:1")

@@ -346,14 +346,17 @@ def test_groups_smaller_than_n_are_dropped_and_counted_or_an_error(tracks: Path)
     planned = prepared(tracks, *GROUPED)
     assert survey.dropped(planned)["test"] == {"1": 0, "2": 0, "4": 2}
     (line,) = [line for line in survey.remarks(planned) if line.startswith("groups with")]
-    assert line.startswith("groups with fewer than 4 images have no tuples of `grouped` (")
+    assert line.startswith("groups with fewer than 4 images count at every n that they reach (")
+    left_out = [*GROUPED, "--evaluation.groups_smaller_than_n=drop"]
+    (other,) = [line for line in survey.remarks(prepared(tracks, *left_out)) if line.startswith("groups with")]
+    assert other.startswith("groups with fewer than 4 images have no tuples, but of `iid` (")
     assert "validation 2 of 6 (2 with fewer than 4); test 2 of 8 (2 with fewer than 4)" in line
     drawn = planned.data.tuples("test", "grouped", 4, 4, 0)
     assert drawn.weights.sum(1).tolist() == pytest.approx([1] * 4)
     counted = clusters(planned.data, "test", "grouped", drawn)
     assert counted is not None
     assert len(counted.unique()) == 6  # intervals are over the groups that scores come from
-    message = "got [23] in group '.*/.*' of class '.*'; use n <= [23], .*groups_smaller_than_n to drop"
+    message = "got [23] in group '.*/.*' of class '.*'; use n <= [23], .*groups_smaller_than_n to keep or drop"
     with pytest.raises(DataError, match=message):
         prepared(tracks, *GROUPED, "--evaluation.groups_smaller_than_n=error")
 
@@ -418,7 +421,7 @@ def test_a_run_prints_and_stores_what_the_data_are(tracks: Path, capsys: pytest.
     for start in (
         "warning: left out a file that is no image by its name: 'readme.md'",
         "warning: skipped 1 files that cannot be read as images: expected an image in 'test/cat/test0/0.png', got",
-        "warning: groups with fewer than 4 images have no tuples of `grouped` (",
+        "warning: groups with fewer than 4 images count at every n that they reach (",
         "warning: test has fewer than 50 images of 2 of 2 classes ('cat' 20, 'dog' 21): read",
         "warning: test has fewer than 10 groups of 2 of 2 classes ('cat' 4, 'dog' 4): read",
     ):

@@ -169,7 +169,9 @@ def random_evidence(case: int, worth: float = 30.0, right: float = 0.7) -> tuple
     mass = torch.rand(8, generator=draw, dtype=torch.float64)
     mass = mass / mass.sum()
     target = mass @ scores.gather(2, labels[:, None, None].expand(-1, 3, 1))[..., 0]
-    return Evidence(scores, target, mass, worth * torch.tensor([1.0, 0.5, 3.0]).double()), torch.tensor([2.0, 3, 9])
+    return Evidence(scores, target, mass[:, None], worth * torch.tensor([1.0, 0.5, 3.0]).double()), torch.tensor(
+        [2.0, 3, 9]
+    )
 
 
 def negative_log_likelihoods(evidence: Evidence, theta: Tensor) -> Tensor:
@@ -177,7 +179,7 @@ def negative_log_likelihoods(evidence: Evidence, theta: Tensor) -> Tensor:
     inverse, losses = theta.exp(), []
     for size in range(evidence.scores.shape[1]):
         tempered = evidence.scores[:, size] * inverse[size]
-        losses.append((evidence.mass * tempered.exp().sum(1).log()).sum() - evidence.target[size] * inverse[size])
+        losses.append((evidence.mass[:, 0] * tempered.exp().sum(1).log()).sum() - evidence.target[size] * inverse[size])
     return torch.stack(losses)
 
 
@@ -207,7 +209,7 @@ def test_the_search_finds_the_smallest_penalised_loss(case: int) -> None:
     evidence, sizes = random_evidence(case, worth=10.0 ** (case % 4), right=(0.0, 0.7, 1.0)[case % 3])
     first = evidence._replace(
         scores=evidence.scores[:, :1],
-        target=(evidence.worth[0] * evidence.target[:1] + (evidence.mass @ evidence.scores[:, 0].mean(1)))
+        target=(evidence.worth[0] * evidence.target[:1] + (evidence.mass[:, 0] @ evidence.scores[:, 0].mean(1)))
         / (evidence.worth[0] + 1),
     )
 
@@ -234,7 +236,7 @@ def test_the_level_has_ends(gap: float, sign: float, end: float) -> None:
     scores = torch.tensor([[[0.0, -gap]], [[-gap, 0.0]]], dtype=torch.float64)
     right = 0.0 if sign > 0 else -gap
     evidence = Evidence(
-        scores, torch.tensor([right]).double(), torch.full((2,), 0.5).double(), torch.tensor([1e12]).double()
+        scores, torch.tensor([right]).double(), torch.full((2, 1), 0.5).double(), torch.tensor([1e12]).double()
     )
     assert _temperature._center(evidence).tolist() == [end]
 
