@@ -17,8 +17,9 @@ from sharedlabel.aggregators._space import LogRange, with_options
 from sharedlabel.config import Plugin, canonical, remade
 from sharedlabel.conformance._promise import Promises, expect
 from sharedlabel.measurements import counts
+from sharedlabel.scoring.scores import posterior_over
 from sharedlabel.training import search
-from sharedlabel.types import SetShape
+from sharedlabel.types import SetShape, Tuples
 
 TUPLES, INSTANCES, WIDTH, CLASSES = 6, 5, 7, 4
 RESNET20_MACS = 40_800_000  # of one 32 x 32 image
@@ -213,6 +214,23 @@ def shared_instances(subject: Subject) -> None:
     for prefixes in ([1, INSTANCES], list(range(1, INSTANCES + 1))):
         expected = aggregator.at(embeddings[index], logits[index], prefixes)
         close(aggregator.over(embeddings, logits, index, prefixes), expected)
+
+
+@PROMISES.add
+def ragged(subject: Subject) -> None:
+    """The posterior of a tuple is what it is alone, where tuples of other lengths stand beside it."""
+    embeddings, logits = (part.flatten(0, 1) for part in inputs())
+    lengths = torch.tensor([INSTANCES, 3, 3, 1])
+    every = torch.randperm(len(logits), generator=rng.generator(0, "ragged"))[: int(lengths.sum())]
+    rows = every.split(lengths.tolist())
+    padded = torch.stack([torch.cat([row, row[-1:].expand(INSTANCES - len(row))]) for row in rows])
+    drawn = Tuples(padded[None], torch.zeros(1, len(rows), dtype=torch.int64), torch.ones(1, len(rows)), lengths)
+    aggregator, sizes = subject.build(), range(1, INSTANCES + 1)
+    posterior = posterior_over(aggregator, (embeddings, logits), drawn, sizes)
+    for own, row in zip(posterior, rows, strict=True):
+        alone = aggregator(embeddings[row][None], logits[row][None])[0]
+        close(own[: len(row)], alone)
+        close(own[len(row) :], alone[-1:].expand(INSTANCES - len(row), -1))  # it stays as it is
 
 
 @PROMISES.add

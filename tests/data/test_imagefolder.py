@@ -284,7 +284,9 @@ def test_positions_that_are_none_are_refused(
 def test_an_image_has_one_position(make: Make, files: dict[str, bytes]) -> None:
     given = placed(files, list(range(8)))
     given["groups.csv"] += b"5,all,test/cat/0.png\n"
-    with pytest.raises(DataError, match="one position for each path in groups.csv, got 0.0 in row 2 and, in row 10, 5"):
+    with pytest.raises(
+        DataError, match=r"one position for each path in groups\.csv, got 0\.0 in row 2 and, in row 10, 5"
+    ):
         load(make(given), groups="groups.csv")
 
 
