@@ -20,6 +20,7 @@ from sharedlabel.grid.remaining import Remaining
 from sharedlabel.grid.words import described
 
 _LINES = 100  # of calls that end, at most, off a terminal
+_LONG = 10.0  # seconds of a call that is told anyway
 
 
 class Reporter(abc.ABC):
@@ -112,7 +113,9 @@ class Reporter(abc.ABC):
 
 
 class Lines(Reporter):
-    """A line for each call that has ended, or for each hundredth of them in a run of more; failures are all told.
+    """A line for each call that has ended, or for each hundredth of them in a run of more.
+
+    Calls that took long and those that failed are all told.
 
     Args:
         console: where to write; all other arguments are those of `Reporter`.
@@ -130,7 +133,7 @@ class Lines(Reporter):
         """Say what a call took, and how long the others will."""
         del worker
         hundredths = self.settled * _LINES // self.total
-        if hundredths == self._told and self.total > _LINES:
+        if hundredths == self._told and self.total > _LINES and seconds < _LONG:
             return
         self._told, left = hundredths, self.left()
         rest = f", about {_clock(left)} left" if left is not None and self.settled < self.total else ""

@@ -70,6 +70,18 @@ def test_at_most_a_hundred_lines_off_a_terminal_and_all_failures(planned, count)
     assert ended[-1] == f"[{count - 2}/{count - 2}] dense mlp seed {count - 1}: 1.0 s"  # no time is left
 
 
+def test_a_call_that_took_long_is_told_anyway(planned):
+    prepared, calls = planned
+    many = [dataclasses.replace(calls[0], config=dataclasses.replace(calls[0].config, seed=at)) for at in range(1_000)]
+    told = reporter(console(False), prepared, many)
+    for call, seconds in zip(many, (9.0, 10.0, 11.0, 1.0), strict=False):
+        told(call, seconds)
+    assert [line.split(":")[0] for line in told.console.file.getvalue().splitlines()] == [
+        "[2/1000] dense mlp seed 1",
+        "[3/1000] dense mlp seed 2",
+    ]
+
+
 def test_a_terminal_shows_every_worker_what_is_reused_and_what_is_left(planned):
     prepared, calls = planned
     told = reporter(console(True), prepared, calls, 3, 2)
