@@ -19,6 +19,7 @@ from benchmarks._measure import Result, results
 
 COMMANDS = (
     "conformance",
+    "effective",
     "error_rates",
     "evidence",
     "gpu",
