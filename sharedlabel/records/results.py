@@ -128,9 +128,12 @@ class Results(Tables, About):
 
     Attributes:
         cells: how many the grid has, finished or not; 0 where an older version wrote this.
+        order_free: aggregators whose answers do not depend on the order of instances; empty where an older version
+            wrote this.
     """
 
     cells: int = 0
+    order_free: tuple[str, ...] = ()
 
 
 # The kind of record in each table, by its name.

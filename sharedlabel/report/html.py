@@ -21,7 +21,7 @@ from sharedlabel.report.charts.figure import Panel
 from sharedlabel.report.charts.marks import Mark
 from sharedlabel.report.charts.svg import panel_svg, swatch
 from sharedlabel.report.plots import Drawn
-from sharedlabel.report.sentences import seeds, sentence
+from sharedlabel.report.sentences import order, seeds, sentence
 from sharedlabel.report.tables import long_tables
 from sharedlabel.report.views import Best, View
 from sharedlabel.report.wrong import wrong
@@ -189,6 +189,7 @@ def _view(view: View, results: Results) -> dict[str, Any]:
         "view": view,
         "answer": answer(results, view),
         "seeds": seeds(view.seeds),
+        "order": order(view),
         "others": spots,
         "best": _matrix(views.best_methods(view)),
         "standings": [(training, _standing(view, training)) for training in standings.trainings(view)],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sharedlabel.choose.candidates import Option
-from sharedlabel.config.names import EXACT
+from sharedlabel.config.names import EXACT, SEQUENCE
 from sharedlabel.records import MIN_SEEDS, SweetSpot
 from sharedlabel.records.written import number, percent
 from sharedlabel.report.views import View, dense, method, place
@@ -48,6 +48,17 @@ def _nothing(spot: SweetSpot, view: View) -> str:
         return f"Nothing qualifies ({method(spot)} on {spot.pruner}): {spot.reason or 'no reason is recorded'}."
     where = f"{place(best)}{'' if dense(best) else f' {best.ratio:g}x'} with {images(best.n)}"
     return f"Nothing qualifies: the best, {where}, gets {percent(best.n_accuracy)} right on validation."
+
+
+def order(view: View) -> str:
+    """Say which aggregators do not see the order of a sequence; empty for other tuples."""
+    own = {one.aggregator for one in view.summaries}
+    free = [name for name in view.order_free if name in own]
+    if view.protocol != SEQUENCE or not free:
+        return ""
+    others = sorted(own - {*free, EXACT})
+    rest = f"; in their order read them {', '.join(others)}" if others else ""
+    return f"The order of the instances makes no difference to {', '.join(free)}{rest}."
 
 
 def seeds(count: int) -> str:

@@ -65,6 +65,8 @@ def render(results: Results) -> list[RenderableType]:
         else:
             for training in standings.trainings(view):
                 parts += _standing(view, training)
+        if said := sentences.order(view):
+            parts.append(Text(f" {said}"))
         spots = views.winners(view)
         if spots:
             parts += [_spot_table(spots, view), _sentences(spots, view)]

@@ -37,6 +37,7 @@ class View(Tables):
     data: str
     backbone: str
     protocol: str
+    order_free: tuple[str, ...] = ()
 
     @property
     def network(self) -> tuple[str, str]:
@@ -168,7 +169,8 @@ def _view(results: Results, data: str, backbone: str, protocol: str) -> View:
         """Tell whether a record is of this view; what is said of networks is the same for every protocol."""
         return all(getattr(record, column, None) in {None, value} for column, value in own.items())
 
-    return View(**own, **{name: tuple(filter(inside, getattr(results, name))) for name in TABLES})  # type: ignore[arg-type]
+    tables = {name: tuple(filter(inside, getattr(results, name))) for name in TABLES}
+    return View(**own, order_free=results.order_free, **tables)  # type: ignore[arg-type]
 
 
 def usual(records: Sequence[Network]) -> list[Network]:

@@ -7,12 +7,17 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from sharedlabel.config import canonical, public
+import torch
+
+from sharedlabel import rng
+from sharedlabel.config import canonical, public, resolve
 from sharedlabel.grid import Grid, survey
 from sharedlabel.machine import provenance as machines
+from sharedlabel.plugins import load
 from sharedlabel.records import DatasetFacts
 from sharedlabel.scoring.data import SCORED_ROLES
 from sharedlabel.training.devices import device
+from sharedlabel.types import SetShape
 
 
 def about(grid: Grid) -> dict[str, Any]:
@@ -59,6 +64,15 @@ def dataset(grid: Grid) -> DatasetFacts:
         skipped=dataset.skipped,
         dropped=survey.dropped(grid),
     )
+
+
+def order_free(grid: Grid) -> tuple[str, ...]:
+    """Return the labels of the aggregators whose answers do not depend on the order of instances."""
+    shape = SetShape(torch.zeros(1), torch.ones(1), grid.data.prior.log().float())
+    chosen = [resolve("aggregators", spec) for spec in grid.experiment.aggregators]
+    with rng.untouched():
+        built = [(plugin.label, load("aggregators", plugin.name).build(plugin.config, shape)) for plugin in chosen]
+    return tuple(label for label, aggregator in built if aggregator.permutation_invariant)
 
 
 def provenance(grid: Grid, took: float | None, run: float) -> dict[str, Any]:

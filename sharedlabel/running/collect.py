@@ -58,6 +58,7 @@ def collect(
         adaptive=tuple(AdaptivePoint(**one) for one in (adaptive.meta["points"] if adaptive else ())),
         failures=failures,
         cells=cells or len(grid.cells),
+        order_free=about.order_free(grid),
         curves=tuple(curves.records.values()),
         **{table: tuple(records) for table, records in tables.records.items()},
         **{table: tuple(TABLES[table](**record) for record in records) for table, records in summary.meta.items()},

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn.utils import prune as masks
 
 import sharedlabel as sl
 from sharedlabel.errors import CompressionError, ConfigError
@@ -385,7 +386,7 @@ def test_modules_without_linear_layers_have_no_classifier() -> None:
 
 def test_masks_of_torch_and_empty_modules_are_refused() -> None:
     layer = nn.Linear(4, 2)
-    torch.nn.utils.prune.random_unstructured(layer, "weight", 0.5)
+    masks.random_unstructured(layer, "weight", 0.5)
     for look in (sl.finalize, sl.compression_ratio):
         with pytest.raises(CompressionError, match="expected layers whose weight is a parameter"):
             look(nn.Sequential(layer))
