@@ -5,18 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
-from sharedlabel.aggregators._base import normalize
-from sharedlabel.aggregators._fitted import fitted, plainly
-from sharedlabel.aggregators._pool import log_evidence
+from sharedlabel.aggregators._fitted import FittedPool
 from sharedlabel.aggregators._recurrence import Recurrence
-from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.types import SetShape
-
-_START = (4.0, 4.0, -8.0)  # noise of e^4, so that evidence adds up, as good as no drift, and a scale to match
-_BOUNDS = ((-6.0, 10.0), (-6.0, 10.0), (-12.0, 4.0))
 
 
 @dataclass(frozen=True)
@@ -24,7 +18,7 @@ class Config:
     """The Kalman pool has no options."""
 
 
-class KalmanPool(SharingAggregator):
+class KalmanPool(FittedPool):
     """Log-posterior log p(y) + a z_k, z_k the Kalman estimate of a random walk that evidence_k measures.
 
     The gain is K = P / (P + r) for the variance P of the estimate, 1 at first, and r of the noise; then z moves by
@@ -39,67 +33,36 @@ class KalmanPool(SharingAggregator):
     """
 
     permutation_invariant = False
-    log_prior: Tensor
+    START = (4.0, 4.0, -8.0)  # noise of e^4, so that evidence adds up, a scale to match, and as good as no drift
+    BOUNDS = ((-6.0, 10.0), (-6.0, 10.0), (-12.0, 4.0))
 
     def __init__(self, log_prior: Float[Tensor, "c"]) -> None:
-        super().__init__()
-        self.register_buffer("log_prior", log_prior.clone())
-        self.filter = Filter(nn.Parameter(torch.tensor(_START, dtype=log_prior.dtype)))
+        super().__init__(log_prior)
+        self.filter = Filter()
 
-    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor]:
-        """Return the evidence of each instance."""
-        del embeddings
-        return (log_evidence(logits, self.log_prior),)
-
-    def together(self, evidence: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
-        """Return the log-posterior after every prefix."""
-        return normalize(self.log_prior + self.filter(evidence))
-
-    def fit(
-        self,
-        embeddings: Float[Tensor, "t n d"],
-        logits: Float[Tensor, "t n c"],
-        labels: Int64[Tensor, "t"],
-        weights: Float[Tensor, "t"],
-    ) -> bool:
-        """Fit scale, noise and drift on all prefixes; there is nothing left to train."""
-        del embeddings
-        with plainly():
-            log_prior = self.log_prior.double()
-            evidence = log_evidence(logits.double(), log_prior)
-
-        def scores(point: Tensor) -> Tensor:
-            filtered: Tensor = Filter(point)(evidence)
-            return log_prior + filtered
-
-        found = fitted(scores, _START, _BOUNDS, labels, weights.double())
-        with torch.no_grad():
-            self.filter.coefficients.copy_(found)
-        return True
+    def scores(
+        self, coefficients: Float[Tensor, "p"], log_prior: Float[Tensor, "c"], *seen: Tensor
+    ) -> Float[Tensor, "t n c"]:
+        """Return unnormalised log-posteriors after every prefix."""
+        (evidence,), values = seen, coefficients.exp()
+        variances = values[1:].to(evidence.dtype).expand(*evidence.shape[:2], 2)
+        estimates: Tensor = self.filter(torch.cat([evidence, variances], dim=-1))
+        return log_prior + values[0] * estimates
 
 
 class Filter(Recurrence):
-    """The scaled estimate of a random walk after each measurement.
+    """The estimate of a random walk after each measurement; the variances of noise and drift stand beside these."""
 
-    Args:
-        coefficients: logarithms of the scale, and of the variances of noise and drift.
-    """
-
-    def __init__(self, coefficients: Tensor) -> None:
-        super().__init__()
-        self.coefficients = coefficients
-
-    def start(self, driven: Float[Tensor, "t n c"]) -> list[Tensor]:
+    def start(self, driven: Float[Tensor, "t n g"]) -> list[Tensor]:
         """Return an estimate of 0, and its variance of 1."""
-        return [torch.zeros_like(driven[:, 0]), torch.ones_like(driven[:, 0, :1])]
+        return [torch.zeros_like(driven[:, 0, :-2]), torch.ones_like(driven[:, 0, :1])]
 
-    def step(self, state: list[Tensor], driven: Float[Tensor, "t c"]) -> tuple[list[Tensor], Float[Tensor, "t c"]]:
+    def step(self, state: list[Tensor], driven: Float[Tensor, "t g"]) -> tuple[list[Tensor], Float[Tensor, "t c"]]:
         """Move the estimate towards a measurement."""
-        scale, noise, drift = self.coefficients.exp().to(driven.dtype).unbind()
-        estimate, variance = state
+        (estimate, variance), (measured, noise, drift) = state, (driven[:, :-2], driven[:, -2:-1], driven[:, -1:])
         gain = variance / (variance + noise)
-        estimate = estimate + gain * (driven - estimate)
-        return [estimate, (1 - gain) * variance + drift], scale * estimate
+        estimate = estimate + gain * (measured - estimate)
+        return [estimate, (1 - gain) * variance + drift], estimate
 
 
 def build(config: Config, shape: SetShape) -> KalmanPool:

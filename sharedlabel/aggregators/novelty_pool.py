@@ -5,17 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
-from sharedlabel.aggregators._base import Standardize, normalize, widen
-from sharedlabel.aggregators._fitted import fitted, plainly
-from sharedlabel.aggregators._pool import log_evidence
-from sharedlabel.aggregators._shared import SharingAggregator
+from sharedlabel.aggregators._base import Standardize, widen
+from sharedlabel.aggregators._fitted import FittedPool
 from sharedlabel.types import SetShape
-
-_START = (0.0, -4.0, 0.0)  # the log-pool, but for a fiftieth that is shared; what is alike: half the usual distance
-_BOUNDS = ((-5.0, 5.0), (-12.0, 12.0), (-4.0, 4.0))
 
 
 @dataclass(frozen=True)
@@ -23,7 +18,7 @@ class Config:
     """The novelty pool has no options."""
 
 
-class NoveltyPool(SharingAggregator):
+class NoveltyPool(FittedPool):
     """Log-posterior log p(y) + a sum_i evidence_i / (1 + rho sum_{j != i} s_ij), s_ij = exp(-d_ij^2 / (2 l^2)).
 
     d_ij is the distance of two standardised embeddings, in units of the square root of their width: two instances that
@@ -40,55 +35,34 @@ class NoveltyPool(SharingAggregator):
     """
 
     permutation_invariant = True
-    log_prior: Tensor
+    START = (0.0, -4.0, 0.0)  # the log-pool, but for a fiftieth that is shared
+    BOUNDS = ((-5.0, 5.0), (-12.0, 12.0), (-4.0, 4.0))
 
     def __init__(self, shape: SetShape) -> None:
-        super().__init__()
-        self.register_buffer("log_prior", shape.log_prior.clone())
+        super().__init__(shape.log_prior)
         self.standardize = Standardize(shape)
-        self.coefficients = nn.Parameter(torch.tensor(_START, dtype=shape.log_prior.dtype))
 
-    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor, Tensor]:
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor, ...]:
         """Return the evidence of each instance, and its place."""
-        seen = widen(self.standardize(embeddings))
-        return log_evidence(logits, self.log_prior), seen / seen.shape[-1] ** 0.5
+        places = widen(self.standardize(embeddings))
+        return *super().each(embeddings, logits), places / places.shape[-1] ** 0.5
 
-    def together(self, evidence: Float[Tensor, "t n c"], places: Float[Tensor, "t n d"]) -> Float[Tensor, "t n c"]:
-        """Return the log-posterior after every prefix."""
-        return normalize(_scores(evidence, _apart(places), self.log_prior, self.coefficients))
+    def seen(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        """Return the evidence, and the squared distances `[t n n]` of the instances of a tuple."""
+        evidence, places = parts
+        squares = places.square().sum(-1)
+        return evidence, (squares[:, :, None] + squares[:, None] - 2 * places @ places.mT).clamp_min(0)
 
-    def fit(
-        self,
-        embeddings: Float[Tensor, "t n d"],
-        logits: Float[Tensor, "t n c"],
-        labels: Int64[Tensor, "t"],
-        weights: Float[Tensor, "t"],
-    ) -> bool:
-        """Fit scale, correlation and length on all prefixes; there is nothing left to train."""
-        with plainly():
-            log_prior = self.log_prior.double()
-            evidence = log_evidence(logits.double(), log_prior)
-            apart = _apart(self.each(embeddings, logits)[1].double())
-        found = fitted(
-            lambda point: _scores(evidence, apart, log_prior, point), _START, _BOUNDS, labels, weights.double()
-        )
-        with torch.no_grad():
-            self.coefficients.copy_(found)
-        return True
-
-
-def _apart(places: Float[Tensor, "t n d"]) -> Float[Tensor, "t n n"]:
-    """Return the squared distances of the instances of a tuple."""
-    squares = places.square().sum(-1)
-    return (squares[:, :, None] + squares[:, None] - 2 * places @ places.mT).clamp_min(0)
-
-
-def _scores(evidence: Tensor, apart: Tensor, log_prior: Tensor, coefficients: Tensor) -> Float[Tensor, "t n c"]:
-    alike = (-apart / (2 * (2 * coefficients[2]).exp())).exp()
-    others = alike - torch.diag_embed(alike.diagonal(dim1=1, dim2=2))
-    among = others.cumsum(1).mT  # [t, i, k]: how much of the first k others is like i
-    weights = (1 / (1 + coefficients[1].sigmoid() * among)).mT.tril()  # [t, k, i]
-    return log_prior + coefficients[0].exp() * (weights @ evidence)
+    def scores(
+        self, coefficients: Float[Tensor, "p"], log_prior: Float[Tensor, "c"], *seen: Tensor
+    ) -> Float[Tensor, "t n c"]:
+        """Return unnormalised log-posteriors after every prefix."""
+        evidence, apart = seen
+        alike = (-apart / (2 * (2 * coefficients[2]).exp())).exp()
+        others = alike - torch.diag_embed(alike.diagonal(dim1=1, dim2=2))
+        among = others.cumsum(1).mT  # [t, i, k]: how much of the first k others is like i
+        weights = (1 / (1 + coefficients[1].sigmoid() * among)).mT.tril()  # [t, k, i]
+        return log_prior + coefficients[0].exp() * (weights @ evidence)
 
 
 def build(config: Config, shape: SetShape) -> NoveltyPool:

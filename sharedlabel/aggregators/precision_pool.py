@@ -6,17 +6,13 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from sharedlabel.aggregators._base import MIN_LOG_PROBABILITY, Standardize, normalize, widen
-from sharedlabel.aggregators._fitted import fitted, plainly
-from sharedlabel.aggregators._pool import log_evidence
-from sharedlabel.aggregators._shared import SharingAggregator
+from sharedlabel.aggregators._fitted import FittedPool, plainly
 from sharedlabel.types import SetShape
 
 _SIGNS = 4  # of quality
-_START = (0.0, -4.0, *[0.0] * _SIGNS)  # the log-pool, but for a fiftieth that is shared
-_BOUNDS = ((-5.0, 5.0), (-12.0, 12.0), *[(-3.0, 3.0)] * _SIGNS)
 _MOST = 3.0  # of the logarithm of a precision
 
 
@@ -25,7 +21,7 @@ class Config:
     """The precision pool has no options."""
 
 
-class PrecisionPool(SharingAggregator):
+class PrecisionPool(FittedPool):
     """Log-posterior log p(y) + a sum_i tau_i evidence_i / (1 + rho (sum_i tau_i - 1)), tau_i = exp(w . q_i).
 
     q_i holds four signs of quality: the entropy of the instance's posterior, its largest log-probability, how far that
@@ -43,25 +39,31 @@ class PrecisionPool(SharingAggregator):
     """
 
     permutation_invariant = True
-    log_prior: Tensor
+    START = (0.0, -4.0, *[0.0] * _SIGNS)  # the log-pool, but for a fiftieth that is shared
+    BOUNDS = ((-5.0, 5.0), (-12.0, 12.0), *[(-3.0, 3.0)] * _SIGNS)
     center: Tensor
     scale: Tensor
 
     def __init__(self, shape: SetShape) -> None:
-        super().__init__()
-        self.register_buffer("log_prior", shape.log_prior.clone())
+        super().__init__(shape.log_prior)
         self.register_buffer("center", torch.zeros(_SIGNS, dtype=shape.log_prior.dtype))
         self.register_buffer("scale", torch.ones(_SIGNS, dtype=shape.log_prior.dtype))
         self.standardize = Standardize(shape)
-        self.coefficients = nn.Parameter(torch.tensor(_START, dtype=shape.log_prior.dtype))
 
-    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor, Tensor]:
+    def each(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> tuple[Tensor, ...]:
         """Return the evidence of each instance, and its signs of quality."""
-        return log_evidence(logits, self.log_prior), (self._signs(embeddings, logits) - self.center) / self.scale
+        signs = (self._signs(embeddings, logits) - self.center) / self.scale
+        return *super().each(embeddings, logits), signs
 
-    def together(self, evidence: Float[Tensor, "t n c"], signs: Float[Tensor, "t n q"]) -> Float[Tensor, "t n c"]:
-        """Return the log-posterior after every prefix."""
-        return normalize(_scores(evidence, signs, self.log_prior, self.coefficients))
+    def scores(
+        self, coefficients: Float[Tensor, "p"], log_prior: Float[Tensor, "c"], *seen: Tensor
+    ) -> Float[Tensor, "t n c"]:
+        """Return unnormalised log-posteriors after every prefix."""
+        evidence, signs = seen
+        scale, correlation, weights = coefficients[0].exp(), coefficients[1].sigmoid(), coefficients[2:]
+        precision = (_MOST * ((signs * weights).sum(-1) / _MOST).tanh()).exp()[..., None]  # [t, n, 1]
+        whole = precision.cumsum(1)
+        return log_prior + scale * (precision * evidence).cumsum(1) / (1 + correlation * (whole - 1).clamp_min(0))
 
     def fit(
         self,
@@ -70,20 +72,13 @@ class PrecisionPool(SharingAggregator):
         labels: Int64[Tensor, "t"],
         weights: Float[Tensor, "t"],
     ) -> bool:
-        """Fit scale, correlation and the weights of the signs on all prefixes; there is nothing left to train."""
+        """Fit how the signs are standardised, then scale, correlation and the weights of the signs."""
         with plainly():
-            log_prior, signs = self.log_prior.double(), self._signs(embeddings, logits)
-            deviation, mean = torch.std_mean(signs.flatten(0, -2), dim=0)
-            scale = deviation.clamp_min(1e-3)
-            evidence, signs = log_evidence(logits.double(), log_prior), ((signs - mean) / scale).double()
-        found = fitted(
-            lambda point: _scores(evidence, signs, log_prior, point), _START, _BOUNDS, labels, weights.double()
-        )
+            deviation, mean = torch.std_mean(self._signs(embeddings, logits).flatten(0, -2), dim=0)
         with torch.no_grad():
             self.center.copy_(mean)
-            self.scale.copy_(scale)
-            self.coefficients.copy_(found)
-        return True
+            self.scale.copy_(deviation.clamp_min(1e-3))
+        return super().fit(embeddings, logits, labels, weights)
 
     def _signs(self, embeddings: Float[Tensor, "*b d"], logits: Float[Tensor, "*b c"]) -> Float[Tensor, "*b q"]:
         log_probabilities = normalize(logits).clamp_min(MIN_LOG_PROBABILITY)
@@ -91,13 +86,6 @@ class PrecisionPool(SharingAggregator):
         first, second = log_probabilities.topk(2, dim=-1).values.unbind(-1)
         length = widen(self.standardize(embeddings)).square().mean(-1).clamp_min(1e-6).log() / 2
         return torch.stack([entropy, first, first - second, length.to(first.dtype)], dim=-1)
-
-
-def _scores(evidence: Tensor, signs: Tensor, log_prior: Tensor, coefficients: Tensor) -> Float[Tensor, "t n c"]:
-    scale, correlation, weights = coefficients[0].exp(), coefficients[1].sigmoid(), coefficients[2:]
-    precision = (_MOST * ((signs * weights).sum(-1) / _MOST).tanh()).exp()[..., None]  # [t, n, 1]
-    whole = precision.cumsum(1)
-    return log_prior + scale * (precision * evidence).cumsum(1) / (1 + correlation * (whole - 1).clamp_min(0))
 
 
 def build(config: Config, shape: SetShape) -> PrecisionPool:
