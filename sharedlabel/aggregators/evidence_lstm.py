@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sharedlabel.aggregators import _recurrence
 from sharedlabel.aggregators._base import Standardize, instance_features, normalize, prefix_counts, widen
 from sharedlabel.aggregators._layers import CountedReadOut, scores_at
 from sharedlabel.aggregators._pool import TemperedPool
-from sharedlabel.aggregators._shared import SharingAggregator
+from sharedlabel.aggregators._tempered_start import TemperedStart
 from sharedlabel.config.schema import Dropout, OptionalWidth, PositiveFloat, Width
 from sharedlabel.types import SetShape
 
@@ -53,7 +53,7 @@ class Config:
 SPACE = {"hidden": (16, 32, 48), "refit": (0, 32, 64), "dropout": (0.0, 0.2, 0.4)}
 
 
-class EvidenceLstm(SharingAggregator):
+class EvidenceLstm(TemperedStart):
     """Log-posterior log p(y) + b(k) sum_i g_i [log p(y | x_i) - log p(y) + phi(x_i)] + LSTM(x_1..x_k) + rho(pooled).
 
     The gates g_i in (0, 2) are read from the LSTM after instance i, which sees embedding, log-probabilities and how
@@ -146,18 +146,6 @@ class EvidenceLstm(SharingAggregator):
             parts.append(_changes(projected))
         entered: Tensor = self.dropout(self.norm(torch.cat(parts, dim=-1)))
         return entered
-
-    def fit(
-        self,
-        embeddings: Float[Tensor, "t n d"],
-        logits: Float[Tensor, "t n c"],
-        labels: Int64[Tensor, "t"],
-        weights: Float[Tensor, "t"],
-    ) -> bool:
-        """Start at the tempered log-pool; gradient descent does the rest."""
-        del embeddings
-        self.pool.fit(logits, labels, weights)
-        return False
 
 
 def _changes(projected: Float[Tensor, "t n p"]) -> Float[Tensor, "t n 3"]:

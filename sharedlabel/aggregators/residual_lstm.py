@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sharedlabel.aggregators import _recurrence
 from sharedlabel.aggregators._base import Standardize, instance_features, normalize
 from sharedlabel.aggregators._pool import TemperedPool
-from sharedlabel.aggregators._shared import SharingAggregator
+from sharedlabel.aggregators._tempered_start import TemperedStart
 from sharedlabel.config.schema import Dropout, PositiveFloat, Width
 from sharedlabel.types import SetShape
 
@@ -46,7 +46,7 @@ class Config:
 SPACE = {"hidden": (16, 32, 64), "projection": (32, 64), "dropout": (0.0, 0.2, 0.4)}
 
 
-class ResidualLstm(SharingAggregator):
+class ResidualLstm(TemperedStart):
     """Correct the tempered log-pool by an LSTM with a bounded read-out that is zero at the start.
 
     The bound keeps the correction from running away for more instances than in training.
@@ -107,18 +107,6 @@ class ResidualLstm(SharingAggregator):
         """Return what each instance adds to the pool, in nats."""
         del embeddings
         return self.pool.evidence(logits)
-
-    def fit(
-        self,
-        embeddings: Float[Tensor, "t n d"],
-        logits: Float[Tensor, "t n c"],
-        labels: Int64[Tensor, "t"],
-        weights: Float[Tensor, "t"],
-    ) -> bool:
-        """Start at the tempered log-pool; gradient descent does the rest."""
-        del embeddings
-        self.pool.fit(logits, labels, weights)
-        return False
 
     def recur(self, features: Float[Tensor, "t n f"]) -> Float[Tensor, "t n h"]:
         """Return the LSTM's output at every step."""

@@ -9,13 +9,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import Standardize, instance_features, normalize, widen
 from sharedlabel.aggregators._pool import TemperedPool
 from sharedlabel.aggregators._recurrence import Recurrence
-from sharedlabel.aggregators._shared import SharingAggregator
+from sharedlabel.aggregators._tempered_start import TemperedStart
 from sharedlabel.config.schema import Dropout, Width
 from sharedlabel.types import SetShape
 
@@ -38,7 +38,7 @@ class Config:
 SPACE = {"hidden": (16, 32, 64), "dropout": (0.0, 0.2, 0.4)}
 
 
-class StateSpace(SharingAggregator):
+class StateSpace(TemperedStart):
     """Add to the tempered log-pool a linear read-out, zero at the start, of s_k = exp(-delta_k) s_{k-1} + delta_k u_k.
 
     Input u and step delta = softplus(W x + b) of every memory follow from the instance x: embedding and
@@ -83,18 +83,6 @@ class StateSpace(SharingAggregator):
     def _corrected(self, evidence: Float[Tensor, "t n c"], read: Float[Tensor, "t n h"]) -> Float[Tensor, "t n c"]:
         correction = self.read_out(self.dropout(read.to(self.read_out.weight.dtype)))
         return normalize(self.pool(evidence) + correction.to(evidence.dtype))
-
-    def fit(
-        self,
-        embeddings: Float[Tensor, "t n d"],
-        logits: Float[Tensor, "t n c"],
-        labels: Int64[Tensor, "t"],
-        weights: Float[Tensor, "t"],
-    ) -> bool:
-        """Start at the tempered log-pool; gradient descent does the rest."""
-        del embeddings
-        self.pool.fit(logits, labels, weights)
-        return False
 
 
 class Memories(Recurrence):

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sharedlabel.aggregators._base import Standardize, instance_features, normalize, prefix_counts
 from sharedlabel.aggregators._layers import scores_at
 from sharedlabel.aggregators._pool import TemperedPool
-from sharedlabel.aggregators._shared import SharingAggregator
+from sharedlabel.aggregators._tempered_start import TemperedStart
 from sharedlabel.config.schema import Dropout, Width
 from sharedlabel.types import SetShape
 
@@ -37,7 +37,7 @@ class Config:
 SPACE = {"attention": (16, 32, 64), "hidden": (16, 32, 64), "dropout": (0.0, 0.2, 0.4)}
 
 
-class TwoStream(SharingAggregator):
+class TwoStream(TemperedStart):
     """Log-posterior log p(y) + b(k) sum evidence + c k^e sum_i a_i evidence_i + rho(sum_i a_i x_i, log k).
 
     The weights a_i of a prefix are a softmax of gated scores of the instances x, embedding and log-probabilities, plus
@@ -90,18 +90,6 @@ class TwoStream(SharingAggregator):
         chosen = weights.to(evidence.dtype) @ evidence
         grown = self.share * (self.growth * log_counts.to(evidence.dtype)).exp()
         return normalize(self.pool(evidence) + grown * chosen + self.classify(read).to(evidence.dtype))
-
-    def fit(
-        self,
-        embeddings: Float[Tensor, "t n d"],
-        logits: Float[Tensor, "t n c"],
-        labels: Int64[Tensor, "t"],
-        weights: Float[Tensor, "t"],
-    ) -> bool:
-        """Start at the tempered log-pool; gradient descent does the rest."""
-        del embeddings
-        self.pool.fit(logits, labels, weights)
-        return False
 
 
 def build(config: Config, shape: SetShape) -> TwoStream:
