@@ -60,7 +60,8 @@ class TrainConfig:
         mixup: alpha of the Beta distribution of shares in which pairs of images and their labels are mixed (Zhang et
             al. 2018); 0 is off.
         ema: decay of the exponential moving average of weights and statistics, of each step, which takes their place
-            at the end of a training, in [0, 1); 0 is off.
+            at the end of a training or of a part of it (`schedule.rewind`), in [0, 1); less in the first steps. 0 is
+            off.
     """
 
     epochs: Many = 20

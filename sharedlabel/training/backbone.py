@@ -8,11 +8,11 @@ from typing import Any, Literal, Self
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sharedlabel.config import schema
 from sharedlabel.config.sections import TrainConfig
 from sharedlabel.training import augmenting, compiling
+from sharedlabel.training.averaging import Average
 from sharedlabel.training.base import TrainedModule, options_of
 from sharedlabel.training.compiling import Compiled
 from sharedlabel.training.loaders import augment
@@ -56,7 +56,7 @@ class BackboneTraining(TrainedModule):
         self.label_smoothing, self.crop, self.flip = float(label_smoothing), crop, flip
         self.final_rate, self.mixup, self.ema = float(final_rate), float(mixup), float(ema)
         self._transform = augmenting.transform(augment)
-        self._average: AveragedModel | None = None  # made when it is first needed
+        self._average: Average | None = None
         self.backbone, self.span, self.after_step = backbone, span, after_step
         self._steps = 0
         self._network = compiling.compiled(backbone, compiled)
@@ -136,7 +136,7 @@ class BackboneTraining(TrainedModule):
         """Stop at the end of the span."""
         done = round(self.span[0] * self._steps) + self.trainer.global_step
         if self.ema:
-            self._averaged().update_parameters(self.backbone)
+            self._averaged().add(self.backbone)
         if self.after_step is not None:
             self.after_step(self.backbone, done / self._steps)
         if self.span != (0.0, 1.0) and done >= round(self.span[1] * self._steps):
@@ -145,27 +145,25 @@ class BackboneTraining(TrainedModule):
     def on_fit_end(self) -> None:
         """Take the average of weights."""
         if self._average is not None:
-            self.backbone.load_state_dict(self._average.module.state_dict())
+            self._average.give(self.backbone)
+            self._average = None
 
-    def _averaged(self) -> AveragedModel:
-        """Return the average, which lies outside the module: it is neither trained nor part of its state."""
+    def _averaged(self) -> Average:
         if self._average is None:
-            made = AveragedModel(self.backbone, multi_avg_fn=get_ema_multi_avg_fn(self.ema), use_buffers=True)
-            object.__setattr__(self, "_average", made)
-        assert self._average is not None
+            self._average = Average(self.ema)
         return self._average
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save how far `after_step` is, and the average of weights."""
         if self.ema:
-            checkpoint["average"] = self._averaged().state_dict()
+            checkpoint["average"] = self._averaged().state()
         if self.after_step is not None:
             checkpoint["after_step"] = self.after_step.state(self.backbone)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let `after_step` and the average of weights go on from there."""
         if self.ema:
-            self._averaged().load_state_dict(checkpoint["average"])
+            self._averaged().restore(checkpoint["average"])
         if self.after_step is not None:
             self.after_step.restore(self.backbone, checkpoint["after_step"])
 

@@ -21,6 +21,7 @@ from sharedlabel.grid import checks
 from sharedlabel.scoring.data import Data
 from sharedlabel.stages import dense
 from sharedlabel.training import augmenting, batched, compression, resume
+from sharedlabel.training.averaging import Average
 from sharedlabel.training.loaders import ImageLoader
 from sharedlabel.training.modules import BackboneModule
 from sharedlabel.types import Dataset
@@ -164,11 +165,42 @@ def test_averaged_weights_are_the_moving_average_of_all_steps(data: Data) -> Non
         network = build()
         compression.train(network, recipe, data, CPU, 1, after_step=Watch())
     averaged = seen[0]
-    for step in seen[1:]:
-        averaged = {name: decay * averaged[name] + (1 - decay) * value for name, value in step.items()}
+    for at, step in enumerate(seen[1:], start=1):
+        kept = min(decay, (1 + at) / (10 + at))
+        averaged = {name: kept * averaged[name] + (1 - kept) * value for name, value in step.items()}
     for name, value in state(network).items():
         if value.is_floating_point():
             torch.testing.assert_close(value, averaged[name].to(value.dtype), atol=1e-5, rtol=1e-5)
+
+
+def test_masks_are_not_averaged_and_what_is_pruned_meanwhile_stays_pruned(data: Data) -> None:
+    from sharedlabel.config import resolve
+
+    plugin = resolve("pruners", {"name": "magnitude", "schedule": {"when": "gradual", "steps": 4}})
+    recipe = TrainConfig(epochs=4, batch_size=14, ema=0.9)
+    with rng.seeded(0, "network"):
+        dense_network = compression.initial(resolve("backbones", {"name": "mlp", "widths": [32, 16]}), data)
+        training = compression.BackboneTrainer(data, CPU, recipe, recipe, 0)
+        _, pruned, _ = compression.compress(dense_network, 4.0, plugin, training, None)
+    masks = {name: value for name, value in state(pruned).items() if name.endswith("_mask")}
+    assert masks
+    for name, mask in masks.items():
+        assert set(mask.unique().tolist()) == {0.0, 1.0}
+        weights = state(pruned)[name.removesuffix("_mask")]
+        assert bool((weights[mask == 0] == 0).all())
+
+
+def test_an_average_moves_in_half_precision() -> None:
+    layer = nn.Linear(2, 2).to(torch.bfloat16)
+    average = Average(0.999)
+    nn.init.constant_(layer.weight, 1.0)
+    average.add(layer)
+    nn.init.constant_(layer.weight, 1.5)
+    for _ in range(3_000):
+        average.add(layer)
+    average.give(layer)
+    assert layer.weight.dtype == torch.bfloat16
+    assert float(layer.weight.detach().min()) > 1.45
 
 
 def test_an_averaged_training_goes_on_where_it_was_killed(data: Data, tmp_path: Any, monkeypatch: Any) -> None:
