@@ -93,7 +93,7 @@ def test_bash_completes_files(written, tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "green folder").mkdir()
     configs = in_bash(written, "sharedlabel", "train", "--config", "g", folder=tmp_path)
-    assert sorted(configs) == ["green folder", "grid.yaml", "grid.yml"]
+    assert sorted(configs) == ["green folder", "grid.yaml", "grid.yml", "gtsrb"]  # and the configuration of that name
     assert in_bash(written, "sharedlabel", "report", "n", folder=tmp_path) == ["notes.txt"]
     assert in_bash(written, "sharedlabel", "report", "--output", "n", folder=tmp_path) == ["notes.txt"]
 

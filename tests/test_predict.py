@@ -337,6 +337,22 @@ def test_a_table_may_give_the_order_in_which_files_are_looked_at(tuples, tmp_pat
     assert group.paths == (files[1], files[2], files[0])
 
 
+@pytest.mark.parametrize(
+    ("rows", "flaw"),
+    [
+        (("one,{0},3", "one,{0},1"), "expected one position of '.*', got 3 and 1 .row 3 of .*; remove one of the rows"),
+        (("one,{0},3", "one,{1},3"), "expected positions that differ, got 3 for both '.*' and '.*' .row 3 of"),
+    ],
+)
+def test_positions_that_give_no_order_are_a_flaw_of_their_group(tuples, tmp_path, rows, flaw):
+    files = sorted(str(path.relative_to(tmp_path)) for path in tuples.rglob("*.png"))[:2]
+    lines = [row.format(*files) for row in rows]
+    (tmp_path / "groups.csv").write_text("\n".join(["group,path,position", *lines, f"two,{files[0]},3"]))
+    one, two = read_groups(tmp_path / "groups.csv").groups
+    assert re.search(flaw, one.flaw)
+    assert two.flaw == ""
+
+
 def test_a_table_of_groups_is_the_same_as_folders(model, tuples, tmp_path, capsys):
     files = sorted(tuples.glob("*/*.png"), reverse=True)
     rows = [f"{file.parent.name},{file.relative_to(tmp_path)},ignored" for file in files]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -15,9 +14,9 @@ from sharedlabel.config import resolve
 from sharedlabel.data.tuples import partition
 from sharedlabel.metrics import paired, uncertainty
 from sharedlabel.metrics.calibration import temperatures
+from sharedlabel.metrics.intervals import interval
 from sharedlabel.scoring import thresholds
 from sharedlabel.scoring.scores import posterior_over, score
-from sharedlabel.summary.comparisons import averaged
 from sharedlabel.training.aggregator import AggregatorTraining
 from sharedlabel.training.aggregator import averaged as averaged_loss
 from sharedlabel.training.loaders import TupleLoader, weighed
@@ -113,17 +112,41 @@ def test_tuples_that_share_nothing_are_counted_at_every_n(known):
 
 
 def test_the_average_over_n_has_the_mean_and_the_spread_of_the_average(known):
+    """By the influence of each group on it, with the fewest degrees of freedom of any n."""
     drawn, draw = known.drawn, rng.generator(6)
-    scores = torch.rand(2, 1, *drawn.labels.shape, len(N), generator=draw, dtype=torch.float64)
-    every = uncertainty.estimate(scores[0, 0], drawn, N, len(known.labels), known.groups)
-    endpoint = averaged(scores, drawn, N)
-    one = uncertainty.estimate(endpoint[0, 0], drawn, [min(N)], len(known.labels), known.groups)
-    torch.testing.assert_close(one.mean, every.mean.mean(0, keepdim=True))
-    # The same groups move it by the same amounts, but for the correction of classes of few groups.
-    expected = every.influence.mean(1)
-    assert float((one.influence[:, 0] - expected).abs().max()) < 0.1 * float(expected.abs().max())
-    whole = dataclasses.replace(drawn, lengths=None)
-    torch.testing.assert_close(averaged(scores, whole, N), scores.mean(-1, keepdim=True))
+    scores = torch.rand(3, 2, *drawn.labels.shape, len(N), generator=draw, dtype=torch.float64)  # [m s p t k]
+    given = drawn, N, len(known.labels), known.groups
+    columns = [1, 3]
+    for own in scores:
+        every = uncertainty.seed_average(own, *given)
+        whole = every.with_average(columns, seeds=2)
+        torch.testing.assert_close(whole[slice(len(N))].influence, every.influence)
+        last = whole[slice(len(N), None)]
+        torch.testing.assert_close(last.mean, every.mean[columns].mean(0, keepdim=True))
+        torch.testing.assert_close(last.influence[:, 0], every.influence[:, columns].mean(1))
+        torch.testing.assert_close(last.spread.se, last.influence.square().sum(0).sqrt())
+        assert float(last.spread.image_freedom) == float(every.spread.image_freedom[columns].min())
+    pairs = paired.all_pairs(scores, *given, columns)
+    apart = uncertainty.seed_average(scores[2] - scores[0], *given).with_average(columns, seeds=2)
+    torch.testing.assert_close(pairs.difference[2, 0], apart.mean)
+    for name in ("of_images", "image_freedom", "of_seeds"):
+        torch.testing.assert_close(getattr(pairs.spread, name)[2, 0], getattr(apart.spread, name))
+
+
+def test_the_interval_of_an_average_over_n_knows_that_few_groups_reach_the_largest():
+    """Two classes of twenty groups of one instance and two of eight: nominal intervals hold in most repetitions."""
+    sizes = torch.tensor(([1] * 20 + [8] * 2) * 2)
+    groups = torch.arange(len(sizes)).repeat_interleave(sizes)
+    labels = (groups >= len(sizes) // 2).long()
+    prior, n = torch.tensor([0.5, 0.5], dtype=torch.float64), (1, 2, 4, 8)
+    drawn = partition(labels, 8, 1, prior, rng.generator(0), groups, short=True)
+    covered = 0
+    for at in range(200):
+        scores = torch.randn(1, *drawn.labels.shape, len(n), generator=rng.generator(at), dtype=torch.float64)
+        made = uncertainty.seed_average(scores, drawn, n, len(labels), groups).with_average([0, 1, 2, 3], 1)
+        low, high = interval(made.mean[-1:], made.spread[-1:])
+        covered += int(low <= 0 <= high)
+    assert covered >= 180
 
 
 def test_a_temperature_looks_at_the_tuples_that_reach_its_n(known):

@@ -18,14 +18,15 @@ class Normalize(nn.Module):
 
     By channel, the statistics are set once from the backbone split and travel with the weights. By image, they are
     those of all values of each image alone, which takes its brightness and contrast away; a deviation is at least that
-    of one value in an image of zeros.
+    of one value 1 in an image of zeros, on the scale of [0, 1].
 
     Args:
         channels: of an image.
         by: `channel` or `image`.
 
     Reference:
-        By image: `per_image_standardization` of TensorFlow.
+        By image: `per_image_standardization` of TensorFlow, whose least deviation is the same number on the scale that
+        images come in.
     """
 
     mean: Tensor

@@ -21,8 +21,8 @@ def validate(dataset: Dataset) -> Dataset:
     """
     _check_lengths(dataset)
     _check_labels(dataset)
-    if dataset.positions is not None:
-        _check_positions(dataset, dataset.positions)
+    if dataset.positions is not None and dataset.groups is not None:
+        _check_positions(dataset, dataset.positions, dataset.groups)
     if isinstance(dataset.images, Tensor) and dataset.images.is_floating_point():
         _check_finite(dataset, dataset.images)
     return dataset
@@ -75,7 +75,7 @@ def _check_labels(dataset: Dataset) -> None:
         )
 
 
-def _check_positions(dataset: Dataset, positions: Tensor) -> None:
+def _check_positions(dataset: Dataset, positions: Tensor, groups: Tensor) -> None:
     """Refuse positions that give the instances of a group no order."""
     if not bool(positions.isfinite().all()):
         wrong = int((~positions.isfinite()).nonzero()[0])
@@ -83,7 +83,6 @@ def _check_positions(dataset: Dataset, positions: Tensor) -> None:
             f"data set {dataset.name!r}: expected numbers as positions, got {float(positions[wrong])} for instance "
             f"{wrong}; number or time it"
         )
-    groups = torch.zeros_like(dataset.labels) if dataset.groups is None else dataset.groups
     place = positions.unique(return_inverse=True)[1]
     places, times = torch.stack([dataset.labels, groups, place]).unique(dim=1, return_counts=True)
     if int(times.max()) == 1:

@@ -18,40 +18,49 @@ from sharedlabel.types import Dataset, Role
 Splits = Mapping[Role, Int64[Tensor, "_"]]
 
 
-def smaller(dataset: Dataset, indices: Int64[Tensor, "m"], sizes: Sequence[int]) -> tuple[dict[int, int], int]:
+def smaller(
+    dataset: Dataset, indices: Int64[Tensor, "m"], sizes: Sequence[int], stride: int = 1
+) -> tuple[dict[int, int], int]:
     """Count the groups of a split that have fewer instances than tuples of each size; one of two classes counts twice.
 
     Args:
         dataset: with groups.
         indices: the split.
         sizes: n of each.
+        stride: of the tuples, which take every so many-th instance.
 
     Returns:
         The count by size, and how many groups there are.
     """
-    counts = _cells(dataset, indices)[1]
+    counts = reach(_cells(dataset, indices)[1], stride)
     return {n: int((counts < n).sum()) for n in sizes}, len(counts)
 
 
-def check_groups(dataset: Dataset, indices: Int64[Tensor, "m"], n: int) -> None:
-    """Refuse groups with fewer than n instances.
+def reach(sizes: Int64[Tensor, "k"], stride: int) -> Int64[Tensor, "k"]:
+    """Return how many instances a tuple of every so many-th one can have, of groups of some sizes."""
+    return (sizes - 1) // stride + 1
+
+
+def check_groups(dataset: Dataset, indices: Int64[Tensor, "m"], n: int, stride: int = 1) -> None:
+    """Refuse groups with fewer than n instances at a stride.
 
     Raises:
         DataError: names the smallest.
     """
     cells, counts = _cells(dataset, indices)
-    size, smallest = counts.min(0)
+    size, smallest = reach(counts, stride).min(0)
     if size < n:
         label, group = cells[:, smallest].tolist()
+        at = f" at a stride of {stride}" if stride > 1 else ""
         raise DataError(
-            f"expected at least n = {n} instances, got {int(size)} in group {dataset.group_name(group)} of class "
+            f"expected at least n = {n} instances{at}, got {int(size)} in group {dataset.group_name(group)} of class "
             f"{dataset.class_names[label]!r}; use n <= {int(size)}, add instances or set "
             "evaluation.groups_smaller_than_n to keep or drop"
         )
 
 
 def without_small_classes(
-    dataset: Dataset, splits: Splits, drawn: Sequence[Int64[Tensor, "_"]], n: int, *, grouped: bool
+    dataset: Dataset, splits: Splits, drawn: Sequence[Int64[Tensor, "_"]], n: int, *, grouped: bool, stride: int = 1
 ) -> tuple[Dataset, dict[Role, Int64[Tensor, "_"]], tuple[str, ...]]:
     """Leave out the classes that have no tuple of n instances in one of the splits.
 
@@ -61,6 +70,7 @@ def without_small_classes(
         drawn: instance indices of each set of images that tuples are drawn from.
         n: instances of the largest tuples.
         grouped: whether tuples come from one group each.
+        stride: of tuples that take every so many-th instance.
 
     Returns:
         The data set with labels of the classes left, -1 elsewhere; the splits; the names of the classes that left.
@@ -68,7 +78,7 @@ def without_small_classes(
     Raises:
         DataError: fewer than two classes are left.
     """
-    most = torch.stack([_largest(dataset, indices, grouped) for indices in drawn]).amin(0)
+    most = torch.stack([reach(_largest(dataset, indices, grouped), stride) for indices in drawn]).amin(0)
     keep = most >= n
     gone = tuple(name for name, kept in zip(dataset.class_names, keep.tolist(), strict=True) if not kept)
     if not gone:

@@ -158,7 +158,7 @@ def _group(source: Source, name: str, files: list[str], skip: int) -> Group:
 
 def _from_table(table: Path, encoding: str) -> Groups:
     folder, paths = table.parent, dict[str, dict[str, float]]()
-    source, flaws = Source(folder), dict[str, str]()
+    source, flaws, placed = Source(folder), dict[str, str](), dict[tuple[str, float], str]()
     for number, group, path, position in read_table(read_plain(table, TABLE_BYTES), str(table), encoding):
         inside = _below(folder, path)
         if inside is None:
@@ -169,8 +169,19 @@ def _from_table(table: Path, encoding: str) -> Groups:
         elif not os.path.lexists(folder / inside):
             flaws[group] = f"expected an image at {inside!r} (row {number} of {table}), got no file; correct the path"
         own = paths.setdefault(group, {})
-        if inside is not None:
-            own[inside] = position or 0.0
+        if inside is None:
+            continue
+        if own.setdefault(inside, position or 0.0) != (position or 0.0):
+            flaws[group] = (
+                f"expected one position of {inside!r}, got {own[inside]:g} and {position:g} (row {number} of {table}); "
+                "remove one of the rows"
+            )
+        twin = inside if position is None else placed.setdefault((group, position), inside)
+        if twin != inside:
+            flaws[group] = (
+                f"expected positions that differ, got {position:g} for both {twin!r} and {inside!r} (row {number} of "
+                f"{table}); correct one of them"
+            )
     if not paths:
         raise DataError(f"expected rows with a group and a path in {table}, got none; add some")
     ordered = {name: sorted(own, key=lambda path: (own[path], path)) for name, own in paths.items()}

@@ -8,7 +8,7 @@ import torch
 
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, canonical
-from sharedlabel.config.names import DENSE, DENSE_NETWORK, EXACT, IID
+from sharedlabel.config.names import DENSE, DENSE_NETWORK, EXACT, IID, SEQUENCE
 from sharedlabel.config.sections import ComparisonConfig
 from sharedlabel.data import _small, tuples
 from sharedlabel.errors import CompressionError, ConfigError, DataError, nearest
@@ -116,10 +116,16 @@ def check_tuples(data: Data, experiment: Experiment) -> None:
                 f"evaluation.protocols: {protocol!r} needs group ids, and {data.dataset.name} has none; "
                 "use [iid] or a data set with groups"
             )
+        if protocol == SEQUENCE and experiment.split.groups == "divided":
+            raise ConfigError(
+                "evaluation.protocols: 'sequence' needs whole groups, and split.groups shares each out; "
+                "set split.groups to whole, or leave 'sequence' out"
+            )
         for role in FEATURE_ROLES:
             try:
                 if protocol != IID and scoring.groups_smaller_than_n == "error":
-                    _small.check_groups(data.dataset, data.splits[role], max(scoring.n))
+                    stride = scoring.stride if protocol == SEQUENCE else 1
+                    _small.check_groups(data.dataset, data.splits[role], max(scoring.n), stride)
                 drawn = data.tuples(role, protocol, max(scoring.n), 1, 0, tuples.asked(scoring, protocol))
             except DataError as error:
                 where = data.part if data.part and role == "aggregator" else f"the {role} split"

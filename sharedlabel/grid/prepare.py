@@ -10,7 +10,7 @@ import torch
 from sharedlabel import plugins
 from sharedlabel.backbones._base import Backbone
 from sharedlabel.config import Experiment, Plugin, plugins_in, refresh, resolve, trainings
-from sharedlabel.config.names import CROSSFIT, IID
+from sharedlabel.config.names import CROSSFIT, IID, SEQUENCE
 from sharedlabel.config.sections import TrainerConfig
 from sharedlabel.data import _small, splits, tuples
 from sharedlabel.data._copies import copies
@@ -169,7 +169,9 @@ def _split(
         if kinds == {CROSSFIT}:
             drawn[0] = torch.cat([split["backbone"], drawn[0]])
         grouped = set(scoring.protocols) != {IID}
-        dataset, split, gone = _small.without_small_classes(dataset, split, drawn, max(scoring.n), grouped=grouped)
+        stride = scoring.stride if SEQUENCE in scoring.protocols else 1
+        most = max(scoring.n)
+        dataset, split, gone = _small.without_small_classes(dataset, split, drawn, most, grouped=grouped, stride=stride)
         if gone:
             remarks = (f"left out {len(gone):,} classes without a tuple of n = {max(scoring.n)}: {', '.join(gone)}",)
     return dataset, split, (*remarks, *copies(dataset, split, experiment.split.leaks))

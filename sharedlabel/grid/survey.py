@@ -7,7 +7,7 @@ from typing import get_args
 
 import torch
 
-from sharedlabel.config.names import IID
+from sharedlabel.config.names import IID, SEQUENCE
 from sharedlabel.data._small import smaller
 from sharedlabel.grid import Grid
 from sharedlabel.records import ClassCount
@@ -39,7 +39,8 @@ def dropped(grid: Grid) -> dict[str, dict[str, int]]:
     dataset, scoring = grid.data.dataset, grid.experiment.evaluation
     if dataset.groups is None or set(scoring.protocols) == {IID}:
         return {}
-    smaller_by_size = {role: smaller(dataset, grid.data.splits[role], scoring.n)[0] for role in FEATURE_ROLES}
+    stride = scoring.stride if set(scoring.protocols) <= {IID, SEQUENCE} else 1
+    smaller_by_size = {role: smaller(dataset, grid.data.splits[role], scoring.n, stride)[0] for role in FEATURE_ROLES}
     return {role: {str(n): count for n, count in by_size.items()} for role, by_size in smaller_by_size.items()}
 
 

@@ -76,8 +76,8 @@ def equal_instances(information: Sequence[float], n: Sequence[int], curve: Seque
 
     Args:
         information: what is looked for, such as relative information.
-        n: numbers of instances of the curve, rising.
-        curve: their information; where it falls, its largest value so far counts.
+        n: numbers of instances of the curve, rising, at least 1.
+        curve: their information; points at which it does not rise above all before are left out.
 
     Returns:
         Numbers of instances; NaN below the curve and above it.
@@ -88,11 +88,14 @@ def equal_instances(information: Sequence[float], n: Sequence[int], curve: Seque
     >>> equal_instances([0.4, 0.5, 0.9], [1, 2, 4], [0.4, 0.6, 0.8]).round(3).tolist()
     [1.0, 1.414, nan]
     """
-    if len(n) != len(curve) or len(n) < 2 or any(a >= b for a, b in itertools.pairwise(n)):
+    wanted, known, sizes = (np.asarray(values, dtype=np.float64) for values in (information, curve, n))
+    if len(n) != len(curve) or len(n) < 2 or n[0] < 1 or any(a >= b for a, b in itertools.pairwise(n)):
         raise DataError(f"expected a curve over two rising numbers of instances or more, got n = {list(n)}")
-    wanted = np.asarray(information, dtype=np.float64)
-    rising = np.maximum.accumulate(np.asarray(curve, dtype=np.float64))
-    places = np.exp(np.interp(wanted, rising, np.log(np.asarray(n, dtype=np.float64))))
+    if not np.isfinite(known).all():
+        raise DataError(f"expected a curve of numbers, got {list(curve)}; leave out what is not known")
+    first = np.concatenate([[True], known[1:] > np.maximum.accumulate(known)[:-1]])
+    rising = known[first]
+    places = np.exp(np.interp(wanted, rising, np.log(sizes[first])))
     return np.where((wanted < rising[0]) | (wanted > rising[-1]), np.nan, places)
 
 

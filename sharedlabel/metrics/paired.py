@@ -40,6 +40,7 @@ def all_pairs(
     prefixes: Sequence[int],
     instances: int,
     clusters: Int64[Tensor, "N"] | None = None,
+    average: Sequence[int] = (),
 ) -> Pairs:
     """Compare every two methods on identical tuples, by the differences of each tuple's scores.
 
@@ -49,6 +50,8 @@ def all_pairs(
         prefixes: the n of each column of `scores`.
         instances: number of instances in the split, N.
         clusters: group of each instance, for tuples cut inside groups; None for instances drawn independently.
+        average: columns whose average is one more column, for ragged tuples, of which others count at each n: its
+            variance is that of averaged influences, its degrees of freedom are the fewest. Needs clusters.
 
     Returns:
         For every pair what `uncertainty.seed_average` returns of the differences of their scores, up to rounding.
@@ -66,10 +69,12 @@ def all_pairs(
         covariance, lowest, freedom = _over_instances(averaged, tuples, prefixes, instances)
     else:
         lowest = None
-        covariance, freedom = _over_clusters(averaged, tuples, clusters, weights)
+        covariance, freedom = _over_clusters(averaged, tuples, clusters, weights, average)
     of_images = _of_differences(covariance)
     if lowest is not None:
         of_images = torch.maximum(of_images, _of_differences(lowest))
+    if average:
+        means = torch.cat([means, means[..., list(average)].mean(-1, keepdim=True)], dim=-1)
     difference = means.mean(dim=1)[:, None] - means.mean(dim=1)
     seeds, of_seeds = scores.shape[1], torch.zeros_like(of_images)
     if seeds > 1:
@@ -86,15 +91,22 @@ def _of_differences(covariance: Float[Tensor, "m m k"]) -> Float[Tensor, "m m k"
 
 
 def _over_clusters(
-    scores: Float[Tensor, "m p t k"], tuples: Tuples, clusters: Int64[Tensor, "N"], weights: Float[Tensor, "p t #k"]
-) -> tuple[Float[Tensor, "m m k"], Float[Tensor, "k"]]:
-    """Return the covariances of the means over fresh groups, and their degrees of freedom."""
+    scores: Float[Tensor, "m p t k"],
+    tuples: Tuples,
+    clusters: Int64[Tensor, "N"],
+    weights: Float[Tensor, "p t #k"],
+    average: Sequence[int],
+) -> tuple[Float[Tensor, "m m j"], Float[Tensor, "j"]]:
+    """Return the covariances of the means over fresh groups, and of an average if asked for, and their freedom."""
     methods, _, _, columns = scores.shape
     of_all = weights if weights.shape[2] == 1 else weights.repeat(1, 1, methods)
     _, influence, freedom = over_clusters(center(_side_by_side(scores), tuples, of_all), tuples, clusters)
-    pieces = influence.view(-1, methods, columns)
-    covariance = torch.einsum("gak,gbk->abk", pieces, pieces)
-    return covariance, freedom[:columns].expand(columns)
+    pieces, freedom = influence.view(-1, methods, columns), freedom[:columns].expand(columns)
+    if average:
+        chosen = list(average)
+        pieces = torch.cat([pieces, pieces[..., chosen].mean(-1, keepdim=True)], dim=-1)
+        freedom = torch.cat([freedom, freedom[chosen].min()[None]])
+    return torch.einsum("gak,gbk->abk", pieces, pieces), freedom
 
 
 def _over_instances(

@@ -54,6 +54,32 @@ class Estimate:
         """Return the estimate of some of the columns."""
         return Estimate(self.mean[columns], self.spread[columns], self.influence[:, columns])
 
+    def with_average(self, columns: Sequence[int], seeds: int) -> Estimate:
+        """Return the same with one more column: the average of some, by the influences on each.
+
+        For scores over groups, whose influences sum up to their variance; its degrees of freedom are the fewest of
+        these columns.
+
+        Args:
+            columns: to average.
+            seeds: how many of the last units are seeds; 1 if none are.
+        """
+        own = self.influence[:, columns].mean(1, keepdim=True)
+        images, of_seeds = own.split([len(own) - seeds, seeds]) if seeds > 1 else (own, own[:0])
+        spread = Spread(
+            *(
+                torch.cat([part, one])
+                for part, one in (
+                    (self.spread.of_images, images.square().sum(0)),
+                    (self.spread.image_freedom, self.spread.image_freedom[columns].min()[None]),
+                    (self.spread.of_seeds, of_seeds.square().sum(0)),
+                    (self.spread.seed_freedom, self.spread.seed_freedom[columns].min()[None]),
+                )
+            )
+        )
+        mean = torch.cat([self.mean, self.mean[columns].mean(0, keepdim=True)])
+        return Estimate(mean, spread, torch.cat([self.influence, own], dim=1))
+
 
 def estimate(
     scores: Float[Tensor, "p t k"],

@@ -12,7 +12,6 @@ from sharedlabel.records import AXES, Row
 from sharedlabel.scoring.data import SCORED_ROLES
 from sharedlabel.stages import STAGES, Finished
 from sharedlabel.store import Store
-from sharedlabel.types import Role
 
 _REMEMBERED = 256  # calls whose facts are kept: those of a few networks
 
@@ -31,7 +30,7 @@ class Facts:
         self.store = store
         self.seconds: dict[str, float] = {}
         self.read = functools.lru_cache(maxsize=_REMEMBERED)(self._of)
-        self._tuples: dict[tuple[str, str, Role], int] = {}
+        self._partitions: dict[str, int] = {}
 
     def of(self, cell: Cell) -> dict[str, dict[str, Any]]:
         """Return the facts of a cell's calls by stage, without those that are not stored.
@@ -47,13 +46,12 @@ class Facts:
         by_stage = {name: self.read(node.stage, node.key).get("losses") for name, node in calls.items()}
         return {name: losses for name, losses in by_stage.items() if losses}
 
-    def tuples(self, cell: Cell, role: Role) -> int:
-        """Count the tuples of one partition, which depend on the data and the protocol alone."""
-        scored, drawn = cell.evaluate, (cell.evaluate.data_key, cell.protocol, role)
-        if drawn not in self._tuples:
-            tensors = self.store.load(scored.stage, scored.key).tensors()
-            self._tuples |= {(*drawn[:2], one): tensors[f"{one}.correct"].shape[1] for one in SCORED_ROLES}
-        return self._tuples[drawn]
+    def partitions(self, cell: Cell) -> int:
+        """Count the partitions that were scored, which depend on the protocol alone."""
+        scored, protocol = cell.evaluate, cell.protocol
+        if protocol not in self._partitions:
+            self._partitions[protocol] = self.store.load(scored.stage, scored.key).tensors()["test.correct"].shape[0]
+        return self._partitions[protocol]
 
     def _has(self, node: Node) -> bool:
         return self.store.has(node.stage, node.key)
@@ -75,14 +73,14 @@ def of_cell(cell: Cell, grid: Grid, facts: Facts, by_stage: Mapping[str, dict[st
     shown = _columns(cell, grid)
     for stage in cell.ends:
         shown |= STAGES[stage].columns(by_stage.get(stage))
-    scored, partitions = by_stage[cell.evaluate.stage], grid.experiment.evaluation.partitions
+    scored, partitions = by_stage[cell.evaluate.stage], facts.partitions(cell)
     macs = scored.get("macs", {})
     made = []
     for role in SCORED_ROLES:
-        tuples = facts.tuples(cell, role) * partitions
-        for metrics in scored[role]:
+        for metrics, tuples in zip(scored[role], scored["tuples"][role], strict=True):
             spent = _spent(shown, metrics, int(macs.get(str(metrics["n"]), 0)))
-            made.append(Row(**shown, split=role, tuples=tuples, partitions=partitions, **metrics, **spent))
+            counts = {"tuples": tuples * partitions, "partitions": partitions}
+            made.append(Row(**shown, split=role, **counts, **metrics, **spent))
     return made
 
 

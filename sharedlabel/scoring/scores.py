@@ -54,6 +54,7 @@ class Scores:
         temperature: per prefix length, fitted on validation.
         metrics: per prefix length, the metric columns of `records.Row`.
         reliability: per prefix length, before and after calibration, the bins of the reliability diagram.
+        tuples: per prefix length, how many tuples of a partition reach it.
     """
 
     correct: UInt8[Tensor, "p t k"]
@@ -62,6 +63,7 @@ class Scores:
     temperature: Float64[Tensor, "k"]
     metrics: list[dict[str, float]]
     reliability: list[dict[str, Any]]
+    tuples: list[int]
 
 
 def posterior_over(
@@ -204,7 +206,8 @@ def score(
     rows = [{name: float(values[index]) for name, values in columns.items()} for index in range(len(n))]
     predicted = posterior.argmax(2).to(torch.int16).unflatten(0, of_tuples)
     in_order = sorted((one for own in diagrams.values() for one in own), key=lambda one: not one["calibrated"])
-    return Scores(right.to(torch.uint8), predicted, bits.float(), temperature, rows, in_order)
+    reached = [drawn.reaching(size).labels.shape[1] for size in n]
+    return Scores(right.to(torch.uint8), predicted, bits.float(), temperature, rows, in_order, reached)
 
 
 def _columns(scored: Scored) -> dict[str, Float64[Tensor, "k"]]:

@@ -87,12 +87,13 @@ def score(config: Sample, data: Data, posterior: Posterior, fitted: Callable[[Tu
 
 def packed(scores: Mapping[str, Scores], n: tuple[int, ...]) -> Output:
     """Pack the scores of both splits into an output: per-tuple scores and answers as tensors, metrics as facts."""
-    tensors, meta = {}, {}
+    tensors, meta, tuples_of = {}, {}, {}
     for role, one in scores.items():
+        tuples_of[role] = one.tuples
         tensors[f"{role}.correct"], tensors[f"{role}.information"] = one.correct, one.information
         meta[role] = [{"n": size, **metrics} for size, metrics in zip(n, one.metrics, strict=True)]
     tensors["test.predicted"] = scores["test"].predicted
-    return Output(tensors, {**meta, "reliability": scores["test"].reliability})
+    return Output(tensors, {**meta, "tuples": tuples_of, "reliability": scores["test"].reliability})
 
 
 def scored_images(config: Sample, data: Data) -> int:

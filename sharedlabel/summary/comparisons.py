@@ -16,19 +16,16 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Float64
-from torch import Tensor, nn
+from torch import Tensor
 
 from sharedlabel.config.names import DENSE_NETWORK, EXACT, FROZEN, Protocol, network_name
 from sharedlabel.config.sections import ComparisonConfig
-from sharedlabel.metrics._weights import weights_at
 from sharedlabel.metrics.behrens_fisher import Spread
 from sharedlabel.metrics.moderation import moderate
 from sharedlabel.metrics.paired import Pairs, all_pairs
 from sharedlabel.records import Axis, Comparison, Identity, Pooled
 from sharedlabel.summary.seeds import SeedScores, Split, common_seeds
 from sharedlabel.summary.verdicts import Differences
-from sharedlabel.types import Tuples
 
 METRICS: tuple[Literal["n_accuracy", "ri"], ...] = ("n_accuracy", "ri")
 Members: TypeAlias = dict[str, tuple[Identity, SeedScores]]
@@ -159,38 +156,29 @@ def blocks(
 
 
 def pooled_scores(block: Block, seeds: Sequence[int], asked: ComparisonConfig) -> Tensor:
-    """Average the scores of every tuple over the complete places: `[m s p t 2k+1]`, the primary endpoint last."""
+    """Average the scores of every tuple over the complete places: `[m s p t 2k+1]`, the primary endpoint last.
+
+    Without it where tuples are ragged (`averaged`).
+    """
     total: Tensor | None = None
     for place in block.complete:
         scores = torch.stack([place[name][1].scores(seeds) for name in block.names])
         total = scores if total is None else total.add_(scores)
     assert total is not None
     total /= len(block.complete)
-    columns = _endpoint(block.n, asked)
-    sizes = [block.n[column - len(block.n)] for column in columns]
-    return torch.cat([total, averaged(total[..., columns], block.split.drawn, sizes)], dim=-1)
+    if ragged(block):
+        return total
+    return torch.cat([total, total[..., _endpoint(block.n, asked)].mean(dim=-1, keepdim=True)], dim=-1)
 
 
-def averaged(scores: Float64[Tensor, "m s p t k"], drawn: Tuples, n: Sequence[int]) -> Float64[Tensor, "m s p t 1"]:
-    """Return a score of each tuple whose mean is the average over n of the means, and whose spread is that average's.
+def ragged(block: Block) -> bool:
+    """Tell whether other tuples count at each n, so that no score of a tuple is the primary endpoint."""
+    return block.split.drawn.lengths is not None
 
-    Of ragged tuples it is the mean of the tuple's class, plus by how much the tuple differs from it at those n that it
-    reaches, in so far as it weighs more there than among all.
 
-    Args:
-        scores: of tuples after each n.
-        drawn: the tuples.
-        n: numbers of instances.
-    """
-    if drawn.lengths is None:
-        return scores.mean(dim=-1, keepdim=True)
-    weights, first = weights_at(drawn, n), weights_at(drawn, [min(n)])
-    member = nn.functional.one_hot(drawn.labels).double()  # [p t c]
-    mass = torch.einsum("ptc,ptk->ck", member, weights)
-    means = torch.einsum("ptc,ptk,msptk->msck", member, weights, scores) / mass.where(mass > 0, 1.0)
-    own = torch.einsum("ptc,msck->msptk", member, means)
-    share = torch.where(first > 0, weights / first.where(first > 0, 1.0), 0.0)
-    return (own + share * (scores - own)).mean(dim=-1, keepdim=True)
+def averaged(block: Block, asked: ComparisonConfig) -> list[int]:
+    """Return the columns of `pooled_scores` whose average is the primary endpoint, where no column of it is."""
+    return _endpoint(block.n, asked) if ragged(block) else []
 
 
 def _endpoint(n: Sequence[int], asked: ComparisonConfig) -> list[int]:
@@ -205,12 +193,9 @@ def shared_seeds(block: Block) -> tuple[int, ...]:
 
 
 def sizes(block: Block, asked: ComparisonConfig) -> list[int]:
-    """Return how many instances a tuple has to have for each column of `pooled_scores`.
-
-    For the endpoint that is the most that it looks at; of ragged tuples it looks at all.
-    """
+    """Return how many instances each column of `pooled_scores` depends on: the endpoint on the most it looks at."""
     n = block.n
-    return [*n, *n, asked.n or (max(n) if block.split.drawn.lengths is None else min(n))]
+    return [*n, *n] if ragged(block) else [*n, *n, asked.n or max(n)]
 
 
 def lengths(n: Sequence[int], asked: ComparisonConfig) -> list[int | float]:
@@ -225,8 +210,8 @@ def _pooled(
     seeds = shared_seeds(block)
     if not seeds:  # the cells of a grid that is not finished may share no seed
         return [], {}
-    widths = sizes(block, asked)
-    pairs = all_pairs(pooled_scores(block, seeds, asked), block.split.drawn, widths, *_units(block.split))
+    scores, widths = pooled_scores(block, seeds, asked), sizes(block, asked)
+    pairs = all_pairs(scores, block.split.drawn, widths, *_units(block.split), averaged(block, asked))
     table = _picked(pairs, block.names, block.pairs)
     differences = _differences(block, [table], lengths(block.n, asked), len(seeds))[0]
     family = torch.tensor([[tests[block.family(pair)]] for pair in block.pairs], dtype=torch.float64)
@@ -239,7 +224,7 @@ def _pooled(
     )
     gates = primary.judged(family, asked.margin)
     opened = torch.tensor([[one.p_adjusted] for (one,) in gates], dtype=torch.float64)
-    columns = len(widths) - 1
+    columns = 2 * len(block.n)
     others = differences.judged(family * columns, asked.margin, opened)
     identity, row = block.first[0], block.first[1].rows[0][0]
     records = []

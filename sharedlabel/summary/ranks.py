@@ -19,7 +19,16 @@ from sharedlabel.config.sections import ComparisonConfig
 from sharedlabel.metrics.uncertainty import seed_average
 from sharedlabel.records import MIN_SEEDS, OPPOSITE, Comparison, Identity, Pooled, Rank, Verdict, Wins
 from sharedlabel.scoring.scores import accuracy_and_ri, relative_information_ends
-from sharedlabel.summary.comparisons import METRICS, Block, blocks, lengths, pooled_scores, shared_seeds, sizes
+from sharedlabel.summary.comparisons import (
+    METRICS,
+    Block,
+    averaged,
+    blocks,
+    lengths,
+    pooled_scores,
+    shared_seeds,
+    sizes,
+)
 from sharedlabel.summary.seeds import SeedScores, Split
 from sharedlabel.summary.verdicts import ALPHA
 
@@ -105,9 +114,11 @@ def _means(scores: Tensor, block: Block, asked: ComparisonConfig) -> list[tuple[
     """Return mean, low and high of n-accuracy and then of RI at every n, and of the primary endpoint."""
     split, widths = block.split, sizes(block, asked)
     means = seed_average(scores, split.drawn, widths, split.instances, split.groups)
-    k, averaged = len(block.n), lengths(block.n, asked)[-1]
+    if chosen := averaged(block, asked):
+        means = means.with_average(chosen, len(scores))
+    k, length = len(block.n), lengths(block.n, asked)[-1]
     usual = accuracy_and_ri(means[slice(2 * k)], split.independent(block.n), split.entropy)
-    endpoint = relative_information_ends(means[slice(2 * k, None)], split.independent([averaged]), split.entropy)
+    endpoint = relative_information_ends(means[slice(2 * k, None)], split.independent([length]), split.entropy)
     return [
         (mean, low, high)
         for ends in (*usual, endpoint)

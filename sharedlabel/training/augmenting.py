@@ -89,12 +89,12 @@ def _made(spec: Spec) -> Callable[[Tensor], Tensor]:
         for one, kind in vars(v2).items()
         if inspect.isclass(kind) and issubclass(kind, v2.Transform) and kind is not v2.Transform
     }
+    if not isinstance(name, str):
+        raise ConfigError(f"expected a transform by its name, or a mapping with 'name', got {spec!r}; name it")
     if name in _OF_BATCHES:
         raise ConfigError(
             f"expected transforms of one image, got {name}, which mixes those of a batch; use {_OF_BATCHES[name]}"
         )
-    if not isinstance(name, str):
-        raise ConfigError(f"expected a transform by its name, or a mapping with 'name', got {spec!r}; name it")
     if name not in known:
         raise ConfigError(f"unknown transform {name!r} of torchvision.transforms.v2; {nearest(name, known)}")
     taken = inspect.signature(known[name]).parameters
@@ -119,4 +119,8 @@ def _value(option: str, value: Any) -> Any:
         if value not in modes:
             raise ConfigError(f"unknown interpolation {value!r}; {nearest(value, modes)}")
         return modes[value]
-    return [_made(one) for one in value] if option == _INNER and isinstance(value, Sequence) else value
+    if option != _INNER:
+        return value
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(f"transforms: expected a list of transforms, got {value!r}; write [{value}]")
+    return [_made(one) for one in value]

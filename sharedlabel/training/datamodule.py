@@ -77,8 +77,7 @@ class SharedLabelDataModule(pl.LightningDataModule):
 
     A batch is `[t n ...]` of every input, labels `[t]` and weights `[t]`: each class weighs its prior. Where tuples
     have different sizes, shorter ones repeat their last instance, and weights are `[t n]`, 0 from there on. Training
-    tuples
-    are formed anew every epoch; those of validation and test are the same in every epoch.
+    tuples are formed anew every epoch; those of validation and test are the same in every epoch.
     With several devices each sees its share of every batch.
 
     Args:

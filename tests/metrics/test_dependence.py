@@ -49,7 +49,9 @@ def test_information_is_looked_up_in_a_curve_that_never_falls():
     n, curve = [1, 2, 4, 8], [0.2, 0.5, 0.45, 0.9]
     found = equal_instances([0.1, 0.2, 0.35, 0.7, 0.9, 0.95], n, curve)
     assert np.isnan(found[[0, 5]]).all()
-    assert found[1:5] == pytest.approx([1, math.sqrt(2), 4 * math.sqrt(2), 8])
+    assert found[1:5] == pytest.approx([1, math.sqrt(2), 4, 8])  # 4 is half way from 2 to 8
+    assert equal_instances([0.6], [1, 2, 4], [0.4, 0.6, 0.5]).tolist() == pytest.approx([2])
+    assert equal_instances([0.6], [1, 2, 4, 8], [0.4, 0.6, 0.6, 0.8]).tolist() == pytest.approx([2])
 
 
 def test_compressing_pays_below_the_break_even_and_not_above():
@@ -68,6 +70,8 @@ def test_compressing_pays_below_the_break_even_and_not_above():
         (lambda: correlation(1, 1), "n above 1 and a positive number of independent instances, got 1 and 1"),
         (lambda: correlation(4, 0), "got 4 and 0"),
         (lambda: equal_instances([0.1], [1], [0.2]), "two rising numbers of instances or more"),
+        (lambda: equal_instances([0.1], [0, 2], [0.2, 0.3]), r"got n = \[0, 2\]"),
+        (lambda: equal_instances([0.1], [1, 2], [0.2, math.nan]), "a curve of numbers"),
         (lambda: equal_instances([0.1], [2, 2], [0.2, 0.3]), r"got n = \[2, 2\]"),
     ],
 )

@@ -113,6 +113,11 @@ def test_transforms_hold_others_and_interpolate_by_name() -> None:
         ({"name": "RandomRotation", "degrees": 30, "expand": True}, "keep size and type"),
         ("MixUp", "transforms of one image, got MixUp, which mixes those of a batch; use mixup"),
         ({"name": "RandomRotation", "degrees": 3, "interpolation": "linear"}, "unknown interpolation 'linear'"),
+        ({"name": ["a"]}, "expected a transform by its name"),
+        (
+            {"name": "RandomApply", "transforms": "RandomCrop"},
+            "a list of transforms, got 'RandomCrop'; write",
+        ),
         ({"degrees": 3}, "expected a transform by its name, or a mapping with 'name', got"),
     ],
 )
