@@ -197,6 +197,29 @@ def test_a_loss_does_not_look_beyond_the_end_of_a_tuple(known):
     assert float(usual) == pytest.approx(by_hand, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["tempered_log_pool", "random_effect_pool", "kalman_pool", "precision_pool"])
+def test_what_is_fitted_directly_looks_at_every_prefix_that_there_is_and_at_no_other(known, name):
+    def fitted(embeddings: Tensor, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        model = aggregator(known, name)
+        assert type(model).fits_ragged
+        model.fit(embeddings, logits, labels, weights)
+        return torch.cat([one.detach().flatten() for one in model.parameters()])
+
+    index, labels, weights = known.drawn.indices.flatten(0, 1), known.drawn.labels.flatten(), weighed(known.drawn)
+    given = known.embeddings[index], known.logits[index]
+    usual = fitted(*given, labels, weights)
+    if name != "precision_pool":  # whose signs are standardised over all that it is given
+        lengths = known.drawn.lengths.repeat(len(known.drawn.labels))
+        beyond = torch.arange(max(N)) >= lengths[:, None]
+        spoilt = given[1].masked_fill(beyond[..., None], 7.0)
+        torch.testing.assert_close(fitted(given[0], spoilt, labels, weights), usual, atol=1e-3, rtol=1e-3)
+    full = weights[:, -1] > 0
+    alone = fitted(given[0][full], given[1][full], labels[full], weights[full, -1])
+    assert not torch.allclose(alone, usual, atol=1e-3)  # short groups say something
+    same = fitted(given[0][full], given[1][full], labels[full], weights[full, -1:].expand(-1, max(N)))
+    torch.testing.assert_close(same, alone, atol=1e-3, rtol=1e-3)
+
+
 def test_an_aggregator_learns_from_ragged_tuples(known):
     with rng.seeded(0, "training"):
         module = AggregatorTraining(aggregator(known, "gru"), learning_rate=0.01)

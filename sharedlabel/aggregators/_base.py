@@ -29,9 +29,15 @@ class Aggregator(nn.Module, abc.ABC):
 
     An aggregator with parameters is trained by gradient descent on the negative log-likelihood over all prefixes,
     weighted by its `prefix_weights`, unless its `fit` says that it is done.
+
+    Attributes:
+        permutation_invariant: whether the order of the instances leaves the posterior of the whole tuple as it is.
+        fits_ragged: whether `fit` takes tuples of different sizes, which repeat their last instance up to n, with
+            weights `[t n]` that are 0 from there on; it gets those of n instances alone otherwise.
     """
 
     permutation_invariant: ClassVar[bool]
+    fits_ragged: ClassVar[bool] = False
 
     @abc.abstractmethod
     def forward(self, embeddings: Float[Tensor, "t n d"], logits: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
@@ -192,6 +198,11 @@ def instance_features(standardized: Float[Tensor, "*b d"], logits: Float[Tensor,
 def prefix_counts(reference: Float[Tensor, "t n c"]) -> Float[Tensor, "n 1"]:
     """Return 1, 2, ..., n as a column, on the device and of the type of `reference`."""
     return torch.arange(1, reference.shape[1] + 1, device=reference.device, dtype=reference.dtype)[:, None]
+
+
+def mean_loss(losses: Float[Tensor, "t n"], shares: Float[Tensor, "t"] | Float[Tensor, "t n"]) -> Float[Tensor, "n"]:
+    """Return the mean loss of tuples at every prefix; their weights, or those at each prefix, sum to 1."""
+    return shares @ losses if shares.ndim == 1 else (shares * losses).sum(0)
 
 
 def prefix_loss(log_posterior: Float[Tensor, "t k c"], labels: Int64[Tensor, "t"]) -> Float[Tensor, "t k"]:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from sharedlabel.aggregators._base import normalize, prefix_loss
+from sharedlabel.aggregators._base import mean_loss, normalize, prefix_loss
 from sharedlabel.aggregators._pool import check_finite, log_evidence
 from sharedlabel.aggregators._shared import SharingAggregator
 from sharedlabel.logs import log_normalize
@@ -33,6 +33,7 @@ class FittedPool(SharingAggregator):
         BOUNDS: lowest and highest value of each.
     """
 
+    fits_ragged = True
     START: ClassVar[tuple[float, ...]]
     BOUNDS: ClassVar[Bounds]
     log_prior: Tensor
@@ -64,7 +65,7 @@ class FittedPool(SharingAggregator):
         embeddings: Float[Tensor, "t n d"],
         logits: Float[Tensor, "t n c"],
         labels: Int64[Tensor, "t"],
-        weights: Float[Tensor, "t"],
+        weights: Float[Tensor, "t"] | Float[Tensor, "t n"],
     ) -> bool:
         """Fit the coefficients on all prefixes; there is nothing left to train."""
         with plainly():
@@ -90,7 +91,7 @@ def fitted(
     start: Sequence[float],
     bounds: Bounds,
     labels: Int64[Tensor, "t"],
-    weights: Float64[Tensor, "t"],
+    weights: Float64[Tensor, "t"] | Float64[Tensor, "t n"],
 ) -> Float64[Tensor, "p"]:
     """Return the numbers of least weighted mean negative log-likelihood over all prefixes, by L-BFGS-B.
 
@@ -102,7 +103,7 @@ def fitted(
         start: where the search begins.
         bounds: lowest and highest value of each.
         labels: label of each tuple.
-        weights: relative weight of each tuple.
+        weights: relative weight of each tuple, or of each at every prefix.
 
     Raises:
         TrainingError: the scores are not finite.
@@ -111,13 +112,13 @@ def fitted(
 
     with plainly():
         center = torch.tensor(start, dtype=torch.float64, device=labels.device)
-        shares, labels = weights / weights.sum(), labels.clone()
+        shares, labels = weights / weights.sum(0), labels.clone()
         check_finite(scores(center))
 
     def objective(point: Float64[np.ndarray, "p"]) -> tuple[float, Float64[np.ndarray, "p"]]:
         with torch.inference_mode(False), torch.enable_grad():
             values = torch.from_numpy(point).to(center.device).requires_grad_()
-            loss = (shares @ prefix_loss(log_normalize(scores(values)), labels)).mean()
+            loss = mean_loss(prefix_loss(log_normalize(scores(values)), labels), shares).mean()
             loss = loss + (values - center).square().sum() / (2 * len(labels))
             (gradient,) = torch.autograd.grad(loss, values)
         return float(loss.detach()), gradient.cpu().numpy()

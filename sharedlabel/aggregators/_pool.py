@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from sharedlabel.aggregators._base import normalize, prefix_counts, prefix_loss
+from sharedlabel.aggregators._base import mean_loss, normalize, prefix_counts, prefix_loss
 from sharedlabel.errors import TrainingError
 from sharedlabel.logs import log_normalize
 
@@ -57,7 +57,12 @@ class TemperedPool(nn.Module):
         temperature = (offset + slope * prefix_counts(evidence).log()).exp()
         return self.log_prior + temperature * evidence.cumsum(1)
 
-    def fit(self, logits: Float[Tensor, "t n c"], labels: Int64[Tensor, "t"], weights: Float[Tensor, "t"]) -> None:
+    def fit(
+        self,
+        logits: Float[Tensor, "t n c"],
+        labels: Int64[Tensor, "t"],
+        weights: Float[Tensor, "t"] | Float[Tensor, "t n"],
+    ) -> None:
         """Set a0 and a1 to the minimum of the weighted mean negative log-likelihood over all prefixes."""
         with torch.no_grad():
             sums = log_evidence(logits.double(), self.log_prior.double()).cumsum(1)
@@ -69,7 +74,7 @@ def fit_coefficients(
     sums: Float64[Tensor, "t n c"],
     log_prior: Float64[Tensor, "c"],
     labels: Int64[Tensor, "t"],
-    weights: Float64[Tensor, "t"],
+    weights: Float64[Tensor, "t"] | Float64[Tensor, "t n"],
 ) -> Float64[np.ndarray, "2"]:
     """Fit a0 and a1 by L-BFGS-B within `LIMITS`, with a standard normal prior that weighs as much as one tuple.
 
@@ -79,7 +84,7 @@ def fit_coefficients(
         sums: evidence summed over each prefix, nats.
         log_prior: natural log.
         labels: label of each tuple.
-        weights: relative weight of each tuple.
+        weights: relative weight of each tuple, or of each at every prefix.
 
     Raises:
         TrainingError: the evidence is not finite.
@@ -87,17 +92,17 @@ def fit_coefficients(
     from scipy.optimize import minimize
 
     check_finite(sums)
-    shares = weights / weights.sum()
+    shares = weights / weights.sum(0)
     log_counts = prefix_counts(sums).squeeze(1).log()
 
     def objective(point: Float64[np.ndarray, "2"]) -> tuple[float, Float64[np.ndarray, "2"]]:
         coefficients = torch.from_numpy(point).to(sums.device)
         temperature = (coefficients[0] + coefficients[1] * log_counts).exp()
         log_posterior = log_normalize(log_prior + temperature[:, None] * sums)
-        loss = (shares @ prefix_loss(log_posterior, labels)).mean()
+        loss = mean_loss(prefix_loss(log_posterior, labels), shares).mean()
         # d loss / d log b(k) = b(k) * (expected sum under the posterior - sum of the label)
         excess = (log_posterior.exp() * sums).sum(-1) + prefix_loss(sums, labels)
-        slopes = temperature * (shares @ excess) / len(log_counts)
+        slopes = temperature * mean_loss(excess, shares) / len(log_counts)
         gradient = torch.stack([slopes.sum(), (slopes * log_counts).sum()])
         loss = loss + coefficients.square().sum() / (2 * len(labels))
         gradient = gradient + coefficients / len(labels)

@@ -16,6 +16,7 @@ class TemperedStart(SharingAggregator):
         pool: that log-pool.
     """
 
+    fits_ragged = True
     pool: TemperedPool
 
     def fit(
@@ -23,7 +24,7 @@ class TemperedStart(SharingAggregator):
         embeddings: Float[Tensor, "t n d"],
         logits: Float[Tensor, "t n c"],
         labels: Int64[Tensor, "t"],
-        weights: Float[Tensor, "t"],
+        weights: Float[Tensor, "t"] | Float[Tensor, "t n"],
     ) -> bool:
         """Start at the tempered log-pool; gradient descent does the rest."""
         del embeddings

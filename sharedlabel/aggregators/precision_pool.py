@@ -70,7 +70,7 @@ class PrecisionPool(FittedPool):
         embeddings: Float[Tensor, "t n d"],
         logits: Float[Tensor, "t n c"],
         labels: Int64[Tensor, "t"],
-        weights: Float[Tensor, "t"],
+        weights: Float[Tensor, "t"] | Float[Tensor, "t n"],
     ) -> bool:
         """Fit how the signs are standardised, then scale, correlation and the weights of the signs."""
         with plainly():

@@ -56,6 +56,7 @@ class RefitPool(SharingAggregator):
     """
 
     permutation_invariant = True
+    fits_ragged = True
     log_prior: Tensor
 
     def __init__(self, config: Config, shape: SetShape) -> None:
@@ -85,7 +86,7 @@ class RefitPool(SharingAggregator):
         embeddings: Float[Tensor, "t n d"],
         logits: Float[Tensor, "t n c"],
         labels: Int64[Tensor, "t"],
-        weights: Float[Tensor, "t"],
+        weights: Float[Tensor, "t"] | Float[Tensor, "t n"],
     ) -> bool:
         """Start at the log-pool, tempered if asked for; gradient descent does the rest."""
         del embeddings

@@ -32,6 +32,7 @@ class TemperedLogPool(SharingAggregator):
     """
 
     permutation_invariant = True
+    fits_ragged = True
 
     def __init__(self, log_prior: Float[Tensor, "c"]) -> None:
         super().__init__()
@@ -51,7 +52,7 @@ class TemperedLogPool(SharingAggregator):
         embeddings: Float[Tensor, "t n d"],
         logits: Float[Tensor, "t n c"],
         labels: Int64[Tensor, "t"],
-        weights: Float[Tensor, "t"],
+        weights: Float[Tensor, "t"] | Float[Tensor, "t n"],
     ) -> bool:
         """Fit the temperature on all prefixes; there is nothing left to train."""
         del embeddings

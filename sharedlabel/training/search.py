@@ -55,7 +55,7 @@ class Task:
 
     Attributes:
         shape: what it is built for.
-        direct: training tuples for what is fitted in closed form; all of n instances.
+        direct: training tuples for what is fitted in closed form; weights of ragged ones are `[t n]`.
         loader: makes the batches of training tuples, from the first epoch on, where they are trained on.
         stopping: returns the tuples of validation that early stopping and the search look at, there, too.
         gradient_clip: largest gradient norm; 0 is off.
@@ -125,7 +125,7 @@ def task(
         return TupleLoader(sources, *given, fresh=fresh, form=form)
 
     stopping = functools.cache(lambda: shared(watch, watched()).to(home))
-    return Task(shape, gathered(learn, drawn.reaching(n)), loader, stopping, gradient_clip, seed, runtime)
+    return Task(shape, gathered(learn, drawn), loader, stopping, gradient_clip, seed, runtime)
 
 
 def gathered(images: Images, drawn: Tuples) -> TupleBatch:
@@ -233,6 +233,10 @@ def lasting(recipe: FitConfig, steps_per_epoch: int) -> FitConfig:
 
 def _left(aggregator: Aggregator, direct: TupleBatch) -> bool:
     """Fit in closed form what can be; tell whether anything is left for gradient descent."""
+    embeddings, logits, labels, weights = direct
+    if weights.ndim == 2 and not aggregator.fits_ragged:
+        whole = weights[:, -1] > 0
+        direct = embeddings[whole], logits[whole], labels[whole], weights[whole, -1]
     return not aggregator.fit(*direct) and any(parameter.requires_grad for parameter in aggregator.parameters())
 
 
