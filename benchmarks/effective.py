@@ -155,7 +155,8 @@ def figure(points: Sequence[Effective]) -> str:
             lines.setdefault(f"{one.data}, {one.protocol}", []).append(one)
     palette = Palette(sorted(lines))
     most = max(one.k for one in points)
-    x, y = axes.powers("instances k", [1, most]), axes.powers("worth so many independent ones", [1, most])
+    ticks = [1, *(2**power for power in range(1, most.bit_length()) if 2**power < most), most]
+    x, y = axes.powers("instances k", ticks), axes.powers("worth so many independent ones", ticks)
     series = tuple(
         Series(
             name,
@@ -170,13 +171,14 @@ def figure(points: Sequence[Effective]) -> str:
         for name, own in sorted(lines.items())
     )
     steps = [float(most ** (at / 12)) for at in range(13)]
-    guides = [Guide((1, 1), (most, most), "independent")]
+    guides = [Guide((1, 1), (most, most), "0")]
     for rho in CORRELATIONS:
         worth = effective_instances(torch.tensor(steps), rho).tolist()
         pairs = list(itertools.pairwise(zip(steps, worth, strict=True)))
-        guides += [Guide(*pair, f"rho = {rho:g}" if pair == pairs[-1] else "") for pair in pairs]
+        guides += [Guide(*pair, f"{rho:g}" if pair == pairs[-1] else "") for pair in pairs]
     panel = Panel("", x, y, series, tuple(guides), width=520, height=340)
-    about = "test, dense network; bars: where the ends of the 95% interval of RI lie"
+    model = ", ".join(f"{rho:g}" for rho in (0.0, *CORRELATIONS))
+    about = f"test, dense network; bars: where the ends of RI lie; dotted: the model at correlations of {model}"
     return file_svg(
         Figure(about, (panel,), tuple((one.name, one.mark) for one in series)), "What dependent instances are worth"
     )
