@@ -59,7 +59,7 @@ class EvidenceLstm(TemperedStart):
     The gates g_i in (0, 2) are read from the LSTM after instance i, which sees embedding, log-probabilities and how
     much of it is new: so an instance that shows nothing new can add nothing. phi, the LSTM's bounded correction and
     rho, which reads what gated attention pools, start at zero and g at 1: training starts at the tempered log-pool,
-    and early stopping keeps what other images confirm. Cost: O(n) for one prefix.
+    and early stopping keeps what other images confirm. Cost: O(n), and O(n^2) for the sums of attention.
 
     Args:
         config: widths, dropout and the switches.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from sharedlabel.aggregators._base import prefix_counts
 from sharedlabel.aggregators._fitted import FittedPool
+from sharedlabel.aggregators._recurrence import Recurrence
 from sharedlabel.types import SetShape
 
 
@@ -36,15 +37,30 @@ class ForgettingPool(FittedPool):
     START = (0.0, 4.0)  # the log-pool, but for a fiftieth that fades
     BOUNDS = ((-5.0, 5.0), (-5.0, 12.0))
 
+    def __init__(self, log_prior: Float[Tensor, "c"]) -> None:
+        super().__init__(log_prior)
+        self.fade = Fade()
+
     def scores(
         self, coefficients: Float[Tensor, "p"], log_prior: Float[Tensor, "c"], *seen: Tensor
     ) -> Float[Tensor, "t n c"]:
         """Return unnormalised log-posteriors after every prefix."""
-        (evidence,) = seen
-        counts = prefix_counts(evidence)
-        since = counts - counts.T  # [k, i], instances that came after i
-        kept = (since.clamp_min(0) * nn.functional.logsigmoid(coefficients[1])).exp().tril()
-        return log_prior + coefficients[0].exp() * (kept @ evidence)
+        (evidence,), kept = seen, coefficients[1:].sigmoid()
+        faded: Tensor = self.fade(torch.cat([evidence, kept.to(evidence.dtype).expand(*evidence.shape[:2], 1)], dim=-1))
+        return log_prior + coefficients[0].exp() * faded
+
+
+class Fade(Recurrence):
+    """The sum of what came, of which a share is kept at every step; that share stands beside each value."""
+
+    def start(self, driven: Float[Tensor, "t n g"]) -> list[Tensor]:
+        """Return a sum of nothing."""
+        return [torch.zeros_like(driven[:, 0, :-1])]
+
+    def step(self, state: list[Tensor], driven: Float[Tensor, "t g"]) -> tuple[list[Tensor], Float[Tensor, "t c"]]:
+        """Fade, and add what comes."""
+        faded = driven[:, -1:] * state[0] + driven[:, :-1]
+        return [faded], faded
 
 
 def build(config: Config, shape: SetShape) -> ForgettingPool:

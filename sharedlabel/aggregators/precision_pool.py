@@ -27,7 +27,8 @@ class PrecisionPool(FittedPool):
     q_i holds four signs of quality: the entropy of the instance's posterior, its largest log-probability, how far that
     is ahead of the second, and the log length of the standardised embedding, each standardised. It is the estimate of
     a mean from measurements of precisions tau with a common error. Scale, rho and w are fitted on training tuples: six
-    numbers, which few groups suffice for. Cost: O(n c + n d), no products.
+    numbers, which few groups suffice for. Where tau adds up to less than 1 the denominator is 1. Cost: O(n c + n d),
+    no products.
 
     Args:
         shape: statistics of the embeddings, and the prior.

@@ -42,7 +42,8 @@ class TwoStream(TemperedStart):
 
     The weights a_i of a prefix are a softmax of gated scores of the instances x, embedding and log-probabilities, plus
     a learned number times how many instances came after. The first sum is the tempered log-pool, at which it starts: c
-    and the last layer of rho are zero then. Cost: O(n^2 (d + c)) for all prefixes, O(n) for one.
+    and the last layer of rho are zero then. Cost: O(n) products of an instance with weights, and O(n^2 (d + c)) for
+    the sums.
 
     Args:
         config: widths and dropout.
