@@ -121,10 +121,10 @@ def _held(
     for some, lengths in _alike(drawn.indices, drawn.lengths):
         asked = [size for size in ascending if size <= some.shape[2]] or ascending[:1]
         width = max(asked[-1], some.shape[2])
-        rows = nn.functional.pad(some, (0, width - some.shape[2]), value=0) if width > some.shape[2] else some
+        rows = nn.functional.pad(some, (0, width - some.shape[2]))
         posterior = ask(rows.flatten(0, 1), asked).unflatten(0, some.shape[:2])  # [p t j c]
         reached = (torch.tensor(asked) <= lengths[:, None]).sum(1).clamp(min=1) - 1  # the last one of each tuple
-        columns = torch.tensor([asked.index(min(size, asked[-1])) if size in asked else len(asked) - 1 for size in n])
+        columns = torch.tensor([asked.index(size) if size in asked else len(asked) - 1 for size in n])
         index = torch.minimum(columns, reached[:, None])[None, :, :, None]
         every.append(posterior.gather(2, index.expand(len(posterior), -1, -1, posterior.shape[3])))
     return torch.cat(every, dim=1).flatten(0, 1)
@@ -195,19 +195,18 @@ def score(
     bits = log2_posterior_of_label(calibrated, labels).unflatten(0, of_tuples)
     columns = {"temperature": temperature, **_intervals(right, bits, drawn, entropy, n, instances, clusters)}
     parts: list[tuple[Shelf, dict[str, Tensor]]] = []
-    diagrams = dict[int, list[dict[str, Any]]]()
+    diagrams: list[dict[str, Any]] = []
     for shelf in shelves(drawn, n):
         of_shelf = [cut(one.unflatten(0, of_tuples), shelf, 1).flatten(0, 1) for one in (posterior, raw, calibrated)]
         scored = Scored(of_shelf[0], of_shelf[1], of_shelf[2], shelf.drawn, prior, entropy)
         parts.append((shelf, _columns(scored)))
-        for one in _diagrams(scored, [n[at] for at in shelf.columns.tolist()]):
-            diagrams.setdefault(one["n"], []).append(one)
+        diagrams += _diagrams(scored, [n[at] for at in shelf.columns.tolist()])
     columns |= {name: joined([(shelf, values[name]) for shelf, values in parts]) for name in parts[0][1]}
     rows = [{name: float(values[index]) for name, values in columns.items()} for index in range(len(n))]
     predicted = posterior.argmax(2).to(torch.int16).unflatten(0, of_tuples)
-    in_order = sorted((one for own in diagrams.values() for one in own), key=lambda one: not one["calibrated"])
+    diagrams.sort(key=lambda one: not one["calibrated"])
     reached = [drawn.reaching(size).labels.shape[1] for size in n]
-    return Scores(right.to(torch.uint8), predicted, bits.float(), temperature, rows, in_order, reached)
+    return Scores(right.to(torch.uint8), predicted, bits.float(), temperature, rows, diagrams, reached)
 
 
 def _columns(scored: Scored) -> dict[str, Float64[Tensor, "k"]]:

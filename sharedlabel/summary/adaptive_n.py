@@ -14,7 +14,6 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from sharedlabel.config.sections import EvaluationConfig
-from sharedlabel.data import tuples
 from sharedlabel.metrics import cost
 from sharedlabel.metrics.information import label_entropy
 from sharedlabel.metrics.intervals import interval, wilson
@@ -22,6 +21,7 @@ from sharedlabel.metrics.uncertainty import Estimate, independent, seed_average
 from sharedlabel.records import AdaptivePoint, Identity, Row
 from sharedlabel.scoring.data import Data, clusters
 from sharedlabel.scoring.scores import accuracy_and_ri
+from sharedlabel.summary.seeds import drawn_again
 from sharedlabel.types import Tuples
 
 VERSION = 2
@@ -68,14 +68,7 @@ def summarize(cells: Iterable[Stopped], data: Data, evaluation: EvaluationConfig
     for cell in cells:
         methods.setdefault(Identity.of(cell.row), []).append(cell)
     drawn = {
-        protocol: data.tuples(
-            "test",
-            protocol,
-            max(evaluation.n),
-            evaluation.partitions,
-            evaluation.seed,
-            tuples.asked(evaluation, protocol),
-        )
+        protocol: drawn_again(data, "test", protocol, evaluation)
         for protocol in {cell[0].row.protocol for cell in methods.values()}
     }
     entropy, points = label_entropy(data.prior.log()), []

@@ -31,6 +31,12 @@ class ScoredCell:
         return Identity.of(self.rows[0])
 
 
+def drawn_again(data: Data, role: Role, protocol: Protocol, evaluation: EvaluationConfig) -> Tuples:
+    """Draw the tuples again that the evaluation scored."""
+    cut = tuples.asked(evaluation, protocol)
+    return data.tuples(role, protocol, max(evaluation.n), evaluation.partitions, evaluation.seed, cut)
+
+
 @dataclass(frozen=True)
 class Split:
     """What all methods of a split and protocol share: the tuples and the images that they are drawn from.
@@ -53,9 +59,8 @@ class Split:
 
     @classmethod
     def of(cls, data: Data, role: Role, protocol: Protocol, evaluation: EvaluationConfig) -> Split:
-        """Draw the tuples again that the evaluation scored."""
-        asked = max(evaluation.n), evaluation.partitions, evaluation.seed, tuples.asked(evaluation, protocol)
-        drawn = data.tuples(role, protocol, *asked)
+        """Return a split with the tuples that the evaluation scored."""
+        drawn = drawn_again(data, role, protocol, evaluation)
         return cls(
             drawn, len(data.splits[role]), clusters(data, role, protocol, drawn), label_entropy(data.prior.log())
         )
